@@ -52,7 +52,7 @@ LONGEST = (
 TOGETHER = {
     "tests/flows/": "prefect", "tests/orchestration/": "prefect",
     "tests/live/test_ollama.py": "ollama", "tests/components/chunking/context/test_live.py": "ollama",
-    **{f"tests/deployments/test_{name}": "deployed" for name in ("after_load", "automations", "schedule", "secrets")},
+    "tests/deployments/test_automations": "deployed", "tests/deployments/test_schedule": "deployed",
 }  # fmt: skip
 """Tests that share a server, which takes long to start."""
 

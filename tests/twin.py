@@ -46,6 +46,11 @@ def restore(project: Project, folder: Path, *parts: str) -> None:
                 shutil.copy(file, target.parent)
 
 
+def lose_ledger(project: Project) -> None:
+    for file in (project.folder / ".rag-index").glob("ledger.db*"):
+        file.unlink()
+
+
 def copy_sparse(source: str, target: str) -> None:
     """Copy a file without its holes: the engine's files are 150 MB long and nearly empty."""
     with Path(source).open("rb") as old, Path(target).open("wb") as new:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import httpx
 
 T = TypeVar("T")
 
@@ -49,6 +51,14 @@ def until_it_answers(connect: Callable[[], object], process: subprocess.Popen, l
                 said = log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{process.args} did not start: {error}\n{said}") from error
             time.sleep(0.05)
+
+
+def answers(url: str, **how: Any) -> bool:
+    """Return whether a server is there that answers this address with 200."""
+    try:
+        return httpx.get(url, trust_env=False, timeout=60, **how).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
 
-import sqlite3
 import time
 from contextlib import closing
 
@@ -8,7 +7,6 @@ import pytest
 
 from rag_index.care.index_status import status
 from rag_index.care.plan import CostCounter
-from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
 from rag_index.core import recovery
 from rag_index.core.documents.batches import Failure
@@ -23,6 +21,7 @@ from tests.project import Project, run_here
 
 WARNING = "not known what model ours was trained to read"
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
+MORE = '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = "body"\n'
 
 
 @pytest.fixture
@@ -83,9 +82,8 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     assert "in about 1 request;" in said
     assert f"notes: the embedder does not answer: {server.url}" in said
     assert counts(later) == {"documents": 4, "new": 3, "unchanged": 1}
-    assert later["message"].startswith(
-        "the embedder does not answer, so it was not compared with the one that made the index: "
-    )
+    not_compared = "the embedder does not answer, so it was not compared with the one that made the index: "
+    assert later["message"].startswith(not_compared)
 
 
 def test_a_plan_says_whom_it_waits_for(tmp_path, monkeypatch, qdrant):
@@ -117,15 +115,13 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
     assert "failed  skipped\n" in run_here(project.config, "plan")[0]
 
 
-def test_a_document_that_failed_too_often_is_no_work(project):
+def test_a_document_that_failed_too_often_is_no_work(project, ledger):
     project.execute("DELETE FROM note WHERE id > 2")
     project.run()
     project.execute("INSERT INTO note VALUES (3, NULL, 'a text that fails', 'kim', 1)")
-    ledger = Ledger(project.settings.ledger_url)
     failure = Failure(encode_key((3,)), "why", hash_text("a text that fails"))
     ledger.clock = lambda: time.time() - 5 * 86_400
     ledger.fail(ledger.collections("test_notes")[0].id, [failure])
-    ledger.close()
     (plan,) = printed(project, "plan")["indexes"]
     assert counts(plan) == {"documents": 3, "unchanged": 2, "failed": 1}
 
@@ -200,14 +196,12 @@ def test_the_text_of_attachments_is_in_the_cost(tmp_path):
 def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_knows(project, fake):
     fake.model = "hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0"
     embedder = f'[embedder]\nkind = "ollama"\nhosts = ["{fake.url}"]\nmodel = "{fake.model}"\n'
-    more = '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = "body"\n'
-    project.write_settings(f"{project.config.read_text()}{more}{embedder}")
+    project.write_settings(f"{project.config.read_text()}{MORE}{embedder}")
     planned = run_here(project.config, "plan")[0].splitlines()[3]
     assert "query prefix 'Instruct: Given a web search query, retrieve" in planned
     assert WARNING not in run_here(project.config, "index-all")[0]
-    assert run_here(project.config, "status")[0].splitlines()[3] == planned.replace(
-        "embedder", "embedder of notes, more"
-    )
+    said = run_here(project.config, "status")[0].splitlines()[3]
+    assert said == planned.replace("embedder", "embedder of notes, more")
     assert printed(project, "search", "a printer")["hits"]
     assert any(text.endswith("\nQuery:a printer") for request in fake.requests for text in request.texts)
     project.write_settings(project.config.read_text().replace(fake.model, "ours"))
@@ -223,9 +217,7 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
 
 def test_a_plan_says_once_what_holds_for_all_indexes(tmp_path):
     project = Project(tmp_path / "two").fill(3)
-    project.write_settings(
-        project.config.read_text() + '[[indexes]]\nname = "more"\ntable = "note"\nkey = "id"\ntext = ["body"]\n'
-    )
+    project.write_settings(project.config.read_text() + MORE)
     (project.folder / "source.db").write_text("no database at all " * 100)
     said = run_here(project.config, "plan", code=2)[1]
     assert said.count("rag-index: ") == said.count("rag-index: notes, more: a run would fail: ") == 1, said
@@ -235,7 +227,7 @@ def test_a_plan_says_once_what_holds_for_all_indexes(tmp_path):
 def desk(tmp_path):
     project = Project(tmp_path / "project")
     project.write_settings(SETTINGS)
-    with sqlite3.connect(project.folder / "source.db") as db:
+    with project.source() as db:
         db.executescript(TABLES)
         db.execute("UPDATE remark SET body = 'red' || char(27) || '[31m' WHERE id = 11")
     return project

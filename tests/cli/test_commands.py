@@ -1,4 +1,5 @@
-"""The program as a user starts it: its output, its exit codes, and its messages about bad input."""
+"""The program as a user starts it: its output, its exit codes, its messages about bad input, and what quick commands
+import: most of their time is imports, so a new one is a decision, not an accident."""
 
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import psutil
 import pytest
 
@@ -106,10 +108,7 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
     [
         (('table = "note"', 'table = "nots"'), "table 'nots' cannot be read: no such table: nots"),
         (('"body"]', '"boddy"]'), "table 'note' cannot be read: no such column: note.boddy"),
-        (
-            ('text = ["title", "body"]', 'text = "priority"'),
-            "column 'priority' of table 'note' gives int (1), not text",
-        ),
+        (('["title", "body"]', '"priority"'), "column 'priority' of table 'note' gives int (1), not text"),
         (("sqlite:///source.db", "sqlite:///nowhere.db"), "there is no file"),
         (("sqlite:///source.db", "oracle://u:secret@h/x"), "no driver for 'oracle'"),
     ],
@@ -122,31 +121,23 @@ def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
 
 
 def test_a_missing_settings_file_ends_with_2(tmp_path):
-    ended = subprocess.run(
-        [*PROGRAM, "--config", "no.toml", "status"], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert "there is no settings file no.toml" in one_line(ended, 2)
-    ended = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert "rag-index init" in one_line(ended, 2)
+    for options, said in ((["--config", "no.toml"], "there is no settings file no.toml"), ([], "rag-index init")):
+        command = [*PROGRAM, *options, "status"]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert said in one_line(ended, 2)
 
 
 def test_debug_shows_where_an_error_comes_from(project):
-    ended = project.cli("--debug", "plan", "nothing")
-    assert "Traceback" in ended.stderr
+    assert "Traceback" in project.cli("--debug", "plan", "nothing").stderr
 
 
 def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(indexed):
-    from rag_index.components.stores import open_store
-
-    store = open_store(indexed.settings.store)
-    try:
+    with indexed.store() as store:
         store.count("test_notes__1")
         message = one_line(indexed.cli("erase", "notes"), 1)
         assert f"process {os.getpid()}" in message
         assert "--wait" in message
         assert indexed.cli("search", "printer").returncode == 0
-    finally:
-        store.close()
 
 
 def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
@@ -246,3 +237,71 @@ def test_a_shell_completes_commands(tmp_path):
     completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": "rag-index pla", "COMP_CWORD": "1"}
     done = subprocess.run(PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")
+
+
+LISTED = """
+import atexit, json, sys
+before = set(sys.modules)
+atexit.register(lambda: print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr))
+from rag_index.cli import main
+main()
+"""
+WITHOUT = """
+import sys
+gone = set(sys.argv.pop(1).split(","))
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from rag_index.cli import main
+main()
+"""
+TERMINATED = """
+import os, signal, sys
+at = sys.argv.pop(1)
+class Terminates:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Terminates())
+from rag_index.cli import main
+main()
+"""
+UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
+def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
+    program = [sys.executable, "-c", TERMINATED, "pydantic", "--config", str(indexed.config), *command.split()]
+    ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=indexed.folder)
+    assert re.match(r"(?:Reading|Opening) .* …\n", ended.stderr), ended.stderr
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_and_version_import_nothing_but_click(indexed, option):
+    command = [sys.executable, "-c", LISTED, "--config", str(indexed.config), option]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = {module.split(".")[0] for module in json.loads(ended.stderr.splitlines()[-1]) if not module.startswith("_")}
+    assert found - sys.stdlib_module_names - {"rag_index", "cython_runtime"} == {"click"}
+
+
+@pytest.mark.long
+def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path):
+    project = Project(tmp_path / "project").fill(5)
+    program = [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    for arguments in (["index-all"], ["plan"], ["search", "the printer"]):
+        ended = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, env=environment)
+        assert ended.returncode == 0, (arguments, ended.stdout + ended.stderr)
+    with subprocess.Popen(
+        [*program, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as serving:
+        try:
+            said = serving.stdout.readline()
+            url = re.search(r"http://[\d.:]+", said)
+            assert url, said + serving.stdout.read()
+            assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()["hits"]
+        finally:
+            serving.terminate()

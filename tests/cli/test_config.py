@@ -16,13 +16,9 @@ def project(tmp_path) -> Project:
     return Project(tmp_path / "project", extra="[parallel]\nshard_documents = 3").fill(20)
 
 
-def by_key(values) -> dict:
-    return {value["key"]: value for value in values}
-
-
 def test_each_value_names_its_origin(project):
     answer = project.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT_FOR_RECOVERY="2")
-    found = by_key(answer["settings"])
+    found = {value["key"]: value for value in answer["settings"]}
     assert answer["file"] == str(project.config)
     for key, value, source in (
         ("parallel.shard_documents", 3, "rag-index.toml"),
@@ -34,7 +30,7 @@ def test_each_value_names_its_origin(project):
     assert found["indexes.notes.text"]["value"] == ["title", "body"]
 
 
-def test_every_key_of_every_table_is_listed(project, monkeypatch):
+def test_every_key_of_every_table_is_listed(project):
     keys = {value.key for value in effective_settings.effective_settings(project.settings)}
     assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -35,27 +36,37 @@ def start(tmp_path, *arguments, source="sqlite:///{}/source.db"):
     return process, temporary, here
 
 
-@pytest.mark.long
-def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_behind(tmp_path):
-    process, temporary, here = start(tmp_path, "--newest", "20")
+@contextmanager
+def served(tmp_path, *arguments, **source):
+    """Give the URL at which the page is served, what the command has said, and its folder; stop it by Ctrl-C."""
+    process, temporary, here = start(tmp_path, *arguments, **source)
+    said = (tmp_path / "output").read_text
     try:
-        said = tmp_path / "output"
-        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
-        url = re.search(r"Search at (http://\S+);", said.read_text())[1]
-
-        def ids(query, limit=1):
-            answer = httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30).json()
-            return [hit["document_id"] for hit in answer.get("hits", [])]
-
-        assert ids("Gantt chart is slow") == ["909"]
-        eventually(lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200), "the oldest row is found")
-        assert re.search(r"\d+ of 12 tables are searched: .* of text; \d+ conditions? hides? rows", said.read_text())
-        assert re.search(r"try: [\d,]+ of [\d,]+ documents searchable, newest first", said.read_text())
+        eventually(lambda: process.poll() is not None or "Search at http" in said(), said)
+        yield re.search(r"Search at (http://\S+);", said())[1], said, here
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
     assert process.returncode == 0
     assert list(temporary.iterdir()) == []
+
+
+def found(url, query, limit):
+    answer = httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30)
+    return answer.json().get("hits", [])
+
+
+@pytest.mark.long
+def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_behind(tmp_path):
+    with served(tmp_path, "--newest", "20") as (url, said, here):
+
+        def ids(query, limit=1):
+            return [hit["document_id"] for hit in found(url, query, limit)]
+
+        assert ids("Gantt chart is slow") == ["909"]
+        eventually(lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200), "the oldest row is found")
+        assert re.search(r"\d+ of 12 tables are searched: .* of text; \d+ conditions? hides? rows", said())
+        assert re.search(r"try: [\d,]+ of [\d,]+ documents searchable, newest first", said())
     assert list(here.iterdir()) == []
 
 
@@ -84,12 +95,8 @@ def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_p
 @pytest.mark.long
 def test_all_tables_of_the_own_sample_are_searched_until_all_documents_can_be_found(tmp_path):
     pydocs.write(tmp_path / "pydocs.db")
-    process, _, _ = start(tmp_path, "--newest", "100", source="{}/pydocs.db")
-    try:
-        said = tmp_path / "output"
-        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), said.read_text)
-        url = re.search(r"Search at (http://\S+);", said.read_text())[1]
-        assert re.search(r"^5 of 5 tables are searched: ", said.read_text(), re.MULTILINE)
+    with served(tmp_path, "--newest", "100", source="{}/pydocs.db") as (url, said, _):
+        assert re.search(r"^5 of 5 tables are searched: ", said(), re.MULTILINE)
         counted = []
 
         def ended():
@@ -99,44 +106,31 @@ def test_all_tables_of_the_own_sample_are_searched_until_all_documents_can_be_fo
         eventually(ended, "all documents can be searched", every=0.5)
         assert re.fullmatch(r"([\d,]+) of \1 documents searchable, newest first", counted[-1]["sentence"])
         query = re.search(r"^QUERY := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
-        hits = httpx.get(f"{url}/search", params={"query": query, "limit": 3}, timeout=30).json()["hits"]
-        assert "threading.Barrier" in [hit["title"] for hit in hits], "the answer of the README"
+        assert "threading.Barrier" in [hit["title"] for hit in found(url, query, 3)], "the answer of the README"
         for name in ("json.dumps", "collections.OrderedDict", "pathlib.Path.exists", "json.decoder"):  # of four tables
-            hits = httpx.get(f"{url}/search", params={"query": name, "limit": 3}, timeout=30).json()["hits"]
-            assert name in str(hits), name
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-    assert process.returncode == 0
+            assert name in str(found(url, name, 3)), name
 
 
 @pytest.mark.long
 def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_the_settings(tmp_path):
-    process, _, here = start(tmp_path, "--newest", "5")
-    try:
-        said = tmp_path / "output"
-        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
-        with Browser(tmp_path / "chromium") as page:
-            page.open(re.search(r"Search at (http://\S+);", said.read_text())[1])
-            page.wait_for(" documents searchable, newest first")
-            page.click("What is searched")
-            page.wait_for("6 of 12 tables are searched: ", "as a search would", "Login form is slow")
-            page.picture("choose.png")
-            page.fill("[aria-label='issues.description']", "out")
-            page.wait_for("issues.description: ", "left out: is left out, as you said")
-            page.evaluate("document.querySelector('[aria-label=\"Leave out: documents\"]').click()")
-            page.wait_for("left out: is left out, as you said", "5 of 12 tables are searched: ")
-            page.evaluate("document.querySelector('[aria-label=\"Show them: issues.is_private\"]').click()")
-            page.wait_for("issues.is_private: no 189 · yes 1", "shown, as you said", "Hide them")
-            page.evaluate("document.querySelector('[aria-label^=\"List them: settings\"]').click()")
-            page.wait_for("schema_migrations")
-            page.evaluate("document.querySelector('[aria-label^=\"Make documents: settings\"]').click()")
-            page.wait_for("6 of 12 tables are searched: ")
-            page.click("Keep it")
-            page.wait_for(f"Kept in {here / 'rag-index.toml'}")
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+    with served(tmp_path, "--newest", "5") as (url, _, here), Browser(tmp_path / "chromium") as page:
+        page.open(url)
+        page.wait_for(" documents searchable, newest first")
+        page.click("What is searched")
+        page.wait_for("6 of 12 tables are searched: ", "as a search would", "Login form is slow")
+        page.picture("choose.png")
+        page.fill("[aria-label='issues.description']", "out")
+        page.wait_for("issues.description: ", "left out: is left out, as you said")
+        page.evaluate("document.querySelector('[aria-label=\"Leave out: documents\"]').click()")
+        page.wait_for("left out: is left out, as you said", "5 of 12 tables are searched: ")
+        page.evaluate("document.querySelector('[aria-label=\"Show them: issues.is_private\"]').click()")
+        page.wait_for("issues.is_private: no 189 · yes 1", "shown, as you said", "Hide them")
+        page.evaluate("document.querySelector('[aria-label^=\"List them: settings\"]').click()")
+        page.wait_for("schema_migrations")
+        page.evaluate("document.querySelector('[aria-label^=\"Make documents: settings\"]').click()")
+        page.wait_for("6 of 12 tables are searched: ")
+        page.click("Keep it")
+        page.wait_for(f"Kept in {here / 'rag-index.toml'}")
     kept = {index.table: index for index in load_settings(here / "rag-index.toml").indexes}
     assert "documents" not in kept
     assert "description" not in kept["issues"].text

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
+import psutil
 
 from tests.ports import free_port
 from tests.waiting import eventually
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 ROOT = Path(__file__).parents[2]
+PREFECT = [sys.executable, "-m", "prefect"]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 SUSPENDED = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
 """What Prefect's page sets."""
@@ -108,10 +108,9 @@ class PrefectServer:
         """Run `prefect worker start` in this folder until the block ends."""
         folder.mkdir(parents=True, exist_ok=True)
         command = [*PREFECT, "worker", "start", "--pool", "rag-index", "--name", "worker"]
+        given = self.environment | environment
         with (folder / "worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                command, env={**self.environment, **environment}, stdout=log, stderr=log, cwd=folder
-            )
+            worker = subprocess.Popen(command, env=given, stdout=log, stderr=log, cwd=folder)
         try:
             yield worker
         finally:
@@ -130,9 +129,6 @@ class PrefectServer:
 
     def get(self, path: str) -> Any:
         return self._request("GET", path)
-
-    def put(self, path: str, **body: Any) -> None:
-        self._request("PUT", path, json=body)
 
     def patch(self, path: str, **body: Any) -> None:
         self._request("PATCH", path, json=body)
@@ -154,8 +150,7 @@ class PrefectServer:
 
     def deployment(self, name: str) -> dict[str, Any]:
         """Return the deployment "flow/deployment"."""
-        found: dict[str, Any] = self.get(f"/deployments/name/{name}")
-        return found
+        return self.get(f"/deployments/name/{name}")
 
     def start(self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
         """Start a flow run of a deployment, and return the run."""
@@ -164,18 +159,13 @@ class PrefectServer:
         body: dict[str, Any] = {"parameters": own | ({"options": parameters} if parameters else {})}
         if state:
             body["state"] = state
-        created: dict[str, Any] = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", **body)
-        return created
+        return self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", **body)
 
     def run(self, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.get(f"/flow_runs/{run_id}")
-        return found
+        return self.get(f"/flow_runs/{run_id}")
 
     def runs(self, **flow_runs: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.post(
-            "/flow_runs/filter", flow_runs=flow_runs, sort="EXPECTED_START_TIME_ASC", limit=200
-        )
-        return found
+        return self.post("/flow_runs/filter", flow_runs=flow_runs, sort="EXPECTED_START_TIME_ASC", limit=200)
 
     def wait_for_end(self, run_id: str) -> dict[str, Any]:
         """Return the run as soon as it has ended."""
@@ -184,8 +174,7 @@ class PrefectServer:
             run = self.run(run_id)
             return run if run["state_type"] in FINAL else None
 
-        found: dict[str, Any] = eventually(final, f"run {run_id} ends", seconds=280, every=0.25)
-        return found
+        return eventually(final, f"run {run_id} ends", every=0.25)
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
         """Return the latest artifact of each key."""
@@ -193,11 +182,14 @@ class PrefectServer:
 
     def logs(self, run_id: str, *, only: bool = False) -> list[str]:
         """Return the log lines of a flow run and its tasks in order, or of the flow run only."""
-        tasks = {"task_run_id": {"is_null_": True}} if only else {}
-        found = self.post(
-            "/logs/filter", logs={"flow_run_id": {"any_": [run_id]}, **tasks}, limit=200, sort="TIMESTAMP_ASC"
-        )
+        wanted = {"flow_run_id": {"any_": [run_id]}, **({"task_run_id": {"is_null_": True}} if only else {})}
+        found = self.post("/logs/filter", logs=wanted, limit=200, sort="TIMESTAMP_ASC")
         return [line["message"] for line in found]
 
 
-PREFECT = [sys.executable, "-m", "prefect"]
+def kill_all(process: subprocess.Popen[Any]) -> None:
+    """Kill a process, so that it starts and tells nothing more, and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        for one in (process, *psutil.Process(process.pid).children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()

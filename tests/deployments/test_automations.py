@@ -7,11 +7,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import psutil
 import pytest
 import yaml
 
-from tests.deployments.server import ROOT, SUSPENDED
+from tests.deployments.server import ROOT, SUSPENDED, kill_all
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -94,11 +93,6 @@ def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automation
     assert call["text"].startswith(said)
 
 
-def machine_dies(worker) -> None:
-    for process in [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]:
-        process.kill()
-
-
 def worker_is_stopped(worker) -> None:
     worker.terminate()
     worker.wait(timeout=120)
@@ -112,7 +106,7 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
     automations(not_heard_of=60, not_begun=60, not_started=60)
     runs = {}
     fake.seconds_per_text = 1.0
-    for happens in (machine_dies, worker_is_stopped):
+    for happens in (kill_all, worker_is_stopped):
         project, before = Project(tmp_path / happens.__name__, extra=fake.settings).fill(100), len(fake.embeds())
         with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)) as worker:
             run = deployed.start("index-all/index-all", workers=1, shard_documents=10)["id"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dask
@@ -16,25 +15,14 @@ import pytest
 from distributed.security import Security
 
 from rag_index.etl import commit
-from tests.deployments.server import ROOT
-from tests.fakes.ollama import FakeOllama, vector_of
-from tests.fakes.qdrant import FakeQdrant
+from tests.deployments.server import ROOT, kill_all
+from tests.fakes.ollama import vector_of
+from tests.forked_program import without_api
 from tests.ports import free_port
 from tests.project import Project
 from tests.waiting import eventually, when
 
 pytestmark = pytest.mark.long
-
-SETTINGS = """\
-[embedder]
-kind = "ollama"
-model = "{ollama.model}"
-hosts = ["{ollama.url}"]
-[store]
-url = "{qdrant.url}"
-[parallel]
-address = "{address}"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +51,20 @@ def test_the_scheduler_of_the_page_is_not_open_on_all_addresses(tmp_path):
         eventually(lambda: listening() == expected, listening, every=0.25)
 
 
-@pytest.fixture
-def services():
-    with FakeOllama() as ollama, FakeQdrant() as qdrant:
-        yield ollama, qdrant
-
-
 @contextmanager
 def started(folder: Path, site: Path, *arguments: str):
     """Run a `dask` command in its own folder until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))
-    }
-    environment |= {"PYTHONPATH": str(site), "PREFECT_HOME": str(folder / "prefect")}
+    clean = {key: value for key, value in without_api().items() if not key.startswith(("RAG_INDEX_", "DASK_"))}
+    environment = clean | {"PYTHONPATH": str(site), "PREFECT_HOME": str(folder / "prefect")}
+    command = [sys.executable, "-m", "dask", *arguments]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments], cwd=folder, env=environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         yield process
     finally:
-        for one in [*psutil_children(process), process]:
-            kill(one)
+        kill_all(process)
         process.wait()
-
-
-def psutil_children(process) -> list[psutil.Process]:
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def kill(process) -> None:
-    with suppress(psutil.NoSuchProcess, ProcessLookupError):
-        process.kill()
 
 
 class Cluster:
@@ -124,8 +90,9 @@ class Cluster:
         worker = ("worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", name, *self._tls)
         self.workers.append(self._stack.enter_context(started(self._folder / name, site, *worker)))
 
-    def log(self, name: str) -> str:
-        return (self._folder / name / "log").read_text()
+    def wait_for(self, workers: int) -> None:
+        log = (self._folder / "scheduler" / "log").read_text
+        eventually(lambda: log().count("Register worker") >= workers, "the workers are there", seconds=60)
 
 
 @pytest.fixture
@@ -134,15 +101,11 @@ def stack():
         yield stack
 
 
-def ready(cluster: Cluster, workers: int) -> None:
-    eventually(
-        lambda: cluster.log("scheduler").count("Register worker") >= workers, "the workers are there", seconds=60
-    )
-
-
-def project_on(tmp_path, services, address: str) -> Project:
-    ollama, qdrant = services
-    return Project(tmp_path / "project", extra=SETTINGS.format(ollama=ollama, qdrant=qdrant, address=address))
+@pytest.fixture
+def project_at(tmp_path, fake, qdrant):
+    """Return a function that makes a project with a fake Ollama and a fake Qdrant for the cluster at an address."""
+    services = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n'
+    return lambda address: Project(tmp_path / "project", extra=f'{services}[parallel]\naddress = "{address}"\n')
 
 
 WRITE_SHARD = commit.write_shard
@@ -155,26 +118,20 @@ def words_alone(store, collection, shard, **options):
 
 
 def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
-    tmp_path, prefect_server, services, wheel, stack, monkeypatch
+    tmp_path, prefect_server, fake, project_at, wheel, stack, monkeypatch
 ):
-    ollama, _ = services
     monkeypatch.setattr(commit, "write_shard", words_alone)
     certificate, key = self_signed(tmp_path)
     files = {"tls-ca-file": certificate, "tls-cert": certificate, "tls-key": key}
     options = tuple(part for name, file in files.items() for part in (f"--{name}", str(file)))
     cluster = Cluster(tmp_path, stack, tls=options).start(wheel, 2)
-    ready(cluster, 2)
-    (tmp_path / "project").mkdir()
+    cluster.wait_for(2)
     flow = {"ca-file": certificate, "client.cert": certificate, "client.key": key}
     stack.enter_context(dask.config.set({f"distributed.comm.tls.{name}": str(file) for name, file in flow.items()}))
-    project = project_on(tmp_path, services, cluster.address).fill(300)
-    ollama.seconds_per_text = 0.02
+    project = project_at(cluster.address).fill(300)
+    fake.seconds_per_text = 0.02
 
-    def kill_one() -> None:
-        for one in [*psutil_children(cluster.workers[0]), cluster.workers[0]]:
-            kill(one)
-
-    with when(lambda: len(ollama.embeds()) > 6, kill_one):
+    with when(lambda: len(fake.embeds()) > 6, lambda: kill_all(cluster.workers[0])):
         report = project.index(shard_documents=10)
     assert (report.state, report.indexes[0].new) == ("completed", 300), report.sentence()
     assert len(project.texts()) == 300
@@ -183,16 +140,15 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     assert project.index().indexes[0].unchanged == 300
 
 
-def test_a_worker_of_another_version_is_refused(tmp_path, prefect_server, services, wheel, stack):
+def test_a_worker_of_another_version_is_refused(tmp_path, prefect_server, project_at, wheel, stack):
     other = tmp_path / "other"
     shutil.copytree(wheel, other)
     (metadata,) = other.glob("rag_index-*.dist-info/METADATA")
     metadata.write_text(metadata.read_text().replace("\nVersion: ", "\nVersion: 0.0.0.", 1))
     cluster = Cluster(tmp_path, stack).start(wheel, 1)
     cluster.add(other, "old")
-    ready(cluster, 2)
-    project = project_on(tmp_path, services, cluster.address).fill(20)
-    report = project.index(shard_documents=5)
+    cluster.wait_for(2)
+    report = project_at(cluster.address).fill(20).index(shard_documents=5)
     assert report.state == "failed"
     assert "has rag-index 0.0.0." in report.indexes[0].message
     assert "install the same on both" in report.indexes[0].message

@@ -23,16 +23,13 @@ from qdrant_client.common.version_check import is_compatible
 
 from rag_index.core.settings import Settings
 from rag_index.search.service.tokens import new_token, token_line
-from tests.deployments.server import ROOT, PrefectServer
-from tests.deployments.test_cluster import kill, psutil_children
+from tests.deployments.server import ROOT, PrefectServer, kill_all
 from tests.docs import pages
 from tests.docs.pages import page
-from tests.fakes.ollama import FakeOllama
-from tests.fakes.qdrant import FakeQdrant
 from tests.live.postgres import postgres
 from tests.ports import free_port
 from tests.project import Project
-from tests.waiting import eventually
+from tests.waiting import answers, eventually
 
 __all__ = ["postgres"]
 
@@ -155,11 +152,9 @@ def test_the_systemd_units_are_valid_and_listen_on_loopback():
         [row] = [row for row in pages.table(page("operations"), "way of running") if f"`{unit.stem}`" in row[0]]
         assert f"`{file}`" in row[1], "where the page says that passwords go"
     if Path("/usr/bin/systemd-analyze").exists():
-        ended = subprocess.run(
-            ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
-        )
-        wrong = [line for line in ended.stderr.splitlines() if "is not executable" not in line]
-        assert not [line for line in wrong if "rag-index" in line], wrong
+        verify = ["systemd-analyze", "verify", "--man=no", *units]
+        said = subprocess.run(verify, capture_output=True, text=True, check=False).stderr.splitlines()
+        assert not [line for line in said if "rag-index" in line and "is not executable" not in line], said
 
 
 def test_the_line_of_cron_names_its_user_and_reads_the_passwords(tmp_path):
@@ -190,10 +185,8 @@ def test_servers_delete_runs_that_ended_long_ago(tmp_path):
     often = {"PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "1"}
     with PrefectServer(tmp_path / "server", **kept, **often) as server:
         flow = server.post("/flows/", name="index-changes")["id"]
-        runs = [
-            server.post("/flow_runs/", flow_id=flow, state={"type": "COMPLETED", "name": "Completed"})["id"]
-            for _ in "ab"
-        ]
+        completed = {"type": "COMPLETED", "name": "Completed"}
+        runs = [server.post("/flow_runs/", flow_id=flow, state=completed)["id"] for _ in range(2)]
         with closing(sqlite3.connect(tmp_path / "server" / "prefect.db")) as database:
             for run, days in zip(runs, (29, 31), strict=True):
                 ended = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
@@ -203,7 +196,7 @@ def test_servers_delete_runs_that_ended_long_ago(tmp_path):
 
 
 @pytest.mark.long
-def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tmp_path):
+def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tmp_path, fake, qdrant):
     """Run a night of the compose file, and a watch: PostgreSQL, Prefect with basic auth, Dask, worker."""
     auth = f"rag:{SECRET}-prefect"
     key = f"{SECRET}-qdrant"
@@ -211,35 +204,32 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         databases = [stack.enter_context(postgres.database()) for _ in range(3)]
         prefect_db, ledger_db, source_db = databases
         urls = [postgres.url(name).render_as_string(hide_password=False) for name in databases]
-        ollama, qdrant = stack.enter_context(FakeOllama()), stack.enter_context(FakeQdrant())
         with postgres.connect(source_db) as connection:
             connection.execute(
-                "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int)"
-            )
-            connection.execute(
+                "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int);"
                 "INSERT INTO note SELECT i, 'Note ' || i, 'body', 'a', 1 FROM generate_series(1, 60) AS i"
             )
         settings = Project(tmp_path / "settings")
         settings.write_settings(
             'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n'
-            f'[embedder]\nkind = "ollama"\nmodel = "{ollama.model}"\n'
+            f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'
             '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
         )
         places = {
             "postgresql+asyncpg://rag:${POSTGRES_PASSWORD}@postgres:5432/prefect": urls[0].replace(
-                "+psycopg", "+asyncpg"
+                "psycopg", "asyncpg"
             ),
             "postgresql+psycopg://rag:${POSTGRES_PASSWORD}@postgres:5432/ledger": urls[1],
             "${SOURCE_URL:?the database to index, in deployments/.env}": urls[2],
             "http://qdrant:6333": qdrant.url,
-            "http://ollama-1:11434,http://ollama-2:11434": ollama.url,
+            "http://ollama-1:11434,http://ollama-2:11434": fake.url,
             "/settings/rag-index.toml": str(settings.config),
             "/data": str(tmp_path / "data"),
         }
         ports = {"4200": str(free_port()), "8786": str(free_port()), "8787": "0"}
         token = new_token()
         variables = {
-            "PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": ollama.model, "PREFECT_UI_API_URL": "",
+            "PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": fake.model, "PREFECT_UI_API_URL": "",
             "SEARCH_TOKENS": token_line("desk", token, []),
         }  # fmt: skip
 
@@ -247,9 +237,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             for place, value in places.items():
                 text = text.replace(place, value)
             text = re.sub(r"\$\{([A-Z_]+)(:[?-][^}]*)?\}", lambda found: variables[found[1]], text)
-            text = re.sub(r"://(prefect|dask-scheduler|0\.0\.0\.0)\b", "://127.0.0.1", text).replace(
-                "0.0.0.0", "127.0.0.1"
-            )
+            text = re.sub(r"://(prefect|dask-scheduler)\b", "://127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
             return re.sub(r"(?<!\d)(4200|8786|8787)(?!\d)", lambda found: ports[found[1]], text)
 
         def environment(name: str) -> dict[str, str]:
@@ -267,24 +255,16 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             folder.mkdir()
             command = [*(here(part) for part in SERVICES[name]["command"]), *more]
             log = folder / "log"
-            process = subprocess.Popen(
-                command, cwd=folder, env=environment(name), stdout=log.open("wb"), stderr=subprocess.STDOUT
-            )
+            output = {"stdout": log.open("wb"), "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command, cwd=folder, env=environment(name), **output)
             stack.callback(process.wait)
-            stack.callback(lambda: [kill(one) for one in [*psutil_children(process), process]])
+            stack.callback(kill_all, process)
             return log
 
         api = f"http://127.0.0.1:{ports['4200']}/api"
         start("prefect")
         asked = httpx.Client(trust_env=False, timeout=30)
-
-        def answers() -> bool:
-            try:
-                return asked.get(f"{api}/health", auth=tuple(auth.split(":", 1))).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        eventually(answers, "Prefect answers", every=0.25)
+        eventually(lambda: answers(f"{api}/health", auth=tuple(auth.split(":", 1))), "Prefect answers", every=0.25)
         assert asked.post(f"{api}/flows/filter", json={}).status_code == 401
         assert asked.post(f"{api}/flows/filter", json={}, auth=("rag", "wrong")).status_code == 401
         image = tmp_path / "image"  # it has no other file there
@@ -301,11 +281,8 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         server = PrefectServer(tmp_path / "unused", PREFECT_SERVER_API_AUTH_STRING=auth)
         server.client.base_url = api
         ended = server.wait_for_end(server.start("index-all/index-all")["id"])
-        assert ended["state_name"] == "Completed", (
-            ended["state"],
-            worker.read_text()[-2000:],
-            scheduler.read_text()[-500:],
-        )
+        said = worker.read_text()[-2000:], scheduler.read_text()[-500:]
+        assert ended["state_name"] == "Completed", (ended["state"], said)
         assert "60 documents indexed" in ended["state"]["message"]
         server.client.close()
         search = start("search", "--port", str(port := free_port()))

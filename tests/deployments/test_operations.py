@@ -15,7 +15,7 @@ import pytest
 
 from tests.deployments.server import ROOT
 from tests.ports import free_port
-from tests.waiting import eventually
+from tests.waiting import answers, eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NOT_FOLLOWED = {"install", "example", "systemd"}
@@ -41,7 +41,17 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
     for name in ("prefect.yaml", "deployments/automations.yaml"):
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text((ROOT / name).read_text())
-    environment = {**clean_environment(tmp_path), "PREFECT_SERVER_API_PORT": port}
+    names = (
+        "PREFECT_",
+        "RAG_INDEX_",
+        "DASK_",
+        "CI",
+        "DO_NOT_TRACK",
+        "GITHUB_",
+    )  # of a person who has just installed it
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    environment |= {"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["PREFECT_SERVER_API_PORT"] = port
     shown, exported = {}, ""
     with ExitStack() as stack:
         for number, (kind, commands) in enumerate(blocks()):
@@ -51,7 +61,7 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
             script = exported + "\n".join(commands).replace("4200", port)
             running = stack.enter_context(in_terminal(script, place, environment, log))
             if kind == "server":
-                eventually(lambda: answers(port), log.read_text, every=0.25)
+                eventually(lambda: answers(f"http://127.0.0.1:{port}/api/health"), log.read_text, every=0.25)
             elif kind == "worker":
                 eventually(lambda log=log: "Worker" in log.read_text() and "started" in log.read_text(), log.read_text)
             else:
@@ -85,26 +95,11 @@ def in_terminal(script: str, folder: Path, environment: Mapping[str, str], log: 
     file.write_text(script)
     command = ["script", "--quiet", "--return", "--flush", "--command", f"exec bash -e {file}", "/dev/null"]
     with log.open("wb") as output:
-        running = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        running = subprocess.Popen(command, cwd=folder, env=environment, **streams)
     try:
         yield running
     finally:
         for one in psutil.Process(running.pid).children(recursive=True) if running.poll() is None else ():
             one.terminate()
         running.wait(timeout=100)
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a person who has just installed rag-index, and never used Prefect."""
-    names = ("PREFECT_", "RAG_INDEX_", "DASK_", "CI", "DO_NOT_TRACK", "GITHUB_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-    return {**kept, "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def answers(port: str) -> bool:
-    try:
-        return httpx.Client(trust_env=False).get(f"http://127.0.0.1:{port}/api/health").status_code == 200
-    except httpx.TransportError:
-        return False

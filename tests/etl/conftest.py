@@ -16,5 +16,5 @@ def no_calibration(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def suspects_here(monkeypatch):
-    """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    """Embed suspects in this process: a child takes seconds to start, and `tests.flows.test_failures` has it."""
     monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)

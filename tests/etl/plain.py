@@ -6,13 +6,14 @@ import json
 import time
 import uuid
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
 from unittest import mock
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.components.ledger import Ledger
+from rag_index.core.reports.outcome import IndexOutcome
 from rag_index.core.reports.progress import RunRecord
+from rag_index.core.settings import Settings
 from rag_index.etl import opened as opened_module
 from rag_index.etl.changed import serially
 from rag_index.etl.deletes import count_parts_of
@@ -21,14 +22,8 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
 from rag_index.orchestration.hooks import SearchHooks
-from rag_index.watch.kept_runs import KeptRuns
-from tests.project import run_here
-
-if TYPE_CHECKING:
-    from rag_index.core.reports.outcome import IndexOutcome
-    from rag_index.core.settings import Settings
-    from rag_index.watch.kept_runs import RunEnd
-    from tests.project import Project
+from rag_index.watch.kept_runs import KeptRuns, RunEnd
+from tests.project import Project, run_here
 
 NIGHT = 86_400.0
 
@@ -79,16 +74,9 @@ def run_plain(
 def begun_run(settings: Settings, options: RunOptions):
     """Begin a run of the index, in this process; give what is opened, the scan, the steps and the record."""
     record = RunRecord("notes")
-    with (
-        open_index(settings, "notes", options, run_id="late") as opened,
-        closing(Plainly(serially(settings))) as steps,
-    ):
-        yield (
-            opened,
-            begin(opened, record, identify(settings.embedder), open_chunker(settings, opened.index)),
-            steps,
-            record,
-        )
+    with open_index(settings, "notes", options, run_id="late") as opened, closing(Plainly(serially(settings))) as steps:
+        identity, chunker = identify(settings.embedder), open_chunker(settings, opened.index)
+        yield opened, begin(opened, record, identity, chunker), steps, record
 
 
 class Documents(AllDocuments):

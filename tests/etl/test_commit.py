@@ -1,5 +1,7 @@
 """What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,7 @@ def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_it
     assert (ledger.known(collection.id, ["7"]) == before) == (not whole)
 
 
-def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(project, monkeypatch):
+def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(project):
     """The ledger has it as pending and without chunks."""
     project.write_settings(
         project.config.read_text().partition("[[indexes]]")[0]
@@ -93,10 +95,8 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
     (project.folder / "src").mkdir()
     for name in ("kept.py", "excluded.py"):
         (project.folder / "src" / name).write_text("def f():\n    return 1\n")
-    with monkeypatch.context() as patch:
-        patch.setattr(Committer, "commit", die)
-        with pytest.raises(Died):
-            run_plain(project)
+    with mock.patch.object(Committer, "commit", die), pytest.raises(Died):
+        run_plain(project)
     (project.folder / "src" / "excluded.py").write_bytes(b"now = 'binary'\0")
     run_plain(project, allow_deletes=True)
     assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}

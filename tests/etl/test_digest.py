@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from unittest import mock
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_b
     assert read() == ({"unchanged": DOCUMENTS}, 0)
 
 
-def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project, monkeypatch):
+def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project):
     with project.source() as db:
         [(before,)] = db.execute("SELECT body FROM note WHERE id = 8").fetchall()
     change(project, 7)
@@ -145,8 +146,7 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
         change(project, 8, "Only for this run.")
         return found
 
-    with monkeypatch.context() as patch:
-        patch.setattr(DigestSource, "_digests", compute_and_change)
+    with mock.patch.object(DigestSource, "_digests", compute_and_change):
         assert figures(project) == {"changed": 2, "unchanged": 398}
     change(project, 8, before)
     assert figures(project) == {"changed": 1, "unchanged": 399}
@@ -169,10 +169,8 @@ def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(t
             raise Died
         return commit(self, shard)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Committer, "commit", commit_most)
-        with pytest.raises(Died):
-            run_plain(project)
+    with mock.patch.object(Committer, "commit", commit_most), pytest.raises(Died):
+        run_plain(project)
     with ledger_of(project) as db:
         [(done,)] = db.execute("SELECT sum(documents) FROM rag_index_buckets WHERE digest != ''")
     assert done > (0.6 * DOCUMENTS if table == "note" else 0)
@@ -198,13 +196,9 @@ def test_rows_at_the_end_of_a_table_that_are_deleted_with_their_buckets_are_foun
     assert figures(project, full=True)["new"] == 301
 
 
-def test_a_source_whose_digests_the_database_does_not_compute_is_read_whole(project, rows_read, monkeypatch):
-    def refuse(self, connection):
-        raise SourceError("no such function")
-
+def test_a_source_whose_digests_the_database_does_not_compute_is_read_whole(project, rows_read):
     change(project, 7)
-    with monkeypatch.context() as patch:
-        patch.setattr(DigestSource, "_digests", refuse)
+    with mock.patch.object(DigestSource, "_digests", side_effect=SourceError("no such function")):
         rows_read.clear()
         assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1}
         assert sum(rows_read) == DOCUMENTS
@@ -253,15 +247,14 @@ def test_doctor_repairs_what_digests_would_leave_unread(project):
     assert figures(project) == {"unchanged": DOCUMENTS}
 
 
-def test_a_source_that_loses_and_regains_everything_and_one_that_becomes_small_and_large(project, monkeypatch):
+def test_a_source_that_loses_and_regains_everything_and_one_that_becomes_small_and_large(project):
     project.execute("ALTER TABLE note RENAME TO kept")
     project.execute("CREATE TABLE note AS SELECT * FROM kept WHERE 0")
     assert figures(project, allow_deletes=True) == {"deleted": DOCUMENTS}
     project.execute("DROP TABLE note")
     project.execute("ALTER TABLE kept RENAME TO note")
     assert figures(project) == {"new": DOCUMENTS}
-    with monkeypatch.context() as patch:
-        patch.setattr("rag_index.components.sources.digest.MIN_ROWS", 10_000)
+    with mock.patch("rag_index.components.sources.digest.MIN_ROWS", 10_000):
         compare_all(project)
         change(project, 7)
         project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")

@@ -1,20 +1,35 @@
-"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone."""
+"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone.
+Children that embed end with their parent, whatever they are doing, and the document that kills them is found."""
 
 import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor
 from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rag_index.components.chunking.text_chunker import TextChunker
+from rag_index.components.embedders import identify
 from rag_index.components.hosts.host_pool import RequestStats
-from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.documents.batches import DocumentBatch, Shard, WrittenShard
 from rag_index.core.documents.canonical import hash_text
-from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
-from rag_index.etl.embed import EmbedJob
+from rag_index.core.machine import Process
+from rag_index.core.settings import EmbedderSettings
+from rag_index.errors import BadVectors, EmbedderUnavailable, ProcessDied, TerminalError, TextRefused, TextTooLong
+from rag_index.etl.embed import EmbedJob, embed
+from rag_index.etl.plain import answer
+from rag_index.etl.window import in_parts
+from tests.waiting import eventually
 
 DIMENSION = 4
 
@@ -114,7 +129,7 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
         assert len(failed) == sum("poison" in text for text in texts)
 
 
-def embed(texts, chars=100, **given):
+def embed_here(texts, chars=100, **given):
     """Embed texts, check the shard, and return it with the embedder."""
     embedder = HashEmbedder(**given)
     return check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder)), embedder
@@ -122,7 +137,7 @@ def embed(texts, chars=100, **given):
 
 def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
-    embedded, embedder = embed(texts)
+    embedded, embedder = embed_here(texts)
     assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
     assert chunks_of(embedded) == texts
     for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
@@ -132,24 +147,24 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
 
 
 def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
-    embedded, embedder = embed(["one two three four five six", "ten"], longest=10)
+    embedded, embedder = embed_here(["one two three four five six", "ten"], longest=10)
     assert " ".join(chunks_of(embedded)) == "one two three four five six ten"
     assert embedded.stats.texts == len(embedder.all_sent) > len(chunks_of(embedded))
     assert embedded.stats.requests == len(embedder.sent)
-    embedded, embedder = embed(["thank you thank you", "thank you"], longest=9)
+    embedded, embedder = embed_here(["thank you thank you", "thank you"], longest=9)
     assert chunks_of(embedded) == ["thank you"] * 3
     assert embedder.sent == [["thank you", "thank you thank you"]]
     assert embedded.stats.texts == 2
 
 
 def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
-    embedded, _ = embed(["ab", "c"], longest=0)
+    embedded, _ = embed_here(["ab", "c"], longest=0)
     assert [failure.key for failure in embedded.failures] == ['"0"', '"1"']
     assert "too long for the embedder" in embedded.failures[0].reason
     assert embedded.vectors.shape == (0, 0)
-    embedded, embedder = embed([" \n"])
+    embedded, embedder = embed_here([" \n"])
     assert embedded.failures[0].reason == "no text is left after white space"
-    assert (embedder.sent, len(embed([])[0].documents)) == ([], 0), "no empty request"
+    assert (embedder.sent, len(embed_here([])[0].documents)) == ([], 0), "no empty request"
 
 
 def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
@@ -159,8 +174,7 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     assert (embedded.vectors[0] == 7).all()
     assert (embedded.vectors[1] == vector_of("two")).all()
     assert embedder.all_sent == ["two"]
-    stats = embedded.stats
-    assert (stats.texts, stats.reused) == (1, 2)
+    assert (embedded.stats.texts, embedded.stats.reused) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +189,93 @@ def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, er
     embedder.embed_documents = answer
     with pytest.raises(error, match=message):
         embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
+
+
+LOCAL = EmbedderSettings()
+
+
+class Chunker(TextChunker):
+    """A chunker that does what its first text says."""
+
+    def chunk(self, documents):
+        match documents.texts[0]:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(3600)
+            case "down":
+                raise EmbedderUnavailable("down")
+            case "divide":
+                raise ZeroDivisionError
+        return super().chunk(documents)
+
+
+def job(text: str) -> EmbedJob:
+    return EmbedJob(shard_of([text]), Chunker(100, 10), LOCAL, identify(LOCAL))
+
+
+def embedded_by(child: Process, wanted: EmbedJob):
+    return answer(child.submit(embed, wanted, limited=True), wanted)
+
+
+@pytest.mark.long
+def test_a_child_embeds_raises_errors_as_ours_and_is_started_again_after_a_death():
+    text = "The printer is out of paper."
+    with Process() as child:
+        assert embedded_by(child, job(text)).chunk_counts == [1]
+        with pytest.raises(EmbedderUnavailable, match="down"):
+            embedded_by(child, job("down"))
+        with pytest.raises(TerminalError, match="ZeroDivisionError"):
+            embedded_by(child, job("divide"))
+        dying = [child.submit(embed, job(one), limited=True) for one in ("kill", text)]
+        for one in dying:  # what waits for the same child ends, too
+            with pytest.raises(ProcessDied):
+                answer(one, job(text))
+        found = embedded_by(child, job(text))
+        assert (found.chunk_counts, found.documents.texts) == ([1], [text])
+        hanging = child.submit(embed, job("hang"), limited=True)
+    with pytest.raises(BrokenExecutor):
+        hanging.result(60)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(BrokenExecutor, match="the run has ended"):
+        child.submit(embed, job("late"), limited=True)
+    assert set(multiprocessing.active_children()) <= before, "those of earlier tests may end"
+
+
+@pytest.mark.long
+def test_no_child_outlives_its_parent():
+    """Whatever the child is doing: it hangs here."""
+    code = (
+        "from tests.etl.test_embed import *\n"
+        "if __name__ == '__main__':\n"
+        "    with Process() as child:\n"
+        "        embedded_by(child, job('text'))\n"
+        "        print('ready', flush=True)\n"
+        "        embedded_by(child, job('hang'))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"ready\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert children
+    time.sleep(0.2)  # let it begin to hang; the test holds either way
+    parent.kill()
+    parent.wait(30)
+    eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
+
+
+def test_a_shard_that_kills_is_split_until_the_document_is_found():
+    alone = []
+
+    def write_alone(shard: Shard) -> list[str]:
+        alone.append(shard)
+        if "kill" in shard.documents.texts:
+            raise ProcessDied("it died")
+        return shard.documents.texts
+
+    found = list(in_parts(shard_of([*"abcdefghijkl", "kill", "m"]), write_alone))
+    [poison] = [one for one in found if isinstance(one, WrittenShard)]
+    assert [(one.key, one.died) for one in poison.failures] == [('"12"', True)]
+    assert not poison.keys
+    assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm"]
+    assert len(alone) <= 1 + 8 + 2

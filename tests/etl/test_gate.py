@@ -8,8 +8,8 @@ import pytest
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.reports.outcome import RunReport
 from rag_index.search.evaluation import evaluation
-from tests.etl.plain import run_plain
-from tests.project import Project
+from tests.etl.plain import printed, run_plain
+from tests.project import Project, run_here
 
 NOTES = 60
 LOST = range(3, 10)
@@ -22,9 +22,8 @@ def golden(project: Project, numbers=range(1, NOTES + 1)) -> None:
     (project.folder / "golden.jsonl").write_text("\n".join(lines))
 
 
-def set_gate(project: Project, more: str = "") -> Project:
-    table = f'[indexes.gate]\nqueries = "golden.jsonl"\n{more}\n'
-    project.write_settings(f"{project.config.read_text()}{table}")
+def set_gate(project: Project) -> Project:
+    project.write_settings(f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n')
     return project
 
 
@@ -123,3 +122,16 @@ def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(pr
     assert outcome.gate.search.after > 0.97, "words carry the titles"
     assert "recall@10 by meaning alone of 60 golden queries fell from 0.500 to 0." in outcome.message
     assert live(project) == "test_notes__1"
+
+
+@pytest.mark.long
+def test_report_lists_the_queries_that_got_worse_and_an_option_allows_it(project):
+    lose(project, *range(21, 51))
+    assert run_plain(project, full=True).state == "partial"
+    lines = run_here(project.config, "status", "--report")[0].splitlines()
+    [means] = [line for line in lines if line.startswith("  recall@10 of 60 golden queries: 1.000 before, 0.5")]
+    assert means.endswith("; 30 worse, 0 better")
+    assert "    1.000 → 0.000  Note 21, lost 21" in lines
+    assert "    and 10 more, which --json prints" in lines
+    assert printed(project, "rebuild", "notes", "--allow-loss")["indexes"][0]["state"] == "completed"
+    assert live(project) == "test_notes__2"

@@ -15,15 +15,16 @@ from rag_index.core.documents.keys import encode_key, key_mark
 from rag_index.etl.reconcile import HASH_CHARS
 from tests.etl.plain import printed, watched_run
 from tests.project import Project, run_here
+from tests.twin import lose_ledger
 
 SAID = "1 document that a person had erased would come back from the source, such as 7, so nothing was indexed"
 
 
-def keep_out(project, *keys, columns=("id",), index="notes"):
+def keep_out(project, *keys):
     """Leave the marks in the live collection that an earlier version left there."""
     with project.store() as store:
-        live = store.aliases()[project.settings.alias(index)]
-        store.set_metadata(live, {KEPT_OUT: [key_mark(encode_key(key), columns) for key in keys]})
+        live = store.aliases()["test_notes"]
+        store.set_metadata(live, {KEPT_OUT: [key_mark(encode_key(key), ("id",)) for key in keys]})
 
 
 def marks(project):
@@ -70,12 +71,6 @@ def test_every_run_is_refused_until_a_condition_keeps_them_out(project):
     assert (len(project.texts()), "7" in project.texts()) == (11, False)
 
 
-def lose_the_ledger(project):
-    for file in (project.folder / ".rag-index").glob("ledger.db*"):
-        file.unlink()
-    run_here(project.config, "doctor", "--repair")
-
-
 def move_it(project):
     move(project.settings, target_settings(project.settings, str(project.folder / "new")))
     head, _, rest = project.config.read_text().partition("[[indexes]]")
@@ -86,7 +81,7 @@ def move_it(project):
 CHANGES = {
     "an erasure": lambda project: printed(project, "erase", "notes"),
     "a move": move_it,
-    "a ledger that was lost": lose_the_ledger,
+    "a ledger that was lost": lambda project: (lose_ledger(project), run_here(project.config, "doctor", "--repair")),
 }
 
 
@@ -126,24 +121,17 @@ def test_what_the_ledger_alone_knows_of_them_counts_too(tmp_path, scope, first):
     assert project.run().indexes[0].new == 1, "a person wants them back"
 
 
-def retyped(project, kind, value):
+@pytest.mark.parametrize(("kind", "value", "example"), [("REAL", "id", "7.0"), ("TEXT", "printf('%05d', id)", "00007")])
+def test_they_are_recognised_in_keys_of_other_types(tmp_path, kind, value, example):
+    project = Project(tmp_path).fill(12)
+    project.run()
+    keep_out(project, [7])
     with project.source() as db:
         db.executescript(
             f"CREATE TABLE other (id {kind} PRIMARY KEY, title TEXT, body TEXT, author TEXT, priority INTEGER);"
             f"INSERT INTO other SELECT {value}, title, body, author, priority FROM note;"
             "DROP TABLE note; ALTER TABLE other RENAME TO note;"
         )
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "example"),
-    [("REAL", "id", "7.0"), ("TEXT", "printf('%05d', id)", "00007")],
-)
-def test_they_are_recognised_in_keys_of_other_types(tmp_path, kind, value, example):
-    project = Project(tmp_path).fill(12)
-    project.run()
-    keep_out(project, [7])
-    retyped(project, kind, value)
     for options in ({}, {"full": True}):
         assert f"such as {example}, so nothing was indexed" in project.run(**options).indexes[0].message
 

@@ -1,4 +1,5 @@
-"""No rebuild is shown before the store was counted against the ledger; and going back to collections that are kept."""
+"""A rebuild beside the live collection: it is not shown before the store was counted against the ledger; and going back
+to collections that are kept."""
 
 from dataclasses import replace
 from unittest import mock
@@ -130,10 +131,36 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
 
 
-def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project, monkeypatch):
-    project.fill(3)
-    with monkeypatch.context() as killed:
-        killed.setattr("rag_index.etl.collection.make_searchable", mock.Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            project.run()
+def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project):
+    killed = mock.patch("rag_index.etl.collection.make_searchable", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        project.fill(3).run()
     assert printed(project, "search", "printer")["hits"] == []
+
+
+@pytest.mark.long
+def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(project):
+    project.fill(150).run()
+    before = project.points()
+    report = project.run(full=True)
+    outcome = report.indexes[0]
+    assert report.state == "completed"
+    assert f"verified {len(before)} points of 150 documents" in outcome.verified
+    assert "20 of 20 sampled found themselves" in outcome.verified
+    assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
+    assert project.points() == before, "the same source, the same points: vectors are copied bit by bit"
+    assert outcome.chunks_embedded == 0, "every text had a vector already"
+
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.run()
+    back = project.json("rollback", "notes")
+    assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
+    assert "5" in project.texts(), "the earlier collection is unchanged"
+    status = project.json("status")["indexes"][0]
+    assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
+    assert project.run().indexes[0].deleted == 1
+
+    project.run(full=True)
+    project.run(full=True)
+    with project.store() as store:
+        assert len(store.collections()) == 2, "the live collection and the previous one"

@@ -1,5 +1,5 @@
 """What a run does while a service is away: a step that may be repeated is tried again, from a look whether the service
-is back, until so long after its first failure; and what a text that ends its server costs."""
+is back, until so long after its first failure. What a text that ends its server costs, and faults of an embedder."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from rag_index.core import recovery
 from rag_index.core.recovery import may_try_again, waiting, with_retries
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
 from tests.etl.plain import printed
-from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project, run_here
 
@@ -152,3 +152,36 @@ def test_a_command_asks_a_server_again_only_if_it_is_told_to_wait(tmp_path):
         assert fault.times, "it was asked once or twice"
         run_here(project.config, "index-all", "--wait", "3")
         assert not fault.times
+
+
+PASSING = {
+    "hangs": ("hang", {"seconds": 30}),
+    "resets during the answer": ("reset", {}),
+    "429": ("status", {"code": 429}),
+    "429 with Retry-After": ("status", {"code": 429, "headers": {"Retry-After": "1"}}),
+    "500": ("status", {"code": 500}),
+    "503": ("status", {"code": 503}),
+    "half an answer": ("half", {}),
+    "fewer vectors than texts": ("few", {}),
+    "NaN": ("nan", {}),
+    "null": ("null", {}),
+    "a wrong dimension": ("dimension", {}),
+    "zero vectors": ("zero", {}),
+    "HTML in place of JSON": ("html", {}),
+}
+
+
+@pytest.mark.long
+def test_faults_of_all_kinds_in_one_run_lose_nothing(tmp_path, fake):
+    settings = fake.settings + "batch_texts = 8\ntimeout = 2\n[run]\nwait_for_recovery = 30\n"
+    project = Project(tmp_path / "project", extra=settings).fill(60)
+    tickets = (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47)  # wrong vectors come in separate requests
+    faults = sorted(PASSING.values(), key=lambda fault: fault[0] in ROW_FAULTS)
+    for ticket, (kind, options) in zip(tickets, faults, strict=True):
+        fake.fault(kind, times=1, marker=f"ticket {ticket} ", **options)
+    report = project.run()
+    assert report.state == "completed", report.sentence()
+    assert [fault.kind for fault in fake._faults if fault.times] == [], "no request met these faults"
+    assert len(project.texts()) == 60
+    for payload, vector in project.points().values():
+        assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)

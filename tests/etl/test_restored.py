@@ -4,6 +4,7 @@ import os
 import uuid
 from contextlib import nullcontext
 from functools import partial
+from unittest import mock
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -57,15 +58,14 @@ def assert_right(project: Project) -> None:
         rows = db.execute("SELECT id, title, body, author, priority FROM note").fetchall()
         other.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
     run_plain(fresh)
-    assert _contents(project) == _contents(fresh)
+    assert contents(project) == contents(fresh)
     assert examine(project.settings).findings == []
     assert status(project.settings).indexes[0].restored == ""
     assert run_plain(project).message == ""
 
 
-def _contents(project: Project):
-    found = project.points().values()
-    ours = [(payload["_rag"], payload["author"]) for payload, _ in found]
+def contents(project: Project):
+    ours = [(payload["_rag"], payload["author"]) for payload, _ in project.points().values()]
     return sorted((one["document_id"], one["chunk"], one["text"], author) for one, author in ours)
 
 
@@ -88,33 +88,29 @@ def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, 
 
 
 @pytest.mark.parametrize(("column", "died"), [("body", False), ("author", True)])
-def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path, monkeypatch, column, died):
+def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path, column, died):
     """The ledger says what the source has again, the points are as many, and a run may die before its first commit."""
     kept = back_up(project, tmp_path / "kept", LEDGER)
     old = project.source().execute(f"SELECT {column} FROM note WHERE id = 5").fetchone()
     project.execute(f"UPDATE note SET {column} = 'another' WHERE id = 5")
-    with monkeypatch.context() as patch:
-        if died:
-            patch.setattr(EdgeStore, "flush", die)
-        with pytest.raises(Died) if died else nullcontext():
-            run_plain(project)
+    dying = mock.patch.object(EdgeStore, "flush", die) if died else nullcontext()
+    with dying, pytest.raises(Died) if died else nullcontext():
+        run_plain(project)
     project.execute(f"UPDATE note SET {column} = ? WHERE id = 5", *old)
     restore(project, kept, LEDGER)
     assert "the ledger was " + OLDER in run_plain(project).message
     assert_right(project)
 
 
-def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path, monkeypatch):
+def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path):
     kept = back_up(project, tmp_path / "kept", LEDGER)
     edit(project)
     project.fill(1, first=32)
     run_plain(project)
     restore(project, kept, LEDGER)
     project.execute("DELETE FROM note WHERE id = 31")
-    with monkeypatch.context() as patch:
-        patch.setattr("rag_index.etl.collection.make_searchable", die)
-        with pytest.raises(Died):
-            run_plain(project)
+    with mock.patch("rag_index.etl.collection.make_searchable", die), pytest.raises(Died):
+        run_plain(project)
     assert {"31", "32"} <= project.texts().keys()
     assert run_plain(project).deleted == 3, "8, which an older ledger has, 9 without text, and 31"
     assert_right(project)
@@ -133,7 +129,9 @@ def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp
     assert_right(project)
 
 
-def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
+def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it_mended(stale):
+    refused = index_documents(stale.settings, "notes", ["5"])
+    assert (refused.state, OLDER in refused.message) == ("failed", True)
     said = status(stale.settings).indexes[0].restored
     assert "the store was " + OLDER in said
     assert "`rag-index index notes` compares every point" in said
@@ -148,14 +146,7 @@ def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
     assert_right(stale)
 
 
-def test_single_documents_leave_it_to_a_run_over_all(stale):
-    refused = index_documents(stale.settings, "notes", ["5"])
-    assert (refused.state, OLDER in refused.message) == ("failed", True)
-    assert OLDER in run_plain(stale).message
-    assert_right(stale)
-
-
-def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
+def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):
     """Otherwise the next commit would write its mark over the only trace."""
     write = commit.write_shard
 
@@ -165,10 +156,8 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, mo
         return written
 
     edit(project)
-    with monkeypatch.context() as patch:
-        patch.setattr(commit, "write_shard", put_back)
-        with pytest.raises(StoreRestored, match="while a run wrote it"):
-            run_plain(project)
+    with mock.patch.object(commit, "write_shard", put_back), pytest.raises(StoreRestored, match="while a run wrote it"):
+        run_plain(project)
     assert OLDER in run_plain(project).message
     assert_right(project)
 

@@ -73,8 +73,7 @@ def test_keys_of_several_columns_are_arrays(tmp_path):
 
 
 def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project):
-    with project.source() as db:
-        db.executemany("UPDATE note SET body = ? WHERE id = ?", [(b"\x01", 8), (b"\x01", 9)])
+    project.execute("UPDATE note SET body = ? WHERE id IN (8, 9)", b"\x01")
     assert (only(project, "8", "9").state, len(failed(project.settings, project.settings.indexes))) == ("partial", 2)
     project.execute("UPDATE note SET title = '', body = '' WHERE id = 8")
     project.execute("DELETE FROM note WHERE id = 9")

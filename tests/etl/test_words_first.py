@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from contextlib import closing, contextmanager
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from rag_index.search import fan_out
 from rag_index.search.retriever import Retriever
 from tests.etl.plain import Died, counts, die, printed, run_plain, watched_run
 from tests.project import SETTINGS, Project, run_here
+from tests.twin import lose_ledger
 
 SHARDS = "[parallel]\nshard_documents = 4\n"
 
@@ -61,25 +63,23 @@ def ledger_rows(project):
         return dict(ledger.rows(collection.id)), ledger.totals(collection.id)
 
 
-def stop_after_words(monkeypatch):
-    """Let runs die when all documents are written by their words."""
+def stop_after_words(project):
+    """Let a run die when all documents are written by their words."""
 
-    def die(self):
+    def write_and_die(self):
         write(self)
         raise Died
 
     write = WordsFirst._write
-    monkeypatch.setattr(WordsFirst, "_write", die)
+    with mock.patch.object(WordsFirst, "_write", write_and_die), pytest.raises(Died):
+        run_plain(project)
+    return project
 
 
 @pytest.fixture
-def halted(project, monkeypatch):
+def halted(project):
     """A project whose first run died between the two passes."""
-    with monkeypatch.context() as patch:
-        stop_after_words(patch)
-        with pytest.raises(Died):
-            run_plain(project)
-    return project
+    return stop_after_words(project)
 
 
 def vectorless(project):
@@ -90,15 +90,11 @@ def content(project):
     """Return everything that is stored of each point."""
     with project.store() as store:
         found = store.scroll(project.settings.alias("notes"), vectors=True)
-        return {p.id: (p.payload, np.round(p.vector, 4).tolist(), p.sparse) for p in found}
-
-
-def content_of(project):
-    return {i: (payload, np.round(vector, 4).tolist()) for i, (payload, vector) in project.points().items()}
+        return {p.id: (p.payload, np.round(p.vector or [], 4).tolist(), p.sparse) for p in found}
 
 
 @BOTH
-def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
+def test_everything_is_found_by_its_words_before_it_is_embedded_and_status_says_so(halted):
     rows, totals = ledger_rows(halted)
     assert 0 < totals.by_words < 30  # a shard that was under way is left to the next run
     assert totals.points == sum(row.chunks for row in rows.values())
@@ -106,6 +102,8 @@ def test_everything_is_found_by_its_words_before_it_is_embedded(halted):
     under_way = {document_id(key) for key, row in rows.items() if row.pending}
     assert len({payload["_rag"]["document_id"] for payload, _ in halted.points().values()} | under_way) == 30
     assert printed(halted, "doctor")["findings"] == []
+    sentence = r"notes is not complete: \d\d documents can be found by their words, \d by meaning"
+    assert re.search(sentence, run_here(halted.config, "status")[0])
 
 
 @pytest.mark.long
@@ -117,8 +115,7 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     assert (totals.by_words, totals.pending, vectorless(halted)) == (0, 0, set())
     plain = Project(tmp_path / "plain", extra=halted.extra.replace('project = "test"', "")).fill(30)
     plain.write_settings(plain.config.read_text().replace('project = "test"', 'project = "plain"'))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WordsFirst, "write_if_due", lambda self: None)
+    with mock.patch.object(WordsFirst, "write_if_due"):
         run_plain(plain)
     assert content(plain) == content(halted)
     assert ledger_rows(plain)[0] == rows
@@ -126,16 +123,10 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
 
 def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 10)
-    with monkeypatch.context() as patch:
-        patch.setattr(Committer, "commit", die_after(Committer.commit, 2))
-        with pytest.raises(Died):
-            run_plain(project)
+    with mock.patch.object(Committer, "commit", die_after(Committer.commit, 2)), pytest.raises(Died):
+        run_plain(project)
     assert printed(project, "doctor")["findings"] == []
-    with monkeypatch.context() as patch:
-        stop_after_words(patch)
-        with pytest.raises(Died):
-            run_plain(project)
-    _, totals = ledger_rows(project)
+    _, totals = ledger_rows(stop_after_words(project))
     assert totals.documents + totals.pending == 30
     assert printed(project, "doctor")["findings"] == []
     run_plain(project)
@@ -155,6 +146,7 @@ def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
     assert not texts.keys() & {"21", "23"}
     assert {p["author"] for p, _ in halted.points().values() if p["_rag"]["document_id"] == "22"} == {"zoe"}
     assert vectorless(halted) == set()
+    assert "can be found" not in run_here(halted.config, "status")[0]
     assert counts(run_plain(halted)) == {"unchanged": 28, "empty": 1}
 
 
@@ -170,8 +162,7 @@ def test_a_document_that_fails_in_the_end_is_as_if_there_had_been_no_pass(halted
 
 def test_a_lost_ledger_is_made_again_with_what_has_no_vectors(halted):
     before = ledger_rows(halted)[1].by_words
-    for file in (halted.folder / ".rag-index").glob("ledger*"):
-        file.unlink()
+    lose_ledger(halted)
     printed(halted, "doctor", "--repair")
     assert ledger_rows(halted)[1].by_words >= before
     run_plain(halted)
@@ -216,12 +207,9 @@ def test_nothing_is_written_twice_where_it_does_not_pay(project, monkeypatch, wh
     run_plain(project, full=why == "rebuild")
 
 
-def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_is_embedded(project, monkeypatch):
+def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_is_embedded(project):
     project.write_settings(project.config.read_text() + 'access = "author"\n')
-    with monkeypatch.context() as patch:
-        stop_after_words(patch)
-        with pytest.raises(Died):
-            run_plain(project)
+    stop_after_words(project)
 
     def seen(groups):
         with Retriever.from_settings(project.settings) as retriever:
@@ -229,10 +217,8 @@ def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_i
 
     assert (seen("author 4"), seen("boss")) == (True, False)
     project.execute("UPDATE note SET author = 'boss' WHERE id = 25")
-    with monkeypatch.context() as patch:
-        patch.setattr(window.Window, "push", die)
-        with pytest.raises(Died):
-            run_plain(project)
+    with mock.patch.object(window.Window, "push", die), pytest.raises(Died):
+        run_plain(project)
     assert (seen("author 4"), seen("boss")) == (False, True)
     assert "25" in vectorless(project)
     run_plain(project)
@@ -264,13 +250,6 @@ def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(h
         asked(halted, like="notes/25")
 
 
-def test_status_says_what_can_be_found_by_what(halted):
-    sentence = r"notes is not complete: \d\d documents can be found by their words, \d by meaning"
-    assert re.search(sentence, run_here(halted.config, "status")[0])
-    run_plain(halted)
-    assert "can be found" not in run_here(halted.config, "status")[0]
-
-
 @contextmanager
 def filling(project):
     """Let a run seem to be filling the index."""
@@ -292,20 +271,17 @@ def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_say
     [own] = [hit for hit in before.hits if hit.document_id == "25"]
     assert own.relevance == result.hits[0].relevance, "where it has no vector, its words alone say how relevant it is"
     assert result.missing.startswith("notes is still being filled: ")
-    assert result.missing.endswith(
-        "It was searched by words alone, since its embedder is busy with documents of notes."
-    )
+    busy = "It was searched by words alone, since its embedder is busy with documents of notes."
+    assert result.missing.endswith(busy)
     assert all(hit.bm25 for hit in result.hits)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("by", ["words", "minutes"])
 def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(project, monkeypatch, by):
-    with monkeypatch.context() as patch:
-        patch.setattr(WordsFirst, "write_if_due", lambda self: None)
-        patch.setattr(Committer, "commit", die_after(Committer.commit, 2))
-        with pytest.raises(Died):
-            run_plain(project)
+    dying = mock.patch.object(Committer, "commit", die_after(Committer.commit, 2))
+    with mock.patch.object(WordsFirst, "write_if_due"), dying, pytest.raises(Died):
+        run_plain(project)
     monkeypatch.setattr(window, "MIN_HAND_OVER_SECONDS", 1e9 if by == "words" else 0.0)
     if by == "minutes":
         monkeypatch.setattr(WordsFirst, "write_if_due", lambda self: None)
@@ -345,12 +321,12 @@ def test_a_document_that_has_failed_is_not_written_by_its_words_again(project, f
 
 
 def test_an_erasure_and_an_export_in_between_keep_what_has_no_vector(halted):
-    before = content_of(halted)
+    before = content(halted)
     run_here(halted.config, "erase", "notes")
-    assert content_of(halted) == before
+    assert content(halted) == before
     out = halted.folder / "notes.jsonl"
     run_here(halted.config, "export", "notes", "--out", out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {line["id"] for line in lines if "vector" in line} == {i for i, (_, vector) in before.items() if vector}
+    assert {line["id"] for line in lines if "vector" in line} == {i for i, point in before.items() if point[1]}
     run_plain(halted)
     assert vectorless(halted) == set()

@@ -9,8 +9,8 @@ import pytest
 
 from rag_index.etl import sharding
 from tests.components.chunking.code.samples import SAMPLES
-from tests.fakes.ollama import FakeOllama
-from tests.project import Project
+from tests.etl.plain import printed
+from tests.project import Project, run_here
 
 SETTINGS = """\
 project = "test"
@@ -55,10 +55,8 @@ class Code:
 
     def failed(self) -> dict[str, str]:
         """Return the listed documents with the reason."""
-        return {
-            one["document_id"]: f"{one['kind']}: {one['reason']}"
-            for one in self.project.json("status", "--failed")["failed"]
-        }
+        failed = printed(self.project, "status", "--failed")["failed"]
+        return {one["document_id"]: f"{one['kind']}: {one['reason']}" for one in failed}
 
 
 @pytest.fixture
@@ -78,10 +76,8 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     alone = Code(tmp_path / "alone")
     (tmp_path / "alone" / "src").symlink_to(code.root)
     assert alone.index() == first
-    here, there = code.project.points("code"), alone.project.points("code")
-    assert {i: (payload, vector) for i, (payload, vector) in here.items()} == there
-
-    (payload,) = [p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7"][:1]
+    assert code.project.points("code") == alone.project.points("code")
+    payload = next(p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7")
     ours = payload.pop("_rag")
     assert payload == {
         "path": "many/m7.py", "language": "python", "lines": [6, 15], "kind": "function", "name": "retry_7",
@@ -91,12 +87,14 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
-    metrics = code.project.json("status", "--report")["runs"][0]["metrics"]
-    assert 0 < metrics["utilisation"] <= 1
+    assert 0 < printed(code.project, "status", "--report")["runs"][0]["metrics"]["utilisation"] <= 1
 
 
-def test_only_the_changed_part_of_a_file_is_embedded_and_nothing_of_one_that_moved(code):
+def test_a_search_shows_places_and_only_what_changes_is_embedded_and_nothing_of_a_file_that_moved(code):
     code.index()
+    said = run_here(code.project.config, "search", "--index", "code", "queue of things", "--limit", "3")[0]
+    assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in said
+    assert "code: go/sample.go:3\n       type Queue struct\n" in said
     whole = len(code.payloads("python/sample.py"))
     assert whole > 3
     before = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
@@ -128,25 +126,19 @@ def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path):
     assert "leaves the root" in failed["out.py"]
 
 
-def test_search_shows_the_place_and_the_signature(code):
-    code.index()
-    printed = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
-    assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in printed
-    assert "code: go/sample.go:3\n       type Queue struct\n" in printed
-
-
 @pytest.mark.long
-def test_files_that_kill_or_hang_their_worker_are_found_and_the_rest_is_indexed(tmp_path, prefect_server, monkeypatch):
+def test_files_that_kill_or_hang_their_worker_are_found_and_the_rest_is_indexed(
+    tmp_path, fake, prefect_server, monkeypatch
+):
     monkeypatch.setattr(sharding, "hang_limit", lambda *_, **__: 5.0)
-    with FakeOllama() as fake:
-        code = Code(tmp_path / "project", fake.settings)
-        for number in range(8):
-            code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
-        code.write("hangs.py", "def f(): 'HANGS'\n")
-        code.write("kills.py", "def f(): 'KILLS'\n")
-        fake.fault("hang", marker="HANGS")
-        fake.fault("kill_client", marker="KILLS")
-        ended = code.index(workers=1, shard_documents=3)
+    code = Code(tmp_path / "project", fake.settings)
+    for number in range(8):
+        code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
+    code.write("hangs.py", "def f(): 'HANGS'\n")
+    code.write("kills.py", "def f(): 'KILLS'\n")
+    fake.fault("hang", marker="HANGS")
+    fake.fault("kill_client", marker="KILLS")
+    ended = code.index(workers=1, shard_documents=3)
     assert (ended["new"], ended["failed"], ended["state"]) == (8, 2, "partial")
     assert code.failed().keys() == {"hangs.py", "kills.py"}
     assert all("worker process dies" in reason for reason in code.failed().values())

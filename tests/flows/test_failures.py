@@ -1,11 +1,14 @@
-"""Documents that cannot be indexed are listed and harm no other; processes that die or do not start stop no run."""
+"""Documents that cannot be indexed are listed and harm no other, also if they kill the process that embeds them;
+processes that die or do not start stop no run."""
 
 import datetime as dt
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -43,8 +46,8 @@ def project(request, tmp_path, fake) -> Iterator[Project]:
         yield project
 
 
-def listed(project: Project) -> dict[str, str]:
-    return {one["document_id"]: one["reason"] for one in printed(project, "status", "--failed")["failed"]}
+def listed(project: Project, what: str = "reason") -> dict[str, Any]:
+    return {one["document_id"]: one[what] for one in printed(project, "status", "--failed")["failed"]}
 
 
 @pytest.mark.long
@@ -165,7 +168,7 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
 def task_runs_since(began: dt.datetime) -> list[TaskRun]:
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
-    return [run for run in runs if run.start_time and run.start_time > began]
+    return [run for run in runs if (run.start_time or run.expected_start_time) > began]
 
 
 @pytest.mark.long
@@ -237,10 +240,91 @@ def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_se
     upserts = []
 
     def all_ended() -> bool:  # a busy server learns of it late
-        with get_client(sync_client=True) as client:
-            runs = client.read_task_runs(limit=200, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
-        upserts[:] = [run.state for run in runs if run.name.startswith("upsert") and run.expected_start_time > began]
+        upserts[:] = [run.state for run in task_runs_since(began) if run.name.startswith("upsert")]
         said = {state.message for state in upserts if state.is_cancelled()}
         return said == {NOT_BEGUN} and not any(state.is_pending() for state in upserts)
 
     eventually(all_ended, lambda: str(upserts), every=0.5)
+
+
+HUNGRY = """
+import numpy as np
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.hosts.host_pool import RequestStats
+
+class Hungry:
+    def __init__(self, settings, **_): self.stats = RequestStats()
+    def identity(self): return EmbedderIdentity(kind="hungry", model="hungry", digest="1", dimension=4)
+    def embed_documents(self, texts):
+        if any("EATS" in text for text in texts): bytearray(1 << 60)
+        return np.asarray([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
+    def embed_query(self, text): return self.embed_documents([text])[0]
+    def close(self): pass
+"""
+HUNGRY_SETTINGS = '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
+KILLED = -9
+
+
+@pytest.fixture
+def killed(tmp_path, fake) -> Project:
+    """200 notes are indexed; then one that kills and a good one are added."""
+    project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(200)
+    assert project.run().state == "completed"
+    project.execute("INSERT INTO note (id, title, body) VALUES (900, 'bad', 'KILLS'), (901, 'good', 'harmless')")
+    fake.fault("kill_client", marker="KILLS")
+    return project
+
+
+def kinds(project: Project) -> set[str]:
+    return {finding["kind"] for finding in printed(project, "doctor", code=3)["findings"]}
+
+
+@pytest.mark.long
+def test_the_next_run_finds_it_and_indexes_the_rest(killed):
+    assert killed.cli("index-all").returncode == KILLED
+    assert "901" not in killed.texts()
+    answer = killed.json("index-all", code=3)["indexes"][0]
+    assert (answer["failed"], answer["new"]) == (1, 1), answer
+    assert killed.texts()["901"] == ["good\nharmless"]
+    assert listed(killed, "tries") == {"900": 2}, "the run that died was a try as well"
+    assert killed.json("index-all", code=3)["indexes"][0]["failed"] == 1
+    assert listed(killed, "tries") == {"900": 3}
+    assert kinds(killed) == {"failed_documents"}
+
+
+@pytest.mark.long
+def test_single_documents_as_well(killed):
+    """Where a changed document keeps what it had, since the run that died had written nothing."""
+    before = killed.texts()["7"]
+    killed.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
+    assert killed.cli("index", "notes", "--id", "7").returncode == KILLED
+    answer = killed.json("index", "notes", "--id", "7", "--id", "901", code=3)["indexes"][0]
+    assert (answer["failed"], answer["new"]) == (1, 1), answer
+    assert listed(killed, "tries") == {"7": 2}
+    assert (killed.texts()["7"], killed.texts()["901"]) == (before, ["good\nharmless"])
+    assert "pending_documents" not in kinds(killed)
+
+
+@pytest.mark.long
+def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, prefect_server):
+    info = tmp_path / "site" / "hungry-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "hungry.py").write_text(HUNGRY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[rag_index.embedders]\nhungry = hungry:Hungry\n")
+    project, path = Project(tmp_path / "project", HUNGRY_SETTINGS).fill(8), {"PYTHONPATH": str(info.parent)}
+    project.execute("UPDATE note SET body = 'EATS' WHERE id = 5")
+    began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
+    with Victim(project, "--workers", "1", "--shard-documents", "2", **path) as run:
+        assert run.process.wait(240) == 3, run.output
+    answer = project.json("status", "--report", **path)["runs"][0]
+    assert (answer["failed"], answer["new"]) == (1, 7), answer
+    assert [one["document_id"] for one in project.json("status", "--failed", **path)["failed"]] == ["5"]
+    said = "the process had no more memory ([parallel] worker_memory) under shard 3 of notes: "
+    parts = "its 2 documents are tried in parts, and `rag-index status notes --failed` lists any that does it again"
+    alone = "`rag-index status notes --failed` lists its document, unless another try succeeds"
+    found = defaultdict(set)
+    for task in task_runs_since(began):
+        if task.state_type in ("FAILED", "CRASHED") and task.name.startswith(("embed", "upsert")):
+            found[task.name].add(task.state.message)
+    assert found == {"embed notes 3": {said + parts}, "embed notes 3 alone": {said + parts, said + alone}}

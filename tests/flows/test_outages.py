@@ -11,10 +11,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from prefect import get_client
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import Artifact
-from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rag_index.components.embedders import servers
@@ -29,10 +25,6 @@ from tests.waiting import when
 @pytest.fixture
 def project(tmp_path, fake) -> Project:
     return Project(tmp_path / "project", extra=fake.settings).fill(80)
-
-
-def at_work(server: FakeOllama) -> tuple[str, str]:
-    return f"waiting for Ollama at {server.url} since ", ": it is still at work on a request"
 
 
 def silent(server: FakeOllama | FakeQdrant) -> str:
@@ -64,11 +56,8 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
 def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_lasts(
     project, prefect_server, fake, caplog, monkeypatch
 ):
-    for name, value in (
-        ("reports.progress.REPEAT", 0.0),
-        ("reports.progress.INTERVAL", 0.05),
-        ("recovery.SILENCE", 0.2),
-    ):
+    limits = {"reports.progress.REPEAT": 0.0, "reports.progress.INTERVAL": 0.05, "recovery.SILENCE": 0.2}
+    for name, value in limits.items():
         monkeypatch.setattr(f"rag_index.core.{name}_SECONDS", value)
     monkeypatch.setattr(servers, "PATIENCE", 1.0)
     fake.seconds_per_text = 0.01
@@ -90,19 +79,12 @@ def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_s
     with when(lambda: any("Note 40" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
         assert project.index(serial=True, shard_documents=10).state == "failed"
     with get_client(sync_client=True) as client:
-        found = {key: read_artifact(client, f"test-{key}-progress") for key in ("notes", "all")}
-    said = re.fullmatch(r"failed; (\d+) of 80 documents are done and kept", found["notes"].description)
-    assert said, found["notes"].description
-    kept = 100 * int(said[1]) / 80
-    assert kept < 100
-    assert found["notes"].data == kept
-    assert found["all"].description.startswith("notes failed: ")
-
-
-def read_artifact(client: SyncPrefectClient, key: str) -> Artifact:
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
-    [found] = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC, limit=1)
-    return found
+        artifacts = client._client.post("/artifacts/latest/filter", json={}).json()
+    [notes, whole] = [next(one for one in artifacts if one["key"] == f"test-{of}-progress") for of in ("notes", "all")]
+    said = re.fullmatch(r"failed; (\d+) of 80 documents are done and kept", notes["description"])
+    assert said, notes["description"]
+    assert notes["data"] == 100 * int(said[1]) / 80 < 100
+    assert whole["description"].startswith("notes failed: ")
 
 
 @pytest.mark.long
@@ -135,7 +117,8 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert f"{fake.url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
     assert "[embedder] timeout" in messages[0]
     assert all("does not ask again" in message for message in messages[1:]), messages
-    assert shown.says("not begun", *at_work(fake)), shown.sentences
+    at_work = f"waiting for Ollama at {fake.url} since "
+    assert shown.says("not begun", at_work, ": it is still at work on a request"), shown.sentences
     assert len(fake.embeds()) == 1
 
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from tests.ports import free_port
 from tests.prefect_api import temporary_server
 from tests.project import PROGRAM, Project
 from tests.reliability.victim import FLOW, Victim
-from tests.waiting import eventually
+from tests.waiting import answers, eventually
 
 NOWHERE = "http://127.0.0.1:9/api"
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
@@ -72,17 +73,12 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
             assert httpx.get(f"{api.base_url}flow_runs/filter").status_code == 401, "another user may read it"
             runs = api.post("/flow_runs/filter", json={}).raise_for_status().json()
             tasks = api.post("/task_runs/filter", json={}).raise_for_status().json()
-    assert {one["name"]: one["state"]["message"] for one in runs} == dict.fromkeys(
-        ("index all", "index notes"), "1 index: 5 documents indexed"
-    )
+    ended = {one["name"]: one["state"]["message"] for one in runs}
+    assert ended == dict.fromkeys(("index all", "index notes"), "1 index: 5 documents indexed")
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     assert len([task for task in tasks if task["name"].startswith("embed ")]) == 3
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), "workers ran no flow"
-
-
-def servers(run: Victim) -> list[psutil.Process]:
-    return [one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
 
 
 @pytest.mark.long
@@ -94,7 +90,7 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
     own = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": "", "PREFECT_CLIENT_MAX_RETRIES": "1", **QUIET}
     with Victim(project, "--workers", "2", "--shard-documents", "5", **own) as run:
         eventually(lambda: run.ended or len(fake.embeds()) > 6, lambda: run.output)
-        [server] = servers(run)
+        [server] = [one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
         if killed == "told to end":
             run.process.terminate()
         else:
@@ -161,23 +157,62 @@ def test_the_page_of_make_ui_shows_the_run_on_any_port(project, tmp_path):
     (home / "prefect.db").touch()
     command = ["make", "ui", f"PREFECT={home}", f"BIN={Path(sys.executable).parent}", f"PORT={port}"]
     with (tmp_path / "ui.txt").open("w") as log:
-        serving = subprocess.Popen(
-            command, cwd=ROOT, env=without_api(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
-        )
+        streams = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}
+        serving = subprocess.Popen(command, cwd=ROOT, env=without_api(), process_group=0, **streams)
     try:
-        url = f"http://127.0.0.1:{port}"
-
-        def answers() -> bool:
-            assert serving.poll() is None, (tmp_path / "ui.txt").read_text()
-            try:
-                return httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        eventually(answers, every=0.25)
+        url, said = f"http://127.0.0.1:{port}", (tmp_path / "ui.txt").read_text
+        eventually(lambda: serving.poll() is not None or answers(f"{url}/api/health"), said, every=0.25)
+        assert serving.poll() is None, said()
         with Browser(tmp_path / "chromium") as browser:
             browser.open(f"{url}/runs")
             browser.wait_for("index all", "Completed")
     finally:
         os.killpg(serving.pid, signal.SIGTERM)
         serving.wait(60)
+
+
+PLATFORM = {
+    "PREFECT_FLOWS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/missing",
+    "PREFECT_TASKS_DEFAULT_RETRIES": "5", "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true", "PREFECT_TASKS_REFRESH_CACHE": "true",
+}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("storage", ["environment", "server"])
+def test_what_a_platform_sets_for_all_flows_changes_no_outcome(tmp_path, fake, prefect_server, storage):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(40)
+    given = {name: value for name, value in PLATFORM.items() if storage == "environment" or "BLOCK" not in name}
+    api = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_API_")}
+    with server_storage(tmp_path / "nowhere") if storage == "server" else nullcontext():
+        parallel = {"RAG_INDEX_PARALLEL__WORKERS": "1", "RAG_INDEX_PARALLEL__SHARD_DOCUMENTS": "20"}
+        ended = run(project, **parallel, **given, **api)
+        assert ended.returncode == 0, ended
+        fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+        project.execute("UPDATE note SET body = 'POISON here' WHERE id = 7")
+        ended = run(project, **given, **api)
+    assert ended.returncode == 3, ended
+    assert not (tmp_path / "nowhere").exists()
+    auth = tuple(api["PREFECT_API_AUTH_STRING"].split(":"))
+    wanted = {"sort": "START_TIME_DESC", "limit": 2}
+    runs = httpx.post(f"{prefect_server}/flow_runs/filter", json=wanted, auth=auth, trust_env=False).json()
+    assert [one["name"] for one in runs] == ["index notes", "index all"]
+    for one in runs:
+        assert (one["state"]["name"], one["run_count"]) == ("Failed", 1)
+        assert "1 failed" in one["state"]["message"]
+
+
+@contextmanager
+def server_storage(folder: Path):
+    """Let the server name a folder as the place of all results."""
+    from prefect import get_client
+    from prefect.filesystems import LocalFileSystem
+
+    block = LocalFileSystem(basepath=str(folder)).save("everybody", overwrite=True)
+    with get_client(sync_client=True) as client:
+        client.update_server_default_result_storage(block)
+        try:
+            yield
+        finally:
+            client.clear_server_default_result_storage()

@@ -74,13 +74,10 @@ class Both:
         names = re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else []
         found["metrics"] = sorted(set(names))  # a flow has other stages
         with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-            for table, order in (("documents", "key"), ("failed_documents", "key")):
+            for table in ("documents", "failed_documents"):
                 columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
-                kept = [
-                    c for c in columns if not c.endswith(("_at", "since", "_started")) and c not in ("pid", "run_id")
-                ]
-                rows = db.execute(f"SELECT {', '.join(kept)} FROM rag_index_{table} ORDER BY {order}")
-                found[table] = rows.fetchall()
+                kept = ", ".join(c for c in columns if not c.endswith(("_at", "since", "_started", "pid", "run_id")))
+                found[table] = db.execute(f"SELECT {kept} FROM rag_index_{table} ORDER BY key").fetchall()
             found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY number").fetchall()
             assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
         if found["status"]["indexes"][0]["collection"]:

@@ -1,4 +1,5 @@
-"""A run's own Dask cluster: nobody else can run anything on it, and it keeps no shards. What is asked of another's."""
+"""A run's own Dask cluster: nobody else can run anything on it, and it keeps no shards. What is asked of another's.
+What a worker that waits for a service tells the run."""
 
 import asyncio
 import logging
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from unittest import mock
 
 import dask
 import httpx
@@ -18,9 +21,13 @@ from distributed import Client, LocalCluster
 from distributed.core import connect
 from distributed.security import Security
 
+from rag_index.core.recovery import asking
+from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import ParallelSettings
 from rag_index.errors import TransientError
+from rag_index.orchestration import liveness
 from rag_index.orchestration.cluster import OWN_CLUSTER, Workers, count_workers
+from rag_index.orchestration.liveness import Liveness
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -42,7 +49,6 @@ if __name__ == "__main__":
                 except ImportError:
                     print("not found")
 """
-
 FOR_ALL = {
     "distributed.deploy.lost-worker-timeout": "1ms",  # stands for a restart that takes longer than Dask's 15 s
     "distributed.comm.timeouts.connect": "1ms",
@@ -188,13 +194,12 @@ def test_nothing_is_imported_from_a_shared_temporary_folder():
         assert set(place.iterdir()) == before
 
 
-def test_a_missing_scheduler_is_told_and_missing_workers_may_come_with_the_work(monkeypatch):
+def test_a_missing_scheduler_is_told_and_missing_workers_may_come_with_the_work():
     with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address=None) as cluster:
         settings = ParallelSettings(address=f"tcp://127.0.0.1:{free_port()}")
-        with monkeypatch.context() as soon:
-            soon.setattr("rag_index.orchestration.cluster.CONNECT_SECONDS", 1)
-            with pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
-                count_workers(settings)
+        soon = mock.patch("rag_index.orchestration.cluster.CONNECT_SECONDS", 1)
+        with soon, pytest.raises(TransientError, match=f"the Dask scheduler at {settings.address} does not answer"):
+            count_workers(settings)
         settings = ParallelSettings(address=cluster.scheduler_address)
         assert count_workers(settings) == 0
 
@@ -209,3 +214,43 @@ def test_a_frozen_worker_loses_its_shards_to_the_other(monkeypatch):
         os.kill(frozen, signal.SIGSTOP)
         shards = [client.submit(os.getpid, pure=False) for _ in range(4)]
         assert frozen not in [shard.result(120) for shard in shards]
+
+
+@pytest.fixture
+def in_thread(monkeypatch):
+    monkeypatch.setattr("rag_index.etl.embed._Process.worker", None)  # afterwards this process is no worker
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as in_thread,
+    ):
+        yield in_thread
+
+
+def wait_for_qdrant() -> None:
+    with asking("Qdrant at h", patience=0.0):
+        time.sleep(5)
+
+
+def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(in_thread, monkeypatch) -> None:
+    monkeypatch.setattr(liveness, "WORKERS_CHECK_SECONDS", 0.0)
+    now = [0.0]
+    alive = Liveness(in_thread, RunRecord("notes"), clock=lambda: now[0])
+
+    def is_told():  # beside what earlier tests of this process have given up
+        return "Qdrant at h" in [one.service for one in alive.waits]
+
+    waiting = in_thread.submit(wait_for_qdrant, pure=False)
+    eventually(is_told)
+    waiting.result(60)
+    eventually(lambda: not is_told())
+    alive.tick()
+    lost = in_thread.submit(wait_for_qdrant, pure=False)
+    eventually(is_told)
+    in_thread.cluster.scale(0)
+    eventually(lambda: not in_thread.nthreads())
+    for now[0] in (1.0, 80.0, 160.0):
+        alive.tick()
+        assert not alive.waits, f"a worker that is gone waits for nothing, and {lost} for a worker"
+    now[0] = 240.0
+    with pytest.raises(TransientError, match=r"there has been no worker process for \d+ s"):
+        alive.tick()

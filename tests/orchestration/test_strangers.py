@@ -21,9 +21,8 @@ def run(project: Project, folder: Path, *arguments: str, **environment: str) -> 
     clean = {name: value for name, value in without_api().items() if name != "PYTHONSAFEPATH"}
     command = [PROGRAM, *arguments] if arguments else FLOW
     own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect")}
-    return subprocess.run(
-        command, cwd=folder, env={**clean, **own, **environment}, capture_output=True, text=True, check=False
-    )
+    environment = {**clean, **own, **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

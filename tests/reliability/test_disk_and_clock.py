@@ -1,4 +1,4 @@
-"""A full disk, a ledger that is locked, read-only folders, and a clock that was set back.
+"""A full disk, a ledger that is locked, folders and files that cannot be written, and a clock that was set back.
 
 Each ends the run with one line and the right exit code, damages nothing, and the next run repairs the index.
 """
@@ -6,13 +6,16 @@ Each ends the run with one line and the right exit code, damages nothing, and th
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -21,14 +24,11 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import LedgerError
 from tests.etl.plain import printed
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project, run_here
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import Victim, assert_equals_clean_index, dead_pid, ledger_rows
+from tests.twin import lose_ledger
 from tests.waiting import eventually, when
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DAY = 86_400.0
 STORE = '[store]\npath = "disk/store"\n'
@@ -44,10 +44,8 @@ class Disk:
         self.path.mkdir()
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", self.path],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         if done.returncode:
             pytest.skip(f"a disk cannot be mounted by this user, so none can be full: {done.stderr.strip()}")
 
@@ -152,16 +150,15 @@ def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, extra, message)
         assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
 
 
-def test_a_run_whose_ledger_is_removed_meanwhile_says_so(tmp_path):
-    with FakeOllama(seconds_per_text=0.05) as server:
-        project = make_project(tmp_path / "p", 40, extra=server.settings)
-        files = project.folder / ".rag-index"
-        with when(server.embeds, lambda: [file.unlink() for file in files.glob("ledger.db*")]):
-            ended = project.cli("index-all", "--serial", "--shard-documents", "10")
-        assert ended.returncode == 1
-        assert "was removed or replaced while it was open" in last_line(ended.stdout)
-        run_here(project.config, "doctor", "--repair")
-        assert project.run().state == "completed"
+def test_a_run_whose_ledger_is_removed_meanwhile_says_so(tmp_path, fake):
+    fake.seconds_per_text = 0.05
+    project = make_project(tmp_path / "p", 40, extra=fake.settings)
+    with when(fake.embeds, lambda: lose_ledger(project)):
+        ended = project.cli("index-all", "--serial", "--shard-documents", "10")
+    assert ended.returncode == 1
+    assert "was removed or replaced while it was open" in last_line(ended.stdout)
+    run_here(project.config, "doctor", "--repair")
+    assert project.run().state == "completed"
 
 
 @contextlib.contextmanager
@@ -176,7 +173,7 @@ def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[No
 
 
 @pytest.mark.long
-def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if_it_stays_so(tmp_path, prefect_server):
+def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if_it_stays_so(tmp_path):
     project = make_project(tmp_path / "p", 100)
     project.run()
     edit_corpus(project)
@@ -232,3 +229,87 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
     report = project.run()
     assert report.state == "completed", report.sentence()
     assert_equals_clean_index(project, tmp_path / "clean")
+
+
+DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 1, 2, 3
+"""What root has to lose before permissions of files stop it."""
+
+
+@contextmanager
+def powerless():
+    """Let permissions of files stop this thread, and those that it starts, even if they are root's."""
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == 0
+    without = type(before)(*before)
+    without[0] &= ~(1 << DAC_OVERRIDE | 1 << DAC_READ_SEARCH | 1 << FOWNER)
+    assert libc.capset(header, without) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
+
+
+def run_as_anybody(project, command, code=1):
+    """Run the program as a user whom permissions stop, and return all that it says."""
+    with powerless(), chdir(project.folder):
+        return "".join(run_here(project.config, *command.split(), code=code))
+
+
+@pytest.fixture
+def closed():
+    """A function that takes the right to write a folder or file, and all in it; the test gives it back at its end."""
+    changed = []
+
+    def close(path):
+        for one in (path, *path.rglob("*")):
+            changed.append((one, one.stat().st_mode))
+            one.chmod(0o500 if one.is_dir() else 0o400)
+        return path
+
+    yield close
+    for one, mode in changed:
+        if one.exists():
+            one.chmod(mode)
+
+
+@pytest.fixture
+def indexed(project):
+    assert project.fill(3).run().state == "completed"
+    return project
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command",
+    ["search printer", "doctor", "doctor --repair", "index-all", "rebuild notes", "erase notes", "drop notes --yes"],
+)
+def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(indexed, closed, command):
+    store = closed(indexed.folder / ".rag-index" / "qdrant")
+    said = run_as_anybody(indexed, command)
+    assert re.search(rf"the store {store}\S* cannot be written by user \w+ \(Permission denied; ", said), said
+    assert "set `data` or [store] path to another folder" in said
+    assert "backup" not in said
+    assert "finding" not in said
+    for path in (store, *store.rglob("*")):
+        path.chmod(0o700)
+    assert indexed.run().indexes[0].unchanged == 3, "nothing was repaired, and so lost"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("init --force", "rag-index.toml"),
+        ("export notes --out out.jsonl", "out.jsonl"),
+        ("sample workshop --out new.db", "new.db"),
+        ("sample workshop --out new/new.db", "new/new.db"),
+    ],
+)
+def test_a_file_that_cannot_be_written(indexed, closed, command, file):
+    closed(indexed.config)
+    indexed.folder.chmod(0o500)
+    said = run_as_anybody(indexed, command, 2)
+    indexed.folder.chmod(0o700)
+    assert f"{file} cannot be written by user " in said, said
+    assert "or name " in said

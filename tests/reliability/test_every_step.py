@@ -8,7 +8,6 @@ import random
 import shutil
 import sqlite3
 import uuid
-from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -16,13 +15,13 @@ import pytest
 
 from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
-from rag_index.components.stores import open_store
 from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
+from tests.etl.plain import Died
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import project_in
@@ -51,10 +50,6 @@ def digests(monkeypatch):
     monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
 
 
-class Died(BaseException):
-    """The run has died."""
-
-
 HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}
 """Writes that may be half done."""
 
@@ -65,9 +60,6 @@ class Death:
     def __init__(self, at: int = 0, *, half: bool = False) -> None:
         self.at, self.half = at, half
         self.writes: list[str] = []
-
-    def of(self, thing, names):
-        return Mortal(thing, names, self)
 
     def __repr__(self) -> str:
         return f"death {'in the middle of' if self.half else 'at'} write {self.at}"
@@ -131,7 +123,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
     death = death or Death()
     options, record = RunOptions(full=full, allow_deletes=True), RunRecord("notes")
     with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
-        store, ledger = death.of(opened.store, WRITES["store"]), death.of(opened.ledger, WRITES["ledger"])
+        store, ledger = Mortal(opened.store, WRITES["store"], death), Mortal(opened.ledger, WRITES["ledger"], death)
         mortal, steps = attrs.evolve(opened, store=store, ledger=ledger), SmallSteps(project.settings, embedder)
         execute(mortal, steps, record, documents=SmallShards())
         if record.error is not None:
@@ -142,7 +134,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
 def live_points(project: Project):
     """Return the points that readers see; None if there is no live collection yet."""
     alias = project.settings.alias("notes")
-    with closing(open_store(project.settings.store)) as store:
+    with project.store() as store:
         if alias not in store.aliases():
             return None
         return {p.id: (p.payload, p.vector) for p in store.scroll(alias, vectors=True)}
@@ -150,7 +142,7 @@ def live_points(project: Project):
 
 def documents(project: Project):
     """Return the ledger's rows of the live collection."""
-    with closing(open_store(project.settings.store)) as store:
+    with project.store() as store:
         name = store.aliases()[project.settings.alias("notes")]
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         return db.execute(

@@ -20,15 +20,10 @@ pytestmark = pytest.mark.long
 DOCUMENTS = 200
 
 
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        server.seconds_per_text = 0.05
-        yield server
-
-
 @pytest.fixture(params=SERVERS)
 def project(request, tmp_path, fake):
+    fake.seconds_per_text = 0.05
+
     def make(store: str) -> Project:
         return Project(tmp_path / "project", extra=fake.settings + store).fill(DOCUMENTS)
 
@@ -100,10 +95,7 @@ def test_a_worker_that_freezes_costs_a_run_no_document(prefect_server, project, 
         eventually(lambda: run.ended or (begun(project) and run.workers()), lambda: run.output)
         [worker] = run.workers()  # which asks for two shards at a time
         worker.suspend()
-        eventually(
-            lambda: run.ended or committed(project) == DOCUMENTS,
-            seconds=120,
-        )
+        eventually(lambda: run.ended or committed(project) == DOCUMENTS, seconds=120)
         with suppress(psutil.NoSuchProcess):
             worker.resume()
         assert run.process.wait(240) == 0, run.output

@@ -91,22 +91,13 @@ CASES = (
 )
 
 
-class Killable(FakeOllama):
-    """A server in place of Ollama that can be killed and started again on its port."""
-
-    def kill(self) -> None:
-        self.stop_listening()
-
-    def start(self) -> None:
-        self.listen()
-
-
 @pytest.fixture(scope="module")
 def ollama(tmp_path_factory):
     """Yield a real server if there is one, and the name of its model."""
     program, folder = find_ollama(), tmp_path_factory.mktemp("ollama")
     if isinstance(program, str):
-        with Killable() as fake:
+        with FakeOllama() as fake:
+            fake.kill, fake.start = fake.stop_listening, fake.listen
             yield fake, fake.model
     else:
         with OllamaServer(program, folder) as server:
@@ -248,19 +239,15 @@ class Trial:
         report = self.project.run()
         assert report.exit_code == 0, report.sentence()
         [outcome] = report.indexes
-        with_text = {key: row for key, row in self.rows.items() if row.chunks}
-        left = {
-            key
-            for key, row in with_text.items()
-            if key not in rows or rows[key].text_hash != row.text_hash or rows[key].by_words
-        }
-        again = outcome.new + outcome.changed - sum(not (key in rows and rows[key].pending) for key in left)
+        left = payloads = 0
+        for key, row in self.rows.items():
+            known, before = rows.get(key), self.before.get(key)
+            if row.chunks and (known is None or known.text_hash != row.text_hash or known.by_words):
+                left += not (known and known.pending)
+            payloads += bool(row.chunks and before and before.text_hash == row.text_hash and before != row)
+        again = outcome.new + outcome.changed - left
         shards = 3 * case.workers + 1  # they are under way, and one is committed
         window = shards * SHARD_DOCUMENTS[case.run]
-        payloads = sum(
-            key in self.before and self.before[key].text_hash == row.text_hash and self.before[key] != row
-            for key, row in with_text.items()
-        )
         assert 0 <= again <= window + min(PAYLOAD_BATCH, payloads), "embedded again"
         assert ledger_rows(self.project) == self.rows
         found = self.project.points()

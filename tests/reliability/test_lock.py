@@ -6,32 +6,31 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
+from unittest import mock
 
+import numpy as np
 import psutil
 import pytest
 
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
+from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
 from rag_index.errors import IndexLocked
+from rag_index.etl import commit
 from rag_index.etl.commit import Committer
 from rag_index.etl.deletes import delete_gone, delete_some
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.publish import publish
 from rag_index.etl.run import AllDocuments, index_pages
-from tests.etl.plain import begun_run
+from tests.etl.plain import begun_run, printed
+from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
 from tests.reliability.victim import dead_pid, ledger_rows
 from tests.waiting import eventually
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    project = Project(tmp_path / "p")
-    with closing(Ledger(project.settings.ledger_url)) as opened:
-        yield opened
 
 
 def held_by(ledger: Ledger, **values: object) -> None:
@@ -146,26 +145,16 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     project = Project(tmp_path / "project").fill(3)
     assert project.run().state == "completed"
     project.execute("DELETE FROM note WHERE id = 3")
-    settings = project.settings
-
-    def delete(opened, scan, record):
-        delete_gone(opened, scan, record)
-
-    def delete_named(opened, scan, record):
-        delete_some(opened, scan, record, gone=["3"])
-
-    def publish_all(opened, scan, record):
-        publish(opened, scan, record)
-
-    for full, writes in ((False, delete), (False, delete_named), (True, publish_all)):
-        with begun_run(settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
+    for full, writes in ((False, delete_gone), (False, partial(delete_some, gone=["3"])), (True, publish)):
+        options = RunOptions(full=full, allow_deletes=True)
+        with begun_run(project.settings, options) as (opened, scan, steps, record):
             index_pages(opened, scan, steps, record, AllDocuments())
             change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
                 writes(opened, scan, record)
     assert sorted(project.texts()) == ["1", "2", "3"]
     with project.store() as store:
-        assert store.aliases()[settings.alias("notes")].endswith("__1")
+        assert store.aliases()["test_notes"].endswith("__1")
 
 
 @pytest.mark.parametrize("when", ["documents become pending", "it has written points", "the store has its mark"])
@@ -175,8 +164,7 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
     assert project.run().state == "completed"
     before = ledger_rows(project)
     project.execute("UPDATE note SET body = 'this is new'")
-    settings = project.settings
-    with begun_run(settings, RunOptions()) as (opened, scan, steps, record):
+    with begun_run(project.settings, RunOptions()) as (opened, scan, steps, record):
 
         def stands_still():
             opened.ledger.unmark_pending(scan.target.collection.id, known=list(before), new=[])
@@ -203,3 +191,78 @@ def after(monkeypatch, of: object, call: str, then: Callable[[], None]) -> None:
         then()
 
     monkeypatch.setattr(of, call, called)
+
+
+# What a server gets of a run that was overtaken
+
+
+@pytest.fixture(params=SERVERS)
+def on_server(request, tmp_path):
+    """A project whose store is a server, with ten documents."""
+    with project_on(request.param, partial(Project, tmp_path / "server")) as project:
+        project.fill(10).run()
+        yield project
+
+
+def late_shard(key: str) -> EmbeddedShard:
+    page = DocumentBatch([key], ["late"], [b"{}"], [b"h"], [b"h"])
+    return EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
+
+
+def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
+    with on_server.store() as store:
+        name = store.aliases()[on_server.settings.alias("notes")]
+        epoch = store.metadata(name)["epoch"]
+        on_server.run()
+        with pytest.raises(IndexLocked, match="written by a later run"):
+            commit.write_shard(store, name, late_shard("99"), epoch=epoch)
+        commit.write_shard(store, name, late_shard("99"), epoch=epoch + 1)
+
+
+@pytest.mark.long
+def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_server):
+    """Its process stands still between its look at the epoch and its first point."""
+    with on_server.store() as store:
+        name = store.aliases()[on_server.settings.alias("notes")]
+        epoch, upsert = store.metadata(name)["epoch"], store.upsert
+
+        def overtaken(collection, batch):
+            store.set_metadata(name, {"epoch": epoch + 1})
+            upsert(collection, batch)
+
+        late = mock.patch.object(store, "upsert", overtaken)
+        with late, pytest.raises(IndexLocked, match="written by a later run"):
+            commit.write_shard(store, name, late_shard("7"), epoch=epoch)
+    assert on_server.texts()["7"] == ["late"]
+    [outcome] = on_server.run().indexes
+    assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
+    assert on_server.texts()["7"] != ["late"]
+    assert on_server.run().indexes[0].message == ""
+    assert printed(on_server, "doctor")["findings"] == []
+
+
+@pytest.mark.long
+def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_server):
+    """It stood still before it deleted the points of a document that was there again when another run came by."""
+    on_server.execute("CREATE TABLE kept AS SELECT * FROM note WHERE id = 7")
+    on_server.execute("DELETE FROM note WHERE id = 7")
+    delete = commit.delete_chunks
+    with begun_run(on_server.settings, RunOptions()) as (opened, scan, steps, record):
+        index_pages(opened, scan, steps, record, AllDocuments())
+
+        def stands_still(*wanted):
+            opened.ledger.unmark_pending(scan.target.collection.id, known=["7"], new=[])
+            change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
+            return delete(*wanted)
+
+        with (
+            mock.patch.object(commit, "delete_chunks", stands_still),
+            pytest.raises(IndexLocked, match="another took over"),
+        ):
+            delete_gone(opened, scan, record)
+    assert "7" not in on_server.texts()
+    on_server.execute("INSERT INTO note SELECT * FROM kept")
+    [outcome] = on_server.run().indexes
+    assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
+    assert "7" in on_server.texts()
+    assert printed(on_server, "doctor")["findings"] == []

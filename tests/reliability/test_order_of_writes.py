@@ -32,12 +32,9 @@ class Watch:
         """The collections whose scan was recorded as complete."""
 
     def name(self, collection_id: int) -> str:
+        wanted = "SELECT name FROM rag_index_collections WHERE id = ?"
         with self._ledger.transaction() as connection:
-            return str(
-                connection.exec_driver_sql(
-                    "SELECT name FROM rag_index_collections WHERE id = ?", (collection_id,)
-                ).scalar()
-            )
+            return str(connection.exec_driver_sql(wanted, (collection_id,)).scalar())
 
     def before(self, method: str, arguments: tuple) -> None:
         check = getattr(self, f"before_{method}", None)

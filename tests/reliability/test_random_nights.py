@@ -11,10 +11,10 @@ from rag_index.components.embedders import Embedder
 from rag_index.errors import SettingsError, StoreMismatch, StoreRestored
 from rag_index.etl import deletes
 from rag_index.etl.changed import index_documents
-from tests.etl.plain import watched_run
+from tests.etl.plain import Died, watched_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import Death, Died, copied, failed, live_points, run_once
+from tests.reliability.test_every_step import Death, copied, failed, live_points, run_once
 from tests.twin import LEDGER, STORE, back_up, restore
 
 NIGHTS = 30

@@ -8,24 +8,17 @@ import shutil
 
 import pytest
 
+from tests.etl.plain import Died
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import DOCUMENTS, SCENES, Death, Died, copied, run_once, state_of
-from tests.twin import back_up, restore
+from tests.reliability.test_every_step import DOCUMENTS, SCENES, Death, copied, digests, run_once, state_of
+from tests.twin import LEDGER, POINTS, STORE, back_up, restore
+
+__all__ = ["digests"]
 
 SEED = random.SystemRandom().randrange(1_000_000)
-PARTS = {
-    "store": ["qdrant"], "points": ["qdrant/collections"], "ledger": ["ledger.db"], "both": ["qdrant", "ledger.db"],
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def digests(monkeypatch):
-    """Small tables have digests, too."""
-    monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
-
-
-SOME = [("second", parts, False, 30) for parts in ("store", "ledger")]
-MANY = [
+PARTS = {"store": [STORE], "points": [POINTS], "ledger": [LEDGER], "both": [STORE, LEDGER]}
+CASES = [
+    *(("second", parts, False, 30) for parts in ("store", "ledger")),
     *(("second", parts, False, 8) for parts in PARTS),
     ("few", "ledger", False, 8),
     *((scene, parts, True, 8) for scene in ("second", "few") for parts in ("store", "ledger")),
@@ -33,9 +26,7 @@ MANY = [
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("scene", "parts", "undone", "every"), [*SOME, *(pytest.param(*one, marks=pytest.mark.long) for one in MANY)]
-)
+@pytest.mark.parametrize(("scene", "parts", "undone", "every"), CASES)
 def test_a_copy_of_any_moment_is_noticed(folder, embedder, scene, parts, undone, every):
     """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back.
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import closing
+from unittest import mock
 
 import pytest
 
@@ -156,8 +157,7 @@ def test_a_row_that_the_scan_missed_is_not_deleted_if_the_source_has_it(tmp_path
             project.execute("DELETE FROM note WHERE id = 38")
         return read
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SqlSource, "page", page)
+    with mock.patch.object(SqlSource, "page", page):
         assert project.run().indexes[0].deleted == 2, "7 and 38"
     assert project.run().indexes[0].deleted == 0
     assert_equals_clean_index(project, tmp_path / "clean")

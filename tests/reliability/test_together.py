@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 import pytest
 
@@ -46,9 +46,8 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-c", SERVICE, self._config], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-c", SERVICE, self._config]
+        self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, query: str) -> dict:
         """Search, and return the best hit and what happened so far. No search may have failed."""
@@ -61,15 +60,6 @@ class Service:
     def kill(self) -> None:
         self.popen.kill()
         self.popen.communicate()
-
-
-@contextmanager
-def serving(project: Project):
-    service = Service(project)
-    try:
-        yield service
-    finally:
-        service.kill()
 
 
 def started_run(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
@@ -95,11 +85,13 @@ def nothing_left(project: Project) -> bool:
 
 
 @pytest.mark.long
-def test_searches_go_on_whatever_is_killed_and_nothing_is_lost_or_left(tmp_path, prefect_server):
+def test_searches_go_on_whatever_is_killed_and_nothing_is_lost_or_left(tmp_path):
     project = Project(tmp_path / "p").fill(300)
     project.json("index-all")
     random_ = random.Random()
-    with serving(project) as service:
+    with ExitStack() as stack:
+        service = Service(project)
+        stack.callback(service.kill)
         assert service.ask("zebra crossing")["id"] != "7"
         for number, words in enumerate(("zebra crossing", "giraffe feeding")):
             project.execute("UPDATE note SET body = ? WHERE id = 7", words)

@@ -10,18 +10,15 @@ import subprocess
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from tests.dask_workers import fork_servers, workers_among
+from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM, Project
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from tests.fakes.qdrant import FakeQdrant
 
 FLOW = [sys.executable, "-P", "-m", "flows.index_all"]
 MARK = "KILL_TRIAL"

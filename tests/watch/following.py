@@ -20,7 +20,7 @@ ALIAS = "test_notes"
 
 @pytest.fixture(autouse=True)
 def embed_here(monkeypatch):
-    """Embed in this process: a child takes seconds to start, and `tests.flows.test_suspects` has it."""
+    """Embed in this process: a child takes seconds to start, and `tests.flows.test_failures` has it."""
     monkeypatch.setattr(plain, "worker_count", lambda settings: 0)
     monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
 

@@ -11,10 +11,10 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import documents
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.errors import StoreMismatch
-from tests.etl.plain import run_plain
+from tests.etl.plain import Died, run_plain
 from tests.project import Project
-from tests.reliability.test_every_step import WRITES, Death, Died
-from tests.twin import LEDGER, STORE, back_up, restore, twin
+from tests.reliability.test_every_step import WRITES, Death, Mortal
+from tests.twin import LEDGER, STORE, back_up, lose_ledger, restore, twin
 
 WRITTEN = {
     "store": WRITES["store"],
@@ -28,11 +28,6 @@ def edit(project: Project) -> None:
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 9")
     project.execute("DELETE FROM note WHERE id = 8")
     run_plain(project)
-
-
-def lose_ledger(project: Project) -> None:
-    for file in (project.folder / ".rag-index").glob("ledger.db*"):
-        file.unlink()
 
 
 def lose_alias_and_ledger(project: Project) -> None:
@@ -64,19 +59,13 @@ def put_back(part: str):
 
 
 DAMAGES = {
-    "points damaged": damage_points, "store put back": put_back(STORE), "ledger put back": put_back(LEDGER),
-    "alias and ledger lost": lose_alias_and_ledger,
+    "ledger lost": lose_ledger, "points damaged": damage_points, "store put back": put_back(STORE),
+    "ledger put back": put_back(LEDGER), "alias and ledger lost": lose_alias_and_ledger,
 }  # fmt: skip
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lose_ledger, id="ledger lost"),
-        *(pytest.param(damage, marks=pytest.mark.long, id=name) for name, damage in DAMAGES.items()),
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_repair_that_dies_at_any_write_is_repeated(indexed_notes, tmp_path, monkeypatch, damage):
     start = indexed_notes(20)
     damage(start)
@@ -87,7 +76,7 @@ def test_a_repair_that_dies_at_any_write_is_repeated(indexed_notes, tmp_path, mo
     death = Death()
 
     def mortal(settings, index, ledger, store, *rest, **named):
-        ledger, store = death.of(ledger, WRITTEN["ledger"]), death.of(store, WRITTEN["store"])
+        ledger, store = Mortal(ledger, WRITTEN["ledger"], death), Mortal(store, WRITTEN["store"], death)
         return Checkup(settings, index, ledger, store, *rest, **named)
 
     monkeypatch.setattr(doctor, "Checkup", mortal)

@@ -19,7 +19,7 @@ from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
 from rag_index.errors import IndexLocked
 from tests.etl.plain import printed
 from tests.project import Project, run_here
-from tests.twin import twin
+from tests.twin import lose_ledger, twin
 
 DOCUMENTS = 60
 NAME = "test_notes__1"
@@ -44,13 +44,12 @@ def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
 
 
-@pytest.mark.parametrize("version", [12])
-def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points, version):
+def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points):
     file = project.folder / ".rag-index/ledger.db"
     with closing(sqlite3.connect(file)) as db, db:
-        db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
+        db.execute("UPDATE rag_index_schema_version SET version = 12")
     refused = run_here(project.config, "plan", code=1)[1]
-    way = rf"Reading[^\n]*\n[^\n]*ledger.db has version {version}, .*move the file away.*doctor --repair.*\n"
+    way = r"Reading[^\n]*\n[^\n]*ledger.db has version 12, .*move the file away.*doctor --repair.*\n"
     assert re.fullmatch(way, refused)
     file.rename(file.with_name("old.db"))
     run_here(project.config, "doctor", "--repair")
@@ -66,11 +65,6 @@ def ledger_rows(project) -> dict[str, tuple[Any, ...]]:
     with ledger_of(project) as ledger:
         cid = ledger.collections("test_notes")[-1].id
         return {key: tuple(known) for key, known in ledger.rows(cid)}
-
-
-def lose_ledger(project) -> None:
-    for file in (project.folder / ".rag-index").glob("ledger.db*"):
-        file.unlink()
 
 
 def found(project) -> dict[str, int]:
@@ -117,15 +111,13 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     differing = {"7", "8", "9", "10", "20", "21", "30", "33", "44", "51", "52"}
     findings = {finding.kind: finding for finding in examine(project.settings).findings}
-    assert {kind: finding.count for kind, finding in findings.items()} == {
-        "different_documents": len(differing),
-        "orphan_points": 1,
-    }
+    expected = {"different_documents": len(differing), "orphan_points": 1}
+    assert {kind: finding.count for kind, finding in findings.items()} == expected
     assert set(findings["different_documents"].examples) < differing
     assert all(finding.remedy and finding.index == "notes" for finding in findings.values())
     assert "2 pending documents" in str(examine(project.settings).advice)
 
-    assert repair_all(project) == {"different_documents": len(differing), "orphan_points": 1}
+    assert repair_all(project) == expected
     assert project.points() == points
     with project.store() as store:
         assert {point.id: point.sparse for point in store.scroll(NAME, vectors=True)} == before
@@ -197,11 +189,8 @@ def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(
         for _ in range(6):
             ledger.fail(1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")])
     [failed] = repair(project.settings).findings
-    assert (failed.kind, failed.count, "the embedder did not like it" in failed.message) == (
-        "failed_documents",
-        2,
-        True,
-    )
+    assert (failed.kind, failed.count) == ("failed_documents", 2)
+    assert "the embedder did not like it" in failed.message
     assert project.run(retry_failed=True).state == "completed"
     shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
     [finding] = repair(project.settings).findings
@@ -322,10 +311,6 @@ def test_doctor_command(project, points):
     assert "did you mean 'notes'?" in printed(project, "doctor", "nots", code=2)["error"]
 
 
-def test_a_locked_index_names_the_holder(project):
-    with (
-        closing(Ledger(project.settings.ledger_url)) as ledger,
-        IndexLease(ledger, "test_notes", "a run"),
-        pytest.raises(IndexLocked, match="process"),
-    ):
+def test_a_locked_index_names_the_holder(project, ledger):
+    with IndexLease(ledger, "test_notes", "a run"), pytest.raises(IndexLocked, match="process"):
         examine(project.settings)

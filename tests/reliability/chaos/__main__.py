@@ -12,7 +12,7 @@ from tests.reliability.chaos.trial import Trial
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill a watch and what it needs while a source changes.")
-    parser.add_argument("--way", choices=WAYS, default="postgresql-wal")
+    parser.add_argument("--way", choices=WAYS, default="postgresql")
     parser.add_argument("--operations", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--threads", type=int, default=4)

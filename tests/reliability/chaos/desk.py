@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from rag_index.components.stores import open_reader
 from rag_index.core.settings import load_settings
@@ -15,11 +16,6 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.live.sessions import Session
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sqlalchemy.engine import URL
 
 WAYS = ("postgresql", "sqlite", "mariadb", "postgresql-server")
 """The database, and whether the store is a server of its own."""
@@ -29,6 +25,7 @@ NOW = {
     "mariadb": "SELECT unix_timestamp(now(6))",
 }
 """The time of each database, in seconds since 1970."""
+JOINED = "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id = t.customer_id"
 SETTINGS = """\
 project = "chaos"
 [source]
@@ -38,7 +35,7 @@ delete_guard = 1.0
 {services}
 [[indexes]]
 name = "tickets"
-query = "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id = t.customer_id"
+query = "{joined}"
 key = "id"
 text = "{{name}}: {{body}} of ticket {{id_text}}"
 payload = ["customer_id", "state"]
@@ -54,18 +51,14 @@ class Desk:
     """Tickets that show their customers."""
 
     def __init__(self, folder: Path, url: URL, *, services: str = "", tickets: int = 1000) -> None:
-        self.folder = folder
-        self.url = url
-        self.tickets = tickets
-        self.customers = max(2, tickets // 25)
-        self.begin = {"sqlite": "BEGIN IMMEDIATE"}.get(url.get_backend_name(), "BEGIN")
+        self.folder, self.url, backend = folder, url, url.get_backend_name()
+        self.tickets, self.customers = tickets, max(2, tickets // 25)
+        self.begin, self.now = "BEGIN IMMEDIATE" if backend == "sqlite" else "BEGIN", NOW[backend]
         self.config = folder / "rag-index.toml"
-        shown = url.render_as_string(hide_password=False)
-        text = SETTINGS.format(url=shown, services=services)
-        cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() == "mariadb" else "CAST(t.id AS TEXT)"
+        text = SETTINGS.format(url=url.render_as_string(hide_password=False), joined=JOINED, services=services)
+        cast = "CAST(t.id AS CHAR(12))" if backend == "mariadb" else "CAST(t.id AS TEXT)"
         self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
         self._fill()
-        self.now = NOW[url.get_backend_name()]
 
     def session(self) -> Session:
         return Session(self.url)
@@ -73,10 +66,7 @@ class Desk:
     def expected(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
         """Return text and payload of what the source has, by index and document id."""
         with closing(self.session()) as session:
-            joined = session.run(
-                "SELECT t.id, t.body, t.state, t.customer_id, c.name"
-                " FROM ticket t JOIN customer c ON c.id = t.customer_id"
-            )
+            joined = session.run(JOINED)
             customers = session.run("SELECT id, name FROM customer")
         return {
             "tickets": {str(i): (f"{name}: {body} of ticket {i}", who, state) for i, body, state, who, name in joined},
@@ -99,22 +89,18 @@ class Desk:
 
     def differences(self) -> dict[str, list[str]]:
         """Return the ids of the documents that differ, by index."""
-        expected, indexed = self.expected(), self.indexed()
-        wrong = {
-            name: sorted(
-                one for one in documents.keys() | indexed[name].keys() if documents.get(one) != indexed[name].get(one)
-            )
-            for name, documents in expected.items()
-        }
-        return {name: ids for name, ids in wrong.items() if ids}
+        indexed, wrong = self.indexed(), {}
+        for name, documents in self.expected().items():
+            ids = documents.keys() | indexed[name].keys()
+            if differing := sorted(one for one in ids if documents.get(one) != indexed[name].get(one)):
+                wrong[name] = differing
+        return wrong
 
     def _fill(self) -> None:
         with closing(self.session()) as session:
             session.run("CREATE TABLE customer (id integer PRIMARY KEY, name varchar(200))")
-            session.run(
-                "CREATE TABLE ticket"
-                " (id integer PRIMARY KEY, body varchar(200), state varchar(50), customer_id integer)"
-            )
+            columns = "id integer PRIMARY KEY, body varchar(200), state varchar(50), customer_id integer"
+            session.run(f"CREATE TABLE ticket ({columns})")
             session.run("CREATE INDEX ticket_customer ON ticket (customer_id)")
             session.run(self.begin)
             for number in range(self.customers):

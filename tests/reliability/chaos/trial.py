@@ -14,18 +14,16 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rag_index.core.settings import load_settings
 from rag_index.errors import RagIndexError
 from rag_index.search import Retriever
+from tests.fakes.qdrant import FakeQdrant
 from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
 from tests.reliability.chaos.writers import Writer, judge
 from tests.reliability.victim import kill_qdrant
-
-if TYPE_CHECKING:
-    from tests.fakes.qdrant import FakeQdrant
 
 STALL_SECONDS = 60.0
 """A watch that has made no progress for so long has lost something."""

@@ -12,10 +12,9 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from tests.reliability.chaos.desk import Desk
+from tests.reliability.chaos.desk import Desk
 
 KINDS = {
     "text": 40, "payload": 10, "insert": 14, "delete": 14, "key": 8, "move": 6, "rename": 3, "drop": 2, "return": 3,
@@ -50,14 +49,10 @@ class Writer(threading.Thread):
         self._stop_event, self._chance = stop, random.Random(f"{seed} {number}")
         self._new_ids, self._versions = itertools.count(desk.tickets + number, writers), itertools.count(1)
         self._number, self._session = number, None
-        self._customers: dict[int, str | None] = {
-            one: f"customer {one}" for one in range(number, desk.customers, writers)
-        }
-        self._tickets = {
-            one: (one % desk.customers, "first", "new")
-            for one in range(desk.tickets)
-            if one % desk.customers in self._customers
-        }
+        own = range(number, desk.customers, writers)
+        self._customers: dict[int, str | None] = {one: f"customer {one}" for one in own}
+        tickets = [one for one in range(desk.tickets) if one % desk.customers in own]
+        self._tickets = {one: (one % desk.customers, "first", "new") for one in tickets}
         self.moments = [Moment(self._shown(), 0.0)]
         """What was committed; if it `keeps` none for searchers, the last alone."""
         self.done = self.rolled_back = self.transactions = 0

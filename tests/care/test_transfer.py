@@ -1,5 +1,8 @@
-"""Moved indexes: bit-equal, explained by the same ledger, live only when complete, and owned by one store at a time."""
+"""Moved indexes: bit-equal, explained by the same ledger, live only when complete, and owned by one store at a time. An
+export holds every point exactly, in order of id, and replaces its file as a whole."""
 
+import json
+import tracemalloc
 import uuid
 from contextlib import closing
 
@@ -10,30 +13,24 @@ from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer import export, move, target_settings
 from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
+from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from tests.etl.plain import printed
-from tests.fakes.qdrant import FakeQdrant, Fault
+from tests.fakes.qdrant import FakeQdrant
 from tests.project import SETTINGS, Project, run_here
-from tests.twin import twin
+from tests.twin import lose_ledger, twin
 
 DOCUMENTS = 60
 UPSERT = "PUT /collections/test_notes__2/points"
-
-
-EMPTY = """
-[[indexes]]
-name = "none_yet"
-table = "note"
-key = "id"
-text = "body"
-"""
+EMPTY = '\n[[indexes]]\nname = "none_yet"\ntable = "note"\nkey = "id"\ntext = "body"\n'
 
 
 @pytest.fixture(scope="module")
 def moved_from(tmp_path_factory) -> Project:
     """A project that was indexed and rebuilt, so that there is a collection to roll back to."""
     project = Project(tmp_path_factory.mktemp("move") / "project").fill(DOCUMENTS)
+    project.execute("UPDATE note SET author = 'Zoë “Z” \U0001f600\n' WHERE id = 3")
     assert project.run().state == "completed"
     assert project.run(full=True).state == "completed"
     return project
@@ -46,18 +43,15 @@ def project(moved_from, tmp_path) -> Project:
 
 @pytest.fixture
 def qdrant():
-    with StoppableQdrant() as fake:
+    with ExactQdrant() as fake:
         yield fake
 
 
-class StoppableQdrant(FakeQdrant):
-    """A fake that permanently refuses requests of one kind (`stop_on`) after the first few.
+class ExactQdrant(FakeQdrant):
+    """A fake that keeps unit vectors bit by bit, as a real server does.
 
-    It keeps unit vectors bit by bit, as a real server does; the in-memory client behind the other fake divides them by
-    their length once more, in float32.
+    The in-memory client behind the other fake divides them by their length once more, in float32.
     """
-
-    stop_on, after = "", 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,13 +65,6 @@ class StoppableQdrant(FakeQdrant):
             return result
 
         self.client.upsert = exact
-
-    def take_fault(self, request: str) -> Fault:
-        if self.stop_on and self.stop_on in request:
-            self.after -= 1
-            if self.after < 0:
-                return Fault(status=403, error="killed here")
-        return super().take_fault(request)
 
 
 def exported(project: Project) -> bytes:
@@ -106,8 +93,7 @@ def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
 def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(project, tmp_path):
     before, place = exported(project), tmp_path / "new"
     move(project.settings, target_settings(project.settings, str(place)))
-    for file in (project.folder / ".rag-index").glob("ledger.db*"):
-        file.unlink()
+    lose_ledger(project)
     assert f"was moved to {place.resolve()}: name that store in [store]" in project.run().indexes[0].message
     [finding] = examine(project.settings).findings
     assert f"was moved to {place.resolve()}" in finding.message
@@ -122,26 +108,27 @@ def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(p
 @pytest.mark.parametrize(
     ("stop_on", "after"),
     [
-        pytest.param(UPSERT, 1, marks=pytest.mark.long),
+        (UPSERT, 1),
         ("PATCH /collections/test_notes__1", 0),  # the hand-over: the first id
-        pytest.param("PATCH /collections/test_notes__2", 0, marks=pytest.mark.long),
+        ("PATCH /collections/test_notes__2", 0),
         ("POST /collections/aliases", 0),
     ],
 )
 def test_a_stopped_move_is_resumed(project, qdrant, stop_on, after):
     before = exported(project)
     target = target_settings(project.settings, qdrant.url)
-    qdrant.stop_on, qdrant.after = stop_on, after
+    qdrant.break_next(stop_on, times=after)  # these are answered
+    qdrant.break_next(stop_on, times=None, status=403, error="killed here")
     with pytest.raises(StoreError, match="killed here"):
         move(project.settings, target)
     assert qdrant.client.get_aliases().aliases == [], "no incomplete collection is live"
     assert owners(project, qdrant) != (True, True), "the ledger never has two stores"
-    qdrant.stop_on = ""
+    qdrant.faults.clear()
     [moved] = move(project.settings, target)
     assert owners(project, qdrant) == (False, True)
     if stop_on == UPSERT:
         assert moved.copied < 2 * moved.points, "points that were there are not sent again"
-    elif stop_on.startswith(("PATCH", "POST")):
+    else:
         assert moved.copied == 0
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == before
@@ -198,3 +185,80 @@ def test_move_command(project, qdrant, monkeypatch):
     assert answer["indexes"][0]["documents"] == DOCUMENTS
     use(project, answer["store"])
     assert exported(project) == before
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
+    out = tmp_path / "out.jsonl"
+    count = export(project.settings, "notes", str(out))
+    found, points = lines(out), project.points()
+    assert count == len(found) == len(points)
+    assert [line["id"] for line in found] == sorted(points)
+    for line in found:
+        payload, vector = points[line["id"]]
+        assert set(line) == {"id", "document_id", "payload", "vector", "sparse"}
+        assert line["payload"] == payload
+        assert line["document_id"] == payload["_rag"]["document_id"]
+        assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()
+    assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, "a float32 needs few digits"
+    before = out.read_bytes()
+    export(project.settings, "notes", str(out))
+    assert out.read_bytes() == before, "equal indexes make equal files"
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "project"}
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_index(tmp_path):
+    """Measure Python's own memory; the native part of the embedded store is not counted."""
+    settings = Project(tmp_path / "project").settings
+    peaks = []
+    for number, points in enumerate((3000, 9000)):
+        with closing(open_store(settings.store)) as store:
+            store.create(f"test_notes__{number}", 4, {})
+            store.point_alias("test_notes", f"test_notes__{number}")
+            for _ in range(points // 1500):
+                ids = [str(uuid.uuid4()) for _ in range(1500)]
+                payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
+                store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+        tracemalloc.start()
+        try:
+            assert export(settings, "notes", str(tmp_path / "out.jsonl")) == points
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0], [f"{peak:,} bytes" for peak in peaks]
+
+
+def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    out.write_text("as before")
+    scroll = EdgeReader.scroll
+
+    def broken(self, name, **how):
+        for number, point in enumerate(scroll(self, name, **how)):
+            if number == 10:
+                raise StoreError("the store broke")
+            yield point
+
+    monkeypatch.setattr(EdgeReader, "scroll", broken)
+    with pytest.raises(StoreError, match="broke"):
+        export(project.settings, "notes", str(out))
+    assert out.read_text() == "as before"
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "project"}
+
+
+def test_export_command(project, tmp_path):
+    out = tmp_path / "out.jsonl"
+    written = run_here(project.config, "export", "notes", "--out", out, "--no-vectors")[0]
+    assert written == f"Wrote {len(project.points())} points to {out}\n"
+    assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
+    streamed = project.cli("export", "notes", "--out", "-", "--no-vectors")
+    assert streamed.stdout == out.read_text(encoding="utf-8"), "nothing else is on standard output"
+    assert "did you mean 'notes'?" in run_here(project.config, "export", "nots", "--out", "-", code=2)[1]
+    with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
+        export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
+    with pytest.raises(StoreError, match="rag-index index notes"):
+        export(Project(tmp_path / "empty").settings, "notes", "-")
