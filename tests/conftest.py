@@ -7,7 +7,6 @@ import shutil
 import signal
 import tempfile
 from collections import Counter, defaultdict
-from contextlib import closing
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from sqlalchemy.util import LRUCache
 from xdist.scheduler import LoadFileScheduling
 
 from rag_index import redaction
-from rag_index.components.ledger import Ledger
 from rag_index.orchestration.prefect_api import send_pending_logs
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
@@ -119,7 +117,7 @@ def indexed_notes(indexed_once, tmp_path):
 @pytest.fixture
 def ledger(project):
     """The ledger of the test's project."""
-    with closing(Ledger(project.settings.ledger_url)) as opened:
+    with project.ledger() as opened:
         yield opened
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rag_index.cli import main
+from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
 from rag_index.components.stores.protocol import Store
 from rag_index.core.reports.outcome import RunReport
@@ -117,6 +118,10 @@ class Project:
     def store(self) -> closing[Store]:
         """Return the store, which leaving a `with` block closes."""
         return closing(open_store(self.settings.store))
+
+    def ledger(self) -> closing[Ledger]:
+        """Return the ledger, which leaving a `with` block closes."""
+        return closing(Ledger(self.settings.ledger_url))
 
     def points(self, index: str = "notes") -> dict[str, tuple[dict[str, Any], list[float]]]:
         """Return the payload and the vector of each live point, by point id."""

@@ -16,7 +16,6 @@ from rag_index.core.reports import progress
 from rag_index.core.settings import ContextSettings, EmbedderSettings
 from tests.etl.plain import printed
 from tests.etl.test_parts import SETTINGS, TABLES
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project, run_here
 
 WARNING = "not known what model ours was trained to read"
@@ -68,19 +67,18 @@ def test_what_is_left_out_of_texts_is_said_by_column(project, form, body, said):
     assert ("left out" in message) == bool(said)
 
 
-def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
-    with FakeOllama() as server:
-        project = Project(tmp_path / "project", extra=f"{server.settings}").fill(1)
-        server.stop_listening()
-        said = run_here(project.config, "plan")[0]
-        server.listen()
-        project.run()
-        project.fill(3, first=2)
-        server.stop_listening()
-        (later,) = printed(project, "plan")["indexes"]
+def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path, fake):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(1)
+    fake.stop_listening()
+    said = run_here(project.config, "plan")[0]
+    fake.listen()
+    project.run()
+    project.fill(3, first=2)
+    fake.stop_listening()
+    (later,) = printed(project, "plan")["indexes"]
     assert "notes: 1 chunk of " in said
     assert "in about 1 request;" in said
-    assert f"notes: the embedder does not answer: {server.url}" in said
+    assert f"notes: the embedder does not answer: {fake.url}" in said
     assert counts(later) == {"documents": 4, "new": 3, "unchanged": 1}
     not_compared = "the embedder does not answer, so it was not compared with the one that made the index: "
     assert later["message"].startswith(not_compared)
@@ -223,39 +221,21 @@ def test_a_plan_says_once_what_holds_for_all_indexes(tmp_path):
     assert said.count("rag-index: ") == said.count("rag-index: notes, more: a run would fail: ") == 1, said
 
 
-@pytest.fixture
-def desk(tmp_path):
-    project = Project(tmp_path / "project")
-    project.write_settings(SETTINGS)
-    with project.source() as db:
+def test_documents_are_shown_with_title_payload_and_parts_and_that_there_is_none(tmp_path):
+    desk = Project(tmp_path / "project")
+    desk.write_settings(SETTINGS)
+    with desk.source() as db:
         db.executescript(TABLES)
         db.execute("UPDATE remark SET body = 'red' || char(27) || '[31m' WHERE id = 11")
-    return project
-
-
-def test_documents_are_shown_with_title_payload_and_parts(desk):
     shown = run_here(desk.config, "plan", "--show", "1")[0]
-    assert shown.splitlines() == [
-        "notes: Printer offline (1)",
-        "  https://desk.example.org/t/1",
-        '  payload: {"customer": {"name": "Acme"}}',
-        "  --- chunk 0",
-        "  Printer offline",
-        "",
-        "  It prints only red pages.",
-        "  --- remark 10",
-        "  Printer offline",
-        "",
-        "  Replace the toner cartridge.",
-        "  --- remark 11",
-        "  Printer offline",
-        "",
-        "  red\N{REPLACEMENT CHARACTER}[31m",
-        "",
-    ]
+    head = 'notes: Printer offline (1)\n  https://desk.example.org/t/1\n  payload: {"customer": {"name": "Acme"}}\n'
+    chunks = {
+        "chunk 0": "It prints only red pages.",
+        "remark 10": "Replace the toner cartridge.",
+        "remark 11": "red\N{REPLACEMENT CHARACTER}[31m",
+    }
+    parts = "".join(f"  --- {part}\n  Printer offline\n\n  {text}\n" for part, text in chunks.items())
+    assert shown == f"{head}{parts}\n"
     assert not (desk.folder / ".rag-index").exists()  # nothing is written
-
-
-def test_an_index_without_documents_says_so(desk):
     desk.execute("UPDATE ticket SET hidden = 1")
     assert run_here(desk.config, "plan", "--show", "1")[0] == "notes: no document with text\n"

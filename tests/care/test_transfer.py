@@ -11,7 +11,6 @@ import pytest
 
 from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer import export, move, target_settings
-from rag_index.components.ledger import Ledger
 from rag_index.components.stores import open_store
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.core.documents.batches import PointBatch
@@ -48,10 +47,8 @@ def qdrant():
 
 
 class ExactQdrant(FakeQdrant):
-    """A fake that keeps unit vectors bit by bit, as a real server does.
-
-    The in-memory client behind the other fake divides them by their length once more, in float32.
-    """
+    """A fake that keeps unit vectors bit by bit, as a real server does. The in-memory client behind the other fake
+    divides them by their length once more, in float32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +78,7 @@ def use(project: Project, line: str) -> None:
 
 def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
     """Return whether the collection has the ledger's id in the old store, and whether in the new one."""
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         wanted = ledger.collection("test_notes__2").store_id
     with project.store() as old:
         in_old = old.collections()["test_notes__2"].get("store_id") == wanted

@@ -1,5 +1,5 @@
-"""The program as a user starts it: its output, its exit codes, its messages about bad input, and what quick commands
-import: most of their time is imports, so a new one is a decision, not an accident."""
+"""The program as a user starts it: its output, its exit codes, its messages about bad input, what `config` says of
+settings, and what quick commands import: most of their time is imports, so a new one is a decision, not an accident."""
 
 import json
 import os
@@ -13,9 +13,14 @@ import httpx
 import psutil
 import pytest
 
+from rag_index.care import effective_settings
 from rag_index.cli import COMMANDS, main
+from rag_index.core.machine.resources import Machine
+from rag_index.core.settings import SECTIONS, IndexSettings
+from rag_index.core.settings.parts import keys_of, tables_of
 from tests.dask_workers import workers_among
-from tests.fakes.ollama import FakeOllama
+from tests.etl.plain import printed
+from tests.forked_program import without_api
 from tests.project import PROGRAM, Project, run_here
 
 TEXT = "The network password was changed, and the printer has to be told on each floor"
@@ -52,16 +57,15 @@ def test_everything_that_is_kept_lies_in_the_folder_data(project, tmp_path):
     assert project.json("status", RAG_INDEX_DATA=str(kept))["indexes"][0]["documents"] == 20
 
 
-def test_words_of_servers_and_names_reach_no_terminal_as_commands(tmp_path):
-    with FakeOllama() as server:
-        project = Project(tmp_path / "project", server.settings).fill(3)
-        server.fault("status", code=400, words="\x1b]0;owned\x07 \x9b31m", marker="Note")
-        project.run()
-        server.fault("status", code=404, words="model \x1b[2J not \x9bfound", path=None)
-        for command in ("status", "status --report", "status --failed", "doctor", "index-all"):
-            ended = project.cli(*command.split())
-            said = (ended.stdout + ended.stderr).replace("\n", "")
-            assert said.isprintable(), said
+def test_words_of_servers_and_names_reach_no_terminal_as_commands(tmp_path, fake):
+    project = Project(tmp_path / "project", fake.settings).fill(3)
+    fake.fault("status", code=400, words="\x1b]0;owned\x07 \x9b31m", marker="Note")
+    project.run()
+    fake.fault("status", code=404, words="model \x1b[2J not \x9bfound", path=None)
+    for command in ("status", "status --report", "status --failed", "doctor", "index-all"):
+        ended = project.cli(*command.split())
+        said = (ended.stdout + ended.stderr).replace("\n", "")
+        assert said.isprintable(), said
 
 
 @pytest.mark.parametrize("command", ["index-all", "search x"])
@@ -97,10 +101,10 @@ def test_wrong_usage_ends_with_2(project, arguments, message):
 def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--json", "--nonsense"])
-    printed = capsys.readouterr()
+    said = capsys.readouterr()
     assert ended.value.code == 2
-    assert json.loads(printed.out)["error"].startswith("No such option")
-    assert "No such option" in printed.err
+    assert json.loads(said.out)["error"].startswith("No such option")
+    assert "No such option" in said.err
 
 
 @pytest.mark.parametrize(
@@ -191,11 +195,9 @@ def test_ctrl_c_at_any_moment_shows_no_traceback(project):
 def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_path):
     """The run starts workers, as for a user without a Prefect server. Ctrl-C goes to the whole group."""
     project = Project(tmp_path / "project").fill(6000)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    running = subprocess.Popen(
-        [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--shard-documents", "200"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-    )  # fmt: skip
+    command = [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--shard-documents", "200"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = subprocess.Popen(command, env=without_api(), start_new_session=True, **streams)
     try:
         while running.poll() is None and len(workers_among(children(running.pid))) < 2:
             time.sleep(0.02)
@@ -220,17 +222,17 @@ def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_p
 
 
 def test_report_shows_where_the_time_went_and_what_would_help(indexed):
-    run = indexed.json("status", "--report")["runs"][0]
+    run = printed(indexed, "status", "--report")["runs"][0]
     assert run["state"] == "completed"
     metrics = run["metrics"]
     assert set(metrics["stages"]) >= {"start", "fetch", "diff", "publish", "other"}
     assert sum(metrics["stages"].values()) == pytest.approx(metrics["seconds"], abs=0.05)
     assert run["advice"]
-    assert indexed.json("status", "--report", run["run"][:8])["runs"][0]["run"] == run["run"]
-    printed = indexed.cli("status", "--report").stdout
-    assert "documents in" in printed
-    assert re.search(r"workers \(\d\) busy \d", printed)
-    assert indexed.cli("status", "--report", "nothing").returncode == 2
+    assert printed(indexed, "status", "--report", run["run"][:8])["runs"][0]["run"] == run["run"]
+    said = run_here(indexed.config, "status", "--report")[0]
+    assert "documents in" in said
+    assert re.search(r"workers \(\d\) busy \d", said)
+    run_here(indexed.config, "status", "--report", "nothing", code=2)
 
 
 def test_a_shell_completes_commands(tmp_path):
@@ -290,14 +292,12 @@ def test_help_and_version_import_nothing_but_click(indexed, option):
 @pytest.mark.long
 def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path):
     project = Project(tmp_path / "project").fill(5)
-    program = [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    program, environment = [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)], without_api()
     for arguments in (["index-all"], ["plan"], ["search", "the printer"]):
         ended = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, env=environment)
         assert ended.returncode == 0, (arguments, ended.stdout + ended.stderr)
-    with subprocess.Popen(
-        [*program, "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as serving:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*program, "serve", "--port", "0"], env=environment, **streams) as serving:
         try:
             said = serving.stdout.readline()
             url = re.search(r"http://[\d.:]+", said)
@@ -305,3 +305,54 @@ def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the
             assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()["hits"]
         finally:
             serving.terminate()
+
+
+SECRET = "hunter2-correct-horse"
+
+
+def test_each_value_names_its_origin(tmp_path):
+    configured = Project(tmp_path / "project", extra="[parallel]\nshard_documents = 3").fill(20)
+    answer = configured.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT_FOR_RECOVERY="2")
+    found = {value["key"]: value for value in answer["settings"]}
+    assert answer["file"] == str(configured.config)
+    for key, value, source in (
+        ("parallel.shard_documents", 3, "rag-index.toml"),
+        ("run.delete_guard", 0.5, "RAG_INDEX_RUN__DELETE_GUARD"),
+        ("run.wait_for_recovery", 2, "RAG_INDEX_RUN__WAIT_FOR_RECOVERY"),
+        ("embedder.kind", "local", "default"),
+    ):
+        assert (found[key]["value"], found[key]["source"]) == (value, source)
+    assert found["indexes.notes.text"]["value"] == ["title", "body"]
+
+
+def test_every_key_of_every_table_is_listed(project):
+    keys = {value.key for value in effective_settings.effective_settings(project.settings)}
+    assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
+    for section, model in SECTIONS.items():
+        tables = tables_of(model)
+        assert {f"{section}.{name}" for name in keys_of(model).keys() - tables.keys()} <= keys
+        assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
+    assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
+
+
+def test_secrets_are_masked(project):
+    url = f"postgresql+psycopg://reader:{SECRET}@db.example:5432/desk?sslpassword={SECRET}"
+    for arguments in (["config"], ["config", "--json"]):
+        ended = project.cli(*arguments, RAG_INDEX_LEDGER__URL=url, RAG_INDEX_STORE__API_KEY=SECRET)
+        assert ended.returncode == 0, ended.stderr
+        assert SECRET not in ended.stdout + ended.stderr
+        assert "reader:***@db.example:5432/desk" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        (Machine(8, 2.0, 10**12), "1: 2 processors less one"),
+        (Machine(8, None, 1_500_000_000), "2: 8 processors less one for the flow, but at least one, if memory"),
+        (Machine(8, None, 900_000_000), "0: memory has no room for a worker of 300 MB beside the flow"),
+    ],
+)
+def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):
+    monkeypatch.setattr(effective_settings, "detect_machine", lambda: machine)
+    values = {value.key: value for value in effective_settings.effective_settings(project.settings)}
+    assert values["parallel.workers"].why.startswith(reason)

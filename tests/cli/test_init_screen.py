@@ -45,10 +45,8 @@ def folder(tmp_path):
 
 
 def init(folder, *keys, options=("source.db",), columns=100):
-    """Run `init` in a terminal, type keys at each prompt, and return the exit code and what the terminal shows.
-
-    Ctrl-C is typed again while nothing happens: Python misses one between a question and its first look at the input.
-    """
+    """Run `init` in a terminal, type keys at each prompt, and return the exit code and what the terminal shows. Ctrl-C
+    is typed again while nothing happens: Python misses one between a question and its first look at the input."""
     main, side = pty.openpty()
     with chdir(folder):
         process = start_in_terminal("", ["init", *options], os.environ | {"COLUMNS": str(columns)}, side, side)
@@ -84,11 +82,6 @@ def settings(folder):
     return {index["table"]: index for index in tomllib.loads(read(folder))["indexes"]}
 
 
-def number_of(shown, line):
-    """Return the number of a line on the last screen."""
-    return re.findall(rf"^ +(\d+)  {line}", shown, re.MULTILINE)[-1]
-
-
 def test_enter_writes_what_the_screen_shows_what_is_open_first(folder):
     code, shown = init(folder, "\r")
     assert code == 0, shown
@@ -107,7 +100,8 @@ def test_enter_writes_what_the_screen_shows_what_is_open_first(folder):
 
 def test_answers_by_number_show_and_hide_and_turn_back(folder):
     _, shown = init(folder, "\x03")
-    note, held, email = (number_of(shown, line) for line in ("note ", "ticket.put_aside", "ticket.email"))
+    lines = ("note ", "ticket.put_aside", "ticket.email")
+    note, held, email = (re.findall(rf"^ +(\d+)  {line}", shown, re.MULTILINE)[-1] for line in lines)
     (folder / "rag-index.toml").unlink(missing_ok=True)
     code, shown = init(folder, f"hide {note}\r", f"show {held} {email}\r", "hide ticket.is_confidential no\r", "\r")
     assert code == 0, shown

@@ -14,6 +14,8 @@ from tests.deployments.server import ROOT, SUSPENDED, kill_all
 from tests.project import Project
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 FILE = ROOT / "deployments" / "automations.yaml"
 
 
@@ -73,7 +75,6 @@ def calls_about(calls, state) -> list[dict]:
     return [one for one in calls if one["state"] == state]
 
 
-@pytest.mark.long
 def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automations, tmp_path):
     calls, url = receiver
     automations()
@@ -85,12 +86,10 @@ def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automation
         eventually(lambda: calls_about(calls, "Failed"), "the webhook is called", every=0.25)
     call = calls[0]
     assert all(one == call for one in calls), "Prefect delivers at least once"
-    assert call["flow_run"] == "index all"
-    assert call["id"] == run["id"]
-    assert call["url"] == f"{deployed.url}/runs/flow-run/{run['id']}"
+    page = f"{deployed.url}/runs/flow-run/{run['id']}"
+    assert (call["flow_run"], call["id"], call["url"]) == ("index all", run["id"], page)
     assert "1 document failed: `rag-index status notes --failed` lists them" in call["message"]
-    said = "rag-index: index all: Failed partially indexed: 1 index: 30 documents"
-    assert call["text"].startswith(said)
+    assert call["text"].startswith("rag-index: index all: Failed partially indexed: 1 index: 30 documents")
 
 
 def worker_is_stopped(worker) -> None:
@@ -98,7 +97,6 @@ def worker_is_stopped(worker) -> None:
     worker.wait(timeout=120)
 
 
-@pytest.mark.long
 def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_on(
     deployed, tmp_path, receiver, automations, fake
 ):
@@ -114,20 +112,20 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
             happens(worker)
         runs[run] = project
     fake.seconds_per_text = 0
-    for run, project in runs.items():
+    for run in runs:
         ended = deployed.wait_for_end(run)
         eventually(lambda: any(one["id"] == run for one in calls_about(calls, "Crashed")), "it is called", every=0.25)  # noqa: B023
         assert ended["state_name"] == "Crashed"
         assert "not heard of for" in ended["state"]["message"]
         [call, *_] = [one for one in calls_about(calls, "Crashed") if one["id"] == run]
         assert call["flow_run"] == "index all"
-        with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
-            ended = deployed.wait_for_end(deployed.start("index-all/index-all")["id"])
-        assert ended["state_name"] == "Completed", ended["state"]["message"]
-        assert len(project.texts()) == 100
+    with deployed.worker(tmp_path / "elsewhere"):
+        for run in [deployed.start("index-all/index-all", config=str(one.config))["id"] for one in runs.values()]:
+            ended = deployed.wait_for_end(run)
+            assert ended["state_name"] == "Completed", ended["state"]["message"]
+    assert [len(project.texts()) for project in runs.values()] == [100, 100]
 
 
-@pytest.mark.long
 def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(deployed, receiver, automations):
     calls, _ = receiver
     automations(late=10, missing=36, not_begun=10, not_started=10, not_cancelled=10)
@@ -160,7 +158,6 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
         deployed.delete(f"/flow_runs/{left}")
 
 
-@pytest.mark.long
 def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deployed, project, tmp_path, automations):
     """Each run is at another point of its start; one that had begun is marked as crashed."""
     automations(not_heard_of=60, not_begun=60, not_started=60)

@@ -108,20 +108,19 @@ def project_at(tmp_path, fake, qdrant):
     return lambda address: Project(tmp_path / "project", extra=f'{services}[parallel]\naddress = "{address}"\n')
 
 
-WRITE_SHARD = commit.write_shard
-
-
-def words_alone(store, collection, shard, **options):
-    """Write a shard, unless it has vectors: those the workers write."""
-    assert not len(shard.vectors), "the flow writes vectors that its workers should have written"
-    return WRITE_SHARD(store, collection, shard, **options)
-
-
 def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     tmp_path, prefect_server, fake, project_at, wheel, stack, monkeypatch
 ):
+    write = commit.write_shard
+
+    def words_alone(store, collection, shard, **options):
+        assert not len(shard.vectors), "the flow writes vectors that its workers should have written"
+        return write(store, collection, shard, **options)
+
     monkeypatch.setattr(commit, "write_shard", words_alone)
-    certificate, key = self_signed(tmp_path)
+    made, certificate, key = Security.temporary(), tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.write_text(made.tls_ca_file)  # it is its own authority
+    key.write_text(made.tls_client_key)
     files = {"tls-ca-file": certificate, "tls-cert": certificate, "tls-key": key}
     options = tuple(part for name, file in files.items() for part in (f"--{name}", str(file)))
     cluster = Cluster(tmp_path, stack, tls=options).start(wheel, 2)
@@ -152,12 +151,3 @@ def test_a_worker_of_another_version_is_refused(tmp_path, prefect_server, projec
     assert report.state == "failed"
     assert "has rag-index 0.0.0." in report.indexes[0].message
     assert "install the same on both" in report.indexes[0].message
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate that is its own authority, and return the paths of it and its key."""
-    made = Security.temporary()
-    paths = folder / "certificate.pem", folder / "key.pem"
-    for path, content in zip(paths, (made.tls_ca_file, made.tls_client_key), strict=True):
-        path.write_text(content)
-    return paths

@@ -1,8 +1,6 @@
-"""The files in deployments/ for containers and systemd, as far as they can be checked without these.
-
-The compose file is held against its schema, and the command of each service of ours is run as a plain process, with the
-same arguments and environment: only addresses and ports are others. The images are not built here.
-"""
+"""The files in deployments/ for containers and systemd, as far as they can be checked without these. The compose file
+is held against its schema, and the command of each service of ours is run as a plain process, with the same arguments
+and environment: only addresses and ports are others. The images are not built here."""
 
 import datetime as dt
 import json
@@ -305,18 +303,11 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             count = "SELECT count(*) FROM rag_index_documents WHERE pending = 0"
             eventually(lambda: connection.execute(count).fetchone() == (61,), watch.read_text, every=0.2)
         with postgres.connect(prefect_db) as connection:
-            kept = all_rows(connection)
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            rows = [connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall() for (table,) in tables]
+        kept = "\n".join(row for found in rows for (row,) in found)
         assert "notes 1" in kept
         secrets = [SECRET, urls[2], postgres.url(source_db).password]
         assert not [secret for secret in secrets if secret in kept]
         logs = worker.read_text() + scheduler.read_text() + watch.read_text()
         assert not [secret for secret in secrets if secret in logs]
-
-
-def all_rows(connection) -> str:
-    """Return all rows of all tables of Prefect's database as text."""
-    tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-    rows = []
-    for (table,) in tables:
-        rows += connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall()
-    return "\n".join(row for (row,) in rows)

@@ -27,6 +27,8 @@ from tests.ports import free_port
 from tests.strangers import NOBODY
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 WATCHED = """
 data = "/var/lib/rag-index/watched"
 [source]
@@ -81,7 +83,6 @@ def watched_alone(machine: LockedMachine) -> None:
     eventually(lambda: "1 new" in log.read_text(), log.read_text, every=0.25)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_systemd_blocks_of_the_page_work_for_a_user_who_can_write_to_its_state_alone(machine):
     place = machine.folder / "repository"
@@ -104,7 +105,6 @@ def test_the_systemd_blocks_of_the_page_work_for_a_user_who_can_write_to_its_sta
         assert not WRONG.search((machine.log / name).read_text()), (machine.log / name).read_text()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("of", ["compose", "image"])
 def test_prefects_server_has_its_page_in_a_container_that_is_read_only(machine, of):
     """The image alone says where the page is copied to, for those who start it by other means."""
@@ -121,7 +121,6 @@ def test_prefects_server_has_its_page_in_a_container_that_is_read_only(machine, 
     assert not WRONG.search(log.read_text()), log.read_text()
 
 
-@pytest.mark.long
 def test_each_pod_that_is_read_only_may_write_to_the_home_of_its_user():
     """Prefect keeps a folder there, and a worker of Dask imports Prefect, too."""
     items = yaml.safe_load((ROOT / "deployments" / "kubernetes.yaml").read_text())["items"]

@@ -32,9 +32,7 @@ def blocks() -> list[tuple[str, list[str]]]:
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
     """The commands of each block are typed in a terminal, in which one that asks a question would be answered nothing.
-
-    A block for the server or the worker ends with a command that stays.
-    """
+    A block for the server or the worker ends with a command that stays."""
     port = str(free_port())
     place = tmp_path / "repository"
     place.mkdir()

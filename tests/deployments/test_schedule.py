@@ -1,8 +1,6 @@
 """Deployments describe what they take; when their runs come (by a schedule, one at a time, after a load), and what
-starts after them. A password in a Prefect Secret block: the worker gets it, and nobody else.
-
-The reference to the block may not stand in prefect.yaml: `prefect deploy` puts the value in its place.
-"""
+starts after them. A password in a Prefect Secret block: the worker gets it, and nobody else. The reference to the block
+may not stand in prefect.yaml: `prefect deploy` puts the value in its place."""
 
 import datetime as dt
 import re

@@ -347,9 +347,7 @@ def test_a_run_whose_worker_was_killed_ends_with_one_sentence(deployed, project,
     assert not [line for line in errors_of(deployed, run) if "IOLoop" in line or "BrokenPipe" in line]
 
 
-def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_it_is_resumed(
-    deployed, project, fake, worker, start
-):
+def test_a_run_that_is_suspended_ends_its_processes_and_goes_on_when_resumed(deployed, project, fake, worker, start):
     fake.seconds_per_text = 0.2
     run = start("index-all", workers=2, shard_documents=10)
     finished = eventually(lambda: committed(project), "some documents are indexed", every=0.25)

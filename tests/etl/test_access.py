@@ -2,7 +2,6 @@
 security of PostgreSQL: what init, plan and doctor say of it, and rows that it hides are no loss."""
 
 import re
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from rag_index.care.doctor import examine
 from rag_index.care.index_status import failed
 from rag_index.care.plan import plan_runs
-from rag_index.components.ledger import Ledger, tables
+from rag_index.components.ledger import tables
 from rag_index.core.documents.batches import CommitMark, PointBatch
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import point_id
@@ -232,7 +231,7 @@ def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the
 
 
 def test_rights_of_what_a_dead_run_left_follow_the_source(hosted, fake):
-    with closing(Ledger(hosted.settings.ledger_url)) as ledger:
+    with hosted.ledger() as ledger:
         ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["10"])
     fake.fault("status", code=400, marker="Note 10")
     grant(hosted, 10, "board")

@@ -39,22 +39,13 @@ def write(store, key: str, text_hash: bytes, chunks: range) -> None:
     store.flush("p_notes__1")
 
 
-def commit_a_death(ledger, store, collection, *keys: str, earlier: bool) -> None:
-    """Commit a shard whose documents killed their workers, or had been pending since an `earlier` run died."""
-    committer = Committer("notes", ledger, store, collection)
-    if earlier:
-        ledger.mark_pending(collection.id, keys)
-    committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
-    failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
-    committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
-
-
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("left", ["all", "all but one chunk", "one new chunk"])
 def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(
     ledger, store, collection, left, earlier
 ):
-    """A failed document holds what it had whole, or nothing: never a part of a text that was not committed."""
+    """A failed document holds what it had whole, or nothing: never a part of a text that was not committed. It killed
+    its worker, or had been pending since an `earlier` run died."""
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(2))
     write(store, "8", NEW, range(3))
@@ -63,7 +54,12 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
         write(store, "7", NEW, range(1))
     elif not intact:
         store.delete_points("p_notes__1", [point_id("notes", "7", 1)])
-    commit_a_death(ledger, store, collection, "7", "8", earlier=earlier)
+    committer, keys = Committer("notes", ledger, store, collection), ["7", "8"]
+    if earlier:
+        ledger.mark_pending(collection.id, keys)
+    committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
+    failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
+    committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
     assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == ({"7"} if intact else set())
     assert ledger.known(collection.id, ["7", "8"]) == ({"7": Known(OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))

@@ -67,10 +67,6 @@ def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
     assert group_of(diff(page_of((KEY, text, PAYLOAD)), known, {})) == group
 
 
-def few(failed):
-    return failed.tries < 9
-
-
 @pytest.mark.parametrize("tries", [1, 2, 11, 30])
 def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_after_five_nights(tries):
     failed = replace(failed_of(tries=tries), first_at=0.0, last_at=1000.0)
@@ -98,7 +94,8 @@ def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_af
 )
 def test_a_failed_document_is_tried_if_it_is_due_or_a_person_asks_for_more(row, failure, retry, group):
     known = {KEY: row} if row else {}
-    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure}, retry=retry, is_due=few)) == group
+    page, few = page_of((KEY, TEXT, PAYLOAD)), lambda failed: failed.tries < 9
+    assert group_of(diff(page, known, {KEY: failure}, retry=retry, is_due=few)) == group
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor
+from itertools import islice
 from unittest.mock import Mock
 
 import numpy as np
@@ -92,14 +93,6 @@ def check(embedded):
     return embedded
 
 
-def chunks_by_key(embedded):
-    found, first = {}, 0
-    for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
-        found[key] = chunks_of(embedded)[first : first + count]
-        first += count
-    return found
-
-
 texts = st.lists(
     st.lists(
         st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
@@ -117,7 +110,9 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
     failed = {failure.key: failure for failure in embedded.failures}
     assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
     assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
-    for key, chunks in chunks_by_key(embedded).items():
+    made = iter(chunks_of(embedded))
+    for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
+        chunks = list(islice(made, count))
         assert all(len(chunk) <= min(longest, chars) and "poison" not in chunk for chunk in chunks)
         assert "".join("".join(chunks).split()) == "".join(texts[int(key.strip('"'))].split())
     for key, failure in failed.items():

@@ -9,7 +9,6 @@ import time
 import uuid
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.care.transfer import json_line, move, target_settings
-from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_names
 from rag_index.core.documents.batches import Failure
@@ -81,19 +79,13 @@ def erasing(project, erases="true"):
     project.write_settings("\n".join(lines).replace("[store]", f"[store]\nerase = {erases}") + "\n")
 
 
-def forget(project):
-    """Delete one secret and change the other, and return the vectors that they had."""
+def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
     vectors = [v for payload, v in project.points().values() if payload["_rag"]["document_id"] in ("5", "6")]
     assert len(vectors) == 2
     project.run(full=True)  # so that a former collection is kept
     project.execute("DELETE FROM note WHERE id = 5")
     project.execute("UPDATE note SET body = 'moved away' WHERE id = 6")
     project.run(allow_deletes=True)
-    return vectors
-
-
-def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
-    vectors = forget(project)
     gone = SECRETS.values()
     assert residues(data(project), gone, vectors), "or the scanner looks for nothing"
     living = project.texts()
@@ -140,7 +132,7 @@ def test_a_nightly_run_erases_by_itself_and_says_what_is_pending_without(project
     [status] = printed(project, "status")["indexes"]
     assert (status["erasable"], status["erasable_since"] > "2020") == (2, True)
     assert f"advice: {sentence}" in run_here(project.config, "doctor")[0]
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         [collection] = ledger.collections()
         ledger.update_collection(collection.id, erased_at=collection.erased_at - 90_000)
     erasing(project)
@@ -158,16 +150,11 @@ def test_single_documents_and_rebuilds_are_erased_too(project):
     assert residues(data(project), [SECRETS[6]]) == []
 
 
-def begin_rebuild(project):
-    """Let a rebuild end before it is published."""
-    with mock.patch.object(plain, "publish", side_effect=StoreError("no room")):
-        assert project.run(full=True).state == "failed"
-
-
 def test_an_erasure_waits_for_a_rebuild_that_is_not_finished_and_says_so(project):
     project.execute("DELETE FROM note WHERE id = 5")
     project.run(allow_deletes=True)
-    begin_rebuild(project)
+    with mock.patch.object(plain, "publish", side_effect=StoreError("no room")):
+        assert project.run(full=True).state == "failed"
     said = "the rebuild test_notes__2 is not finished, and an erasure waits for it: `rag-index rebuild notes` completes"
     assert said in run_here(project.config, "erase", "notes", code=1)[1]
     erasing(project)
@@ -194,7 +181,7 @@ def test_what_the_guard_holds_back_is_counted_and_the_exit_code_says_so(project)
 
 @pytest.mark.long
 def test_the_ledger_and_its_log_forget_what_a_failure_said_of_a_text(project):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         [collection] = ledger.collections()
         ledger.fail(collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")])
         ledger.put_context("recipe", b"document", b"chunk", SECRETS[6])
@@ -282,12 +269,12 @@ def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
         for document, live, pending in ((5, 2, 0), (6, 2, 1), (7, 2, 2)):
             stored.execute("DELETE FROM note WHERE id = ?", document)
             assert watched.run(time.time()).complete
-            with closing(Ledger(stored.settings.ledger_url)) as ledger:
+            with stored.ledger() as ledger:
                 [collection] = ledger.collections(alias)
                 assert (collection.name, collection.erasable) == (f"{alias}__{live}", pending)
     assert printed(stored, "doctor")["findings"] == [], "what waits for its day is no finding"
     with closing(KeptRuns(stored.settings, "notes", lambda: False)) as watched:
-        with closing(Ledger(stored.settings.ledger_url)) as ledger:
+        with stored.ledger() as ledger:
             ledger.update_collection(collection.id, erased_at=time.time() - 90_000)
         assert watched.run(time.time()).claims, "nothing was written, and a day has passed"
     assert printed(stored, "status")["indexes"][0]["collection"] == f"{alias}__3"
@@ -342,7 +329,7 @@ def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored
             break
         assert ended.returncode == -9, ended.stderr
         assert stored.texts() == living
-        with closing(Ledger(stored.settings.ledger_url)) as ledger:
+        with stored.ledger() as ledger:
             pending = ledger.erasable(alias).documents
         assert pending or not residues(data(stored), [gone]), "what is left is said to be pending"
         deaths += 1
@@ -358,25 +345,9 @@ TEXT = "the launch code of the rocket is Xylophone"
 SAID = "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old` deletes them"
 
 
-def with_leftovers(folder: Path, extra: str = "") -> Project:
-    """Return a project that has indexed two indexes, one of them twice, and whose settings name the other alone."""
-    project = Project(folder, extra=extra).fill(20)
-    project.execute("CREATE TABLE secrets (id INTEGER PRIMARY KEY, body TEXT)")
-    for number in range(30):
-        project.execute("INSERT INTO secrets VALUES (?, ?)", number, f"{TEXT} {number}")
-    both = project.config.read_text() + OLD
-    project.write_settings(both)
-    project.run()
-    project.run("old", full=True)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        ledger.put_context("recipe", b"document", b"chunk", TEXT)
-    project.write_settings(both.removesuffix(OLD))
-    return project
-
-
 def rows_of(project: Project, alias: str) -> int:
     """Count the ledger's rows about an alias and its collections."""
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         runs = ledger.last_run(alias) is not None
         return runs + sum(1 + ledger.totals(one.id).documents for one in ledger.collections(alias))
 
@@ -384,7 +355,17 @@ def rows_of(project: Project, alias: str) -> int:
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, qdrant, kind):
-    project = with_leftovers(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"')
+    """The project has indexed two indexes, one of them twice, and its settings name the other alone."""
+    project = Project(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"').fill(20)
+    settings = project.config.read_text()
+    project.execute("CREATE TABLE secrets (id INTEGER PRIMARY KEY, body TEXT)")
+    project.execute(f"INSERT INTO secrets SELECT id, '{TEXT} ' || id FROM note")
+    project.write_settings(settings + OLD)
+    project.run()
+    project.run("old", full=True)
+    with project.ledger() as ledger:
+        ledger.put_context("recipe", b"document", b"chunk", TEXT)
+    project.write_settings(settings)
     assert printed(project, "status")["unwanted"] == {"old": SAID}
     assert run_here(project.config, "status")[0].splitlines()[-1] == f"old: {SAID}"
     assert {"index": "old", "message": SAID} in printed(project, "doctor")["advice"]
@@ -394,9 +375,9 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
 
     asked = project.cli("drop", "old")  # nobody answers
     assert asked.returncode == 2
-    assert "old: test_old__1 (30 documents), test_old__2 (30 documents)\n" in asked.stderr
+    assert "old: test_old__1 (20 documents), test_old__2 (20 documents)\n" in asked.stderr
     assert "--yes deletes without asking" in asked.stderr
-    assert rows_of(project, "test_old") == 63
+    assert rows_of(project, "test_old") == 43
 
     assert printed(project, "drop", "old", "--yes")["dropped"] == ["test_old__1", "test_old__2"]
     with open_names(project.settings.store) as names:
@@ -413,7 +394,7 @@ def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_pa
     project = Project(tmp_path / "project").fill(20)
     project.run()
     before = project.texts()
-    with closing(Ledger(project.settings.ledger_url)) as ledger, IndexLease(ledger, "test_notes", "a run"):
+    with project.ledger() as ledger, IndexLease(ledger, "test_notes", "a run"):
         with pytest.raises(IndexLocked):
             drop_index(project.settings, "notes")
         said = run_here(project.config, "drop", "notes", code=2)[1]

@@ -3,12 +3,10 @@
 import datetime as dt
 import decimal
 import uuid
-from contextlib import closing
 
 import pytest
 
 from rag_index.care.transfer import move, target_settings
-from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import tombstones
 from rag_index.components.stores import KEPT_OUT
 from rag_index.core.documents.keys import encode_key, key_mark
@@ -73,9 +71,8 @@ def test_every_run_is_refused_until_a_condition_keeps_them_out(project):
 
 def move_it(project):
     move(project.settings, target_settings(project.settings, str(project.folder / "new")))
-    head, _, rest = project.config.read_text().partition("[[indexes]]")
-    head = head.partition("[store]")[0]
-    project.write_settings(f'{head}[store]\npath = "{project.folder}/new"\n[[indexes]]{rest}')
+    store = f'[store]\npath = "{project.folder}/new"\n[[indexes]]'
+    project.write_settings(project.config.read_text().replace("[[indexes]]", store))
 
 
 CHANGES = {
@@ -104,7 +101,7 @@ def test_a_copy_does_not_lose_whom_it_has_to_keep_out(project, change):
 def test_what_the_ledger_alone_knows_of_them_counts_too(tmp_path, scope, first):
     project = Project(tmp_path / "place").fill(12)
     marks_of = [(scope, *key_mark(encode_key([7]), ["id"])), ("project test: other id", *key_mark("8", ["id"]))]
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         ledger._put_rows(tombstones, marks_of)
     where(project, "id <> 7")
     if not first:

@@ -12,7 +12,6 @@ import pytest
 from pydantic import BaseModel, model_serializer
 from pydantic_core import PydanticSerializationError
 
-from rag_index.components.ledger import Ledger
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core import machine
 from rag_index.core.reports.progress import RunRecord
@@ -61,7 +60,7 @@ def run_with(project, steps=Plainly, *, child=False, checks=None):
 
 def committed(project, *, pending: bool = False) -> int:
     """Return how many documents the ledger has as committed, or as pending."""
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         [collection] = ledger.collections("test_notes")
         totals = ledger.totals(collection.id)
         return totals.pending if pending else totals.documents
@@ -92,7 +91,7 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
     job, seen = window.Window._job, []
 
     def checked(self, shard, workers):
-        with closing(Ledger(project.settings.ledger_url)) as ledger:
+        with project.ledger() as ledger:
             rows = ledger.known(ledger.collections("test_notes")[0].id, shard.documents.keys)
         seen.append(all(key in rows and rows[key].pending for key in shard.documents.keys))
         return job(self, shard, workers)

@@ -1,6 +1,7 @@
-"""A rebuild beside the live collection: it is not shown before the store was counted against the ledger; and going back
-to collections that are kept."""
+"""A rebuild beside the live collection: it is not shown before the store was counted against the ledger, nor, where the
+index has a gate, if it finds less than the live one. Going back to collections that are kept."""
 
+import json
 from dataclasses import replace
 from unittest import mock
 
@@ -10,12 +11,15 @@ import pytest
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
+from rag_index.core.reports.outcome import RunReport
 from rag_index.core.settings import Alias
 from rag_index.errors import StoreMismatch
 from rag_index.etl.changed import index_documents
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.publish import publish_collection, roll_back
+from rag_index.search.evaluation import evaluation
 from tests.etl.plain import printed, run_plain
+from tests.project import Project, run_here
 
 ALIAS = Alias("p", "notes")
 
@@ -147,16 +151,16 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     assert report.state == "completed"
     assert f"verified {len(before)} points of 150 documents" in outcome.verified
     assert "20 of 20 sampled found themselves" in outcome.verified
-    assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
+    assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
     assert project.points() == before, "the same source, the same points: vectors are copied bit by bit"
     assert outcome.chunks_embedded == 0, "every text had a vector already"
 
     project.execute("DELETE FROM note WHERE id = 5")
     project.run()
-    back = project.json("rollback", "notes")
+    back = printed(project, "rollback", "notes")
     assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
     assert "5" in project.texts(), "the earlier collection is unchanged"
-    status = project.json("status")["indexes"][0]
+    status = printed(project, "status")["indexes"][0]
     assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
     assert project.run().indexes[0].deleted == 1
 
@@ -164,3 +168,127 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     project.run(full=True)
     with project.store() as store:
         assert len(store.collections()) == 2, "the live collection and the previous one"
+
+
+NOTES = 60
+LOST = range(3, 10)
+"""As many notes as chance does not explain, even of the 60 that are asked."""
+
+
+def golden(project: Project, numbers=range(1, NOTES + 1)) -> None:
+    """Write a golden file: each note must be found by its title."""
+    lines = [json.dumps({"query": f"Note {number}", "relevant": [str(number)]}) for number in numbers]
+    (project.folder / "golden.jsonl").write_text("\n".join(lines))
+
+
+def set_gate(project: Project) -> Project:
+    project.write_settings(f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n')
+    return project
+
+
+def lose(project: Project, *numbers: int) -> None:
+    """Let notes lose the words by which their queries find them."""
+    for number in numbers:
+        project.execute("UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number)
+
+
+def live(project: Project) -> str:
+    with project.store() as store:
+        return store.aliases()["test_notes"]
+
+
+@pytest.fixture
+def gated(indexed_notes) -> Project:
+    """An indexed project that has got a gate."""
+    project = indexed_notes(NOTES)
+    golden(project)
+    return set_gate(project)
+
+
+def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(gated):
+    outcome = run_plain(gated, full=True)
+    assert outcome.state == "completed"
+    same = "recall@10 of 60 golden queries 1.000 before, 1.000 now (none changed); by meaning alone 0.500 and 0.500"
+    assert f"; {same}; by words alone" in outcome.verified
+    few = "60 golden queries would not stop a loss of 0.04 (twice max_loss) 9 times in 10"
+    assert outcome.message.startswith(few)
+    assert live(gated) == "test_notes__2"
+
+
+@pytest.mark.long
+def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_person_allows_it(gated):
+    before = gated.points()
+    lose(gated, *LOST)
+    for _ in range(2):  # the second resumes the collection of the first and asks again
+        with mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved")):
+            outcome = run_plain(gated, full=True)
+        assert (outcome.state, RunReport([outcome]).exit_code) == ("partial", 3)
+        assert "recall@10 of 60 golden queries fell from 1.000 to 0.883" in outcome.message
+        assert "the rebuilt test_notes__2 was not published" in outcome.message
+        assert "'Note 3'" in outcome.message
+        assert "--allow-loss" in outcome.message
+        assert [(one.query, one.lost) for one in outcome.gate.search.worse] == [(f"Note {n}", (str(n),)) for n in LOST]
+        assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == [f"Note {n}" for n in LOST]
+    assert gated.points() == before
+    assert run_plain(gated).state == "completed"
+    assert live(gated) == "test_notes__1", "an ordinary run publishes nothing"
+    allowed = run_plain(gated, full=True, allow_loss=True)
+    assert (allowed.state, allowed.gate) == ("completed", None)
+    assert allowed.message == "the gate was not asked (--allow-loss)"
+    assert live(gated) == "test_notes__2"
+
+
+def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
+    project = set_gate(Project(tmp_path / "project").fill(5))
+    golden(project)
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.gate) == ("completed", None)
+    assert outcome.message == "the gate had nothing to compare with, because no collection was live"
+    assert run_plain(project).message == "", "the second run has one"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("gone", [None, "model", "server"])
+def test_each_collection_is_asked_with_the_model_that_made_it_or_keeps_the_alias(tmp_path, monkeypatch, fake, gone):
+    """From an Ollama server to the embedder in the process: other vectors, another dimension."""
+    monkeypatch.setattr(evaluation, "PAUSE", 0.0)
+    project = set_gate(Project(tmp_path / "project", extra=fake.settings).fill(20))
+    golden(project, range(1, 21))
+    run_plain(project)
+    hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
+    project.write_settings(project.config.read_text().replace(fake.settings, hosts))
+    if gone == "server":
+        fake.stop_listening()
+    elif gone == "model":
+        fake.fault("status", code=404)
+    outcome = run_plain(project, full=True)
+    if gone is None:
+        assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (20, True, "test_notes__2")
+        return
+    assert (outcome.state, live(project)) == ("partial", "test_notes__1")
+    assert "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
+    assert outcome.message.endswith("or run `rag-index rebuild notes --allow-loss`")
+    assert "\n" not in outcome.message
+
+
+@pytest.mark.long
+def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(gated, fake):
+    gated.write_settings(f"{gated.config.read_text()}{fake.settings}[retrieve]\ndense_weight = 0.4\n")
+    outcome = run_plain(gated, full=True)
+    assert outcome.state == "partial"
+    assert outcome.gate.search.after > 0.97, "words carry the titles"
+    assert "recall@10 by meaning alone of 60 golden queries fell from 0.500 to 0." in outcome.message
+    assert live(gated) == "test_notes__1"
+
+
+@pytest.mark.long
+def test_report_lists_the_queries_that_got_worse_and_an_option_allows_it(gated):
+    lose(gated, *range(21, 51))
+    assert run_plain(gated, full=True).state == "partial"
+    lines = run_here(gated.config, "status", "--report")[0].splitlines()
+    [means] = [line for line in lines if line.startswith("  recall@10 of 60 golden queries: 1.000 before, 0.5")]
+    assert means.endswith("; 30 worse, 0 better")
+    assert "    1.000 → 0.000  Note 21, lost 21" in lines
+    assert "    and 10 more, which --json prints" in lines
+    assert printed(gated, "rebuild", "notes", "--allow-loss")["indexes"][0]["state"] == "completed"
+    assert live(gated) == "test_notes__2"

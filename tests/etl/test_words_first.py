@@ -4,13 +4,12 @@ import json
 import os
 import re
 import socket
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import digest
 from rag_index.components.stores.edge.store import EdgeStore
@@ -58,7 +57,7 @@ def die_after(call, times):
 
 
 def ledger_rows(project):
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         [collection] = ledger.collections()
         return dict(ledger.rows(collection.id)), ledger.totals(collection.id)
 
@@ -172,7 +171,7 @@ def test_a_lost_ledger_is_made_again_with_what_has_no_vectors(halted):
 def test_a_store_or_ledger_that_was_put_back_between_the_passes_is_seen(halted):
     rows, _ = ledger_rows(halted)
     key, row = next((key, row) for key, row in rows.items() if row.by_words)
-    with closing(Ledger(halted.settings.ledger_url)) as ledger:
+    with halted.ledger() as ledger:
         [collection] = ledger.collections()
         ledger.record(collection.id, [(key, row.text_hash, row.payload_hash, row.chunks)])
     [finding] = json.loads(run_here(halted.config, "doctor", "--json", code=3)[0])["findings"]
@@ -183,7 +182,7 @@ def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, mo
     monkeypatch.setattr(digest, "MIN_ROWS", 10)
     monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 8)  # most are written by words before the scan sees them
     run_plain(project)
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.ledger() as ledger:
         [collection] = ledger.collections()
         assert not ledger.any_unplaced(collection.id)
         assert all(found := ledger.digests(collection.id).values())
@@ -254,7 +253,7 @@ def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(h
 def filling(project):
     """Let a run seem to be filling the index."""
     alias = project.settings.alias("notes")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, IndexLease(ledger, alias, "a-run"):
+    with project.ledger() as ledger, IndexLease(ledger, alias, "a-run"):
         ledger.start_run("a-run", alias, host=socket.gethostname(), pid=os.getpid())
         yield
 

@@ -172,9 +172,7 @@ SHARD, IN_FLIGHT = 20, 3
 
 
 @pytest.mark.long
-def test_a_worker_embeds_while_the_server_has_not_acknowledged_and_its_death_loses_nothing(
-    tmp_path, prefect_server, qdrant
-):
+def test_a_worker_embeds_before_the_server_acknowledges_and_its_death_loses_nothing(tmp_path, prefect_server, qdrant):
     """It embeds a second and a third shard, and no fourth; nothing is committed before the answer."""
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(100)
     qdrant.break_next(UPSERT)  # the mark with which a run begins its writes is answered

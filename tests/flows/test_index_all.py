@@ -13,7 +13,7 @@ from flows.index_all import index_all
 from rag_index.etl import sharding, words_first
 from tasks import etl as tasks
 from tests.docs.pages import README, blocks
-from tests.etl.test_gate import LOST, golden, live, lose, set_gate
+from tests.etl.test_publish import LOST, golden, live, lose, set_gate
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 from tests.waiting import eventually
@@ -173,9 +173,7 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
 
 
 @pytest.mark.long
-def test_a_first_run_of_the_flow_writes_words_first_and_embeds_everything(
-    tmp_path, fake, prefect_server, monkeypatch, caplog
-):
+def test_a_first_run_writes_words_first_and_embeds_everything(tmp_path, fake, prefect_server, monkeypatch, caplog):
     monkeypatch.setattr(words_first, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(words_first, "SHARE", 0)
     written, write = [], words_first.WordsFirst._write_shard

@@ -1,7 +1,5 @@
 """Runs without Prefect: the same outcome, ledger, store, files and exit codes as by the flow, and nothing is started.
-
-Each project is run in both ways, step by step, and compared after every step.
-"""
+Each project is run in both ways, step by step, and compared after every step."""
 
 import json
 import re
@@ -12,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.fakes.ollama import FakeOllama
+from tests.etl.plain import printed
 from tests.forked_program import run_program, without_api
 from tests.project import Project
 from tests.reliability.victim import Victim
@@ -43,49 +41,29 @@ def timeless(value):
     return [timeless(one) for one in value] if isinstance(value, list) else value
 
 
-class Both:
-    """Two projects that are always the same, one for each way."""
-
-    def __init__(self, folder, *, extra: str = "") -> None:
-        self.projects = [Project(folder / "plain", extra=extra), Project(folder / "flow", extra=extra)]
-
-    def each(self, change) -> None:
-        for project in self.projects:
-            change(project)
-
-    def run(self, *arguments: str, **options: bool) -> dict:
-        """Run a command and the flow with the same options, compare everything that they leave, and return the report
-        of the command."""
-        plain, flow = self.projects
-        ended, report = plainly(plain, *arguments, "--json"), flow.index(**options)
-        assert ended.returncode == report.exit_code, (ended, report)
-        printed = timeless(json.loads(ended.stdout))
-        told = json.dumps(printed).replace(str(plain.folder), str(flow.folder))
-        assert json.loads(told) == timeless(json.loads(json.dumps(report.to_json())))
-        assert "Traceback" not in ended.stderr
-        left = [self._left(project) for project in self.projects]
-        assert left[0] == left[1]
-        return {**printed, "code": ended.returncode}
-
-    def _left(self, project: Project) -> dict:
-        """Return what a run has left in ledger, store and metrics file, and what `status` says of it."""
-        found = {" ".join(more): timeless(project.json(*more)) for more in (["status"], ["status", "--report"])}
-        metrics = project.folder / "metrics.prom"
-        names = re.findall(r"^rag_index_\w+", metrics.read_text(), re.MULTILINE) if metrics.exists() else []
-        found["metrics"] = sorted(set(names))  # a flow has other stages
-        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-            for table in ("documents", "failed_documents"):
-                columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
-                kept = ", ".join(c for c in columns if not c.endswith(("_at", "since", "_started", "pid", "run_id")))
-                found[table] = db.execute(f"SELECT {kept} FROM rag_index_{table} ORDER BY key").fetchall()
-            found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY number").fetchall()
-            assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
-        if found["status"]["indexes"][0]["collection"]:
-            found["points"] = project.points()
-        return json.loads(json.dumps(found, default=bytes.hex).replace(str(project.folder), "FOLDER"))
+def left_by(project: Project) -> dict:
+    """Return what a run has left in ledger, store and metrics file, and what `status` says of it."""
+    found = {" ".join(more): timeless(printed(project, *more)) for more in (["status"], ["status", "--report"])}
+    names = re.findall(r"^rag_index_\w+", (project.folder / "metrics.prom").read_text(), re.MULTILINE)
+    found["metrics"] = sorted(set(names))  # a flow has other stages
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        for table in ("documents", "failed_documents"):
+            columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
+            kept = ", ".join(c for c in columns if not c.endswith(("_at", "since", "_started", "pid", "run_id")))
+            found[table] = db.execute(f"SELECT {kept} FROM rag_index_{table} ORDER BY key").fetchall()
+        found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY number").fetchall()
+        assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
+    found["points"] = project.points()
+    return json.loads(json.dumps(found, default=bytes.hex).replace(str(project.folder), "FOLDER"))
 
 
 METRICS = '[run]\nmetrics_file = "metrics.prom"\n'
+CHANGE = """
+UPDATE note SET body = 'changed' WHERE id % 50 = 0;
+UPDATE note SET author = 'another' WHERE id % 50 = 1;
+UPDATE note SET title = '', body = '' WHERE id = 7;
+DELETE FROM note WHERE id = 9;
+"""
 
 
 def test_small_work_starts_and_imports_nothing(tmp_path):
@@ -102,35 +80,43 @@ def test_small_work_starts_and_imports_nothing(tmp_path):
 
 @pytest.mark.long
 def test_both_ways_leave_the_same(tmp_path, prefect_server):
-    both = Both(tmp_path, extra=METRICS)
-    both.each(lambda project: project.fill(300))
-    first = both.run("index-all")
-    assert (first["code"], first["indexes"][0]["new"]) == (0, 300)
-    both.each(lambda project: project.execute("UPDATE note SET body = 'changed' WHERE id % 50 = 0"))
-    both.each(lambda project: project.execute("UPDATE note SET author = 'another' WHERE id % 50 = 1"))
-    both.each(lambda project: project.execute("UPDATE note SET title = '', body = '' WHERE id = 7"))
-    both.each(lambda project: project.execute("DELETE FROM note WHERE id = 9"))
-    second = both.run("index-all")["indexes"][0]
+    plain, flow = (Project(tmp_path / way, extra=METRICS).fill(300) for way in ("plain", "flow"))
+
+    def run(*arguments, change="", **options):
+        """Run a command and the flow with the same options, compare all that they leave, and return the report."""
+        for project in (plain, flow):
+            with project.source() as db:
+                db.executescript(change)
+        ended, report = plainly(plain, *arguments, "--json"), flow.index(**options)
+        assert ended.returncode == report.exit_code, (ended, report)
+        said = timeless(json.loads(ended.stdout))
+        told = json.dumps(said).replace(str(plain.folder), str(flow.folder))
+        assert json.loads(told) == timeless(json.loads(json.dumps(report.to_json())))
+        assert "Traceback" not in ended.stderr
+        assert left_by(plain) == left_by(flow)
+        return ended.returncode, said["indexes"][0]
+
+    code, first = run("index-all")
+    assert (code, first["new"]) == (0, 300)
+    _, second = run("index-all", change=CHANGE)
     assert [second[name] for name in ("changed", "payload_only", "empty", "deleted")] == [6, 6, 1, 2]
-    both.each(lambda project: project.execute("DELETE FROM note WHERE id > 20"))
-    assert both.run("index-all")["code"] == 3, "the delete guard"
-    assert both.run("index-all", "--allow-deletes", allow_deletes=True)["indexes"][0]["deleted"] > 200
-    assert both.run("rebuild", "notes", full=True)["indexes"][0]["verified"]
+    assert run("index-all", change="DELETE FROM note WHERE id > 20")[0] == 3, "the delete guard"
+    assert run("index-all", "--allow-deletes", allow_deletes=True)[1]["deleted"] > 200
+    assert run("rebuild", "notes", full=True)[1]["verified"]
 
 
 @pytest.mark.long
-def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path):
-    with FakeOllama() as fake:
-        project = Project(tmp_path / "project", extra=fake.settings).fill(60)
-        fake.fault("hang", marker="ticket 41 ")
-        with Victim(project, plain=True) as running:
-            eventually(lambda: any("ticket 41 " in text for one in fake.embeds() for text in one.texts))
-            running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(120) == 130, running.output
-        assert running.output.splitlines()[-1] == "rag-index: stopped"
-        assert "Traceback" not in running.output
-        assert project.json("status")["indexes"][0]["last_run"]["state"] == "failed"
-        fake.clear()
-        next_run = json.loads(plainly(project, "index-all", "--json").stdout)["indexes"][0]
-        assert next_run["new"] + next_run["changed"] > 0
-        assert next_run["new"] + next_run["changed"] + next_run["unchanged"] == len(project.texts()) == 60
+def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, fake):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(60)
+    fake.fault("hang", marker="ticket 41 ")
+    with Victim(project, plain=True) as running:
+        eventually(lambda: any("ticket 41 " in text for one in fake.embeds() for text in one.texts))
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(120) == 130, running.output
+    assert running.output.splitlines()[-1] == "rag-index: stopped"
+    assert "Traceback" not in running.output
+    assert printed(project, "status")["indexes"][0]["last_run"]["state"] == "failed"
+    fake.clear()
+    next_run = json.loads(plainly(project, "index-all", "--json").stdout)["indexes"][0]
+    assert next_run["new"] + next_run["changed"] > 0
+    assert next_run["new"] + next_run["changed"] + next_run["unchanged"] == len(project.texts()) == 60

@@ -9,10 +9,8 @@ Row = tuple[int, str | None, str | None, str, int]
 
 
 def make_project(folder: Path, documents: int, *, seed: int = 7, extra: str = "") -> Project:
-    """Return a project whose source has this many documents.
-
-    Every fifth has several chunks; some have no text, and some have equal texts.
-    """
+    """Return a project whose source has this many documents. Every fifth has several chunks; some have no text, and
+    some have equal texts."""
     random_ = random.Random(seed)
     project = Project(folder, extra=extra)
     with project.source() as db:

@@ -1,7 +1,5 @@
-"""A full disk, a ledger that is locked, folders and files that cannot be written, and a clock that was set back.
-
-Each ends the run with one line and the right exit code, damages nothing, and the next run repairs the index.
-"""
+"""A full disk, a ledger that is locked, folders and files that cannot be written, and a clock that was set back. Each
+ends the run with one line and the right exit code, damages nothing, and the next run repairs the index."""
 
 from __future__ import annotations
 
@@ -15,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -235,9 +232,8 @@ DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 1, 2, 3
 """What root has to lose before permissions of files stop it."""
 
 
-@contextmanager
-def powerless():
-    """Let permissions of files stop this thread, and those that it starts, even if they are root's."""
+def run_as_anybody(project, command, code=1):
+    """Run the program in a thread that permissions of files stop, even if it is root's, and return all that it says."""
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
     before = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, before) == 0
@@ -245,15 +241,10 @@ def powerless():
     without[0] &= ~(1 << DAC_OVERRIDE | 1 << DAC_READ_SEARCH | 1 << FOWNER)
     assert libc.capset(header, without) == 0
     try:
-        yield
+        with contextlib.chdir(project.folder):
+            return "".join(run_here(project.config, *command.split(), code=code))
     finally:
         assert libc.capset(header, before) == 0
-
-
-def run_as_anybody(project, command, code=1):
-    """Run the program as a user whom permissions stop, and return all that it says."""
-    with powerless(), chdir(project.folder):
-        return "".join(run_here(project.config, *command.split(), code=code))
 
 
 @pytest.fixture
@@ -273,27 +264,22 @@ def closed():
             one.chmod(mode)
 
 
-@pytest.fixture
-def indexed(project):
-    assert project.fill(3).run().state == "completed"
-    return project
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     ["search printer", "doctor", "doctor --repair", "index-all", "rebuild notes", "erase notes", "drop notes --yes"],
 )
-def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(indexed, closed, command):
-    store = closed(indexed.folder / ".rag-index" / "qdrant")
-    said = run_as_anybody(indexed, command)
+def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(project, closed, command):
+    assert project.fill(3).run().state == "completed"
+    store = closed(project.folder / ".rag-index" / "qdrant")
+    said = run_as_anybody(project, command)
     assert re.search(rf"the store {store}\S* cannot be written by user \w+ \(Permission denied; ", said), said
     assert "set `data` or [store] path to another folder" in said
     assert "backup" not in said
     assert "finding" not in said
     for path in (store, *store.rglob("*")):
         path.chmod(0o700)
-    assert indexed.run().indexes[0].unchanged == 3, "nothing was repaired, and so lost"
+    assert project.run().indexes[0].unchanged == 3, "nothing was repaired, and so lost"
 
 
 @pytest.mark.long
@@ -306,10 +292,11 @@ def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(inde
         ("sample workshop --out new/new.db", "new/new.db"),
     ],
 )
-def test_a_file_that_cannot_be_written(indexed, closed, command, file):
-    closed(indexed.config)
-    indexed.folder.chmod(0o500)
-    said = run_as_anybody(indexed, command, 2)
-    indexed.folder.chmod(0o700)
+def test_a_file_that_cannot_be_written(project, closed, command, file):
+    assert project.fill(3).run().state == "completed"
+    closed(project.config)
+    project.folder.chmod(0o500)
+    said = run_as_anybody(project, command, 2)
+    project.folder.chmod(0o700)
     assert f"{file} cannot be written by user " in said, said
     assert "or name " in said

@@ -1,8 +1,6 @@
-"""Death before every single write of a run, and in the middle of those to the store; then one more run.
-
-Plain code, no processes: what a run calls on its store and its ledger is counted, and the call of that number never
-happens, or happens by half, and nothing after it. `test_kill` shows the same of real processes, at moments by chance.
-"""
+"""Death before every single write of a run, and in the middle of those to the store; then one more run. Plain code, no
+processes: what a run calls on its store and its ledger is counted, and the call of that number never happens, or
+happens by half, and nothing after it. `test_kill` shows the same of real processes, at moments by chance."""
 
 import random
 import shutil

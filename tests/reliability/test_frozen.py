@@ -1,7 +1,5 @@
-"""Processes that stand still in the middle of a run and go on later, and another run meanwhile.
-
-With an embedded store no other run could begin: a process that lives has it open.
-"""
+"""Processes that stand still in the middle of a run and go on later, and another run meanwhile. With an embedded store
+no other run could begin: a process that lives has it open."""
 
 import sqlite3
 from contextlib import closing, suppress
@@ -10,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.etl.plain import printed
 from tests.fakes.ollama import FakeOllama
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
@@ -65,7 +64,7 @@ def assert_right(project: Project, fake: FakeOllama) -> None:
     assert texts["7"] == ["Note 7\nnow it prints"]
     assert not any(row.pending for row in ledger_rows(project).values())
     assert project.run().indexes[0].unchanged == DOCUMENTS
-    project.json("doctor")
+    printed(project, "doctor")
 
 
 def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, project, fake):

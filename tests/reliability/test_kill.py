@@ -1,9 +1,7 @@
-"""Anything may be killed at any moment: after one more run, the index equals that of a clean run.
-
-A run in processes of its own is watched through its ledger until a random share of its changes is committed; then one
-target is killed. No process of the run may remain, and nothing may be written any more. After one more run, the point
-ids, the payloads, the vectors and the ledger's rows must equal those of a project that was indexed once, from nothing.
-"""
+"""Anything may be killed at any moment: after one more run, the index equals that of a clean run. A run in processes of
+its own is watched through its ledger until a random share of its changes is committed; then one target is killed. No
+process of the run may remain, and nothing may be written any more. After one more run, the point ids, the payloads, the
+vectors and the ledger's rows must equal those of a project that was indexed once, from nothing."""
 
 import os
 import random

@@ -1,8 +1,6 @@
-"""The order of writes in every kind of run, checked at each write of the ledger.
-
-What the ledger says is in the store, whole, with nothing left over, and survives a power cut: `test_every_step` shows
-what follows from that, and could not tell if a flush were missing.
-"""
+"""The order of writes in every kind of run, checked at each write of the ledger. What the ledger says is in the store,
+whole, with nothing left over, and survives a power cut: `test_every_step` shows what follows from that, and could not
+tell if a flush were missing."""
 
 import sqlite3
 import uuid

@@ -1,7 +1,5 @@
-"""A copy of the store, of its folder of points alone, or of the ledger, put back after any write of a run.
-
-The next run has to notice it, whatever was copied when, and to leave what a run that starts from nothing leaves.
-"""
+"""A copy of the store, of its folder of points alone, or of the ledger, put back after any write of a run. The next run
+has to notice it, whatever was copied when, and to leave what a run that starts from nothing leaves."""
 
 import random
 import shutil
@@ -28,10 +26,8 @@ CASES = [
 @pytest.mark.long
 @pytest.mark.parametrize(("scene", "parts", "undone", "every"), CASES)
 def test_a_copy_of_any_moment_is_noticed(folder, embedder, scene, parts, undone, every):
-    """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back.
-
-    With `undone`, the source is then as it was before the change, and one more run has seen that.
-    """
+    """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back. With `undone`,
+    the source is then as it was before the change, and one more run has seen that."""
     (before, change, _), parts = SCENES[scene], PARTS[parts]
     start = make_project(folder / "start", DOCUMENTS)
     run_once(before(start), embedder)

@@ -18,6 +18,7 @@ import psutil
 
 from tests.dask_workers import fork_servers, workers_among
 from tests.fakes.qdrant import FakeQdrant
+from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
 FLOW = [sys.executable, "-P", "-m", "flows.index_all"]
@@ -40,9 +41,8 @@ def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
     file = file or project.folder / ".rag-index" / "ledger.db"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as db:
-            found = db.execute(
-                "SELECT key, text_hash, payload_hash, chunks, pending, by_words FROM rag_index_documents"
-            ).fetchall()
+            columns = "key, text_hash, payload_hash, chunks, pending, by_words"
+            found = db.execute(f"SELECT {columns} FROM rag_index_documents").fetchall()
     except sqlite3.OperationalError:
         return {}
     rows = {row[0]: Row(*row[1:]) for row in found}
@@ -72,13 +72,8 @@ def assert_equals_clean_index(project: Project, folder: Path, *, ledger: Path | 
 
 def file_stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """Return size and time of each file of ledger and store, which would change if somebody still wrote."""
-    kept = [*folder.glob("ledger.db*"), *(folder / "qdrant").rglob("*")]
-    found = {}
-    for path in kept:
-        if path.is_file():
-            status = path.stat()
-            found[str(path)] = (status.st_size, status.st_mtime_ns)
-    return found
+    kept = [path for path in (*folder.glob("ledger.db*"), *(folder / "qdrant").rglob("*")) if path.is_file()]
+    return {str(path): (status.st_size, status.st_mtime_ns) for path in kept for status in [path.stat()]}
 
 
 def dead_pid() -> int:
@@ -105,26 +100,22 @@ def in_environment(options: Sequence[str]) -> dict[str, str]:
 
 
 class Victim:
-    """The flow `index-all` as a program, in a group of its own; all its processes are killed at the end.
-
-    It is at the server that the fixture `prefect_server` has set. If it is `plain`, it is the command instead.
-    """
+    """The flow `index-all` as a program, in a group of its own; all its processes are killed at the end. It is at the
+    server that the fixture `prefect_server` has set. If it is `plain`, it is the command instead."""
 
     def __init__(self, project: Project, *arguments: str, plain: bool = False, **environment: str) -> None:
         self._mark = uuid.uuid4().hex
         if plain:
-            inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+            inherited = without_api()
             command = [*PROGRAM, "--config", str(project.config), "index-all", *arguments]
         else:
             inherited = os.environ | in_environment(arguments) | {"RAG_INDEX_CONFIG": str(project.config)}
             command = FLOW
         self._output = project.folder / "output.txt"
         with self._output.open("w") as output:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env={**inherited, **environment, MARK: self._mark},
-            )  # fmt: skip
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            given = {**inherited, **environment, MARK: self._mark}
+            self.process = subprocess.Popen(command, env=given, start_new_session=True, **streams)
 
     def __enter__(self) -> Victim:
         return self

@@ -1,13 +1,11 @@
 """A repair that dies before any of its writes is repeated, and the next run leaves what a clean run leaves."""
 
 import shutil
-from contextlib import closing
 
 import pytest
 
 from rag_index.care import doctor
 from rag_index.care.doctor import Checkup, examine, repair
-from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.tables import documents
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.errors import StoreMismatch
@@ -38,7 +36,7 @@ def lose_alias_and_ledger(project: Project) -> None:
 
 
 def damage_points(project: Project) -> None:
-    with project.store() as store, closing(Ledger(project.settings.ledger_url)) as ledger:
+    with project.store() as store, project.ledger() as ledger:
         [name] = store.collections()
         points = [*store.scroll(name)]
         store.delete_points(name, [point.id for point in points[:4]])

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from rag_index.care.doctor import examine, repair
-from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.ledger.tables import documents
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
@@ -58,7 +57,7 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
 
 
 def ledger_of(project):
-    return closing(Ledger(project.settings.ledger_url))
+    return project.ledger()
 
 
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:

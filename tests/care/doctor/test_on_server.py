@@ -1,7 +1,6 @@
 """The doctor on a Qdrant server: what another program did, and what the server refuses by rule."""
 
 import os
-from contextlib import closing
 from functools import partial
 from unittest import mock
 
@@ -11,7 +10,6 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer import export
-from rag_index.components.ledger import Ledger
 from rag_index.components.stores.server import ServerStore
 from rag_index.core.settings import Alias
 from rag_index.errors import StoreRefused
@@ -49,7 +47,7 @@ class Served(Project):
 
     def rows(self) -> list[str]:
         """Return the names of the collections that the ledger knows."""
-        with closing(Ledger(self.settings.ledger_url)) as ledger:
+        with self.ledger() as ledger:
             return [one.name for one in ledger.collections(self.alias)]
 
     def lose_alias(self) -> None:
@@ -142,7 +140,7 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
         raise KeyboardInterrupt
 
     dying = mock.patch.object(ServerStore, "point_alias", point_and_die)
-    ledger_of = closing(Ledger(project.settings.ledger_url))
+    ledger_of = project.ledger()
     with dying, project.store() as store, ledger_of as ledger, pytest.raises(KeyboardInterrupt):
         roll_back(ledger, store, project.alias, "notes")
     project.lose_alias()

@@ -122,9 +122,7 @@ class Missing(Exception):
     """A program that is not installed here."""
 
 
-def open_desk(
-    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = ""
-) -> tuple[Desk, dict[str, Any]]:
+def open_desk(stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = "") -> tuple[Desk, dict]:
     """Return a desk, and what of it a trial may kill."""
     database, *store = way.split("-")
     what: dict[str, Any] = {}

@@ -1,7 +1,5 @@
-"""A trial: writers, a watch, searchers, and kills at random, until the index shows what the source has.
-
-Every answer that claims a time is held against what had been committed by then.
-"""
+"""A trial: writers, a watch, searchers, and kills at random, until the index shows what the source has. Every answer
+that claims a time is held against what had been committed by then."""
 
 from __future__ import annotations
 
@@ -58,10 +56,8 @@ class Trial:
         self._settings = load_settings(desk.config)
 
     def run(self, *, kills: int, seconds: float = float("inf"), nights: bool = True) -> dict[str, Any]:
-        """Let the writers work, kill at `kills` moments that are spread over that, and return what was found.
-
-        After each kill a run over all documents comes in between, if `nights`.
-        """
+        """Let the writers work, kill at `kills` moments that are spread over that, and return what was found. After
+        each kill a run over all documents comes in between, if `nights`."""
         began = time.monotonic()
         self._nightly()
         self._start_watch()
@@ -145,7 +141,10 @@ class Trial:
             errors = [] if self._qdrant is not None else [str(error)]  # it is killed, too
         else:
             if claim is not None:
-                shown = {hit.document_id: _shown(hit.text, hit.payload) for hit in result.hits}
+                shown = {
+                    hit.document_id: (hit.text.strip(), hit.payload.get("customer_id"), hit.payload.get("state"))
+                    for hit in result.hits
+                }
                 wrong = judge(list(writer.moments), claim, shown)
             if after and (claim is None or claim < after - 0.001):  # milliseconds are shown
                 wrong.append(f"{after} was demanded, {claim} is claimed")
@@ -217,7 +216,3 @@ class Trial:
             self._watch.wait(timeout=60)
         finally:
             self._watch.kill()
-
-
-def _shown(text: str, payload: dict[str, Any]) -> tuple[str, Any, Any]:
-    return text.strip(), payload.get("customer_id"), payload.get("state")

@@ -1,8 +1,6 @@
-"""Sessions that change a service desk at random, each its own customers and tickets, and what they committed when.
-
-All kinds of changes are among them, also rolled back and in long transactions. Since no other session changes its rows,
-a writer knows the state after each of its transactions, and can find out whether one was committed before a crash.
-"""
+"""Sessions that change a service desk at random, each its own customers and tickets, and what they committed when. All
+kinds of changes are among them, also rolled back and in long transactions. Since no other session changes its rows, a
+writer knows the state after each of its transactions, and can find out whether one was committed before a crash."""
 
 from __future__ import annotations
 
@@ -158,12 +156,10 @@ class Writer(threading.Thread):
 
 
 def judge(moments: list[Moment], at: float, found: Shown) -> list[str]:
-    """Return what is wrong with what an answer shows of a writer's tickets, if it claims this time.
-
-    It has to show, for each of them, the state at that time or a later one that was begun before the answer came.
-    So nothing that was there is missing, nothing is older than claimed, nothing that was deleted before is shown, and
-    nothing that was rolled back ever.
-    """
+    """Return what is wrong with what an answer shows of a writer's tickets, if it claims this time. It has to show, for
+    each of them, the state at that time or a later one that was begun before the answer came. So nothing that was there
+    is missing, nothing is older than claimed, nothing that was deleted before is shown, and nothing that was rolled
+    back ever."""
     last = max(number for number, one in enumerate(moments) if one.at is not None and one.at <= at)
     allowed = [one.shown for one in moments[last:]]
     wrong = []
