@@ -26,11 +26,6 @@ def store(project):
         yield opened
 
 
-@pytest.fixture
-def collection(ledger):
-    return add(ledger)
-
-
 def write(store, key: str, text_hash: bytes, chunks: range) -> None:
     ours = {"key": key, "text_hash": text_hash.hex(), "payload_hash": PAYLOAD.hex()}
     ids = [point_id("notes", key, number) for number in chunks]
@@ -41,11 +36,10 @@ def write(store, key: str, text_hash: bytes, chunks: range) -> None:
 
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("left", ["all", "all but one chunk", "one new chunk"])
-def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(
-    ledger, store, collection, left, earlier
-):
+def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(ledger, store, left, earlier):
     """A failed document holds what it had whole, or nothing: never a part of a text that was not committed. It killed
     its worker, or had been pending since an `earlier` run died."""
+    collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(2))
     write(store, "8", NEW, range(3))
@@ -69,8 +63,9 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
 
 @pytest.mark.parametrize(("points", "pending"), [(2, False), (1, False), (2, True)])
 def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(
-    ledger, store, collection, points, pending
+    ledger, store, points, pending
 ):
+    collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(points))
     if pending:

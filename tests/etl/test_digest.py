@@ -48,6 +48,12 @@ def figures(project, **parameters) -> dict:
     return counts(project.run(**parameters).indexes[0])
 
 
+def read(project, rows_read) -> tuple[dict, int]:
+    """Run, and return what was done and how many rows were read."""
+    rows_read.clear()
+    return figures(project), sum(rows_read)
+
+
 def change(project, number: int, body: str = "Another story.") -> None:
     project.execute("UPDATE note SET body = ? WHERE id = ?", body, number)
 
@@ -63,9 +69,7 @@ def compare_all(project) -> None:
 
 
 def test_changes_of_every_kind_are_found_little_is_read_and_a_plan_says_so(project, rows_read):
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS}
-    assert sum(rows_read) == 0
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, 0)
     change(project, 7)
     project.execute("DELETE FROM note WHERE id IN (40, 41)")
     project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1), (902, 'Two', 'came later', 'a', 1)")
@@ -111,28 +115,23 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
 
 
 def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, ledger, rows_read):
-    def read():
-        rows_read.clear()
-        found = figures(project)
-        return found, sum(rows_read)
-
     compare_all(project)
-    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, DOCUMENTS)
     settings = project.config.read_text().replace('["title", "body"]', '["body", "title"]')
     project.write_settings(settings)
-    assert read() == ({"changed": DOCUMENTS}, DOCUMENTS)
-    assert read() == ({"unchanged": DOCUMENTS}, 0)
+    assert read(project, rows_read) == ({"changed": DOCUMENTS}, DOCUMENTS)
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, 0)
     project.execute("CREATE TABLE copied AS SELECT * FROM note")
     project.execute("CREATE UNIQUE INDEX key_of_copied ON copied (id)")
     project.write_settings(settings.replace('table = "note"', 'table = "copied"'))
-    assert read() == ({"unchanged": DOCUMENTS}, DOCUMENTS)
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, DOCUMENTS)
     project.execute("DELETE FROM copied WHERE id = 40")
     project.execute("INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)")  # the source has grown
     before = len(ledger.digests(1))
     compare_all(project)
-    assert read()[0] == {"new": 1, "unchanged": 399, "deleted": 1}
+    assert figures(project) == {"new": 1, "unchanged": 399, "deleted": 1}
     assert len(ledger.digests(1)) < before / 2
-    assert read() == ({"unchanged": DOCUMENTS}, 0)
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, 0)
 
 
 def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project):
@@ -199,18 +198,13 @@ def test_rows_at_the_end_of_a_table_that_are_deleted_with_their_buckets_are_foun
 def test_a_source_whose_digests_the_database_does_not_compute_is_read_whole(project, rows_read):
     change(project, 7)
     with mock.patch.object(DigestSource, "_digests", side_effect=SourceError("no such function")):
-        rows_read.clear()
-        assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1}
-        assert sum(rows_read) == DOCUMENTS
+        assert read(project, rows_read) == ({"changed": 1, "unchanged": DOCUMENTS - 1}, DOCUMENTS)
     project.execute("DELETE FROM note WHERE id = 8")
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS - 1, "deleted": 1}
-    assert sum(rows_read) == DOCUMENTS - 1, "it is not tried again for some days"
+    late = {"unchanged": DOCUMENTS - 1, "deleted": 1}
+    assert read(project, rows_read) == (late, DOCUMENTS - 1), "it is not tried again for some days"
     compare_all(project)
     assert figures(project) == {"unchanged": DOCUMENTS - 1}
-    rows_read.clear()
-    assert figures(project) == {"unchanged": DOCUMENTS - 1}
-    assert sum(rows_read) == 0
+    assert read(project, rows_read) == ({"unchanged": DOCUMENTS - 1}, 0)
 
 
 @pytest.mark.long
