@@ -92,7 +92,7 @@ def test_a_heartbeat_cut_off_by_the_end_is_no_traceback_in_the_log(client):
 
 def addresses(client) -> list[str]:
     """Return the addresses of the scheduler, its worker and the worker's nanny."""
-    [(worker, found)] = client.scheduler_info()["workers"].items()
+    [(worker, found)] = eventually(lambda: list(client.scheduler_info()["workers"].items()))  # it learns late
     return [client.scheduler.address, worker, found["nanny"]]
 
 
