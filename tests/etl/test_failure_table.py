@@ -64,7 +64,7 @@ ELSEWHERE = {
     "MariaDB and MySQL show six digits": (2, "components/sources/test_keys.py", "a_key_that_the_database_cannot"),
     "Two projects make one alias": (1, "etl/test_collection.py", "no_command_touches_what_is_another_projects"),
     "An upgrade reads or chunks": (1, "etl/test_collection.py", "an_index_of_an_older_release_says_why_it_must_be"),
-    "The ledger was written by another": (1, "components/ledger/test_migrations.py", "a_ledger_of_another_version_is_"),
+    "The ledger was written by another": (1, "components/ledger/test_ledger.py", "a_ledger_of_another_version_is_"),
     "An earlier version kept these": (2, "etl/test_kept_out.py", "every_run_is_refused_until_a_condition_keeps_them"),
     "A migration gives the key another type": (
         2,
