@@ -159,10 +159,6 @@ class FakeHosts:
         """Call `action` when this many virtual seconds have passed from now on."""
         self.loop.call_later(seconds, action)
 
-    def texts_by_host(self) -> list[int]:
-        """How many texts each host embedded so far."""
-        return [host.embedded for host in self.hosts]
-
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
         dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience)
@@ -171,8 +167,7 @@ class FakeHosts:
     def seconds_to_embed(self, texts: Sequence[str]) -> float:
         """How long (in virtual time) such a call takes; every text must get its own vector."""
         began = self.loop.time()
-        entries = self.embed(texts)
-        assert_own_vectors(entries, texts)
+        assert_own_vectors(self.embed(texts), texts)
         return self.loop.time() - began
 
 

@@ -281,8 +281,8 @@ def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
         for field, kind in fake.indexes.get(name, {}).items()
     }
     defaults = {"optimizer_config": {"indexing_threshold": fake.threshold}, "params": {"on_disk_payload": True}}
-    config = _merged(info["config"], defaults)
-    info |= {"config": _merged(config, fake.configs.get(name, {})), "payload_schema": schema}
+    config = _merged(_merged(info["config"], defaults), fake.configs.get(name, {}))
+    info |= {"config": config, "payload_schema": schema}
     info["config"]["quantization_config"] = fake.quantizations.get(name)
     return info | _optimize(fake, name, info)
 
@@ -330,8 +330,7 @@ def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
         fake.asleep = False
     if "vectors" in given:
         given["params"] = _merged(given.get("params", {}), {"vectors": given.pop("vectors")[""]})
-    metadata = given.pop("metadata", None)
-    quantization = given.pop("quantization_config", None)
+    metadata, quantization = given.pop("metadata", None), given.pop("quantization_config", None)
     fake.client.get_collection(name)
     if quantization is not None:  # replaced as a whole
         fake.quantizations[name] = None if quantization == models.Disabled.DISABLED else quantization

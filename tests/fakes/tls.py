@@ -126,6 +126,5 @@ def _certificate(folder: Path, name: str, days: int, signer: Any = None, *, auth
     )
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     file = folder / f"{name}.pem"
-    secret = key.private_bytes(encoding, form, serialization.NoEncryption())
-    file.write_bytes(secret + made.public_bytes(encoding))
+    file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()) + made.public_bytes(encoding))
     return file

@@ -25,8 +25,7 @@ def visible(text):
 @example("a b", 1, 1)
 def test_every_visible_character_is_in_a_chunk_and_no_chunk_is_too_long(text, chars, overlap):
     chunks = TextChunker(chars, overlap).split(text)
-    assert all(0 < len(chunk) <= chars for chunk in chunks)
-    assert all(chunk == chunk.strip() for chunk in chunks)
+    assert all(0 < len(chunk) <= chars and chunk == chunk.strip() for chunk in chunks)
     assert bool(chunks) == bool(text.strip())
     if overlap == 0:
         assert visible("".join(chunks)) == visible(text)
@@ -72,10 +71,8 @@ def test_a_chunk_ends_at_a_paragraph_else_a_sentence_with_its_quotes_else_a_word
     assert TextChunker(30, 0).split(sentences)[0] == "One two three four."
     words = "one two three four five six seven eight nine ten"
     assert TextChunker(20, 0).split(words) == ["one two three four", "five six seven", "eight nine ten"]
-
     windows = "First line of it.\r\n\r\nSecond paragraph that is longer.\r\nAnd its second line."
     assert TextChunker(40, 0).split(windows)[0] == "First line of it."
-
     quoted = 'He said "it is the printer." Then he left the room.'
     assert TextChunker(30, 0).split(quoted)[0] == 'He said "it is the printer."'
     assert TextChunker(10, 0).split("打印机坏了无法。请尽快修理它谢谢你们。")[0] == "打印机坏了无法。"
@@ -111,14 +108,11 @@ def test_halves_keep_everything_and_get_shorter(text):
     if first:
         assert second
         assert max(len(first), len(second)) < len(text)
-        assert first == first.strip()
-        assert second == second.strip()
+        assert (first, second) == (first.strip(), second.strip())
     else:
         assert len(text) == 1
 
 
 def test_halves_are_split_at_the_best_break_near_the_middle():
     assert halves("One sentence here. And another one.") == ("One sentence here.", "And another one.")
-    assert halves("ab") == ("a", "b")
-    assert halves("a") == ("", "a")
-    assert halves("") == ("", "")
+    assert [halves(text) for text in ("ab", "a", "")] == [("a", "b"), ("", "a"), ("", "")]

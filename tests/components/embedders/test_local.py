@@ -109,9 +109,8 @@ def model(tmp_path, monkeypatch):
     torch = types.SimpleNamespace(set_num_threads=threads.append)
     library = types.SimpleNamespace(SentenceTransformer=FakeSentenceTransformer)
     quiet = types.SimpleNamespace(logging=types.SimpleNamespace(disable_progress_bar=lambda: None))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "transformers.utils", quiet)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    for name, fake in {"torch": torch, "transformers.utils": quiet, "sentence_transformers": library}.items():
+        monkeypatch.setitem(sys.modules, name, fake)
     monkeypatch.setattr(ours, "find_spec", lambda name: object())
     monkeypatch.setattr(FakeSentenceTransformer, "prompts", {"query": "", "document": ""})
     folder = tmp_path / "mini"
@@ -142,8 +141,7 @@ def test_the_identity_depends_on_the_weights_and_not_on_their_folder(model, tmp_
     assert (identity.kind, identity.model, identity.dimension) == ("sentence-transformers", "mini", 8)
     (model / "README.md").write_text("another")
     moved = model.rename(tmp_path / "elsewhere")
-    again = open_embedder(settings(moved)).identity()
-    assert again.digest == identity.digest
+    assert open_embedder(settings(moved)).identity().digest == identity.digest
     (moved / "model.safetensors").write_bytes(b"others!")
     assert open_embedder(settings(moved)).identity().digest != identity.digest
 
@@ -173,9 +171,8 @@ def test_every_error_names_the_remedy(model, monkeypatch):
 def test_prompts_are_those_of_the_settings_the_model_or_its_name(model, monkeypatch, name, brings, given, prefixes):
     monkeypatch.setattr(FakeSentenceTransformer, "prompts", brings)
     embedder = open_embedder(settings(model.rename(model.parent / name), **given))
-    document, query = prefixes
-    assert embedder.embed_documents(["one"])[0] == pytest.approx(vector_of(f"{document}one"))
-    assert embedder.embed_query("one") == pytest.approx(vector_of(f"{query}one?"))
+    assert embedder.embed_documents(["one"])[0] == pytest.approx(vector_of(f"{prefixes[0]}one"))
+    assert embedder.embed_query("one") == pytest.approx(vector_of(f"{prefixes[1]}one?"))
     identity = embedder.identity()
     assert (identity.document_prefix, identity.query_prefix) == prefixes
 

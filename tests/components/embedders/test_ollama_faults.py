@@ -101,8 +101,7 @@ def test_an_interrupt_ends_the_call_and_the_next_one_works(server, embedder):
 
 
 def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_embedder):
-    texts = ["one", "", "broken \ud800", "two"]
-    embedder = make_embedder(server)
+    texts, embedder = ["one", "", "broken \ud800", "two"], make_embedder(server)
     right_but_for(TextRefused, embedder.embed_documents(texts), texts, 1, 2)
     right_but_for(TextRefused, embedder.embed_queries(texts), texts, 1, 2)
 
@@ -213,8 +212,7 @@ def test_the_text_at_fault_is_found_and_no_other_suffers(server, embedder, kind,
     right_but_for(error, entries, texts, *bad)
     assert options.get("words", "") in str(entries[7])
     assert server.url in str(entries[7])
-    repeated = embedder.stats.retries / embedder.stats.requests
-    assert repeated < MAX_RETRIED, "nothing that the servers could do better"
+    assert embedder.stats.retries / embedder.stats.requests < MAX_RETRIED, "nothing that the servers could do better"
 
 
 def test_only_texts_that_are_too_long_are_too_long(server, embedder):
@@ -312,8 +310,7 @@ def test_a_fault_in_one_call_costs_the_others_nothing(server, make_embedder):
     server.fault("status", code=400, words="refused", marker="text 7 of call 1")
     server.fault("reset", times=3)
     calls = [[f"text {number} of call {call}" for number in range(40)] for call in range(4)]
-    found = embedded_at_once(embedder, calls)
-    for call, entries in enumerate(found):
+    for call, entries in enumerate(embedded_at_once(embedder, calls)):
         refused = [number for number, entry in enumerate(entries) if isinstance(entry, TextRefused)]
         assert refused == ([7] if call == 1 else [])
 
@@ -324,17 +321,14 @@ def make(make_embedder):
     return partial(make_embedder, kind="openai")
 
 
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
+def test_an_address_may_end_anywhere():
+    for url, address in (
         ("http://host:8000", "http://host:8000/v1/embeddings"),
         ("http://host:8000/v1", "http://host:8000/v1/embeddings"),
         ("https://host/openai/v1", "https://host/openai/v1/embeddings"),
         ("https://host/v1/embeddings", "https://host/v1/embeddings"),
-    ],
-)
-def test_an_address_may_end_anywhere(url, address):
-    assert embeddings_address(url) == address
+    ):
+        assert embeddings_address(url) == address, url
 
 
 @pytest.mark.parametrize("answer", ["float32", "refused", "ignored", "float64"])
@@ -396,8 +390,7 @@ def test_each_kind_cuts_vectors_to_unit_length(server, kind):
     dimensions = 64 if kind == "local" else 5
     embedder = open_embedder(EmbedderSettings(kind=kind, dimensions=dimensions, **given))
     whole = open_embedder(EmbedderSettings(kind=kind, **given))
-    cut = embedder.embed_documents(TEXTS)
-    for short, long in zip(cut, whole.embed_documents(TEXTS), strict=True):
+    for short, long in zip(embedder.embed_documents(TEXTS), whole.embed_documents(TEXTS), strict=True):
         assert short.shape == (dimensions,)
         assert np.allclose(short, long[:dimensions] / np.linalg.norm(long[:dimensions]), atol=1e-6)
     assert embedder.identity().fingerprint != whole.identity().fingerprint

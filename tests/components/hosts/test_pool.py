@@ -32,31 +32,25 @@ def numbers(hosts):
     return [int(host.url[len("http://host") : -len(":11434")]) for host in hosts]
 
 
-@pytest.mark.parametrize(
-    ("hosts", "workers", "shares"),
-    [
+def test_every_host_is_in_a_share_and_no_share_is_empty():
+    for hosts, workers, shares in (
         (1, 3, [[0], [0], [0]]), (3, 3, [[0], [1], [2]]), (2, 4, [[0], [1], [0], [1]]), (4, 1, [[0, 1, 2, 3]]),
         (5, 2, [[0, 2, 4], [1, 3]]), (4, 3, [[0, 3], [1], [2]]),
-    ],
-)  # fmt: skip
-def test_every_host_is_in_a_share_and_no_share_is_empty(hosts, workers, shares):
-    pools = [pool_of(hosts, home=home, workers=workers) for home in range(workers)]
-    assert [numbers(pool.own) for pool in pools] == shares
-    assert {number for share in shares for number in share} == set(range(hosts))
-    for pool in pools:
-        assert sorted(numbers(pool.hosts)) == list(range(hosts))
+    ):  # fmt: skip
+        pools = [pool_of(hosts, home=home, workers=workers) for home in range(workers)]
+        assert [numbers(pool.own) for pool in pools] == shares, hosts
+        assert {number for share in shares for number in share} == set(range(hosts)), hosts
+        for pool in pools:
+            assert sorted(numbers(pool.hosts)) == list(range(hosts)), hosts
 
 
-@pytest.mark.parametrize(
-    ("in_flight", "hosts", "workers", "requests"),
-    [
+def test_the_requests_that_a_host_gets_are_shared_among_its_workers():
+    for in_flight, hosts, workers, requests in (
         (4, 1, 1, [4]), (4, 1, 3, [2, 1, 1]), (4, 1, 15, [1] * 15), (16, 1, 5, [4, 3, 3, 3, 3]), (4, 2, 3, [2, 4, 2]),
         (4, 3, 2, [4, 4]), (1, 1, 2, [1, 1]),
-    ],
-)  # fmt: skip
-def test_the_requests_that_a_host_gets_are_shared_among_its_workers(in_flight, hosts, workers, requests):
-    pools = [pool_of(hosts, home=home, workers=workers, in_flight=in_flight) for home in range(workers)]
-    assert [pool.own[0].slots for pool in pools] == requests
+    ):  # fmt: skip
+        pools = [pool_of(hosts, home=home, workers=workers, in_flight=in_flight) for home in range(workers)]
+        assert [pool.own[0].slots for pool in pools] == requests, in_flight
 
 
 def test_a_host_rests_after_three_failures_for_longer_and_longer_and_those_of_a_moment_are_one():
@@ -69,12 +63,9 @@ def test_a_host_rests_after_three_failures_for_longer_and_longer_and_those_of_a_
         now.at = host.not_before
         assert host.admitted_at is None
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert host.down
-    assert host.resting(now.at)
+    assert (host.down, host.resting(now.at)) == (True, True)
     host.admit(now.at)
-    assert not host.down
-    assert host.free_slots(now.at) == 2
-
+    assert (host.down, host.free_slots(now.at)) == (False, 2)
     now, host = one_host(in_flight=8)
     started = now.at
     for _ in range(8):
@@ -89,12 +80,9 @@ def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
     started = now.at
     for _ in range(4):  # all in flight at once
         host.record_rate_limit(RateLimited("slow down", 7.0), started, now.clock)
-    assert host.free_slots(now.at) == 0
-    assert host.resting(now.at)
-    assert host.not_before == now.at + 7
+    assert (host.free_slots(now.at), host.resting(now.at), host.not_before) == (0, True, now.at + 7)
     now.at += 7
-    assert not host.resting(now.at)
-    assert host.free_slots(now.at) == 4
+    assert (host.free_slots(now.at), host.resting(now.at)) == (4, False)
     for _ in range(9):
         host.record_success()
     assert host.free_slots(now.at) == 4

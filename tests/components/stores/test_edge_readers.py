@@ -213,8 +213,7 @@ def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
     next(pages)
     with closing(EdgeStore(store)) as writer:
         writer.delete_points("live", points(range(500)).ids)
-    assert reader.count("live") == 500
-    assert len(list(pages)) == 996
+    assert (reader.count("live"), len(list(pages))) == (500, 996)
 
 
 def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(store, reader):
@@ -369,7 +368,6 @@ def test_what_a_killed_writer_has_handed_over_is_written_no_more(store):
                 process.kill()
                 assert next_one.count("c") == 1007
                 assert numbers(next_one) == {*range(3, 1000), *range(3000, 3010)}
-            assert digests(view) == before
-            assert numbers(reader) == {*range(3, 1000), *range(3000, 3010)}
+            assert (digests(view), numbers(reader)) == (before, {*range(3, 1000), *range(3000, 3010)})
     with closing(EdgeStore(store)) as whole:
         assert numbers(whole) == {*range(3, 1000), *range(3000, 3010)}

@@ -22,8 +22,7 @@ from rag_index.etl.commit import documents_named
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
-UPSERT = "PUT /collections/c/points"
-PATIENCE = 0.5
+UPSERT, PATIENCE = "PUT /collections/c/points", 0.5
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ENDLESS = OK + b'Transfer-Encoding: chunked\r\n\r\n1\r\n"\r\n' + b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
 ZIPPED = gzip.compress(b'"' + b"x" * 10_000_000)
@@ -101,8 +100,7 @@ def points(n: int, *, poisoned: tuple[int, ...] = (), text: str = "") -> PointBa
     payloads: list[dict[str, Any]] = [{RESERVED_KEY: {"key": str(i), "chunk": 0}, "text": text} for i in range(n)]
     for i in poisoned:
         payloads[i][POISON] = True
-    vectors = np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32)
-    return PointBatch(ids, vectors, payloads)
+    return PointBatch(ids, np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32), payloads)
 
 
 def stop_time(store: ServerStore) -> list[float]:
@@ -313,5 +311,4 @@ def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, 
     said = str(refused.value)
     assert said.startswith("3 of 3 points for c are refused, the first is one of document B-0: Qdrant at ")
     assert "(413): 413 Request Entity Too Large 413 Request Entity Too Large nginx; raise the limit" in said
-    assert "client_max_body_size" in said
-    assert "<" not in said
+    assert ("client_max_body_size" in said, "<" in said) == (True, False)

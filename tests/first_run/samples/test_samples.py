@@ -38,18 +38,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("table", "name", "words"),
-    [
+def test_well_known_names_are_found(written):
+    for table, name, words in (
         ("module", "json.decoder", "JSONDecoder"), ("class", "collections.OrderedDict", "remembers"),
         ("function", "json.dumps", "JSON formatted"), ("method", "pathlib.Path.exists", "exists"),
         ("topic", "class", "Class definitions"),
-    ],
-)  # fmt: skip
-def test_well_known_names_are_found(written: Path, table: str, name: str, words: str) -> None:
-    with closing(sqlite3.connect(written)) as connection:
-        found = connection.execute(f'SELECT summary, body FROM "{table}" WHERE name = ?', [name]).fetchone()
-    assert words in "".join(map(str, found))
+    ):  # fmt: skip
+        with closing(sqlite3.connect(written)) as connection:
+            found = connection.execute(f'SELECT summary, body FROM "{table}" WHERE name = ?', [name]).fetchone()
+        assert words in "".join(map(str, found)), table
 
 
 def test_the_settings_load_and_fit_the_tables(written: Path) -> None:

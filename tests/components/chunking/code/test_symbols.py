@@ -88,8 +88,7 @@ def test_symbols_agree_with_ast() -> None:
     source = Path(ast.__file__).read_bytes()
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     expected = {(node.name, node.lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)}
-    found = symbols_of(source, "python", seconds=10)
-    assert {(s.name, s.line) for s in found if s.kind != "constant"} == expected
+    assert {(s.name, s.line) for s in symbols_of(source, "python", seconds=10) if s.kind != "constant"} == expected
 
 
 @pytest.mark.parametrize(
@@ -128,8 +127,7 @@ def test_what_the_parser_reads_in_parts_is_the_file() -> None:
 
 def test_a_syntax_error_costs_the_symbols_around_it_alone() -> None:
     text = b"class A:\n    def one(self): pass\n\n    def two(self: pass\n\ndef last():\n    pass\n"
-    found = {one.qualified_name for one in symbols_of(text, "python", seconds=10)}
-    assert {"A", "A.one", "last"} <= found
+    assert {"A", "A.one", "last"} <= {one.qualified_name for one in symbols_of(text, "python", seconds=10)}
 
 
 @pytest.mark.parametrize(("language", "text", "expected"), CASES)
@@ -208,9 +206,8 @@ def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     one = document(text, "python")
     assert_whole(text, one)
     payloads = [decode_payload(payload) for payload in one.payloads]
-    methods = [("method", f"Large.method_{n}") for n in range(4)]
     found = [(each["kind"], each.get("qualified_name", "")) for each in payloads]
-    assert found == [("text", ""), ("class", "Large"), *methods]
+    assert found == [("text", ""), ("class", "Large"), *(("method", f"Large.method_{n}") for n in range(4))]
     assert (payloads[2]["lines"], payloads[2]["parent"]) == ([9, 10], "Large")
 
 

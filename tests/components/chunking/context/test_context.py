@@ -9,15 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
+from rag_index.components.chunking import context as contexts
 from rag_index.components.chunking import open_chunker
-from rag_index.components.chunking.context import (
-    PROMPT,
-    ContextCache,
-    ContextChunker,
-    check_model,
-    extract_context,
-    question,
-)
+from rag_index.components.chunking.context import PROMPT, ContextCache, ContextChunker, extract_context, question
 from rag_index.components.hosts.clients import Answer
 from rag_index.core.documents.batches import ContextCounts
 from rag_index.core.documents.canonical import hash_text
@@ -40,8 +34,7 @@ def parts(prompt):
     """Return the document and the passage of a question."""
     found = SHAPE.fullmatch(prompt)
     assert found, prompt
-    tag_id = found[1]
-    assert prompt.count(tag_id) == 4
+    assert prompt.count(found[1]) == 4
     return found[2], found[3]
 
 
@@ -76,21 +69,17 @@ def test_a_question_fits_for_any_text(text, num_ctx):
         assert len(question(text, text[start : start + 200], num_ctx).encode()) <= 2 * num_ctx
 
 
-@pytest.mark.parametrize(
-    ("text", "context", "reason"),
-    [
+def test_an_answer_is_used_up_to_the_last_sentence_that_fits_or_has_a_reason():
+    for text, context, reason in (
         ("It is about printers.", "It is about printers.", ""),
         ("  It is\n\n about\tprinters. \n", "It is about printers.", ""),
         ("It is \x1b[31mabout\x00 print\u200bers\u202e.", "It is [31mabout printers.", ""),
         ("No end of a sentence", "No end of a sentence", ""),
+        ("It is about printers. It is cut off", "It is about printers.", ""),
         ("<think>Hm. What is it?</think>\nIt is about printers.", "It is about printers.", ""),
         ("Hm. What is it?</think>\nIt is about printers.", "It is about printers.", ""),
         ("می\u200cخواهم", "می\u200cخواهم", ""),
-        (
-            "It is about printers. It says what to do. And " + "word " * 60,
-            "It is about printers. It says what to do.",
-            "",
-        ),
+        ("It is about printers. It says how. And" + " word" * 60, "It is about printers. It says how.", ""),
         ("プリンタの文書です。紙がない。" + "長い" * 150, "プリンタの文書です。紙がない。", ""),
         ("a" * 300, "a" * 300, ""),
         ("a" * 301, "", "too long"),
@@ -101,17 +90,10 @@ def test_a_question_fits_for_any_text(text, num_ctx):
         ("\ufffd\ufffd abc", "", "not text"),
         ("abc \ud800", "", "not text"),
         ("$%&/()=?! a", "", "not text"),
-    ],
-)
-def test_an_answer_is_used_up_to_the_last_sentence_that_fits_or_has_a_reason(text, context, reason):
-    found, why = extract_context(Answer(text, True, None))
-    assert (found, reason in why) == (context, True)
-    assert bool(why) == bool(reason)
-
-
-def test_the_finished_sentences_of_an_answer_that_was_cut_off_are_used():
-    said = Answer("It is about printers. It says", False, None)
-    assert extract_context(said) == ("It is about printers.", "")
+    ):
+        found, why = extract_context(Answer(text, "cut off" not in text, None))
+        assert (found, reason in why) == (context, True), text
+        assert bool(why) == bool(reason), text
 
 
 @given(st.text(max_size=700), st.booleans())
@@ -194,7 +176,7 @@ def test_servers_that_do_not_recover_fail_the_shard_and_written_contexts_are_kep
 
 
 def test_the_model_is_made_to_write_a_word(server):
-    recipe = check_model(servers_of(server))
+    recipe = contexts.check_model(servers_of(server))
     assert (recipe.digest, recipe.num_ctx) == (server.digest, server.context_length)
     (asked,) = [request for request in server.requests if request.path == "/api/generate"]
     assert asked.body["options"] == {"num_ctx": 2048, "num_predict": 1, "temperature": 0}
@@ -210,7 +192,7 @@ def test_the_model_is_made_to_write_a_word(server):
 def test_a_model_that_does_not_load_or_cannot_write_is_found_before_the_run(server, code, words, kind, message):
     server.fault("status", code=code, path="/api/generate", words=words)
     with pytest.raises(kind, match=message):
-        check_model(servers_of(server))
+        contexts.check_model(servers_of(server))
 
 
 def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server):
@@ -237,8 +219,7 @@ def desk(tmp_path, server) -> Project:
 
 def several(desk) -> list[dict]:
     """Return the `_rag` payloads of all chunks of documents that have several."""
-    reserved = [payload["_rag"] for payload, _ in desk.points().values()]
-    return [one for one in reserved if one["chunks"] > 1]
+    return [payload["_rag"] for payload, _ in desk.points().values() if payload["_rag"]["chunks"] > 1]
 
 
 def test_contexts_are_written_once_cached_and_counted(desk, server):
@@ -252,21 +233,17 @@ def test_contexts_are_written_once_cached_and_counted(desk, server):
     assert (outcome.contexts_made, outcome.contexts_cached, outcome.contexts_missing) == (len(chunks), 0, 0)
     assert (outcome.state, outcome.message) == ("completed", "")
     assert f"{len(chunks)} contexts written" in outcome.sentence()
-
     hits = desk.json("search", "printer network", "--limit", "3")["hits"]
     assert hits
     assert all("Context " not in hit["text"] for hit in hits)
-
     server.clear()
     assert desk.run().indexes[0].nothing_to_do
     assert server.generates() == []
-
     rebuilt = desk.run(full=True).indexes[0]
     assert (rebuilt.contexts_made, rebuilt.contexts_cached) == (0, len(chunks))
     assert (rebuilt.state, rebuilt.chunks_embedded) == ("completed", 0), "equal contexts leave vectors as they are"
     assert "of 20 sampled found themselves" in rebuilt.verified
     assert server.generates() == []
-
     server.digest = "d9" * 32
     refused = desk.run().indexes[0]
     assert refused.state == "failed"
@@ -287,11 +264,9 @@ def test_missing_contexts_are_listed_and_requested_again(desk, server):
     assert (listed["document_id"], listed["kind"]) == ("40", "incomplete")
     assert listed["reason"] == f"{missing} of {missing} chunks have no context: the answer is empty"
     assert len(desk.texts()["40"]) == missing, "it is indexed anyway"
-
     server.clear()
     assert desk.run().indexes[0].nothing_to_do
     assert server.generates() == []
-
     retried = desk.json("index-all", "--retry-failed", "--serial")["indexes"][0]
     assert (retried["changed"], retried["contexts_made"]) == (1, missing)
     assert len(server.generates()) == missing
