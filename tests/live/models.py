@@ -37,7 +37,6 @@ def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabula
     numbers = {"padding": 0, "unknown": 1, "cls": 2, "bos": 2, "eos": 3, "seperator": 3, "mask": 4}  # so spelt
     for name, number in numbers.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
-
     random = np.random.default_rng(seed)
     _matrix(writer, random, "token_embd", len(tokens), width)
     types = random.standard_normal((2, width), dtype=np.float32) / 100  # more would make all texts alike
@@ -75,7 +74,6 @@ def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int 
     writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * len(pieces)])
     for name, number in (("unknown", 0), ("bos", 1), ("eos", 2)):
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
-
     random = np.random.default_rng(2)
     embedding, output = _saying(random, tokens, words, width)
     writer.add_tensor("token_embd.weight", embedding)

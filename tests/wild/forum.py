@@ -60,8 +60,7 @@ def _rows() -> dict:
 
 
 SAMPLE = Sample(
-    tables=tables("forum"),
-    rows=_rows(),
+    tables=tables("forum"), rows=_rows(),
     questions=[
         Question("engine dies when warm, pickup coil gap", "frm_topics", "401", "0.7 mm"),
         Question("bike does not start hot", "frm_topics", "401", "20 minutes"),

@@ -90,8 +90,7 @@ def _rows() -> dict:
 
 
 SAMPLE = Sample(
-    tables=tables("helpdesk"),
-    rows=_rows(),
+    tables=tables("helpdesk"), rows=_rows(),
     questions=[
         Question("smeared labels on the printer", "tickets", TICKET["Label printer smears"], "isopropanol"),
         Question("phone without dial tone voice VLAN", "tickets", TICKET["No dial tone"], "voice VLAN"),

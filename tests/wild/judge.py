@@ -71,8 +71,7 @@ def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
             verdict.evidence += _plain(question.evidence) in _plain(read)
         for asked in made.hidden.values():
             shown += [hit.text + json.dumps(hit.payload) for hit in retriever.search_sync(asked, limit=10).hits]
-    stored = _stored(folder, verdict)
-    read = "\n".join([*shown, *stored])
+    read = "\n".join([*shown, *_stored(folder, verdict)])
     verdict.hidden = [word for word in made.hidden if word in read]
     everything = config.read_text(encoding="utf-8") + read
     verdict.secrets = [secret for secret in [*made.secrets, *made.private] if secret in everything]

@@ -56,8 +56,7 @@ def _rows() -> dict:
 
 
 SAMPLE = Sample(
-    tables=tables("pages"),
-    rows=_rows(),
+    tables=tables("pages"), rows=_rows(),
     questions=[
         Question("how long is a parking permit valid", "pages", "201", "two years"),
         Question("who gets a parking permit", "pages", "201", "zone B"),

@@ -32,19 +32,15 @@ def _rows() -> dict:
         body = fill.text(4) if number % 3 else ""
         issues.append((number, number % 6 + 1, fill.title(), body, number % 4 + 1, number % 9 + 1, None, None, 0, 1, False,
                        number, number + 1, fill.time(), fill.time()))  # fmt: skip
-    for number, subject, body, notes in FACTS:
-        issues.append(
-            (number, number % 6 + 1, subject, body, 3, 2, 4, None, 100, 1, False, 1, 2, fill.time(), fill.time())
-        )
-        journals += [(number * 10 + n, number, "Issue", 3, note, fill.time(), False) for n, note in enumerate(notes)]
+    for key, subject, body, notes in FACTS:
+        issues.append((key, key % 6 + 1, subject, body, 3, 2, 4, None, 100, 1, False, 1, 2, fill.time(), fill.time()))
+        journals += [(key * 10 + n, key, "Issue", 3, note, fill.time(), False) for n, note in enumerate(notes)]
     issues.append((990, 1, "Salary data readable by interns", "The share marmalade is open to all.", 1, 1, 1, None, 0, 1, True,
                    1, 2, fill.time(), fill.time()))  # fmt: skip
     journals.append((99001, 904, "Issue", 1, "The customer Hinterwald refuses to pay for this, keep it among us.", fill.time(), True))  # fmt: skip
     for number in range(1, 400):
-        kind = "Issue" if number % 7 else "Document"
-        journals.append(
-            (number, number % 180 + 1, kind, number % 9 + 1, fill.text(1) if number % 2 else "", fill.time(), False)
-        )
+        kind, note = "Issue" if number % 7 else "Document", fill.text(1) if number % 2 else ""
+        journals.append((number, number % 180 + 1, kind, number % 9 + 1, note, fill.time(), False))
         details.append((number, number, "attr", fill.pick(["status_id", "done_ratio", "subject"]), "1", "4"))
     return {
         "projects": [(n, name, name.lower(), fill.text(2), True, fill.time()) for n, name in

@@ -57,8 +57,7 @@ def _rows() -> dict:
 
 
 SAMPLE = Sample(
-    tables=tables("wiki"),
-    rows=_rows(),
+    tables=tables("wiki"), rows=_rows(),
     questions=[
         Question("close the dome in strong wind", "wk_page", "301", "60 km/h"),
         Question("where to park the telescope before closing", "wk_page", "301", "zenith"),

@@ -27,7 +27,6 @@ from tests.live.sessions import new_database
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
-SCRIPT = Path(__file__).with_name("version_19.sql").read_text()
 
 
 def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
@@ -59,17 +58,14 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
     ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
     for _ in range(2):
         ledger.begin_scan("p_notes")
-        assert ledger.see(KEYS[:2], page=1) == []
-        assert ledger.see([], page=2) == []
+        assert ledger.see(KEYS[:2], page=1) == ledger.see([], page=2) == []
         assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
         assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
         ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
         assert [ledger.find_gone(cid) for _ in range(2)] == [1, 1]
-        emptied = [(KEYS[0], C, B), (KEYS[1], C, B)]
-        assert sorted(ledger.lost(cid)) == sorted([*emptied, (KEYS[4], None, None)])
+        assert sorted(ledger.lost(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B), (KEYS[4], None, None)])
         ledger.forget_lost([KEYS[0], KEYS[4]])
-        assert ledger.lost(cid, limit=5) == [(KEYS[1], C, B)]
-        assert ledger.count_emptied() == 1
+        assert (ledger.lost(cid, limit=5), ledger.count_emptied()) == ([(KEYS[1], C, B)], 1)
     ledger.forget_unseen_failures(cid)
     assert list(ledger.failures(cid)) == [KEYS[0]]
 
@@ -149,11 +145,6 @@ def test_a_deferred_signal_is_handled_at_the_end_of_the_block_even_if_it_fails()
     assert isinstance(both.value.__context__, ValueError)
 
 
-@pytest.fixture
-def collection(ledger):
-    return add(ledger, "a__1")
-
-
 def run(ledger: Any, run_id: str, alias: str, day: float) -> None:
     ledger.clock.now = day * DAY
     ledger.start_run(run_id, alias, host="h", pid=1)
@@ -189,33 +180,32 @@ def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_fo
     ledger.close()
 
 
-def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock, collection):
+def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock):
+    collection = add(ledger, "a__1")
+
     def now():
         found = ledger.collection("a__1")
         return found.held, found.held_since
 
     ledger.hold_back(collection, 5)
     first, clock.now = clock.now, clock.now + DAY
-    assert now() == (5, first)
-    assert ledger.gaps_since(collection.id) == first, "nothing is complete since then"
+    assert (now(), ledger.gaps_since(collection.id)) == ((5, first), first), "nothing is complete since then"
     ledger.hold_back(ledger.collection("a__1"), 7)
     assert now() == (7, first)
     ledger.hold_back(ledger.collection("a__1"), 0)
-    assert now() == (0, None)
-    assert ledger.gaps_since(collection.id) is None
-
-
-def as_postgresql(script):
-    script = script.replace("BLOB", "BYTEA").replace(" WITHOUT ROWID", "")
-    return re.sub(r"X'(\w*)'", r"decode('\1', 'hex')", script)
+    assert (now(), ledger.gaps_since(collection.id)) == ((0, None), None)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
+    script = Path(__file__).with_name("version_19.sql").read_text()
+    if request.param == "postgresql":
+        script = script.replace("BLOB", "BYTEA").replace(" WITHOUT ROWID", "")
+        script = re.sub(r"X'(\w*)'", r"decode('\1', 'hex')", script)
     with new_database(request.param, request, tmp_path, "ledger") as url:
         engine = sa.create_engine(url)
         with engine.begin() as connection:
-            for statement in (SCRIPT if request.param == "sqlite" else as_postgresql(SCRIPT)).strip().split(";\n"):
+            for statement in script.strip().split(";\n"):
                 connection.exec_driver_sql(statement)
         engine.dispose()
         yield url
@@ -265,11 +255,7 @@ def test_a_step_that_fails_changes_nothing(url, monkeypatch):
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [
-        (99, "a newer rag-index wrote it"),
-        (18, "move the file away"),
-        (19, "`rag-index index-all` brings it up to date"),
-    ],
+    [(99, "newer rag-index wrote it"), (18, "move the file away"), (19, "`rag-index index-all` brings it up to date")],
 )
 def test_a_ledger_of_another_version_is_refused_by_name_or_not_only_read(url, version, said):
     engine = sa.create_engine(url)

@@ -153,7 +153,6 @@ class State:
 
     def __init__(self) -> None:
         self.layout: BucketLayout | None = None
-        self.read_everything = False
         self.known: dict[int, str] = {}
         self.documents: dict[str, tuple[int, bytes, bytes]] = {}
         """The bucket and the hashes of each document, by key."""
@@ -163,7 +162,7 @@ class State:
 
     @property
     def watermark(self):
-        return None if self.layout is None or self.read_everything else self.layout.encode()
+        return None if self.layout is None else self.layout.encode()
 
     def begin(self, layout, to_read, *, left=0) -> None:
         self.following, self.to_read = layout, to_read
@@ -215,8 +214,7 @@ def rescan(database, state: State, *, rows: int = 50, **index: Any) -> set[str]:
 
 def is_current(state: State, database, **index: Any) -> bool:
     """Return whether the state has the hashes of all documents as a scan reads them that leaves nothing unread."""
-    full = State()
-    rescan(database, full, **index)
+    rescan(database, full := State(), **index)
     found, expected = ({key: row[1:] for key, row in one.documents.items()} for one in (state, full))
     return found == expected
 

@@ -20,8 +20,6 @@ from rag_index.errors import SettingsError, SourceUnavailable
 from tests.components.sources.conftest import KnownStamps, pages
 
 OLD = time.time() - 1000
-SOMEBODY = 65_534
-"""A user who owns nothing."""
 PARTS = [
     "*", "**", "?", "a", "doc", "in.py", "*.py", "[ab]", "[!a]*", "d*c", "*.p[xy]", "\\!n.py", "[0-9].py",
     "[^0-9].py", "[", "x.py\\ ",
@@ -95,14 +93,14 @@ def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root
     opened = source(root)
     first = opened.page(None, 1000)
     assert len(first.documents) == 3
-    again = [opened.page(first.cursor, 2).documents.keys for _ in range(2)]
-    assert again[0] == again[1]
+    assert opened.page(first.cursor, 2).documents.keys == opened.page(first.cursor, 2).documents.keys
     assert len(read(opened, rows=2)[0]) == len(read(opened)[0]) == 6
 
 
-@pytest.mark.parametrize(
-    ("include", "exclude", "paths"),
-    [
+def test_patterns_are_anchored_at_the_root(root):
+    for path in ("a.py", "b.ts", "s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"):
+        write(root, path)
+    for include, exclude, paths in (
         ([], [], {"a.py", "b.ts", "s/a.py", "s/node_modules/m.js", "s/t/d.py"}),
         (["**/*.py"], [], {"a.py", "s/a.py", "s/t/d.py"}),
         (["*.py"], [], {"a.py"}),
@@ -111,12 +109,8 @@ def test_pages_are_limited_by_rows_and_by_bytes_and_read_twice_are_the_same(root
         ([], ["**/node_modules/**"], {"a.py", "b.ts", "s/a.py", "s/t/d.py"}),
         ([], ["a.py", "s/t"], {"b.ts", "s/a.py", "s/node_modules/m.js"}),
         (["**/*.py", "**/*.md"], ["s/t/**"], {"a.py", "s/a.py", "s/n.md"}),
-    ],
-)
-def test_patterns_are_anchored_at_the_root(root, include, exclude, paths):
-    for path in ("a.py", "b.ts", "s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"):
-        write(root, path)
-    assert paths_of(root, include=include, exclude=exclude) == paths
+    ):
+        assert paths_of(root, include=include, exclude=exclude) == paths, (include, exclude)
 
 
 def test_gitignore_nested_and_above(root):
@@ -170,8 +164,7 @@ def test_names_that_are_not_unicode(root):
     except OSError:
         pytest.skip("the file system takes no such names")
     paths, reasons, _ = read(source(root))
-    assert paths == ["good.py"]
-    assert "rename it" in reasons["'caf\\udce9.py'"]
+    assert (paths, "rename it" in reasons["'caf\\udce9.py'"]) == (["good.py"], True)
 
 
 def test_files_and_folders_without_permission():
@@ -186,7 +179,7 @@ def test_files_and_folders_without_permission():
         opened.use_scan_state(KnownStamps("files/1", {'"folder/known.py"': "1", '"folders.py"': "1"}))
         user = os.geteuid()
         try:
-            os.seteuid(SOMEBODY if user == 0 else user)  # root may read everything
+            os.seteuid(65_534 if user == 0 else user)  # root may read everything, and that user owns nothing
             paths, reasons, unread = read(opened)
         finally:
             os.seteuid(user)
@@ -209,8 +202,7 @@ def test_unchanged_files_stay_unread(root, monkeypatch):
     write(root, "b.py", "b = 2\n")
     state = KnownStamps("files/1", stamps)
     opened.use_scan_state(state)
-    assert read(opened) == (["b.py"], {}, ["a.py"])
-    assert state.following == "files/1"
+    assert (read(opened), state.following) == ((["b.py"], {}, ["a.py"]), "files/1")
 
 
 def test_a_file_that_changed_just_now_has_no_stamp_and_one_that_grew_after_the_listing_is_not_cut(root, monkeypatch):
@@ -262,8 +254,7 @@ def test_a_folder_that_became_a_link_after_the_listing_is_not_followed(root, tmp
     (root / "inner").rename(root / "old")
     (root / "inner").symlink_to(tmp_path / "private")
     page = code.page(None, 10)
-    assert not page.documents.texts
-    assert "cannot be read" in page.unreadable[0].reason
+    assert (page.documents.texts, "cannot be read" in page.unreadable[0].reason) == ([], True)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link"])

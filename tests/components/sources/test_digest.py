@@ -7,11 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.components.sources.conftest import (
-    State,
-    is_current,
-    rescan,
-)
+from tests.components.sources.conftest import State, is_current, rescan
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
@@ -69,7 +65,7 @@ KEYS = {
     "any type": ("", st.one_of(st.integers(0, 99), st.text(max_size=2), st.floats(0, 9).filter(lambda n: n % 1))),
     "times": ("TIMESTAMP", TIMES.map(lambda at: at.replace(microsecond=0))),
 }
-INDEX = {"payload": ["one", "two"]}
+INDEX, SERVERS = {"payload": ["one", "two"]}, ("postgresql", "mariadb")
 PART = {"table": "part", "on": "note_id", "text": "body"}
 QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
 ALIKE = [
@@ -95,12 +91,8 @@ def create(database, key="INTEGER", one="", two=""):
 @pytest.mark.parametrize(
     ("database", "keys"),
     [("sqlite", key) for key in ("numbers", "far apart", "texts", "any type")]
-    + [(kind, "texts") for kind in ("postgresql", "mariadb")]
-    + [
-        pytest.param(kind, key, marks=pytest.mark.long)
-        for kind in ("postgresql", "mariadb")
-        for key in ("numbers", "times")
-    ],
+    + [(kind, "texts") for kind in SERVERS]
+    + [pytest.param(kind, key, marks=pytest.mark.long) for kind in SERVERS for key in ("numbers", "times")],
     indirect=["database"],
 )
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
@@ -254,8 +246,7 @@ def test_who_may_see_a_document_by_a_query_has_digests(database, note_key, pair_
 )
 def test_a_new_part_is_found_however_the_types_of_its_key_differ(database, note_type, part_type, values):
     """A part whose document is not known yet when it comes: whatever reading adds to a document is in its digest."""
-    quoted = values[0].startswith("'")
-    own = [f"'{n}'" if quoted else str(n) for n in range(500, 5000, 500)]
+    own = [f"'{n}'" if values[0].startswith("'") else str(n) for n in range(500, 5000, 500)]
     database.run(f"CREATE TABLE note (id {note_type} PRIMARY KEY, body VARCHAR(20))")
     database.run(f"CREATE TABLE part (note_id {part_type}, body VARCHAR(20))")
     database.run(*(f"INSERT INTO note VALUES ({value}, 'text')" for value in {*own, values[0]}))

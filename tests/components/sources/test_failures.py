@@ -43,9 +43,6 @@ def notes(request):
         request.getfixturevalue(name).notes(3)
 
 
-# PostgreSQL
-
-
 def limit(desk, name, value):
     return desk.run(f"ALTER DATABASE {desk.url.database} SET {name} = '{value}'")
 
@@ -187,8 +184,7 @@ def test_a_file_that_was_closed_cleanly_is_read_on_a_read_only_mount(logged, mod
     logged.run(f"PRAGMA journal_mode = {mode}")
     with mounted(folder_of(logged), folder_of(logged)):
         assert [file.name for file in folder_of(logged).iterdir()] == ["source.db"]
-        assert read(logged.source(), rows=2) == NOTES
-        assert read(logged.digests(), rows=2) == NOTES
+        assert read(logged.source(), rows=2) == read(logged.digests(), rows=2) == NOTES
 
 
 def test_a_writer_that_comes_back_while_such_a_file_is_read_is_noticed(logged):

@@ -105,8 +105,7 @@ def mixed(*parts):
 
 
 def attached(kind, data, name=""):
-    named = f'Content-Disposition: attachment; filename="{name}"\r\n' if name else ""
-    return part(kind, packed(data), BASE64 + named)
+    return part(kind, packed(data), BASE64 + (name and f'Content-Disposition: attachment; filename="{name}"\r\n'))
 
 
 PACKED = packed(b"the lighthouse")
@@ -130,9 +129,7 @@ HAS_IT = {
         "alternative", "A", part("text/plain", "see the file"),
         several("mixed", "M", part("text/html", "<p>see the file</p>"), NAMED),
     ),
-    "a file behind a broken one": mixed(
-        attached("application/pdf", b"%PDF-1.4 broken", "a.pdf"), NAMED
-    ),
+    "a file behind a broken one": mixed(attached("application/pdf", b"%PDF-1.4 broken", "a.pdf"), NAMED),
     "RTF": RTF,
     "a mail that is attached": mixed(part("message/rfc822", INNER)),
     "a mail that is attached in base64": mixed(attached("message/rfc822", INNER.encode())),
@@ -176,21 +173,18 @@ def test_no_word_of_a_mail_is_lost(read, name):
     assert reason == "" or "broken" in name
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
+def test_what_cannot_be_read_in_a_mail_has_a_reason_and_the_rest_is_read(read):
+    for data, reason in (
         (attached("application/pdf", b"%PDF-1.4 broken", "a.pdf"), "a.pdf is broken ("),
         (attached("application/msword", OLD, "old.doc"), "old.doc is an old Office file"),
         (attached("application/ms-tnef", b"\x78\x9f\x3e\x22\1\2", "winmail.dat"), "winmail.dat is an attachment of O"),
         (attached("application/pdf", pdf(""), "scan.pdf"), "scan.pdf has no text"),
         (part("application/octet-stream", "-----BEGIN PGP MESSAGE-----\r\n\r\nhQ\r\n"), "is encrypted"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_read_in_a_mail_has_a_reason_and_the_rest_is_read(read, data, reason):
-    pages, said = read((HEAD + mixed(data, NAMED)).encode())
-    assert reason in said
-    assert [text for _, text in pages][-1] == "b.txt\n\nthe lighthouse"
-    assert "see below" in pages[0][1]
+    ):  # fmt: skip
+        pages, said = read((HEAD + mixed(data, NAMED)).encode())
+        assert reason in said
+        assert [text for _, text in pages][-1] == "b.txt\n\nthe lighthouse", reason
+        assert "see below" in pages[0][1], reason
 
 
 def test_an_alternative_is_read_once_and_its_invitation_too_and_no_signature_or_picture_is_missed(read):
@@ -334,21 +328,15 @@ def test_opendocument_without_a_zip_file_has_a_reason(read):
     assert read(flat.encode()) == ([], "is an OpenDocument file in one piece of XML: save it as an ordinary one")
 
 
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
+def test_what_cannot_be_read_in_an_office_document_has_a_reason_and_the_rest_is_read(read):
+    for members, reason in (
         ({"word/comments.xml": "<w:comments"}, "word/comments.xml is broken ("),
-        (
-            {"word/comments.xml": word(" " * 65_000_000, "comments")},
-            "word/comments.xml unpacks to more than 64,000,000",
-        ),
+        ({"word/comments.xml": word(" " * 65_000_000, "comments")}, "comments.xml unpacks to more than 64,000,000"),
         ({"word/embeddings/old.bin": OLD}, "word/embeddings/old.bin is an old Office file"),
-    ],
-)
-def test_what_cannot_be_read_in_an_office_document_has_a_reason_and_the_rest_is_read(read, members, reason):
-    pages, said = read(packaged({"word/document.xml": word("the lighthouse"), **members}))
-    assert reason in said
-    assert pages == [("", "the lighthouse")]
+    ):
+        pages, said = read(packaged({"word/document.xml": word("the lighthouse"), **members}))
+        assert reason in said
+        assert pages == [("", "the lighthouse")], reason
 
 
 def written(writer):
@@ -449,8 +437,7 @@ GARBLED = {
 
 @pytest.mark.parametrize("name", GARBLED)
 def test_a_page_whose_letters_mean_nothing_is_listed_and_not_read(read, name):
-    reason = "is broken in page 1 (the file does not say what its letters mean)"
-    assert read(GARBLED[name]) == ([], reason)
+    assert read(GARBLED[name]) == ([], "is broken in page 1 (the file does not say what its letters mean)")
 
 
 def test_a_page_with_few_odd_signs_is_read(read):

@@ -12,13 +12,7 @@ from rag_index.components.sources.digest import DigestSource
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError
-from tests.components.sources.conftest import (
-    KnownStamps,
-    SourceDatabase,
-    open_database,
-    pages,
-    read,
-)
+from tests.components.sources.conftest import KnownStamps, SourceDatabase, open_database, pages, read
 from tests.live.sessions import new_database
 
 WORDS = st.text(string.ascii_letters + "äÄßéİ -_%'\\~0127", max_size=5)
@@ -110,8 +104,7 @@ def test_the_keys_that_are_read_are_the_keys_that_are_there(table, kind, column,
     source = table.source(reader, key=key)
     source.check()
     source.use_scan_state(KnownStamps())
-    count = source.count()
-    found = keys_of(source, rows)
+    count, found = source.count(), keys_of(source, rows)
     assert len({*found}) == len(found) == count
     assert sorted(source.documents(list(map(document_id, found))).documents.keys) == sorted(found)
     source.close()
@@ -137,8 +130,7 @@ def test_a_part_finds_its_document_whatever_the_type_that_joins_them(databases, 
     database.run(f"CREATE TABLE remark (id {part}, a INTEGER, body VARCHAR(9))")
     database.run("INSERT INTO note VALUES (?, 1, 'note')", rows=[(value,)])
     database.run("INSERT INTO remark VALUES (?, 1, 'remark')", rows=[(equal,)])
-    parts = [{"table": "remark", "on": on, "text": "body"}]
-    source = database.source(key=on, text="body", parts=parts)
+    source = database.source(key=on, text="body", parts=[{"table": "remark", "on": on, "text": "body"}])
     assert [*read(source).values()] == (["note\n\nremark"] if equal != "ä" else ["note"])
     database.run("DROP TABLE remark")
 

@@ -146,9 +146,8 @@ def test_types_of_mariadb_are_converted(mariadb_desk):
     source = mariadb_desk.source(payload=["price", "about", "at", "flag", "mask"])
     assert read(source) == {"1": "Über Drucker 🖨"}
     payload = payloads(source)[0]
-    assert (payload["price"], payload["at"]) == (1, "2026-01-01T00:00:01")
-    assert (payload["flag"], payload["mask"]) == (1, 0b101000000001)
-    assert payload["about"] in ('{"room": 1}', {"room": 1})
+    assert payload.pop("about") in ('{"room": 1}', {"room": 1})
+    assert payload == {"price": 1, "at": "2026-01-01T00:00:01", "flag": 1, "mask": 0b101000000001}
 
 
 def test_a_view_may_be_read_by_a_user_who_sees_only_its_rows(mariadb_desk):
@@ -183,8 +182,7 @@ def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_ano
         Ledger(desk.url).close()
         assert read(desk.source()) == {'"é"': "Über 東京"}
         desk.run(r"UPDATE note SET body = E'na\357ve'")  # Latin-1
-        latin = desk.url.update_query_dict({"client_encoding": "latin1"})
-        assert read(desk.source(url=latin)) == {'"Ã©"': "naïve"}
+        assert read(desk.source(url=desk.url.update_query_dict({"client_encoding": "latin1"}))) == {'"Ã©"': "naïve"}
         with pytest.raises((SourceError, SettingsError), match="invalid byte sequence"):
             read(desk.source())
     finally:
@@ -274,8 +272,7 @@ def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_er
 
 @pytest.mark.long
 def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk, postgres):
-    source = desk.notes(7).source()
-    copied = desk.source(**QUERY)
+    source, copied = desk.notes(7).source(), desk.source(**QUERY)
     first, begun = source.page(None, 3), copied.page(None, 3)
     postgres.stop()
     try:
@@ -413,10 +410,8 @@ def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, project,
     for url in (desk.url, desk.url.update_query_dict({"init_command": LIMIT})):
         source = f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
         project.write_settings(f'{source}[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}')
-        report = project.run(wait=0.0)
-        found.append((report.exit_code, project.points()))
-    assert [code for code, _ in found] == [0, 1]
-    assert found[0][1] == found[1][1]
+        found.append((project.run(wait=0.0).exit_code, project.points()))
+    assert found == [(0, found[0][1]), (1, found[0][1])]
 
 
 def test_a_proxy_that_adds_a_limit_is_noticed_on_the_first_page(desk):

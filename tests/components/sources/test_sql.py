@@ -65,9 +65,9 @@ def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
     assert sorted(source.documents(named).documents.keys, key=int) == named
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+def test_queries_as_people_write_them(sqlite):
+    sqlite.notes(3)
+    for query in (
         "  SELECT id, body FROM note ; \n ; ",
         "SELECT id, body FROM note -- it's all of them",
         "/* a; b */ SELECT id, body FROM note /* the end; */ ;",
@@ -75,36 +75,29 @@ def test_named_documents_are_read_however_long_they_are(sqlite, monkeypatch):
         "SELECT id, body FROM note WHERE body <> '; -- not the end'",
         "SELECT id, body FROM note WHERE body <> ':colon' AND body NOT LIKE '%x%' AND '12:30' <> 'a\\:b'",
         'SELECT id, body, author AS ":odd" FROM note ORDER BY body DESC',
-    ],
-)
-def test_queries_as_people_write_them(sqlite, query):
-    assert read(sqlite.notes(3).source(query=query), 1) == {"1": "note 1", "2": "note 2", "3": "note 3"}
+    ):
+        assert read(sqlite.source(query=query), 1) == {"1": "note 1", "2": "note 2", "3": "note 3"}, query
 
 
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
+def test_queries_that_are_not_valid(sqlite):
+    sqlite.notes(1)
+    for query, message in (
         ("SELECT id, body FROM note; DROP TABLE note", 'near ";": syntax error'),
         (" -- nothing\n ; ", "the query is empty"),
         ("SELECT id, body FROM notes", "no such table: notes"),
         ("DELETE FROM note", "syntax error"),
         ("SELECT id, id AS body FROM note", "gives int \\(1\\), not text"),
-    ],
-)
-def test_queries_that_are_not_valid(sqlite, query, message):
-    sqlite.notes(1)
-    with pytest.raises(SettingsError, match=message) as caught:
-        sqlite.source(query=query).check()
-    assert "\n" not in str(caught.value)
-    assert "index notes" in str(caught.value)
+    ):
+        with pytest.raises(SettingsError, match=f"index notes.*{message}") as caught:
+            sqlite.source(query=query).check()
+        assert "\n" not in str(caught.value), query
 
 
 def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_values(sqlite):
     sqlite.run("CREATE TABLE note (id INTEGER, [a.b] TEXT, b TEXT, c TEXT)")
     rows = [(1, "{b} {0} %s", "}", None), (2, None, "", " "), (3, None, "only b", "z"), (4, "x", None, "z")]
     sqlite.run("INSERT INTO note VALUES (?, ?, ?, ?)", rows=rows)
-    joined = {"1": "{b} {0} %s\n}", "2": "", "3": "only b\nz", "4": "x\nz"}
-    assert read(sqlite.source(text=["a.b", "b", "c"])) == joined
+    assert read(sqlite.source(text=["a.b", "b", "c"])) == {"1": "{b} {0} %s\n}", "2": "", "3": "only b\nz", "4": "x\nz"}
     filled = {"1": "Title: {b} {0} %s\n} {as is}", "2": "", "3": "Title: \nonly b {as is}", "4": "Title: x\n {as is}"}
     assert read(sqlite.source(text="Title: {a.b}\n{b} {{as is}}")) == filled
     sqlite.run("UPDATE note SET b = 'a' || char(0) || 'b'")
@@ -169,13 +162,12 @@ def test_a_file_that_does_not_exist_or_is_no_database_and_a_server_that_does_not
         SourceDatabase(url).source().check()
     message = str(caught.value)
     assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
-    assert "s3cret" not in message
-    assert "\n" not in message
+    assert not re.search("s3cret|\n", message)
 
 
-@pytest.mark.parametrize(
-    ("given", "place"),
-    [
+def test_an_unknown_name_is_said_before_anything_is_read(database):
+    database.notes(1)
+    for given, place in (
         ({"table": "nots"}, "table 'nots' cannot be read: .*nots.*; did you mean note"),
         ({"table": "xyzzy"}, "table 'xyzzy' cannot be read: .*; there are note"),
         ({"schema": "mein"}, "table 'note' cannot be read: .*"),
@@ -183,13 +175,10 @@ def test_a_file_that_does_not_exist_or_is_no_database_and_a_server_that_does_not
         ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy.*; there are id, body, author"),
         ({"query": "SELECT * FROM note", "key": "idd"}, "no column 'idd' in the query; did you mean id"),
         ({"text": "id"}, r"column 'id' of table 'note' gives int \(1\), not text; cast it"),
-    ],
-)
-def test_an_unknown_name_is_said_before_anything_is_read(database, given, place):
-    with pytest.raises(SettingsError, match=f"index notes: .*{place}") as caught:
-        database.notes(1).source(**given).check()
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
+    ):
+        with pytest.raises(SettingsError, match=f"index notes: .*{place}") as caught:
+            database.source(**given).check()
+        assert ("\n" in str(caught.value), caught.value.exit_code) == (False, 2)
 
 
 def test_writing_is_impossible_and_the_file_stays_unchanged(sqlite):
@@ -256,7 +245,7 @@ def test_a_query_gives_what_its_table_gives(desk):
            '24:00+02', 'NaN', '\\x00ff', '{1.50,NULL}', '{"z": [1e400, 0.1]}', '400 days', '[2024-05-01,)',
            '{[1,3),[5,7)}', '10.0.0.1/8', 'NaN', '{{2024-05-01},{infinity}}', '(1,2)')""",
     )
-    given = {"payload": [name for name in columns if name not in ("id", "body")], "text": "body"}
+    given = {"payload": [name for name in columns if name not in ("id", "body")]}
     pages = [desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})]
     assert pages[0].documents == pages[1].documents
     for name in columns:
@@ -294,8 +283,7 @@ def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(proje
     assert (sample.count(), sample.documents) == (40, sample_of(project, 40).documents)
     numbers = [int(key.strip("[]")) for key in sample.documents.keys]
     assert numbers == sorted(numbers)
-    assert min(numbers) < 100
-    assert max(numbers) > 300
+    assert min(numbers) < 100 < 300 < max(numbers)
     assert sample.seconds > 0
     assert [len(page.documents) for page in pages(sample, 15)] == [15, 15, 10]
     project.execute("UPDATE note SET title = '', body = NULL WHERE id <> 5")

@@ -56,8 +56,7 @@ NO_SECRETS = [
 
 
 def test_html_is_read_with_entities_tables_lists_and_code_and_without_scripts():
-    assert read_text(HTML, "html") == READ
-    assert read_text(HTML, "auto") == READ
+    assert read_text(HTML, "html") == read_text(HTML, "auto") == READ
     assert read_text('&lt;p class="x"&gt;a &#38;lt; b&lt;/p&gt;', "html") == "a < b"
     assert read_text("\n&#60;p&#62;a &#38;lt; b&#60;/p&#62;", "html") == "a < b"
     assert read_text("1 &lt; 2 &amp; 3", "html") == "1 < 2 & 3"
@@ -73,16 +72,13 @@ def test_markdown_and_bbcode_lose_their_marks():
     assert read_text("<r>Hi <B><s>[b]</s>you<e>[/b]</e></B>,<br/>bye</r>", "auto") == "Hi you,\nbye"
 
 
-def test_a_text_in_several_languages_has_no_keys():
+def test_json_is_flattened_with_its_keys_but_those_of_languages_and_without_secrets_and_objects_are_left_out():
     assert read_text('{"en_US": "Chair", "fr_FR": "<p>Chaise</p>", "nl_BE": null}', "json") == "Chair\nChaise"
     assert read_text('{"name": {"en": "Chair", "de": "Stuhl"}}', "json") == "name: Chair\nname: Stuhl"
     assert read_text('{"de": "Stuhl"}', "json") == "Stuhl"
     assert read_text('{"id": "7"}', "json") == "id: 7"
     assert read_text('{"id": "7", "no": "A-12"}', "json") == "id: 7\nno: A-12"
     assert read_text('{"en": 3, "de": 4}', "json") == "en: 3\nde: 4"
-
-
-def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_left_out():
     value = '{"colour": "moss", "size": {"width": 140}, "tags": ["a", "b"], "api_key": "sk_1", "on": true, "no": null}'
     assert read_text(value, "json") == "colour: moss\nwidth: 140\ntags: a, b\non: true"
     assert read_text({"steps": [{"text": "<p>first</p>"}, {"text": "then"}]}, "auto") == "text: first\ntext: then"
@@ -97,8 +93,7 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
     said = 's:4:"note";s:30:"He said "no"; nobody heard \u00fc.";'
     assert read_text(f"a:1:{{{said}}}", "auto") == 'He said "no"; nobody heard \u00fc.'
     inner = f"a:1:{{{said}}}"
-    outer = f'a:1:{{i:0;s:{len(inner.encode())}:"{inner}";}}'
-    assert read_text(outer, "auto") == 'He said "no"; nobody heard \u00fc.'
+    assert read_text(f'a:1:{{i:0;s:{len(inner.encode())}:"{inner}";}}', "auto") == 'He said "no"; nobody heard \u00fc.'
 
 
 @pytest.mark.parametrize("value", [
@@ -109,7 +104,7 @@ def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_lef
 ])  # fmt: skip
 def test_what_a_key_of_json_names_as_a_secret_is_left_out(value):
     for key in ("password", "apiToken", "session"):
-        assert read_text({"a": 1, key: value}, "json") == "a: 1"
+        assert read_text({"a": 1, key: value}, "json") == "a: 1", key
 
 
 @pytest.mark.parametrize(("value", "text"), [
@@ -139,14 +134,12 @@ def test_addresses_that_are_files_are_left_out(text, left, form):
 def test_plain_text_stays_as_it_is_whatever_its_signs(text):
     assert find_format(text) == "plain"
     for form in ("plain", "auto"):
-        assert read_text(text, form) == text
-        assert read_text(text.encode(), form) == text
+        assert read_text(text, form) == read_text(text.encode(), form) == text
         assert read_text(gzip.compress(text.encode()), form) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
+def test_bytes_are_the_text_that_they_look_like():
+    for value, text in (
         ("Dreißig Ärmel".encode("cp1252"), "Dreißig Ärmel"),
         ("Dreißig Ärmel".encode("cp1252").decode("utf-8", "surrogateescape"), "Dreißig Ärmel"),
         ("Привет мир, как дела сегодня".encode("cp1251"), "Привет мир, как дела сегодня"),
@@ -169,33 +162,27 @@ def test_plain_text_stays_as_it_is_whatever_its_signs(text):
         (12.5, "12.5"),
         (None, ""),
         (b"", ""),
-    ],
-)
-def test_bytes_are_the_text_that_they_look_like(value, text):
-    assert read_text(value) == text
+    ):
+        assert read_text(value) == text, value
 
 
-@pytest.mark.parametrize(
-    ("value", "what", "remedy"),
-    [
+def test_bytes_that_are_no_text_or_are_packed_and_cut_off_or_too_many_are_named():
+    for value, what, remedy in (
         (b"%PDF-1.4 x", "a PDF file", "give this one format file"),
         (b"\x89PNG x", "a PNG picture", "leave such rows out by `where`"),
         (b"RIFF x", "a sound, video or WebP file", "leave such rows out by `where`"),
         (bytes(range(256)), "no known kind of file", "give this one format file"),
         (b"\x80\x04\x95\x00\x00\x00", "no known", "give this one format file"),
-    ],
-)
-def test_bytes_that_are_no_text_or_are_packed_and_cut_off_or_too_many_are_named(value, what, remedy):
-    with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}.*{remedy}"):
-        read_text(value, "auto")
+    ):
+        with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}.*{remedy}"):
+            read_text(value, "auto")
     for packed in (gzip.compress(bytes(64_000_001)), zlib.compress(b"a text, a long text")[:-9]):
         with pytest.raises(NotText, match="is cut off, or unpacks to more than 64,000,000 bytes"):
             read_text(packed)
 
 
-@pytest.mark.parametrize(
-    ("form", "text", "kept"),
-    [
+def test_no_format_robs_a_text_of_its_words():
+    for form, text, kept in (
         ("html", "<p><code>[vc_row]</code> data[user_id]</p><pre>[my_sql]</pre>", ["[vc_row]", "[user_id]", "[my_s"]),
         ("html", "<a\nhref='http://x'>the manual</a>\nMap<String, int>", ["the manual\nMap<String, int>"]),
         ("html", "of <user-name>, a <b and c> d<br>", ["of <user-name>, a <b and c> d"]),
@@ -207,11 +194,9 @@ def test_bytes_that_are_no_text_or_are_packed_and_cut_off_or_too_many_are_named(
         ("auto", "press <p> and i:5; if x <b and c> d", ["press <p> and i:5; if x <b and c> d"]),
         ("json", '{"a":' * 200 + '"x"' + "}" * 200, ['"x"']),
         ("html", "Wirbel\u00adsäule su\u200bper ก\u200bข", ["Wirbelsäule super ก\u200bข"]),
-    ],
-)  # fmt: skip
-def test_no_format_robs_a_text_of_its_words(form, text, kept):
-    found = read_text(text, form) if form != "html" or "<" in text else clean(text)
-    assert [words for words in kept if words not in found] == []
+    ):  # fmt: skip
+        found = read_text(text, form) if form != "html" or "<" in text else clean(text)
+        assert [words for words in kept if words not in found] == [], form
 
 
 @pytest.mark.parametrize(("form", "text"), [
@@ -248,9 +233,8 @@ def test_html_has_the_words_that_another_parser_hears(pieces):
     assert re.findall(r"w\d+q", read_text(text, "html")) == Heard(text).words
 
 
-@pytest.mark.parametrize(
-    ("rtf", "text"),
-    [
+def test_rtf_is_read_whatever_the_format_of_its_column():
+    for rtf, text in (
         (HEAD + r"Gr\'fc\'dfe\par {\b bold}{\v hidden}\par\par \f1\'cf\'f0\'e8\f0  \{x\}}" + "\0",
          "Grüße\nbold\n\nПри {x}"),
         (r"{\rtf1 10{\super 6} H{\sub 2}O}", "10^6 H2O"),
@@ -264,12 +248,10 @@ def test_html_has_the_words_that_another_parser_hears(pieces):
         (r"{\rtf1 old}" + "\nadded later", "old\nadded later"),
         (r"{\rtf1 <b>a</b> &amp; [b]}", "<b>a</b> &amp; [b]"),
         (r"{\rtfx", ""),
-    ],
-)  # fmt: skip
-def test_rtf_is_read_whatever_the_format_of_its_column(rtf, text):
-    for form in (None, "plain", "auto", "html"):
-        read = Composer("body", form and {"body": form})
-        assert read.compose([rtf]) == read.compose([rtf.encode()]) == text
+    ):  # fmt: skip
+        for form in (None, "plain", "auto", "html"):
+            read = Composer("body", form and {"body": form})
+            assert read.compose([rtf]) == read.compose([rtf.encode()]) == text, rtf
 
 
 @pytest.mark.parametrize(
@@ -294,13 +276,12 @@ def test_rtf_is_read_whatever_the_format_of_its_column(rtf, text):
 )  # fmt: skip
 def test_a_formula_is_read_in_a_line(formula, text):
     for start, end in (("<math xmlns='http://www.w3.org/1998/Math/MathML'>", "</math>"), ("<MATH id='x'>", "</MATH>")):
-        assert read_text(f"<p>so {start}{formula}{end} it is</p>", "html") == f"so {text} it is"
-        assert read_text(f"so {start}{formula}{end} it is", "auto") == f"so {text} it is"
+        assert read_text(f"<p>so {start}{formula}{end} it is</p>", "html") == f"so {text} it is", start
+        assert read_text(f"so {start}{formula}{end} it is", "auto") == f"so {text} it is", start
 
 
-@pytest.mark.parametrize(
-    "html",
-    [
+def test_what_a_browser_hides_is_no_text_and_what_it_shows_is():
+    for html in (
         "<div hidden>no</div>", "<div hidden='hidden'>no</div>", "<p style='DISPLAY : none !important'>no</p>",
         "<p style='color:red;visibility:hidden'>no</p>", "<template>no</template>", "<img hidden alt='no'>",
         "<div style='max-height:0px;overflow:hidden'>no</div>", "<!--[if mso]><p>no</p><![endif]-->",
@@ -309,16 +290,13 @@ def test_a_formula_is_read_in_a_line(formula, text):
         "<p style='max-height:0.5em'>yes</p>", "<div style='font-size:0'><p style='font-size:13px'>yes</p></div>",
         "<i aria-hidden='true'>yes</i>", "<!--[if !mso]><!--><p>yes</p><!--<![endif]-->",
         "<![if !supportLists]>yes<![endif]>", "<p class='hidden' data-hidden='1'>yes</p>",
-    ],
-)  # fmt: skip
-def test_what_a_browser_hides_is_no_text_and_what_it_shows_is(html):
-    shown = ["yes"] if "yes" in html else []
-    assert read_text(f"<p>before</p>{html}<p>after</p>", "html").split() == ["before", *shown, "after"]
+    ):  # fmt: skip
+        shown = ["yes"] if "yes" in html else []
+        assert read_text(f"<p>before</p>{html}<p>after</p>", "html").split() == ["before", *shown, "after"], html
 
 
-@pytest.mark.parametrize(
-    ("marked", "text"),
-    [
+def test_an_element_that_no_list_knows_gives_its_text_and_no_mark():
+    for marked, text in (
         (f"{FIRST}<ac:plain-text-link-body><![CDATA[the <mill>]]></ac:plain-text-link-body>{REST}", "See the <mill>"),
         (f"{MACRO}language'>java</ac:parameter><ac:plain-text-body><![CDATA[if (a < b)\n    <!-- c -->]]>{MACRO_END}",
          "java\n\nif (a < b)\n    <!-- c -->"),
@@ -328,15 +306,12 @@ def test_what_a_browser_hides_is_no_text_and_what_it_shows_is(html):
         ("<x-note>one <user-name> and List<String></x-note>", "one <user-name> and List<String>"),
         ("<p><unknown>x</unknown> <foo bar='1'>y and <timeout/>z</p>", "x y and z"),
         ("<p>x<svg viewBox='0'><title>A mill</title><style>.a{}</style><text>Go</text></svg>y</p>", "x\nA mill\nGo\ny"),
-    ],
-)  # fmt: skip
-def test_an_element_that_no_list_knows_gives_its_text_and_no_mark(marked, text):
-    assert read_text(marked, "html") == text
+    ):  # fmt: skip
+        assert read_text(marked, "html") == text, marked
 
 
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
+def test_a_secret_within_a_text_is_masked_and_what_nothing_names_as_one_is_left_alone():
+    for text, read in (
         (MAIL, "Please click http://cod.example/newsletter.html?token=[secret] to subscribe."),
         ("https://x.example/reset-password/a8f3kk2093jdkl2 now", "https://x.example/reset-password/[secret] now"),
         ("https://x.example/magic-link/a8f3kk2093jdkl2", "https://x.example/magic-link/[secret]"),
@@ -359,10 +334,8 @@ def test_an_element_that_no_list_knows_gives_its_text_and_no_mark(marked, text):
         (f"hooks: https://x.example/api/webhooks/4711/{CODED}", "hooks: https://x.example/api/webhooks/4711/[secret]"),
         (f"$y$j9T$saltsalt${CODED}, hf_{CODED} and SG.{CODED}", "[secret], [secret] and [secret]"),
         *((text, text) for text in NO_SECRETS),
-    ],
-)  # fmt: skip
-def test_a_secret_within_a_text_is_masked_and_what_nothing_names_as_one_is_left_alone(text, read):
-    assert without_secrets(text) == read
+    ):  # fmt: skip
+        assert without_secrets(text) == read, text
 
 
 def test_a_run_masks_secrets_in_titles_texts_and_parts_unless_the_settings_say_otherwise(project):
@@ -377,8 +350,7 @@ def test_a_run_masks_secrets_in_titles_texts_and_parts_unless_the_settings_say_o
     project.write_settings(settings.format(""))
     project.cli("index", "mail")
     (hit,) = project.json("search", "subscribe", "--index", "mail")["hits"]
-    assert "e6dc078cedb4eb739fef7" not in str(hit)
-    assert "4eC39HqLyjWDarjtT1" not in str(hit)
+    assert not re.search("e6dc078cedb4eb739fef7|4eC39HqLyjWDarjtT1", str(hit))
     assert hit["title"] == "Key [secret]"
     project.write_settings(settings.format('not_secret = ["body"]\n'))
     project.cli("index", "mail")
