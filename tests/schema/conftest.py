@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -50,11 +51,12 @@ def documents_of(url, settings):
 
 @pytest.fixture
 def propose(tmp_path):
-    """A function that fills tables, given as columns and rows, and returns the proposal."""
+    """A function that fills tables of a new database, given as columns and rows, and returns the proposal."""
     url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
 
     def made(**tables):
         choices = {name: tuple(tables.pop(name)) for name in ("include", "exclude", "show", "hide") if name in tables}
+        Path(url.database).unlink(missing_ok=True)
         engine = sa.create_engine(url)
         with engine.begin() as connection:
             for name, (columns, rows) in tables.items():

@@ -95,30 +95,23 @@ def test_what_people_look_for_becomes_an_index_that_fits_with_title_parts_and_co
     assert (ticket.text, ticket.payload) == (["author"], [])
     with closing(open_source(settings, ticket)) as source:
         documents = source.page(None, 50).documents
-    assert len(documents) == 28
-    assert not any(text.endswith(". 5") for text in documents.texts)
+    assert (len(documents), [text for text in documents.texts if text.endswith(". 5")]) == (28, [])
 
 
 def test_what_is_left_out_is_named_with_its_size_and_the_reason_the_largest_first(desk):
-    made = scaffold("sqlite:///desk.db")
-    comments = made.text.rpartition("\n\n")[2].splitlines()
+    comments = scaffold("sqlite:///desk.db").text.rpartition("\n\n")[2].splitlines()
     assert re.match(r"# \d+ of \d+ tables are searched: [\d.]+ kB of [\d.]+ kB of text\. Left out", comments[0])
     said = "\n".join(comments)
-    for name in (
-        r"user_audits \(2\.16 kB\): ",
-        r"ticket\.email \(390 B\): ",
-        r"ticket\.api_token: ",
-        "nothing_yet|latest",
-    ):
-        assert re.search(f"# - (?:{name})", said), (name, said)
+    for name in ("user_audits (2.16 kB): ", "ticket.email (390 B): ", "ticket.api_token: "):
+        assert f"# - {name}" in said, (name, said)
+    assert re.search("# - (?:nothing_yet|latest)", said), said
     assert said.index("user_audits") < said.index("ticket.email") < said.index("nothing_yet")
     assert scaffold("sqlite:///desk.db", choices=Choices(exclude=("*",))).text == ""
 
 
 def test_tables_are_included_and_excluded_by_name_and_the_share_falls_with_what_is_left_out(desk):
     def tables(**choices):
-        made = scaffold("sqlite:///desk.db", choices=Choices(**choices))
-        return {index.table for index in made.proposal.indexes}
+        return {index.table for index in scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal.indexes}
 
     def share(**choices):
         made = scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal
@@ -160,8 +153,7 @@ def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
     other.mkdir()
     settings = load(scaffold("sqlite:///desk.db", other).text, other)
     assert Path(str(settings.source_url.database)).resolve() == desk / "desk.db"
-    absolute = load(scaffold(f"sqlite:///{desk}/desk.db", other).text, other)
-    assert absolute.source_url.database == f"{desk}/desk.db"
+    assert load(scaffold(f"sqlite:///{desk}/desk.db", other).text, other).source_url.database == f"{desk}/desk.db"
 
 
 def test_without_a_source_the_scaffold_holds_an_example_and_most_commented_keys_have_their_default(tmp_path):
@@ -192,38 +184,32 @@ def test_tables_that_the_documentation_shows_can_be_pasted_in(desk):
 
 def test_a_password_is_left_to_the_environment(desk):
     text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret").text
-    assert "s3cret" not in text
+    assert ("s3cret" in text, "timeout=5" in text) == (False, True)
     assert "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL." in text
-    assert "timeout=5" in text
     assert "password" not in scaffold("sqlite:///desk.db").text.split("[source]")[1].split("[embedder]")[0]
 
 
-@pytest.mark.parametrize(
-    ("source", "kind", "message"),
-    [
+def test_sources_that_cannot_be_read(desk):
+    Path("text.db").write_text("no database at all " * 100)
+    for source, kind, message in (
         ("s3cret", SettingsError, "the source is not a database URL; write it as sqlite:///file.db"),
         ("sqlite:///nothing.db", SettingsError, "there is no file"),
         ("sqlite:///text.db", SourceError, "file is not a database"),
         ("postgresql://u:s3cret@127.0.0.1:1/d", SourceUnavailable, "u@127.0.0.1:1/d does not answer"),
         (f"sqlite://u:s3cret%40@h/{__file__}?sslpassword=s3cret2", SettingsError, "the driver refuses the URL"),
         ("mysql+nothing://u:s3cret@h/d", SettingsError, "no driver for 'mysql+nothing' is installed"),
-    ],
-)
-def test_sources_that_cannot_be_read(desk, source, kind, message):
-    Path("text.db").write_text("no database at all " * 100)
-    with pytest.raises(kind) as caught:
-        scaffold(source)
-    assert message in str(caught.value)
-    assert "s3cret" not in str(caught.value)
-    assert "\n" not in str(caught.value)
+    ):
+        with pytest.raises(kind) as caught:
+            scaffold(source)
+        assert message in str(caught.value)
+        assert not re.search("s3cret|\n", str(caught.value)), source
 
 
 @pytest.mark.parametrize("column", ["code", "number", "sku", "logo"])
 @pytest.mark.parametrize("value", [b"AB0001", b"\xde\xad\xbe\xef"])
 def test_a_column_of_bytes_ends_nothing(propose, column, value):
     odd = {column: lambda n: value if n < 4 else None, "kinds": {column: "BLOB"}}
-    made = propose(note=many(30, title="Page {n} of the mill", body=TEXT, **odd))
-    assert len(made.documents("note")) == 30
+    assert len(propose(note=many(30, title="Page {n} of the mill", body=TEXT, **odd)).documents("note")) == 30
 
 
 @hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -240,8 +226,7 @@ def test_names_of_all_characters_give_a_valid_file(tmp_path, table, column):
         rows = [(n, f"Page {n} of it", prose(n), ("draft", "published")[n % 2]) for n in range(30)]
         made.executemany(f"INSERT INTO {quoted[0]} VALUES (?, ?, ?, ?)", rows)
         made.commit()
-    found = tomllib.loads(scaffold(f"sqlite:///{file}").text)
-    assert found["indexes"][0]["table"] == table
+    assert tomllib.loads(scaffold(f"sqlite:///{file}").text)["indexes"][0]["table"] == table
 
 
 @pytest.mark.parametrize("odd", [b"\x00\xff", b"12", "unknown", float("inf")], ids=str)
@@ -255,8 +240,7 @@ def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
         db.execute(f"CREATE TABLE note ({key}, {declared})")
         marks = ", ".join("?" * (3 + len(columns)))
         for number in range(1, 401):
-            values = ["2024-01-05 10:00:00", number / 4, number, 1, 1.5]
-            row = [number, prose(number), max(1, number // 2), *values]
+            row = [number, prose(number), max(1, number // 2), "2024-01-05 10:00:00", number / 4, number, 1, 1.5]
             db.execute(f"INSERT INTO note VALUES ({marks})", row if number != 200 else [odd, PROSE, 1] + [odd] * 5)
         db.commit()
     text = scaffold(f"sqlite:///{file}", tmp_path).text
@@ -277,16 +261,13 @@ def said(made):
     return [(one.title, one.says, one.note) for one in lines(made, made)]
 
 
-@pytest.mark.parametrize(
-    ("chars", "words"),
-    [
+def test_sizes_have_three_digits():
+    for chars, words in (
         (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (9_560, "9.56 kB"), (12_345, "12.3 kB"), (99_960, "100 kB"),
         (653_210, "653 kB"), (999_700, "1 MB"), (1_750_000, "1.75 MB"), (2_000_000_000, "2 GB"),
         (1_234_000_000_000, "1,234 GB"),
-    ],
-)  # fmt: skip
-def test_sizes_have_three_digits(chars, words):
-    assert size(chars) == words
+    ):  # fmt: skip
+        assert size(chars) == words, chars
 
 
 def test_the_share_counts_everything_and_says_whether_it_is_exact():
@@ -296,24 +277,23 @@ def test_the_share_counts_everything_and_says_whether_it_is_exact():
     assert share_sentence(made) == "2 of 3 tables are searched: about 653 kB of 1.75 MB of text"
 
 
-def test_a_line_of_rows_has_its_values_and_counts_and_says_what_is_left_out():
+def test_a_line_of_rows_has_its_values_and_counts_and_says_what_is_left_out_and_names_of_any_characters_stay_on_it():
     waits = hidden("comment.muted", 90, state="asked", out=False)
     assert said(Proposal((), hidden=(waits, hidden("comment.held_for_review")))) == [
         ("comment.muted", "no 731 · yes 90", "shown, unless you hide yes (90 of 821)"),
         ("comment.held_for_review", "no 812 · yes 9", "left out: yes (9 of 821)"),
     ]
+    odd = table("a\nb\x1b[2J <b>[red]", becomes="part", of=("x\ty",))
+    assert said(Proposal((odd,))) == [("a b\ufffd[2J <b>[red]", "part of x y", "")]
 
 
 def test_two_hundred_tables_have_at_most_forty_lines_and_what_is_folded_can_be_listed():
     tables = [table(f"t{n}", becomes=("document", "part", "label", "out")[n % 4], of=(f"t{n - 1}",), why=f"is {n % 7}",
                     left_out=(LeftOut(f"t{n}", "mail", "is personal", 9),)) for n in range(200)]  # fmt: skip
-    states = ["open"] * 30 + ["known"] * 60
-    rows = [hidden(f"t{n}.flag", n % 3, state=state) for n, state in enumerate(states)]
+    rows = [hidden(f"t{n}.flag", n % 3, state=state) for n, state in enumerate(["open"] * 30 + ["known"] * 60)]
     made = Proposal(tuple(tables), hidden=tuple(rows))
     assert len([*screen_lines(made, made)]) <= 40
-    everything = lines(made, made, all_of_it=True)
-    assert len(everything) == 200 + 90 + 200
-    assert not any(one.is_group for one in everything)
+    assert [one.is_group for one in lines(made, made, all_of_it=True)] == [False] * (200 + 90 + 200)
 
 
 def test_what_one_answer_decides_is_one_line_with_all_its_rows_and_conditions_that_hide_none_are_one():
@@ -326,19 +306,13 @@ def test_what_one_answer_decides_is_one_line_with_all_its_rows_and_conditions_th
     ]
 
 
-def test_names_of_any_characters_stay_on_their_line():
-    odd = table("a\nb\x1b[2J <b>[red]", becomes="part", of=("x\ty",))
-    assert said(Proposal((odd,))) == [("a b\ufffd[2J <b>[red]", "part of x y", "")]
-
-
 def test_a_line_that_was_changed_stays_and_changes_back_and_a_column_forgets_what_it_was_used_for():
     email = LeftOut("ticket", "email", "is personal", 120)
     first = Proposal((table("ticket", left_out=(email,)),), hidden=(hidden("ticket.is_deleted"),))
     rows, document, out = lines(first, first)
     choices = change(change(change(Choices(), document), rows), out)
     assert choices == Choices(exclude=("ticket",), show=("ticket.is_deleted", "ticket.email"))
-    now = Proposal((table("ticket"),))
-    rows, document, out = lines(first, now)
+    rows, document, out = lines(first, Proposal((table("ticket"),)))
     assert (rows.note, out.says) == ("shown, as you said", "120 B searched, before: is personal")
     back = change(change(choices, rows), out)
     assert (back.show, back.hide) == ((), ("ticket.is_deleted", "ticket.email"))

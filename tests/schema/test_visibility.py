@@ -92,8 +92,7 @@ def test_what_few_rows_have_hides_them_where_its_name_says_who_may_see_a_row(pro
 
 
 def test_a_time_of_deletion_that_nobody_set_stays_a_condition(propose):
-    columns, rows = article("deleted_at", "DATETIME", lambda n: None)
-    assert "deleted_at" in propose(article=(columns, rows)).index("article")["where"]
+    assert "deleted_at" in propose(article=article("deleted_at", "DATETIME", lambda n: None)).index("article")["where"]
 
 
 @pytest.mark.parametrize("flag", ["is_public", "visible_to_student", "active"])
@@ -159,8 +158,7 @@ def test_names_of_secrets_are_left_out_of_names_with_values(propose):
     rows = [(n, n % 12 + 1, kinds[n % 4], f"Something of it that is {kinds[n % 4]} {n}") for n in range(1, 49)]
     made = propose(account=account, slot=("id INTEGER PRIMARY KEY, account_id INTEGER, name TEXT, value TEXT", rows))
     said = " ".join(made.documents("account").values())
-    assert "is remark" in said
-    assert not any(f"is {name}" in said for name in kinds[1:])
+    assert [name for name in kinds if f"is {name}" in said] == ["remark"]
 
 
 def test_kinds_of_channels_in_codes_hide_what_differs_and_ask(propose):
@@ -170,7 +168,7 @@ def test_kinds_of_channels_in_codes_hide_what_differs_and_ask(propose):
     assert [one.says for one in made.hidden if one.place == "channel.type"] == ["type is D or P"]
     found = made.documents(made.indexes[0].table)
     assert not any(f" {n} by us" in text for text in found.values() for n in range(1, 49) if few(n % 12 + 1) or n == 7)
-    assert any(" 8 by us" in text for text in found.values())
+    assert " 8 by us" in str(found)
 
 
 def test_a_list_of_groups_of_accounts_hides_a_row_and_asks(propose):
