@@ -145,8 +145,7 @@ def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, t
             move(project.settings, target)
     assert project.run().state == "completed", "nothing has changed here"
     with project.store() as store:
-        vector = np.ones((1, 256), dtype=np.float32)
-        store.upsert("test_notes__2", PointBatch([str(uuid.uuid4())], vector, [{"a": 1}]))
+        store.upsert("test_notes__2", PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     with pytest.raises(StoreMismatch, match="doctor --repair"):
         move(project.settings, target)
     with pytest.raises(StoreError, match="is empty, there is nothing to move"):
@@ -164,8 +163,7 @@ def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, t
 def test_move_command(project, qdrant, monkeypatch):
     before = exported(project)
     project.write_settings(SETTINGS.format(extra="") + EMPTY)
-    missing = run_here(project.config, "move", "--to", qdrant.url, "--api-key-env", "NOT_SET", code=2)[1]
-    assert "NOT_SET" in missing
+    assert "NOT_SET" in run_here(project.config, "move", "--to", qdrant.url, "--api-key-env", "NOT_SET", code=2)[1]
     monkeypatch.setenv("KEY", "s3cret")
     out, err = run_here(project.config, "move", "notes", "--to", qdrant.url, "--api-key-env", "KEY")
     assert f'url = "{qdrant.url}"' in out

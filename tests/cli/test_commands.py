@@ -127,8 +127,7 @@ def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
 def test_a_missing_settings_file_ends_with_2(tmp_path):
     for options, said in ((["--config", "no.toml"], "there is no settings file no.toml"), ([], "rag-index init")):
         command = [*PROGRAM, *options, "status"]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-        assert said in one_line(ended, 2)
+        assert said in one_line(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False), 2)
 
 
 def test_debug_shows_where_an_error_comes_from(project):

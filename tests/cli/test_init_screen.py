@@ -93,8 +93,7 @@ def test_enter_writes_what_the_screen_shows_what_is_open_first(folder):
     assert re.search(empty, shown, re.MULTILINE)
     assert re.search(r"^ +\d+  ticket.email +\d+ B left out: ", shown, re.MULTILINE)
     assert re.search(r"^3 of 9 tables are searched: [\d.]+ kB of [\d.]+ kB of text\.$", shown, re.MULTILINE)
-    ticket = settings(folder)["ticket"]
-    assert ticket["where"] == "COALESCE(is_confidential, 0) = 0 AND put_aside IN (0)"
+    assert settings(folder)["ticket"]["where"] == "COALESCE(is_confidential, 0) = 0 AND put_aside IN (0)"
     assert "# hides rows if is_confidential is yes; hides rows if put_aside is yes" in read(folder)
 
 
@@ -207,8 +206,7 @@ def test_an_index_that_would_be_hidden_whole_ends_it_with_3(folder):
 )
 def test_a_name_that_does_not_fit_gets_one_line(folder, options, said):
     error = without_terminal(folder, "source.db", *options, code=2)
-    last = error.splitlines()[-1]
-    assert last.startswith(f"rag-index: {said}"), error
+    assert error.splitlines()[-1].startswith(f"rag-index: {said}"), error
     assert not (folder / "rag-index.toml").exists()
 
 

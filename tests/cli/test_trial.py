@@ -52,8 +52,7 @@ def served(tmp_path, *arguments, **source):
 
 
 def found(url, query, limit):
-    answer = httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30)
-    return answer.json().get("hits", [])
+    return httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30).json().get("hits", [])
 
 
 @pytest.mark.long

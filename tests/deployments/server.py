@@ -183,8 +183,7 @@ class PrefectServer:
     def logs(self, run_id: str, *, only: bool = False) -> list[str]:
         """Return the log lines of a flow run and its tasks in order, or of the flow run only."""
         wanted = {"flow_run_id": {"any_": [run_id]}, **({"task_run_id": {"is_null_": True}} if only else {})}
-        found = self.post("/logs/filter", logs=wanted, limit=200, sort="TIMESTAMP_ASC")
-        return [line["message"] for line in found]
+        return [line["message"] for line in self.post("/logs/filter", logs=wanted, limit=200, sort="TIMESTAMP_ASC")]
 
 
 def kill_all(process: subprocess.Popen[Any]) -> None:

@@ -151,8 +151,7 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
     assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")
     eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called for it", every=0.25)
     eventually(lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25)
-    call = calls_about(calls, "Late")[0]
-    assert call["id"] == late
+    assert calls_about(calls, "Late")[0]["id"] == late
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
     for left in (late, pending, taken_up["SUSPENDED"]):
         deployed.delete(f"/flow_runs/{left}")

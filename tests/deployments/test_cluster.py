@@ -72,8 +72,7 @@ class Cluster:
 
     def __init__(self, folder: Path, stack: ExitStack, *, tls: tuple[str, ...] = ()) -> None:
         self._folder, self._stack, self._tls = folder, stack, tls
-        port = free_port()
-        self.address = f"{'tls' if tls else 'tcp'}://127.0.0.1:{port}"
+        self.address = f"{'tls' if tls else 'tcp'}://127.0.0.1:{free_port()}"
         self.workers: list[subprocess.Popen] = []
 
     def start(self, site: Path, workers: int) -> Cluster:

@@ -38,8 +38,7 @@ SECRET = "correct-horse-battery"
 
 
 def test_the_compose_file_fits_its_schema():
-    compose_spec = pytest.importorskip("compose_spec")
-    parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(COMPOSE)))
+    parsed = pytest.importorskip("compose_spec").PyCompose.from_json(json.dumps(yaml.safe_load(COMPOSE)))
     parsed.validate()
     assert set(parsed.service_names()) == set(SERVICES)
 
@@ -239,8 +238,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             return re.sub(r"(?<!\d)(4200|8786|8787)(?!\d)", lambda found: ports[found[1]], text)
 
         def environment(name: str) -> dict[str, str]:
-            service = SERVICES[name]
-            own = {key: here(str(value)) for key, value in service.get("environment", {}).items()}
+            own = {key: here(str(value)) for key, value in SERVICES[name].get("environment", {}).items()}
             clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))}
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             return {

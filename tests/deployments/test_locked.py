@@ -94,8 +94,7 @@ def test_the_systemd_blocks_of_the_page_work_for_a_user_who_can_write_to_its_sta
     assert "'Completed'" in shown[2], "the run that the page starts"
     assert "completed" in shown[-1], "status says so"
     watched_alone(machine)
-    units = {unit.stem for unit in (ROOT / "deployments" / "systemd").glob("*.service")}
-    assert machine.services.keys() == units
+    assert machine.services.keys() == {unit.stem for unit in (ROOT / "deployments" / "systemd").glob("*.service")}
     for port in (4200, 8765):
         assert is_html(page_of(machine, port)), port
     assert is_html(page_of(machine, 4200, "/runs")), "an address inside the page"
@@ -123,8 +122,7 @@ def test_prefects_server_has_its_page_in_a_container_that_is_read_only(machine, 
 
 def test_each_pod_that_is_read_only_may_write_to_the_home_of_its_user():
     """Prefect keeps a folder there, and a worker of Dask imports Prefect, too."""
-    items = yaml.safe_load((ROOT / "deployments" / "kubernetes.yaml").read_text())["items"]
-    for item in filter(pod_in, items):
+    for item in filter(pod_in, yaml.safe_load((ROOT / "deployments" / "kubernetes.yaml").read_text())["items"]):
         [container] = item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"]["containers"]
         places = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert container["securityContext"]["readOnlyRootFilesystem"]

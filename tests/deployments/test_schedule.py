@@ -153,8 +153,7 @@ MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-i
 
 def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, tmp_path):
     project = Project(tmp_path / "project").fill(10)
-    settings = project.config.read_text()
-    project.write_settings(settings.replace("sqlite:///source.db", "sqlite:///not-there.db"))
+    project.write_settings(project.config.read_text().replace("sqlite:///source.db", "sqlite:///not-there.db"))
     (project.folder / SECRET).mkdir()  # the name of the database alone is told, by Prefect's asset of the table
     (project.folder / "source.db").rename(project.folder / SECRET / "source.db")
     url = f"sqlite:///{project.folder}/{SECRET}/source.db"
@@ -165,8 +164,7 @@ def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, 
     before = night["job_variables"]
     reference = {"RAG_INDEX_SOURCE__URL": "{{ prefect.blocks.secret.rag-index-source }}"}
     deployed.patch(f"/deployments/{night['id']}", job_variables={**before, "env": {**before["env"], **reference}})
-    run = deployed.start("index-all/index-all", config=str(project.config), serial=True)["id"]
-    ended = deployed.wait_for_end(run)
+    ended = deployed.wait_for_end(deployed.start("index-all/index-all", config=str(project.config), serial=True)["id"])
     deployed.patch(f"/deployments/{night['id']}", job_variables=before)
     assert ended["state_name"] == "Completed", ended["state"]
     kept = [elsewhere / "worker.log", *(path for path in deployed.home.rglob("*") if path.is_file())]

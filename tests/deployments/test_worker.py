@@ -65,8 +65,7 @@ def start(deployed, project):
 
 def dask_workers(process) -> list[psutil.Process]:
     """Return the Dask worker processes below this one."""
-    below = psutil.Process(process.pid).children(recursive=True)
-    return workers_among(one for one in below if one.is_running())
+    return workers_among(one for one in psutil.Process(process.pid).children(recursive=True) if one.is_running())
 
 
 def alive(process: psutil.Process) -> bool:
@@ -156,8 +155,7 @@ def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, pr
     assert len(project.texts()) == 240
     eventually(lambda: not dask_workers(worker), "no Dask worker is left", every=0.25)
     assert "dashboard" not in (elsewhere / "worker.log").read_text(), "there is none"
-    begun = [start("doctor"), start("benchmark", sample_size=60, workers=[1])]
-    healthy, measured = map(deployed.wait_for_end, begun)
+    healthy, measured = map(deployed.wait_for_end, [start("doctor"), start("benchmark", sample_size=60, workers=[1])])
     assert (healthy["state_name"], healthy["name"]) == ("Completed", "doctor all"), healthy["state"]
     assert "Source, ledger and store agree" in healthy["state"]["message"]
     assert measured["state_name"] == "Completed", measured["state"]
@@ -202,8 +200,7 @@ def test_a_mistake_in_the_parameters_begins_no_run(deployed, name, parameters):
 
 def test_options_of_the_command_line_reach_the_run(deployed, project, worker):
     given = ("-p", f"config={project.config}", "-p", 'options={"serial": true, "full": true}')
-    said = deployed.prefect("deployment", "run", "index-all/index-all", *given, "--watch")
-    assert "Completed" in said
+    assert "Completed" in deployed.prefect("deployment", "run", "index-all/index-all", *given, "--watch")
     assert len(project.texts()) == 240
 
 
@@ -308,8 +305,7 @@ def engine(worker) -> psutil.Process:
     """Return the process of the run, which is Prefect's engine, once that of an earlier run has ended."""
 
     def only() -> psutil.Process | None:
-        children = psutil.Process(worker.pid).children(recursive=True)
-        found = [one for one in children if "prefect.engine" in command(one)]
+        found = [one for one in psutil.Process(worker.pid).children(recursive=True) if "prefect.engine" in command(one)]
         return found[0] if len(found) == 1 else None
 
     return eventually(only, "one run has a process", every=0.25)

@@ -290,8 +290,7 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
     said = "ticket: searches show the rows of ticket to everybody: .* since owner is a superuser"
     plan = tenants.plan(role="owner")
     assert "searches show the rows of ticket to everybody" in plan, plan
-    found = printed(tenants.project, "doctor", code=3)["findings"]
-    assert found[0]["kind"] == "ignored_policies"
+    assert printed(tenants.project, "doctor", code=3)["findings"][0]["kind"] == "ignored_policies"
     tenants.project.config.unlink()
     out = run_here(tenants.project.config, "init", "--source", tenants.url("owner"))[0]
     assert re.search(f"^{said}", out, re.MULTILINE), out

@@ -102,8 +102,7 @@ def test_a_run_over_a_wrong_source_that_died_outweighs_nothing(project, clock):
     be_wrong(project, 300)
     with pytest.raises(Died):
         run_plain(project, clock=clock, delete=False)
-    outcome = run_plain(project, clock=clock)
-    assert (outcome.held_back, ids(project) >= RIGHT) == (30, True)
+    assert (run_plain(project, clock=clock).held_back, ids(project) >= RIGHT) == (30, True)
 
 
 @pytest.mark.long

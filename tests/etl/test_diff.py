@@ -63,8 +63,7 @@ def group_of(plan):
     ],
 )
 def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
-    known = {KEY: row} if row else {}
-    assert group_of(diff(page_of((KEY, text, PAYLOAD)), known, {})) == group
+    assert group_of(diff(page_of((KEY, text, PAYLOAD)), {KEY: row} if row else {}, {})) == group
 
 
 @pytest.mark.parametrize("tries", [1, 2, 11, 30])
@@ -126,8 +125,7 @@ failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1
 def test_every_document_is_counted_once_and_none_that_is_pending_is_left(documents, known, failed):
     page = page_of(*((str(i), *document) for i, document in enumerate(documents)))
     plan = diff(page, known, failed)
-    counted = len(plan.to_embed) + len(plan.payload_only) + plan.unchanged + plan.empty + plan.given_up
-    assert counted == len(page)
+    assert len(plan.to_embed) + len(plan.payload_only) + plan.unchanged + plan.empty + plan.given_up == len(page)
     assert plan.empty <= page.texts.count("") + sum(row.chunks == 0 for row in known.values())
     dealt_with = {*plan.to_embed.keys, *(row[0] for row in plan.emptied)}
     assert {key for key in page.keys if key in known and known[key].pending} <= dealt_with

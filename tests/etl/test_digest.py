@@ -78,8 +78,7 @@ def test_changes_of_every_kind_are_found_little_is_read_and_a_plan_says_so(proje
     project.execute("UPDATE note SET id = 77000 WHERE id = 77")
     [plan] = plan_runs(project.settings, project.settings.indexes)
     assert (plan.documents, plan.new, plan.changed, plan.payload_only, plan.gone) == (400, 3, 1, 1, 3)
-    expected = {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
-    assert figures(project) == expected
+    assert figures(project) == {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
     assert 0 < sum(rows_read) < 80
     assert project.texts()["7"] == ["Note 7\nAnother story."]
     assert not {"40", "41", "50", "77"} & project.texts().keys()

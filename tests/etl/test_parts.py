@@ -156,10 +156,8 @@ def test_what_where_says_is_deleted_and_comes_back(project):
 
 def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
     project.execute("UPDATE ticket SET team = 'sales' WHERE id = 1")
-    outcome = run_plain(project)
-    assert (outcome.state, sent) == ("completed", [])
-    hits = search(project, "printer", groups=["sales"])
-    shown = [(hit.document_id, hit.title, hit.link) for hit in hits]
+    assert (run_plain(project).state, sent) == ("completed", [])
+    shown = [(hit.document_id, hit.title, hit.link) for hit in search(project, "printer", groups=["sales"])]
     assert shown == [("1", "Printer offline", "https://desk.example.org/t/1")]
 
 

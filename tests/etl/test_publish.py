@@ -129,8 +129,7 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, mes
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
     publish(ledger, store, 1, keep=2)
     publish(ledger, store, 2, keep=2)
-    killed = mock.patch.object(EdgeStore, "point_alias", side_effect=KeyboardInterrupt)
-    with killed, pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(EdgeStore, "point_alias", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         publish(ledger, store, 3, keep=2)
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
 
@@ -210,8 +209,7 @@ def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(gated):
     assert outcome.state == "completed"
     same = "recall@10 of 60 golden queries 1.000 before, 1.000 now (none changed); by meaning alone 0.500 and 0.500"
     assert f"; {same}; by words alone" in outcome.verified
-    few = "60 golden queries would not stop a loss of 0.04 (twice max_loss) 9 times in 10"
-    assert outcome.message.startswith(few)
+    assert outcome.message.startswith("60 golden queries would not stop a loss of 0.04 (twice max_loss) 9 times in 10")
     assert live(gated) == "test_notes__2"
 
 
@@ -255,8 +253,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it_or_keeps_the_alias
     project = set_gate(Project(tmp_path / "project", extra=fake.settings).fill(20))
     golden(project, range(1, 21))
     run_plain(project)
-    hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
-    project.write_settings(project.config.read_text().replace(fake.settings, hosts))
+    project.write_settings(project.config.read_text().replace(fake.settings, f'[embedder]\nhosts = ["{fake.url}"]\n'))
     if gone == "server":
         fake.stop_listening()
     elif gone == "model":

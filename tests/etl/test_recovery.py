@@ -160,8 +160,7 @@ PASSING = [
 def test_faults_of_all_kinds_in_one_run_lose_nothing(tmp_path, fake):
     settings = fake.settings + "batch_texts = 8\ntimeout = 2\n[run]\nwait_for_recovery = 30\n"
     project = Project(tmp_path / "project", extra=settings).fill(60)
-    tickets = (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47)
-    for ticket, (kind, options) in zip(tickets, PASSING, strict=True):
+    for ticket, (kind, options) in zip((1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47), PASSING, strict=True):
         fake.fault(kind, times=1, marker=f"ticket {ticket} ", **options)
     report = project.run()
     assert report.state == "completed", report.sentence()

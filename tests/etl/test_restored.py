@@ -204,6 +204,5 @@ def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(
         points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
         client.upsert(name, points)
     assert OLDER in status(project.settings).indexes[0].restored
-    outcome = run_plain(project)
-    assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
+    assert "5 documents to index again, 2 deleted documents to delete again" in run_plain(project).message
     assert_right(project)

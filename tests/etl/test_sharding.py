@@ -58,8 +58,7 @@ pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), m
 def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, workers, rate, wrong):
     """Rows may come and go after they were counted: what is told of the end is `wrong` by so many."""
     total = None if wrong is None else sum(map(len, pages)) + wrong
-    made = sharder(documents=documents, rate=rate, workers=workers)
-    shards = shards_of(made, pages, total=total)
+    shards = shards_of(sharder(documents=documents, rate=rate, workers=workers), pages, total=total)
     assert [key for shard in shards for key in shard.documents.keys] == [str(i) for i in range(sum(map(len, pages)))]
     assert [text for shard in shards for text in shard.documents.texts] == [text for page in pages for text in page]
     assert [shard.number for shard in shards] == list(range(1, len(shards) + 1))
@@ -109,5 +108,4 @@ def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension,
     made = Sharder("notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers))
     step = index.chunk_chars - index.chunk_overlap
     for shard in made.add(page_of(["x" * chars] * count)):
-        vectors = len(shard.documents) * -(-chars // step)
-        assert 4 * workers * vectors * dimension * 4 <= WINDOW_BYTES * 1.1
+        assert 4 * workers * len(shard.documents) * -(-chars // step) * dimension * 4 <= WINDOW_BYTES * 1.1

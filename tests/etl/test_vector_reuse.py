@@ -250,8 +250,7 @@ def test_a_run_and_single_documents_write_words_that_follow_the_text(project):
     project.execute("UPDATE note SET author = 'somebody' WHERE id = 11")
     project.execute("DELETE FROM note WHERE id = 12")
     assert project.run().state == "completed"
-    after = check_words(project)
-    assert len(after) < len(before)
+    assert len(check_words(project)) < len(before)
     assert best(project, "XQ-77") == "10"
     project.execute("UPDATE note SET body = 'the gate shows ZZ-12' WHERE id = 13")
     run_here(project.config, "index", "notes", "--id", "13")

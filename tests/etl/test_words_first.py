@@ -41,8 +41,7 @@ BOTH = pytest.mark.parametrize("project", ["", "server"], indirect=True)
 @pytest.fixture
 def project(request, tmp_path, fake):
     """A project in the embedded store or on a server, with an embedder on a server."""
-    server = getattr(request, "param", "")
-    store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if server else ""
+    store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if getattr(request, "param", "") else ""
     return Project(tmp_path / "project", extra=f"{store}{fake.settings}{SHARDS}").fill(30)
 
 
@@ -241,8 +240,7 @@ def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(h
     lacking = vectorless(halted)
     result = asked(halted, "printer network ticket", limit=30)
     words = asked(halted, "printer network ticket", limit=30, dense_weight=0)
-    cosines = {hit.cosine for hit in result.hits if hit.document_id in lacking}
-    assert cosines == {min(hit.cosine for hit in result.hits)}
+    assert {hit.cosine for hit in result.hits if hit.document_id in lacking} == {min(hit.cosine for hit in result.hits)}
     order = [[(hit.document_id, hit.bm25) for hit in one.hits if hit.document_id in lacking] for one in (result, words)]
     assert [bm25 for _, bm25 in order[0]] == [bm25 for _, bm25 in order[1]]
     with pytest.raises(StoreError, match="notes/25 has no vector yet"):

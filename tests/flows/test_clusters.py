@@ -142,8 +142,7 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     """They are not in the output (even in full), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"
-    settings = f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 1\n'
-    project = Project(tmp_path / "p", extra=settings).fill(10)
+    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 1\n').fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
 
     def flow(*options, **environment):
@@ -163,8 +162,7 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     assert all(secret not in ended.stdout + ended.stderr for ended in outputs)
     kept = [*project.folder.rglob("*"), *Path(os.environ["PREFECT_HOME"]).rglob("*")]
     assert any(path.name == "prefect.db" for path in kept)
-    found = [path for path in kept if path.is_file() and secret.encode() in path.read_bytes()]
-    assert not found
+    assert not [path for path in kept if path.is_file() and secret.encode() in path.read_bytes()]
 
 
 UPSERT = "PUT /collections/test_notes__1/points"

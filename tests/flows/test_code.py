@@ -85,8 +85,7 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
         "docstring": "Try a call again.",
     }  # fmt: skip
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
-    whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
-    assert whole == (code.root / "many" / "m7.py").read_text()
+    assert "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py")) == (code.root / "many" / "m7.py").read_text()
     assert 0 < printed(code.project, "status", "--report")["runs"][0]["metrics"]["utilisation"] <= 1
 
 
@@ -95,8 +94,7 @@ def test_a_search_shows_places_and_only_what_changes_is_embedded_and_nothing_of_
     said = run_here(code.project.config, "search", "--index", "code", "queue of things", "--limit", "3")[0]
     assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in said
     assert "code: go/sample.go:3\n       type Queue struct\n" in said
-    whole = len(code.payloads("python/sample.py"))
-    assert whole > 3
+    assert len(code.payloads("python/sample.py")) > 3
     before = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
     changed = "# A new line above all.\n" + SAMPLES["python"].replace("return 1", "return 2")
     code.write("python/sample.py", changed)

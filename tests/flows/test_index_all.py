@@ -101,8 +101,7 @@ def seen_of(name: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
         nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
     labels = {key: node["label"] for key, node in nodes.items()}
     assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
-    graph = {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}
-    return graph, run, log
+    return {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}, run, log
 
 
 def kind(task: str) -> str:
@@ -132,8 +131,7 @@ def edges_of_readme() -> set[tuple[str, str]]:
 def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, server):
     monkeypatch.setattr(sharding, "MAX_DOCUMENTS", 50)
     with FakeQdrant() as qdrant:
-        store = f'[store]\nurl = "{qdrant.url}"\n' if server else ""
-        project = Project(tmp_path / "project", extra=store).fill(180)
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else "").fill(180)
         monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 60)
         assert project.index(**way).state == "completed"
     found, run, log = seen_of("index notes")

@@ -98,8 +98,7 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
             run.process.terminate()
         else:
             (server if killed == "server" else psutil.Process(run.process.pid)).kill()
-        expected = {"server": 1, "flow": -signal.SIGKILL, "told to end": 130}[killed]
-        assert run.process.wait(240) == expected, run.output
+        assert run.process.wait(240) == {"server": 1, "flow": -signal.SIGKILL, "told to end": 130}[killed], run.output
         eventually(run.gone, lambda: [one.cmdline() for one in run.processes()], seconds=60)
         if killed != "flow":
             ours = [line for line in run.output.splitlines() if " | ERROR " not in line]  # Prefect logs what it lost

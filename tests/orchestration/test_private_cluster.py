@@ -82,8 +82,7 @@ def client(cluster):
 
 def test_a_heartbeat_cut_off_by_the_end_is_no_traceback_in_the_log(client):
     def logged(message: str) -> bool:
-        record = logging.makeLogRecord({"msg": message})
-        return bool(logging.getLogger("distributed.worker").filter(record))
+        return bool(logging.getLogger("distributed.worker").filter(logging.makeLogRecord({"msg": message})))
 
     [lost] = client.run(logged, "Failed to communicate with scheduler during heartbeat.").values()
     [other] = client.run(logged, "Unexpected exception during heartbeat. Closing worker.").values()
@@ -117,8 +116,7 @@ def test_no_port_of_the_cluster_takes_a_message_without_its_certificate(client):
     assert client.submit(os.getpid).result() != os.getpid()
     stranger = Security.temporary().get_connection_args("client")
     for address in addresses(client):
-        plain = "tcp://" + address.partition("://")[2]
-        assert not answers(plain), f"{address} takes pickles from everybody"
+        assert not answers("tcp://" + address.partition("://")[2]), f"{address} takes pickles from everybody"
         assert not answers("tls://" + address.partition("://")[2], **stranger), address
 
 
@@ -205,8 +203,7 @@ def test_a_frozen_worker_loses_its_shards_to_the_other(monkeypatch):
         client.wait_for_workers(2)
         [frozen, _] = client.run(os.getpid).values()
         os.kill(frozen, signal.SIGSTOP)
-        shards = [client.submit(os.getpid, pure=False) for _ in range(4)]
-        assert frozen not in [shard.result(120) for shard in shards]
+        assert frozen not in [shard.result(120) for shard in [client.submit(os.getpid, pure=False) for _ in range(4)]]
 
 
 @pytest.fixture

@@ -46,8 +46,7 @@ def one_child(monkeypatch):
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
-    project = make_project(tmp_path_factory.mktemp("any") / "p", 1)
-    embedder = open_embedder(project.settings.embedder)
+    embedder = open_embedder(make_project(tmp_path_factory.mktemp("any") / "p", 1).settings.embedder)
     yield embedder
     embedder.close()
 

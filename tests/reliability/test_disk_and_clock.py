@@ -118,8 +118,7 @@ def test_a_store_that_is_loaded_on_a_full_disk_says_so(tmp_path, left):
 
 @pytest.mark.mount
 def test_a_ledger_that_is_opened_on_a_full_disk_says_so(tmp_path):
-    project = Project(tmp_path / "p")
-    with Disk(project, 4) as disk:
+    with Disk(Project(tmp_path / "p"), 4) as disk:
         url = make_url(f"sqlite:///{disk.path}/ledger.db")
         Ledger(url).close()
         disk.fill()

@@ -88,8 +88,7 @@ class Mortal:
 
 def _half(batch):
     if isinstance(batch, list | dict):
-        items = list(batch.items() if isinstance(batch, dict) else batch)[: len(batch) // 2]
-        return type(batch)(items)
+        return type(batch)(list(batch.items() if isinstance(batch, dict) else batch)[: len(batch) // 2])
     count = max(1, len(batch) // 2)
     return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
 

@@ -164,8 +164,7 @@ class Trial:
             assert ledger_rows(project) or project.run().state == "completed"
             edit_corpus(project)
         self.before = ledger_rows(project)
-        keys = {*self.before, *self.rows}
-        self.changes = {key for key in keys if self.before.get(key) != self.rows.get(key)}
+        self.changes = {key for key in {*self.before, *self.rows} if self.before.get(key) != self.rows.get(key)}
 
     def run(self) -> None:
         case = self.case
@@ -245,8 +244,7 @@ class Trial:
             payloads += bool(row.chunks and before and before.text_hash == row.text_hash and before != row)
         again = outcome.new + outcome.changed - left
         shards = 3 * case.workers + 1  # they are under way, and one is committed
-        window = shards * SHARD_DOCUMENTS[case.run]
-        assert 0 <= again <= window + min(PAYLOAD_BATCH, payloads), "embedded again"
+        assert 0 <= again <= shards * SHARD_DOCUMENTS[case.run] + min(PAYLOAD_BATCH, payloads), "embedded again"
         assert ledger_rows(self.project) == self.rows
         found = self.project.points()
         assert found.keys() == self.points.keys()

@@ -146,8 +146,7 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     assert project.run().state == "completed"
     project.execute("DELETE FROM note WHERE id = 3")
     for full, writes in ((False, delete_gone), (False, partial(delete_some, gone=["3"])), (True, publish)):
-        options = RunOptions(full=full, allow_deletes=True)
-        with begun_run(project.settings, options) as (opened, scan, steps, record):
+        with begun_run(project.settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
             index_pages(opened, scan, steps, record, AllDocuments())
             change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
@@ -230,8 +229,7 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
             store.set_metadata(name, {"epoch": epoch + 1})
             upsert(collection, batch)
 
-        late = mock.patch.object(store, "upsert", overtaken)
-        with late, pytest.raises(IndexLocked, match="written by a later run"):
+        with mock.patch.object(store, "upsert", overtaken), pytest.raises(IndexLocked, match="written by a later run"):
             commit.write_shard(store, name, late_shard("7"), epoch=epoch)
     assert on_server.texts()["7"] == ["late"]
     [outcome] = on_server.run().indexes

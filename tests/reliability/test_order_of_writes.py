@@ -142,8 +142,7 @@ def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):
     checked = run_watched(project, embedder, full=full)
     assert checked["record"] > 3
     if scene == "second":
-        written = {"upsert", "update_payloads", "delete_points", "record", "forget", "complete_scan"}
-        assert written <= checked.keys()
+        assert {"upsert", "update_payloads", "delete_points", "record", "forget", "complete_scan"} <= checked.keys()
 
 
 def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
@@ -155,6 +154,5 @@ def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
     project.execute("DELETE FROM note WHERE id <= 5")
     project.execute("UPDATE note SET title = '', body = '' WHERE id BETWEEN 6 AND 10")
     project.execute("UPDATE note SET title = 'short', body = '' WHERE id BETWEEN 11 AND 20")
-    checked = run_watched(project, embedder)
-    assert {"delete_chunks", "forget", "record"} <= checked.keys()
+    assert {"delete_chunks", "forget", "record"} <= run_watched(project, embedder).keys()
     assert sorted(map(int, project.texts())) == [i for i in range(11, 61) if i != 41]

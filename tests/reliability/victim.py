@@ -94,8 +94,7 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 def in_environment(options: Sequence[str]) -> dict[str, str]:
     """Return options of a run, such as `--workers 2`, as variables that take the place of settings."""
-    given = " ".join(options).split("--")[1:]
-    pairs = (option.split() for option in given)
+    pairs = (option.split() for option in " ".join(options).split("--")[1:])
     return {f"RAG_INDEX_PARALLEL__{name.upper().replace('-', '_')}": (*value, "true")[0] for name, *value in pairs}
 
 

@@ -62,8 +62,7 @@ def ledger_of(project):
 
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:
     with ledger_of(project) as ledger:
-        cid = ledger.collections("test_notes")[-1].id
-        return {key: tuple(known) for key, known in ledger.rows(cid)}
+        return {key: tuple(known) for key, known in ledger.rows(ledger.collections("test_notes")[-1].id)}
 
 
 def found(project) -> dict[str, int]:
@@ -101,8 +100,7 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)])
         store.update_payloads(NAME, [(i, other_hash(points[i][0])) for i in ids_of(points, 33)])
     with ledger_of(project) as ledger, ledger.transaction() as connection:
-        row = documents.update().where(documents.c.key == "30")
-        connection.execute(row.values(chunks=2))  # it has more
+        connection.execute(documents.update().where(documents.c.key == "30").values(chunks=2))  # it has more
         connection.execute(documents.update().where(documents.c.key == "44").values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_(["51", "52"])))
         ledger.mark_pending(1, ["3", "4"])
@@ -228,8 +226,7 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     file.write_bytes(content)
     assert found(project) == {"damaged_ledger": 1}
     repair_all(project)
-    aside = [f.name for f in file.parent.glob("ledger.db.damaged-*") if not f.name.endswith(("-wal", "-shm"))]
-    assert len(aside) == 1
+    assert len([f.name for f in file.parent.glob("ledger.db.damaged-*") if not f.name.endswith(("-wal", "-shm"))]) == 1
     assert project.points() == points
     file.write_bytes(b"this is no database at all, whatever it was before" * 100)
     assert found(project) == {"damaged_ledger": 1}

@@ -89,8 +89,7 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     out = tmp_path / "points.jsonl"
     count = export(project.settings, "notes", str(out))
     assert len(out.read_text().splitlines()) == count > DOCUMENTS
-    found = printed(project, "search", "printer", "--limit", "40")
-    assert len(found["hits"]) == 40
+    assert len(printed(project, "search", "printer", "--limit", "40")["hits"]) == 40
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     report = project.run()
