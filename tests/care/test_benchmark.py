@@ -47,9 +47,7 @@ def made(project, column="title"):
 def test_values_of_the_column_are_asked_of_documents_without_it_and_nothing_real_is_written(project):
     before = sorted(project.folder.rglob("*"))
     queries, chunks = made(project)
-    assert len(queries) == 58
-    assert queries["Note 7"] == {"7": 1}
-    assert queries["Both of them"] == {"3": 1, "4": 1}
+    assert (len(queries), queries["Note 7"], queries["Both of them"]) == (58, {"7": 1}, {"3": 1, "4": 1})
     assert len({chunk["document_id"] for chunk in chunks}) == 60
     assert not [chunk for chunk in chunks if "Note" in chunk["text"]]
     assert sorted(project.folder.rglob("*")) == before
@@ -115,11 +113,9 @@ def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_
         assert sum("num_thread" not in (request.body.get("options") or {}) for request in single) >= 100
         assert max(len(request.texts) for request in other.embeds()) > 1
     serial, [parallel] = answer["serial"], answer["parallel"]
-    assert (answer["index"], answer["documents"]) == ("notes", 100)
-    assert parallel["workers"] == 2
+    assert (answer["index"], answer["documents"], parallel["workers"]) == ("notes", 100, 2)
     assert (parallel["same_ids"], parallel["largest_difference"]) == (True, 0.0)
     assert parallel["speed_up"] == pytest.approx(serial["seconds"] / parallel["seconds"], rel=0.05)
     for way in (serial, parallel):
-        assert set(way["stages"]) == set(STAGES)
-        assert sum(way["stages"].values()) == pytest.approx(1, abs=0.01)
+        assert (set(way["stages"]), sum(way["stages"].values())) == (set(STAGES), pytest.approx(1, abs=0.01))
     assert not [path for path in project.folder.rglob("*") if path.name == ".rag-index"]

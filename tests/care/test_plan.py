@@ -41,8 +41,7 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     project.run()
     change_settings(project, "chunk_chars = 200", "chunk_chars = 300")
     (plan,) = printed(project, "plan", code=1)["indexes"]
-    assert plan["error"] == project.run().indexes[0].message
-    assert counts(plan) == {}
+    assert (plan["error"], counts(plan)) == (project.run().indexes[0].message, {})
     out, said = run_here(project.config, "plan", code=1)
     assert (out, "\nrag-index: notes: a run would fail: test_notes__1 was chunked as" in said) == ("", True)
     (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
@@ -177,8 +176,7 @@ def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_doc
     asked = CostCounter(project.settings.model_copy(update={"embedder": embedder}), index, None)
     asked.add(documents.take(list(range(25))))
     found = asked.cost()
-    assert found.requests == -(-found.chunks // 10)
-    assert found.context_requests == found.chunks
+    assert (found.requests, found.context_requests) == (-(-found.chunks // 10), found.chunks)
     assert f"in about {found.requests} requests and at most {found.chunks} requests for contexts" in found.sentence()
 
 

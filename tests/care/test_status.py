@@ -151,8 +151,7 @@ def looked_at(project):
 def test_a_mistyped_ledger_is_not_created(tmp_path):
     project = Project(tmp_path / "project", extra='[ledger]\nurl = "sqlite:///nowhere/deep/ledger.db"').fill(3)
     before = sorted(project.folder.rglob("*"))
-    assert looked_at(project) == (0, 0, [], [])
-    assert sorted(project.folder.rglob("*")) == before
+    assert (looked_at(project), sorted(project.folder.rglob("*"))) == ((0, 0, [], []), before)
 
 
 def test_a_ledger_in_a_folder_that_one_may_not_enter_is_named(tmp_path, monkeypatch):

@@ -30,8 +30,7 @@ def moved_from(tmp_path_factory) -> Project:
     """A project that was indexed and rebuilt, so that there is a collection to roll back to."""
     project = Project(tmp_path_factory.mktemp("move") / "project").fill(DOCUMENTS)
     project.execute("UPDATE note SET author = 'Zoë “Z” \U0001f600\n' WHERE id = 3")
-    assert project.run().state == "completed"
-    assert project.run(full=True).state == "completed"
+    assert (project.run().state, project.run(full=True).state) == ("completed", "completed")
     return project
 
 
@@ -128,8 +127,7 @@ def test_a_stopped_move_is_resumed(project, qdrant, stop_on, after):
     else:
         assert moved.copied == 0
     use(project, f'url = "{qdrant.url}"')
-    assert exported(project) == before
-    assert examine(project.settings).findings == []
+    assert (exported(project), examine(project.settings).findings) == (before, [])
 
 
 def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, tmp_path):
@@ -176,8 +174,7 @@ def test_move_command(project, qdrant, monkeypatch):
     assert exported(project) == before
     folder = project.folder / "elsewhere"
     answer = printed(project, "move", "--to", str(folder))
-    assert answer["store"] == f'path = "{folder}"'
-    assert answer["indexes"][0]["documents"] == DOCUMENTS
+    assert (answer["store"], answer["indexes"][0]["documents"]) == (f'path = "{folder}"', DOCUMENTS)
     use(project, answer["store"])
     assert exported(project) == before
 
@@ -194,8 +191,7 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     assert [line["id"] for line in found] == sorted(points)
     for line in found:
         payload, vector = points[line["id"]]
-        assert set(line) == {"id", "document_id", "payload", "vector", "sparse"}
-        assert line["payload"] == payload
+        assert (set(line), line["payload"]) == ({"id", "document_id", "payload", "vector", "sparse"}, payload)
         assert line["document_id"] == payload["_rag"]["document_id"]
         assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()
     assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, "a float32 needs few digits"

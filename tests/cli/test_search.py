@@ -34,8 +34,7 @@ def hits(desk, *arguments):
 def test_printed_hits(desk):
     search = ("search", "Printer offline after update", "--limit", "2", "--dense-weight", "1")
     lines = run(desk, *search).stdout.splitlines()
-    assert lines[0] == "1.000  titles: t-1"
-    assert lines[1] == "       Printer offline after update"
+    assert lines[:2] == ["1.000  titles: t-1", "       Printer offline after update"]
     assert lines[2].endswith("comments: 1")
     assert len(lines) == 4
 
@@ -69,8 +68,7 @@ def test_json_has_few_keys_and_more_only_when_asked(desk):
 
 def test_a_page_continues_the_one_before_and_the_last_is_said(desk):
     first, second = run(desk, "search", "printer", "--limit", "4"), run(desk, "search", "printer", "--offset", "4")
-    assert first.stderr == "rag-index: there are more documents: --offset 4\n"
-    assert second.stderr == ""
+    assert (first.stderr, second.stderr) == ("rag-index: there are more documents: --offset 4\n", "")
     places = [line for page in (first, second) for line in page.stdout.splitlines() if not line.startswith(" ")]
     assert len(set(places)) == 7
     assert run(desk, "search", "--like", "comments/1", "--offset", "6").stdout == "No further documents.\n"
@@ -202,8 +200,7 @@ def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(golden
     heads = [" ".join(line.split()[:3]) for line in (lines[1], lines[4], lines[7])]
     assert heads == ["comments 20 dense", "titles 21 dense", "all 41 dense"]
     assert [line.split()[0] for line in lines[2:4]] == ["sparse", "hybrid"]
-    assert lines[2].split()[1:5] == ["1.000", "(1.000", "to", "1.000)"]
-    assert lines[3].split()[1] == "0.7"
+    assert (lines[2].split()[1:5], lines[3].split()[1]) == (["1.000", "(1.000", "to", "1.000)"], "0.7")
     printed = "\n".join(lines)
     assert "Queries that do worst in all, hybrid:\n  nothing of the kind\n      recall@10 0.00, MRR@10 0.00" in printed
     assert "titles: 1 not found; first: " in printed

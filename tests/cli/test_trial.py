@@ -47,8 +47,7 @@ def served(tmp_path, *arguments, **source):
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
-    assert process.returncode == 0
-    assert list(temporary.iterdir()) == []
+    assert (process.returncode, list(temporary.iterdir())) == (0, [])
 
 
 def found(url, query, limit):
@@ -87,8 +86,7 @@ def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_p
     began = lambda: any(temporary.glob("rag-index-try-*/rag-index.toml"))  # noqa: E731
     eventually(lambda: began() and said in (tmp_path / "output").read_text(), "it has got that far")
     process.send_signal(number)
-    assert process.wait(30) == code
-    assert list(temporary.iterdir()) == []
+    assert (process.wait(30), list(temporary.iterdir())) == (code, [])
 
 
 @pytest.mark.long

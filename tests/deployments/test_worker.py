@@ -151,8 +151,7 @@ def test_one_index_the_doctor_and_the_benchmark_are_deployments_too(deployed, pr
     started = start("index-collection", index="notes", workers=2, shard_documents=20)
     eventually(lambda: dask_workers(worker), "a Dask worker, which asks the server", every=0.25)
     ended = deployed.wait_for_end(started)
-    assert (ended["name"], ended["state_name"]) == ("index notes", "Completed")
-    assert len(project.texts()) == 240
+    assert (ended["name"], ended["state_name"], len(project.texts())) == ("index notes", "Completed", 240)
     eventually(lambda: not dask_workers(worker), "no Dask worker is left", every=0.25)
     assert "dashboard" not in (elsewhere / "worker.log").read_text(), "there is none"
     healthy, measured = map(deployed.wait_for_end, [start("doctor"), start("benchmark", sample_size=60, workers=[1])])

@@ -88,8 +88,7 @@ def test_a_change_of_rights_is_a_payload_update(project):
     assert (outcome.payload_only, outcome.changed, outcome.unchanged) == (2, 0, COUNT - 2)
     assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {"10": ["board", "staff"], "11": []}
     assert {point: vector for point, (_, vector) in project.points().items()} == before
-    assert run_plain(project).unchanged == COUNT
-    assert doctor_finds(project) == []
+    assert (run_plain(project).unchanged, doctor_finds(project)) == (COUNT, [])
 
 
 def test_a_change_is_in_force_in_a_moment_with_index_id_and_after_a_rebuild(project):
@@ -126,8 +125,7 @@ def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     run_plain(project)
     now = groups(project)
     back = printed(project, "rollback", "notes")
-    assert (back["live"], back["returned"]) == ("test_notes__1", 1)
-    assert groups(project) == now | {"5": []}
+    assert (back["live"], back["returned"], groups(project)) == ("test_notes__1", 1, now | {"5": []})
     assert (now["10"], now["4"]) == (["board"], [])
     again = run_plain(project)
     assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
@@ -174,8 +172,7 @@ def test_an_index_gets_access_later_and_loses_it_again(tmp_path):
     run_plain(project)
     assert all(stored_groups(payload) is None for payload, _ in project.points().values())
     project.write_settings(SETTINGS.format(extra="") + COLUMN)
-    assert run_plain(project).payload_only == COUNT
-    assert groups(project)["1"] == ["staff"]
+    assert (run_plain(project).payload_only, groups(project)["1"]) == (COUNT, ["staff"])
     project.write_settings(SETTINGS.format(extra=""))
     assert run_plain(project).payload_only == COUNT
     assert all(stored_groups(payload) is None for payload, _ in project.points().values())
@@ -203,8 +200,7 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
     grant(hosted, 10, "board")
-    assert run_plain(hosted).state == "partial"
-    assert groups(hosted)["10"] == ["board"]
+    assert (run_plain(hosted).state, groups(hosted)["10"]) == ("partial", ["board"])
     assert "text 10" in hosted.texts()["10"][0], "the text is the old one"
     assert doctor_finds(hosted) == []
     run_plain(hosted)
@@ -365,7 +361,5 @@ def test_another_reader_hides_rows_until_a_person_allows_that(tenants):
     assert tenants.settings(role="owner").run().state == "completed"
     project = tenants.settings()
     held = project.run().indexes[0]
-    assert (held.deleted, held.state) == (0, "partial")
-    assert len(project.texts("tickets")) == 20
-    assert project.run(allow_deletes=True).indexes[0].deleted == 2
-    assert project.run().indexes[0].message == ""
+    assert (held.deleted, held.state, len(project.texts("tickets"))) == (0, "partial", 20)
+    assert (project.run(allow_deletes=True).indexes[0].deleted, project.run().indexes[0].message) == (2, "")

@@ -81,11 +81,9 @@ def test_a_run_is_complete_before_it_builds_the_search_index_and_single_document
     monkeypatch.setattr(run_module, "AUTO_MB", 0)
     monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
     monkeypatch.setattr(EdgeStore, "optimize", note_state)
-    assert project.run().state == "completed"
-    assert seen == ["completed"]
+    assert (project.run().state, seen) == ("completed", ["completed"])
     project.execute("UPDATE note SET body = 'changed' WHERE id = 5")
-    assert index_documents(project.settings, "notes", ["5"]).changed == 1
-    assert seen == ["completed"]
+    assert (index_documents(project.settings, "notes", ["5"]).changed, seen) == (1, ["completed"])
 
 
 RELEASED = "text-1/200/0/bm25-4-english/canonical-1"
@@ -178,8 +176,7 @@ def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_
     report = hosted.run("notes")
     assert report.exit_code != 0
     assert "rag-index rebuild notes" in report.indexes[0].message
-    assert hosted.points() == before
-    assert hosted.run(full=True).exit_code == 0
+    assert (hosted.points(), hosted.run(full=True).exit_code) == (before, 0)
     after = hosted.points()
     assert all(after[one][1] != vector for one, (_, vector) in before.items())
     assert not fingerprints(hosted) & old
@@ -246,9 +243,7 @@ def test_no_command_touches_what_is_another_projects_and_no_watch_does(first, se
         assert REFUSED in refused(second, command), command
         assert content(first) == before, command
     assert REFUSED in str(watched_run(second).error)
-    assert content(first) == before
-    assert first.run().state == "completed"
-    assert first.run(full=True).state == "completed"
+    assert (content(first), first.run().state, first.run(full=True).state) == (before, "completed", "completed")
     assert sorted(content(first)[2]) == [f"{ALIAS}__2", f"{ALIAS}__3"], "the owner keeps one and drops the oldest"
 
 
@@ -308,8 +303,7 @@ def test_a_ledger_that_was_lost_is_filled_from_its_own_collection(first):
     (first.folder / ".rag-index" / "ledger.db").unlink()
     run_here(first.config, "doctor", "--repair")
     after = content(first)
-    assert (after[0], after[2]) == (before[0], before[2])
-    assert first.run().indexes[0].unchanged == DOCUMENTS
+    assert (after[0], after[2], first.run().indexes[0].unchanged) == (before[0], before[2], DOCUMENTS)
 
 
 def test_an_alias_is_a_text_that_knows_whose_it_is():

@@ -61,15 +61,13 @@ def test_a_wrong_source_never_empties_the_index_and_leaves_nothing_behind(projec
         assert (outcome.state, outcome.held_back, outcome.deleted) == ("partial", 30, 0)
         assert "30 of 30 documents" in outcome.message
         assert "--allow-deletes" in outcome.message
-        assert (plan.held_back, "30 of 30" in plan.message) == (30, True)
-        assert ids(project) == RIGHT | WRONG
+        assert (plan.held_back, "30 of 30" in plan.message, ids(project)) == (30, True, RIGHT | WRONG)
         assert held_back(project) == 30
     be_right(project)
     clock.sleep()
     outcome = run_plain(project, clock=clock)
     assert (outcome.state, outcome.deleted, outcome.held_back) == ("completed", 130, 0)
-    assert ids(project) == RIGHT
-    assert held_back(project) == 0
+    assert (ids(project), held_back(project)) == (RIGHT, 0)
 
 
 def test_a_person_allows_what_was_held_back(project, clock):
@@ -117,8 +115,7 @@ def test_small_losses_within_a_day_are_one_loss(tmp_path, clock):
         steps.append(run_plain(project, clock=clock))
     assert [outcome.deleted for outcome in steps] == [5] * 4 + [0] * 8
     assert "5 documents (25 of 100 with those lost in the last day)" in steps[4].message
-    assert len(ids(project)) == 80
-    assert run_plain(project, clock=clock, allow_deletes=True).deleted == 40
+    assert (len(ids(project)), run_plain(project, clock=clock, allow_deletes=True).deleted) == (80, 40)
     project.execute("DELETE FROM note WHERE id <= 68")
     assert run_plain(project, clock=clock).deleted == 8, "a person allowed what was lost before"
 
@@ -142,11 +139,9 @@ def test_emptied_texts_are_held_back_until_they_have_text_again(project, clock):
     project.execute("UPDATE note SET title = '', body = NULL WHERE id > 10")
     project.fill(130, first=5000)
     for _ in range(2):
-        assert run_plain(project, clock=clock).held_back == 20
-        assert ids(project) == RIGHT | WRONG
+        assert (run_plain(project, clock=clock).held_back, ids(project)) == (20, RIGHT | WRONG)
     be_right(project)
-    assert run_plain(project, clock=clock).deleted == 130
-    assert ids(project) == RIGHT
+    assert (run_plain(project, clock=clock).deleted, ids(project)) == (130, RIGHT)
 
 
 def test_emptied_texts_that_are_held_back_are_read_again_with_digests(project, clock, monkeypatch):
@@ -158,8 +153,7 @@ def test_emptied_texts_that_are_held_back_are_read_again_with_digests(project, c
         assert run_plain(project, clock=clock).held_back == 20
     assert ids(project) == RIGHT
     project.execute("UPDATE note SET title = 'back' WHERE id > 15")
-    assert run_plain(project, clock=clock).deleted == 5
-    assert ids(project) == RIGHT - {11, 12, 13, 14, 15}
+    assert (run_plain(project, clock=clock).deleted, ids(project)) == (5, RIGHT - {11, 12, 13, 14, 15})
 
 
 def test_a_rebuild_from_a_wrong_source_is_not_published(project, clock):

@@ -133,8 +133,7 @@ def embed_here(texts, chars=100, **given):
 def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
     embedded, embedder = embed_here(texts)
-    assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
-    assert chunks_of(embedded) == texts
+    assert (embedder.sent, chunks_of(embedded)) == ([sorted({"thank you", "printer", "Thank you"})], texts)
     for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
         assert (stats.texts, stats.reused, stats.requests) == (3, 0, 1)
         assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
@@ -147,8 +146,7 @@ def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_
     assert embedded.stats.texts == len(embedder.all_sent) > len(chunks_of(embedded))
     assert embedded.stats.requests == len(embedder.sent)
     embedded, embedder = embed_here(["thank you thank you", "thank you"], longest=9)
-    assert chunks_of(embedded) == ["thank you"] * 3
-    assert embedder.sent == [["thank you", "thank you thank you"]]
+    assert (chunks_of(embedded), embedder.sent) == (["thank you"] * 3, [["thank you", "thank you thank you"]])
     assert embedded.stats.texts == 2
 
 
@@ -168,8 +166,7 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     embedded = embed_shard(shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known)
     assert (embedded.vectors[0] == 7).all()
     assert (embedded.vectors[1] == vector_of("two")).all()
-    assert embedder.all_sent == ["two"]
-    assert (embedded.stats.texts, embedded.stats.reused) == (1, 2)
+    assert (embedder.all_sent, embedded.stats.texts, embedded.stats.reused) == (["two"], 1, 2)
 
 
 @pytest.mark.parametrize(

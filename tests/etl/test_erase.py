@@ -91,8 +91,7 @@ def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
     living = project.texts()
     told = printed(project, "erase", "notes")
     assert (told["documents"], told["points"], told["held_back"]) == (2, len(project.points()), 0)
-    assert told["dropped"] == ["test_notes__2", "test_notes__1"]
-    assert residues(data(project), gone, vectors) == []
+    assert (told["dropped"], residues(data(project), gone, vectors)) == (["test_notes__2", "test_notes__1"], [])
     assert project.texts() == living
     assert "Nothing found." in run_here(project.config, "doctor")[0]
     assert project.run().indexes[0].unchanged == 39
@@ -254,8 +253,7 @@ def test_what_lives_is_as_it_was_with_rights_vectors_and_what_was_set_by_hand(st
         stored.client.create_payload_index(f"{name}__1", "by_hand", models.PayloadSchemaType.INTEGER)
     stored.run()
     before = what_lives(stored)
-    assert printed(stored, "erase", "notes")["documents"] == 2
-    assert what_lives(stored) == before
+    assert (printed(stored, "erase", "notes")["documents"], what_lives(stored)) == (2, before)
     assert stored.run().indexes[0].unchanged == 39
     with stored.store() as store:
         assert len([one for one in store.collections() if one.startswith(stored.settings.alias("notes"))]) == 1
@@ -383,8 +381,7 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
     with open_names(project.settings.store) as names:
         assert list(names.collections()) == ["test_notes__1"]
         assert names.aliases() == {"test_notes": "test_notes__1"}
-    assert residues(kept, [TEXT]) == []
-    assert rows_of(project, "test_old") == 0
+    assert (residues(kept, [TEXT]), rows_of(project, "test_old")) == ([], 0)
     assert printed(project, "doctor")["findings"] == []
     said = run_here(project.config, "drop", "old", code=2)[1]
     assert "nothing is kept of an index 'old'; the indexes are notes" in said

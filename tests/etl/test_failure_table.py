@@ -243,8 +243,7 @@ def embedder_away(stage: Stage, _: FakeQdrant) -> int:
     stage.fake.stop_listening()
     code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
     stage.fake.restart(model="another")
-    assert fails(stage.run(), "ollama pull fake-embed") == code
-    assert stage.project.texts() == before
+    assert (fails(stage.run(), "ollama pull fake-embed"), stage.project.texts()) == (code, before)
     stage.fake.model = "fake-embed"
     does_the_rest(stage, sure=DOCUMENTS)
     return code
@@ -270,8 +269,7 @@ def no_context(stage: Stage, _: FakeQdrant) -> int:
     outcome = stage.run()
     assert (outcome.failed, outcome.incomplete) == (0, 1)
     assert f"{outcome.contexts_missing} chunks are without context" in outcome.message
-    assert stage.listed().keys() == {"40"}
-    assert len(stage.project.texts()) == DOCUMENTS
+    assert (stage.listed().keys(), len(stage.project.texts())) == ({"40"}, DOCUMENTS)
     assert stage.run().nothing_to_do
     return exit_code(outcome)
 
@@ -323,8 +321,7 @@ def lost(stage: Stage, _: FakeQdrant) -> int:
     for what in ("ledger.db", "qdrant"):
         (kept / what).rename(kept / f"lost {what}")
         codes |= {fails(stage.run(), "rag-index rebuild") for _ in range(2)}
-        assert stage.run(full=True, allow_loss=True).state == "completed"
-        assert stage.project.texts() == before
+        assert (stage.run(full=True, allow_loss=True).state, stage.project.texts()) == ("completed", before)
     [code] = codes
     return code
 
@@ -380,8 +377,7 @@ def rebuild_lacks(stage: Stage, _: FakeQdrant) -> int:
     assert "1 documents failed, so the rebuilt test_notes__2 was not published" in outcome.message
     assert stage.project.texts() == before
     stage.fake.clear()
-    assert stage.run(full=True).state == "completed"
-    assert stage.project.texts()["9"] == ["Note 9\nPOISON"]
+    assert (stage.run(full=True).state, stage.project.texts()["9"]) == ("completed", ["Note 9\nPOISON"])
     return exit_code(outcome)
 
 

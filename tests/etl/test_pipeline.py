@@ -169,8 +169,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     with waits, mock.patch.object(scan_module, "Diff", Interrupted), pytest.raises(KeyboardInterrupt):
         run_with(project)
     let_go.set()
-    assert (committed(project), committed(project, pending=True)) == (0, 10)
-    assert run_with(project).new == 30
+    assert (committed(project), committed(project, pending=True), run_with(project).new) == (0, 10, 30)
 
 
 class Told(BaseModel):

@@ -227,13 +227,11 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
         assert "--allow-loss" in outcome.message
         assert [(one.query, one.lost) for one in outcome.gate.search.worse] == [(f"Note {n}", (str(n),)) for n in LOST]
         assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == [f"Note {n}" for n in LOST]
-    assert gated.points() == before
-    assert run_plain(gated).state == "completed"
+    assert (gated.points(), run_plain(gated).state) == (before, "completed")
     assert live(gated) == "test_notes__1", "an ordinary run publishes nothing"
     allowed = run_plain(gated, full=True, allow_loss=True)
     assert (allowed.state, allowed.gate) == ("completed", None)
-    assert allowed.message == "the gate was not asked (--allow-loss)"
-    assert live(gated) == "test_notes__2"
+    assert (allowed.message, live(gated)) == ("the gate was not asked (--allow-loss)", "test_notes__2")
 
 
 def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):

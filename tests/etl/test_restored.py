@@ -58,10 +58,8 @@ def assert_right(project: Project) -> None:
         rows = db.execute("SELECT id, title, body, author, priority FROM note").fetchall()
         other.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
     run_plain(fresh)
-    assert contents(project) == contents(fresh)
-    assert examine(project.settings).findings == []
-    assert status(project.settings).indexes[0].restored == ""
-    assert run_plain(project).message == ""
+    assert (contents(project), examine(project.settings).findings) == (contents(fresh), [])
+    assert (status(project.settings).indexes[0].restored, run_plain(project).message) == ("", "")
 
 
 def contents(project: Project):

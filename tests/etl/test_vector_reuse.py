@@ -161,8 +161,7 @@ def test_a_key_of_another_type_is_refused_and_a_rebuild_takes_it_without_embeddi
     assert project.points().keys() == points.keys()
     (outcome,) = project.run(full=True).indexes
     assert (outcome.state, outcome.documents, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
-    assert len(project.texts()) == DOCUMENTS
-    assert project.run().indexes[0].unchanged == DOCUMENTS
+    assert (len(project.texts()), project.run().indexes[0].unchanged) == (DOCUMENTS, DOCUMENTS)
 
 
 def test_a_composite_key_names_the_column_that_changed(tmp_path):

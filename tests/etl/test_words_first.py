@@ -115,8 +115,7 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
     plain.write_settings(plain.config.read_text().replace('project = "test"', 'project = "plain"'))
     with mock.patch.object(WordsFirst, "write_if_due"):
         run_plain(plain)
-    assert content(plain) == content(halted)
-    assert ledger_rows(plain)[0] == rows
+    assert (content(plain), ledger_rows(plain)[0]) == (content(halted), rows)
 
 
 def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
@@ -125,11 +124,9 @@ def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypa
         run_plain(project)
     assert printed(project, "doctor")["findings"] == []
     _, totals = ledger_rows(stop_after_words(project))
-    assert totals.documents + totals.pending == 30
-    assert printed(project, "doctor")["findings"] == []
+    assert (totals.documents + totals.pending, printed(project, "doctor")["findings"]) == (30, [])
     run_plain(project)
-    assert (ledger_rows(project)[1].by_words, vectorless(project)) == (0, set())
-    assert len(project.texts()) == 30
+    assert (ledger_rows(project)[1].by_words, vectorless(project), len(project.texts())) == (0, set(), 30)
 
 
 def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
@@ -233,8 +230,7 @@ def asked(project, query="", **options):
 def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(halted):
     for document in ("2", "25"):  # one has a vector, or is pending with its points, and the other has none
         result = asked(halted, f"note {document}", limit=30)
-        assert result.hits[0].document_id == document
-        assert (result.nothing_fits, result.unsure) == (False, False)
+        assert (result.hits[0].document_id, result.nothing_fits, result.unsure) == (document, False, False)
         assert result.missing.startswith("notes was never filled, since its last run failed: ")
         assert "documents can be found by their words, " in result.missing
     lacking = vectorless(halted)

@@ -129,8 +129,7 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
     written, in_folder = project.points(), embedded.points()
     assert written.keys() == in_folder.keys()
     for point, (payload, vector) in in_folder.items():
-        assert written[point][0] == payload
-        assert written[point][1] == pytest.approx(vector, abs=1e-5)
+        assert written[point] == (payload, pytest.approx(vector, abs=1e-5))
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     project.execute("DELETE FROM note WHERE id = 11")
     report = project.index(workers=1, shard_documents=30).indexes[0]

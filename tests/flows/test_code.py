@@ -75,8 +75,7 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     assert (first["new"], first["state"]) == (40, "completed")
     alone = Code(tmp_path / "alone")
     (tmp_path / "alone" / "src").symlink_to(code.root)
-    assert alone.index() == first
-    assert code.project.points("code") == alone.project.points("code")
+    assert (alone.index(), code.project.points("code")) == (first, alone.project.points("code"))
     payload = next(p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7")
     ours = payload.pop("_rag")
     assert payload == {

@@ -55,8 +55,7 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
     project.write_settings(project.config.read_text().replace("[run]\n", "[run]\ntolerate_failed = 0.025\n"))
     project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40, 41)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
-    assert project.run().state == "partial"
-    assert listed(project).keys() == {"17", "40", "41"}
+    assert (project.run().state, listed(project).keys()) == ("partial", {"17", "40", "41"})
     project.execute("UPDATE note SET id = 81 WHERE id = 41")
     project.execute("UPDATE note SET body = 'harmless' WHERE id = 81")
     report = project.run()
@@ -64,8 +63,7 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
     assert "cannot embed this" in listed(project)["17"]
     fake.clear()
     retried = printed(project, "index-all", "--retry-failed", "--serial")["indexes"][0]
-    assert (retried["state"], retried["new"]) == ("completed", 2)
-    assert listed(project) == {}
+    assert (retried["state"], retried["new"], listed(project)) == ("completed", 2, {})
 
 
 @pytest.mark.long
@@ -154,8 +152,7 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
     fake.fault("kill_client", marker="KILLS")
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
     report = project.index(shard_documents=20, workers=2)
-    assert (report.state, report.indexes[0].failed) == ("partial", 1)
-    assert len(project.texts()) == 79
+    assert (report.state, report.indexes[0].failed, len(project.texts())) == ("partial", 1, 79)
     runs = [run for run in task_runs_since(began) if run.state.is_crashed()]
     crashed = [run.state.message for run in runs]
     assert any(said.startswith("the worker died (out of memory, or a crash) under shard ") for said in crashed), crashed
@@ -288,8 +285,7 @@ def test_the_next_run_finds_it_and_indexes_the_rest(killed):
     assert killed.texts()["901"] == ["good\nharmless"]
     assert listed(killed, "tries") == {"900": 2}, "the run that died was a try as well"
     assert killed.json("index-all", code=3)["indexes"][0]["failed"] == 1
-    assert listed(killed, "tries") == {"900": 3}
-    assert kinds(killed) == {"failed_documents"}
+    assert (listed(killed, "tries"), kinds(killed)) == ({"900": 3}, {"failed_documents"})
 
 
 @pytest.mark.long

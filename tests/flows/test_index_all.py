@@ -156,8 +156,7 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
         return "\n".join(line["message"] for line in seen_of("index notes")[2])
 
     project = Project(tmp_path / "project", "[store]\nerase = true\n").fill(30)
-    assert project.run().state == "completed"
-    assert project.index(full=True).state == "completed"
+    assert (project.run().state, project.index(full=True).state) == ("completed", "completed")
     live = r"^verified \d+ points of 30 documents, \d+ of \d+ sampled found themselves; test_notes__2 is live now$"
     eventually(lambda: re.search(live, said(), re.MULTILINE), "the log is sent in the background")
     project.execute("DELETE FROM note WHERE id = 7")

@@ -105,8 +105,7 @@ def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fa
             assert ours[-1].startswith("rag-index: "), run.output
             assert "Traceback" not in run.output
     fake.seconds_per_text = 0
-    assert project.run().state == "completed"
-    assert len(project.texts()) == 60
+    assert (project.run().state, len(project.texts())) == ("completed", 60)
 
 
 @pytest.mark.parametrize("stop", ["TerminationSignal", "KeyboardInterrupt"])

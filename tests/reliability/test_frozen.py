@@ -60,8 +60,7 @@ def suspend(run: Victim, *databases: Path) -> None:
 def assert_right(project: Project, fake: FakeOllama) -> None:
     fake.seconds_per_text = 0
     texts = project.texts()
-    assert len(texts) == DOCUMENTS
-    assert texts["7"] == ["Note 7\nnow it prints"]
+    assert (len(texts), texts["7"]) == (DOCUMENTS, ["Note 7\nnow it prints"])
     assert not any(row.pending for row in ledger_rows(project).values())
     assert project.run().indexes[0].unchanged == DOCUMENTS
     printed(project, "doctor")

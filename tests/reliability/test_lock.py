@@ -235,8 +235,7 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
     [outcome] = on_server.run().indexes
     assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
     assert on_server.texts()["7"] != ["late"]
-    assert on_server.run().indexes[0].message == ""
-    assert printed(on_server, "doctor")["findings"] == []
+    assert (on_server.run().indexes[0].message, printed(on_server, "doctor")["findings"]) == ("", [])
 
 
 @pytest.mark.long

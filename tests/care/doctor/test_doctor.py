@@ -52,8 +52,7 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
     assert re.fullmatch(way, refused)
     file.rename(file.with_name("old.db"))
     run_here(project.config, "doctor", "--repair")
-    assert project.points() == points
-    assert project.run().indexes[0].chunks_embedded == 0
+    assert (project.points(), project.run().indexes[0].chunks_embedded) == (points, 0)
 
 
 def ledger_of(project):
@@ -114,8 +113,7 @@ def test_damaged_points_and_rows_are_repaired(project, points):
     assert all(finding.remedy and finding.index == "notes" for finding in findings.values())
     assert "2 pending documents" in str(examine(project.settings).advice)
 
-    assert repair_all(project) == expected
-    assert project.points() == points
+    assert (repair_all(project), project.points()) == (expected, points)
     with project.store() as store:
         assert {point.id: point.sparse for point in store.scroll(NAME, vectors=True)} == before
 
@@ -193,20 +191,16 @@ def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(
     [finding] = repair(project.settings).findings
     assert (finding.kind, "is gone" in finding.message) == ("needs_rebuild", True)
     assert "`rag-index rebuild notes`" in finding.remedy
-    assert project.run(full=True).state == "completed"
-    assert project.points() == points
-    assert found(project) == {}
+    assert (project.run(full=True).state, project.points(), found(project)) == ("completed", points, {})
 
 
 def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, points):
     before = ledger_rows(project)
     lose_ledger(project)
-    assert found(project) == {"unknown_collection": 1}
-    assert repair(project.settings).findings == []
+    assert (found(project), repair(project.settings).findings) == ({"unknown_collection": 1}, [])
     report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
-    assert ledger_rows(project) == before
-    assert project.points() == points
+    assert (ledger_rows(project), project.points()) == (before, points)
 
 
 def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebuild(project, points):
@@ -215,8 +209,7 @@ def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebu
     lose_ledger(project)
     [finding] = repair(project.settings).findings
     assert (finding.kind, "nobody knows what made" in finding.message) == ("needs_rebuild", True)
-    assert project.run(full=True).state == "completed"
-    assert project.points() == points
+    assert (project.run(full=True).state, project.points()) == ("completed", points)
 
 
 def test_a_damaged_ledger_is_renamed_and_restored(project, points):
@@ -236,14 +229,12 @@ def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         before = store.collections()[NAME]
         store.set_metadata(NAME, dict.fromkeys(before))
-    assert found(project) == {"unknown_collection": 1}
-    assert repair(project.settings).findings == []
+    assert (found(project), repair(project.settings).findings) == ({"unknown_collection": 1}, [])
     with project.store() as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
     assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking", "citation_seal"}
-    assert project.run().indexes[0].chunks_embedded == 0
-    assert project.points() == points
+    assert (project.run().indexes[0].chunks_embedded, project.points()) == (0, points)
 
 
 def test_only_stray_collections_are_dropped(project, points):
@@ -285,8 +276,7 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
     assert "table 'nope' cannot be read" in findings["unreadable_source"].message
     assert project.points() == damaged
     project.write_settings(project.config.read_text().replace('table = "nope"', 'table = "note"'))
-    assert repair_all(project) == {"orphan_points": 1}
-    assert project.points() == points
+    assert (repair_all(project), project.points()) == ({"orphan_points": 1}, points)
 
 
 def test_doctor_command(project, points):
@@ -302,8 +292,7 @@ def test_doctor_command(project, points):
     again = printed(project, "doctor")
     assert (again["findings"], again["repaired"]) == ([], [])
     assert "1 pending document: `rag-index index notes`" in again["advice"][0]["message"]
-    assert project.run().state == "completed"
-    assert project.points() == points
+    assert (project.run().state, project.points()) == ("completed", points)
     assert "did you mean 'notes'?" in printed(project, "doctor", "nots", code=2)["error"]
 
 

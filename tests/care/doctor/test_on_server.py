@@ -120,8 +120,7 @@ def test_an_alias_that_is_lost_after_a_rollback_is_set_to_what_fits_and_was_not_
     assert printed(project, "rollback", "notes")["live"] == f"{project.alias}__1"
     project.lose_alias()
     finding = next(one for one in examine(project.settings).findings if one.kind == "missing_alias")
-    assert finding.examples == (f"{project.alias}__1",)
-    assert repair(project.settings).findings == []
+    assert (finding.examples, repair(project.settings).findings) == ((f"{project.alias}__1",), [])
     assert project.run(full=True).state == "completed"  # now the third and the first fit
     for live in (f"{project.alias}__1", f"{project.alias}__3"):
         assert printed(project, "rollback", "notes")["live"] == live
