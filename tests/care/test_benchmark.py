@@ -25,6 +25,7 @@ title = "title"
 table = "kind"
 on = {number = "priority"}
 """
+STAGES = ("fetch", "chunk", "embed", "upsert")
 
 
 @pytest.fixture
@@ -94,9 +95,6 @@ def test_columns_that_make_no_queries(project, settings, column, message):
     with pytest.raises(SettingsError) as refused:
         made(project, column)
     assert message in str(refused.value)
-
-
-STAGES = ("fetch", "chunk", "embed", "upsert")
 
 
 @pytest.mark.long

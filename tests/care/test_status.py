@@ -25,6 +25,8 @@ from tests.etl.plain import printed, run_plain
 from tests.project import SETTINGS, Project, run_here
 from tests.reliability.test_disk_and_clock import Disk
 
+ALIAS = "test_notes"
+
 
 @pytest.fixture
 def served(tmp_path, qdrant) -> Project:
@@ -61,9 +63,6 @@ def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(
     qdrant.faults.clear()
     said = f"notes: complete up to {before['as_of']['at']}, known by run"
     assert said in run_here(served.config, "status")[0].splitlines()
-
-
-ALIAS = "test_notes"
 
 
 @pytest.fixture

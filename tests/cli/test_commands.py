@@ -24,6 +24,37 @@ from tests.forked_program import without_api
 from tests.project import PROGRAM, Project, run_here
 
 TEXT = "The network password was changed, and the printer has to be told on each floor"
+LISTED = """
+import atexit, json, sys
+before = set(sys.modules)
+atexit.register(lambda: print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr))
+from rag_index.cli import main
+main()
+"""
+WITHOUT = """
+import sys
+gone = set(sys.argv.pop(1).split(","))
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from rag_index.cli import main
+main()
+"""
+TERMINATED = """
+import os, signal, sys
+at = sys.argv.pop(1)
+class Terminates:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Terminates())
+from rag_index.cli import main
+main()
+"""
+UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
+SECRET = "hunter2-correct-horse"
 
 
 @pytest.fixture(scope="module")
@@ -239,38 +270,6 @@ def test_a_shell_completes_commands(tmp_path):
     assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")
 
 
-LISTED = """
-import atexit, json, sys
-before = set(sys.modules)
-atexit.register(lambda: print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr))
-from rag_index.cli import main
-main()
-"""
-WITHOUT = """
-import sys
-gone = set(sys.argv.pop(1).split(","))
-class Gone:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in gone:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Gone())
-from rag_index.cli import main
-main()
-"""
-TERMINATED = """
-import os, signal, sys
-at = sys.argv.pop(1)
-class Terminates:
-    def find_spec(self, name, path=None, target=None):
-        if name == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-sys.meta_path.insert(0, Terminates())
-from rag_index.cli import main
-main()
-"""
-UNNEEDED = "prefect,prefect_dask,dask,distributed,qdrant_client,grpc,ollama"
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
 def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
@@ -303,9 +302,6 @@ def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the
             assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()["hits"]
         finally:
             serving.terminate()
-
-
-SECRET = "hunter2-correct-horse"
 
 
 def test_each_value_names_its_origin(tmp_path):

@@ -19,6 +19,19 @@ progress.SHOWN_AFTER = progress.LINE_SECONDS = 0.0
 from rag_index.cli import main
 main(sys.argv[1:])
 """
+LONG = {
+    "plan": ["60 documents read"],
+    "doctor": ["60 documents read", "points compared"],
+    "erase notes": ["points copied"],
+    "export notes --out notes.jsonl": ["points written"],
+    "move --to elsewhere": ["points of test_notes__1 copied and compared"],
+}
+STOPPED = {
+    "doctor": "stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
+    "erase notes": "stopped; searches work as before, and the same command completes the erasure",
+    "export notes --out notes.jsonl": "stopped; no file was written",
+    "move --to elsewhere": "stopped; what was copied is kept, and the same command goes on from there",
+}
 
 
 @pytest.fixture
@@ -43,15 +56,6 @@ def at_once(project, *arguments):
     return [sys.executable, "-c", AT_ONCE, "--config", str(project.config), *arguments]
 
 
-LONG = {
-    "plan": ["60 documents read"],
-    "doctor": ["60 documents read", "points compared"],
-    "erase notes": ["points copied"],
-    "export notes --out notes.jsonl": ["points written"],
-    "move --to elsewhere": ["points of test_notes__1 copied and compared"],
-}
-
-
 @pytest.mark.parametrize("command", LONG)
 def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_that(project, command, monkeypatch):
     monkeypatch.chdir(project.folder)
@@ -66,14 +70,6 @@ def test_a_pipe_gets_lines_and_json_stays_alone_on_standard_output(project):
     assert json.loads(done.stdout)["findings"] == []
     assert "doctor: 0 of 60 documents read" in done.stderr.splitlines()
     assert "\x1b" not in done.stderr
-
-
-STOPPED = {
-    "doctor": "stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
-    "erase notes": "stopped; searches work as before, and the same command completes the erasure",
-    "export notes --out notes.jsonl": "stopped; no file was written",
-    "move --to elsewhere": "stopped; what was copied is kept, and the same command goes on from there",
-}
 
 
 @pytest.mark.parametrize("command", STOPPED)

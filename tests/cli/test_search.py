@@ -17,6 +17,8 @@ from tests.project import PROGRAM, Project, run_here
 from tests.search.desk import Desk
 from tests.waiting import eventually
 
+NAMES = "printer network password invoice keyboard server monitor license update backup".split()
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
@@ -162,9 +164,6 @@ def test_an_index_with_access_is_searched_for_a_group_and_otherwise_says_what_to
     assert run(desk, "search", "printer", "--index", "comments").stdout == "Nothing found.\n"
     both = run(desk, "search", "printer", "--group", "staff", "--all-groups", code=2)
     assert "--all-groups cannot be combined with --group" in both.stderr
-
-
-NAMES = "printer network password invoice keyboard server monitor license update backup".split()
 
 
 @pytest.fixture(scope="module")

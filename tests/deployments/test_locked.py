@@ -40,6 +40,12 @@ key = "id"
 text = "body"
 """
 WRONG = re.compile("UserWarning|Permission denied|Read-only file system|Traceback")
+BIN = Path(sys.executable).parent
+BUILT = ("ui_build", "ui_v2_build", ".*_ui_static.lock")
+"""What a server of Prefect that may write to its package has left there."""
+SETPRIV = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs")
+READ_ALL = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
+"""For a checkout, or a Python, below a folder that only root may enter."""
 
 
 @pytest.fixture
@@ -127,14 +133,6 @@ def test_each_pod_that_is_read_only_may_write_to_the_home_of_its_user():
         places = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert "scheduler" in container["name"] or "/home/rag" in places, container["name"]
-
-
-BIN = Path(sys.executable).parent
-BUILT = ("ui_build", "ui_v2_build", ".*_ui_static.lock")
-"""What a server of Prefect that may write to its package has left there."""
-SETPRIV = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs")
-READ_ALL = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
-"""For a checkout, or a Python, below a folder that only root may enter."""
 
 
 class LockedMachine:

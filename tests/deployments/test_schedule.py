@@ -38,6 +38,8 @@ if __name__ == "__main__":
     )
     serve(load.to_deployment("load"), report.to_deployment("report", triggers=[made]))
 """
+SECRET = "battery-staple-horse"
+MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source', overwrite=True)"
 
 
 def now() -> str:
@@ -144,10 +146,6 @@ def test_runs_come_one_at_a_time(deployed, elsewhere, tmp_path):
         project.fill(5, first=21)
     assert deployed.wait_for_end(waiting)["state_name"] == "Completed", "the lease is not released"
     assert len(project.texts()) == 25
-
-
-SECRET = "battery-staple-horse"
-MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source', overwrite=True)"
 
 
 def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, tmp_path):

@@ -25,6 +25,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.long
 
 ABORTED = "Execution was aborted by a termination signal."
+any_store = pytest.mark.parametrize("project", ["embedded", REAL], indirect=True)
 
 
 @pytest.fixture
@@ -36,9 +37,6 @@ def project(request, tmp_path, fake):
 
     with project_on(getattr(request, "param", "embedded"), make) as project:
         yield project
-
-
-any_store = pytest.mark.parametrize("project", ["embedded", REAL], indirect=True)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,10 @@ from tests.twin import STORE, back_up, restore, twin
 COLUMN = 'access = "acl"\n'
 PAIRS = 'access = "SELECT note_id, name FROM acl"\n'
 COUNT = 30
+TENANT = "CREATE POLICY tenant ON ticket USING (tenant = current_setting('app.tenant', true))"
+INDEX = '[[indexes]]\nname = "tickets"\nkey = "id"\n'
+TABLE = 'table = "ticket"\ntext = "body"\n'
+OWN_VIEW = "CREATE VIEW shown AS SELECT * FROM ticket"
 
 
 def make_project(folder, access: str, extra: str = "") -> Project:
@@ -233,12 +237,6 @@ def test_rights_of_what_a_dead_run_left_follow_the_source(hosted, fake):
     grant(hosted, 10, "board")
     run_plain(hosted)
     assert groups(hosted).get("10", ["board"]) == ["board"]
-
-
-TENANT = "CREATE POLICY tenant ON ticket USING (tenant = current_setting('app.tenant', true))"
-INDEX = '[[indexes]]\nname = "tickets"\nkey = "id"\n'
-TABLE = 'table = "ticket"\ntext = "body"\n'
-OWN_VIEW = "CREATE VIEW shown AS SELECT * FROM ticket"
 
 
 class Tenants:

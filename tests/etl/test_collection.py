@@ -25,6 +25,19 @@ from tests.fakes.ollama import FakeOllama, vector_of
 from tests.project import SETTINGS, Project, run_here
 
 IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
+RELEASED = "text-1/200/0/bm25-4-english/canonical-1"
+"""How the first release recorded what made an index."""
+EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
+DOCUMENTS = 12
+ALIAS = "desk_it_notes"
+REFUSED = "belongs to index it_notes of project desk, and index notes of project desk_it would have the same name: give"
+WRITERS = [
+    "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
+    "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
+    "move --to elsewhere",
+]  # fmt: skip
+READERS = ["search printer", "export notes --out -", "search --like notes/3", "plan"]
+BOTH = pytest.mark.parametrize("shared", ["embedded", "server"], indirect=True)
 
 
 def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(qdrant):
@@ -86,10 +99,6 @@ def test_a_run_is_complete_before_it_builds_the_search_index_and_single_document
     assert (index_documents(project.settings, "notes", ["5"]).changed, seen) == (1, ["completed"])
 
 
-RELEASED = "text-1/200/0/bm25-4-english/canonical-1"
-"""How the first release recorded what made an index."""
-
-
 def made_as(project: Project, chunking: str) -> None:
     with project.ledger() as ledger:
         (collection,) = ledger.collections()
@@ -127,9 +136,6 @@ def test_another_query_prefix_asks_for_a_rebuild_that_embeds_nothing(project: Pr
     after = project.points()
     assert after.keys() == before.keys()
     assert all(after[key][1] == vector for key, (_, vector) in before.items())
-
-
-EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
 
 
 @pytest.fixture
@@ -180,18 +186,6 @@ def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_
     after = hosted.points()
     assert all(after[one][1] != vector for one, (_, vector) in before.items())
     assert not fingerprints(hosted) & old
-
-
-DOCUMENTS = 12
-ALIAS = "desk_it_notes"
-REFUSED = "belongs to index it_notes of project desk, and index notes of project desk_it would have the same name: give"
-WRITERS = [
-    "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
-    "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
-    "move --to elsewhere",
-]  # fmt: skip
-READERS = ["search printer", "export notes --out -", "search --like notes/3", "plan"]
-BOTH = pytest.mark.parametrize("shared", ["embedded", "server"], indirect=True)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from tests.etl.plain import Died, Nights, run_plain
 from tests.project import Project
 
 UNGUARDED = deletes.UNGUARDED_DELETES
+RIGHT, WRONG = set(range(1, 31)), set(range(5000, 5130))
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +48,6 @@ def be_right(project: Project) -> None:
 
 def held_back(project: Project) -> int:
     return status(project.settings).indexes[0].held_back
-
-
-RIGHT, WRONG = set(range(1, 31)), set(range(5000, 5130))
 
 
 def test_a_wrong_source_never_empties_the_index_and_leaves_nothing_behind(project, clock):

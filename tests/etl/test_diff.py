@@ -18,6 +18,13 @@ OTHER_PAYLOAD = Known(hash_text(TEXT), hash_bytes(b"{}"), 2, 0)
 BEGUN = Known(b"", b"", 0, 1)
 """A new document that was about to be written when a run died."""
 WAS_EMPTY = Known(hash_text(""), hash_bytes(PAYLOAD), 0, 0)
+rows = st.builds(
+    Known,
+    st.sampled_from([hash_text(TEXT), hash_text("b"), hash_text(""), b""]),
+    st.sampled_from([hash_bytes(PAYLOAD), hash_bytes(b"{}")]),
+    st.integers(0, 2),
+    st.integers(0, 1),
+)
 
 
 def page_of(*documents):
@@ -106,13 +113,6 @@ def test_a_failed_document_whose_text_went_back_is_failed_no_more():
     assert diff(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, {}).recovered == []
 
 
-rows = st.builds(
-    Known,
-    st.sampled_from([hash_text(TEXT), hash_text("b"), hash_text(""), b""]),
-    st.sampled_from([hash_bytes(PAYLOAD), hash_bytes(b"{}")]),
-    st.integers(0, 2),
-    st.integers(0, 1),
-)
 failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1, 9]))
 
 

@@ -33,6 +33,13 @@ from rag_index.etl.window import in_parts
 from tests.waiting import eventually
 
 DIMENSION = 4
+texts = st.lists(
+    st.lists(
+        st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
+    ).map(" ".join),
+    max_size=8,
+)
+LOCAL = EmbedderSettings()
 
 
 def vector_of(text):
@@ -91,14 +98,6 @@ def check(embedded):
     for chunk, vector in zip(chunks_of(embedded), embedded.vectors, strict=True):
         assert (vector == vector_of(chunk)).all()
     return embedded
-
-
-texts = st.lists(
-    st.lists(
-        st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
-    ).map(" ".join),
-    max_size=8,
-)
 
 
 @hypothesis_settings(deadline=None)
@@ -181,9 +180,6 @@ def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, er
     embedder.embed_documents = answer
     with pytest.raises(error, match=message):
         embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
-
-
-LOCAL = EmbedderSettings()
 
 
 class Chunker(TextChunker):

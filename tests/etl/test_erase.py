@@ -45,6 +45,39 @@ PLANTED = {
     "utf16": SECRETS[5].encode("utf-16-le"),
     "utf8": SECRETS[5][:40].encode(),
 }
+DYING = """
+import os, sys
+from functools import partial
+from pathlib import Path
+import sqlalchemy as sa
+from rag_index.cli import main
+from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.server import ServerStore
+
+left = {writes}
+
+def count(*_):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+
+def before(real, self, *given, **named):
+    count()
+    return real(self, *given, **named)
+
+for store in (EdgeStore, ServerStore):
+    for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
+        run = partial(before, getattr(store, name))
+        setattr(store, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
+sa.event.listen(sa.Engine, "before_cursor_execute",
+                lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
+sys.addaudithook(lambda event, given: count() if event in ("os.rename", "shutil.rmtree") else None)
+main(["--config", {config!r}, "erase", "notes"])
+"""
+OLD = '[[indexes]]\nname = "old"\ntable = "secrets"\nkey = "id"\ntext = "body"\n'
+TEXT = "the launch code of the rocket is Xylophone"
+SAID = "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old` deletes them"
 
 
 def test_the_scanner_finds_what_is_planted(tmp_path):
@@ -279,38 +312,6 @@ def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
     assert not stored.texts().keys() & {"5", "6", "7"}
 
 
-DYING = """
-import os, sys
-from functools import partial
-from pathlib import Path
-import sqlalchemy as sa
-from rag_index.cli import main
-from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.server import ServerStore
-
-left = {writes}
-
-def count(*_):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), 9)
-
-def before(real, self, *given, **named):
-    count()
-    return real(self, *given, **named)
-
-for store in (EdgeStore, ServerStore):
-    for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
-        run = partial(before, getattr(store, name))
-        setattr(store, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
-sa.event.listen(sa.Engine, "before_cursor_execute",
-                lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
-sys.addaudithook(lambda event, given: count() if event in ("os.rename", "shutil.rmtree") else None)
-main(["--config", {config!r}, "erase", "notes"])
-"""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("stored", ["embedded", "loopback"], indirect=True)
 def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored):
@@ -336,11 +337,6 @@ def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored
     with stored.store() as store:
         assert len([one for one in store.collections() if one.startswith(alias)]) == 1
     assert (stored.run().indexes[0].unchanged, printed(stored, "doctor")["findings"]) == (len(living), [])
-
-
-OLD = '[[indexes]]\nname = "old"\ntable = "secrets"\nkey = "id"\ntext = "body"\n'
-TEXT = "the launch code of the rocket is Xylophone"
-SAID = "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old` deletes them"
 
 
 def rows_of(project: Project, alias: str) -> int:

@@ -85,6 +85,7 @@ DOCUMENTS = 40
 
 SCENES: dict[str, Callable[[Stage, FakeQdrant], int]] = {}
 """The scenes by the beginning of their line."""
+ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
 
 
 @dataclass
@@ -158,9 +159,6 @@ def does_the_rest(stage: Stage, *, sure: int = 1) -> None:
 
 def embeds(stage: Stage, words: str) -> bool:
     return any(words in text for request in stage.fake.embeds() for text in request.texts)
-
-
-ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
 
 
 # Settings and source

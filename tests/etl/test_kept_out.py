@@ -16,6 +16,13 @@ from tests.project import Project, run_here
 from tests.twin import lose_ledger
 
 SAID = "1 document that a person had erased would come back from the source, such as 7, so nothing was indexed"
+SAME = [
+    (7, "7", 7.0, decimal.Decimal("7.00"), "007", b"7"),
+    (uuid.UUID(int=5), str(uuid.UUID(int=5)), uuid.UUID(int=5).bytes, uuid.UUID(int=5).hex.upper()),
+    (dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC), "2024-05-01 10:00:00+00:00", "2024-05-01T10:00"),
+    (dt.date(2024, 5, 1), "2024-05-01"),
+    ("anna@example.org", b"anna@example.org"),
+]
 
 
 def keep_out(project, *keys):
@@ -131,15 +138,6 @@ def test_they_are_recognised_in_keys_of_other_types(tmp_path, kind, value, examp
         )
     for options in ({}, {"full": True}):
         assert f"such as {example}, so nothing was indexed" in project.run(**options).indexes[0].message
-
-
-SAME = [
-    (7, "7", 7.0, decimal.Decimal("7.00"), "007", b"7"),
-    (uuid.UUID(int=5), str(uuid.UUID(int=5)), uuid.UUID(int=5).bytes, uuid.UUID(int=5).hex.upper()),
-    (dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC), "2024-05-01 10:00:00+00:00", "2024-05-01T10:00"),
-    (dt.date(2024, 5, 1), "2024-05-01"),
-    ("anna@example.org", b"anna@example.org"),
-]
 
 
 @pytest.mark.parametrize("values", SAME, ids=lambda values: str(values[0]))

@@ -56,6 +56,29 @@ INSERT INTO ticket VALUES (1, 'Printer offline', 'It prints only red pages.', 1,
 INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'),
     (11, 1, 'lee', 'The network cable was loose.'), (12, 2, 'kim', 'A new graphics driver helps.')
 """
+LANGUAGES = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+
+[[indexes]]
+name = "notes"
+table = "translation"
+key = "id"
+title = "name"
+text = "details"
+language = ["english", "german"]
+"""
+TRANSLATIONS = """
+CREATE TABLE translation (id INTEGER PRIMARY KEY, locale TEXT, name TEXT, details TEXT);
+INSERT INTO translation VALUES (1, 'de_AT', 'Sensoren Light', NULL), (2, 'en', 'Light bulbs', NULL),
+    (3, 'fr', 'Sensoren Light', NULL), (4, NULL, 'Sensoren Light', NULL)
+"""
+GERMAN = [  # as databases have it
+    "de", "DE", "De", "de ", " de", "DE_de", "de-AT", "de_DE.UTF-8", "de_DE@euro", "de-Latn-DE", "deu", "ger", "GER  ",
+    "german", "German (Austria)", "German_Germany.1252", "Deutsch", "DEUTSCH", "Allemand", "alem\u00e1n", "de,en;q=0.9",
+    "Swiss German",
+]  # fmt: skip
 
 
 def make_project(folder, settings=SETTINGS, tables=TABLES) -> Project:
@@ -205,33 +228,6 @@ def test_small_losses_of_parts_within_a_day_are_one_loss_also_after_a_rebuild(pr
     project.execute("DELETE FROM remark WHERE id > 700")
     with pytest.raises(SourceError, match="part remark has 329 rows where it had 453"):
         run_plain(project, clock=clock)
-
-
-LANGUAGES = """\
-project = "test"
-[source]
-url = "sqlite:///source.db"
-
-[[indexes]]
-name = "notes"
-table = "translation"
-key = "id"
-title = "name"
-text = "details"
-language = ["english", "german"]
-"""
-TRANSLATIONS = """
-CREATE TABLE translation (id INTEGER PRIMARY KEY, locale TEXT, name TEXT, details TEXT);
-INSERT INTO translation VALUES (1, 'de_AT', 'Sensoren Light', NULL), (2, 'en', 'Light bulbs', NULL),
-    (3, 'fr', 'Sensoren Light', NULL), (4, NULL, 'Sensoren Light', NULL)
-"""
-
-
-GERMAN = [  # as databases have it
-    "de", "DE", "De", "de ", " de", "DE_de", "de-AT", "de_DE.UTF-8", "de_DE@euro", "de-Latn-DE", "deu", "ger", "GER  ",
-    "german", "German (Austria)", "German_Germany.1252", "Deutsch", "DEUTSCH", "Allemand", "alem\u00e1n", "de,en;q=0.9",
-    "Swiss German",
-]  # fmt: skip
 
 
 def test_a_column_says_the_language_of_a_text_that_is_too_short_to_tell_it_in_any_form(tmp_path):

@@ -22,6 +22,9 @@ from tests.etl.plain import printed, run_plain
 from tests.project import Project, run_here
 
 ALIAS = Alias("p", "notes")
+NOTES = 60
+LOST = range(3, 10)
+"""As many notes as chance does not explain, even of the 60 that are asked."""
 
 
 @pytest.fixture
@@ -167,11 +170,6 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     project.run(full=True)
     with project.store() as store:
         assert len(store.collections()) == 2, "the live collection and the previous one"
-
-
-NOTES = 60
-LOST = range(3, 10)
-"""As many notes as chance does not explain, even of the 60 that are asked."""
 
 
 def golden(project: Project, numbers=range(1, NOTES + 1)) -> None:

@@ -17,6 +17,13 @@ from tests.project import Project, run_here
 from tests.waiting import when
 
 AWAY = 1.0
+PASSING = [
+    ("hang", {"seconds": 30}), ("reset", {}), ("half", {}), ("few", {}), ("html", {}),
+    *(("status", {"code": code}) for code in (429, 500, 503)),
+    ("status", {"code": 429, "headers": {"Retry-After": "1"}}),
+    *((kind, {}) for kind in ROW_FAULTS),
+]  # fmt: skip
+"""Faults of an embedder that pass; wrong vectors come last, since they need separate requests."""
 
 
 @pytest.fixture
@@ -144,15 +151,6 @@ def test_a_command_asks_a_server_again_only_if_it_is_told_to_wait(tmp_path, qdra
     assert fault.times, "it was asked once or twice"
     run_here(project.config, "index-all", "--wait", "3")
     assert not fault.times
-
-
-PASSING = [
-    ("hang", {"seconds": 30}), ("reset", {}), ("half", {}), ("few", {}), ("html", {}),
-    *(("status", {"code": code}) for code in (429, 500, 503)),
-    ("status", {"code": 429, "headers": {"Retry-After": "1"}}),
-    *((kind, {}) for kind in ROW_FAULTS),
-]  # fmt: skip
-"""Faults of an embedder that pass; wrong vectors come last, since they need separate requests."""
 
 
 @pytest.mark.long

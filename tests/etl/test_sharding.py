@@ -10,6 +10,8 @@ from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.settings import IndexSettings
 from rag_index.etl.sharding import MAX_DOCUMENTS, MAX_SHARD_CHARS, MIN_SHARD_SECONDS, WINDOW_BYTES, Sharder, most
 
+pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
+
 
 def page_of(texts, first=0):
     keys = [str(first + i) for i in range(len(texts))]
@@ -45,9 +47,6 @@ def test_where_much_is_to_come_the_first_shards_are_smaller_for_each_worker():
     assert sizes(made, 200, 100)[:12] == [3, 3, 5, 5, 10, 10, 20, 20, 40, 40]
     assert set(sizes(made, 150_000, 100)) == {50}, "for thousands of shards"
     assert sizes(sharder(), 200, 100) == [50] * 4, "others have all of their seconds"
-
-
-pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
 
 
 @settings(deadline=None)

@@ -13,6 +13,25 @@ from rag_index.etl.changed import index_documents
 from tests.etl.plain import printed, run_plain, watched_run
 from tests.project import SETTINGS, WORDS, Project, run_here
 
+DOCUMENTS = 12
+CHANGES = {
+    "text": ("n", "'' || n", "id is text and was integer"),
+    "integer": ("'' || n", "n", "id is integer and was text"),
+    "padded number": ("printf('%05d', n)", "n", "id is integer and was text"),
+    "float": ("n", "n + 0.0", "id is float and was integer"),
+    "bytes": ("'k' || n", "CAST('k' || n AS BLOB)", "id is bytes and was text"),
+    "char": ("'k' || n", "substr('k' || n || '          ', 1, 10)", "id is text padded with blanks and was text"),
+    "full char": ("'k' || n", "substr('k' || n || '          ', 1, 3)", "id is text padded with blanks and was text"),
+    "varchar": ("substr('k' || n || '          ', 1, 10)", "'k' || n", "id is text and was text padded with blanks"),
+}
+MIXED = {
+    "all at once": ("n", "CASE WHEN n > 6 THEN '' || (n - 6) ELSE n END"),
+    "before and after": ("CASE WHEN n > 6 THEN '' || n ELSE n END", "CASE WHEN n > 6 THEN n ELSE '' || n END"),
+    "other texts": ("n", "'t' || n"),
+    "other numbers": ("n", "n + 1000"),
+    "the same": ("n", "n"),
+}
+
 
 @pytest.fixture
 def numbered(project) -> Project:
@@ -110,9 +129,6 @@ def test_a_rebuild_does_not_believe_a_payload_that_another_program_changed(numbe
     assert (outcome.state, outcome.chunks_embedded, outcome.verified[-9:]) == ("completed", 1, "hemselves")
 
 
-DOCUMENTS = 12
-
-
 def project_of(folder, key: str, *, rows: str = 'table = "note"') -> Project:
     project = Project(folder / "project")
     project.write_settings(project.config.read_text().replace('table = "note"', rows))
@@ -128,18 +144,6 @@ def migrate(project: Project, key: str, *, count: int = DOCUMENTS, first: int = 
         f"INSERT INTO note {numbers} SELECT {key}, 'Note ' || n, 'The printer of floor ' || n, 'kim', n FROM s"
     )
     return project
-
-
-CHANGES = {
-    "text": ("n", "'' || n", "id is text and was integer"),
-    "integer": ("'' || n", "n", "id is integer and was text"),
-    "padded number": ("printf('%05d', n)", "n", "id is integer and was text"),
-    "float": ("n", "n + 0.0", "id is float and was integer"),
-    "bytes": ("'k' || n", "CAST('k' || n AS BLOB)", "id is bytes and was text"),
-    "char": ("'k' || n", "substr('k' || n || '          ', 1, 10)", "id is text padded with blanks and was text"),
-    "full char": ("'k' || n", "substr('k' || n || '          ', 1, 3)", "id is text padded with blanks and was text"),
-    "varchar": ("substr('k' || n || '          ', 1, 10)", "'k' || n", "id is text and was text padded with blanks"),
-}
 
 
 @pytest.mark.long
@@ -180,15 +184,6 @@ def test_single_documents_and_runs_of_a_watch_are_refused_too(tmp_path):
     assert "id is text and was integer" in index_documents(project.settings, "notes", ["3", "13"]).message
     assert "id is text and was integer" in str(watched_run(project).error)
     assert project.points().keys() == before
-
-
-MIXED = {
-    "all at once": ("n", "CASE WHEN n > 6 THEN '' || (n - 6) ELSE n END"),
-    "before and after": ("CASE WHEN n > 6 THEN '' || n ELSE n END", "CASE WHEN n > 6 THEN n ELSE '' || n END"),
-    "other texts": ("n", "'t' || n"),
-    "other numbers": ("n", "n + 1000"),
-    "the same": ("n", "n"),
-}
 
 
 @pytest.mark.long

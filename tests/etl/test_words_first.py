@@ -25,6 +25,7 @@ from tests.project import SETTINGS, Project, run_here
 from tests.twin import lose_ledger
 
 SHARDS = "[parallel]\nshard_documents = 4\n"
+BOTH = pytest.mark.parametrize("project", ["", "server"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,6 @@ def pays(monkeypatch):
     monkeypatch.setattr(words_first, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(words_first, "SHARE", 0)
     monkeypatch.setattr(window, "MIN_HAND_OVER_SECONDS", 0.0)
-
-
-BOTH = pytest.mark.parametrize("project", ["", "server"], indirect=True)
 
 
 @pytest.fixture

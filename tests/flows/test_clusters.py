@@ -32,6 +32,8 @@ from tests.waiting import eventually
 
 DIMENSION = 1024
 DOCUMENTS = 600
+UPSERT = "PUT /collections/test_notes__1/points"
+SHARD, IN_FLIGHT = 20, 3
 
 
 @pytest.mark.long
@@ -162,10 +164,6 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     kept = [*project.folder.rglob("*"), *Path(os.environ["PREFECT_HOME"]).rglob("*")]
     assert any(path.name == "prefect.db" for path in kept)
     assert not [path for path in kept if path.is_file() and secret.encode() in path.read_bytes()]
-
-
-UPSERT = "PUT /collections/test_notes__1/points"
-SHARD, IN_FLIGHT = 20, 3
 
 
 @pytest.mark.long

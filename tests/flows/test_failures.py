@@ -34,6 +34,23 @@ from tests.project import Project
 from tests.reliability.victim import Victim
 from tests.waiting import eventually, when
 
+HUNGRY = """
+import numpy as np
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.hosts.host_pool import RequestStats
+
+class Hungry:
+    def __init__(self, settings, **_): self.stats = RequestStats()
+    def identity(self): return EmbedderIdentity(kind="hungry", model="hungry", digest="1", dimension=4)
+    def embed_documents(self, texts):
+        if any("EATS" in text for text in texts): bytearray(1 << 60)
+        return np.asarray([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
+    def embed_query(self, text): return self.embed_documents([text])[0]
+    def close(self): pass
+"""
+HUNGRY_SETTINGS = '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
+KILLED = -9
+
 
 @pytest.fixture
 def project(request, tmp_path, fake) -> Iterator[Project]:
@@ -242,24 +259,6 @@ def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_se
         return said == {NOT_BEGUN} and not any(state.is_pending() for state in upserts)
 
     eventually(all_ended, lambda: str(upserts), every=0.5)
-
-
-HUNGRY = """
-import numpy as np
-from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.hosts.host_pool import RequestStats
-
-class Hungry:
-    def __init__(self, settings, **_): self.stats = RequestStats()
-    def identity(self): return EmbedderIdentity(kind="hungry", model="hungry", digest="1", dimension=4)
-    def embed_documents(self, texts):
-        if any("EATS" in text for text in texts): bytearray(1 << 60)
-        return np.asarray([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
-    def embed_query(self, text): return self.embed_documents([text])[0]
-    def close(self): pass
-"""
-HUNGRY_SETTINGS = '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
-KILLED = -9
 
 
 @pytest.fixture

@@ -31,6 +31,15 @@ from tests.waiting import answers, eventually
 NOWHERE = "http://127.0.0.1:9/api"
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
 QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "critical", "DO_NOT_TRACK": "1"}
+BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'
+PLATFORM = {
+    "PREFECT_FLOWS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/missing",
+    "PREFECT_TASKS_DEFAULT_RETRIES": "5", "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true", "PREFECT_TASKS_REFRESH_CACHE": "true",
+}  # fmt: skip
+INSTALLED = Path(sys.executable).parent / "rag-index"
+IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
 
 
 def run(project: Project, *command: str, folder: Path | None = None, **environment: str):
@@ -126,9 +135,6 @@ def test_a_stop_that_became_an_error_of_one_index_ends_the_whole_run(prefect_ser
     assert (run_flow(whole), begun) == (130, ["first"])
 
 
-BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "code", "said"),
@@ -172,14 +178,6 @@ def test_the_page_of_make_ui_shows_the_run_on_any_port(project, tmp_path):
         serving.wait(60)
 
 
-PLATFORM = {
-    "PREFECT_FLOWS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS": "600",
-    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/missing",
-    "PREFECT_TASKS_DEFAULT_RETRIES": "5", "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
-    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true", "PREFECT_TASKS_REFRESH_CACHE": "true",
-}  # fmt: skip
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("storage", ["environment", "server"])
 def test_what_a_platform_sets_for_all_flows_changes_no_outcome(tmp_path, fake, prefect_server, storage):
@@ -217,10 +215,6 @@ def server_storage(folder: Path):
             yield
         finally:
             client.clear_server_default_result_storage()
-
-
-INSTALLED = Path(sys.executable).parent / "rag-index"
-IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
 
 
 def run_installed(

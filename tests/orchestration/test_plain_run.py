@@ -27,6 +27,13 @@ TIMES = ("workers", "seconds", "started", "ended", "run", "stages", "advice",
          "worker_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
          "utilisation", "as_of", "erasable_since")  # fmt: skip
 """What differs between two runs in the same way, or between a plain run and a flow."""
+METRICS = '[run]\nmetrics_file = "metrics.prom"\n'
+CHANGE = """
+UPDATE note SET body = 'changed' WHERE id % 50 = 0;
+UPDATE note SET author = 'another' WHERE id % 50 = 1;
+UPDATE note SET title = '', body = '' WHERE id = 7;
+DELETE FROM note WHERE id = 9;
+"""
 
 
 def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,15 +62,6 @@ def left_by(project: Project) -> dict:
         assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
     found["points"] = project.points()
     return json.loads(json.dumps(found, default=bytes.hex).replace(str(project.folder), "FOLDER"))
-
-
-METRICS = '[run]\nmetrics_file = "metrics.prom"\n'
-CHANGE = """
-UPDATE note SET body = 'changed' WHERE id % 50 = 0;
-UPDATE note SET author = 'another' WHERE id % 50 = 1;
-UPDATE note SET title = '', body = '' WHERE id = 7;
-DELETE FROM note WHERE id = 9;
-"""
 
 
 def test_small_work_starts_and_imports_nothing(tmp_path):

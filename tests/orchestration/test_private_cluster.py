@@ -65,6 +65,7 @@ FOR_ALL = {
     "temporary-directory": "/no/such/folder",
 }
 """What somebody has set for all of Dask, and which stops no cluster of ours."""
+SHARDS, SHARD_BYTES = 80, 900_000  # Dask keeps messages of less than a megabyte
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +146,6 @@ def test_its_pages_tell_nothing(client):
         pages = ("/info/main/workers.html", "/json/index.html", "/metrics", "/info/logs.html", "/status")
         assert {page: browser.get(page).status_code for page in pages} == dict.fromkeys(pages, 404)
     assert not client.dashboard_link
-
-
-SHARDS, SHARD_BYTES = 80, 900_000  # Dask keeps messages of less than a megabyte
 
 
 def private_bytes(pid: str = "self") -> int:

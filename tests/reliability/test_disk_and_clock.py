@@ -30,6 +30,8 @@ from tests.waiting import eventually, when
 DAY = 86_400.0
 STORE = '[store]\npath = "disk/store"\n'
 LEDGER = '[ledger]\nurl = "sqlite:///disk/ledger.db"\n'
+DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 1, 2, 3
+"""What root has to lose before permissions of files stop it."""
 
 
 class Disk:
@@ -225,10 +227,6 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
     report = project.run()
     assert report.state == "completed", report.sentence()
     assert_equals_clean_index(project, tmp_path / "clean")
-
-
-DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER = 1, 2, 3
-"""What root has to lose before permissions of files stop it."""
 
 
 def run_as_anybody(project, command, code=1):

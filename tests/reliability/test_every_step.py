@@ -40,16 +40,16 @@ WRITES = {
         "note_whole", "forget_sizes",
     ),
 }  # fmt: skip
+HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}
+"""Writes that may be half done."""
+UNDONE = {"second", "few", "other buckets"}
+"""Scenes of which the next run also finds the source as it was before the change."""
 
 
 @pytest.fixture(autouse=True)
 def digests(monkeypatch):
     """Small tables have digests, too."""
     monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
-
-
-HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}
-"""Writes that may be half done."""
 
 
 class Death:
@@ -191,8 +191,6 @@ SCENES = {  # the first state, the change, and whether the run is a rebuild
     "few": (lambda project: project, edit_few, False),
     "other buckets": (lambda project: project, into_other_buckets, False),
 }
-UNDONE = {"second", "few", "other buckets"}
-"""Scenes of which the next run also finds the source as it was before the change."""
 
 
 @pytest.mark.parametrize(
