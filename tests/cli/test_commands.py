@@ -109,9 +109,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
     assert re.search("set `data` to a(nother)? folder", message) or "is a file" in message
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_wrong_usage_ends_with_2(project):
+    for arguments, message in (
         (["index", "note"], "did you mean 'notes'?"),
         (["plan", "notse"], "did you mean 'notes'?"),
         (["index", "notes", "--workers", "0"], "--workers"),
@@ -122,10 +121,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_p
         (["search", "x", "--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
         (["search", "\udcff"], "is not valid Unicode"),
         (["serach", "x"], "No such command 'serach'"),
-    ],
-)
-def test_wrong_usage_ends_with_2(project, arguments, message):
-    assert message in run_here(project.config, *arguments, code=2)[1]
+    ):
+        assert message in run_here(project.config, *arguments, code=2)[1], arguments
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -338,15 +335,12 @@ def test_secrets_are_masked(project):
         assert "reader:***@db.example:5432/desk" in ended.stdout
 
 
-@pytest.mark.parametrize(
-    ("machine", "reason"),
-    [
+def test_the_reason_for_the_number_of_workers(project, monkeypatch):
+    for machine, reason in (
         (Machine(8, 2.0, 10**12), "1: 2 processors less one"),
         (Machine(8, None, 1_500_000_000), "2: 8 processors less one for the flow, but at least one, if memory"),
         (Machine(8, None, 900_000_000), "0: memory has no room for a worker of 300 MB beside the flow"),
-    ],
-)
-def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):
-    monkeypatch.setattr(effective_settings, "detect_machine", lambda: machine)
-    values = {value.key: value for value in effective_settings.effective_settings(project.settings)}
-    assert values["parallel.workers"].why.startswith(reason)
+    ):
+        monkeypatch.setattr(effective_settings, "detect_machine", lambda machine=machine: machine)
+        values = {value.key: value for value in effective_settings.effective_settings(project.settings)}
+        assert values["parallel.workers"].why.startswith(reason), machine

@@ -194,20 +194,17 @@ def test_an_index_that_would_be_hidden_whole_ends_it_with_3(folder):
     assert re.search(r"^  1  note.is_deleted +yes 40   left out: yes \(40 of 40\)$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
+def test_a_name_that_does_not_fit_gets_one_line(folder):
+    for options, said in (
         (["--include", "tickets"], "there is no table tickets: ticket"),
         (["--exclude", "zzz"], "there is no table zzz: none is named like it"),
         (["--show", "ticket.is_confidental"], "there is no column ticket.is_confidental, as TABLE.COLUMN: ticket.is_c"),
         (["--hide", "subject"], "there is no column subject, as TABLE.COLUMN: "),
         (["--include", "number"], "the rows of number cannot be documents: it has no text"),
-    ],
-)
-def test_a_name_that_does_not_fit_gets_one_line(folder, options, said):
-    error = without_terminal(folder, "source.db", *options, code=2)
-    assert error.splitlines()[-1].startswith(f"rag-index: {said}"), error
-    assert not (folder / "rag-index.toml").exists()
+    ):
+        error = without_terminal(folder, "source.db", *options, code=2)
+        assert error.splitlines()[-1].startswith(f"rag-index: {said}"), error
+        assert not (folder / "rag-index.toml").exists()
 
 
 def test_the_last_line_says_that_the_password_is_missing_and_the_file_has_none(folder):

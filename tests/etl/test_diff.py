@@ -47,9 +47,8 @@ def group_of(plan):
     return max(groups, key=groups.__getitem__)
 
 
-@pytest.mark.parametrize(
-    ("row", "text", "group"),
-    [
+def test_the_group_of_a_document_by_what_the_ledger_knows():
+    for row, text, group in (
         (None, TEXT, "new"),
         (SAME, TEXT, "unchanged"),
         (OTHER_TEXT, TEXT, "changed"),
@@ -67,10 +66,8 @@ def group_of(plan):
         (SAME, "", "emptied"),
         (BEGUN, "", "emptied"),
         (WAS_EMPTY._replace(pending=1), "", "emptied"),
-    ],
-)
-def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
-    assert group_of(diff(page_of((KEY, text, PAYLOAD)), {KEY: row} if row else {}, {})) == group
+    ):
+        assert group_of(diff(page_of((KEY, text, PAYLOAD)), {KEY: row} if row else {}, {})) == group, (row, text)
 
 
 @pytest.mark.parametrize("tries", [1, 2, 11, 30])
@@ -85,9 +82,8 @@ def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_af
     assert not failed.is_due(5 * 86_400.0, watched=True)
 
 
-@pytest.mark.parametrize(
-    ("row", "failure", "retry", "group"),
-    [
+def test_a_failed_document_is_tried_if_it_is_due_or_a_person_asks_for_more():
+    for row, failure, retry, group in (
         (None, failed_of(tries=1), False, "new"),
         (None, failed_of(tries=9), False, "given up"),
         (None, failed_of(tries=50), True, "new"),
@@ -96,12 +92,10 @@ def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_af
         (SAME._replace(pending=1), failed_of(tries=99), False, "changed"),
         (OTHER_PAYLOAD, failed_of("an older text", tries=99), False, "payload"),
         (SAME, failed_of("an older text", tries=99), False, "unchanged"),
-    ],
-)
-def test_a_failed_document_is_tried_if_it_is_due_or_a_person_asks_for_more(row, failure, retry, group):
-    known = {KEY: row} if row else {}
-    page, few = page_of((KEY, TEXT, PAYLOAD)), lambda failed: failed.tries < 9
-    assert group_of(diff(page, known, {KEY: failure}, retry=retry, is_due=few)) == group
+    ):
+        known = {KEY: row} if row else {}
+        page, few = page_of((KEY, TEXT, PAYLOAD)), lambda failed: failed.tries < 9
+        assert group_of(diff(page, known, {KEY: failure}, retry=retry, is_due=few)) == group, (row, failure)
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():

@@ -33,12 +33,8 @@ from rag_index.etl.window import in_parts
 from tests.waiting import eventually
 
 DIMENSION = 4
-texts = st.lists(
-    st.lists(
-        st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
-    ).map(" ".join),
-    max_size=8,
-)
+words = st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30])
+texts = st.lists(st.lists(words, min_size=1, max_size=30).map(" ".join), max_size=8)
 LOCAL = EmbedderSettings()
 
 
@@ -145,8 +141,8 @@ def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_
     assert embedded.stats.texts == len(embedder.all_sent) > len(chunks_of(embedded))
     assert embedded.stats.requests == len(embedder.sent)
     embedded, embedder = embed_here(["thank you thank you", "thank you"], longest=9)
-    assert (chunks_of(embedded), embedder.sent) == (["thank you"] * 3, [["thank you", "thank you thank you"]])
-    assert embedded.stats.texts == 2
+    assert chunks_of(embedded) == ["thank you"] * 3
+    assert (embedder.sent, embedded.stats.texts) == ([["thank you", "thank you thank you"]], 2)
 
 
 def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
@@ -168,18 +164,15 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     assert (embedder.all_sent, embedded.stats.texts, embedded.stats.reused) == (["two"], 1, 2)
 
 
-@pytest.mark.parametrize(
-    ("answer", "error", "message"),
-    [
+def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents():
+    for answered, error, message in (
         (Mock(side_effect=EmbedderUnavailable("it does not answer")), EmbedderUnavailable, "does not answer"),
         (Mock(return_value=[vector_of("b")]), BadVectors, "1 vectors for 2"),
-    ],
-)
-def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents(answer, error, message):
-    embedder = HashEmbedder()
-    embedder.embed_documents = answer
-    with pytest.raises(error, match=message):
-        embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
+    ):
+        embedder = HashEmbedder()
+        embedder.embed_documents = answered
+        with pytest.raises(error, match=message):
+            embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
 
 
 class Chunker(TextChunker):
