@@ -124,9 +124,7 @@ def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path):
 
 
 @pytest.mark.long
-def test_files_that_kill_or_hang_their_worker_are_found_and_the_rest_is_indexed(
-    tmp_path, fake, prefect_server, monkeypatch
-):
+def test_files_that_kill_or_hang_their_worker_are_found_and_harm_no_other(tmp_path, fake, prefect_server, monkeypatch):
     monkeypatch.setattr(sharding, "hang_limit", lambda *_, **__: 5.0)
     code = Code(tmp_path / "project", fake.settings)
     for number in range(8):

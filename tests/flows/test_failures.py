@@ -55,12 +55,9 @@ KILLED = -9
 @pytest.fixture
 def project(request, tmp_path, fake) -> Iterator[Project]:
     """80 notes; a parameter is one of `STORES`."""
-
-    def make(store: str) -> Project:
-        return Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 5\n{store}").fill(80)
-
-    with project_on(getattr(request, "param", "embedded"), make) as project:
-        yield project
+    kind, extra = getattr(request, "param", "embedded"), f"{fake.settings}[run]\nwait_for_recovery = 5\n"
+    with project_on(kind, lambda store: Project(tmp_path / "project", extra + store)) as project:
+        yield project.fill(80)
 
 
 def listed(project: Project, what: str = "reason") -> dict[str, Any]:
@@ -85,9 +82,7 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
 
 @pytest.mark.long
 @pytest.mark.parametrize("times", [1, 9])
-def test_workers_that_do_not_start_are_started_once_more_before_the_run_does_without(
-    project, prefect_server, monkeypatch, times
-):
+def test_workers_that_do_not_start_are_started_once_more_or_done_without(project, prefect_server, monkeypatch, times):
     start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
 
     def failing(workers, count):
@@ -244,8 +239,7 @@ def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_se
 
     monkeypatch.setattr(SyncPrefectClient, "set_task_run_state", answer_late)
     with FakeQdrant() as qdrant:
-        store = f'[store]\nurl = "{qdrant.url}"\n'
-        extra = f"{fake.settings}[run]\nwait_for_recovery = 0.2\n{store}"
+        extra = f'{fake.settings}[run]\nwait_for_recovery = 0.2\n[store]\nurl = "{qdrant.url}"\n'
         project = Project(tmp_path / "project", extra=extra).fill(80)
         began = dt.datetime.now(dt.UTC)
         with when(lambda: fake.embeds()[1:], fake.stop_listening):

@@ -91,10 +91,8 @@ def test_a_mistake_in_the_settings_ends_in_a_failed_state_with_one_line(prefect_
 def seen_of(name: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
     """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log."""
     with get_client(sync_client=True) as opened:
-        client, wanted = (
-            opened._client,
-            {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1},
-        )
+        client = opened._client
+        wanted = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
         [run] = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
         asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
         log = client.post("/logs/filter", json=asked).raise_for_status().json()

@@ -122,9 +122,7 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert len(fake.embeds()) == 1
 
 
-def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(
-    tmp_path, fake, caplog, monkeypatch
-):
+def test_an_embedder_that_goes_silent_is_waited_for_once_and_others_fail_at_once(tmp_path, fake, caplog, monkeypatch):
     monkeypatch.setattr(servers, "PATIENCE", 1.0)
     project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 1\n").fill(3)
     settings = project.config.read_text()
@@ -208,12 +206,8 @@ def test_a_server_of_prefect_that_answers_as_broken_is_away_too(tmp_path, prefec
 @pytest.mark.parametrize("store", STORES)
 def test_workers_that_begin_while_prefects_server_is_away_do_their_work(tmp_path, prefect_server, fake, store):
     """Each would ask the server's version as its first task begins. The run waits for the server at its end."""
-
-    def make(at: str) -> Project:
-        return Project(tmp_path / "project", extra=f"{fake.settings}{at}").fill(40)
-
     with (
-        project_on(store, make) as project,
+        project_on(store, lambda at: Project(tmp_path / "project", fake.settings + at).fill(40)) as project,
         relayed(prefect_server) as (relay, url),
         temporary_settings({PREFECT_API_URL: url}),
         when(fake.embeds, relay.away.set),  # the one text of the start

@@ -217,9 +217,7 @@ def server_storage(folder: Path):
             client.clear_server_default_result_storage()
 
 
-def run_installed(
-    project: Project, folder: Path, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_installed(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run the installed program in a folder, or without arguments the flow, without a Prefect server."""
     clean = {name: value for name, value in without_api().items() if name != "PYTHONSAFEPATH"}
     command = [INSTALLED, *arguments] if arguments else FLOW

@@ -69,14 +69,12 @@ SHARDS, SHARD_BYTES = 80, 900_000  # Dask keeps messages of less than a megabyte
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with dask.config.set(FOR_ALL), Workers(ParallelSettings(workers=1)) as workers:
-        yield workers.cluster()
-
-
-@pytest.fixture(scope="module")
-def client(cluster):
-    with Client(cluster, set_as_default=False) as client:
+def client():
+    with (
+        dask.config.set(FOR_ALL),
+        Workers(ParallelSettings(workers=1)) as workers,
+        Client(workers.cluster(), set_as_default=False) as client,
+    ):
         client.wait_for_workers(1)
         yield client
 

@@ -22,12 +22,8 @@ DOCUMENTS = 200
 @pytest.fixture(params=SERVERS)
 def project(request, tmp_path, fake):
     fake.seconds_per_text = 0.05
-
-    def make(store: str) -> Project:
-        return Project(tmp_path / "project", extra=fake.settings + store).fill(DOCUMENTS)
-
-    with project_on(request.param, make) as project:
-        yield project
+    with project_on(request.param, lambda store: Project(tmp_path / "project", fake.settings + store)) as project:
+        yield project.fill(DOCUMENTS)
 
 
 def committed(project: Project) -> int:

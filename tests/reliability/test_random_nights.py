@@ -63,14 +63,13 @@ class Nights:
     def index_some(self) -> None:
         """Index a few documents, as somebody who names them, or all as a watch does."""
         some = [str(self.random.randint(1, IDS)) for _ in range(2)]
-        settings = self.project.settings
         if self.random.random() < 0.5:
             end = watched_run(self.project)
             assert end.error is None or isinstance(end.error, StoreRestored | StoreMismatch), end
             return
         for one in some:
             with suppress(SettingsError):  # neither source nor index may have it
-                index_documents(settings, "notes", [one])
+                index_documents(self.project.settings, "notes", [one])
 
 
 def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: str) -> None:
