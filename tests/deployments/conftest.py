@@ -8,9 +8,10 @@ from tests.deployments.server import PrefectServer
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory):
-    """A Prefect server with all deployments of prefect.yaml."""
+    """A Prefect server with the work pool and all deployments of prefect.yaml, made as docs/operations.md says."""
     with PrefectServer(tmp_path_factory.mktemp("server")) as server:
-        server.deploy()
+        server.prefect("work-pool", "create", "rag-index", "--type", "process")
+        server.prefect("deploy", "--all")
         yield server
 
 

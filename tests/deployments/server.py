@@ -98,11 +98,6 @@ class PrefectServer:
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr
 
-    def deploy(self) -> None:
-        """Make the work pool and all deployments, as docs/operations.md says."""
-        self.prefect("work-pool", "create", "rag-index", "--type", "process")
-        self.prefect("deploy", "--all")
-
     @contextmanager
     def worker(self, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run `prefect worker start` in this folder until the block ends."""

@@ -168,8 +168,7 @@ def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deploye
             runs.append(deployed.start("doctor/doctor")["id"])
             eventually(lambda: deployed.run(runs[-1])["state_type"] != "SCHEDULED", "it is taken up", every=0.1)
             time.sleep(1)
-        worker.terminate()
-        worker.wait(timeout=120)
+        worker_is_stopped(worker)
     expected = ["Crashed" if deployed.run(run)["state_type"] in {"RUNNING", "CRASHED"} else "Completed" for run in runs]
     assert "Completed" in expected, "not all had begun"
     with deployed.worker(tmp_path / "second", **given):

@@ -60,13 +60,9 @@ def test_the_image_holds_what_is_needed_and_no_user_is_root():
     *builds, last = stages()
     assert len(builds) == 1
     ignored, *allowed = (FOLDER / "Dockerfile.dockerignore").read_text().split()
-    copied = {
-        source
-        for stage in (*builds, last)
-        for name, arguments in stage
-        if name == "COPY" and "--from" not in arguments
-        for source in arguments.split()[:-1]
-    }
+    instructions = [one for stage in (*builds, last) for one in stage]
+    copies = [given.split()[:-1] for name, given in instructions if name == "COPY" and "--from" not in given]
+    copied = {source for sources in copies for source in sources}
     assert ignored == "**"
     assert copied == {name.lstrip("!") for name in allowed if name.startswith("!")}
     assert all((ROOT / name).exists() for name in copied)

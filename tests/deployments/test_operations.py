@@ -39,7 +39,10 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
     for name in ("prefect.yaml", "deployments/automations.yaml"):
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text((ROOT / name).read_text())
-    environment = {**clean_environment(tmp_path), "PREFECT_SERVER_API_PORT": port}
+    ours = ("PREFECT_", "RAG_INDEX_", "DASK_", "CI", "DO_NOT_TRACK", "GITHUB_")  # which a newcomer does not have
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**kept, "HOME": str(tmp_path), "PATH": path, "PREFECT_SERVER_API_PORT": port}
     shown, exported = {}, ""
     with ExitStack() as stack:
         for number, (kind, commands) in enumerate(blocks()):
@@ -91,10 +94,3 @@ def in_terminal(script: str, folder: Path, environment: Mapping[str, str], log: 
         for one in psutil.Process(running.pid).children(recursive=True) if running.poll() is None else ():
             one.terminate()
         running.wait(timeout=100)
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    """Return the environment of a person who has just installed rag-index, and never used Prefect."""
-    names = ("PREFECT_", "RAG_INDEX_", "DASK_", "CI", "DO_NOT_TRACK", "GITHUB_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-    return {**kept, "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -31,12 +31,9 @@ any_store = pytest.mark.parametrize("project", ["embedded", REAL], indirect=True
 @pytest.fixture
 def project(request, tmp_path, fake):
     """240 notes; a parameter is one of `STORES`."""
-
-    def make(store: str) -> Project:
-        return Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 5\n{store}").fill(240)
-
-    with project_on(getattr(request, "param", "embedded"), make) as project:
-        yield project
+    kind, extra = getattr(request, "param", "embedded"), f"{fake.settings}[run]\nwait_for_recovery = 5\n"
+    with project_on(kind, lambda store: Project(tmp_path / "project", extra + store)) as project:
+        yield project.fill(240)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +51,7 @@ def worker(deployed, elsewhere):
 @pytest.fixture
 def start(deployed, project):
     """Start a run of a deployment on the project, and return its id."""
-
-    def start_run(name: str, **parameters) -> str:
-        return deployed.start(f"{name}/{name}", config=str(project.config), **parameters)["id"]
-
-    return start_run
+    return lambda name, **options: deployed.start(f"{name}/{name}", config=str(project.config), **options)["id"]
 
 
 def dask_workers(process) -> list[psutil.Process]:
@@ -173,9 +166,7 @@ def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project
     log, begins = elsewhere / "worker.log", (elsewhere / "worker.log").stat().st_size
     places = {"workers": project.config, "absent.toml": project.folder / "absent.toml"}
     names = ("index-all", "doctor", "benchmark")
-    runs = [
-        (deployed.start(f"{one}/{one}", config=str(places[words]))["id"], words) for one in names for words in places
-    ]
+    runs = [(deployed.start(f"{one}/{one}", config=str(places[said]))["id"], said) for one in names for said in places]
     for run, words in runs:
         ended = deployed.wait_for_end(run)
         message = ended["state"]["message"]
@@ -321,10 +312,8 @@ def test_a_run_whose_worker_was_killed_ends_with_one_sentence(deployed, project,
     """What it writes goes to the worker, so that a pipe breaks in whichever of its threads logs next."""
     fake.seconds_per_text = 0.1
     run = start("index-all", state={"type": "PENDING"}, workers=2, shard_documents=10)
-    command, environment = (
-        [sys.executable, "-m", "prefect.engine"],
-        deployed.environment | {"PREFECT__FLOW_RUN_ID": run},
-    )
+    command = [sys.executable, "-m", "prefect.engine"]
+    environment = deployed.environment | {"PREFECT__FLOW_RUN_ID": run}
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env=environment, cwd=project.folder, **output) as flow:
         for _ in flow.stdout:
