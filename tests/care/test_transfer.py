@@ -41,26 +41,19 @@ def project(moved_from, tmp_path) -> Project:
 
 @pytest.fixture
 def qdrant():
-    with ExactQdrant() as fake:
-        yield fake
-
-
-class ExactQdrant(FakeQdrant):
     """A fake that keeps unit vectors bit by bit, as a real server does. The in-memory client behind the other fake
     divides them by their length once more, in float32."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        upsert = self.client.upsert
+    def exact(name, points, **how):
+        result = upsert(name, points, **how)
+        kept = fake.client._client.collections[name]
+        for point in filter(lambda one: one.vector, points):
+            kept.vectors[""][kept.ids[point.id]] = np.asarray(point.vector[""], dtype=np.float32)
+        return result
 
-        def exact(name, points, **how):
-            result = upsert(name, points, **how)
-            kept = self.client._client.collections[name]
-            for point in filter(lambda one: one.vector, points):
-                kept.vectors[""][kept.ids[point.id]] = np.asarray(point.vector[""], dtype=np.float32)
-            return result
-
-        self.client.upsert = exact
+    with FakeQdrant() as fake:
+        upsert, fake.client.upsert = fake.client.upsert, exact
+        yield fake
 
 
 def exported(project: Project) -> bytes:
@@ -191,8 +184,8 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     assert [line["id"] for line in found] == sorted(points)
     for line in found:
         payload, vector = points[line["id"]]
-        assert (set(line), line["payload"]) == ({"id", "document_id", "payload", "vector", "sparse"}, payload)
-        assert line["document_id"] == payload["_rag"]["document_id"]
+        assert set(line) == {"id", "document_id", "payload", "vector", "sparse"}
+        assert (line["payload"], line["document_id"]) == (payload, payload["_rag"]["document_id"])
         assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()
     assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, "a float32 needs few digits"
     before = out.read_bytes()

@@ -43,9 +43,7 @@ def project(indexed_notes):
 def served(tmp_path_factory):
     """A fake server, and a project that is indexed there. Each command of a test is stopped before it changes any."""
     with FakeQdrant() as server:
-        project = Project(tmp_path_factory.mktemp("served") / "project", extra=f'[store]\nurl = "{server.url}"').fill(
-            60
-        )
+        project = Project(tmp_path_factory.mktemp("served") / "project", f'[store]\nurl = "{server.url}"').fill(60)
         project.run()
         server.break_next("points/scroll", times=None, hang=600)
         yield project
@@ -76,9 +74,7 @@ def test_a_pipe_gets_lines_and_json_stays_alone_on_standard_output(project):
 def test_ctrl_c_while_a_bar_is_drawn_says_what_is_kept(served, command, monkeypatch):
     monkeypatch.chdir(served.folder)
     begun = re.compile(r" 0 of \d+ points")
-    asked = in_terminal(
-        at_once(served, *command.split()), 100, until=lambda output: bool(begun.search(output)), forked=True
-    )
+    asked = in_terminal(at_once(served, *command.split()), 100, until=begun.search, forked=True)
     assert plain_lines(asked)[-2] == f"rag-index: {STOPPED[command]}"
     assert asked.rfind("\x1b[?25h") > asked.rfind("\x1b[?25l") >= 0, "the cursor is there again"
     assert not (served.folder / "notes.jsonl").exists()

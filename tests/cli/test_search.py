@@ -177,7 +177,6 @@ def golden_desk(tmp_path_factory):
         for index in first
     }
     golden_desk.fill(texts)
-    first = {"comments": 4100, "titles": 7100}
     golden = [(f"what is E-{first[i] + n}", str(n), i) for i in first for n in range(0, 40, 2)]
     golden.append(("nothing of the kind", "1", "titles"))
     lines = [json.dumps({"query": query, "relevant": [number], "index": index}) for query, number, index in golden]
@@ -213,11 +212,8 @@ def test_json_has_everything_and_more_only_when_asked(golden_desk):
     assert set(plain) == {"scopes"}
     [scope] = plain["scopes"]
     assert (scope["index"], scope["queries"], len(scope["worst"])) == ("titles", 21, 1)
-    assert [(one["way"], one["dense_weight"]) for one in scope["ways"]] == [
-        ("dense", 1),
-        ("sparse", 0),
-        ("hybrid", 0.7),
-    ]
+    ways = [(one["way"], one["dense_weight"]) for one in scope["ways"]]
+    assert ways == [("dense", 1), ("sparse", 0), ("hybrid", 0.7)]
     assert scope["ways"][1]["metrics"]["recall@1"]["mean"] == pytest.approx(20 / 21, abs=1e-6)
     assert scope["worst"][0]["relevant"] == [{"index": "titles", "document_id": "1", "rank": None}]
     assert [one["index"] for one in evaluated(golden_desk, golden)["scopes"]] == ["comments", "titles", None]

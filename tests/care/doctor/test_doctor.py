@@ -55,12 +55,8 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
     assert (project.points(), project.run().indexes[0].chunks_embedded) == (points, 0)
 
 
-def ledger_of(project):
-    return project.ledger()
-
-
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:
-    with ledger_of(project) as ledger:
+    with project.ledger() as ledger:
         return {key: tuple(known) for key, known in ledger.rows(ledger.collections("test_notes")[-1].id)}
 
 
@@ -85,10 +81,6 @@ def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
     return [i for i, (payload, _) in points.items() if payload[RESERVED_KEY]["document_id"] in wanted]
 
 
-def other_hash(payload: dict[str, Any]) -> dict[str, Any]:
-    return {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], "text_hash": "00" * 16}}
-
-
 def test_damaged_points_and_rows_are_repaired(project, points):
     with project.store() as store:
         before = {point.id: point.sparse for point in store.scroll(NAME, vectors=True)}
@@ -97,8 +89,9 @@ def test_damaged_points_and_rows_are_repaired(project, points):
         assert len(long) > 2
         store.delete_points(NAME, long[:1])
         store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)])
-        store.update_payloads(NAME, [(i, other_hash(points[i][0])) for i in ids_of(points, 33)])
-    with ledger_of(project) as ledger, ledger.transaction() as connection:
+        wrong = [(i, points[i][0], {"text_hash": "00" * 16}) for i in ids_of(points, 33)]
+        store.update_payloads(NAME, [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **other}}) for i, p, other in wrong])
+    with project.ledger() as ledger, ledger.transaction() as connection:
         connection.execute(documents.update().where(documents.c.key == "30").values(chunks=2))  # it has more
         connection.execute(documents.update().where(documents.c.key == "44").values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_(["51", "52"])))
@@ -180,7 +173,7 @@ def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind,
 
 
 def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(project, points):
-    with ledger_of(project) as ledger:
+    with project.ledger() as ledger:
         for _ in range(6):
             ledger.fail(1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")])
     [failed] = repair(project.settings).findings
@@ -238,7 +231,7 @@ def test_lost_metadata_is_written_again(project, points):
 
 
 def test_only_stray_collections_are_dropped(project, points):
-    with project.store() as store, ledger_of(project) as ledger:
+    with project.store() as store, project.ledger() as ledger:
         known = ledger.collection(NAME)
         values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
         for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, None), (6, "lost")):
@@ -255,7 +248,7 @@ def test_only_stray_collections_are_dropped(project, points):
     assert set(strays.examples) == {"test_notes__5", "test_notes__6"}
     assert any("test_notes__4 is not finished" in advice.message for advice in diagnosis.advice)
     assert repair(project.settings).findings == []
-    with project.store() as store, ledger_of(project) as ledger:
+    with project.store() as store, project.ledger() as ledger:
         left = {NAME, *(f"test_notes__{number}" for number in (2, 3, 4))}
         assert store.names() == {*left, "somebody_elses"}
         assert {c.name for c in ledger.collections("test_notes")} == left
@@ -263,7 +256,7 @@ def test_only_stray_collections_are_dropped(project, points):
 
 
 def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, points):
-    with ledger_of(project) as ledger, ledger.transaction() as connection:
+    with project.ledger() as ledger, ledger.transaction() as connection:
         connection.execute(documents.delete().where(documents.c.key == "51"))
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
     with project.store() as store:

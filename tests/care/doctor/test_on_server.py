@@ -19,10 +19,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
-    pytest.mark.filterwarnings("ignore:Api key is used"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Api key is used")
 
 DOCUMENTS = 40
 
@@ -138,8 +135,7 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
         raise KeyboardInterrupt
 
     dying = mock.patch.object(ServerStore, "point_alias", point_and_die)
-    ledger_of = project.ledger()
-    with dying, project.store() as store, ledger_of as ledger, pytest.raises(KeyboardInterrupt):
+    with dying, project.store() as store, project.ledger() as ledger, pytest.raises(KeyboardInterrupt):
         roll_back(ledger, store, project.alias, "notes")
     project.lose_alias()
     assert repair(project.settings).findings == []
