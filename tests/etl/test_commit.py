@@ -62,9 +62,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
 
 
 @pytest.mark.parametrize(("points", "pending"), [(2, False), (1, False), (2, True)])
-def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(
-    ledger, store, points, pending
-):
+def test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(ledger, store, points, pending):
     collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(points))
@@ -79,10 +77,8 @@ def test_a_document_that_is_pending_or_lacks_points_is_not_up_to_date_because_it
 
 def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(project):
     """The ledger has it as pending and without chunks."""
-    project.write_settings(
-        project.config.read_text().partition("[[indexes]]")[0]
-        + '[[indexes]]\nname = "notes"\nkind = "code"\nroot = "src"\n'
-    )
+    head = project.config.read_text().partition("[[indexes]]")[0]
+    project.write_settings(f'{head}[[indexes]]\nname = "notes"\nkind = "code"\nroot = "src"\n')
     (project.folder / "src").mkdir()
     for name in ("kept.py", "excluded.py"):
         (project.folder / "src" / name).write_text("def f():\n    return 1\n")

@@ -23,8 +23,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 from tests.waiting import when
 
-ROWS = [row for rows in tables(page("troubleshooting"), "symptom") for row in rows]
-LINES = {row[1]: row for row in ROWS if row[-1].isdigit()}
+LINES = {row[1]: row for rows in tables(page("troubleshooting"), "symptom") for row in rows if row[-1].isdigit()}
 """Failures of a run by their cause."""
 ELSEWHERE = {
     "The embedder refuses a text": (3, "flows/test_failures.py", "a_refused_text_is_tried_again_by_hand_and_is_no"),
@@ -52,11 +51,7 @@ ELSEWHERE = {
     "The worker of a deployed run": (137, "deployments/test_automations.py", "runs_that_lose_their_machine_or_worker"),
     "The pod of a run": (0, "deployments/test_worker.py", "a_job_of_kubernetes_that_is_told_to_end_schedules_its_run"),
     "A run is suspended": (0, "deployments/test_worker.py", "a_run_that_is_suspended_ends_its_processes_and_goes_on"),
-    "A run is cancelled on Prefect's page": (
-        130,
-        "orchestration/test_stopping.py",
-        "a_run_in_a_terminal_that_is_cancelled",
-    ),
+    "A run is cancelled on Prefect's page": (130, "orchestration/test_stopping.py", "a_run_in_a_terminal_that_is"),
     "A [part](": (2, "etl/test_parts.py", "a_source_that_lost_many_parts_overwrites_nothing"),
     "Store or ledger was put back": (0, "etl/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
     "The Prefect server goes away": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
@@ -66,23 +61,11 @@ ELSEWHERE = {
     "An upgrade reads or chunks": (1, "etl/test_collection.py", "an_index_of_an_older_release_says_why_it_must_be"),
     "The ledger was written by another": (1, "components/ledger/test_ledger.py", "a_ledger_of_another_version_is_"),
     "An earlier version kept these": (2, "etl/test_kept_out.py", "every_run_is_refused_until_a_condition_keeps_them"),
-    "A migration gives the key another type": (
-        2,
-        "etl/test_vector_reuse.py",
-        "a_key_of_another_type_is_refused_and_a_",
-    ),
-    "A folder that it writes belongs": (
-        1,
-        "reliability/test_disk_and_clock.py",
-        "a_store_that_cannot_be_written_is_whole",
-    ),
+    "A migration gives the key another type": (2, "etl/test_vector_reuse.py", "a_key_of_another_type_is_refused"),
+    "A folder that it writes belongs": (1, "reliability/test_disk_and_clock.py", "a_store_that_cannot_be_written"),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""
-
-
 DOCUMENTS = 40
-
-
 SCENES: dict[str, Callable[[Stage, FakeQdrant], int]] = {}
 """The scenes by the beginning of their line."""
 ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
@@ -129,11 +112,6 @@ class Stage:
         return {one.document_id: one.tries for one in failed(settings, settings.indexes)}
 
 
-def exit_code(outcome: IndexOutcome) -> int:
-    """Return the exit code of a run of this index alone."""
-    return RunReport([outcome]).exit_code
-
-
 def line(beginning: str) -> Callable[..., Callable[[Stage, FakeQdrant], int]]:
     def add(scene: Callable[[Stage, FakeQdrant], int]) -> Callable[[Stage, FakeQdrant], int]:
         SCENES[beginning] = scene
@@ -146,7 +124,7 @@ def fails(outcome: IndexOutcome, *words: str) -> int:
     """Check that the index ended as failed and says this, and return the exit code."""
     assert outcome.state == "failed"
     assert all(word in outcome.message for word in words), outcome.message
-    return exit_code(outcome)
+    return RunReport([outcome]).exit_code
 
 
 def does_the_rest(stage: Stage, *, sure: int = 1) -> None:
@@ -269,7 +247,7 @@ def no_context(stage: Stage, _: FakeQdrant) -> int:
     assert f"{outcome.contexts_missing} chunks are without context" in outcome.message
     assert (stage.listed().keys(), len(stage.project.texts())) == ({"40"}, DOCUMENTS)
     assert stage.run().nothing_to_do
-    return exit_code(outcome)
+    return RunReport([outcome]).exit_code
 
 
 # Store, ledger and disk
@@ -376,30 +354,20 @@ def rebuild_lacks(stage: Stage, _: FakeQdrant) -> int:
     assert stage.project.texts() == before
     stage.fake.clear()
     assert (stage.run(full=True).state, stage.project.texts()["9"]) == ("completed", ["Note 9\nPOISON"])
-    return exit_code(outcome)
-
-
-@pytest.fixture
-def stage(tmp_path, monkeypatch):
-    with FakeOllama() as fake:
-        yield Stage(tmp_path, fake, monkeypatch)
-
-
-def of(what: str, among: dict[str, object]) -> list[str]:
-    return [beginning for beginning in among if what.startswith(beginning)]
+    return RunReport([outcome]).exit_code
 
 
 @pytest.mark.parametrize("what", LINES)
 def test_each_line_has_one_scene_or_a_test_that_provokes_it(what):
-    assert len(of(what, SCENES) + of(what, ELSEWHERE)) == 1
+    assert len([one for one in (*SCENES, *ELSEWHERE) if what.startswith(one)]) == 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("beginning", SCENES)
-def test_the_line_is_what_happens(beginning, stage):
+def test_the_line_is_what_happens(beginning, tmp_path, monkeypatch):
     [line] = [line for what, line in LINES.items() if what.startswith(beginning)]
-    with FakeQdrant() as qdrant:
-        code = SCENES[beginning](stage, qdrant)
+    with FakeOllama() as fake, FakeQdrant() as qdrant:
+        code = SCENES[beginning](Stage(tmp_path, fake, monkeypatch), qdrant)
     assert line[-1] == str(code)
 
 

@@ -16,7 +16,6 @@ from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
 from tests.project import Project, run_here
 from tests.waiting import when
 
-AWAY = 1.0
 PASSING = [
     ("hang", {"seconds": 30}), ("reset", {}), ("half", {}), ("few", {}), ("html", {}),
     *(("status", {"code": code}) for code in (429, 500, 503)),
@@ -35,7 +34,7 @@ def quick(monkeypatch):
 
 def restart(fake: FakeOllama) -> None:
     fake.stop_listening()
-    time.sleep(AWAY)
+    time.sleep(1.0)
     fake.listen()
 
 

@@ -41,16 +41,6 @@ def project(indexed_notes) -> Project:
     return indexed_notes(30)
 
 
-@pytest.fixture
-def stale(project, tmp_path) -> Project:
-    """A project whose store was put back to what it was before the last run."""
-    kept = back_up(project, tmp_path / "kept", STORE)
-    edit(project)
-    run_plain(project)
-    restore(project, kept, STORE)
-    return project
-
-
 def assert_right(project: Project) -> None:
     """Check that the index is as one that is made of the source now, and that nobody finds anything to say."""
     fresh = Project(project.folder.parent / f"fresh-{uuid.uuid4().hex}")
@@ -127,21 +117,25 @@ def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp
     assert_right(project)
 
 
-def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it_mended(stale):
-    refused = index_documents(stale.settings, "notes", ["5"])
+def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it_mended(project, tmp_path):
+    kept = back_up(project, tmp_path / "kept", STORE)
+    edit(project)
+    run_plain(project)
+    restore(project, kept, STORE)
+    refused = index_documents(project.settings, "notes", ["5"])
     assert (refused.state, OLDER in refused.message) == ("failed", True)
-    said = status(stale.settings).indexes[0].restored
+    said = status(project.settings).indexes[0].restored
     assert "the store was " + OLDER in said
     assert "`rag-index index notes` compares every point" in said
-    assert f"notes: {said}\n" in run_here(stale.config, "status")[0]
-    assert plan_runs(stale.settings, stale.settings.indexes)[0].message == said
-    found = {one.kind: one.count for one in examine(stale.settings).findings}
+    assert f"notes: {said}\n" in run_here(project.config, "status")[0]
+    assert plan_runs(project.settings, project.settings.indexes)[0].message == said
+    found = {one.kind: one.count for one in examine(project.settings).findings}
     assert found == {"restored": 1, "different_documents": 6, "orphan_points": 1}
-    repaired = repair(stale.settings)
+    repaired = repair(project.settings)
     assert (repaired.findings, {one.kind: one.count for one in repaired.repaired}) == ([], found)
-    assert status(stale.settings).indexes[0].restored == ""
-    run_plain(stale)
-    assert_right(stale)
+    assert status(project.settings).indexes[0].restored == ""
+    run_plain(project)
+    assert_right(project)
 
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):

@@ -15,9 +15,8 @@ pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), m
 
 def page_of(texts, first=0):
     keys = [str(first + i) for i in range(len(texts))]
-    return DocumentBatch(
-        keys, list(texts), [f"p{k}".encode() for k in keys], [f"t{k}".encode() for k in keys], [b"h"] * len(keys)
-    )
+    payloads, hashes = ([f"{kind}{key}".encode() for key in keys] for kind in "pt")
+    return DocumentBatch(keys, list(texts), payloads, hashes, [b"h"] * len(keys))
 
 
 def sharder(*, documents="auto", rate=1000.0, workers=2):

@@ -9,17 +9,6 @@ from rag_index.etl.changed import index_documents
 from tests.etl.plain import run_plain
 from tests.project import Project
 
-COMPOSITE = """\
-project = "test"
-[source]
-url = "sqlite:///source.db"
-[[indexes]]
-name = "notes"
-table = "part"
-key = ["site", "number"]
-text = "body"
-"""
-
 
 @pytest.fixture
 def project(tmp_path) -> Project:
@@ -60,7 +49,8 @@ def test_nothing_is_done_where_one_of_the_keys_is_nowhere(project, given):
 
 def test_keys_of_several_columns_are_arrays(tmp_path):
     project = Project(tmp_path / "project")
-    project.write_settings(COMPOSITE)
+    settings = 'project = "test"\n[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "notes"\ntable = "part"\n'
+    project.write_settings(settings + 'key = ["site", "number"]\ntext = "body"\n')
     project.execute("CREATE TABLE part (site TEXT, number INTEGER, body TEXT, PRIMARY KEY (site, number))")
     project.execute("INSERT INTO part VALUES ('north', 1, 'a pump'), ('north', 2, 'a valve'), ('1', 1, 'a lamp')")
     assert only(project, '["north", 2]', '["north",2]', '["1",1]').new == 2

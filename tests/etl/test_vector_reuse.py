@@ -78,9 +78,7 @@ def test_a_run_after_a_change_of_the_key_column_holds_the_old_documents_back(num
 
 
 def paragraphs(changed: int | None = None) -> str:
-    return "\n\n".join(
-        f"Paragraph {n} {'is new' if n == changed else 'is old'}: {' '.join(WORDS)}." for n in range(100)
-    )
+    return "\n\n".join(f"Paragraph {n} is {'new' if n == changed else 'old'}: {' '.join(WORDS)}." for n in range(100))
 
 
 def test_a_run_embeds_only_the_chunks_whose_text_changed(tmp_path):
@@ -140,9 +138,7 @@ def migrate(project: Project, key: str, *, count: int = DOCUMENTS, first: int = 
     project.execute("DROP TABLE note")
     project.execute("CREATE TABLE note (id, title TEXT, body TEXT, author TEXT, priority INTEGER)")
     numbers = f"WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {first + count - 1})"
-    project.execute(
-        f"INSERT INTO note {numbers} SELECT {key}, 'Note ' || n, 'The printer of floor ' || n, 'kim', n FROM s"
-    )
+    project.execute(f"INSERT INTO note {numbers} SELECT {key}, 'Note ' || n, 'Printer of floor ' || n, 'kim', n FROM s")
     return project
 
 
