@@ -1,4 +1,4 @@
-"""One Prefect server and one browser window for all tests of deployments."""
+"""One Prefect server for all tests of deployments, and a browser for those that look at its page."""
 
 import pytest
 
@@ -15,8 +15,8 @@ def deployed(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """A window of headless Chromium; tests that need it are skipped if it is not installed."""
-    with Browser(tmp_path_factory.mktemp("chromium")) as window:
+@pytest.fixture
+def browser(tmp_path):
+    """A window of headless Chromium, for one test: Prefect's page takes a sixth of a core as long as it is open."""
+    with Browser(tmp_path / "chromium") as window:
         yield window
