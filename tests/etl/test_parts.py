@@ -1,13 +1,16 @@
 """Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
 
 import re
+from contextlib import closing
 
 import pytest
 
 from rag_index.care.plan import plan_runs
 from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.components.sources import open_source
 from rag_index.errors import SourceError
 from rag_index.etl.changed import index_documents
+from rag_index.etl.deletes import DeleteGuard, count_parts
 from rag_index.search import Retriever
 from rag_index.search.access import ALL_GROUPS
 from tests.etl.plain import Died, Nights, run_plain
@@ -209,6 +212,18 @@ def test_a_source_that_lost_many_parts_overwrites_nothing_until_a_person_allows_
     assert run_plain(project, allow_deletes=True).state == "completed"
     assert project.texts() != before
     assert run_plain(project).unchanged == 152
+
+
+def test_a_part_that_lost_nothing_is_not_hidden_whatever_became_of_the_policies(project):
+    fill(project)
+    run_plain(project)
+    index = project.settings.indexes[0]
+    with project.ledger() as ledger, closing(open_source(project.settings, index)) as source:
+        guard = DeleteGuard(ledger, ledger.collections(project.settings.alias("notes"))[0], 0.5, "the policies changed")
+        assert count_parts(source, index, guard)["remark"] == 453
+        project.execute("DELETE FROM remark WHERE id = 500")
+        with pytest.raises(SourceError, match="part remark has 452 rows where it had 453, the policies changed"):
+            count_parts(source, index, guard)
 
 
 @pytest.mark.long

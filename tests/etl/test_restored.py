@@ -166,6 +166,9 @@ def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_p
     outcome = run_plain(project, full=True)
     assert (outcome.state, outcome.new, outcome.unchanged) == ("completed", 29, 0)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+    with project.store() as store, project.ledger() as ledger:
+        known = {one.name for one in ledger.collections(project.settings.alias("notes"))}
+        assert set(store.collections()) == known, "what was put back is dropped"
 
 
 # On a server
