@@ -98,7 +98,7 @@ def test_everything_is_found_by_its_words_before_it_is_embedded_and_status_says_
     under_way = {document_id(key) for key, row in rows.items() if row.pending}
     assert len({payload["_rag"]["document_id"] for payload, _ in halted.points().values()} | under_way) == 30
     assert printed(halted, "doctor")["findings"] == []
-    sentence = r"notes is not complete: \d\d documents can be found by their words, \d by meaning"
+    sentence = r"notes is not complete: \d+ documents can be found by their words, \d+ by meaning"
     assert re.search(sentence, run_here(halted.config, "status")[0])
 
 
