@@ -112,18 +112,17 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
             happens(worker)
         runs[run] = project
     fake.seconds_per_text = 0
-    for run in runs:
+    for run, project in runs.items():
         ended = deployed.wait_for_end(run)
         eventually(lambda: any(one["id"] == run for one in calls_about(calls, "Crashed")), "it is called", every=0.25)  # noqa: B023
         assert ended["state_name"] == "Crashed"
         assert "not heard of for" in ended["state"]["message"]
         [call, *_] = [one for one in calls_about(calls, "Crashed") if one["id"] == run]
         assert call["flow_run"] == "index all"
-    with deployed.worker(tmp_path / "elsewhere"):
-        for run in [deployed.start("index-all/index-all", config=str(one.config))["id"] for one in runs.values()]:
-            ended = deployed.wait_for_end(run)
-            assert ended["state_name"] == "Completed", ended["state"]["message"]
-    assert [len(project.texts()) for project in runs.values()] == [100, 100]
+        with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
+            ended = deployed.wait_for_end(deployed.start("index-all/index-all")["id"])
+        assert ended["state_name"] == "Completed", ended["state"]["message"]
+        assert len(project.texts()) == 100
 
 
 def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(deployed, receiver, automations):
