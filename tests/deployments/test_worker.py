@@ -99,8 +99,11 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     )
     assert "document 17" not in logs, "logs outlive an erasure"
     assert re.search(r"20 documents of pages 1: \d+ texts embedded, 0 reused, 1 document failed", logs)
-    shows = lambda: any("partially indexed" in line for line in errors_of(deployed, started))  # noqa: E731
-    eventually(shows, "the page's filter shows it", every=0.25)
+    eventually(
+        lambda: any("partially indexed" in line for line in errors_of(deployed, started)),
+        "the filter shows it",
+        every=0.25,
+    )
 
     browser.open(f"{page}/{started}")
     browser.wait_for("index all", "Failed", "partial", "238 documents indexed, 2 failed")

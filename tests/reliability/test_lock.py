@@ -252,7 +252,8 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
             change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             return delete(*wanted)
 
-        with mock.patch.object(commit, "delete_chunks", stands_still), pytest.raises(IndexLocked, match="took over"):
+        frozen = mock.patch.object(commit, "delete_chunks", stands_still)
+        with frozen, pytest.raises(IndexLocked, match="another took over"):
             delete_gone(opened, scan, record)
     assert "7" not in on_server.texts()
     on_server.execute("INSERT INTO note SELECT * FROM kept")

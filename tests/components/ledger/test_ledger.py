@@ -255,7 +255,11 @@ def test_a_step_that_fails_changes_nothing(url, monkeypatch):
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [(99, "newer rag-index wrote it"), (18, "move the file away"), (19, "`rag-index index-all` brings it up to date")],
+    [
+        (99, "a newer rag-index wrote it"),
+        (18, "move the file away"),
+        (19, "`rag-index index-all` brings it up to date"),
+    ],
 )
 def test_a_ledger_of_another_version_is_refused_by_name_or_not_only_read(url, version, said):
     engine = sa.create_engine(url)

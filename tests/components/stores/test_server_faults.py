@@ -203,6 +203,10 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     used._link.patience = 600
     used._link.sleep(60)
     pauses.clear()
+    qdrant.break_next(on, times=5, error="Rate limiting exceeded", headers={"Retry-After": "59"}, **how)
+    used.upsert("c", points(10))
+    assert (pauses, used.count("c")) == ([59.0] * 5, 10)
+    pauses.clear()
     qdrant.break_next(on, times=None, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting"):
         used.upsert("c", points(10))

@@ -141,6 +141,15 @@ def test_a_large_body_is_refused_before_it_is_read(bo):
     assert b"5,000 bytes" in answer
 
 
+def test_a_request_that_takes_too_long_is_ended(served, qdrant, monkeypatch):
+    monkeypatch.setattr(guard_module, "REQUEST_SECONDS", 0.4)
+    with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        eventually(lambda: client.get("/search", params=ASKED).status_code == 200, "the model is loaded")
+        qdrant.break_next("/points/query", times=None, hang=3)
+        assert "0.4 s" in problem(client.get("/search", params=ASKED), 504)["detail"]
+        assert client.get("/healthz").status_code == 200
+
+
 def test_a_client_that_hangs_up_cancels_its_search(served, qdrant):
     with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         assert client.get("/search", params=ASKED).status_code == 200
