@@ -88,15 +88,23 @@ def test_a_mistake_in_the_settings_ends_in_a_failed_state_with_one_line(prefect_
     assert (state.name, "missing.toml" in state.message, "\n" in state.message) == ("Failed", True, False)
 
 
-def seen_of(name: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
-    """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log."""
+def seen_of(name: str, *tasks: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
+    """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log.
+
+    Task runs and logs reach the server some moments after they happened: wait until it has these tasks, and a log.
+    """
     with get_client(sync_client=True) as opened:
         client = opened._client
         wanted = {"flow_runs": {"name": {"any_": [name]}}, "sort": "START_TIME_DESC", "limit": 1}
         [run] = client.post("/flow_runs/filter", json=wanted).raise_for_status().json()
-        asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
-        log = client.post("/logs/filter", json=asked).raise_for_status().json()
-        nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
+
+        def complete() -> tuple[dict, list] | None:
+            asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+            log = client.post("/logs/filter", json=asked).raise_for_status().json()
+            nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
+            return (nodes, log) if log and {*tasks} <= {node["label"] for node in nodes.values()} else None
+
+        nodes, log = eventually(complete, f"the server has a log of {name} and its tasks {tasks}", every=0.3)
     labels = {key: node["label"] for key, node in nodes.items()}
     assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
     return {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}, run, log
@@ -132,19 +140,18 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else "").fill(180)
         monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 60)
         assert project.index(**way).state == "completed"
-    found, run, log = seen_of("index notes")
     pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50
     expected = {f"fetch notes {page}": set() for page in (1, 2, 3)}
     expected |= {f"embed notes {shard}": {f"fetch notes {page}" for page in pages[shard]} for shard in pages}
     expected |= {f"upsert notes {shard}": {f"embed notes {shard}"} for shard in pages}
     expected |= {"delete gone": {f"upsert notes {shard}" for shard in pages}, "verify and publish": {"delete gone"}}
+    found, run, log = seen_of("index notes", *expected)
     steps = {name: before for name, before in found.items() if not name.startswith("check ")}
     assert steps == expected
     assert edges_of_readme() == {(kind(one), kind(name)) for name, before in steps.items() for one in before}
     assert not any(before for name, before in found.items() if name.startswith("check "))
     assert {"test", "notes"} <= set(run["tags"])
     warnings = [line["message"] for line in log if line["level"] >= logging.WARNING]
-    assert log
     assert not warnings, "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
 
 
@@ -187,4 +194,4 @@ def test_a_first_run_writes_words_first_and_embeds_everything(tmp_path, fake, pr
     assert 10 < len(written) < 30
     assert all(vector for _, vector in project.points().values())
     assert f"{len(written)} documents can be found by their words" in caplog.text
-    assert "write words" in seen_of("index notes")[0]
+    assert seen_of("index notes", "write words")
