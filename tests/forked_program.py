@@ -52,9 +52,9 @@ def run_program(arguments: Sequence[str], environment: Mapping[str, str], *, tim
     return _run({"arguments": list(arguments)}, [*PROGRAM, *arguments], environment, timeout)
 
 
-def run_code(code: str, environment: Mapping[str, str], *, timeout: float = 120) -> Ended:
+def run_code(code: str, environment: Mapping[str, str]) -> Ended:
     """Run a piece of Python to its end in such a process."""
-    return _run({"code": code}, [sys.executable, "-c", code], environment, timeout)
+    return _run({"code": code}, [sys.executable, "-c", code], environment, 120)
 
 
 def _run(what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float) -> Ended:

@@ -184,12 +184,12 @@ def golden_desk(tmp_path_factory):
     return golden_desk
 
 
-def evaluate(project, *arguments, code=0):
-    return run_here(project.config, "evaluate", *arguments, code=code)
+def evaluate(project, *arguments):
+    return run_here(project.config, "evaluate", *arguments)
 
 
-def evaluated(project, *arguments, code=0):
-    return json.loads(evaluate(project, *arguments, "--json", code=code)[0])
+def evaluated(project, *arguments):
+    return json.loads(evaluate(project, *arguments, "--json")[0])
 
 
 def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(golden_desk):

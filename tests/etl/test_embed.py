@@ -70,12 +70,12 @@ class HashEmbedder:
         return [text for texts in self.sent for text in texts]
 
 
-def shard_of(texts, number=1):
+def shard_of(texts):
     page = DocumentBatch(
         [f'"{i}"' for i in range(len(texts))], list(texts), [b"{}"] * len(texts), [hash_text(text) for text in texts],
         [b"p"] * len(texts),
     )  # fmt: skip
-    return Shard("notes", number, page, sum(map(len, texts)))
+    return Shard("notes", 1, page, sum(map(len, texts)))
 
 
 def embed_shard(shard, chunker, embedder, **known):
@@ -119,10 +119,10 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
         assert len(failed) == sum("poison" in text for text in texts)
 
 
-def embed_here(texts, chars=100, **given):
+def embed_here(texts, **given):
     """Embed texts, check the shard, and return it with the embedder."""
     embedder = HashEmbedder(**given)
-    return check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder)), embedder
+    return check(embed_shard(shard_of(texts), TextChunker(100, 0), embedder)), embedder
 
 
 def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():

@@ -168,15 +168,10 @@ def wrong_settings(stage: Stage, _: FakeQdrant) -> int:
     return code
 
 
-def pages_of(stage: Stage, rows: int, then: Callable[[int], None] = lambda _: None) -> None:
-    """Read pages of so many rows, and do `then` with the number of each before it is read."""
-    read, numbers = SqlSource.page, iter(range(10_000))
-
-    def page(source, cursor, _):
-        then(next(numbers))
-        return read(source, cursor, rows)
-
-    stage.patch.setattr(SqlSource, "page", page)
+def pages_of(stage: Stage, rows: int) -> None:
+    """Read pages of so many rows."""
+    read = SqlSource.page
+    stage.patch.setattr(SqlSource, "page", lambda source, cursor, _: read(source, cursor, rows))
 
 
 @line("The source does not answer at the start")

@@ -47,14 +47,14 @@ class Failing(Plainly):
         return super().fetch(opened, number, cursor, 20)
 
 
-def run_with(project, steps=Plainly, *, child=False, checks=None):
+def run_with(project, steps=Plainly, *, child=False):
     """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
     settings, record = project.settings, RunRecord("notes")
     with (
         open_index(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as opened,
         closing(steps(settings if child else serially(settings))) as made,
     ):
-        execute(opened, made, record, checks=checks)
+        execute(opened, made, record)
     return record.outcome
 
 

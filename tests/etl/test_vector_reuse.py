@@ -133,11 +133,11 @@ def project_of(folder, key: str, *, rows: str = 'table = "note"') -> Project:
     return migrate(project, key)
 
 
-def migrate(project: Project, key: str, *, count: int = DOCUMENTS, first: int = 1) -> Project:
+def migrate(project: Project, key: str, *, count: int = DOCUMENTS) -> Project:
     """Make the source's table again, with a key that is this expression of a number `n`."""
     project.execute("DROP TABLE note")
     project.execute("CREATE TABLE note (id, title TEXT, body TEXT, author TEXT, priority INTEGER)")
-    numbers = f"WITH RECURSIVE s(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM s WHERE n < {first + count - 1})"
+    numbers = f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count})"
     project.execute(f"INSERT INTO note {numbers} SELECT {key}, 'Note ' || n, 'Printer of floor ' || n, 'kim', n FROM s")
     return project
 

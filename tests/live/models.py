@@ -53,12 +53,13 @@ def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabula
     return _write(writer, path)
 
 
-def write_generating_gguf(path: Path, says: str, *, layers: int = 2, width: int = 64) -> Path:
+def write_generating_gguf(path: Path, says: str) -> Path:
     """Write a model that answers /api/generate with the sentence `says`, whatever the question.
 
     Its words must differ. Its layers add nothing, and what follows a token is decided by its embedding alone: the
     words of the sentence one after another, its first word after any other token, the end after its last.
     """
+    layers, width = 2, 64
     writer = _writer(path, "llama", layers, width, 4 * width, 2)
     writer.add_head_count_kv(2)
     writer.add_rope_dimension_count(width // 2)

@@ -8,10 +8,10 @@ from tests.project import WORDS, Project
 Row = tuple[int, str | None, str | None, str, int]
 
 
-def make_project(folder: Path, documents: int, *, seed: int = 7, extra: str = "") -> Project:
+def make_project(folder: Path, documents: int, *, extra: str = "") -> Project:
     """Return a project whose source has this many documents. Every fifth has several chunks; some have no text, and
     some have equal texts."""
-    random_ = random.Random(seed)
+    random_ = random.Random(7)
     project = Project(folder, extra=extra)
     with project.source() as db:
         db.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", [_row(random_, i) for i in range(1, documents + 1)])

@@ -111,9 +111,9 @@ def test_what_is_read_are_the_best_chunks_those_equal_to_the_last_and_more_if_th
     assert read(*long, *others) == [*long, *others[:100]], "50 and then 200"
 
 
-def points_with(bm25: dict[int, float], count: int = 100) -> list[StoredPoint]:
-    """Return points of which each is farther away than the one before, and some have words."""
-    return [replace(point(str(n), 0, 1 - n / count), bm25=bm25.get(n, 0.0)) for n in range(count)]
+def points_with(bm25: dict[int, float]) -> list[StoredPoint]:
+    """Return 100 points of which each is farther away than the one before, and some have words."""
+    return [replace(point(str(n), 0, 1 - n / 100), bm25=bm25.get(n, 0.0)) for n in range(100)]
 
 
 def test_meaning_and_words_agree_if_a_chunk_is_among_the_best_of_both():

@@ -16,7 +16,7 @@ from rag_index.core.settings import Settings, load_settings
 from rag_index.etl.changed import serially
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, execute
+from rag_index.etl.run import execute
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
 
@@ -30,14 +30,14 @@ def main() -> None:
         follow(partial(load_settings, Path(sys.argv[1])), None, stop)
 
 
-def whole_run(settings: Settings, name: str, documents: AllDocuments | None = None):
+def whole_run(settings: Settings, name: str):
     """Bring an index up to date by reading everything, and return the outcome."""
     record = RunRecord(name)
     with (
         open_index(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as opened,
         closing(Plainly(serially(settings))) as steps,
     ):
-        execute(opened, steps, record, documents=documents)
+        execute(opened, steps, record)
         if record.error is not None:
             raise record.error
         return record.outcome
