@@ -1,5 +1,6 @@
 """Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but never wrong."""
 
+import re
 import subprocess
 import threading
 import time
@@ -16,6 +17,9 @@ T = TypeVar("T")
 START_SECONDS = 60
 GENEROUS = 280.0
 """Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
+
+OWN = "rag_index/|flows/|tasks/"
+OWN_FRAME = re.compile(rf'File "(?!.*/site-packages/(?!{OWN})).*/(?:{OWN}).*", line \d+, in .*')
 
 
 @dataclass
@@ -37,6 +41,12 @@ def eventually(condition: Callable[[], T], what="", *, seconds: float = GENEROUS
             raise AssertionError(f"this did not happen within {seconds:g} s: {reason or condition}")
         time.sleep(every)
     return value
+
+
+def own_tracebacks(said: str) -> list[str]:
+    """Return the frames of our code in the tracebacks of a log: a fault that nobody caught has some. Prefect and Dask
+    log tracebacks of their own if their process had no time for a connection, and connect again."""
+    return OWN_FRAME.findall(said)
 
 
 def until_it_answers(connect: Callable[[], object], process: subprocess.Popen, log: Path, *errors: type) -> None:

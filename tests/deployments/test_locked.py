@@ -25,7 +25,7 @@ from tests.deployments.test_compose import SERVICES, pod_in, stages
 from tests.deployments.test_operations import blocks
 from tests.ports import free_port
 from tests.strangers import NOBODY
-from tests.waiting import eventually
+from tests.waiting import eventually, own_tracebacks
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +39,7 @@ table = "note"
 key = "id"
 text = "body"
 """
-WRONG = re.compile("UserWarning|Permission denied|Read-only file system|Traceback")
+WRONG = re.compile("UserWarning|Permission denied|Read-only file system|readonly database|unable to open")
 BIN = Path(sys.executable).parent
 BUILT = ("ui_build", "ui_v2_build", ".*_ui_static.lock")
 """What a server of Prefect that may write to its package has left there."""
@@ -71,10 +71,8 @@ def page_of(machine: LockedMachine, port: int, path: str = "/") -> httpx.Respons
 
 
 def faults(log: str) -> list[str]:
-    """Return the records of a log that tell of a fault, but for those of Prefect's server on a busy SQLite."""
-    records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", log, flags=re.MULTILINE)
-    busy = re.compile(r"^.* \| prefect\.server\..*database is locked", re.DOTALL)
-    return [one for one in records if WRONG.search(one) and not busy.match(one)]
+    """Return what a log says of files that a service may not write to, and of errors that nobody caught."""
+    return [line for line in log.splitlines() if WRONG.search(line)] + own_tracebacks(log)
 
 
 def is_html(page: httpx.Response) -> bool:
