@@ -88,7 +88,8 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     eventually(moves, lambda: f"the progress moves: {seen}", every=0.25)
     ended = deployed.wait_for_end(started)
     assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "Failed", "index all")
-    assert ended["state"]["message"].startswith("partially indexed: 1 index: 238 documents indexed, 2 failed")
+    summary = "partially indexed: 1 index: 238 documents indexed, 2 failed"
+    assert ended["state"]["message"].startswith(f"{summary}; notes: 2 documents failed: "), "the reason is first"
     assert deployed.artifacts()["test-all-progress"]["flow_run_id"] == started
     begun = [run for run in deployed.runs() if (run["start_time"] or "") >= ended["start_time"]]
     (subflow,) = [run for run in begun if run["name"] == "index notes"]  # other tests had runs, too
@@ -130,7 +131,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     log = (elsewhere / "worker.log").read_text()
     assert "cannot be resolved" not in log
     own = deployed.logs(started, only=True)
-    assert "partially indexed: 1 index: 238 documents indexed, 2 failed" in own[-1], "the log ends with our sentence"
+    assert summary in own[-1], "the log ends with our sentence"
     assert not own_tracebacks(log), log
     assert "Traceback" not in "".join(own)
     browser.open(f"{deployed.url}/deployments/deployment/{ended['deployment_id']}?tab=Runs")

@@ -220,4 +220,5 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
     )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
-    yield f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
+    shards = f"shards took {metrics['worker_seconds']:.1f} s in all"  # a worker may have two at a time
+    yield f"workers ({metrics['workers']}) busy {metrics['utilisation']:.0%}; {shards}"

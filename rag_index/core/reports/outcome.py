@@ -237,8 +237,8 @@ class IndexOutcome(Counts):
             self._add_to(name, getattr(stats, name))
 
     def hold(self, message: str) -> None:
-        """Set the state to partial, and add the reason to the message."""
-        self.say(message)
+        """Set the state to partial, and say why before all else: lists of runs show the beginning alone."""
+        self.message = "; ".join(filter(None, [message, self.message]))
         self.state = "partial"
 
     def to_json(self) -> dict[str, Any]:
