@@ -7,12 +7,16 @@ from tests.deployments.server import PrefectServer
 
 
 @pytest.fixture(scope="session")
-def deployed(tmp_path_factory):
-    """A Prefect server with the work pool and all deployments of prefect.yaml, made as docs/operations.md says."""
-    with PrefectServer(tmp_path_factory.mktemp("server")) as server:
-        server.prefect("work-pool", "create", "rag-index", "--type", "process")
-        server.prefect("deploy", "--all")
-        yield server
+def deployed(tmp_path_factory, postgres):
+    """A Prefect server with the work pool and all deployments of prefect.yaml, made as docs/operations.md says. Its
+    database is PostgreSQL: of runs that report at once, one may find SQLite locked for longer than Prefect waits."""
+    with postgres.database() as name:
+        url = postgres.url(name).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+        kept = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
+        with PrefectServer(tmp_path_factory.mktemp("server"), **kept) as server:
+            server.prefect("work-pool", "create", "rag-index", "--type", "process")
+            server.prefect("deploy", "--all")
+            yield server
 
 
 @pytest.fixture

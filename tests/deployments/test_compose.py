@@ -296,10 +296,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         with postgres.connect(ledger_db) as connection:
             count = "SELECT count(*) FROM rag_index_documents WHERE pending = 0"
             eventually(lambda: connection.execute(count).fetchone() == (61,), watch.read_text, every=0.2)
-        with postgres.connect(prefect_db) as connection:
-            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-            rows = [connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall() for (table,) in tables]
-        kept = "\n".join(row for found in rows for (row,) in found)
+        kept = postgres.rows(prefect_db)
         assert "notes 1" in kept
         secrets = [SECRET, urls[2], postgres.url(source_db).password]
         assert not [secret for secret in secrets if secret in kept]

@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import partial
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
@@ -143,7 +144,7 @@ def test_runs_come_one_at_a_time(deployed, elsewhere, tmp_path):
     assert len(project.texts()) == 25
 
 
-def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, tmp_path):
+def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, postgres, tmp_path):
     project = Project(tmp_path / "project").fill(10)
     project.write_settings(project.config.read_text().replace("sqlite:///source.db", "sqlite:///not-there.db"))
     (project.folder / SECRET).mkdir()  # the name of the database alone is told, by Prefect's asset of the table
@@ -160,8 +161,9 @@ def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, 
     deployed.patch(f"/deployments/{night['id']}", job_variables=before)
     assert ended["state_name"] == "Completed", ended["state"]
     kept = [elsewhere / "worker.log", *(path for path in deployed.home.rglob("*") if path.is_file())]
-    assert any(path.name == "prefect.db" for path in kept)
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+    rows = postgres.rows(make_url(deployed.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"]).database)
+    assert ("rag-index-source" in rows, SECRET in rows) == (True, False)
 
 
 def test_the_server_schedules_future_runs_of_the_deployments(deployed):

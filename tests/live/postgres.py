@@ -106,6 +106,13 @@ class PostgresServer:
         url = {"host": "127.0.0.1", "port": self.port, "user": "owner", "password": PASSWORD, "dbname": database}
         return psycopg.connect(**url, autocommit=True, connect_timeout=10)
 
+    def rows(self, database):
+        """Return all rows of all tables as one text."""
+        with self.connect(database) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            found = [connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall() for (table,) in tables]
+        return "\n".join(row for rows in found for (row,) in rows)
+
     def url(self, database, user="owner", password=PASSWORD):
         """Return the URL of a database for a source or a ledger."""
         return URL.create("postgresql+psycopg", user, password, "127.0.0.1", self.port, database)
