@@ -69,7 +69,7 @@ def alive(process: psutil.Process) -> bool:
 def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake, worker, elsewhere, start, browser):
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
-    fake.seconds_per_text = 0.1
+    fake.seconds_per_text = 0.4
     started = start("index-all", workers=2, shard_documents=20)
     page = f"{deployed.url}/runs/flow-run"
     browser.open(f"{page}/{started}")
@@ -81,11 +81,13 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
         for key, one in deployed.artifacts().items():
             if key in seen and "of 240, " in one["description"]:  # the run of another test had other numbers
                 seen[key].add(one["description"])
-        rated = [one for one in seen["test-notes-progress"] if re.match(r"\d+ of 240,.* \d+ s left,.* \d+/s", one)]
+        numbers = re.compile(r"\d+ of 240,.* \d+ (?:s|min) left,.* \d+/s")
+        rated = [*filter(numbers.match, seen["test-notes-progress"])]
         whole = [one for one in seen["test-all-progress"] if re.match(r"notes: \d+ of 240, ", one)]
         return len(seen["page"]) == 2 and whole and len(rated) > 1
 
     eventually(moves, lambda: f"the progress moves: {seen}", every=0.25)
+    fake.seconds_per_text = 0.02
     ended = deployed.wait_for_end(started)
     assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "Failed", "index all")
     summary = "partially indexed: 1 index: 238 documents indexed, 2 failed"
