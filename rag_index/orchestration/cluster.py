@@ -70,7 +70,8 @@ CONNECTION: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
 log."""
 PRELOAD = "tasks.etl"
 """What workers import before their first shard. The fork server imports it once for all."""
-LOST_HEARTBEAT = "Failed to communicate with scheduler during heartbeat"
+CUT_OFF = ("Failed to communicate with scheduler during heartbeat", "Closed comm %r while trying to write")
+"""How messages of Dask begin that say, with a page of traceback, that the end of a cluster cut off a connection."""
 
 
 class Workers(AbstractContextManager["Workers"]):
@@ -142,6 +143,7 @@ class Workers(AbstractContextManager["Workers"]):
         self._config.enter_context(dask.config.set(lasting))
         if _forked():
             self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
+        logging.getLogger("distributed.scheduler").addFilter(_is_of_use)
         return LocalCluster(
             n_workers=workers,
             preload=[PRELOAD, __name__],  # or the first shard waits
@@ -156,9 +158,14 @@ class Workers(AbstractContextManager["Workers"]):
 
 
 def dask_setup(worker: object) -> None:
-    """Keep a heartbeat that the end of the cluster cuts off out of the log, where it is a page of traceback for
-    nothing: a worker that loses its scheduler ends by itself. Dask calls this in each worker."""
-    logging.getLogger("distributed.worker").addFilter(lambda record: LOST_HEARTBEAT not in str(record.msg))
+    """Prepare a worker, in which Dask calls this."""
+    logging.getLogger("distributed.worker").addFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Return whether a record says more than that a connection was cut off: a worker that loses its scheduler ends by
+    itself, and a run that loses its own says so."""
+    return not str(record.msg).startswith(CUT_OFF)
 
 
 def _forked() -> bool:

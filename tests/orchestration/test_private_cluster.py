@@ -88,6 +88,20 @@ def test_a_heartbeat_cut_off_by_the_end_is_no_traceback_in_the_log(client):
     assert (lost, other) == (False, True)
 
 
+def test_a_client_that_is_cut_off_is_no_traceback_in_the_log(client, caplog):
+    """As at the end of a run that was frozen: the scheduler still has something to say to it."""
+    scheduler, log = client.cluster.scheduler, logging.getLogger("distributed.scheduler")
+    with Client(client.cluster, set_as_default=False) as other:
+
+        async def cut_off() -> None:
+            scheduler.client_comms[other.id].abort()
+            scheduler.send_all({other.id: [{}]}, {})
+            log.critical("something else")
+
+        client.cluster.sync(cut_off)
+        assert [one.message for one in caplog.records if one.levelname == "CRITICAL"] == ["something else"]
+
+
 def addresses(client) -> list[str]:
     """Return the addresses of the scheduler, its worker and the worker's nanny."""
     [(worker, found)] = eventually(lambda: list(client.scheduler_info()["workers"].items()))  # it learns late

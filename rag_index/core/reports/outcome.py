@@ -238,7 +238,8 @@ class IndexOutcome(Counts):
 
     def hold(self, message: str) -> None:
         """Set the state to partial, and say why before all else: lists of runs show the beginning alone."""
-        self.message = "; ".join(filter(None, [message, self.message]))
+        before, self.message = self.message, message
+        self.say(before)
         self.state = "partial"
 
     def to_json(self) -> dict[str, Any]:
