@@ -18,8 +18,8 @@ START_SECONDS = 60
 GENEROUS = 280.0
 """Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
 
-OWN = "rag_index/|flows/|tasks/"
-OWN_FRAME = re.compile(rf'File "(?!.*/site-packages/(?!{OWN})).*/(?:{OWN}).*", line \d+, in .*')
+LOST = re.compile(r"\S+ \| \w+ +\| prefect\..*(?:ConnectionClosed|database is locked)", re.DOTALL)
+"""A record of Prefect of a websocket or an SQLite that a busy machine gave no time. It goes on by itself."""
 
 
 @dataclass
@@ -43,10 +43,10 @@ def eventually(condition: Callable[[], T], what="", *, seconds: float = GENEROUS
     return value
 
 
-def own_tracebacks(said: str) -> list[str]:
-    """Return the frames of our code in the tracebacks of a log: a fault that nobody caught has some. Prefect and Dask
-    log tracebacks of their own if their process had no time for a connection, and connect again."""
-    return OWN_FRAME.findall(said)
+def tracebacks(log: str) -> list[str]:
+    """Return the records with a traceback in the log of a server or worker of Prefect, but for those of `LOST`."""
+    records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", log, flags=re.MULTILINE)
+    return [one for one in records if "Traceback" in one and not LOST.match(one)]
 
 
 def until_it_answers(connect: Callable[[], object], process: subprocess.Popen, log: Path, *errors: type) -> None:

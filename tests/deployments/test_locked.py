@@ -25,7 +25,7 @@ from tests.deployments.test_compose import SERVICES, pod_in, stages
 from tests.deployments.test_operations import blocks
 from tests.ports import free_port
 from tests.strangers import NOBODY
-from tests.waiting import eventually, own_tracebacks
+from tests.waiting import eventually, tracebacks
 
 pytestmark = pytest.mark.long
 
@@ -72,7 +72,7 @@ def page_of(machine: LockedMachine, port: int, path: str = "/") -> httpx.Respons
 
 def faults(log: str) -> list[str]:
     """Return what a log says of files that a service may not write to, and of errors that nobody caught."""
-    return [line for line in log.splitlines() if WRONG.search(line)] + own_tracebacks(log)
+    return [line for line in log.splitlines() if WRONG.search(line)] + tracebacks(log)
 
 
 def is_html(page: httpx.Response) -> bool:

@@ -20,7 +20,7 @@ from tests.dask_workers import command, workers_among
 from tests.deployments.server import PREFECT, SUSPENDED
 from tests.live.qdrant import REAL, project_on
 from tests.project import Project
-from tests.waiting import eventually, own_tracebacks
+from tests.waiting import eventually, tracebacks
 
 pytestmark = pytest.mark.long
 
@@ -134,7 +134,7 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     assert "cannot be resolved" not in log
     own = deployed.logs(started, only=True)
     assert summary in own[-1], "the log ends with our sentence"
-    assert not own_tracebacks(log), log
+    assert not tracebacks(log), log
     assert "Traceback" not in "".join(own)
     browser.open(f"{deployed.url}/deployments/deployment/{ended['deployment_id']}?tab=Runs")
     browser.wait_for("index all", "Failed", "partial")
@@ -179,7 +179,7 @@ def test_a_mistake_in_the_settings_is_one_line_of_a_failed_run(deployed, project
         message = ended["state"]["message"]
         assert (ended["state_name"], words in message, "\n" in message) == ("Failed", True, False), message
         assert "Traceback" not in "".join(deployed.logs(run))
-    assert not own_tracebacks(said := log.read_bytes()[begins:].decode()), said
+    assert not tracebacks(said := log.read_bytes()[begins:].decode()), said
 
 
 @pytest.mark.parametrize(
