@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NOT_BEGUN = "not begun, since nothing was embedded"
-NOT_BEGUN_SECONDS = 5.0
+UNTOLD_SECONDS = 5.0
 
 
 class TaskSteps(Steps):
@@ -75,7 +75,7 @@ class TaskSteps(Steps):
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
         self._ended: list[State[Any]] = []
-        self._not_begun: list[UUID] = []
+        self._untold: list[tuple[UUID, State[Any]]] = []
         self._liveness: Liveness | None = None
         self._client: Client | None = None
         self._to: Destination | None = None
@@ -182,27 +182,27 @@ class TaskSteps(Steps):
         return [*(self._liveness.waits if self._liveness else ()), *(self._alone.told or ())]
 
     def close(self) -> None:
-        if self._not_begun:
-            self._end_not_begun()
+        if self._untold:
+            self._tell()
         if self._to is not None:
             self._to.close()
         self._alone.shutdown()
         close_process_embedder()
 
-    def _end_not_begun(self) -> None:
-        """End the upserts of what was not embedded, which Prefect would show as pending for ever. They are known to its
-        server a moment after they were refused, and a busy one has to be asked again."""
-        deadline = time.monotonic() + NOT_BEGUN_SECONDS
+    def _tell(self) -> None:
+        """Tell Prefect how tasks ended that it would show as pending or running for ever: the upserts of what was not
+        embedded, and tasks whose worker died. Its server knows them a moment later, and a busy one is asked again."""
+        deadline = time.monotonic() + UNTOLD_SECONDS
         with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
-            while self._not_begun and time.monotonic() < deadline:
+            while self._untold and time.monotonic() < deadline:
                 unknown = []
-                for run in self._not_begun:
+                for run, state in self._untold:
                     try:
-                        client.set_task_run_state(run, Cancelled(message=NOT_BEGUN), force=True)
+                        client.set_task_run_state(run, state, force=True)
                     except UNANSWERED:
-                        unknown.append(run)
+                        unknown.append((run, state))
                         time.sleep(0.2)
-                self._not_begun = unknown
+                self._untold = unknown
 
     # Shards
 
@@ -283,7 +283,7 @@ class TaskSteps(Steps):
             try:
                 state = upserted.wrapped_future.result()
                 if state.is_pending():  # nothing was embedded
-                    self._not_begun.append(upserted.task_run_id)
+                    self._untold.append((upserted.task_run_id, Cancelled(message=NOT_BEGUN)))
                     _result(embedded.wrapped_future.result())
                 written.set_result(_result(state))
                 self._written.append(_bare(state))
@@ -303,8 +303,12 @@ class TaskSteps(Steps):
 
         if isinstance(error, KilledWorker):
             died = process_died(job.shard, "the worker died (out of memory, or a crash)")
-            with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
-                client.set_task_run_state(embed_run, Crashed(message=str(died)), force=True)
+            state: State[Any] = Crashed(message=str(died))
+            try:
+                with impatient(), get_client(sync_client=True) as client:
+                    client.set_task_run_state(embed_run, state, force=True)
+            except UNANSWERED:
+                self._untold.append((embed_run, state))  # at the end, if it is known by then
             return died
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):
             return error

@@ -151,3 +151,9 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
     assert RunReport([alone]).sentence() == "index logs: there is no table 'log'"
     assert RunReport([outcome()]).sentence() == "1 index: no documents"
     assert RunReport([outcome(new=1)]).sentence().startswith("1 index: 1 document indexed")
+
+
+def test_why_an_index_is_partial_is_said_before_what_else_a_person_should_know():
+    outcome = IndexOutcome("notes", message="its model is unknown")
+    outcome.hold("2 documents failed")
+    assert (outcome.state, outcome.message) == ("partial", "2 documents failed; its model is unknown")
