@@ -23,7 +23,7 @@ from rag_index.etl.plain import Plainly
 from rag_index.etl.run import execute
 from rag_index.etl.steps import ServiceChecks
 from rag_index.orchestration.hooks import SearchHooks
-from rag_index.orchestration.prefect_api import result_of, send_pending_logs
+from rag_index.orchestration.prefect_api import result_of, send_pending_logs, wait_until_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -131,11 +131,14 @@ def run_flow(flow: Callable[..., State[RunReport]]) -> int:
 
     try:
         with terminable(), collect_seldom(), ExitStack() as stack:
-            if not PREFECT_API_URL.value():
+            if own := not PREFECT_API_URL.value():
                 url, password = stack.enter_context(own_server())
                 stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}))
             stack.callback(send_pending_logs)
             state = flow(return_state=True)
+            if own and (run_id := state.state_details.flow_run_id) and not state.is_cancelled():
+                send_pending_logs()
+                wait_until_recorded(run_id)
         said, report = state.message, result_of(state)
         code = 130 if state.is_cancelled() else report.exit_code if isinstance(report, RunReport) else 1
     except KeyboardInterrupt:

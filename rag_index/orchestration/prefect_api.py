@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.schemas.objects import State
     from prefect.context import SettingsContext
 
 API_PAUSE_SECONDS = 2.0
+RECORDED_SECONDS = 15.0
+RECORDED_PAUSE_SECONDS = 0.3
 _IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings", default=None)
 
 
@@ -132,3 +137,26 @@ def send_pending_logs() -> None:
     for loop, task in running:
         if loop is not None and task is not None:
             loop.call_soon_threadsafe(task.cancel)
+
+
+def wait_until_recorded(run_id: UUID) -> None:
+    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended. It records one after
+    another what it was told at once, and a server that is ended meanwhile forgets the rest."""
+    import httpx
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.sorting import TaskRunSort
+    from prefect.exceptions import PrefectException
+
+    before, changed = None, time.monotonic()
+    this = {"any_": [run_id]}
+    runs = FlowRunFilter.model_validate({"operator": "or_", "id": this, "parent_flow_run_id": this})
+    with suppress(httpx.HTTPError, PrefectException, OSError), impatient(), get_client(sync_client=True) as client:
+        while time.monotonic() - changed < RECORDED_SECONDS:
+            latest = client.read_task_runs(flow_run_filter=runs, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+            known = {(task.id, task.state_id) for task in latest}
+            if known != before:
+                before, changed = known, time.monotonic()
+            elif all(task.state and task.state.is_final() for task in latest):
+                return
+            time.sleep(RECORDED_PAUSE_SECONDS)

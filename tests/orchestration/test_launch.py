@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx
@@ -38,6 +38,26 @@ PLATFORM = {
     "PREFECT_TASKS_DEFAULT_RETRIES": "5", "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
     "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true", "PREFECT_TASKS_REFRESH_CACHE": "true",
 }  # fmt: skip
+MANY_TASKS = """
+from prefect import flow, task
+from prefect.states import Completed
+from rag_index.orchestration.launch import run_flow
+
+@task
+def step(number): pass
+
+@flow
+def part():
+    for number in range(40):
+        step(number)
+
+@flow
+def whole():
+    part()
+    return Completed(message="all done")
+
+run_flow(whole)
+"""
 INSTALLED = Path(sys.executable).parent / "rag-index"
 IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
 
@@ -91,6 +111,19 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
     assert len([task for task in tasks if task["name"].startswith("embed ")]) == 3
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), "workers ran no flow"
+
+
+@pytest.mark.long
+def test_a_server_of_a_flow_is_ended_only_once_it_has_recorded_how_all_tasks_ended(tmp_path):
+    """It records one after another what it is told, here of many tasks a second, and forgets the rest as it ends."""
+    program = tmp_path / "program.py"
+    program.write_text(MANY_TASKS)
+    environment = {**without_api(), **QUIET, "PREFECT_HOME": str(tmp_path / "home")}
+    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    assert ended.stderr == "rag-index: all done\n"
+    with closing(sqlite3.connect(tmp_path / "home" / "prefect.db")) as db:
+        states = dict(db.execute("SELECT state_type, count(*) FROM task_run WHERE name LIKE 'step%' GROUP BY 1"))
+    assert states == {"COMPLETED": 40}
 
 
 @pytest.mark.long
