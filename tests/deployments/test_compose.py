@@ -172,7 +172,7 @@ def test_the_line_of_cron_names_its_user_and_reads_the_passwords(tmp_path):
 @pytest.mark.long
 def test_servers_delete_runs_that_ended_long_ago(tmp_path):
     unit = (FOLDER / "systemd" / "rag-index-prefect.service").read_text()
-    kept = dict(re.findall(r"^Environment=(PREFECT_SERVER_SERVICES_DB_VACUUM_\w+)=(.+)$", unit, re.MULTILINE))
+    kept = dict(re.findall(r"^Environment=(PREFECT_SERVER_SERVICES_\w+)=(.+)$", unit, re.MULTILINE))
     assert kept
     assert kept.items() <= SERVICES["prefect"]["environment"].items()
     often = {"PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "1"}
