@@ -160,7 +160,7 @@ def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 @pytest.mark.parametrize("project", STORES, indirect=True)
 def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, prefect_server, fake, monkeypatch):
     """What kills it from outside when it has no more memory is a signal, as here."""
-    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 120.0)  # a busy server learns late
+    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0)  # a busy server learns late
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
     fake.fault("kill_client", marker="KILLS")
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
@@ -235,7 +235,7 @@ def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server)
 
 @pytest.mark.long
 def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake, monkeypatch):
-    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 120.0)  # a busy server learns late
+    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0)  # a busy server learns late
     set_state, asked = SyncPrefectClient.set_task_run_state, set()
 
     def answer_late(client, run, *given, **named):
