@@ -106,8 +106,8 @@ def own_server() -> Iterator[tuple[str, str]]:
     settings = {
         "PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_ANALYTICS_ENABLED": "0", "PREFECT_UI_ENABLED": "0",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # that takes a second, and none is used
-        # What tasks report is recorded together, once a second. One by one takes several times the processor time, and
-        # what is not recorded yet as the server ends is forgotten.
+        # What tasks report is recorded together, once a second. One by one, it falls behind a run with many shards, and
+        # forgets the rest as it ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }  # fmt: skip

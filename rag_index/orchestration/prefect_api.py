@@ -140,8 +140,8 @@ def send_pending_logs() -> None:
 
 
 def wait_until_recorded(run_id: UUID) -> None:
-    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended. It records one after
-    another what it was told at once, and a server that is ended meanwhile forgets the rest."""
+    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended: all have, and none
+    changes between two looks. It records later than it is told, and once more, without another try, as it is ended."""
     import httpx
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter

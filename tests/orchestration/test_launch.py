@@ -115,7 +115,7 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
 
 @pytest.mark.long
 def test_a_server_of_a_flow_is_ended_only_once_it_has_recorded_how_all_tasks_ended(tmp_path):
-    """It records one after another what it is told, here of many tasks a second, and forgets the rest as it ends."""
+    """It records later than it is told, here of many tasks a second, and forgets the rest as it ends."""
     program = tmp_path / "program.py"
     program.write_text(MANY_TASKS)
     environment = {**without_api(), **QUIET, "PREFECT_HOME": str(tmp_path / "home")}
