@@ -43,26 +43,32 @@ class MariadbServer:
         for path in (self._folder, temporary):
             os.chown(path, user.pw_uid, user.pw_gid)
         self.port = free_port()
-        init = self._folder / "init.sql"
-        init.write_text(
-            f"CREATE DATABASE desk CHARACTER SET utf8mb4;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+        self._folders = [f"--datadir={data}", f"--tmpdir={temporary}"]
+        self._init = self._folder / "init.sql"
+        self._init.write_text(
+            f"CREATE DATABASE IF NOT EXISTS desk CHARACTER SET utf8mb4;\n"
+            f"CREATE USER IF NOT EXISTS owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
             "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION;\n"
         )
-        init.chmod(0o644)
+        self._init.chmod(0o644)
         # a server deletes the temporary tables that it finds when it starts: those of another one, in a shared folder
-        folders = [f"--datadir={data}", f"--tmpdir={temporary}"]
-        install = [self._install, "--no-defaults", *folders, "--auth-root-authentication-method=normal"]
+        install = [self._install, "--no-defaults", *self._folders, "--auth-root-authentication-method=normal"]
         made = subprocess.run(
             [*install, "--skip-test-db", "--innodb-use-native-aio=0"],  # the kernel's limit on AIO is shared by all
             check=False, capture_output=True, text=True, timeout=120, cwd="/", **self._as,
         )  # fmt: skip
         assert made.returncode == 0, made.stdout + made.stderr
+        self.start()
+        return self
+
+    def start(self):
+        """Start the server on its port and wait until it answers."""
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    self._server, "--no-defaults", *folders, f"--port={self.port}",
+                    self._server, "--no-defaults", *self._folders, f"--port={self.port}",
                     "--bind-address=127.0.0.1", f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid",
-                    f"--init-file={init}", "--innodb-flush-log-at-trx-commit=0", "--innodb-use-native-aio=0",
+                    f"--init-file={self._init}", "--innodb-flush-log-at-trx-commit=0", "--innodb-use-native-aio=0",
                     "--skip-name-resolve",
                 ],
                 stdout=log, stderr=log, cwd="/", **self._as,
@@ -73,7 +79,6 @@ class MariadbServer:
         except RuntimeError:
             self.__exit__()
             raise
-        return self
 
     def __exit__(self, *error):
         if self._process.poll() is None:

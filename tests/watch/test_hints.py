@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 from rag_index.components.sources import hints as hints_module
 from rag_index.components.sources.hints import Hints, Moved, left_behind, object_name
 from rag_index.core.settings import load_settings
+from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.live.sessions import Session, new_database
 from tests.waiting import eventually
@@ -105,6 +106,106 @@ def test_a_deletion_a_change_of_a_key_a_truncated_table_and_a_rename_are_seen(de
             eventually(lambda before=before: desk.moved(before) == Moved.YES, statement, every=0.1)
 
 
+def read_as_plain_reader(desk):
+    """Let the hints read with a user of MariaDB that has the right to read the database, and no other."""
+    name = desk.url.database
+    desk.run(
+        "CREATE OR REPLACE USER reader@'127.0.0.1' IDENTIFIED BY 'only reads'",
+        f"GRANT SELECT ON {name}.* TO reader@'127.0.0.1'",
+    )
+    owner = desk.url.render_as_string(hide_password=False)
+    reader = desk.url.set(username="reader", password="only reads").render_as_string(hide_password=False)
+    desk.hints.close()
+    desk.config.write_text(desk.config.read_text().replace(owner, reader))
+    desk.settings = load_settings(desk.config)
+    desk.hints = Hints(desk.settings, desk.settings.indexes)
+
+
+def test_a_view_that_is_replaced_counts_as_written(desk):
+    for statement in (
+        "CREATE VIEW shown AS SELECT id, body FROM ticket", "DROP VIEW shown",
+        "CREATE VIEW shown AS SELECT id, body FROM ticket WHERE id = 1", "DROP VIEW shown",
+    ):  # fmt: skip
+        before = desk.quiet()
+        desk.run(statement)
+        assert desk.moved(before) != Moved.NO, statement
+
+
+@pytest.mark.parametrize("desk", ["mariadb"], indirect=True)
+def test_a_plain_reader_of_mariadb_sees_that_a_view_or_a_function_is_replaced(desk):
+    read_as_plain_reader(desk)
+    view = "VIEW shown AS SELECT id, concat(prefix(), body) AS body FROM ticket"
+    function = "FUNCTION prefix() RETURNS varchar(20) DETERMINISTIC RETURN"
+    procedure = f"PROCEDURE migrate() BEGIN CREATE OR REPLACE {view}; END"
+    desk.run("CREATE DATABASE IF NOT EXISTS hinted_beside")
+    for statement in (
+        f"CREATE {function} 'first '", f"CREATE {view}", f"CREATE OR REPLACE {function} 'second '",
+        "ALTER FUNCTION prefix SQL SECURITY INVOKER", f"CREATE OR REPLACE {view}", f"ALTER {view}",
+        "RENAME TABLE shown TO hidden", "RENAME TABLE hidden TO shown", f"CREATE {procedure}", "CALL migrate()",
+        f"EXECUTE IMMEDIATE 'CREATE OR REPLACE {view}'", f"BEGIN NOT ATOMIC CREATE OR REPLACE {view}; END",
+        "CREATE VIEW hinted_beside.shown AS SELECT 1", "DROP DATABASE hinted_beside", "DROP PROCEDURE migrate",
+        "DROP FUNCTION prefix", "DROP VIEW shown",
+    ):  # fmt: skip
+        before = desk.quiet()
+        desk.run(statement)
+        assert desk.moved(before) != Moved.NO, statement
+
+
+@pytest.mark.parametrize("desk", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("lock", [["FLUSH TABLES WITH READ LOCK"], ["BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"]])
+def test_a_view_whose_replacement_waits_for_a_backup_counts_as_written_when_it_takes_effect(desk, lock):
+    desk.run("CREATE VIEW shown AS SELECT id, body FROM ticket")
+    read_as_plain_reader(desk)
+    statement = "CREATE OR REPLACE VIEW shown AS SELECT id, 'replaced' AS body FROM ticket"
+    replacement = threading.Thread(target=desk.run, args=(statement,), daemon=True)
+    with desk.session() as backup, desk.session() as reader:
+        for step in lock:
+            backup.run(step)
+        begun = desk.quiet()
+        replacement.start()
+        eventually(lambda: desk.moved(begun) != Moved.NO, "the server counts the statement that waits")
+        before = desk.quiet()
+        assert reader.run("SELECT body FROM shown WHERE id = 1") == (("first",),)
+        backup.run("BACKUP STAGE END" if "BACKUP" in lock[0] else "UNLOCK TABLES")
+        replacement.join()
+        assert reader.run("SELECT body FROM shown WHERE id = 1") == (("replaced",),)
+    assert desk.moved(before) != Moved.NO
+
+
+@pytest.mark.parametrize("desk", ["mariadb"], indirect=True)
+def test_counters_that_begin_again_count_as_written(desk):
+    before = desk.quiet()
+    time.sleep(1.1)  # the server tells in whole seconds when they began
+    desk.run("FLUSH STATUS")
+    assert desk.moved(before) != Moved.NO
+
+
+def test_a_mariadb_server_that_restarts_counts_as_written(own_mariadb, tmp_path):
+    from tests.reliability.chaos.desk import crash
+
+    desk = Desk(own_mariadb.url, tmp_path)
+    desk.run("CREATE VIEW shown AS SELECT id, body FROM ticket")
+    before = desk.quiet()
+    crash(own_mariadb)
+    assert desk.moved(before) == Moved.YES
+    before = desk.quiet()
+    desk.run("CREATE OR REPLACE VIEW shown AS SELECT id, 'replaced' AS body FROM ticket")
+    assert desk.moved(before) != Moved.NO
+    desk.hints.close()
+
+
+@pytest.mark.parametrize("desk", ["postgresql"], indirect=True)
+def test_a_function_of_postgresql_that_is_replaced_counts_as_written(desk):
+    function = "FUNCTION prefix() RETURNS text LANGUAGE sql AS"
+    for statement in (
+        f"CREATE {function} $$ SELECT 'first' $$", f"CREATE OR REPLACE {function} $$ SELECT 'second' $$",
+        "ALTER FUNCTION prefix() SECURITY DEFINER", "DROP FUNCTION prefix()",
+    ):  # fmt: skip
+        before = desk.quiet()
+        desk.run(statement)
+        assert desk.moved(before) != Moved.NO, statement
+
+
 @SERVERS
 def test_two_phases_are_seen_when_the_second_has_ended(desk):
     with desk.session() as session:
@@ -155,6 +256,16 @@ def own_server():
     if isinstance(programs, str):
         pytest.skip(programs)
     with PostgresServer(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def own_mariadb():
+    """A MariaDB server that a test may end."""
+    programs = find_mariadb()
+    if isinstance(programs, str):
+        pytest.skip(programs)
+    with MariadbServer(*programs) as server:
         yield server
 
 
