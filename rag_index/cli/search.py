@@ -147,11 +147,10 @@ def _search_options(
 ) -> dict[str, Any]:
     """Return the options of a search as a Retriever takes them."""
     from rag_index.search import ALL_GROUPS
-    from rag_index.search.filters import conditions_of
 
     groups = ALL_GROUPS if all_groups and not (caller.groups or caller.role) else caller
     given = {name: value for name, value in chosen.items() if value is not None}
-    return given | {"indexes": indexes or None, "filter": conditions_of(filters), "groups": groups}
+    return given | {"indexes": indexes or None, "filter": filters, "groups": groups}
 
 
 def _print_found(

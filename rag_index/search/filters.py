@@ -6,7 +6,8 @@
     {"author": {"exists": True}}                    present and not null; False: missing, null or empty
     {"priority": {"not": "low"}}                    not equal, or missing; a list: none of these
 
-All fields must match. On the command line: `priority=high`, `priority=high,urgent`, `created_at>=2024-01-01`,
+All fields must match. A text for a field that holds numbers alone is read as a number, and one for a field of booleans
+as true or false. On the command line: `priority=high`, `priority=high,urgent`, `created_at>=2024-01-01`,
 `ticket_id<=20`, `priority!=low`, `author` (exists) and `!author` (does not). There a value that looks like a number,
 or is true or false, also matches numbers or booleans, besides text.
 """
@@ -38,11 +39,16 @@ MAX_DIGITS = 1000
 """Python converts no integer that is much longer."""
 MAX_CONDITIONS, MAX_FILTER_VALUES = 30, 1000
 """What a filter may have. Each condition on a field without a payload index costs a reading of all payloads."""
+NUMBERS = frozenset({"integer", "float"})
+"""The kinds of fields that hold numbers alone."""
+SHOWN_CHARS = 60
+"""Characters of a value that a message shows."""
 NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
+WHOLE = re.compile(r"[+-]?\d+")
 
 
-def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
-    """Return the conditions of a filter. Raises SettingsError if it is not valid."""
+def conditions_of(given: Filter | None, indexes: Sequence[IndexSettings] = ()) -> tuple[Condition, ...]:
+    """Return the conditions of a filter on these indexes. Raises SettingsError if it is not valid."""
     if isinstance(given, Mapping):
         found = [one for field, wanted in given.items() for one in _field_conditions(str(field), wanted)]
     else:
@@ -54,6 +60,7 @@ def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
             f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_FILTER_VALUES:,} values in all, and this one "
             f"has {len(found):,} with {values:,}: search several times, or put what belongs together into one field"
         )
+    found = [_typed(condition, indexes) for condition in found]
     try:
         payload_filter(found)
     except StoreError as exc:
@@ -67,7 +74,7 @@ def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
     Raises SettingsError if the required filter is not valid, or names a field that the index does not have.
     """
     try:
-        conditions = conditions_of(index.required_filter)
+        conditions = conditions_of(index.required_filter, [index])
         check_fields(conditions, [index])
     except SettingsError as exc:
         raise SettingsError(f"required_filter of index {index.name}: {exc}") from exc
@@ -107,6 +114,35 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
         raise SettingsError(f"field {condition.field} has a payload index of kind {kind}: compare it with {ordered}")
 
 
+def _typed(condition: Condition, indexes: Sequence[IndexSettings]) -> Condition:
+    """Return the condition with its texts as the values that the field holds, if all indexes that have the field hold
+    numbers there, or all hold booleans. Raises SettingsError for a text that is no such value."""
+    field, wanted = condition.field, condition.value
+    kinds = {index.kind_of(field) for index in indexes if index.has_field(field)}
+    if not kinds or None in kinds or not (kinds <= NUMBERS or kinds == {"bool"}):
+        return condition
+
+    def typed(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = _boolean(value) if kinds == {"bool"} else _number(value)
+        if found is None:
+            expected = "true or false" if kinds == {"bool"} else "a number"
+            shown = value if len(value) <= SHOWN_CHARS else f"{value[:SHOWN_CHARS]}…"
+            kind = " or ".join(sorted(map(str, kinds)))
+            raise SettingsError(f"filter on {field}: {shown!r} is not {expected}, and the field has the kind {kind}")
+        return found
+
+    # a range: {"gte": "10"}
+    if isinstance(wanted, Mapping):
+        return Condition(field, condition.op, {word: typed(value) for word, value in wanted.items()})
+    # several values: ["10", "20"]
+    if _is_list(wanted):
+        return Condition(field, condition.op, [typed(value) for value in wanted])
+    # one value: "10"
+    return Condition(field, condition.op, typed(wanted))
+
+
 def _field_conditions(field: str, wanted: Any) -> Iterable[Condition]:
     if not isinstance(wanted, Mapping):
         wanted = {"any": list(wanted)} if _is_list(wanted) else {"eq": wanted}
@@ -144,17 +180,32 @@ def _parse(text: object) -> Condition:
     field, op, value = found["field"].strip(), found["op"], found["value"].strip()
     if op[0] in "><":
         word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
-        return Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
+        number = _number(value)
+        return Condition(field, "range", {word: value if number is None else number})
     values: list[str | float | bool] = []
     for part in map(str.strip, value.split(",")):
         values.append(part)
-        if NUMBER.fullmatch(part) and math.isfinite(float(part)):
-            is_whole = isinstance(number := _number(part), int) and -INT64 <= number < INT64
-            values.append(number if is_whole else float(number))
+        number = _number(part)
+        if number is not None:
+            values.append(number)
         elif part in ("true", "false"):
             values.append(part == "true")
     return Condition(field, "not" if op == "!=" else "any", values)
 
 
-def _number(text: str) -> int | float:
-    return int(text) if len(text) < MAX_DIGITS and re.fullmatch(r"[+-]?\d+", text) else float(text)
+def _number(text: str) -> int | float | None:
+    """Return the number that a text has, as an integer if it has 64 bits at most; None if it has none."""
+    digits = text.strip()
+    if not NUMBER.fullmatch(digits):
+        return None
+    if WHOLE.fullmatch(digits) and len(digits) < MAX_DIGITS:
+        whole = int(digits)
+        if -INT64 <= whole < INT64:
+            return whole
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+def _boolean(text: str) -> bool | None:
+    """Return whether a text says true or false; None if it says neither."""
+    return {"true": True, "false": False}.get(text.strip().casefold())

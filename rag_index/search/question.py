@@ -357,7 +357,7 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
     conditions: tuple[Condition, ...] = ()
     if (given := options.get("filter")) is not None:
-        conditions = conditions_of(given)
+        conditions = conditions_of(given, searched)
         check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = settings.dense_weight if dense_weight is None else dense_weight

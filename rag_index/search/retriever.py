@@ -420,7 +420,8 @@ class Retriever:
         Raises:
             SettingsError: an index does not exist, a field has no keyword index, or the filter is not valid.
         """
-        searched, conditions, given = self._settings.named(indexes), conditions_of(filter), caller_of(groups)
+        searched, given = self._settings.named(indexes), caller_of(groups)
+        conditions = conditions_of(filter, searched)
         check_fields(conditions, searched)
         known = await self._known()
         deadline = Deadline.after(timeout or self._settings.retrieve.timeout)

@@ -41,6 +41,17 @@ def test_printed_hits(desk):
     assert len(lines) == 4
 
 
+def test_a_filter_on_a_field_of_numbers_finds_the_number_or_is_refused(tmp_path):
+    desk = Desk(tmp_path, names=("comments",), more={"comments": 'payload_indexes = { number = "integer" }'})
+    desk.fill({"comments": [(n, "The printer is offline", {"number": n}) for n in (1, 20, 300)]})
+    search = ("search", "printer", "--index", "comments", "--filter")
+    for given, numbers in (("number=020,300", "20 300"), ("number>1.5e1", "20 300"), ("number!=20", "1 300")):
+        assert {document for _, document in hits(desk, *search, given)} == {*numbers.split()}
+    for given in ("number=soon", "number>=soon", "number!=soon"):
+        refused = run(desk, *search, given, code=2)
+        assert "'soon' is not a number, and the field has the kind integer" in refused.stderr + refused.stdout
+
+
 def test_a_title_that_is_the_id_is_printed_once(tmp_path):
     project = Project(tmp_path).fill(2)
     project.execute("UPDATE note SET title = 'Toner', body = 'Order it' WHERE id = 1")

@@ -13,7 +13,7 @@ from rag_index.components.stores.protocol import Condition
 from rag_index.core.documents.groups import access_part
 from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError
-from rag_index.search.filters import check_fields, conditions_of
+from rag_index.search.filters import check_fields, conditions_of, required_conditions
 from rag_index.search.options import SearchOptions
 from rag_index.search.retriever import FURTHER
 from rag_index.search.service.mcp_tools import TOOLS
@@ -156,6 +156,105 @@ def test_a_comparison_that_a_payload_index_would_answer_wrongly_is_refused():
         for value in bad:
             with pytest.raises(SettingsError, match=f"payload index of kind {kind}: compare it with"):
                 check_fields(conditions_of({"priority": value}), [indexed])
+
+
+def number_index(name="comments", kind="integer"):
+    return index(name, ["number"], payload_indexes={"number": kind})
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("20", 20), (" 20\n", 20), ("+20", 20), ("-0", 0), ("01234", 1234), ("20.0", 20.0), ("1e3", 1000.0), (".5", 0.5),
+    ("\u0662\u0660", 20), (str(2**63 - 1), 2**63 - 1), (str(-(2**63)), -(2**63)), (str(2**63), 2.0**63),
+])  # fmt: skip
+def test_text_for_a_field_of_numbers_is_the_number_that_it_says(text, number):
+    for kind in ("integer", "float"):
+        indexes = [number_index(kind=kind)]
+        for given, expected in (
+            (text, number),
+            ([text, 7], [number, 7]),
+            ({"eq": text}, number),
+            ({"any": (text,)}, [number]),
+            ({"not": text}, number),
+            ({"not": [text, None, True]}, [number, None, True]),
+            ({"gte": text, "lt": 5000}, {"gte": number, "lt": 5000}),
+        ):
+            [condition] = conditions_of({"number": given}, indexes)
+            assert condition.value == expected
+            assert repr(condition.value) == repr(expected), "1 is not True, and 20 is not 20.0"
+        [condition] = conditions_of([Condition("number", "eq", text)])
+        assert condition.value == text, "without an index nobody knows"
+
+
+@pytest.mark.parametrize("text", ["", " ", "soon", "nan", "inf", "-Infinity", "1e400", "0x14", "1_000", "20,5", "true"])
+@pytest.mark.parametrize("kind", ["integer", "float"])
+def test_text_that_is_no_number_is_refused_with_the_kind_of_the_field(text, kind):
+    for given in (text, [1, text], {"not": text}, {"not": [text]}, {"gt": text}, {"eq": text}):
+        with pytest.raises(SettingsError, match=f"filter on number: .* is not a number, .* has the kind {kind}"):
+            conditions_of({"number": given}, [number_index(kind=kind)])
+    required = {"required_filter": {"number": text}, "payload_indexes": {"number": kind}}
+    with pytest.raises(SettingsError, match=f"required_filter of index comments: filter on number: .* kind {kind}"):
+        required_conditions(index(payload=["number"], **required))
+    with pytest.raises(SettingsError, match=r"'x{60}…' is not a number"):
+        conditions_of({"number": "x" * 10_000}, [number_index(kind=kind)])
+
+
+def test_text_stays_text_unless_all_indexes_that_have_the_field_hold_numbers_there():
+    whole, real, words = number_index(), number_index("real", "float"), number_index("words", "keyword")
+    unknown, lacking, own = (
+        index("unknown", ["number"]),
+        index("lacking", ["author"]),
+        IndexSettings(name="o", kind="o"),
+    )
+    for indexes, expected in (
+        ([whole], 1234), ([whole, real], 1234), ([whole, lacking], 1234),
+        ([words], "01234"), ([unknown], "01234"), ([whole, words], "01234"), ([real, unknown], "01234"),
+        ([whole, own], "01234"), ([lacking], "01234"), ([number_index(kind="datetime")], "01234"), ([], "01234"),
+    ):  # fmt: skip
+        [condition] = conditions_of({"number": "01234"}, indexes)
+        assert condition.value == expected, [one.name for one in indexes]
+    with pytest.raises(SettingsError, match="has the kind float or integer"):
+        conditions_of({"number": "soon"}, [real, whole])
+
+
+def test_text_of_the_command_line_and_of_required_filters_is_a_number_too():
+    indexes = [number_index()]
+    for text, expected in (
+        ("number=20,21", [20, 20, 21, 21]), ("number!=20", [20, 20]), ("number>=20", {"gte": 20}), ("number", None),
+    ):  # fmt: skip
+        [condition] = conditions_of(text, indexes)
+        assert condition.value == expected
+    for text in ("number=20,soon", "number=true", "number!=", "number<soon"):
+        with pytest.raises(SettingsError, match="is not a number, and the field has the kind integer"):
+            conditions_of(text, indexes)
+    for given, expected in (("20", 20), (["20", "21"], [20, 21]), ({"gte": "20"}, {"gte": 20})):
+        made = index(payload=["number"], required_filter={"number": given}, payload_indexes={"number": "integer"})
+        [condition] = required_conditions(made)
+        assert condition.value == expected
+    [condition] = required_conditions(index(payload=["number"], required_filter={"number": "01234"}))
+    assert condition.value == "01234"
+
+
+def test_text_for_a_field_of_booleans_is_true_or_false():
+    indexes = [index(payload=["open"], payload_indexes={"open": "bool"})]
+    for given, expected in (
+        ("true", True),
+        ("False", False),
+        (["true", False], [True, False]),
+        ({"not": "true"}, True),
+    ):
+        [condition] = conditions_of({"open": given}, indexes)
+        assert condition.value == expected
+    for text in ("yes", "1", ""):
+        with pytest.raises(SettingsError, match="is not true or false, and the field has the kind bool"):
+            conditions_of({"open": text}, indexes)
+
+
+def test_the_lines_of_source_code_are_numbers():
+    code = IndexSettings(name="files", kind="code", root=".")
+    [condition] = conditions_of({"lines": {"gte": "20"}}, [code])
+    assert condition.value == {"gte": 20}
+    [condition] = conditions_of({"name": "20"}, [code])
+    assert condition.value == "20"
 
 
 def test_required_fields_have_payload_indexes():

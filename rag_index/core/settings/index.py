@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,6 +59,8 @@ CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
 )  # fmt: skip
 """The payload fields of source code."""
+CODE_KINDS: Mapping[str, PayloadKind] = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
+"""What the fields of source code hold, whether or not they have a payload index."""
 CodeLanguage = Literal[
     "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
 ]  # fmt: skip
@@ -298,6 +301,11 @@ class IndexSettings(Section):
     def has_field(self, field: str) -> bool:
         """Return whether filters may name this payload field; dots lead into the value of a field."""
         return self.fields is None or any(field == known or field.startswith(f"{known}.") for known in self.fields)
+
+    def kind_of(self, field: str) -> PayloadKind | None:
+        """Return the kind of values that a payload field holds, or None if the settings do not tell."""
+        known: PayloadKind | None = CODE_KINDS.get(field) if self.kind == CODE else None
+        return self.indexed_fields.get(field, known)
 
     @property
     def indexed_fields(self) -> dict[str, PayloadKind]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
-from rag_index.core.settings.index import CODE, CODE_FIELDS
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError, install_command
 from rag_index.search import Caller, Retriever
@@ -43,6 +43,7 @@ from rag_index.search.service.models import (
     SearchArguments,
     VerifyBody,
     WhyQuestion,
+    check_unicode,
     faults,
 )
 
@@ -66,8 +67,6 @@ INSTRUCTIONS = (
 SKILL = Path(__file__).parent / "skill.md"
 ANY = "text, numbers, or true and false", {"string", "number", "boolean"}
 """What a field holds that has no kind in the settings, and the types of that in JSON."""
-CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
-"""What the fields of source code hold, whether or not they have a payload index."""
 FILTER_DESCRIPTION = (
     "Only documents that match in all fields. A value means equal, a list means any of these, and "
     'an object compares: {"gte": …, "lt": …} is a range, {"not": …} excludes, {"exists": true} asks for a value.'
@@ -85,7 +84,7 @@ class _Tool(Asked):
 @with_options(
     *AGENT_OPTIONS,
     limit=(int, Field(default=10, ge=1, le=100, description="Documents at most.")),
-    filter=(dict[str, Any] | Nothing, None),
+    filter=(Annotated[dict[str, Any], AfterValidator(check_unicode)] | Nothing, None),
 )
 class _Search(_Tool, SearchArguments):
     """Find the documents that fit a query best, by meaning and by words.
@@ -185,19 +184,41 @@ class AgentTools:
 
         Raises SettingsError for a tool or an argument that does not exist or is not valid, and what the service raises.
         """
-        known = {tool["name"]: list(tool["input_schema"]["properties"]) for tool in self.descriptions}
+        known = {tool["name"]: tool["input_schema"]["properties"] for tool in self.descriptions}
         if name not in known:
             raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(known)}")
         for argument in arguments:
             if argument not in known[name]:
                 takes = ", ".join(known[name]) or "none"
                 raise SettingsError(f"{name} has no argument {argument!r}; it takes {takes}")
+        given = {
+            argument: _from_text(value, known[name][argument].get("type")) for argument, value in arguments.items()
+        }
         try:
-            asked = TOOLS[name].model_validate(dict(arguments))
+            asked = TOOLS[name].model_validate(given)
         except ValidationError as exc:
             wrong = [": ".join(filter(None, fault)) for fault in faults(exc.errors(include_url=False))]
             raise SettingsError(f"{name}: {'; '.join(wrong)}") from None
         return await asked.answer(self._service, caller)
+
+
+def _from_text(value: Any, wanted: str | None) -> Any:
+    """Return the list or the object that a client sent as JSON text. `wanted` is the type in the tool's schema."""
+    # what is no text, or "5" for a number, which pydantic reads
+    if not isinstance(value, str) or wanted not in ("array", "object"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    # JSON text: '["comments"]', '{"priority": "high"}'
+    if isinstance(found, list if wanted == "array" else dict):
+        return found
+    # a list of one: 'comments', '"comments"'
+    if wanted == "array":
+        return [found if isinstance(found, str) else value]
+    # another text, 'priority=high': pydantic refuses it
+    return value
 
 
 def descriptions_of(settings: Settings, *, reranker: bool) -> list[dict[str, Any]]:
@@ -280,8 +301,7 @@ def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
 
 def field_kinds(index: IndexSettings) -> dict[str, str | None]:
     """Return the fields of an index with their kinds; None where the settings name no kind."""
-    known = CODE_KINDS if index.kind == CODE else {}
-    return {field: index.indexed_fields.get(field, known.get(field)) for field in index.fields or ()}
+    return {field: index.kind_of(field) for field in index.fields or ()}
 
 
 # The protocol

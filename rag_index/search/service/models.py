@@ -60,7 +60,8 @@ HEADERS_OF = {
 }
 
 
-def _check_unicode(value: Any) -> Any:
+def check_unicode(value: Any) -> Any:
+    """Return the value. Raises ValueError if it has a text that is not valid Unicode."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -81,7 +82,7 @@ def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(_check_unicode)]
+FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(check_unicode)]
 
 
 class Asked(BaseModel):

@@ -146,6 +146,37 @@ def test_what_a_caller_got_wrong_is_named(client):
         assert words in problem(client.post("/search", json=body), status)["detail"]
 
 
+def test_text_for_a_field_of_numbers_finds_the_number_or_is_refused_in_each_way_to_ask(tmp_path):
+    kinds = {**dict.fromkeys(("comments", "titles"), "integer"), "solutions": "keyword"}
+    more = {name: f'payload_indexes = {{ number = "{kind}", priority = "keyword" }}' for name, kind in kinds.items()}
+    desk = Desk(tmp_path / "desk", more=more).fill()
+    whole = ["comments", "titles"]
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+
+        def found(given, indexes=whole):
+            answer = client.post("/search", json={"query": "printer", "indexes": indexes, "filter": given})
+            return sorted(hit["payload"]["number"] for hit in answer.json()["hits"])
+
+        for given, numbers in (
+            ({"number": "10"}, [10]), ({"number": ["1", " 2"]}, [1, 2]),
+            ({"number": {"gt": "2", "lte": "1e1"}}, [3, 10]),
+            ({"number": {"not": ["1", "10"]}}, [2, 3, 20]), ("number=1,3", [1, 3]), (["number>=3"], [3, 10, 20]),
+        ):  # fmt: skip
+            assert found(given) == numbers, given
+        assert found({"number": "1"}, [*whole, "solutions"]) == [], "one of them has text there, so text it stays"
+        asked = {"query": "printer", "indexes": whole}
+        assert len(client.get("/search", params={**asked, "filter": "number=10"}).json()["hits"]) == 1
+        facets = client.post("/facets", json={"indexes": whole, "filter": {"number": "10"}}).json()["fields"]
+        assert facets["priority"] == [{"value": "urgent", "documents": 1}]
+        refused = "filter on number: 'soon' is not a number, and the field has the kind integer"
+        for answer in (
+            client.post("/search", json={**asked, "filter": {"number": "soon"}}),
+            client.get("/search", params={**asked, "filter": "number=soon"}),
+            client.post("/facets", json={"indexes": whole, "filter": {"number": {"lt": "soon"}}}),
+        ):
+            assert refused in problem(answer, 400)["detail"]
+
+
 def test_a_body_that_is_no_search_is_refused(client):
     for body, words in (
         (b'{"query": ', "the body is not JSON: Expecting value at character 10"),
