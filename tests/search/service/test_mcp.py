@@ -29,7 +29,11 @@ FIRST = {"index": "comments", "document_id": "1"}
 MISTAKES = [
     ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
     ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
-    ("search", {"query": "x", "indexes": "titles"}, "search: indexes: Input should be a valid list"),
+    ("search", {"query": "x", "indexes": "title"}, "there is no index 'title', did you mean 'titles'?"),
+    ("search", {"query": "x", "indexes": '["titles"'}, "there is no index '[\"titles\"'"),
+    ("search", {"query": "x", "indexes": "[]"}, "`indexes` names no index"),
+    ("search", {"query": "x", "filter": "[1]"}, "search: filter: Input should be a"),
+    ("search", {"query": "x", "filter": {"number": "soon"}, "indexes": "comments"}, "'soon' is not a number, and the "),
     ("search", {"query": "x", "filter": "priority=high"}, "search: filter: Input should be a"),
     ("search", {"query": "x", "top_k": 3}, "search has no argument 'top_k'; it takes query, indexes, limit, "),
     ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),

@@ -13,7 +13,7 @@ from rag_index.search import Caller, Retriever
 from rag_index.search.service import answers, mcp_tools
 from tests.docs.pages import ROOT
 from tests.project import PROGRAM
-from tests.search.desk import Desk, agent
+from tests.search.desk import DESK, Desk, agent
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {
@@ -99,6 +99,32 @@ def test_an_agent_reads_on_and_learns_the_commonest_values_that_its_caller_may_s
         assert "There are more documents: search again with offset 2." in pages[0]
         assert "There are more" not in pages[2]
         assert call("search", query="printer", offset=9).startswith("No further documents.")
+
+
+def test_lists_and_objects_may_be_json_text_and_a_list_of_one_its_only_text(tmp_path):
+    desk = Desk(tmp_path / "desk", more=dict.fromkeys(DESK, 'payload_indexes = { number = "float" }')).fill()
+    with desk.retriever() as retriever:
+        call = agent(desk.settings, retriever)
+
+        def found(**given):
+            return re.findall(r"^\d+\. \[(.+?)#", call("search", query="printer", **given), re.MULTILINE)
+
+        both = found(indexes=["comments", "titles"], filter={"number": {"lte": 10}}, limit=5)
+        assert both
+        assert both == found(indexes='["comments", "titles"]', filter='{"number": {"lte": "10"}}', limit="5")
+        assert both == found(indexes='["comments", "titles"]', filter=' {"number": {"lte": 10}}\n', exact="true")
+        for one in ("titles", '"titles"', '["titles"]'):
+            assert {name.partition("/")[0] for name in found(indexes=one)} == {"titles"}
+        assert found(filter={"number": ["10", "2.5"]}) == found(filter='{"number": [10, 2.5]}')
+        citation = re.search(r"\[(titles/t-1#\S+?)[\]@]", call("search", query="printer", indexes="titles"))[1]
+        for one in ([citation], citation, f'["{citation}"]'):
+            assert call("verify_citations", citations=one).startswith(f"[{citation}] is "), one
+        for wrong, words in (
+            ('{"number":' * 5_000, "Input should be a valid dict"), ("null", "Input should be a valid dict"),
+            ('{"priority": "\\ud800"}', "has text that is not valid Unicode"), ('{"number": NaN}', "not a number"),
+        ):  # fmt: skip
+            with pytest.raises(SettingsError, match=words):
+                found(filter=wrong)
 
 
 @pytest.mark.long
