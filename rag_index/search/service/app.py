@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.middleware.cors import CORSMiddleware
@@ -43,7 +43,7 @@ from rag_index.search.why import Why
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import ServeSettings, Settings
 
 FILES = Path(__file__).parent / "page"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -51,6 +51,11 @@ logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
 OPENED = "Rag-Index-Query"
 """The header with the query (in percent codes) whose hit a person opens: addresses are logged on their way."""
+ALLOWED_HEADERS = ("Authorization", "Content-Type", OPENED, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
+"""The headers that pages of the origins in `[serve] cors` may send. Clients of MCP send the last three."""
+EXPOSED_HEADERS = ("Retry-After", "WWW-Authenticate")
+"""The headers of an answer that such pages may read, besides those that every page may."""
+OPENED_TEXT = "The query whose hit a person opens, in percent codes. `[serve] query_log` then notes what was opened."
 KINDS = {name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
 
 
@@ -71,6 +76,12 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {
 NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
     403: {"model": ProblemModel, "description": "The caller does not have all rights."},
 }
+
+
+def allowed_headers(serve: ServeSettings) -> list[str]:
+    """Return the headers that pages of other origins may send: never the one in which a proxy names groups."""
+    of_proxy = (serve.proxy_groups or "").lower()
+    return [name for name in ALLOWED_HEADERS if name.lower() != of_proxy]
 
 
 def caller_of(request: Request) -> Caller:
@@ -112,13 +123,17 @@ def make_router(service: SearchService) -> APIRouter:
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
     )
     async def get_document(
-        index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
+        index: str,
+        document_id: str,
+        query: Annotated[DocumentQuery, Query()],
+        request: Request,
+        found_by: Annotated[str, Header(alias=OPENED, description=OPENED_TEXT)] = "",
     ) -> JSONResponse:
         """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is `?document_id=..`.
         """
-        opened = unquote(request.headers.get(OPENED, ""))[:MAX_CHARS] or None
+        opened = unquote(found_by)[:MAX_CHARS] or None
         found = await service.document(
             index, document_id or query.document_id, caller_of(request), query, opened=opened
         )
@@ -234,7 +249,8 @@ def make_app(
             CORSMiddleware,
             allow_origins=settings.serve.cors,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=allowed_headers(settings.serve),
+            expose_headers=EXPOSED_HEADERS,
             max_age=CORS_SECONDS,
         )
     return app

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import threading
 from contextlib import closing
@@ -17,6 +18,7 @@ from rag_index.search.service import guard as guard_module
 from rag_index.search.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
 from rag_index.search.service.server import listen, url_of
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
+from tests.docs.pages import page
 from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import Desk
 from tests.search.service.in_memory import ask, guarded
@@ -26,6 +28,7 @@ from tests.waiting import GENEROUS, Clock, eventually
 
 TOKEN, OTHER = "rag_" + "1" * 43, "rag_" + "2" * 43  # the same in all processes, which collect tests by their names
 CORS = "https://intranet.example.com"
+SENT_AND_READ = re.compile(r"^- (?:They may send|They may read) (.+)$", re.MULTILINE)
 ASKED = {"query": "printer"}
 LINE = token_line("bo", new_token(), [])
 OTHERS = ["0.0.0.0", "::", "192.168.1.2", "search.example.com", "localhost.example.com", "::ffff:10.0.0.1"]
@@ -92,6 +95,42 @@ def test_a_page_that_may_ask_gets_answers_also_to_errors(bo):
     for answer in (bo.get("/indexes", headers={"Origin": CORS}), bo.get("/nothing", headers={"Origin": CORS})):
         assert answer.headers["access-control-allow-origin"] == CORS
     assert "access-control-allow-credentials" not in answer.headers
+
+
+def names_in(header):
+    return {name.strip().lower() for name in header.split(",")}
+
+
+def preflight(client, *headers):
+    return client.options("/search", headers={
+        "Origin": CORS, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": ",".join(headers),
+    })  # fmt: skip
+
+
+def test_a_page_that_may_ask_sends_and_reads_the_headers_that_are_documented_and_no_others(bo, anonymous):
+    sent, read = ({*re.findall(r"`([^`]+)`", line)} for line in SENT_AND_READ.findall(page("service")))
+    assert {"Authorization", "Content-Type", "Rag-Index-Query", "MCP-Protocol-Version"} <= sent
+    assert read == {"Retry-After", "WWW-Authenticate"}
+    answer = preflight(bo, *sent)
+    assert answer.status_code == 200
+    always = {"accept", "accept-language", "content-language"}
+    assert names_in(answer.headers["access-control-allow-headers"]) - always == {name.lower() for name in sent}
+    refused = anonymous.get("/indexes", headers={"Origin": CORS})
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"]
+    assert names_in(refused.headers["access-control-expose-headers"]) == {name.lower() for name in read}
+    for other in ("X-Forwarded-Groups", "X-Forwarded-For", "Cookie", "Mcp-Session-Id"):
+        assert preflight(bo, other).status_code == 400
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-Groups", "rag-index-query"])
+def test_no_page_sends_the_header_in_which_a_proxy_names_groups(desk, header):
+    serve = {"proxy": ["127.0.0.1"], "proxy_groups": header, "cors": [CORS], "hosts": ["search.example.com"]}
+    with Live(load_settings(desk.config, serve=serve)) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        assert preflight(client, "MCP-Protocol-Version").status_code == 200
+        answer = preflight(client, header)
+        assert answer.status_code == 400
+        assert header.lower() not in names_in(answer.headers["access-control-allow-headers"])
 
 
 def test_other_pages_may_not_ask(bo, client):

@@ -283,6 +283,8 @@ def test_every_address_is_documented_and_no_other_and_every_status(client):
     known = {(method.upper(), path.replace("{document_id}", "{id}")) for path, on in described.items() for method in on}
     assert rows == {*map(" ".join, known), "GET /openapi.json"}
     statuses = {status for on in described.values() for one in on.values() for status in one["responses"]}
+    parameters = described["/documents/{index}/{document_id}"]["get"]["parameters"]
+    assert [one["name"] for one in parameters if one["in"] == "header"] == ["Rag-Index-Query"]
     assert statuses - {"200"} <= {row[0] for row in table(section(PAGE, "## Errors"), "status")}
 
 
