@@ -330,6 +330,12 @@ def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
     return (text, phrases, excluded) if _WORDS.search(text) and (phrases or excluded) else (given, [], [])
 
 
+def names_document(text: str) -> bool:
+    """Return whether a text has the form INDEX/ID. The id may be empty, as a key may be: `comments/`."""
+    index, slash, _ = text.partition("/")
+    return bool(index and slash)
+
+
 def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
@@ -339,7 +345,8 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
     indexes, limit, offset = options.get("indexes"), options.get("limit", DEFAULT_LIMIT), options.get("offset", 0)
     timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
-    if (like := options.get("like")) is not None and (query or not all(like.partition("/"))):
+    like = options.get("like")
+    if like is not None and (query or not names_document(like)):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
     if not query.strip() and like is None:
         raise SettingsError("the query is empty")

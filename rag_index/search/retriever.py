@@ -34,6 +34,7 @@ from rag_index.search.question import (
     Question,
     like_question,
     make_question,
+    names_document,
 )
 from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
 from rag_index.search.rerankers import Reranker, Reranking, make_reranker
@@ -381,7 +382,7 @@ class Retriever:
         from rag_index.search.why import Inquiry  # here: no search needs the source
 
         index, _, document_id = document.partition("/")
-        if not document_id:
+        if not names_document(document):
             raise SettingsError(f"name a document such as comments/4711, not {document!r}")
         settings = self._settings.index(index)
         if all_groups and options.get("groups") is None:

@@ -217,10 +217,32 @@ def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):
             retriever.search_sync(like="comments/1", groups="all")
 
 
+def test_a_document_whose_key_is_empty_has_others_like_it_in_every_way_to_ask(tmp_path):
+    rows = [("" if number == 1 else str(number), text, more) for number, text, more in NOTES]
+    desk = Desk(tmp_path, names=("comments",)).fill({"comments": rows})
+    printed = json.loads(run_here(desk.config, "search", "--like", "comments/", "--limit", "1", "--json")[0])
+    assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        for found_there in (
+            client.post("/search", json={"like": "comments/", "limit": 1}),
+            client.get("/search", params={"like": "comments/", "limit": 1}),
+        ):
+            assert [hit["document_id"] for hit in found_there.json()["hits"]] == ["3"]
+        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)("search", like="comments/")
+        assert found(live.retriever.search_sync(like="comments/", limit=1)) == [("comments", "3")]
+        for other in ("", "/", "comments", "/comments"):
+            with pytest.raises(SettingsError, match="like is a document such as comments/4711"):
+                live.retriever.search_sync(like=other)
+            assert client.post("/search", json={"like": other}).status_code in (400, 422)
+        asked = {"query": rows[0][1], "document": "comments/"}
+        assert client.post("/why", json=asked).json()["reason"] == "found"
+
+
 def test_the_command_and_the_service_find_the_same(desk):
     printed = json.loads(run_here(desk.config, "search", "--like", "comments/1", "--limit", "1", "--json")[0])
     assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
-    assert "has no document" in run_here(desk.config, "search", "--like", "comments/77", code=1)[1]
+    for missing in ("comments/77", "comments/"):
+        assert "has no document" in run_here(desk.config, "search", "--like", missing, code=1)[1]
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         for found_there in (
             client.post("/search", json={"like": "comments/1", "limit": 1}),

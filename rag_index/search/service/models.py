@@ -143,7 +143,7 @@ class WhyQuestion(Asked):
 
     query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
     """What was searched for."""
-    document: str = Field(pattern="^[^/]+/.", max_length=MAX_CHARS, examples=["comments/4711"])
+    document: str = Field(pattern="^[^/]+/", max_length=MAX_CHARS, examples=["comments/4711"])
     """The document that was not found, as INDEX/ID."""
 
 
