@@ -58,6 +58,9 @@ _ANY_MARK = re.compile(
 )
 """What may be a mark of any format: the letters outside are those of its text."""
 _ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
+_MARKS = re.compile(rb"<[a-z/!][^<>\x80-\xff]*>", re.IGNORECASE)
+"""Marks of HTML, whose letters look like another language than those of the text."""
+_TWO_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{2}")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
 _ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
 _DECLARED = re.compile(
@@ -153,7 +156,7 @@ def rtf_text(text: str) -> str:
     """Return the text of RTF without pictures and hidden text; text behind its end stays. `striprtf` takes the cube of
     the time for links without an end, raises for bytes that a code page lacks, and leaves notes out."""
     page = re.search(r"\\ansicpg(\d+)|\\(mac)\b", text[:1000])
-    usual = (_codec(f"cp{page[1]}") if page and page[1] else page and "mac_roman") or "cp1252"
+    usual = (find_codec(f"cp{page[1]}") if page and page[1] else page and "mac_roman") or "cp1252"
     fonts = {name: _RTF_CHARSETS.get(charset, usual) for name, charset in _RTF_FONT.findall(text)}
     pieces, outer, ignored = list[str](), list[tuple[bool, str, int]](), 0
     unseen, codec, behind = False, usual, 1
@@ -408,9 +411,12 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
     that happen to be valid UTF-8, unless they are short, or have two bytes a character."""
     if mark := next((codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None):
         return _decoded(value, mark)
-    named = _codec(charset) or (_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None)
+    named = find_codec(charset) or (find_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None)
     if named is not None and named.startswith(("utf-16", "utf-32")) and b"\0" not in value:
         named = None
+    # "utf-16" without a mark, in either order: the zero bytes are the first ones of ASCII, or the second ones.
+    if named is not None and named.startswith("utf-16"):
+        named = "utf-16-be" if value[::2].count(0) > value[1::2].count(0) else "utf-16-le"
     escaped = _ESCAPES.search(value)  # Japanese, Korean or Chinese in seven bits
     utf_8 = None if escaped else _decoded(value, "utf-8")
     signs = sum(sign > "\x7f" for sign in (utf_8 or "")[:1000])
@@ -418,18 +424,29 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
     text = utf_8 if named is None or is_utf_8 else _decoded(value, named)
     if text is None and not escaped:
         text = utf_8 or _repaired(value)
+    # Odd bytes within Shift_JIS, GBK and others of two bytes a character: the other bytes show that it is that.
+    if text is None and named is not None and not _is_one_byte(named):
+        text = _decoded(value, named, "replace")
+    # "iso-8859-1" with a byte that it lacks: the other bytes are letters in it, whatever they stand for.
+    if text is None:
+        text = _guessed(value)
     if text is None and named is not None:
         text = _decoded(value, named, "replace")
-    return _guessed(value) if text is None else text
+    return text
 
 
-def _codec(charset: str) -> str | None:
+def find_codec(charset: str) -> str | None:
+    """Return the name of Python's codec for a charset, None if there is none. None for ASCII, too, which browsers read
+    as Windows-1252: its name says nothing about bytes in eight bits."""
     if not charset:
         return None
     import webencodings
 
     charset = charset.partition("*")[0].strip(" \t\r\n\"';,").lower()  # a language may stand behind it
     for name in (charset, charset.removeprefix("x-"), charset.replace("-", "")):  # such as cp-850
+        with suppress(LookupError, ValueError):
+            if codecs.lookup(name).name == "ascii":
+                return None
         if (found := webencodings.lookup(name)) is not None and found.name not in ("replacement", "x-user-defined"):
             return str(found.codec_info.name)
         with suppress(LookupError, ValueError):
@@ -487,14 +504,35 @@ def _repaired(value: bytes) -> str | None:
     return _ESCAPED_BYTES.sub(lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text)
 
 
-def _guessed(value: bytes) -> str | None:
+def find_charset(value: bytes) -> str | None:
+    """Return the name of Python's codec for the charset that bytes look like; None if they look like none."""
     import chardet
 
-    found = chardet.detect(value, encoding_era=~chardet.EncodingEra.MAINFRAME, compat_names=False)
+    sample = value
+    if b"\0" not in value and not value.isascii():  # neither UTF-16 nor ISO-2022
+        sample = _MARKS.sub(b" ", value)
+    found = chardet.detect(sample, encoding_era=~chardet.EncodingEra.MAINFRAME, compat_names=False)
     if found["encoding"] is None:
         return None
-    western = _decoded(value, "cp1252")
-    if western and found["confidence"] < MIN_CONFIDENCE and not _BEYOND_ASCII.search(value):
-        return western
-    codec = _codec(found["encoding"]) or found["encoding"]
-    return _decoded(value, codec) or _decoded(value, codec, "replace") or western
+    is_weak = found["confidence"] < MIN_CONFIDENCE and not _BEYOND_ASCII.search(value)
+    if is_weak and _decoded(value, "cp1252"):
+        return "cp1252"
+    return find_codec(found["encoding"]) or str(found["encoding"])
+
+
+def _guessed(value: bytes) -> str | None:
+    codec = find_charset(value)
+    if codec is None:
+        return None
+    text = _decoded(value, codec) or _decoded(value, codec, "replace")
+    # "5 €": a letter alone is of no script that has no other letter here.
+    is_alone = not value.isascii() and not _TWO_BEYOND_ASCII.search(value)
+    if text is None or (is_alone and _has_other_scripts(text)):
+        text = _decoded(value, "cp1252") or text
+    return text
+
+
+def _has_other_scripts(text: str) -> bool:
+    """Return whether a text has letters that are not Latin ones."""
+    letters = {sign for sign in text if sign > "\x7f" and sign.isalpha()}
+    return any(not unicodedata.name(sign, "LATIN").startswith("LATIN") for sign in letters)

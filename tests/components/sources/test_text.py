@@ -32,6 +32,7 @@ cellar | 5 to 8
 
 def f(x):
     return x < 1"""
+TURKISH = "Deniz feneri çalışmıyor, lütfen şu işe bakın"
 CP850 = "<?xml version='1.0' encoding='cp-850'?>"
 BASE64 = "iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4"
 HEAD = r"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0\fcharset0 Arial;}{\f1\fcharset204 Cyr;}}{\*\generator x;}\f0 "
@@ -138,6 +139,12 @@ def test_plain_text_stays_as_it_is_whatever_its_signs(text):
         assert read_text(gzip.compress(text.encode()), form) == text
 
 
+def declared(charset, words, codec=None):
+    """Return HTML that names a charset, in bytes if a codec is given."""
+    text = f"<meta charset='{charset}'><p>{words}</p>"
+    return text.encode(codec) if codec else text
+
+
 def test_bytes_are_the_text_that_they_look_like():
     for value, text in (
         ("Dreißig Ärmel".encode("cp1252"), "Dreißig Ärmel"),
@@ -156,6 +163,17 @@ def test_bytes_are_the_text_that_they_look_like():
         (("It is offline. " * 99 + "灯台").encode("iso2022_jp"), "It is offline. " * 99 + "灯台"),
         ("Tiskárna nefunguje, prosím zapněte zařízení".encode("cp1250"), "Tiskárna nefunguje, prosím zapněte zařízení"),
         ("He said “yes” – it’s 5 €".encode("cp1252"), "He said “yes” – it’s 5 €"),
+        ("It costs 5 €".encode("cp1252"), "It costs 5 €"),
+        ("è vero".encode("cp1252"), "è vero"),
+        ("10 °C".encode("cp1252"), "10 °C"),
+        ("Он и ты, и дом".encode("cp1251"), "Он и ты, и дом"),
+        (declared("us-ascii", "港口的灯塔坏了", "gbk"), declared("us-ascii", "港口的灯塔坏了")),
+        (declared("iso-8859-1", "灯台です。", "cp932"), declared("iso-8859-1", "灯台です。")),
+        (
+            declared("iso-8859-1", "Größe\x81" + " prüfen" * 50, "latin-1"),
+            declared("iso-8859-1", "Größe\x81" + " prüfen" * 50),
+        ),
+        (f"<html><body><p>{TURKISH}</p></body></html>".encode("cp1254"), f"<html><body><p>{TURKISH}</p></body></html>"),
         (zlib.compress(b"packed by zlib"), "packed by zlib"),
         (zlib.compress(b"packed as a wiki does it")[2:-4], "packed as a wiki does it"),
         (memoryview(b"a view"), "a view"),
