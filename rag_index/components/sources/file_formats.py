@@ -4,7 +4,6 @@ text."""
 
 from __future__ import annotations
 
-import email
 import io
 import json
 import logging
@@ -16,9 +15,11 @@ import signal
 import sys
 import unicodedata
 from binascii import a2b_base64
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.message import Message
@@ -30,7 +31,17 @@ from typing import Any
 
 from rag_index.components.sources.markup import html_text, visible
 from rag_index.components.sources.office_files import MAX_FILE_CHARS, OfficeFile, Pages, reason_of, sheet_texts
-from rag_index.components.sources.text import BYTE_ORDER_MARKS, MAGIC, NotText, decode, decode_text, is_rtf, rtf_text
+from rag_index.components.sources.text import (
+    BYTE_ORDER_MARKS,
+    MAGIC,
+    NotText,
+    decode,
+    decode_text,
+    find_charset,
+    find_codec,
+    is_rtf,
+    rtf_text,
+)
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.plugins import FORMATS, load_plugin
 from rag_index.errors import install_command
@@ -38,6 +49,8 @@ from rag_index.errors import install_command
 MEMORY = 1_000_000_000  # bytes that the process may have, with Python and its libraries
 OUT_OF_MEMORY = 77
 MAX_FILES_WITHIN = 5  # such as e-mails that are attached to e-mails
+MAIL_KINDS = ("message/rfc822", "message/global")
+TEXT_KINDS = ("text/", "multipart/")  # a multipart without any boundary is a text
 HEAD = ("Subject", "From", "To", "Cc", "Date")
 _MAIL = re.compile(rb"(?:From .*\n)?(?:[A-Z][\w-]*+:.*\n(?:[ \t].*\n)*+){2,}+", re.IGNORECASE)
 _MAIL_HEAD = re.compile(
@@ -47,7 +60,15 @@ _MAIL_HEAD = re.compile(
 _MAILBOX = re.compile(rb"(?:\A|\n\r?\n)From \S+\s+\w{3} \w{3} [ \d]?\d \d\d:\d\d.*\n")
 _WORDS = re.compile(rb"^(?=[ \t]*\S+[ \t]+\S)", re.MULTILINE)
 """Where words begin in base64, such as those that a mailing list adds to what it took for plain text."""
-_BOUNDARY = re.compile(rb"^--(\S+)[ \t]*\r?$", re.MULTILINE)
+_BOUNDARY = re.compile(rb"^--(\S+)[ \t]*\r*$", re.MULTILINE)
+_PART_HEAD = re.compile(rb"^Content-[\w-]+:", re.MULTILINE | re.IGNORECASE)
+_ENVELOPE = re.compile(rb">?From .*\n")
+_FIELD = re.compile(rb"(?!--)([!-9;-~]*):(.*(?:\n[ \t].*)*)(?:\n|\Z)")
+"""A head of an e-mail, with the lines that go on with it. Its name may be missing."""
+_BLANK_LINE = re.compile(rb"\r?\n")
+_CHARSET = re.compile(rb"(?:charset\s*=\s*[\"']?|=\?)([\w.:-]+)", re.IGNORECASE)
+_ENCODED_WORD = r"=\?[^?\s]+\?[bq]\?.*?\?="
+_ENCODED_WORDS = re.compile(rf"{_ENCODED_WORD}(?:\s*{_ENCODED_WORD})*", re.IGNORECASE)
 _HTML = re.compile(r"\s*<(?:!doctype html|html|head|body|\?xml[^<]*<html|!--)", re.IGNORECASE)
 _CALENDAR = re.compile(r"\s*BEGIN:(?:VCALENDAR|VCARD)\b", re.IGNORECASE)
 _CALENDAR_LINE = re.compile(r"(?:[\w-]+\.)?([\w-]+)(|;(?:\"[^\"]*\"|[^\":])*):(.*)")
@@ -62,24 +83,66 @@ _GLYPH = re.compile(r"/g\d+|\(cid:\d+\)")  # numbers that stand where letters sh
 _LOST = re.compile(r"^Error -|Impossible to decode|skipped")  # what pypdf logs where it leaves out a text
 
 
-def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
-    """Yield the pages of a file with their text, and what cannot be read."""
+@dataclass(frozen=True, slots=True)
+class MailPart:
+    """An e-mail, or a part of one.
+
+    The classes of the standard library hold text, from which the bytes of a body in eight bits cannot be had.
+
+    Attributes:
+        head: The heads, as text.
+        body: The body, in the bytes in which it was sent.
+        charset: The charset of heads in eight bits that are not UTF-8, "" if it is not known.
+    """
+
+    head: Message
+    body: bytes
+    charset: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailPiece:
+    """The bytes that stand behind a line of a boundary."""
+
+    data: bytes
+    is_behind_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MailTexts:
+    """The texts of a part of an e-mail, and the parts that are attached to it."""
+
+    texts: list[str]
+    attached: list[MailPart]
+
+
+def file_text(data: bytes, depth: int = 0, charset: str = "", kind: str = "") -> Pages:
+    """Yield the pages of a file with their text, and what cannot be read.
+
+    Args:
+        depth: The number of files that the file is within.
+        charset: The charset that an e-mail names for the file.
+        kind: The content type that an e-mail names for the file.
+    """
     is_old = data.startswith(b"\xd0\xcf")
     try:
         if depth > MAX_FILES_WITHIN:
             raise NotText("has files within files within files")
-        if data.startswith(tuple(BYTE_ORDER_MARKS)) and (text := decode_text(data)):
-            data = text.encode()
+        if data.startswith(tuple(BYTE_ORDER_MARKS)):
+            if text := decode_text(data):
+                data, charset = text.encode(), "utf-8"
+            else:  # an e-mail whose parts are in other charsets
+                data = data.removeprefix(BOM_UTF8)
         if b"%PDF-" in data[:1024]:
             yield from _pdf_text(data, depth)
         elif data.startswith(b"PK\x03\x04"):
             yield from OfficeFile(data, partial(_file_within, depth=depth)).texts()
         elif is_old:
             yield from ((None, text) for text in sheet_texts(data))
-        elif (head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0]):
+        elif kind in MAIL_KINDS or ((head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0])):
             yield from _mail_text(data.lstrip(), depth)
         else:
-            yield None, _plain_text(data, charset)
+            yield None, _plain_text(data, charset, kind)
     except MemoryError:
         raise
     except ImportError as error:
@@ -89,7 +152,14 @@ def file_text(data: bytes, depth: int = 0, charset: str = "") -> Pages:
 
 
 def _plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
-    """Return the text of a file that is a text, such as HTML or a calendar. Raises NotText."""
+    """Return the text of a file that is a text, such as HTML or a calendar. Raises NotText.
+
+    Args:
+        charset: The charset that an e-mail names for it, "" if it names none.
+        kind: The content type that an e-mail names for it.
+    """
+    if kind.startswith(TEXT_KINDS):
+        data = _without_zeros(data, charset)
     text = decode_text(data, charset) if charset else None
     try:
         text = (decode(data) if text is None else text).replace("\r\n", "\n").replace("\r", "\n")
@@ -107,6 +177,28 @@ def _plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
     if kind in ("text/enriched", "text/richtext"):
         return html_text(text, elements=None)
     return html_text(text) if kind == "text/html" or _HTML.match(text) else text
+
+
+def _without_zeros(data: bytes, charset: str) -> bytes:
+    """Return the bytes of a text without zero bytes that are no part of a character."""
+    zeros = data.count(b"\0")
+    if not zeros:
+        return data
+    # UTF-16, behind which the line end of the e-mail or half a character may stand.
+    two_bytes_each = data.removesuffix(b"\r\n")
+    two_bytes_each = two_bytes_each[: len(two_bytes_each) // 2 * 2]
+    codec = find_codec(charset) or ""
+    if codec.startswith(("utf-16", "utf-32")):
+        return two_bytes_each
+    # The charset that it names, in which the other bytes are valid.
+    without_zeros = data.replace(b"\0", b"")
+    if codec:
+        with suppress(UnicodeDecodeError):
+            without_zeros.decode(codec)
+            return without_zeros
+    # No charset, or a wrong one, and as many zero bytes as in UTF-16, whose spaces and line ends have one each.
+    has_many = zeros >= data.count(b" ") + data.count(b"\n")
+    return two_bytes_each if has_many and decode_text(two_bytes_each) else without_zeros
 
 
 def _calendar_text(text: str) -> str:
@@ -210,9 +302,9 @@ def _objects(found: Any) -> list[Any]:
     return [one.get_object() for one in found] if isinstance(found, list) else [found]
 
 
-def _file_within(name: str, data: bytes, depth: int, charset: str = "") -> Pages:
+def _file_within(name: str, data: bytes, depth: int, charset: str = "", kind: str = "") -> Pages:
     """Yield the texts of a file within another, under its name, and what cannot be read."""
-    found = [text for _, text in file_text(data, depth + 1, charset) if str(text).strip()]
+    found = [text for _, text in file_text(data, depth + 1, charset, kind) if str(text).strip()]
     if data.strip() and not found:
         found = [NotText("has no text, as where pages are pictures")]
     for text in found:
@@ -222,47 +314,124 @@ def _file_within(name: str, data: bytes, depth: int, charset: str = "") -> Pages
 
 def _mail_text(data: bytes, depth: int) -> Pages:
     """Yield what the e-mails of a file say, and what is attached to them, but pictures."""
-    for one in _MAILBOX.split(data) if data.startswith(b"From ") else [data]:
-        message = email.message_from_bytes(one)
-        for part in message.walk():
-            _mend(part)
-        heads = [f"{name}: {_words(message[name])}" for name in HEAD if message[name]]
-        texts, attached = _divided(message)
-        yield None, "\n\n".join(["\n".join(heads), *texts])
-        for part in attached:
-            name, charset = _file_name(part) or _kind(part), part.get_content_charset("")
-            yield from _file_within(name, _payload(part), depth, charset)
+    for mail in _MAILBOX.split(data) if data.startswith(b"From ") else [data]:
+        part = _mail_part(mail, _charset_of_heads(mail))
+        heads = [f"{name}: {_words(part.head[name])}" for name in HEAD if part.head[name]]
+        found = _divided(part)
+        yield None, "\n\n".join(["\n".join(heads), *found.texts])
+        for file in found.attached:
+            kind = _kind(file)
+            charset = file.head.get_content_charset("")
+            yield from _file_within(_file_name(file) or kind, _payload(file), depth, charset, kind)
 
 
-def _mend(part: Message) -> None:
-    """Decode heads in eight bits, and divide a part by the boundary that it has, if that is not the one it names."""
-    for name, value in set(part.raw_items()):
-        if not value.isascii():
-            part.replace_header(name, decode_text(value.encode("utf-8", "surrogateescape")) or "")
-    if _kind(part).startswith("multipart/") and not part.is_multipart():
-        data = _payload(part)
-        if found := _BOUNDARY.search(data):
-            head = b'Content-Type: multipart/mixed; boundary="%s"\n\n' % found[1]
-            part.set_payload(email.message_from_bytes(head + data).get_payload())
+def _charset_of_heads(mail: bytes) -> str:
+    """Return the charset of heads in eight bits, which do not name theirs: the first one that the e-mail names, or the
+    one that it looks like. "" if it has none."""
+    if mail.isascii():
+        return ""
+    for named in _CHARSET.finditer(mail):
+        charset = named[1].decode()
+        if find_codec(charset):
+            return charset
+    # The heads alone are too short to show their charset. The first zero bytes in a row are those of a file.
+    text, _, _ = mail.partition(b"\0\0")
+    lines = [line for line in text.replace(b"\0", b"").split(b"\n") if not line.isascii()]
+    return find_charset(b"\n".join(lines)) or ""
 
 
-def _divided(part: Any) -> tuple[list[str], list[Message]]:
+def _mail_part(data: bytes, charset: str, default_kind: str = "text/plain") -> MailPart:
+    """Divide an e-mail, or a part of one, into its heads and its body.
+
+    Args:
+        charset: The charset of heads in eight bits that are not UTF-8, "" if it is not known.
+        default_kind: The content type of a part that names none.
+    """
+    head = Message()
+    head.set_default_type(default_kind)
+    envelope = _ENVELOPE.match(data)
+    place = envelope.end() if envelope else 0
+    while field := _FIELD.match(data, place):
+        place = field.end()
+        name, value = field.groups()
+        if name:
+            head[name.decode()] = _head_text(value.strip(), charset)
+    # A body without an empty line before it begins at the first line that is no head.
+    if blank := _BLANK_LINE.match(data, place):
+        place = blank.end()
+    return MailPart(head, data[place:], charset)
+
+
+def _head_text(value: bytes, charset: str) -> str:
+    """Return the value of a head, which may be in eight bits, or in those seven of ISO-2022."""
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode()
+    value = value.replace(b"\0", b" ")
+    text = decode_text(value, charset) or value.decode("utf-8", "replace")
+    return text.encode("utf-8", "replace").decode()  # UTF-7 may have halves of characters
+
+
+def _pieces(part: MailPart) -> list[MailPiece]:
+    """Divide the body of a part at its boundary, or at the one that it has if it lacks the one it names. What stands
+    before the first boundary is for programs that know no parts."""
+    named = (part.head.get_boundary() or "").encode()
+    for body in (part.body, _payload(part)):  # some programs encode the whole, though only its parts should be
+        if found := _cut(body, named):
+            return found
+        seen = _BOUNDARY.search(body)
+        if seen and (found := _cut(body, seen[1].removesuffix(b"--"))):
+            return found
+    return []
+
+
+def _cut(body: bytes, boundary: bytes) -> list[MailPiece]:
+    """Return what stands behind each line of a boundary, without the line end before the next."""
+    if not boundary:
+        return []
+    line = rb"(?m)^--%s(--)?[ \t]*\r*(?:\n|\Z)" % re.escape(boundary)
+    before, *found = re.split(line, body)
+    # The line before the first part is missing or damaged.
+    first = _PART_HEAD.search(before)
+    if found and (first or found[0] is not None):
+        found = [None, before[first.start() :] if first else before, *found]
+    pieces = zip(found[::2], found[1::2], strict=True)
+    return [MailPiece(data.removesuffix(b"\n").removesuffix(b"\r"), end is not None) for end, data in pieces]
+
+
+def _divided(part: MailPart) -> MailTexts:
     """Return the texts of a part of an e-mail, and what is attached to it."""
     kind = _kind(part)
     if kind.startswith("image/") or kind.endswith("-signature"):
-        return [], []
-    if kind.startswith("multipart/") and part.is_multipart():
-        inner = [_divided(one) for one in part.get_payload()]
-        texts = ["\n\n".join(some) for some, _ in inner]
-        texts = _different(texts) if kind == "multipart/alternative" else texts
-        behind = decode_text((part.epilogue or "").encode("utf-8", "surrogateescape")) or ""
-        return [text for text in [*texts, behind] if text.strip()], [one for _, files in inner for one in files]
-    is_text = kind.startswith(("text/", "multipart/")) and kind != "text/calendar"
-    if not is_text or part.get_content_disposition() == "attachment" or _file_name(part):
-        return [], [part]
+        return MailTexts([], [])
+    if kind.startswith("multipart/") and (pieces := _pieces(part)):
+        return _divided_pieces(pieces, kind, part.charset)
+    is_text = kind.startswith(TEXT_KINDS) and kind != "text/calendar"
+    if not is_text or part.head.get_content_disposition() == "attachment" or _file_name(part):
+        return MailTexts([], [part])
     with suppress(NotText):  # of which the attempt to read it as a file says why
-        return [_plain_text(_payload(part), part.get_content_charset(""), kind)], []
-    return [], [part]
+        return MailTexts([_plain_text(_payload(part), part.head.get_content_charset(""), kind)], [])
+    return MailTexts([], [part])
+
+
+def _divided_pieces(pieces: list[MailPiece], kind: str, charset: str) -> MailTexts:
+    """Return the texts of a multipart of a kind, and what is attached to it."""
+    default_kind = "message/rfc822" if kind == "multipart/digest" else "text/plain"
+    texts, texts_behind, attached = list[str](), list[str](), list[MailPart]()
+    for piece in pieces:
+        # Two lines of a boundary in a row, or the line end behind the last.
+        if not piece.data.strip():
+            continue
+        if piece.is_behind_end:
+            # A footer that a mailing list or a virus scanner added: it has no heads.
+            found = _divided(MailPart(Message(), piece.data.strip(), charset))
+            texts_behind += found.texts
+        else:
+            found = _divided(_mail_part(piece.data, charset, default_kind))
+            texts.append("\n\n".join(found.texts))
+        attached += found.attached
+    if kind == "multipart/alternative":
+        texts = _different(texts)
+    return MailTexts([text for text in [*texts, *texts_behind] if text.strip()], attached)
 
 
 def _different(texts: list[str]) -> list[str]:
@@ -276,23 +445,17 @@ def _different(texts: list[str]) -> list[str]:
     return found
 
 
-def _kind(part: Message) -> str:
-    return part.get_content_type().split()[0]
+def _kind(part: MailPart) -> str:
+    return part.head.get_content_type().split()[0]
 
 
-def _payload(part: Message) -> bytes:
+def _payload(part: MailPart) -> bytes:
     """Return the bytes of a part as they were before they were encoded."""
-    found, encoding = (
-        part.get_payload(),
-        f"{part.get('Content-Transfer-Encoding', '')} 7bit".split()[0].strip("\"';,").lower(),
-    )
-    if isinstance(found, list):
-        data = b"\n\n".join(one.as_bytes() for one in found if isinstance(one, Message))
-    else:
-        data = str(found or "").encode("utf-8", "surrogateescape")
+    named = part.head.get("Content-Transfer-Encoding", "")
+    encoding = f"{named} 7bit".split()[0].strip("\"';,").lower()
     if encoding == "base64":
-        return _from_base64(data)
-    return quopri.decodestring(data) if encoding == "quoted-printable" else data
+        return _from_base64(part.body)
+    return quopri.decodestring(part.body) if encoding == "quoted-printable" else part.body
 
 
 def _from_base64(data: bytes) -> bytes:
@@ -302,22 +465,30 @@ def _from_base64(data: bytes) -> bytes:
     return b"".join([*(a2b_base64(one[: len(one) - (len(one) % 4 == 1)] + b"==") for one in pieces), *words])
 
 
-def _file_name(part: Message) -> str:
-    found = part.get_param("filename", None, "Content-Disposition") or part.get_param("name", "")
+def _file_name(part: MailPart) -> str:
+    found = part.head.get_param("filename", None, "Content-Disposition") or part.head.get_param("name", "")
     if isinstance(found, tuple):  # RFC 2231
-        return decode_text(found[2].encode("latin-1", "replace"), found[0] or "") or found[2]
+        charset, _, name = found
+        with suppress(UnicodeEncodeError):  # a name in eight bits, which is decoded by now
+            return decode_text(name.encode("latin-1"), charset or "") or name
+        return name
     return _words(str(found))
 
 
 def _words(head: str) -> str:
     """Return a head of an e-mail with encoded words (RFC 2047) as what they stand for."""
-    head = " ".join(head.split())
-    with suppress(HeaderParseError):
-        pieces = [
-            (one.encode(), "") if isinstance(one, str) else (one, charset) for one, charset in decode_header(head)
-        ]
-        return "".join(decode_text(one, charset or "") or one.decode("utf-8", "replace") for one, charset in pieces)
-    return head
+    return _ENCODED_WORDS.sub(_decoded_words, " ".join(head.split()))
+
+
+def _decoded_words(found: re.Match[str]) -> str:
+    """Return what encoded words stand for, which may divide a character; themselves if they are not valid."""
+    with suppress(HeaderParseError, ValueError):
+        pieces = list[str]()
+        for piece, charset in decode_header(found[0]):
+            data = piece.encode() if isinstance(piece, str) else piece
+            pieces.append(decode_text(data, charset or "") or data.decode("utf-8", "replace"))
+        return "".join(pieces)
+    return found[0]
 
 
 def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:

@@ -155,6 +155,23 @@ HAS_IT = {
     "no end": several("mixed", "M", part("text/plain", "the lighthouse")).replace("--M--", ""),
     "one boundary for two": mixed(several("alternative", "M", part("text/plain", "the lighthouse"))),
     "text behind the end": mixed() + "the lighthouse",
+    "parts behind the end": mixed() + f"--M\r\n{NAMED}--M--\r\n",
+    "only the end of a boundary": several("mixed", "M", part("text/plain", PACKED, BASE64)).replace("--M\r", "\r"),
+    "a damaged line of a boundary": several(
+        "mixed", "M", part("text/plain", PACKED, BASE64), part("text/plain", "x")
+    ).replace("--M\r", "--M?\r", 1),
+    "a boundary of lines with two carriage returns": mixed(NAMED).replace("\r\n", "\r\r\n"),
+    "a boundary with spaces behind it": mixed(NAMED).replace("--M\r", "--M \t\r"),
+    "parts in base64 as a whole": f"Content-Type: multipart/mixed; boundary=M\r\n{BASE64}\r\n"
+    + packed(mixed(part("text/plain", PACKED, BASE64)).partition("\r\n\r\n")[2].encode()),
+    "no empty line before the body": "Content-Type: text/plain\r\nthe lighthouse",
+    "no empty line before the parts": mixed(NAMED).replace("\r\n\r\n--M", "\r\n--M", 1),
+    "no empty line before parts with a colon in their boundary": several(
+        "mixed", "M:1", part("text/plain", PACKED, BASE64)
+    ).replace("\r\n\r\n--M", "\r\n--M", 1),
+    "a part that begins with a space": several("mixed", "M", " the lighthouse\r\n"),
+    "a mail with a single head": mixed(part("message/rfc822", f"{QUOTED}\r\nthe light=\r\nhouse")),
+    "a digest of mails with a single head": several("digest", "D", f"\r\n{QUOTED}\r\nthe light=\r\nhouse\r\n"),
     "base64 that is none": part("text/plain", "the lighthouse", BASE64),
     "base64 without padding": part("text/plain", packed(b"the lighthouse!!").replace("=", ""), BASE64),
     "base64 with other signs": part("text/plain", packed(b"the lighthouse").replace("I", "!I*"), BASE64),
@@ -223,6 +240,158 @@ def test_a_charset_is_understood_in_bodies_heads_names_and_html(read, charset):
     body, file = [text for _, text in pages]
     assert body.startswith(f"Subject: {word}\n\nsee below\n\n{word}\n\n{word}")
     assert (file, reason) == (f"{word}\n\nthe lighthouse", "")
+
+
+EIGHT_BITS = {
+    "utf-8": "Grüße aus Köln: der “Leuchtturm” kostet 5 €",
+    "cp1252": "Grüße aus Köln: der “Leuchtturm” kostet 5 €",
+    "cp1250": "Zażółć gęślą jaźń: latarnia morska nie działa",
+    "cp1254": "Deniz feneri çalışmıyor, lütfen şu işe bakın",
+    "koi8-r": "Маяк в гавани не работает, пришлите мастера",
+    "cp1251": "Маяк в гавани не работает, пришлите мастера",
+    "cp1253": "Ο φάρος του λιμανιού δεν λειτουργεί σήμερα",
+    "gbk": "港口的灯塔坏了，请尽快派人检查一下",
+    "big5": "港口的燈塔壞了，請儘快派人檢查一下",
+    "cp932": "港の灯台が故障しました。確認をお願いします",
+    "euc-jp": "港の灯台が故障しました。確認をお願いします",
+    "cp949": "항구의 등대가 고장났습니다 확인 부탁드립니다",
+}
+"""What bytes beyond ASCII stand for, by charset."""
+NO_CHARSETS = {
+    "no charset": "",
+    "an unknown one": "; charset=x-unknown",
+    "that of a database": "; charset=utf8mb4",
+    "ASCII": '; charset="us-ascii"',
+    "a wrong one": "; charset=utf-8",
+}
+
+
+def bytes_of(mail, **data):
+    """Return a mail with bytes where their names stand in braces."""
+    found = mail.encode()
+    for name, value in data.items():
+        found = found.replace(b"{%s}" % name.encode(), value)
+    return found
+
+
+@pytest.mark.parametrize("way", ["8bit", "7bit", "binary", ""])
+@pytest.mark.parametrize("named", NO_CHARSETS)
+def test_a_body_that_is_not_packed_is_read_in_the_charset_that_it_looks_like(read, named, way):
+    charset, how = NO_CHARSETS[named], way and f"Content-Transfer-Encoding: {way}\r\n"
+    forwarded = INNER.replace("text/plain", f"text/plain{charset}").replace("the lighthouse", "{words} of another")
+    mail = HEAD + mixed(
+        part(f"text/plain{charset}", "{words} at first", how),
+        part(f"text/html{charset}", "<p>{words} in <b>marks</b></p>", how),
+        part(f"text/csv{charset}; name=a.csv", "{words};in a table", how),
+        part("message/rfc822", forwarded, how),
+    )  # fmt: skip
+    for codec, words in EIGHT_BITS.items():
+        pages, reason = read(bytes_of(mail + "{words} behind the end", words=words.encode(codec)))
+        body, table, inner = [text for _, text in pages]
+        said = ["see below", f"{words} at first", f"{words} in marks", f"{words} behind the end"]
+        assert body.split("\n\n")[1:] == said, codec
+        assert table == f"a.csv\n\n{words};in a table"
+        assert inner == f"message/rfc822\n\n{HEADS}\n\n{words} of another"
+        assert reason == ""
+
+
+@pytest.mark.parametrize("charset", [*CHARSETS, "utf-16", "utf-16le", "utf-16be", "iso-8859-15"])
+def test_a_body_that_is_not_packed_is_read_in_the_charset_that_it_names(read, charset):
+    codec, words = CHARSETS.get(charset, (charset, "Größe: 5\nKöln"))
+    for kind in ("text/plain", "text/csv; name=a.csv"):
+        mail = f"{HEAD}Content-Transfer-Encoding: 8bit\r\nContent-Type: {kind}; charset={charset}\r\n\r\n{{words}}"
+        pages, reason = read(bytes_of(mail, words=words.encode(codec)))
+        assert pages[-1][1].endswith(f"\n\n{words}")
+        assert reason == ""
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_html_in_eight_bits_is_read_in_the_charset_that_it_names_itself(read, charset):
+    codec, words = CHARSETS[charset]
+    html = "<html><head><meta charset='{charset}'></head><p>{words}</p></html>"
+    for kind in ("text/html", "text/html; charset=us-ascii", "text/html; charset=x-unknown"):
+        mail = bytes_of(HEAD + part(kind, html), charset=charset.encode(), words=words.encode(codec))
+        assert read(mail) == ([("", f"{HEADS}\n\n{words}")], ""), kind
+
+
+def test_the_charset_that_a_text_names_counts_unless_its_bytes_are_invalid_in_it(read):
+    for charset, codec, words, found in (
+        ("iso-8859-1", "koi8-r", "Маяк", "íÁÑË"),
+        ("koi8-r", "cp1252", "Größe", "GrЖъe"),
+        ("iso-8859-1", "cp932", EIGHT_BITS["cp932"], EIGHT_BITS["cp932"]),
+        ("iso-8859-7", "cp1252", "Größe prüfen “5 Ò”", "Größe prüfen “5 Ò”"),
+        ("utf-16be", "utf-16le", "Größe: 5\nKöln", "Größe: 5\nKöln"),
+        ("gb2312", "utf-8", "Größe: Äpfel für Öl", "Größe: Äpfel für Öl"),
+    ):
+        mail = bytes_of(f"{HEAD}{part(f'text/plain; charset={charset}', '{words}')}", words=words.encode(codec))
+        assert read(mail)[0] == [("", f"{HEADS}\n\n{found}")], (charset, codec)
+
+
+def test_files_that_are_attached_as_bytes_are_whole_within_a_forwarded_mail_too(read):
+    file = docx("<w:p><w:r><w:t>the lighthouse</w:t></w:r></w:p>")
+    assert b"\n" in file.replace(b"\r\n", b"")
+    for end in ("\r\n", "\n"):
+        inner = mixed(part("application/octet-stream; name=a.docx", "{file}", "Content-Transfer-Encoding: binary\r\n"))
+        mail = HEAD + mixed(part("message/rfc822", HEAD + inner.replace('"M"', '"N"').replace("--M", "--N")))
+        pages, reason = read(bytes_of(mail.replace("\r\n", end), file=file))
+        assert ([text for _, text in pages][-1], reason) == ("message/rfc822\n\na.docx\n\nthe lighthouse", "")
+
+
+def test_zero_bytes_in_a_body_cost_no_word_and_those_of_utf_16_are_its_own(read):
+    mail = HEAD + part("text/plain{charset}", "{words}", "Content-Transfer-Encoding: binary\r\n")
+    for codec, words in EIGHT_BITS.items():
+        for charset in ("", f"; charset={codec}"):
+            data = "\n".join([words, words]).encode(codec).replace(b"\n", b"\0\0\n\0")
+            pages, reason = read(bytes_of(mail, charset=charset.encode(), words=data))
+            assert (pages, reason) == ([("", f"{HEADS}\n\n{words}\n{words}")], ""), (codec, charset)
+    for charset in ("", "; charset=utf-8", "; charset=utf-16", "; charset=utf-16le"):
+        for end in ("\r\n", "\n", "", "\0"):
+            data = "港口的灯塔坏了\n2 Tage, 港口".encode("utf-16-le")
+            pages, _ = read(bytes_of(mail.removesuffix("\r\n") + end, charset=charset.encode(), words=data))
+            assert pages == [("", f"{HEADS}\n\n港口的灯塔坏了\n2 Tage, 港口")], (charset, end)
+    mail = HEAD + mixed(part("text/plain; charset=utf-16be", "{words}", "Content-Transfer-Encoding: binary\r\n"))
+    assert read(bytes_of(mail, words="港口\n2\n".encode("utf-16-be")))[0][0][1].endswith("\n\n港口\n2")
+
+
+def test_each_mail_of_a_mailbox_has_its_own_charset(read):
+    mails = [
+        bytes_of(f"From kim@example.org Mon Jan  1 10:00:00 2024\n{HEAD}{part(f'text/plain{named}', '{words}')}",
+                 words=words.encode(codec))
+        for (codec, words), named in zip(EIGHT_BITS.items(), [*NO_CHARSETS.values()] * 3, strict=False)
+    ]  # fmt: skip
+    pages, reason = read(b"\r\n".join(mails))
+    assert [text.split("\n\n")[1] for _, text in pages] == [*EIGHT_BITS.values()]
+    assert reason == ""
+    marked = b"\xef\xbb\xbf" + bytes_of(HEAD + part("text/plain", "{words}"), words="Größe prüfen".encode("cp1252"))
+    assert read(marked)[0] == [("", f"{HEADS}\n\nGröße prüfen")]
+
+
+@pytest.mark.parametrize("codec", EIGHT_BITS)
+def test_heads_in_eight_bits_are_read_in_the_charset_of_their_mail(read, codec):
+    words = EIGHT_BITS[codec]
+    first = words.split()[0].strip(":").split("，")[0].split("。")[0]
+    file = part('application/octet-stream; name="{first}.bin"', "the lighthouse")
+    for charset in ("", f"; charset={codec}"):
+        mail = (
+            "Subject: {first}\0{first}\r\nFrom: =?us-ascii?Q?Kim?= {first} <kim@example.org>\r\nMIME-Version: 1.0\r\n"
+        )
+        mail += several("mixed", "M", part(f"text/plain{charset}", "{words}"), file)
+        pages, _ = read(bytes_of(mail, words=words.encode(codec), first=first.encode(codec)))
+        heads = f"Subject: {first} {first}\nFrom: Kim {first} <kim@example.org>"
+        assert [text for _, text in pages] == [f"{heads}\n\n{words}", f"{first}.bin\n\nthe lighthouse"]
+
+
+def test_words_in_eight_bits_stand_beside_encoded_ones_and_odd_heads_cost_themselves_alone(read):
+    packed_word = f"=?utf-8?B?{base64.b64encode('灯塔'.encode()).decode()}?="
+    for head, said in (
+        (f"Маяк {packed_word} Größe", "Маяк 灯塔 Größe"),
+        (f"a {packed_word}  {packed_word} b", "a 灯塔灯塔 b"),
+        (f"=?utf-8?B?a?= or {packed_word}", "=?utf-8?B?a?= or 灯塔"),
+        ("\x1b$BEtBf\x1b(B", "灯台"),
+        ("Grö\0ße", "Grö ße"),
+    ):
+        mail = f"Subject: {head}\r\nMIME-Version: 1.0\r\n{part('text/plain; charset=utf-8', 'x')}"
+        assert read(mail.encode())[0] == [("", f"Subject: {said}\n\nx")]
 
 
 def test_heads_and_names_in_eight_bits_or_divided_are_read_and_a_byte_of_no_charset_costs_itself_alone(read):
