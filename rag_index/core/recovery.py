@@ -16,6 +16,7 @@ from rag_index.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 RETRIES = 50
@@ -205,5 +206,13 @@ class Calls:
 _CALLS = Calls()
 """The only global: a watcher must see every call of the process, in whatever object and thread it is made."""
 
-asking = _CALLS.asking
-outages = _CALLS.outages
+
+def asking(service: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Call]:
+    """Record a call of this process for the time of a block, as `Calls.asking` does."""
+    return _CALLS.asking(service, patience=patience)
+
+
+def outages() -> tuple[Outage, ...]:
+    """Return the services that do not answer the process that calls this. A function, which is pickled by its name: a
+    method of `_CALLS` would take a copy of its calls along to a child process, and report those."""
+    return _CALLS.outages()

@@ -1,6 +1,8 @@
 """Processors, memory and workers, as containers and services limit them, and the process that embeds."""
 
 import os
+import signal
+import time
 from concurrent.futures import BrokenExecutor
 from multiprocessing.connection import Connection
 
@@ -8,7 +10,9 @@ import pytest
 
 from rag_index.core.machine import Process
 from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine
+from rag_index.core.recovery import asking, outages
 from rag_index.core.settings import ParallelSettings
+from tests.waiting import eventually
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 GB = 1_000_000_000
@@ -98,3 +102,24 @@ def test_a_process_that_dies_while_it_answers_is_not_waited_for():
         with pytest.raises(BrokenExecutor):
             process.submit(die_in_the_middle_of_the_answer).result(timeout=60)
         assert process.submit(os.getpid).result(timeout=60) != os.getpid(), "the next call has a new one"
+
+
+def wait_for_the_embedder() -> None:
+    """Ask a server that never answers."""
+    with asking("Ollama", patience=0.0):
+        time.sleep(3600)
+
+
+@pytest.mark.long
+def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_as_it_began():
+    with Process(0, outages) as process:
+        with asking("Qdrant", patience=0.0):
+            number = process.submit(os.getpid).result(timeout=60)
+            eventually(lambda: process.told is not None)
+            assert [one.service for one in outages()] == ["Qdrant"]
+            assert list(process.told) == [], "the child asks nobody"
+        process.submit(wait_for_the_embedder)
+        eventually(lambda: [one.service for one in process.told] == ["Ollama"])
+        assert list(outages()) == []
+        os.kill(number, signal.SIGKILL)
+        eventually(lambda: process.told is None, "a process that died waits for nobody")

@@ -14,6 +14,10 @@ from prefect import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rag_index.components.embedders import servers
+from rag_index.components.stores.server import link
+from rag_index.core.settings import load_settings
+from rag_index.etl.opened import RunOptions
+from rag_index.orchestration.launch import run_plainly
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
@@ -101,6 +105,51 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
         assert report.state == "completed", report.sentence()
         assert_no_eta(shown)
         assert len(project.texts()) == 200
+
+
+@pytest.mark.long
+def test_a_local_run_names_the_server_that_its_child_processes_wait_for_and_no_other(
+    tmp_path, fake, shown, caplog, monkeypatch
+):
+    """The first write to Qdrant is answered late, while the children start. All others are answered at once. The first
+    10 documents are embedded by the run's own process."""
+    monkeypatch.setattr(link, "USUAL_SILENCE", 3.0)
+    fake.seconds_per_text = 0.01
+    with FakeQdrant() as qdrant:
+        extra = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n[parallel]\nworkers = 2\nshard_documents = 10\n'
+        project = Project(tmp_path / "project", extra=extra).fill(400)
+        settings = load_settings(project.config)
+        qdrant.break_next("PUT /collections/test_notes__1/points", hang=1.0)
+        with (
+            when(lambda: sum(len(one.texts) for one in fake.embeds()) > 40, fake.stop_listening),
+            when(lambda: shown.says(silent(fake)), fake.listen),
+        ):
+            report = run_plainly(settings, settings.indexes, RunOptions())
+        assert report.state == "completed", report.sentence()
+        assert_no_eta(shown)
+        assert silent(fake) in caplog.text, "the log of the run says it, too"
+        assert not shown.says(silent(qdrant)), "a server that answers"
+        assert len(project.texts()) == 400
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["as a flow", "as a local run"])
+def test_a_run_names_the_server_that_the_child_of_its_suspects_waits_for(tmp_path, fake, shown, way, request):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(20)
+    project.execute("UPDATE note SET body = 'refused' WHERE id = 7")
+    fake.fault("status", code=400, marker="refused")
+    assert project.run().state == "partial"
+    fake.clear()
+    if way == "as a flow":
+        request.getfixturevalue("prefect_server")
+    fake.fault("hang", marker="refused", times=1)
+    with (
+        when(lambda: "refused" in str([one.texts for one in fake.embeds()]), fake.stop_listening),
+        when(lambda: shown.says(silent(fake)), fake.listen),
+    ):
+        report = project.index(serial=True) if way == "as a flow" else project.run()
+    assert report.state == "completed", report.sentence()
+    assert_no_eta(shown)
 
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):

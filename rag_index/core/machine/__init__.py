@@ -145,8 +145,8 @@ class Here(Executor):
 class Process(Executor):
     """One process, which starts with the first call, and again after a death. It ends with `shutdown` or its parent.
     What it was doing when it died, and what waited for it, raises BrokenExecutor. With `memory`, in bytes, a call that
-    needs more raises MemoryError, or ends the process. Once a second `state`, if given, is called there; `told` is what
-    it last returned."""
+    needs more raises MemoryError, or ends the process. Once a second `state`, a function of a module, is called there,
+    if given; `told` is what it last returned."""
 
     def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
         self._memory, self._state = memory, state
@@ -172,15 +172,19 @@ class Process(Executor):
             future = pool.submit(fn, *args, **kwargs)
             queue: Any = pool._result_queue
             queue._writer.close()  # the process has it: else half a result of one that died is waited for without end
+            theirs.close()  # the process has it, too: `told` must see that it died
             return future
 
     @property
     def told(self) -> Any:
-        """What `state` returned in the process that runs now; None if it was not called yet."""
-        with self._lock, suppress(EOFError, OSError):
-            while self._lifeline is not None and self._lifeline.poll():
-                self._told = self._lifeline.recv()
-        return self._told
+        """What `state` returned in the process that runs now; None if it was not called yet, or the process died."""
+        with self._lock:
+            try:
+                while self._lifeline is not None and self._lifeline.poll():
+                    self._told = self._lifeline.recv()
+            except (EOFError, OSError):  # a dead process waits for nothing
+                self._told = None
+            return self._told
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the process at once, whatever it is doing."""
