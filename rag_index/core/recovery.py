@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,6 +80,35 @@ def with_retries(call: Callable[[], T], wait: float) -> T:
         time.sleep(DELAYS[min(tries, len(DELAYS)) - 1])
 
 
+@dataclass(slots=True)
+class Downtime:
+    """The seconds of a block in which a service did not answer, and was asked again."""
+
+    seconds: float = 0.0
+
+
+_DOWNTIME: ContextVar[Downtime | None] = ContextVar("the downtime of a block", default=None)
+"""A variable, because what is measured lies far above what asks again; event loops and threads are given a copy."""
+
+
+@contextmanager
+def downtime() -> Iterator[Downtime]:
+    """Measure the downtime of services that are asked in the block: it says nothing of how fast they work."""
+    measured = Downtime()
+    token = _DOWNTIME.set(measured)
+    try:
+        yield measured
+    finally:
+        _DOWNTIME.reset(token)
+
+
+def add_downtime(seconds: float) -> None:
+    """Count seconds in which a service did not answer for the block of `downtime` that asks it, if there is one."""
+    measured = _DOWNTIME.get()
+    if measured is not None:
+        measured.seconds += seconds
+
+
 def _deadline(error: TransientError, first: float) -> float:
     return math.inf if error.wait is None else (first if error.since is None else error.since) + error.wait
 
@@ -94,6 +124,8 @@ class Outage:
     """The last error of the service; empty if it is silent."""
     answered: bool = False
     """Whether the last error is an answer of the service, such as one that asks for a pause."""
+    is_away: bool = True
+    """Whether the time counts for no rate; not if the service asks for a pause or is at work, which is its pace."""
 
     def sentence(self, wait: float = 0.0) -> str:
         """Return who is waited for, since when, for how many seconds at most (0 if nobody knows), and why."""
@@ -121,7 +153,7 @@ class Call:
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
-        self._reason, self._answered = "", False
+        self._reason, self._answered, self._is_away = "", False, True
         self.failed_at: float | None = None
         """When the service failed first, by the machine's clock (`time.time`); None if it has answered since."""
 
@@ -129,6 +161,7 @@ class Call:
         """Continue the outage of an earlier call, which gave up."""
         self._silent_since, self._since = earlier._silent_since, earlier._since
         self._reason, self._answered, self.failed_at = earlier._reason, earlier._answered, earlier.failed_at
+        self._is_away = earlier._is_away
 
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
@@ -136,6 +169,7 @@ class Call:
             self._patience = patience
         self._silent_since, self._since = self._clock(), time.time()
         self._reason, self._answered, self.failed_at = "", False, None
+        self._is_away = True
 
     @property
     def quiet(self) -> bool:
@@ -146,10 +180,11 @@ class Call:
     def at_work(self, answers: bool) -> None:
         """Take note of whether the service answers others meanwhile, so that it is not away."""
         self._reason, self._answered = (AT_WORK, True) if answers else ("", False)
+        self._is_away = not answers
 
-    def failed(self, reason: object, *, answered: bool = False) -> None:
-        """Take note of the service's last error, and of whether it is an answer."""
-        self._reason, self._answered = redacted(str(reason)), answered
+    def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
+        """Take note of the service's last error, of whether it is an answer, and whether that asks for a pause."""
+        self._reason, self._answered, self._is_away = redacted(str(reason)), answered, not asks_pause
         self.failed_at = self.failed_at or time.time()
 
     def outage(self, now: float | None = None) -> Outage | None:
@@ -157,7 +192,7 @@ class Call:
         patience = min(self._patience, SILENCE_SECONDS) if self.failed_at else self._patience
         if (self._clock() if now is None else now) - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason, self._answered)
+        return Outage(self._service, self._since, self._reason, self._answered, self._is_away)
 
 
 class Calls:

@@ -26,6 +26,7 @@ from rag_index.core.documents.groups import (
     with_groups,
 )
 from rag_index.core.documents.keys import document_id, point_id
+from rag_index.core.recovery import downtime
 from rag_index.errors import IndexLocked, PointsRefused, RagIndexError, StoreMismatch, StoreRestored
 from rag_index.etl.embed import process_store
 
@@ -102,10 +103,11 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     may still send shards. If a later run took over meanwhile, that is noted, and the
     next run compares every point. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
     started = time.perf_counter()
-    _check_epoch(store, collection, epoch)
-    for batch in batches(shard):
-        with documents_named(batch.ids, batch.payloads):
-            store.upsert(collection, batch)
+    with downtime() as away:
+        _check_epoch(store, collection, epoch)
+        for batch in batches(shard):
+            with documents_named(batch.ids, batch.payloads):
+                store.upsert(collection, batch)
     try:
         _check_epoch(store, collection, epoch)
     except IndexLocked:  # it stood still since the first look, and may have written over what is newer
@@ -113,7 +115,7 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
         raise
     documents = shard.documents
     columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - away.seconds
     return WrittenShard(shard.number, *columns, shard.failures, shard.stats, seconds)
 
 

@@ -26,7 +26,7 @@ from rag_index.core.documents.batches import (
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import collect_seldom, end_process_after
-from rag_index.core.recovery import PATIENCE, waiting
+from rag_index.core.recovery import PATIENCE, downtime, waiting
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -80,14 +80,15 @@ class EmbedJob:
         shard, started = self.shard, time.perf_counter()
         before = replace(embedder.stats)
         vectors: Vectors = dict(self.known)
-        chunked = self.chunker.chunk(shard.documents)
-        chunk_seconds = time.perf_counter() - started
-        contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-        sent = _embed(chunked, vectors, self.chunker, embedder)
+        with downtime() as away:
+            chunked = self.chunker.chunk(shard.documents)
+            chunk_seconds = time.perf_counter() - started - away.seconds
+            contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
+            sent = _embed(chunked, vectors, self.chunker, embedder)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
-        elapsed = time.perf_counter() - started
+        elapsed = time.perf_counter() - started - away.seconds
         stats = ShardStats(
             seconds=elapsed - (after.waited_seconds - before.waited_seconds),
             embed_seconds=after.busy_seconds - before.busy_seconds,

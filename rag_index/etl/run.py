@@ -83,8 +83,7 @@ def execute(
     scan: Scan | None = None
 
     def look() -> Iterable[Outage]:
-        progress.outages = longest_first([*outages(), *steps.waits()])
-        progress.tick()  # whatever this thread does meanwhile, such as building a search index
+        record.note_outages(longest_first([*outages(), *steps.waits()]))
         return progress.outages
 
     log, progress, wait = record.logger, record.progress, opened.settings.run.wait_for_recovery

@@ -159,6 +159,10 @@ class FakeHosts:
         """Call `action` when this many virtual seconds have passed from now on."""
         self.loop.call_later(seconds, action)
 
+    def pass_time(self, seconds: float) -> None:
+        """Let this many virtual seconds go by."""
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
         dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience)

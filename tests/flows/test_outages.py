@@ -18,11 +18,12 @@ from rag_index.components.stores.server import link
 from rag_index.core.settings import load_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
+from tests.etl.plain import printed
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
 from tests.live.qdrant import STORES, project_on
-from tests.project import Project
+from tests.project import Project, run_here
 from tests.waiting import when
 
 
@@ -105,6 +106,12 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
         assert report.state == "completed", report.sentence()
         assert_no_eta(shown)
         assert len(project.texts()) == 200
+    [run] = printed(project, "status", "--report")["runs"]
+    assert 5 <= run["metrics"]["away_seconds"] < run["seconds"], "it is named after five seconds"
+    assert (
+        "s of that a service did not answer, which counts for no rate"
+        in run_here(project.config, "status", "--report")[0]
+    )
 
 
 @pytest.mark.long

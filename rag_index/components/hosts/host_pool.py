@@ -183,6 +183,8 @@ class Pool:
         """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
         self.all_resting_since: float | None = None
         """The time since which no host has answered well, and all rested; None while some host does."""
+        self.failing_since: float | None = None
+        """When the request was sent that failed first, with no other host at work; None if one has answered since."""
         self._slowest = 0.0
 
     @property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from rag_index import errors
 from rag_index.components.hosts.endpoint import Endpoint, KnownModel, noticing_work
 from rag_index.components.hosts.host_pool import Clock, Host, Pool, RequestStats
-from rag_index.core.recovery import Call, asking
+from rag_index.core.recovery import Call, add_downtime, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -77,7 +77,7 @@ class HostCalls(ABC, Generic[Req]):
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.Future[None] | None = None
         self._in_flight = 0
-        self._busy_since = 0.0
+        self._busy_since = self._began = 0.0
         self._call: Call | None = None
 
     @abstractmethod
@@ -112,7 +112,8 @@ class HostCalls(ABC, Generic[Req]):
         """Run until all requests are sent and answered, and say meanwhile whom the process waits for. Raises
         EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host answers
         but cannot be used."""
-        self._pool.ask_again(self._clock.now())
+        self._began = self._clock.now()
+        self._pool.ask_again(self._began)
         with asking(self._pool.name, patience=self._pool.usual_silence) as self._call:
             async with noticing_work(self._call, self._asked):
                 await self._work()
@@ -309,7 +310,8 @@ class HostCalls(ABC, Generic[Req]):
         else:
             host.record_failure(error, started, self._clock)
         if self._call is not None:
-            self._call.failed(error, answered=isinstance(error, errors.RateLimited | errors.BadVectors))
+            answered = asks_pause or isinstance(error, errors.BadVectors)
+            self._call.failed(error, answered=answered, asks_pause=asks_pause)
 
     def _host_answered(self, host: Host, started: float) -> None:
         """Record that a host has answered well a request that was sent at `started`, which ends the wait for it."""
@@ -320,11 +322,16 @@ class HostCalls(ABC, Generic[Req]):
         if self._pool.all_resting_since is not None:
             log.warning("%s accepts texts again after %.0f s", host.url, now - self._pool.all_resting_since)
             self._pool.all_resting_since = None
+        asks_pause = isinstance(error, errors.RateLimited)
 
     def _end_of_patience(self, now: float) -> float | None:
         """Return when the wait for hosts that all rest ends; None while some host accepts texts, or is being probed.
         The pool remembers since when they rest, so that calls one after the other share one wait. Raises
         EmbedderUnavailable if it is over, or if no host will be back before that. If every host has the same reason,
+            others = [one for one in self._pool.hosts if one is not host]
+            others_work = any(one.in_flight or one.answers(self._clock.now()) for one in others)
+            if self._pool.failing_since is None and not others_work:
+                self._pool.failing_since = started
         raises RateLimited or BadVectors instead."""
         pool = self._pool
         reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
@@ -337,6 +344,9 @@ class HostCalls(ABC, Generic[Req]):
         if any(host.being_probed for host in pool.hosts):
             return None
         until = pool.all_resting_since + self._patience
+        if self._pool.failing_since is not None:
+            add_downtime(now - max(self._pool.failing_since, self._began))
+            self._pool.failing_since = None
         if now < until and any(host.not_before <= until or host.down for host in pool.hosts):
             return until
         message = f"no host could be used: {reasons}"

@@ -233,7 +233,8 @@ def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ShardStats:
-    """Wall time and work that it took to chunk and embed one shard. Contexts are counted as in `ContextCounts`."""
+    """Wall time and work that it took to chunk and embed one shard, without the seconds in which a server did not
+    answer. Contexts are counted as in `ContextCounts`."""
 
     seconds: float = 0.0
     embed_seconds: float = 0.0

@@ -57,13 +57,20 @@ class RunMetrics:
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
+    away_seconds: float = 0.0
+    """Seconds since the first shard in which a service did not answer."""
     shards: int = 0
     chunks: int = 0
 
     @property
+    def working_seconds(self) -> float:
+        """The seconds from the first shard to the end in which all services answered."""
+        return self.seconds - (self.first_shard_after or 0.0) - self.away_seconds
+
+    @property
     def utilisation(self) -> float:
-        """The share (0 to 1) of the time from the first shard to the end in which the workers were busy."""
-        available = (self.seconds - (self.first_shard_after or 0.0)) * self.workers
+        """The share (0 to 1) of the working seconds in which the workers were busy."""
+        available = self.working_seconds * self.workers
         return min(1.0, self.work.seconds / available) if available > 0 and self.shards else 0.0
 
     def end(self, seconds: float, stopwatch: Stopwatch) -> None:
@@ -142,7 +149,8 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
             f"{busy}, because they waited for the store: writing took {written:.0f} s, embedding "
             f"{work.seconds:.0f} s; {_FASTER_QDRANT}"
         )
-    flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
+    waited = metrics.stages.get("wait", 0.0) - metrics.away_seconds
+    flow_waited = waited > LARGE_SHARE * (metrics.seconds - metrics.away_seconds)
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
         return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
@@ -162,7 +170,7 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
 
 def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     asked = metrics.work.asked_seconds
-    available = (metrics.seconds - (metrics.first_shard_after or 0.0)) * len(embedder.hosts)
+    available = metrics.working_seconds * len(embedder.hosts)
     share = min(1.0, asked / available) if asked and available > 0 else 1.0
     measured = f", asked for {share:.0%} of the time, {asked / metrics.work.requests:.2g} s a request" if asked else ""
     if share < MIN_BUSY:
@@ -174,7 +182,8 @@ def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
-    shares = {name: seconds / max(metrics.seconds, 1e-9) for name, seconds in metrics.stages.items()}
+    whole = max(metrics.seconds - metrics.away_seconds, 1e-9)
+    shares = {name: min(1.0, seconds / whole) for name, seconds in metrics.stages.items()}
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
@@ -220,5 +229,7 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
     )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
+    if metrics["away_seconds"] >= 1:
+        yield f"for {metrics['away_seconds']:.0f} s of that a service did not answer, which counts for no rate"
     shards = f"shards took {metrics['worker_seconds']:.1f} s in all"  # a worker may have two at a time
     yield f"workers ({metrics['workers']}) busy {metrics['utilisation']:.0%}; {shards}"

@@ -56,7 +56,8 @@ logger = logging.getLogger("rag_index.indexing")
 
 class Progress:
     """The progress of one index. It updates its displays at most every `interval` seconds. While a service does not
-    answer, it says so instead of a rate and the time left. Documents are `done` once they are committed."""
+    answer, it says so instead of a rate and the time left, and neither the time nor what is done meanwhile counts for
+    them. Documents are `done` once they are committed."""
 
     def __init__(
         self, index: str, noun: str = "documents", *, interval: float = 0.25,
@@ -81,6 +82,8 @@ class Progress:
         self._begun = False
         self._updated = self._started = clock()
         self._recent = deque([(self._updated, 0.0)], maxlen=RECENT)
+        self._is_resuming = False
+        """Whether a service does not answer, or has not answered until lately: the next step is not measured."""
 
     def start(self, total: int, done: int = 0) -> None:
         """Set the total, and what was done of it before, and start measuring time."""
@@ -103,12 +106,39 @@ class Progress:
         """Update the displays, if they were not just updated. Call it while no document is finished."""
         with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
             now = self._clock()
-            last, before = self._recent[-1]
-            if self.done != before and now - last >= 1.0:
-                self._recent.append((now, self.done))
+            self._measure(now)
             if force or now - self._updated >= self._interval:
                 self._updated = now
                 self._display(lambda display: display.show(self))
+
+    def _measure(self, now: float) -> None:
+        """Take note of how much was done until now, for the rate."""
+        last, before = self._recent[-1]
+        away = [outage for outage in self.outages if outage.is_away]
+        if away:
+            if not self._is_resuming:  # it is named only after some seconds
+                since = min(outage.since for outage in away)
+                self._forget_since(now - max(0.0, time.time() - since))
+            self._leave_out(now)
+            self._is_resuming = True
+        elif self.done != before and now - last >= 1.0:
+            if self._is_resuming:  # shards that waited for the service are all committed at once
+                self._leave_out(now)
+                self._is_resuming = False
+            else:
+                self._recent.append((now, self.done))
+
+    def _forget_since(self, began: float) -> None:
+        """Forget the steps after this time, by the clock."""
+        while len(self._recent) > 1 and self._recent[-1][0] > began:
+            self._recent.pop()
+
+    def _leave_out(self, now: float) -> None:
+        """Let neither the time since the last step nor what was done in it count: the steps before are moved here."""
+        last, before = self._recent[-1]
+        seconds, done = now - last, self.done - before
+        self._started += seconds
+        self._recent = deque([(at + seconds, count + done) for at, count in self._recent], maxlen=RECENT)
 
     def finish(self, sentence: str) -> None:
         """Finish all displays with this sentence."""
@@ -310,8 +340,9 @@ def shown(command: str, say: Callable[[str], object]) -> Iterator[None]:
     progress = _Counting(command)
 
     def look() -> Iterable[Outage]:
+        progress.outages = outages()
         progress.tick()
-        return outages()
+        return progress.outages
 
     token = _SHOWN.set(progress)
     try:
@@ -375,6 +406,8 @@ class RunRecord:
     paused: bool = attrs.field(default=False, init=False)
     """Whether the run has left something to another one, which is to come soon."""
     _started: float = attrs.field(factory=time.monotonic, init=False)
+    _away_until: float = attrs.field(factory=time.time, init=False)
+    """Until when seconds in which a service was away are counted, or are not to be counted."""
     _reasons: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """The documents of each kind that could not be indexed completely, by what their reasons have in common."""
     _first_reasons: dict[tuple[str, str], str] = attrs.field(factory=dict, init=False)
@@ -388,6 +421,17 @@ class RunRecord:
         """Record when the first shard was begun."""
         if self.metrics.first_shard_after is None:
             self.metrics.first_shard_after = time.monotonic() - self._started
+            self._away_until = time.time()
+
+    def note_outages(self, outages: Sequence[Outage]) -> None:
+        """Show the services that do not answer now, and count the time since the first shard in which there are any."""
+        self.progress.outages = outages
+        away = [outage.since for outage in outages if outage.is_away]
+        if away and self.metrics.first_shard_after is not None:
+            now, since = time.time(), min(away)
+            self.metrics.away_seconds += max(0.0, now - max(since, self._away_until))
+            self._away_until = now
+        self.progress.tick()  # whatever the run's thread does meanwhile, such as building a search index
 
     def add(self, written: WrittenShard, *, new: int) -> None:
         """Count a shard that was committed, `new` of whose documents are new."""

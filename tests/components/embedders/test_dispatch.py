@@ -3,6 +3,7 @@ The hosts live in this process and time is virtual, so every outcome below is th
 
 import asyncio
 import random
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rag_index.components.embedders.dispatch import Queries
 from rag_index.components.hosts.endpoint import KnownModel
 from rag_index.components.hosts.host_pool import Pool
+from rag_index.core.recovery import downtime
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (
     BadVectors,
@@ -54,6 +56,36 @@ def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
 
 
 def test_a_wedged_host_is_found_out_after_one_request_and_three_probes(warm):
+@pytest.mark.parametrize("patience", [600.0, 10.0])
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_seconds_in_which_no_server_answers_are_measured_in_the_call_that_embeds(warm, count, patience):
+    """They count for no rate. A call that gives up is made again."""
+    hosts = warm(count, seconds_per_text=[0.01] * count, patience=patience)
+    for host in hosts.hosts:
+        hosts.at(0.3, host.stop)
+        hosts.at(120.0, host.start)
+    entries = None
+    while entries is None:
+        began = hosts.loop.time()
+        with downtime() as away, suppress(EmbedderUnavailable):
+            entries = hosts.embed(TEXTS)
+        if entries is None:
+            assert away.seconds == 0.0
+            hosts.pass_time(1.0)
+    assert_own_vectors(entries, TEXTS)
+    took = hosts.loop.time() - began
+    assert took - away.seconds == pytest.approx(0.01 * len(TEXTS) / count, abs=0.5)
+    assert (took > 100) == (patience > 100)
+
+
+def test_the_time_in_which_another_server_goes_on_is_no_downtime(warm):
+    hosts = warm(2, seconds_per_text=[0.01, 0.01])
+    hosts[0].stop()
+    with downtime() as away:
+        assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+    assert away.seconds == 0.0
+
+
     hosts = warm(1, timeout=60.0, patience=30.0)
     hosts[0].always("", HANG)
     began = hosts.loop.time()

@@ -17,6 +17,7 @@ from qdrant_client import models
 from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
 from rag_index.core import connections
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.core.recovery import downtime
 from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.etl.commit import documents_named
 from tests.fakes.qdrant import DISK_FULL, POISON
@@ -187,6 +188,15 @@ def test_a_fault_that_stays_raises_unavailable_in_bounded_time(qdrant, store, wh
     pickle.loads(pickle.dumps(unavailable.value))
 
 
+def test_the_seconds_in_which_the_server_does_not_answer_are_measured(qdrant, store):
+    pauses = stop_time(store)
+    qdrant.break_next(UPSERT, times=4, status=503, error="it is starting")
+    with downtime() as away:
+        store.upsert("c", points(10))
+    assert len(pauses) == 4
+    assert away.seconds == pytest.approx(sum(pauses))
+
+
 @pytest.mark.parametrize("by_grpc", [False, True])
 def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant, store, fast, by_grpc):
     """Qdrant's own rate limits ask for up to a minute, and again if others were faster."""
@@ -194,8 +204,9 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     how = {"code": grpc.StatusCode.RESOURCE_EXHAUSTED} if by_grpc else {"status": 429}
     pauses = stop_time(used)
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "1"}, **how)
-    used.upsert("c", points(10))
-    assert pauses == [1.0]
+    with downtime() as away:
+        used.upsert("c", points(10))
+    assert (pauses, away.seconds) == ([1.0], 0.0), "a pause that is asked for is the server's pace"
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting") as unavailable:
         used.upsert("c", points(10))

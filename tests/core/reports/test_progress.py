@@ -178,9 +178,10 @@ def test_an_outage_takes_the_place_of_rate_and_time_left_and_before_the_scan_beg
         clock.now += 1
         progress.advance(2)
     assert progress.sentence() == "notes: 20 of 100 documents, 40 s left, 2/s"
-    progress.outages = [Outage("Qdrant at h", clock.now - 6)]
+    outage = Outage("Qdrant at h", time.time() - 6)
+    progress.outages = [outage]
     assert progress.eta is None
-    since = time.strftime("%H:%M:%S", time.localtime(clock.now - 6))
+    since = time.strftime("%H:%M:%S", time.localtime(outage.since))
     assert progress.sentence() == f"notes: 20 of 100 documents, Qdrant at h does not answer, waiting since {since}"
     progress.outages = []
     assert progress.eta is not None
@@ -189,6 +190,63 @@ def test_an_outage_takes_the_place_of_rate_and_time_left_and_before_the_scan_beg
     assert progress.sentence().startswith("notes: not begun, Ollama at h does not answer, waiting since ")
     progress.outages = []
     assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"
+
+
+def work(progress, clock, seconds, *, done):
+    """Let so many seconds go by, in each of which so many documents are done."""
+    for _ in range(seconds):
+        clock.now += 1
+        progress.advance(done)
+
+
+def wait_for_qdrant(progress, clock, seconds, *, done=0):
+    """Let Qdrant not answer for so many seconds, in each of which so many documents are done all the same."""
+    for second in range(1, seconds + 1):
+        clock.now += 1
+        outage = Outage("Qdrant at h", time.time() - second + 0.5)
+        progress.outages = [outage] if second > 10 else []  # it is named after some seconds
+        progress.advance(done) if done else progress.tick()
+    progress.outages = []
+
+
+@pytest.mark.parametrize("before", [2, 10, 100])
+def test_the_time_left_and_the_rate_are_those_of_before_an_outage_as_soon_as_it_ends(clock, before):
+    progress = Progress("notes", clock=clock)
+    progress.start(120_000)
+    work(progress, clock, before, done=1000)
+    wait_for_qdrant(progress, clock, 360)
+    clock.now += 0.5
+    progress.tick()
+    assert 1000 / 1.5 <= progress.rate <= 1000, progress.sentence()
+    assert progress.eta == pytest.approx((120_000 - 1000 * before) / progress.rate)
+    clock.now += 0.5
+    progress.advance(5000)  # what was embedded meanwhile
+    assert progress.rate == pytest.approx(1000), progress.sentence()
+    work(progress, clock, 1, done=1000)
+    assert progress.rate == pytest.approx(1000), progress.sentence()
+
+
+def test_documents_done_while_a_service_is_away_count_for_no_rate_and_several_outages_do_not_add_up(clock):
+    """One of two servers is away, the other goes on slowly."""
+    progress = Progress("notes", clock=clock)
+    progress.start(100_000)
+    for _ in range(5):
+        work(progress, clock, 20, done=100)
+        wait_for_qdrant(progress, clock, 600, done=1)
+        work(progress, clock, 1, done=100)
+    work(progress, clock, 20, done=100)
+    assert progress.rate == pytest.approx(100, rel=0.05)
+
+
+def test_an_outage_before_the_first_document_foretells_nothing(clock):
+    progress = Progress("notes", clock=clock)
+    progress.start(100_000)
+    wait_for_qdrant(progress, clock, 600)
+    assert progress.rate == 0
+    work(progress, clock, 2, done=1)
+    assert progress.eta is None, "two seconds were measured, though ten minutes have gone by"
+    work(progress, clock, 20, done=100)
+    assert progress.rate == pytest.approx(100, rel=0.1)
 
 
 def test_a_display_whose_reader_is_gone_ends_no_run_and_hides_no_other(clock):
@@ -223,3 +281,13 @@ def test_a_call_is_an_outage_once_its_patience_is_used_up_until_it_ends_or_an_an
         assert not calls.outages()
         clock.now += 1
         assert [(outage.service, outage.reason) for outage in calls.outages()] == [("Ollama", "")]
+
+
+def test_a_pause_that_a_service_asks_for_is_its_pace(progress, clock):
+    work(progress, clock, 10, done=10)
+    progress.outages = [Outage("the embedding server at h", time.time() - 6, "too many requests", True, is_away=False)]
+    clock.now += 10
+    progress.tick()
+    assert progress.eta is None
+    progress.outages = []
+    assert progress.rate == pytest.approx(5)

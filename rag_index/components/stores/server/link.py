@@ -22,7 +22,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from rag_index import errors
 from rag_index.components.stores.edge.folder import disk_full
 from rag_index.core.connections import MAX_ANSWER, BoundedTransport, trusted_certificates, why_failed
-from rag_index.core.recovery import asking
+from rag_index.core.recovery import add_downtime, asking
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
 """All that a call raises: AssertionError for an empty answer, ValueError for no JSON, RuntimeError after closing."""
@@ -56,7 +56,7 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
     limit of strict mode or a missing right, StoreMismatch a missing point. StoreError needs a person."""
     match exc:
         case QdrantException():
-            pause = float(getattr(exc, "retry_after_s", 0)) or None
+            pause = float(getattr(exc, "retry_after_s", 0))
             return errors.StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", pause)
         case UnexpectedResponse():
             return _from_status(exc.status_code or 0, _server_message(exc), url, f"{exc.status_code}")
@@ -96,7 +96,7 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
     if disk_full(message):
         return errors.StoreError(f"{place} has no space left on its disk ({message}): free some, then run again")
     if status == 429 and not refused:
-        return errors.StoreUnavailable(f"{place} asks for a pause: {message}")
+        return errors.StoreUnavailable(f"{place} asks for a pause: {message}", 0.0)
     if status == 408 or not 400 <= status < 500:
         return errors.StoreUnavailable(f"{place} answered {answer}: {message}")
     if status == 404 and "No point with id" in message:
@@ -165,14 +165,21 @@ class Link:
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
         deadline, pause = self.clock() + self.patience, MIN_PAUSE
+        failed_at: float | None = None
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
                     self._require_no_pause()
-                    return self._try(ask)
+                    found = self._try(ask)
+                    if failed_at is not None:
+                        add_downtime(self.clock() - failed_at)
+                    return found
                 except errors.StoreUnavailable as exc:
-                    call.failed(_reason(exc, self.url), answered=SILENT.fullmatch(str(exc)) is None)
-                    asked = exc.retry_after or 0.0
+                    asks_pause, asked = exc.retry_after is not None, exc.retry_after or 0.0
+                    if failed_at is None and not asks_pause:
+                        failed_at = self.clock()
+                    is_answer = SILENT.fullmatch(str(exc)) is None
+                    call.failed(_reason(exc, self.url), answered=is_answer, asks_pause=asks_pause)
                     if asked:
                         self._paused = max(self._paused, (self.clock() + asked, str(exc)))
                     wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
