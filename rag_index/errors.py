@@ -191,6 +191,10 @@ class TextRefused(EmbedderError):
     """A request with a text that is refused for another reason than its length; nothing was embedded."""
 
 
+class TextEndsServer(TextRefused):
+    """A text with which the embedding server ends, or does not answer, although it embeds other texts."""
+
+
 class BadVectors(EmbedderError):
     """Vectors that cannot be right: too few, of another dimension, not finite, or all zero."""
 

@@ -153,6 +153,8 @@ class Diff:
         """Indexed documents that a rule of the source now keeps out."""
         workers = record.metrics.workers
         self.sharder = Sharder.of(settings, index, target.identity.kind, collection, workers=workers)
+        if target.rebuild and opened.live is not None:  # a new collection lists nothing yet
+            self._note_listed(ledger.failures(opened.live.id))
 
     def shards(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, and yield the shards that are full now. The files of documents that have to
@@ -195,6 +197,7 @@ class Diff:
         failed = ledger.failures(cid, documents.keys) if self._any_failures else {}
         self.sharder.suspects.update(key for key, row in known.items() if row.pending)
         self.sharder.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        self._note_listed(failed)
         changes = diff(documents, known, failed, retry=self._retry, is_due=self._state.is_due)
         if opened.index.access is not None:  # points of documents that are not up to date soon get their groups now
             known_too = {**known, **ledger.known(cid, list(page.groups))}
@@ -216,6 +219,10 @@ class Diff:
         progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
         self.sharder.expect(max(0, progress.total - outcome.documents))
         return to_embed
+
+    def _note_listed(self, failed: Mapping[str, FailedDocument]) -> None:
+        """Have documents of which a text ends the embedding server tried last and alone, whatever their text is now."""
+        self.sharder.ends_server.update(key for key, failure in failed.items() if failure.cause == "server")
 
     def _note_page(self, page: SourcePage) -> int:
         """Record what a page says of the source, and return how many of its documents were not read."""

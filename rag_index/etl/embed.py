@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,6 +35,7 @@ from rag_index.errors import (
     RagIndexError,
     RateLimited,
     ShardHalved,
+    TextEndsServer,
     TextTooLong,
 )
 
@@ -50,6 +52,7 @@ NO_TEXT = "no text is left after white space"
 CODE_NAMES = ("name", "qualified_name", "path")
 """The payload fields that name a chunk of source code as a whole."""
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
+EmbedTexts = Callable[[list[str]], "list[NDArray[np.float32] | Exception]"]
 NO_VECTOR = np.empty(0, dtype=np.float32)
 """What stands for the vector of a text that is not embedded yet."""
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
@@ -84,7 +87,10 @@ class EmbedJob:
             chunked = self.chunker.chunk(shard.documents)
             chunk_seconds = time.perf_counter() - started - away.seconds
             contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-            sent = _embed(chunked, vectors, self.chunker, embedder)
+            embed_texts = embedder.embed_documents
+            if shard.ends_server:  # embedders on servers alone can do more
+                embed_texts = getattr(embedder, "embed_one_by_one", embed_texts)
+            sent = _embed(chunked, vectors, self.chunker, embed_texts)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
@@ -194,7 +200,7 @@ def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None
     return embedded
 
 
-def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder) -> list[str]:
+def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embed_texts: EmbedTexts) -> list[str]:
     """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
     sent: list[str] = []
     too_long: set[str] = set()
@@ -202,7 +208,7 @@ def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedd
         text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
     }
     while new := sorted(texts - vectors.keys()):
-        found = embedder.embed_documents(new)
+        found = embed_texts(new)
         if len(found) != len(new):
             raise BadVectors(f"the embedder gave {len(found)} vectors for {len(new)} texts")
         sent += new
@@ -239,9 +245,13 @@ def _gather(
             failures.append(Failure(key, str(document), text_hash))
             continue
         sent = document.texts_to_embed()
-        wrong = [str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)]
+        wrong = [vectors[text] for text in sent if isinstance(vectors[text], Exception)]
+        ending = [error for error in wrong if isinstance(error, TextEndsServer)]
+        if ending:
+            failures.append(Failure(key, str(ending[0]), text_hash, cause="server"))
+            continue
         if wrong or not sent:
-            failures.append(Failure(key, wrong[0] if wrong else document.incomplete or NO_TEXT, text_hash))
+            failures.append(Failure(key, str(wrong[0]) if wrong else document.incomplete or NO_TEXT, text_hash))
             continue
         if document.incomplete:
             failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))

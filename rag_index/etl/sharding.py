@@ -95,6 +95,8 @@ class Sharder:
         self._documents, self._limit = None if documents == "auto" else documents, limit
         self.suspects: set[str] = set()
         """Keys of documents that may kill the process that embeds them."""
+        self.ends_server: set[str] = set()
+        """Keys of documents that are listed because a text of them ends the embedding server."""
         self.chars_per_second = chars_per_second
         self.measured: float | None = None
         """The characters per second that shards of this run showed; None if no shard said anything."""
@@ -144,7 +146,13 @@ class Sharder:
         self.measured = self.chars_per_second
 
     def add(self, batch: DocumentBatch, page: int = 1) -> Iterator[Shard]:
-        """Add documents of the page of this number, and yield the shards that are full."""
+        """Add documents of the page of this number, and yield the shards that are full. One that ends the embedding
+        server is a shard of its own."""
+        alone = [row for row, key in enumerate(batch.keys) if key in self.ends_server]
+        for row in alone:
+            yield self._shard_alone(batch.take([row]), page)
+        if alone:
+            batch = batch.take([row for row, key in enumerate(batch.keys) if key not in self.ends_server])
         self._pages += [page] * len(batch)
         yield from self._divide(batch)
 
@@ -195,6 +203,14 @@ class Sharder:
         )  # fmt: skip
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard
+
+    def _shard_alone(self, document: DocumentBatch, page: int) -> Shard:
+        self._number += 1
+        chars = len(document.texts[0])
+        limit = self._limit(chars, self.chars_per_second)
+        return Shard(
+            self._index, self._number, document, chars, pages=(page,), suspect=True, ends_server=True, limit=limit
+        )
 
     def _is_suspect(self, documents: DocumentBatch) -> bool:
         return not self.suspects.isdisjoint(documents.keys)

@@ -3,7 +3,8 @@
 Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
 others are done, and suspects likewise. Suspects were pending when a run died, or are listed as failed. The run's own
 process never embeds them, whatever the settings. A shard that kills its child is tried in parts until the document is
-found, which is then listed as failed.
+found, which is then listed as failed. Documents that are listed because a text of them ends the embedding server come
+last of all, each as a shard of its own, and are tried once.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.components.ledger import Collection
+    from rag_index.core.documents.batches import FailureCause
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
@@ -99,7 +101,7 @@ class Window:
         """Drain the window; then try suspects, and shards whose process died, which a run that ends early leaves to
         the next one. Raises as `push`."""
         self.drain()
-        suspects, self._alone = self._alone, []
+        suspects, self._alone = sorted(self._alone, key=lambda shard: shard.ends_server), []
         with self._record.stopwatch.stage("embed"):
             for shard in suspects:
                 for written in in_parts(shard, lambda one: self._steps.write_alone(self._job(one, 1), self.to)):
@@ -189,7 +191,8 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
         yield write_alone(suspect)
     except (ProcessDied, ShardHalved):
         if len(documents) == 1:
-            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True)]
+            cause: FailureCause = "server" if suspect.ends_server else ""
+            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True, cause=cause)]
             yield WrittenShard(suspect.number, [], [], [], [], failures, ShardStats())
             return
         for shard in parts(suspect, SPLIT_PARTS):

@@ -23,6 +23,7 @@ from rag_index.etl.run import AllDocuments, execute
 from rag_index.etl.scan import begin
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns, RunEnd
+from tests.fakes.ollama import FakeOllama
 from tests.project import Project, run_here
 
 NIGHT = 86_400.0
@@ -115,6 +116,19 @@ def counts(outcome: IndexOutcome) -> dict:
 def printed(project: Project, *arguments: str, code: int = 0) -> dict:
     """Run a command in this process, and return the document that --json prints."""
     return json.loads(run_here(project.config, *arguments, "--json", code=code)[0])
+
+
+def listed_as_deadly(project: Project, fake: FakeOllama, marker: str, *, where: str) -> None:
+    """Run once, with documents that are then listed because the server fails at their texts. It stays up: ten deaths of
+    each would take long."""
+    project.execute(f"UPDATE note SET body = '{marker}' WHERE {where}")
+    fake.fault("status", code=500, marker=marker)
+    assert project.run().state == "partial"
+    with project.ledger() as ledger:
+        [collection] = ledger.collections(project.settings.alias("notes"))
+        listed = ledger.failures(collection.id).values()
+    assert {one.cause for one in listed} == {"server"}
+    fake.clear()
 
 
 class Died(BaseException):

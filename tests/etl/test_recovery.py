@@ -1,18 +1,17 @@
 """What a run does while a service is away: a step that may be repeated is tried again, from a look whether the service
 is back, until so long after its first failure. What a text that ends its server costs, and faults of an embedder."""
 
-import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from rag_index.components.embedders import servers
+from rag_index.components.hosts.endpoint import PLAIN_TEXT
 from rag_index.core import recovery
 from rag_index.core.recovery import may_try_again, waiting, with_retries
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
-from tests.etl.plain import printed
-from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
+from tests.etl.plain import listed_as_deadly, printed
+from tests.fakes.ollama import ROW_FAULTS, FakeOllama, ended_by, vector_of
 from tests.project import Project, run_here
 from tests.waiting import when
 
@@ -38,28 +37,6 @@ def restart(fake: FakeOllama) -> None:
     fake.listen()
 
 
-@contextmanager
-def ended_by(fake: FakeOllama, marker: str):
-    """Let a text with this marker end the server, which is back after a while; give the moments when it did."""
-    ended, deaths = threading.Event(), []
-    fake.fault("hang", marker=marker)
-
-    def deadly() -> None:
-        while not ended.is_set():
-            if sum(marker in text for one in fake.embeds() for text in one.texts) > len(deaths):
-                deaths.append(len(fake.embeds()))
-                restart(fake)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=deadly)
-    thread.start()
-    try:
-        yield deaths
-    finally:
-        ended.set()
-        thread.join()
-
-
 @pytest.mark.long
 def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_document(tmp_path, fake, quick, caplog):
     project = Project(tmp_path / "project", extra=fake.settings + "batch_texts = 16\n").fill(60)
@@ -74,6 +51,60 @@ def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_docume
     assert "each time this text is sent" in failed["reason"]
     assert "so all others go first" in caplog.text
     assert "is embedded in halves" in caplog.text
+
+
+@pytest.mark.long
+def test_a_document_that_ended_its_server_is_tried_once_a_night_after_all_others_and_costs_one_death(
+    tmp_path, fake, quick
+):
+    project = Project(tmp_path / "project", extra=fake.settings + "batch_texts = 16\n").fill(60)
+    listed_as_deadly(project, fake, "KILLS", where="id = 7")
+    with ended_by(fake, "KILLS") as deaths:
+        for night in (1, 2):
+            project.execute(f"UPDATE note SET body = 'changed in night {night}' WHERE id BETWEEN 5 AND 20 AND id != 7")
+            [outcome] = project.run().indexes
+            assert (outcome.state, outcome.changed, outcome.failed) == ("partial", 15, 1), outcome
+            assert len(deaths) == night
+            [failed] = printed(project, "status", "--failed")["failed"]
+            assert (failed["document_id"], failed["tries"]) == ("7", night + 1)
+            assert "each time this text is sent" in failed["reason"]
+        sent = [one.texts for one in fake.embeds()]
+        places = [place for place, texts in enumerate(sent) if "KILLS" in str(texts)]
+        others = [place for place, texts in enumerate(sent) if "changed in night" in str(texts)]
+        assert len(others) > 1
+        for place in places:
+            assert len(sent[place]) == 1, "alone"
+            assert [PLAIN_TEXT] in sent[place - 1 : place], "after a plain text"
+        assert places[1] > max(others), "last"
+    project.execute("UPDATE note SET body = 'harmless' WHERE id = 7")
+    [outcome] = project.run().indexes
+    assert (outcome.state, outcome.new, outcome.failed) == ("completed", 1, 0), outcome
+
+
+@pytest.mark.long
+def test_of_several_documents_that_end_the_server_each_costs_one_death_and_a_mended_server_gets_all(
+    tmp_path, fake, quick
+):
+    """One of them has several chunks that do."""
+    project = Project(tmp_path / "project", extra=fake.settings).fill(40)
+    listed_as_deadly(project, fake, "KILLS", where="id IN (3, 17, 33)")
+    project.execute("UPDATE note SET body = ? WHERE id = 17", " ".join(["KILLS"] * 200))
+    with ended_by(fake, "KILLS") as deaths:
+        [outcome] = project.run().indexes
+        assert (outcome.state, outcome.failed, outcome.unchanged) == ("partial", 3, 37), outcome
+        assert len(deaths) == 3
+    fake.clear()
+    [outcome] = project.run().indexes
+    assert (outcome.state, outcome.new, outcome.failed) == ("completed", 3, 0), outcome
+
+
+@pytest.mark.long
+def test_a_rebuild_tries_what_ended_the_server_last_and_once(tmp_path, fake, quick):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(30)
+    listed_as_deadly(project, fake, "KILLS", where="id = 7")
+    with ended_by(fake, "KILLS") as deaths:
+        out, _ = run_here(project.config, "rebuild", "notes", "--serial", code=3)
+    assert (len(deaths), len(project.texts())) == (1, 29), out
 
 
 def test_a_server_that_restarts_once_costs_no_document_and_no_halves(tmp_path, fake, quick, caplog):

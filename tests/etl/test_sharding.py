@@ -107,3 +107,22 @@ def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension,
     step = index.chunk_chars - index.chunk_overlap
     for shard in made.add(page_of(["x" * chars] * count)):
         assert 4 * workers * len(shard.documents) * -(-chars // step) * dimension * 4 <= WINDOW_BYTES * 1.1
+
+
+def test_a_document_that_ends_the_embedding_server_is_a_shard_of_its_own_and_of_its_page():
+    made = sharder(documents=3)
+    made.ends_server = {"2", "6"}
+    made.suspects = {"2", "6"}
+    batches = [page_of([f"text {number}" for number in range(first, first + 5)], first) for first in (0, 5)]
+    shards = [shard for page, batch in enumerate(batches, 1) for shard in made.add(batch, page)] + made.rest()
+    alone = [shard for shard in shards if shard.ends_server]
+    assert [(one.documents.keys, one.documents.texts, one.pages) for one in alone] == [
+        (["2"], ["text 2"], (1,)),
+        (["6"], ["text 6"], (2,)),
+    ]
+    assert all(shard.suspect for shard in alone)
+    others = [shard for shard in shards if not shard.ends_server]
+    assert [key for shard in others for key in shard.documents.keys] == ["0", "1", "3", "4", "5", "7", "8", "9"]
+    assert not any(shard.suspect for shard in others)
+    assert [shard.pages for shard in others] == [(1,), (1, 2), (2,)]
+    assert len({shard.number for shard in shards}) == len(shards)

@@ -73,6 +73,7 @@ class FakeHost:
         """How many of them with another model, which makes other vectors."""
         self._outcomes: list[tuple[str, deque[Exception | None]]] = []
         self._up, self._stops, self._turn = True, 0, asyncio.Lock()
+        self._deadly: dict[str, float] = {}
 
     def outcomes(self, marker: str, outcomes: Iterable[Exception | None]) -> None:
         """What becomes of the next requests with a text that holds `marker`: an error, or None for vectors."""
@@ -81,6 +82,10 @@ class FakeHost:
     def always(self, marker: str, error: Exception) -> None:
         """Fail every request with a text that holds `marker`."""
         self.outcomes(marker, [error] * 10_000)
+
+    def ended_by(self, marker: str, *, back_after: float) -> None:
+        """Stop at each text that holds `marker`, and start again after so many seconds."""
+        self._deadly[marker] = back_after
 
     def stop(self) -> None:
         """Refuse connections, and break off what is under way."""
@@ -109,6 +114,11 @@ class FakeHost:
         self._refuse_if_down()
         stops = self._stops
         self.sent.append(list(texts))
+        for marker, seconds in self._deadly.items():
+            if any(marker in text for text in texts):
+                self.stop()
+                asyncio.get_running_loop().call_later(seconds, self.start)
+                raise EmbedderUnavailable(f"{self.url} broke the connection")
         outcome = self._next_outcome(texts)
         if isinstance(outcome, RequestTimedOut):
             await asyncio.sleep(self.timeout)
@@ -163,9 +173,9 @@ class FakeHosts:
         """Let this many virtual seconds go by."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
-    def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    def embed(self, texts: Sequence[str], *, one_by_one: bool = False) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
-        dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience)
+        dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience, one_by_one=one_by_one)
         return self.loop.run_until_complete(dispatch.run(texts))
 
     def seconds_to_embed(self, texts: Sequence[str]) -> float:

@@ -33,7 +33,8 @@ import socket
 import struct
 import threading
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -218,6 +219,33 @@ class FakeOllama:
         said = {"response": f"Context {number} of the passage.", "done_reason": "stop"} | given
         tokens = min(int(len(prompt) / self.chars_per_token), options.get("num_ctx", 10**9))
         return {"model": self.model, "done": True, "prompt_eval_count": tokens, **said}
+
+
+@contextmanager
+def ended_by(fake: FakeOllama, marker: str, *, back_after: float = 1.0) -> Iterator[list[int]]:
+    """Let a text with this marker end the server, which is back after so many seconds; give the number of requests that
+    it had got by each of its deaths."""
+    ended, deaths = threading.Event(), []
+    fake.fault("hang", marker=marker)
+    before = sum(any(marker in text for text in one.texts) for one in fake.embeds())
+
+    def deadly() -> None:
+        while not ended.is_set():
+            sent = sum(any(marker in text for text in one.texts) for one in fake.embeds())
+            if sent - before > len(deaths):
+                deaths.append(len(fake.embeds()))
+                fake.stop_listening()
+                time.sleep(back_after)
+                fake.listen()
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=deadly)
+    thread.start()
+    try:
+        yield deaths
+    finally:
+        ended.set()
+        thread.join()
 
 
 def pack(row: list[float], kind: str = "float32") -> str:

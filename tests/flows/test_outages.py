@@ -18,8 +18,8 @@ from rag_index.components.stores.server import link
 from rag_index.core.settings import load_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.launch import run_plainly
-from tests.etl.plain import printed
-from tests.fakes.ollama import FakeOllama
+from tests.etl.plain import listed_as_deadly, printed
+from tests.fakes.ollama import FakeOllama, ended_by
 from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
 from tests.live.qdrant import STORES, project_on
@@ -157,6 +157,19 @@ def test_a_run_names_the_server_that_the_child_of_its_suspects_waits_for(tmp_pat
         report = project.index(serial=True) if way == "as a flow" else project.run()
     assert report.state == "completed", report.sentence()
     assert_no_eta(shown)
+
+
+@pytest.mark.long
+def test_a_flow_tries_what_ended_its_server_once_and_after_what_its_workers_embed(tmp_path, fake, prefect_server):
+    project = Project(tmp_path / "project", extra=fake.settings).fill(40)
+    listed_as_deadly(project, fake, "KILLS", where="id = 7")
+    project.execute("UPDATE note SET body = 'changed' WHERE id != 7")
+    with ended_by(fake, "KILLS") as deaths:
+        [outcome] = project.index(workers=1, shard_documents=10).indexes
+        sent = str([one.texts for one in fake.embeds()])
+    assert (outcome.state, outcome.changed, outcome.failed) == ("partial", 39, 1), outcome
+    assert len(deaths) == 1
+    assert sent.rindex("changed") < sent.index("KILLS")
 
 
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):

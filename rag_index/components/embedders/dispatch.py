@@ -18,6 +18,7 @@ from rag_index.errors import (
     RagIndexError,
     RateLimited,
     RequestTooLong,
+    TextEndsServer,
     TextRefused,
     TextTooLong,
 )
@@ -101,8 +102,18 @@ class Dispatch(HostCalls[Batch]):
     its name changes while texts are embedded. If the host cannot be asked any more, its texts are sent again.
     """
 
-    def __init__(self, asked: AskedHosts, settings: EmbedderSettings, prefix: str | None, *, patience: float) -> None:
-        super().__init__(asked, patience=patience)
+    def __init__(
+        self,
+        asked: AskedHosts,
+        settings: EmbedderSettings,
+        prefix: str | None,
+        *,
+        patience: float,
+        one_by_one: bool = False,
+    ) -> None:
+        """With `one_by_one`, the texts are those of one document, which ended a server on another day: once one is at
+        fault, no other is sent."""
+        super().__init__(asked, patience=patience, one_by_one=one_by_one)
         self._settings, self._prefix = settings, prefix or ""
         self._texts: deque[Text] = deque()
         """The texts that were not sent yet. Batches that are sent again are among those that wait (`_waiting`)."""
@@ -120,8 +131,13 @@ class Dispatch(HostCalls[Batch]):
         given, self._all_sent = [Text(text) for text in texts], all_sent
         ordered = sorted(sendable(given), key=self._length, reverse=True)
         failed = {one for one in ordered if self._name(one) in self._failed} if self._failed else set()
-        self._texts.extend(one for one in ordered if one not in failed)
         self._suspects.extend(self._suspected(failed))
+        others = [one for one in ordered if one not in failed]
+        if self._one_by_one:
+            self._require_plain_text()
+            self._suspects.extend(Batch([one]) for one in others)
+        else:
+            self._texts.extend(others)
         await self.run_to_end()
         return [one.entry for one in given if one.entry is not None]
 
@@ -251,9 +267,21 @@ class Dispatch(HostCalls[Batch]):
         if not batch.single:
             self._requeue_halves(batch, tries=batch.tries)
         elif isinstance(error, EmbedderUnavailable):
-            batch.texts[0].entry = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
+            said = f"{error} (each time this text is sent; {host.url} embeds other texts)"
+            batch.texts[0].entry = TextEndsServer(said)
+            if self._one_by_one:
+                self._give_up(batch.texts[0].entry)
         elif error is not None:
             batch.texts[0].entry = error
+
+    def _give_up(self, error: Exception) -> None:
+        """Give all texts that were not embedded this error, since their document fails as a whole."""
+        for batch in (*self._waiting, *self._suspects):
+            for one in batch.texts:
+                if one.wanted:
+                    one.entry = error
+        self._waiting.clear()
+        self._suspects.clear()
 
 
 class QueryDispatch(Dispatch):

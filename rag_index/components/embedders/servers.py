@@ -100,6 +100,15 @@ class ServerEmbedder:
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `patience` seconds for a host if all are down, then raise with the reason of each. A later call
         goes on from there: hosts are tried out first, and texts that failed come last."""
+        return self._embed(texts, one_by_one=False)
+
+    def embed_one_by_one(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Embed the texts of one document, one of which ended a server on another day: each alone, between two plain
+        texts. One failure is enough to hold a text at fault, and the others then have its error. Raises as
+        `embed_documents`."""
+        return self._embed(texts, one_by_one=True)
+
+    def _embed(self, texts: Sequence[str], *, one_by_one: bool) -> list[NDArray[np.float32] | Exception]:
         given, stats, came = self._settings, self.stats, time.perf_counter()
         asked = replace(self._hosts, stats=stats)
 
@@ -108,7 +117,8 @@ class ServerEmbedder:
             with ExitStack() as turn:
                 turn.callback(self._turn.release)
                 stats.waited_seconds += time.perf_counter() - came
-                dispatch = Dispatch(asked, given, given.document_prefix, patience=self._patience)
+                prefix, patience = given.document_prefix, self._patience
+                dispatch = Dispatch(asked, given, prefix, patience=patience, one_by_one=one_by_one)
                 return await dispatch.run(texts, all_sent=turn.close)
 
         return self._loop.run(run())

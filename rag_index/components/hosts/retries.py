@@ -68,9 +68,14 @@ class HostCalls(ABC, Generic[Req]):
     hosts that refuse connections, ask for a pause or return nonsense. What has failed twice is sent alone, once all
     else is sent, and the plain requests after its failures show whether the host or the text is at fault."""
 
-    def __init__(self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float) -> None:
+    def __init__(
+        self, asked: AskedHosts, *, requests: Iterable[Req] = (), patience: float, one_by_one: bool = False
+    ) -> None:
+        """With `one_by_one`, each request has failed on another day: it is sent alone, between two plain texts, and is
+        at fault after one failure."""
         self._pool, self._model, self._stats, self._clock = asked.pool, asked.model, asked.stats, asked.clock
         self._failed, self._patience = asked.failed, patience
+        self._one_by_one, self._most_tries = one_by_one, 1 if one_by_one else ALONE_LIMIT
         self._waiting: deque[Req] = deque(sorted(requests, key=lambda request: request.tries))
         self._suspects: list[Req] = []
         """Requests that failed twice: all others go first."""
@@ -102,7 +107,7 @@ class HostCalls(ABC, Generic[Req]):
 
     def _is_suspect(self, request: Req) -> bool:
         """Return whether a request failed so often that it is at fault, since a host answers a plain request now."""
-        return request.proofs >= TRIAL_FAILURES or request.tries >= ALONE_LIMIT
+        return request.proofs >= TRIAL_FAILURES or request.tries >= self._most_tries
 
     def _unusable(self, host: Host, error: errors.RagIndexError, started: float) -> None:
         """Deal with a host that answers and cannot be used, such as one with another model: end the call."""
@@ -168,7 +173,7 @@ class HostCalls(ABC, Generic[Req]):
     def _send_what_fits(self, now: float) -> None:
         while self._waiting:
             request = self._waiting[0]
-            host = self._pool.pick(now, alone=request.tries > 0, avoid=request.host)
+            host = self._pool.pick(now, alone=self._goes_alone(request), avoid=request.host)
             if host is None:
                 return
             self._waiting.popleft()
@@ -177,7 +182,8 @@ class HostCalls(ABC, Generic[Req]):
     def _send_suspects(self, now: float) -> None:
         """Send what failed twice, alone, if nothing else is to be sent."""
         for request in () if self._others_wait() else list(self._suspects):
-            if (host := self._host_for(request, now)) is None:
+            host = self._host_for(request, now)
+            if host is None or request not in self._suspects:  # or it was given up with the one before
                 continue
             self._suspects.remove(request)
             self._send_to(request, host, now)
@@ -199,11 +205,20 @@ class HostCalls(ABC, Generic[Req]):
             return
         host.busy_since = host.busy_since if host.in_flight else now
         self._busy_since = self._busy_since if self._in_flight else now
-        host.alone = request.tries > 0
+        host.alone = self._goes_alone(request)
         host.in_flight += 1
         self._in_flight += 1
         self._stats.requests += 1
         self._start_task(self._send(request, host, now))
+
+    def _goes_alone(self, request: Req) -> bool:
+        """Return whether nothing else may be under way at the host of a request."""
+        return self._one_by_one or request.tries > 0
+
+    def _require_plain_text(self) -> None:
+        """Let each host embed a plain text before it gets more."""
+        for host in self._pool.hosts:
+            host.revoke_admission()
 
     async def _send(self, request: Req, host: Host, started: float) -> None:
         try:
@@ -252,6 +267,8 @@ class HostCalls(ABC, Generic[Req]):
         """Count a failure that either the host or a text caused, and have the request sent again."""
         request.tries += 1
         request.host, request.error, request.failed_at = host, error, self._clock.now()
+        if self._one_by_one:
+            self._require_plain_text()
         self._stats.retries += 1
         if self._patience:
             self._failed.update(dict.fromkeys(self._names(request), request))
@@ -304,11 +321,16 @@ class HostCalls(ABC, Generic[Req]):
         return False
 
     def _host_failed(self, host: Host, error: Exception, started: float) -> None:
+        asks_pause = isinstance(error, errors.RateLimited)
         if isinstance(error, errors.RateLimited):
             self._stats.rate_limited += 1
             host.record_rate_limit(error, started, self._clock)
         else:
             host.record_failure(error, started, self._clock)
+            others = [one for one in self._pool.hosts if one is not host]
+            others_work = any(one.in_flight or one.answers(self._clock.now()) for one in others)
+            if self._pool.failing_since is None and not others_work:
+                self._pool.failing_since = started
         if self._call is not None:
             answered = asks_pause or isinstance(error, errors.BadVectors)
             self._call.failed(error, answered=answered, asks_pause=asks_pause)
@@ -322,16 +344,14 @@ class HostCalls(ABC, Generic[Req]):
         if self._pool.all_resting_since is not None:
             log.warning("%s accepts texts again after %.0f s", host.url, now - self._pool.all_resting_since)
             self._pool.all_resting_since = None
-        asks_pause = isinstance(error, errors.RateLimited)
+        if self._pool.failing_since is not None:
+            add_downtime(now - max(self._pool.failing_since, self._began))
+            self._pool.failing_since = None
 
     def _end_of_patience(self, now: float) -> float | None:
         """Return when the wait for hosts that all rest ends; None while some host accepts texts, or is being probed.
         The pool remembers since when they rest, so that calls one after the other share one wait. Raises
         EmbedderUnavailable if it is over, or if no host will be back before that. If every host has the same reason,
-            others = [one for one in self._pool.hosts if one is not host]
-            others_work = any(one.in_flight or one.answers(self._clock.now()) for one in others)
-            if self._pool.failing_since is None and not others_work:
-                self._pool.failing_since = started
         raises RateLimited or BadVectors instead."""
         pool = self._pool
         reasons = "; ".join(str(host.error or f"{host.url} is paused") for host in pool.hosts)
@@ -344,9 +364,6 @@ class HostCalls(ABC, Generic[Req]):
         if any(host.being_probed for host in pool.hosts):
             return None
         until = pool.all_resting_since + self._patience
-        if self._pool.failing_since is not None:
-            add_downtime(now - max(self._pool.failing_since, self._began))
-            self._pool.failing_since = None
         if now < until and any(host.not_before <= until or host.down for host in pool.hosts):
             return until
         message = f"no host could be used: {reasons}"

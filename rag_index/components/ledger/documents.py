@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 c, d, f = contexts.c, documents.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in", "by_words")
 """What is written of a document; `added_in` only when it is new."""
-FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind")
+FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind", "cause")
 QUERY_HASHES = 500
 _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending, d.by_words)
 
@@ -239,7 +239,7 @@ class DocumentRows(ScanRows):
 
     def failures(self, collection_id: int, keys: Sequence[str] | None = None) -> dict[str, FailedDocument]:
         """Return the failed documents of a collection by key, restricted to `keys` if given."""
-        statement = sa.select(f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind)
+        statement = sa.select(f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind, f.cause)
         statement = statement.where(f.collection_id == collection_id).order_by(f.key)
         if keys is not None:
             statement = statement.where(self._is_in(f.key, keys))
@@ -259,12 +259,12 @@ class DocumentRows(ScanRows):
         """Record failed documents. If one failed before with the same text, its number of tries grows. For those that
         `crashed` an earlier run, that run counts as a try as well."""
         now, new = self.clock(), self._new(failed_documents)
-        rows = [
-            (collection_id, one.key, one.text_hash, one.reason, 2 if one.key in crashed else 1, now, now, one.kind)
-            for one in failures
-        ]
+        rows: list[tuple[object, ...]] = []
+        for one in failures:
+            count = 2 if one.key in crashed else 1
+            rows.append((collection_id, one.key, one.text_hash, one.reason, count, now, now, one.kind, one.cause))
         tries = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
-        updated = ("text_hash", "reason", "last_at", "kind")
+        updated = ("text_hash", "reason", "last_at", "kind", "cause")
         self._put_rows(failed_documents, rows, FAILED_COLUMNS, updated, tries=tries)
 
     def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-KNOWN = (19, 21)
+KNOWN = (19, 21, 22)
 """The versions that can be brought up to date."""
 
 
@@ -95,4 +95,9 @@ def _to_22(connection: Connection) -> None:
     )
 
 
-STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21, 22: _to_22}
+def _to_23(connection: Connection) -> None:
+    """A failed document whose text ends the embedding server is told from others."""
+    _run(connection, "ALTER TABLE rag_index_failed_documents ADD COLUMN cause TEXT DEFAULT '' NOT NULL")
+
+
+STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21, 22: _to_22, 23: _to_23}

@@ -188,7 +188,7 @@ class ScanRows(LedgerConnection):
         pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
         bucket = sa.func.coalesce(f.bucket, d.bucket)
         same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
-        columns = (f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind)
+        columns = (f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind, f.cause)
         failed = sa.select(bucket, *columns).select_from(failed_documents.outerjoin(documents, same))
         found = [
             (place, FailedDocument(*row))

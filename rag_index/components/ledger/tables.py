@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateTable
 
 from rag_index.components.ledger.migrations import KNOWN, migrate
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
-from rag_index.core.documents.batches import CommitMark, FailureKind
+from rag_index.core.documents.batches import CommitMark, FailureCause, FailureKind
 from rag_index.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ logger = logging.getLogger("rag_index.ledger")
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
-LEDGER_VERSION = 22
+LEDGER_VERSION = 23
 """Raise it with each change of a table, and add a step to `migrations`."""
 FIRST_RETRY, DAY = 60.0, 86_400.0
 FIVE_NIGHTS = 4.5 * DAY
@@ -99,6 +99,7 @@ failed_documents = _table(
     filled(text_hash=LargeBinary, reason=Text, tries=Integer, first_at=Float, last_at=Float),
     filled("failed", kind=Text),
     optional(bucket=BigInteger),
+    filled("", cause=Text),
 )
 
 buckets = _table(
@@ -378,10 +379,14 @@ class FailedDocument:
     first_at: float
     last_at: float
     kind: FailureKind = "failed"
+    cause: FailureCause = ""
 
     @property
     def next_try(self) -> float:
-        """When a watch tries it again: after a minute, then after twice as long, up to a day."""
+        """When a watch tries it again: after a minute, then after twice as long, up to a day. If a text of it ends the
+        embedding server, a try costs all others the server: after a day."""
+        if self.cause == "server":
+            return self.last_at + DAY
         return self.last_at + min(DAY, FIRST_RETRY * 2.0 ** min(self.tries - 1, 20))
 
     def is_due(self, now: float, *, watched: bool) -> bool:

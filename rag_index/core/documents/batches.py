@@ -29,6 +29,8 @@ TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"
 NO_LAYOUT = b""
 """The layout of a text that is not divided and has no title."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
+FailureCause = Literal["", "server"]
+"""What the next run has to know of a failure: "server" if a text of the document ends the embedding server."""
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
 but lacks something, such as contexts."""
 _QUOTED = re.compile(r"'[^']*+'")
@@ -150,6 +152,8 @@ class Shard:
     """The numbers of the pages of the source that the documents are from."""
     suspect: bool = False
     """Whether a document of it may kill the process that embeds it: see `etl.window`."""
+    ends_server: bool = False
+    """Whether it is one document that is listed because a text of it ends the embedding server."""
     limit: float | None = None
     """Seconds after which a process of its own that embeds the shard ends itself."""
 
@@ -220,6 +224,7 @@ class Failure:
     kind: FailureKind = "failed"
     died: bool = False
     """Whether its process died, so that some of its points may have been written."""
+    cause: FailureCause = ""
 
 
 def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:

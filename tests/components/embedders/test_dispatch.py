@@ -20,6 +20,7 @@ from rag_index.errors import (
     HostUnreachable,
     ModelChanged,
     RateLimited,
+    TextEndsServer,
     TextRefused,
     TextTooLong,
 )
@@ -55,7 +56,6 @@ def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
     assert 5 < hosts.seconds_to_embed(TEXTS) < 6
 
 
-def test_a_wedged_host_is_found_out_after_one_request_and_three_probes(warm):
 @pytest.mark.parametrize("patience", [600.0, 10.0])
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_seconds_in_which_no_server_answers_are_measured_in_the_call_that_embeds(warm, count, patience):
@@ -86,6 +86,7 @@ def test_the_time_in_which_another_server_goes_on_is_no_downtime(warm):
     assert away.seconds == 0.0
 
 
+def test_a_wedged_host_is_found_out_after_one_request_and_three_probes(warm):
     hosts = warm(1, timeout=60.0, patience=30.0)
     hosts[0].always("", HANG)
     began = hosts.loop.time()
@@ -137,7 +138,7 @@ def test_a_text_that_fails_between_plain_texts_is_at_fault(warm, error, count):
     for host in hosts.hosts:
         host.always(POISON, error)
     entry = hosts.embed([POISON])[0]
-    assert type(entry) is (TextRefused if isinstance(error, EmbedderUnavailable) else type(error))
+    assert type(entry) is (TextEndsServer if isinstance(error, EmbedderUnavailable) else type(error))
     assert sum(host.requests_with(POISON) for host in hosts.hosts) == (3 if count == 1 else 4)
     assert max(hosts.hosts, key=lambda host: host.requests_with(POISON)).sent[-6:] == [[POISON], [PLAIN_TEXT]] * 3
 
@@ -332,3 +333,65 @@ def test_a_query_whose_caller_leaves_before_its_turn_is_not_sent(make):
     callers.run(first, given_up)
     callers.rest(1)
     assert callers.sent(0) == ["first"]
+
+
+# The texts of a document that ended a server on another day
+
+
+def test_a_text_that_ended_its_server_is_convicted_again_by_one_death_between_two_plain_texts(warm):
+    hosts = warm(1)
+    hosts[0].ended_by(POISON, back_after=30.0)
+    [entry] = hosts.embed([POISON], one_by_one=True)
+    assert isinstance(entry, TextEndsServer)
+    assert hosts[0].sent == [[PLAIN_TEXT], [POISON], [PLAIN_TEXT]]
+    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+
+
+def test_a_document_without_its_deadly_text_gets_all_vectors_each_text_alone(warm):
+    hosts = warm(1)
+    assert_own_vectors(hosts.embed(TEXTS[:5], one_by_one=True), TEXTS[:5])
+    assert sorted(hosts[0].sent) == sorted([[PLAIN_TEXT], *([text] for text in TEXTS[:5])])
+
+
+def test_after_the_first_deadly_text_no_other_of_its_document_is_sent(warm):
+    """The document fails as a whole. The longest text goes first."""
+    hosts = warm(1)
+    hosts[0].ended_by(POISON, back_after=30.0)
+    texts = [f"{POISON} {'word ' * number}" for number in range(5)] + ["a harmless text"]
+    entries = hosts.embed(texts, one_by_one=True)
+    assert [type(entry) for entry in entries] == [TextEndsServer] * 6
+    assert hosts[0].sent == [[PLAIN_TEXT], [texts[4]], [PLAIN_TEXT]]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_text_that_ended_a_server_ends_one_of_several(warm, count):
+    """The plain text after that may be embedded by another one, after the death."""
+    hosts = warm(count)
+    for host in hosts.hosts:
+        host.ended_by(POISON, back_after=30.0)
+    [entry] = hosts.embed([POISON], one_by_one=True)
+    assert isinstance(entry, TextEndsServer)
+    sent = [texts for host in hosts.hosts for texts in host.sent]
+    assert sent.count([POISON]) == 1
+    assert sent.count([PLAIN_TEXT]) > count
+
+
+def test_a_text_that_ended_a_server_is_convicted_by_a_later_call_if_that_is_back_only_then(warm):
+    hosts = warm(1, patience=10.0)
+    hosts[0].ended_by(POISON, back_after=100.0)
+    entries = None
+    while entries is None:
+        with suppress(EmbedderUnavailable):
+            entries = hosts.embed([POISON, "another text"], one_by_one=True)
+        hosts.pass_time(5.0)
+    assert isinstance(entries[0], TextEndsServer)
+    assert hosts[0].requests_with(POISON) == 1
+
+
+def test_a_server_that_is_down_before_or_asks_for_a_pause_convicts_no_text(warm):
+    hosts = warm(1)
+    hosts[0].stop()
+    hosts.at(20.0, hosts[0].start)
+    hosts[0].outcomes(POISON, [RateLimited("later", 2.0), HostUnreachable("refused")])
+    assert_own_vectors(hosts.embed([POISON], one_by_one=True), [POISON])
+    assert hosts[0].requests_with(POISON) == 3

@@ -52,6 +52,21 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
     assert rows() == {1}
 
 
+def test_what_a_failure_has_to_do_with_the_server_is_kept_until_the_document_fails_for_another_reason(each_ledger):
+    """A watch tries it once a day, since each try costs the server."""
+    ledger, cid = each_ledger, add(each_ledger).id
+    ledger.fail(cid, [Failure("1", "it ends the server", A, cause="server"), Failure("2", "refused", A)])
+    found = ledger.failures(cid)
+    assert [(found[key].cause, found[key].next_try - found[key].last_at) for key in "12"] == [("server", DAY), ("", 60)]
+    assert [one.cause for one in ledger.failures(cid, ["1"]).values()] == ["server"]
+    late = found["1"].last_at + DAY - 1
+    assert [found[key].is_due(late, watched=True) for key in "12"] == [False, True]
+    assert found["1"].is_due(late, watched=False), "each run tries it"
+    ledger.fail(cid, [Failure("1", "refused", A)])
+    [failure] = ledger.failures(cid, ["1"]).values()
+    assert (failure.cause, failure.tries) == ("", 2)
+
+
 def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
     ledger, cid = each_ledger, add(each_ledger).id
     ledger.record(cid, [(key, A, B, 1) for key in KEYS])
@@ -225,6 +240,7 @@ def test_what_took_hours_and_what_a_person_has_to_see_stay(url):
         [collection] = ledger.collections("test_notes")
         assert (collection.held, collection.held_since, collection.whole_in) == (1, 1795897000.5, 5)
         assert [key for key, _ in ledger.rows(collection.id)] == ["1", "2", "3", "4", "5"]
+        assert ledger.failures(collection.id)["7"].cause == ""
         assert (ledger.failures(collection.id)["7"].tries, ledger.last_run("test_notes").number) == (2, 2)
         assert ledger._value(sa.select(contexts.c.context)) == "A context that took an hour."
         assert (collection.policies, collection.erasable) == ("digest of policies", 2)
