@@ -127,7 +127,7 @@ def listed_as_deadly(project: Project, fake: FakeOllama, marker: str, *, where: 
     with project.ledger() as ledger:
         [collection] = ledger.collections(project.settings.alias("notes"))
         listed = ledger.failures(collection.id).values()
-    assert {one.cause for one in listed} == {"server"}
+    assert any(one.cause == "server" for one in listed)
     fake.clear()
 
 
