@@ -124,8 +124,8 @@ class Outage:
     """The last error of the service; empty if it is silent."""
     answered: bool = False
     """Whether the last error is an answer of the service, such as one that asks for a pause."""
-    is_away: bool = True
-    """Whether the time counts for no rate; not if the service asks for a pause or is at work, which is its pace."""
+    is_slow: bool = False
+    """Whether the service asks for a pause or is at work on a request: that is its pace, and counts for rates."""
 
     def sentence(self, wait: float = 0.0) -> str:
         """Return who is waited for, since when, for how many seconds at most (0 if nobody knows), and why."""
@@ -153,7 +153,7 @@ class Call:
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
-        self._reason, self._answered, self._is_away = "", False, True
+        self._reason, self._answered, self._is_slow = "", False, False
         self.failed_at: float | None = None
         """When the service failed first, by the machine's clock (`time.time`); None if it has answered since."""
 
@@ -161,7 +161,7 @@ class Call:
         """Continue the outage of an earlier call, which gave up."""
         self._silent_since, self._since = earlier._silent_since, earlier._since
         self._reason, self._answered, self.failed_at = earlier._reason, earlier._answered, earlier.failed_at
-        self._is_away = earlier._is_away
+        self._is_slow = earlier._is_slow
 
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
@@ -169,7 +169,7 @@ class Call:
             self._patience = patience
         self._silent_since, self._since = self._clock(), time.time()
         self._reason, self._answered, self.failed_at = "", False, None
-        self._is_away = True
+        self._is_slow = False
 
     @property
     def quiet(self) -> bool:
@@ -180,11 +180,11 @@ class Call:
     def at_work(self, answers: bool) -> None:
         """Take note of whether the service answers others meanwhile, so that it is not away."""
         self._reason, self._answered = (AT_WORK, True) if answers else ("", False)
-        self._is_away = not answers
+        self._is_slow = answers
 
     def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
         """Take note of the service's last error, of whether it is an answer, and whether that asks for a pause."""
-        self._reason, self._answered, self._is_away = redacted(str(reason)), answered, not asks_pause
+        self._reason, self._answered, self._is_slow = redacted(str(reason)), answered, asks_pause
         self.failed_at = self.failed_at or time.time()
 
     def outage(self, now: float | None = None) -> Outage | None:
@@ -192,7 +192,7 @@ class Call:
         patience = min(self._patience, SILENCE_SECONDS) if self.failed_at else self._patience
         if (self._clock() if now is None else now) - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason, self._answered, self._is_away)
+        return Outage(self._service, self._since, self._reason, self._answered, self._is_slow)
 
 
 class Calls:

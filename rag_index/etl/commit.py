@@ -103,7 +103,7 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     may still send shards. If a later run took over meanwhile, that is noted, and the
     next run compares every point. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
     started = time.perf_counter()
-    with downtime() as away:
+    with downtime() as down:
         _check_epoch(store, collection, epoch)
         for batch in batches(shard):
             with documents_named(batch.ids, batch.payloads):
@@ -115,7 +115,7 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
         raise
     documents = shard.documents
     columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
-    seconds = time.perf_counter() - started - away.seconds
+    seconds = time.perf_counter() - started - down.seconds
     return WrittenShard(shard.number, *columns, shard.failures, shard.stats, seconds)
 
 

@@ -83,9 +83,9 @@ class EmbedJob:
         shard, started = self.shard, time.perf_counter()
         before = replace(embedder.stats)
         vectors: Vectors = dict(self.known)
-        with downtime() as away:
+        with downtime() as down:
             chunked = self.chunker.chunk(shard.documents)
-            chunk_seconds = time.perf_counter() - started - away.seconds
+            chunk_seconds = time.perf_counter() - started - down.seconds
             contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
             embed_texts = embedder.embed_documents
             if shard.ends_server:  # embedders on servers alone can do more
@@ -94,7 +94,7 @@ class EmbedJob:
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
         after = embedder.stats
-        elapsed = time.perf_counter() - started - away.seconds
+        elapsed = time.perf_counter() - started - down.seconds
         stats = ShardStats(
             seconds=elapsed - (after.waited_seconds - before.waited_seconds),
             embed_seconds=after.busy_seconds - before.busy_seconds,

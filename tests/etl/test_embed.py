@@ -25,8 +25,10 @@ from rag_index.components.hosts.host_pool import RequestStats
 from rag_index.core.documents.batches import DocumentBatch, Shard, WrittenShard
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine import Process
+from rag_index.core.recovery import add_downtime
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import BadVectors, EmbedderUnavailable, ProcessDied, TerminalError, TextRefused, TextTooLong
+from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob, embed
 from rag_index.etl.plain import answer
 from rag_index.etl.window import in_parts
@@ -189,6 +191,32 @@ class Chunker(TextChunker):
             case "divide":
                 raise ZeroDivisionError
         return super().chunk(documents)
+
+
+class LateEmbedder(HashEmbedder):
+    """An embedder whose server did not answer for a hundred seconds."""
+
+    def embed_documents(self, texts):
+        add_downtime(100.0)
+        return super().embed_documents(texts)
+
+
+class LateStore:
+    """A store that did not answer for a hundred seconds."""
+
+    def upsert(self, collection, batch):
+        add_downtime(100.0)
+
+
+def test_seconds_in_which_a_server_did_not_answer_are_none_of_a_shard():
+    """By them, shards are sized and the length of a run is told."""
+    shard = shard_of(["the printer is broken"])
+    began = time.perf_counter()
+    embedded = embed_shard(shard, TextChunker(100, 0), LateEmbedder())
+    written = write_shard(LateStore(), "c", embedded)
+    took = time.perf_counter() - began
+    assert -100 < embedded.stats.seconds <= took - 100
+    assert -100 < written.write_seconds <= took - 100
 
 
 def job(text: str) -> EmbedJob:

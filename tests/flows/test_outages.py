@@ -107,7 +107,7 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
         assert_no_eta(shown)
         assert len(project.texts()) == 200
     [run] = printed(project, "status", "--report")["runs"]
-    assert 5 <= run["metrics"]["away_seconds"] < run["seconds"], "it is named after five seconds"
+    assert 5 <= run["metrics"]["outage_seconds"] < run["seconds"], "it is named after five seconds"
     assert (
         "s of that a service did not answer, which counts for no rate"
         in run_here(project.config, "status", "--report")[0]

@@ -57,7 +57,7 @@ class RunMetrics:
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
-    away_seconds: float = 0.0
+    outage_seconds: float = 0.0
     """Seconds since the first shard in which a service did not answer."""
     shards: int = 0
     chunks: int = 0
@@ -65,7 +65,7 @@ class RunMetrics:
     @property
     def working_seconds(self) -> float:
         """The seconds from the first shard to the end in which all services answered."""
-        return self.seconds - (self.first_shard_after or 0.0) - self.away_seconds
+        return self.seconds - (self.first_shard_after or 0.0) - self.outage_seconds
 
     @property
     def utilisation(self) -> float:
@@ -149,8 +149,8 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
             f"{busy}, because they waited for the store: writing took {written:.0f} s, embedding "
             f"{work.seconds:.0f} s; {_FASTER_QDRANT}"
         )
-    waited = metrics.stages.get("wait", 0.0) - metrics.away_seconds
-    flow_waited = waited > LARGE_SHARE * (metrics.seconds - metrics.away_seconds)
+    waited = metrics.stages.get("wait", 0.0) - metrics.outage_seconds
+    flow_waited = waited > LARGE_SHARE * (metrics.seconds - metrics.outage_seconds)
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
         return f"{busy}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
@@ -182,7 +182,7 @@ def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
 
 
 def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
-    whole = max(metrics.seconds - metrics.away_seconds, 1e-9)
+    whole = max(metrics.seconds - metrics.outage_seconds, 1e-9)
     shares = {name: min(1.0, seconds / whole) for name, seconds in metrics.stages.items()}
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
@@ -229,7 +229,7 @@ def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
         f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
     )
     yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
-    if metrics["away_seconds"] >= 1:
-        yield f"for {metrics['away_seconds']:.0f} s of that a service did not answer, which counts for no rate"
+    if metrics["outage_seconds"] >= 1:
+        yield f"for {metrics['outage_seconds']:.0f} s of that a service did not answer, which counts for no rate"
     shards = f"shards took {metrics['worker_seconds']:.1f} s in all"  # a worker may have two at a time
     yield f"workers ({metrics['workers']}) busy {metrics['utilisation']:.0%}; {shards}"

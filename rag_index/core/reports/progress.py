@@ -114,11 +114,10 @@ class Progress:
     def _measure(self, now: float) -> None:
         """Take note of how much was done until now, for the rate."""
         last, before = self._recent[-1]
-        away = [outage for outage in self.outages if outage.is_away]
-        if away:
+        down = [outage.since for outage in self.outages if not outage.is_slow]
+        if down:
             if not self._is_resuming:  # it is named only after some seconds
-                since = min(outage.since for outage in away)
-                self._forget_since(now - max(0.0, time.time() - since))
+                self._forget_since(now - max(0.0, time.time() - min(down)))
             self._leave_out(now)
             self._is_resuming = True
         elif self.done != before and now - last >= 1.0:
@@ -406,8 +405,8 @@ class RunRecord:
     paused: bool = attrs.field(default=False, init=False)
     """Whether the run has left something to another one, which is to come soon."""
     _started: float = attrs.field(factory=time.monotonic, init=False)
-    _away_until: float = attrs.field(factory=time.time, init=False)
-    """Until when seconds in which a service was away are counted, or are not to be counted."""
+    _outage_until: float = attrs.field(factory=time.time, init=False)
+    """The time up to which the seconds of outages are counted."""
     _reasons: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """The documents of each kind that could not be indexed completely, by what their reasons have in common."""
     _first_reasons: dict[tuple[str, str], str] = attrs.field(factory=dict, init=False)
@@ -421,16 +420,16 @@ class RunRecord:
         """Record when the first shard was begun."""
         if self.metrics.first_shard_after is None:
             self.metrics.first_shard_after = time.monotonic() - self._started
-            self._away_until = time.time()
+            self._outage_until = time.time()
 
     def note_outages(self, outages: Sequence[Outage]) -> None:
         """Show the services that do not answer now, and count the time since the first shard in which there are any."""
         self.progress.outages = outages
-        away = [outage.since for outage in outages if outage.is_away]
-        if away and self.metrics.first_shard_after is not None:
-            now, since = time.time(), min(away)
-            self.metrics.away_seconds += max(0.0, now - max(since, self._away_until))
-            self._away_until = now
+        down = [outage.since for outage in outages if not outage.is_slow]
+        if down and self.metrics.first_shard_after is not None:
+            now, since = time.time(), min(down)
+            self.metrics.outage_seconds += max(0.0, now - max(since, self._outage_until))
+            self._outage_until = now
         self.progress.tick()  # whatever the run's thread does meanwhile, such as building a search index
 
     def add(self, written: WrittenShard, *, new: int) -> None:

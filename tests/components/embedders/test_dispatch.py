@@ -67,23 +67,23 @@ def test_the_seconds_in_which_no_server_answers_are_measured_in_the_call_that_em
     entries = None
     while entries is None:
         began = hosts.loop.time()
-        with downtime() as away, suppress(EmbedderUnavailable):
+        with downtime() as down, suppress(EmbedderUnavailable):
             entries = hosts.embed(TEXTS)
         if entries is None:
-            assert away.seconds == 0.0
+            assert down.seconds == 0.0
             hosts.pass_time(1.0)
     assert_own_vectors(entries, TEXTS)
     took = hosts.loop.time() - began
-    assert took - away.seconds == pytest.approx(0.01 * len(TEXTS) / count, abs=0.5)
+    assert took - down.seconds == pytest.approx(0.01 * len(TEXTS) / count, abs=0.5)
     assert (took > 100) == (patience > 100)
 
 
 def test_the_time_in_which_another_server_goes_on_is_no_downtime(warm):
     hosts = warm(2, seconds_per_text=[0.01, 0.01])
     hosts[0].stop()
-    with downtime() as away:
+    with downtime() as down:
         assert_own_vectors(hosts.embed(TEXTS), TEXTS)
-    assert away.seconds == 0.0
+    assert down.seconds == 0.0
 
 
 def test_a_wedged_host_is_found_out_after_one_request_and_three_probes(warm):

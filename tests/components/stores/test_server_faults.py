@@ -191,10 +191,10 @@ def test_a_fault_that_stays_raises_unavailable_in_bounded_time(qdrant, store, wh
 def test_the_seconds_in_which_the_server_does_not_answer_are_measured(qdrant, store):
     pauses = stop_time(store)
     qdrant.break_next(UPSERT, times=4, status=503, error="it is starting")
-    with downtime() as away:
+    with downtime() as down:
         store.upsert("c", points(10))
     assert len(pauses) == 4
-    assert away.seconds == pytest.approx(sum(pauses))
+    assert down.seconds == pytest.approx(sum(pauses))
 
 
 @pytest.mark.parametrize("by_grpc", [False, True])
@@ -204,9 +204,9 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     how = {"code": grpc.StatusCode.RESOURCE_EXHAUSTED} if by_grpc else {"status": 429}
     pauses = stop_time(used)
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "1"}, **how)
-    with downtime() as away:
+    with downtime() as down:
         used.upsert("c", points(10))
-    assert (pauses, away.seconds) == ([1.0], 0.0), "a pause that is asked for is the server's pace"
+    assert (pauses, down.seconds) == ([1.0], 0.0), "a pause that is asked for is the server's pace"
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting") as unavailable:
         used.upsert("c", points(10))

@@ -69,10 +69,10 @@ def idle(values: dict | None = None, **stages: float) -> RunMetrics:
     return metrics
 
 
-def away(metrics: RunMetrics, seconds: float) -> RunMetrics:
+def with_outage(metrics: RunMetrics, seconds: float) -> RunMetrics:
     """Return metrics of a run that waited so much longer for a service that did not answer."""
     metrics.seconds += seconds
-    metrics.away_seconds = seconds
+    metrics.outage_seconds = seconds
     metrics.stages["wait"] += seconds
     return metrics
 
@@ -103,9 +103,13 @@ def away(metrics: RunMetrics, seconds: float) -> RunMetrics:
         (idle({"write_seconds": 40.0}, wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
         (idle({"write_seconds": 110.0}, upsert=100.0, wait=0.0), LOCAL, "writing took 100%: a Qdrant server"),
         (idle({"took": 5.0, "seconds": 1.0}), LOCAL, "too small for a cluster"),
-        (away(busy(), 400.0), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
-        (away(asked(98.0), 400.0), VLLM, "asked for 98% of the time, 0.24 s a request: one more, on another GPU"),
-        (away(idle(fetch=70.0), 400.0), LOCAL, "workers busy 30%, reading the source took 70%"),
+        (with_outage(busy(), 400.0), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
+        (
+            with_outage(asked(98.0), 400.0),
+            VLLM,
+            "asked for 98% of the time, 0.24 s a request: one more, on another GPU",
+        ),
+        (with_outage(idle(fetch=70.0), 400.0), LOCAL, "workers busy 30%, reading the source took 70%"),
     ],
 )
 def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):

@@ -226,8 +226,8 @@ def test_the_time_left_and_the_rate_are_those_of_before_an_outage_as_soon_as_it_
     assert progress.rate == pytest.approx(1000), progress.sentence()
 
 
-def test_documents_done_while_a_service_is_away_count_for_no_rate_and_several_outages_do_not_add_up(clock):
-    """One of two servers is away, the other goes on slowly."""
+def test_documents_done_while_a_service_does_not_answer_count_for_no_rate_and_several_outages_do_not_add_up(clock):
+    """One of two servers does not answer, the other goes on slowly."""
     progress = Progress("notes", clock=clock)
     progress.start(100_000)
     for _ in range(5):
@@ -285,7 +285,7 @@ def test_a_call_is_an_outage_once_its_patience_is_used_up_until_it_ends_or_an_an
 
 def test_a_pause_that_a_service_asks_for_is_its_pace(progress, clock):
     work(progress, clock, 10, done=10)
-    progress.outages = [Outage("the embedding server at h", time.time() - 6, "too many requests", True, is_away=False)]
+    progress.outages = [Outage("the embedding server at h", time.time() - 6, "too many requests", True, is_slow=True)]
     clock.now += 10
     progress.tick()
     assert progress.eta is None
