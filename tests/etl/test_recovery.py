@@ -11,11 +11,14 @@ from rag_index.components.hosts.endpoint import PLAIN_TEXT
 from rag_index.core import recovery
 from rag_index.core.recovery import may_try_again, waiting, with_retries
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
+from rag_index.etl.sharding import Sharder
 from tests.etl.plain import listed_as_deadly, printed
 from tests.fakes.ollama import ROW_FAULTS, FakeOllama, ended_by, vector_of
 from tests.project import Project, run_here
 from tests.waiting import when
 
+IS_SUSPECT = Sharder._is_suspect
+"""How a shard with documents that are listed is told; most tests of this folder do without it."""
 PASSING = [
     ("hang", {"seconds": 30}), ("reset", {}), ("half", {}), ("few", {}), ("html", {}),
     *(("status", {"code": code}) for code in (429, 500, 503)),
@@ -56,9 +59,10 @@ def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_docume
 
 @pytest.mark.long
 def test_a_document_that_ended_its_server_is_tried_once_a_night_after_all_others_and_costs_one_death(
-    tmp_path, fake, quick
+    tmp_path, fake, quick, monkeypatch
 ):
     """Also after one that is listed for another reason, which the server still refuses."""
+    monkeypatch.setattr(Sharder, "_is_suspect", IS_SUSPECT)
     project = Project(tmp_path / "project", extra=fake.settings + "batch_texts = 16\n").fill(60)
     project.execute("UPDATE note SET body = 'REFUSED' WHERE id = 50")
     fake.fault("status", code=400, marker="REFUSED")

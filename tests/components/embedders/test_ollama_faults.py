@@ -23,6 +23,7 @@ from rag_index.errors import (
     ModelChanged,
     ModelMissing,
     RateLimited,
+    TextEndsServer,
     TextRefused,
     TextTooLong,
 )
@@ -196,9 +197,9 @@ def test_429_pauses_as_long_as_it_asks_unless_that_is_longer_than_the_patience(s
 @pytest.mark.parametrize(
     ("kind", "options", "error"),
     [
-        ("status", {"code": 500, "words": "do embedding request: EOF"}, TextRefused),
+        ("status", {"code": 500, "words": "do embedding request: EOF"}, TextEndsServer),
         ("status", {"code": 400, "words": "invalid input"}, TextRefused),
-        pytest.param("reset", {}, TextRefused, marks=pytest.mark.long),
+        pytest.param("reset", {}, TextEndsServer, marks=pytest.mark.long),
         ("null", {}, BadVectors),
         pytest.param("zero", {}, BadVectors, marks=pytest.mark.long),
     ],
