@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders.bm25 import UNSPACED
+from rag_index.components.embedders.tokenizer import standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.search.results import SearchHit
 
-_UNSPACED = re.compile(f"[{UNSPACED}]")
 BEFORE = 0.3
 """The share of a snippet that stands before its first marked word."""
 
@@ -24,7 +22,7 @@ def is_code(hit: SearchHit) -> bool:
 
 def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
     """Return a text with each of these words between two marks: `marked("a printer", ["printer"], "**", "**")`."""
-    pattern = _pattern(words)
+    pattern = standing(words)
     return pattern.sub(lambda one: f"{before}{one[0]}{after}", text) if pattern else text
 
 
@@ -32,7 +30,7 @@ def snippet(text: str, words: Sequence[str], chars: int) -> str:
     """Return about `chars` characters of a text, where most of these words stand, with "…" where it is cut."""
     if len(text) <= chars:
         return text
-    pattern, before = _pattern(words), int(BEFORE * chars)
+    pattern, before = standing(words), int(BEFORE * chars)
     places = [one.start() for one in pattern.finditer(text)] if pattern else []
     starts = [0, *[min(max(0, place - before), len(text) - chars) for place in places]]
     start = max(starts, key=lambda one: sum(one <= place < one + chars for place in places))
@@ -42,13 +40,3 @@ def snippet(text: str, words: Sequence[str], chars: int) -> str:
     if end < len(text):
         end = max(text.rfind(" ", start, end), end - before)
     return f"{'… ' if start else ''}{text[start:end].strip()}{' …' if end < len(text) else ''}"
-
-
-def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
-    longest_first = sorted(words, key=lambda word: -len(word))
-    spaced = [not _UNSPACED.search(word) for word in longest_first]
-    one = "|".join(
-        rf"(?<!\w){re.escape(word)}(?![\w\u0300-\u036f])" if alone else re.escape(word)
-        for word, alone in zip(longest_first, spaced, strict=True)
-    )
-    return re.compile(one) if words else None

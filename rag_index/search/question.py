@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.components.embedders.bm25 import (
-    BM25_K,
-    COMBINED,
-    UNSPACED,
-    QueryWord,
-    folded,
-    is_compound_name,
-    name_dimension,
-    names_of,
-)
+from rag_index.components.embedders.bm25 import BM25_K, QueryWord, is_compound_name, name_dimension, names_of
+from rag_index.components.embedders.tokenizer import folded, is_excludable, words_of_phrases
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
@@ -44,10 +36,9 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.results import SearchHit
 
-_WORDS = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+[+#]*")
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
 _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
-_EXCLUDED = re.compile(rf"(?<!\S)-((?:[^\W\d_][{COMBINED}]*){{3}}[^\s\"]*)")
+_MINUS = re.compile(r"(?<!\S)-([^\s\"]+)")
 _DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
 """What a text has in it that may name something by a code or an address."""
@@ -311,7 +302,7 @@ def spaced(text: str) -> str:
 
     What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
     """
-    return f" {' '.join(_WORDS.findall(folded(text)))} "
+    return f" {' '.join(words_of_phrases(folded(text)))} "
 
 
 def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
@@ -325,9 +316,10 @@ def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
     given, query = query, unicodedata.normalize("NFKC", query)  # a letter and its accent are one, and so are wide signs
     phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
     rest = _QUOTED.sub(" ", query)
-    excluded = [spaced(word) for word in _EXCLUDED.findall(rest)]
-    text = " ".join(_EXCLUDED.sub(" ", _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)).split())
-    return (text, phrases, excluded) if _WORDS.search(text) and (phrases or excluded) else (given, [], [])
+    excluded = [spaced(word) for word in _MINUS.findall(rest) if is_excludable(word)]
+    unquoted = _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)
+    text = " ".join(_MINUS.sub(lambda one: one[0] if not is_excludable(one[1]) else " ", unquoted).split())
+    return (text, phrases, excluded) if spaced(text).strip() and (phrases or excluded) else (given, [], [])
 
 
 def names_document(text: str) -> bool:

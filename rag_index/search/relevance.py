@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.components.embedders.bm25 import is_pair, key_words, names_of
+from rag_index.components.embedders.bm25 import key_words, names_of
+from rag_index.components.embedders.tokenizer import is_pair
 from rag_index.search.fusion import document_key, order_answers
 from rag_index.search.question import folded_text
 from rag_index.search.results import value_of

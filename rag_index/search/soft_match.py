@@ -11,15 +11,15 @@ stand in many words and mean nothing. So such a word is compared by its letters:
 
 from __future__ import annotations
 
-import re
 from functools import cache, lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rag_index.components.embedders.bm25 import key_words, leaves_out, split_identifiers, split_unspaced
+from rag_index.components.embedders.bm25 import key_words, leaves_out, split_identifiers
 from rag_index.components.embedders.local import load_table
+from rag_index.components.embedders.tokenizer import divided, is_simple, normalized, runs
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE
 from rag_index.search.concurrency import Deadline, in_time
 
@@ -52,7 +52,6 @@ MAX_COMPARED_CHARS = 4000
 """Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
 """Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
-_WORD = re.compile(r"\w+")
 LATIN, MIN_FOREIGN, MIN_STRANGE = 0x24F, 3, 4
 """The last letter of Latin alphabets, the fewest words that tell a language, and letters of one that may be English."""
 OTHER_LANGUAGES = (
@@ -149,14 +148,16 @@ def _words_of(texts: Sequence[str], identifiers: bool) -> tuple[_Words, _Words]:
 
     They are remembered from the first of two comparisons to the second.
     """
-    split, cut = [_split(text, identifiers) for text in texts], [text[:MAX_COMPARED_CHARS] for text in texts]
-    spaced, own = list(map(split_unspaced, cut)), _Words.of(split)
-    return own, own if spaced == cut and not identifiers else _Words.of(list(map(_WORD.findall, spaced)))
+    plain = [normalized(text[:MAX_COMPARED_CHARS]) for text in texts]
+    own = _Words.of([_split(text, identifiers) for text in plain])
+    if not identifiers and all(map(is_simple, plain)):
+        return own, own
+    return own, _Words.of([runs(divided(text)) for text in plain])
 
 
 def _split(text: str, identifiers: bool) -> list[str]:
-    text = text[:MAX_COMPARED_CHARS]
-    return _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_COMPARED_CHARS)
+    """Return the words of a normalized text, without dividing one that has no spaces."""
+    return runs(split_identifiers(text)[:MAX_COMPARED_CHARS] if identifiers else text)
 
 
 def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
@@ -177,8 +178,8 @@ def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.flo
 
 
 def spelled(word: str) -> str:
-    """Return a word in small letters between two spaces; Chinese and Japanese in pairs of characters."""
-    return f" {word.lower() if word.isascii() else ' '.join(split_unspaced(word).lower().split()) or word} "
+    """Return a word in small letters between two spaces; one of a script without spaces in pairs of characters."""
+    return f" {word.lower() if word.isascii() else ' '.join(divided(word).lower().split()) or word} "
 
 
 def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:

@@ -22,6 +22,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rag_index.components.embedders.bm25 import split_identifiers
+from rag_index.components.embedders.tokenizer import LETTERS_ALONE, is_unspaced
 from rag_index.search.question import IndexAnswer, text_of
 from rag_index.search.soft_match import count_tokens
 
@@ -44,7 +45,7 @@ ALPHABET_BLOCK, MAX_BLOCKS = 32, 3
 """The small letters of an alphabet stand in one or two blocks of this many characters. A script of more has none."""
 READ_CHUNKS = 20
 """Chunks that are read to see how a word is written."""
-_ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
+_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
@@ -53,11 +54,16 @@ def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
     answers = list(answers)
     for answer in answers:
         for word, own in answer.words.items():
-            if MIN_WORD_LETTERS <= len(word) <= MAX_WORD_LETTERS and word.isalpha():
+            if MIN_WORD_LETTERS <= len(word) <= MAX_WORD_LETTERS and _is_spelled(word):
                 found[word] += max([answer.counts.having.get(one, 0) for one in own.whole], default=0)
     # an older server counts all documents, which says nothing where the caller may not see some
     points = 0 if any(answer.own for answer in answers) else sum(answer.counts.points for answer in answers)
     return {word: count for word, count in found.items() if count <= MAX_ERRORS and count * RARER <= points}
+
+
+def _is_spelled(word: str) -> bool:
+    """Return whether a word has letters alone, and is none of a script without spaces, where pairs are words."""
+    return LETTERS_ALONE.fullmatch(word) is not None and not is_unspaced(word)
 
 
 def possible_spellings(typed: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -84,7 +90,7 @@ def spellings(word: str) -> dict[str, float]:
         if len(blocks) <= MAX_BLOCKS
         else []
     )
-    letters = [letter for letter in alphabet if letter.isalpha() and letter == letter.lower()]
+    letters = [letter for letter in alphabet if LETTERS_ALONE.match(letter) and letter == letter.lower()]
     parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
     exchanged = [begin + letter + end[1:] for begin, end in parts if begin and end for letter in letters]
     found = dict.fromkeys(exchanged, EXCHANGED)
@@ -111,7 +117,7 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
     for point in points:  # its words, by what they are but for case and accents
         found = text_of(point.payload)
         found = split_identifiers(found) if live.encoder.model.identifiers else found
-        written[point.id] = {_plain(word): word for word in _LETTERS.findall(unicodedata.normalize("NFC", found))}
+        written[point.id] = {_plain(word): word for word in LETTERS_ALONE.findall(unicodedata.normalize("NFC", found))}
     others = {_plain(word) for word in answer.words}
     # an older server also counts documents that the caller may not see
     total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -12,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.components.embedders.bm25 import Bm25Model, bm25_model, encoder_of
+from rag_index.components.embedders.tokenizer import LETTERS_ALONE
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import open_source
 from rag_index.components.sources.hidden import RowFinder
@@ -238,7 +238,7 @@ class Inquiry:
         encoder = encoder_of(bm25_model(self.index) or Bm25Model(self.index.language))
         matched = encoder.matched(words := encoder.words(self.query), ["\n".join(self.texts)])[0]
         missing = {word: one for word, one in words.items() if word not in matched}
-        own = {one.lower(): one for one in re.findall(r"[^\W\d_]+", " ".join(self.texts))}
+        own = {one.lower(): one for one in LETTERS_ALONE.findall(" ".join(self.texts))}
         typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
         near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
         alike = {word: own[one] for word, one in near.items() if one in own}

@@ -9,17 +9,32 @@ the one that a server would compute.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise, zip_longest
+from itertools import groupby, pairwise, zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
+from rag_index.components.embedders.scripts import MARKS
+from rag_index.components.embedders.tokenizer import (
+    EMOJI,
+    LETTER,
+    LETTERS,
+    WORD,
+    divided,
+    emoji_parts,
+    folded,
+    has_marks,
+    is_pair_of_sounds,
+    is_simple,
+    normalized,
+    overlapped,
+)
+from rag_index.components.embedders.tokenizer import words as text_words
 from rag_index.core.documents.text_languages import choose_language
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.core.settings.index import CODE, NO_LANGUAGE, split_languages
@@ -27,6 +42,7 @@ from rag_index.core.settings.index import CODE, NO_LANGUAGE, split_languages
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rag_index.components.embedders.tokenizer import TextWord
     from rag_index.core.settings import IndexSettings
 
 DEFINES = "defines"
@@ -35,23 +51,9 @@ DEFINES = "defines"
 NAMED_BY = ("path", "qualified_name", "signature")
 """The payload fields by whose words a chunk of source code is found, beside its text."""
 
-_NAME = re.compile(r"[^\W\d]\w*")
+_NAME = re.compile(rf"[^\W\d]{LETTER}*+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
-_MARKED = re.compile(
-    "[\u00ad\u018f\u0300-\u06ff\u0750-\u077f\u08a0-\u08ff\u1ab0-\u1aff\u1dc0-\u1fff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff]+"
-)
-"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, as it leaves a large schwa, and what
-combines with letters."""
-_LATIN = re.compile("[\u00aa-\u02af\u1d00-\u1dbf\u1e00-\u1eff\u2100-\u218f\u2c60-\u2c7f\ua720-\ua7ff\uab30-\uab6f]")
-_LETTER = re.compile(r"LATIN (?:[A-Z]+ )*?(?:LETTER|LIGATURE) (?:[A-Z]+ )*?([A-Z]{1,2})(?: WITH .*)?")
-"""The name of a letter in Unicode, and the letters that it is made from."""
-_LETTERS_LIKE = {
-    "\u00df": "ss", "\u00fe": "th", "\u00f0": "d", "\u014b": "n", "\u0138": "q", "\u0259": "a",
-}  # fmt: skip
-"""Letters with a name of their own, as the engine folds them."""
-_KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
-"""Short i and u of Cyrillic, which endings are made of."""
 BM25_VERSION = 5
 """Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
 than it has."""
@@ -69,34 +71,19 @@ MAX_HIGHLIGHTED = 4000
 """Characters of a text in which words of a query are marked."""
 MAX_NAME = 200
 """Characters of a name by which a document is found as a whole."""
-_SIGN = re.compile(r"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<=\w[-.])(?=\w)|(?<=[\s(]\.)(?=\w)|(?<=[a-z][A-Z]))")
+_SIGN = re.compile(
+    rf"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<={LETTER}[-.])(?={LETTER})|(?<=[\s(]\.)(?={LETTER})|(?<=[a-z][A-Z]))"
+)
 """What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a small letter."""
-_WORD = re.compile(r"(?:(?<![\w.+#@$])[.#@$])?\w++(?:[-.']\w++)*+(?:[+#]++(?!\w)|\*(?![*\w]))?")
-"""A word with its signs: `6.1.56`, `g++`, `.net`, `boundary-layer`."""
 _SPELLED = {"+": "plus", "#": "sharp", "*": "star", ".": "dot", "@": "at", "$": "dollar"}
 _SIGNS = "".join(_SPELLED)
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-_HIRAGANA = "\u3041-\u309f"
-_HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_KATAKANA = "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
-UNSPACED = f"{_HAN}{_HIRAGANA}{_KATAKANA}"
-"""The characters of scripts without spaces, as a class of characters has them."""
-_UNSPACED = re.compile(f"[{_HAN}]+|[{_HIRAGANA}]+|[{_KATAKANA}]+")
-"""A run of Han characters, Hiragana or Katakana: in Japanese, a word seldom goes on in another script."""
-COMBINED = (
-    "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
-    "\u1ab0-\u1aff\u1dc0-\u1dff\u200c-\u200f\u2060\u20d0-\u20ff\ufeff"
-)
-"""What stands inside a word and is not to be seen: accents of their own, points, and signs without width."""
-_STANDING = re.compile(_WORD.pattern.replace(r"\w++", rf"(?:\w[{COMBINED}]*+)++"))
-"""A word with its signs as it stands in a text that is not folded."""
-_FORM = re.compile(f"[{UNSPACED}]|" + _WORD.pattern.replace(r"\w++", rf"(?:[^\W{UNSPACED}][{COMBINED}]*+)++"))
-"""A word with its signs, or a character of a text without spaces."""
-_PARTICLE = re.compile(f"[{_HIRAGANA}]")
-_LETTERS, _SPACE, _BETWEEN = re.compile(r"\w+"), re.compile(r"\s"), re.compile(r"[-._' ]")
-_LETTERS_OF_NAME = re.compile(r"[^\W_]+|[+#]+")
+_SPACE, _BETWEEN = re.compile(r"\s"), re.compile(r"[-._' ]")
+_LETTERS_OF_NAME = re.compile(rf"{EMOJI}|(?:[^\W_]|[{MARKS}])++|[+#]++")
+_LETTERS_OF_KEY = re.compile(rf"(?:[^\W_]|[{MARKS}])++")
+_TWO_LETTERS = re.compile(rf"[^\W\d_][{MARKS}]*+[^\W\d_]")
 _HUMP = re.compile(r"([a-z])([A-Z])")
-_LETTER_WITH_SIGNS = re.compile(r"(?<![\w.+#@$])[^\W\d_](?:[+#]++(?!\w)|\*(?![*\w]))")
+_LETTER_WITH_SIGNS = re.compile(rf"(?<![\w{MARKS}.+#@$])[^\W\d_](?:[+#]++(?!{LETTER})|\*(?![*\w{MARKS}]))")
 _LIKE_NAME = re.compile(
     r"[^\W\d].*\d|\w\w[._]\w\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}|\d{5}|\d\.\d+\.\d|\d{3}.*[A-Z]"
     r"|\d{3}-[a-z]\d*$|^(?!(?:1[5-9]|20)\d\d-)\d{3,}-\d{3,}$"
@@ -115,28 +102,6 @@ def split_identifiers(text: str) -> str:
     return _NAME.sub(_spelled_out, text)
 
 
-def split_unspaced(text: str, *, characters: bool = False) -> str:
-    """Return the text with Chinese and Japanese in pairs of neighbouring characters, as words: whatever their language.
-
-    No dictionary knows every name, and it may divide a query in other places than the text. With `characters`, each
-    character is a word too, so that a query of one finds it. A single Hiragana is a particle or an ending, and no word.
-    """
-
-    def words(match: re.Match[str]) -> str:
-        run = match[0]
-        if len(run) == 1:
-            return " " if _PARTICLE.fullmatch(run) else f" {run} "
-        pairs = map("".join, pairwise(run))
-        return f" {' '.join([*pairs, *run] if characters else pairs)} "
-
-    return text if text.isascii() else _UNSPACED.sub(words, text)
-
-
-def is_pair(word: str) -> bool:
-    """Return whether a word of a query is two characters of a text without spaces."""
-    return len(word) == 2 and _UNSPACED.fullmatch(word) is not None
-
-
 def is_compound_name(text: str) -> bool:
     """Return whether a text is one name of several parts, such as `read_tree`."""
     name = text.strip()
@@ -150,51 +115,18 @@ def names_of(payload: Mapping[str, Any]) -> str:
 
 def key_words(document_id: str) -> str:
     """Return the words of a key by which its document is found, and all of them as one; "" if it is but a number."""
-    if not re.search(r"[^\W\d_]{2}", document_id) or _OPAQUE.fullmatch(document_id):
+    key = document_id if is_simple(document_id) else normalized(document_id)
+    if not _TWO_LETTERS.search(key) or _OPAQUE.fullmatch(key):
         return ""
-    words = re.findall(r"[^\W_]+", document_id)
+    words = _LETTERS_OF_KEY.findall(key)
     return " ".join([*words, "".join(words)] if len(words) > 1 else words)
 
 
 def definitions(text: str) -> str:
     """Return a word for each name in the text that only the definition of that name has, not its uses. A query has such
     a word for each of its names, so that a definition is found before its uses."""
-    return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.finditer(text))
-
-
-def without_accents(text: str) -> str:
-    """Return a text with one form for letters that look alike; the engine leaves the accents of some alphabets."""
-    return text if text.isascii() else _MARKED.sub(_without_marks, unicodedata.normalize("NFKC", text))
-
-
-def folded(text: str) -> str:
-    """Return a text in small letters as words are folded, by us and the engine, so that both find the same forms.
-
-    folded("Hauptstra\u00dfe \u0141\u00f3d\u017a")  # "hauptstrasse lodz"
-    """
-    if text.isascii():
-        return text.lower()
-    return _LATIN.sub(lambda letter: _plain_letter(letter[0]), without_accents(text)).lower()
-
-
-@lru_cache(maxsize=2048)
-def _plain_letter(letter: str) -> str:
-    """Return a letter of the Latin alphabet as it is written in ASCII; itself if it is not known."""
-    plain = ""
-    for sign in unicodedata.normalize("NFKD", letter):
-        named = _LETTER.fullmatch(unicodedata.name(sign, ""))
-        plain += sign if sign.isascii() else _LETTERS_LIKE.get(sign.lower()) or (named[1] if named else "")
-    return plain or letter
-
-
-def _without_marks(match: re.Match[str]) -> str:
-    """Return letters without accents, points and marks, and with one form of sigma: what combines is not to be seen."""
-    parts = _KEPT.sub(lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0]))
-    return (
-        "".join(sign for sign in parts if unicodedata.category(sign) not in ("Mn", "Cf", "Lm"))
-        .lower()
-        .replace("ς", "σ")
-    )
+    plain = text if is_simple(text) else normalized(text)
+    return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.finditer(plain))
 
 
 def _spelled_out(match: re.Match[str]) -> str:
@@ -229,7 +161,7 @@ def _with_compounds(text: str) -> str:
 def _added(run: str) -> str:
     """Return what a text gets for the words of a run of it: "" if the engine takes all of them as they stand."""
     added: list[str] = []
-    for word in _WORD.findall(run):
+    for word in WORD.findall(run):
         whole, parts = _compound(word)
         if parts or whole != word:
             added.append(f"{whole} {parts}" if _HUMP.search(word) else whole)
@@ -239,6 +171,8 @@ def _added(run: str) -> str:
 def _compound(word: str) -> tuple[str, str]:
     """Return a word as one of letters and digits, and its parts; no parts if it is not a compound. Numbers stay apart
     in it: 1.11 is not 11.1, and ORA-01018 is ora01018."""
+    if pictures := emoji_parts(word):
+        return word, " ".join(pictures)
     bare = word.strip(_SIGNS)
     if bare != word:  # as letters, which no stemmer and no tokenizer takes away
         return "".join(_SPELLED.get(one, one) for one in word), bare if len(bare) > 1 else ""
@@ -365,8 +299,8 @@ class Bm25Encoder:
 
     def _words(self, query: str) -> Mapping[str, QueryWord]:
         """Return the words of a query that count, in order. Each step of a search needs them."""
-        split = _LETTERS if self._split else _WORD
-        counts = Counter(split.findall(split_unspaced(without_accents(query))))
+        split = LETTERS if self._split else WORD
+        counts = Counter(split.findall(divided(normalized(query))))
         if len(counts) > MAX_POINT_WORDS:
             kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_POINT_WORDS])
             counts = Counter({word: count for word, count in counts.items() if word in kept})
@@ -382,20 +316,33 @@ class Bm25Encoder:
         """Return the words of a text, as they stand in it, that are words of a query in some form, each once.
         encoder.highlights(encoder.words("printer offline"), "Printers go offline")  # ("Printers", "offline")
         """
-        text, split = text[:MAX_HIGHLIGHTED], _LETTERS if self._split else _STANDING
         wanted = frozenset[int]().union(*[word.dimensions for word in words.values()])
-        found = [one for one in dict.fromkeys(split.findall(text)) if not wanted.isdisjoint(self._known_prepared(one))]
+        text = text[:MAX_HIGHLIGHTED]
+        standing = text_words(text, signs=not self._split)
+        known = {one: not wanted.isdisjoint(self._known_prepared(one)) for one in {word.text for word in standing}}
         if text.isascii():
-            return tuple(found)
-        spaced = [one for one in found if not _UNSPACED.search(one)]
-        return (*spaced, *[word for word in words if _UNSPACED.search(word) and word in text])
+            return tuple(word for word in dict.fromkeys([word.text for word in standing]) if known[word])
+        found = [known[word.text] for word in standing]
+        by_chance = _parts_of_words(words)
+        for place, (before, word) in enumerate(pairwise(standing)):
+            # two characters of a text without spaces, such as 打印: each may stand in other words, too
+            if word.joined and not wanted.isdisjoint(self._known(before.text + word.text)):
+                found[place] = found[place + 1] = True
+        marks = list[str]()
+        for _, run in groupby(range(len(standing)), key=_run_numbers(standing, found).__getitem__):
+            places = [*run]
+            first, last = standing[places[0]], standing[places[-1]]
+            is_chance = len(places) == 2 and first.text + last.text in by_chance
+            if found[places[0]] and not is_chance:
+                marks.append(text[first.start : last.end])
+        return tuple(dict.fromkeys(marks))
 
     def forms(self, text: str) -> list[tuple[int, int, frozenset[int | str]]]:
         """Return where each word of a text begins and ends, and its dimensions.
 
         A word that no text is found by, such as IT in English, is itself; one without spaces is its characters.
         """
-        return [(one.start(), one.end(), self._known_form(one[0])) for one in _FORM.finditer(text)]
+        return [(word.start, word.end, self._known_form(word.text)) for word in text_words(text)]
 
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
         """Return the engine for the language of a text, which its words tell if it is none of the index's."""
@@ -406,18 +353,21 @@ class Bm25Encoder:
         return self._engines[self.languages.index(language)]
 
     def _prepared(self, text: str) -> str:
-        text = split_identifiers(without_accents(text)) if self._split else _with_compounds(without_accents(text))
-        return split_unspaced(text, characters=True)
+        """Return a text as the engine is given it: the words of names apart, and texts without spaces divided."""
+        plain = normalized(text)
+        named = split_identifiers(plain) if self._split else _with_compounds(plain)
+        return _whole(divided(named, characters=True))
 
     def dimensions(self, text: str) -> frozenset[int]:
-        return frozenset(index for engine in self._engines for index in engine.embed_query(text).indices)
+        """Return the dimensions of normalized words."""
+        whole = _whole(text)
+        return frozenset(index for engine in self._engines for index in engine.embed_query(whole).indices)
 
     def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
         return {word: self._known(word) for word in words}
 
     def _form(self, word: str) -> frozenset[int | str]:
-        plain = without_accents(word)
-        plain = plain[:-1] if plain.endswith("s") and plain[:-1].isupper() else plain  # MBPs; no stemmer knows them
+        plain = word[:-1] if word.endswith("s") and word[:-1].isupper() else word  # MBPs; no stemmer knows them
         return self._query_word(plain, 1).whole or frozenset({plain if plain.isupper() else plain.lower()})
 
     def _query_word(self, word: str, count: int) -> QueryWord:
@@ -430,6 +380,24 @@ class Bm25Encoder:
         return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict, like_name)
 
 
+def _run_numbers(standing: Sequence[TextWord], found: Sequence[bool]) -> list[int]:
+    """Return a number for each word of a text, the same for characters that stand together and are found."""
+    numbers = list[int]()
+    for place, word in enumerate(standing):
+        continues = word.joined and found[place] and found[place - 1]
+        numbers.append(numbers[-1] if continues else place)
+    return numbers
+
+
+def _parts_of_words(words: Iterable[str]) -> set[str]:
+    """Return pairs of sounds that are parts of longer words of a query: one alone stands in a text by chance."""
+    parts = set[str]()
+    for before, after in pairwise(words):
+        if is_pair_of_sounds(before) and overlapped(before, after):
+            parts |= {before, after}
+    return parts
+
+
 @lru_cache(maxsize=64)
 def encoder_of(model: Bm25Model) -> Bm25Encoder:
     """Return the encoder of a model for all searches of this process, which remembers words that it has met."""
@@ -439,6 +407,29 @@ def encoder_of(model: Bm25Model) -> Bm25Encoder:
 def leaves_out(language: str, word: str) -> bool:
     """Return whether a word is one that texts of a language are not found by: "the" in English, "der" in German."""
     return not _engine(language).embed_query(word).indices
+
+
+class _StandIns(dict[int, int | str]):
+    """What the engine is given for each character, so that it splits no word of ours.
+
+    It splits at what it takes for no letter: viramas and tones of Asian scripts, and emojis. In their place stand two
+    letters of Tangut, a script that nobody has written for 500 years. They name the character, and no stemmer knows
+    them.
+    """
+
+    def __missing__(self, code: int) -> int | str:
+        sign = chr(code)
+        splits = has_marks(sign) and len(_engine(NO_LANGUAGE).embed_query(f"q{sign}z").indices) > 1
+        self[code] = chr(0x17000 + code // 1024) + chr(0x17800 + code % 1024) if splits else code
+        return self[code]
+
+
+_STAND_INS = _StandIns()
+
+
+def _whole(text: str) -> str:
+    """Return normalized words as the engine takes each of them for one."""
+    return text.translate(_STAND_INS) if has_marks(text) else text
 
 
 @lru_cache(maxsize=64)

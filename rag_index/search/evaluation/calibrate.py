@@ -8,7 +8,6 @@ text, and some of them are spelled backwards.
 from __future__ import annotations
 
 import random
-import re
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
@@ -18,6 +17,7 @@ import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
+from rag_index.components.embedders.tokenizer import backwards, sample_words
 from rag_index.components.stores import CALIBRATION, UNLEARNED
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
@@ -42,8 +42,6 @@ REPLACED, BACKWARDS = 0.3, 0.3
 QUERY_LENGTHS, SHORT_LENGTHS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
 """How long queries are; how many of these lengths are too short to tell a text that fits; the words of a text at least.
 """
-LETTERS = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
-"""A word, or a piece of a text without spaces."""
 FITS_BETWEEN, UNSURE = 1 / 6, -0.9
 """Where between the cosines of nonsense and of known texts a hit begins to fit, and the evidence that it needs where
 cosines tell nothing."""
@@ -97,7 +95,7 @@ class Learner:
         """Return the words of some documents of the collection, by id; none of those with few."""
         ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)]
         ours = [point.payload[RESERVED_KEY] for point in self.store.retrieve(self.collection.name, ids)]
-        texts = {str(one["document_id"]): LETTERS.findall(one["text"]) for one in ours}
+        texts = {str(one["document_id"]): sample_words(one["text"]) for one in ours}
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 
@@ -147,4 +145,5 @@ def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple
         [chance.choice(texts[one]) for one in chance.choices(ids, k=length)]
         for length in islice(cycle(QUERY_LENGTHS), STRANGE)
     ]
-    return own, [" ".join(word[::-1] if chance.random() < BACKWARDS else word for word in words) for words in strange]
+    turned = [[backwards(word) if chance.random() < BACKWARDS else word for word in words] for words in strange]
+    return own, [" ".join(words) for words in turned]
