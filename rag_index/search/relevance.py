@@ -13,13 +13,19 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from itertools import compress
+from itertools import compress, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_index.components.embedders.bm25 import key_words, names_of
-from rag_index.components.embedders.tokenizer import is_pair
+from rag_index.components.embedders.tokenizer import (
+    is_mostly_unspaced,
+    is_pair,
+    is_pair_of_sounds,
+    normalized,
+    overlapped,
+)
 from rag_index.search.fusion import document_key, order_answers
 from rag_index.search.question import folded_text
 from rag_index.search.results import value_of
@@ -37,6 +43,8 @@ NEIGHBOUR_CHANCE = 2.5
 """The logarithm of the chance that two words of a text are neighbours."""
 UNCOUNTED = 7.0
 """The idf of a word that was not counted, and the logarithm of the number of points."""
+WHOLE = 0.999
+"""The share of neighbours from which all words of a query stand together, whatever is lost by rounding."""
 MIN_EVIDENCE, SURE = -1.2, 2.0
 """The least evidence, and that of a hit that has the whole query together, or a rare name or a quotation of it."""
 DOUBT = -0.1
@@ -46,6 +54,8 @@ FITS, NEAR = 0.2, 0.015
 the second either, nothing fits. A text may be as like its paraphrase as a question about something else, so that no one
 threshold tells them apart. See benchmarks/README.md for how often each is wrong."""
 THRESHOLD = math.log(FITS / (1 - FITS))
+UNFIT = 0.01
+"""The relevance at most of a hit without a word of a query in a language that the embedder does not know."""
 BY_TEXT = "text"
 """The name by which hits of equal text are collapsed; any other is that of a payload field."""
 
@@ -99,20 +109,26 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         own = [hit for hit in hits if hit.index == answer.index and (hit.bm25 or hit.names or not answer.hybrid)]
         if own and answer.live.encoder:
             judged |= zip(map(id, own), _judged(own, asked, answer, answer.live.encoder), strict=True)
-    judged_hits = []
+    judged_hits, question = [], asked.question
+    without_spaces = question.model is None and is_mostly_unspaced(question.text)
     for hit in hits:
         answer = asked.answers[hit.index]
+        encoder = answer.live.encoder
         matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
-        known = max(known, SURE) if hit.names or asked.question.phrases else known
+        known = max(known, SURE) if hit.names or question.phrases else known
         cosine = hit.cosine if answer.live.fingerprint in asked.vectors and not hit.by_words else None
-        weights = answer.live.calibration
+        beside = answer.synonyms.said(f"{hit.title}\n{hit.text}") if answer.synonyms else ()
+        weights, words_alone = answer.live.calibration, without_spaces and answer.live.english_alone and encoder
+        if words_alone:
+            cosine = None  # it tells nothing: to a model of English, any two texts in Thai are alike
         likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
+        if words_alone and known < SURE and not (beside or has_word(matched, f"{hit.title}\n{hit.text}")):
+            likely = min(likely, UNFIT)
         if hit.names:  # it is what was asked for, whatever it means
             likely = max(likely, relevance(weights, None, known))
-        said, marks, encoder = matched if answer.hybrid else (), tuple[str, ...](), answer.live.encoder
+        said, marks = matched if answer.hybrid else (), tuple[str, ...]()
         if (said or hit.bm25) and encoder:
             marks = encoder.highlights(answer.all_words, f"{hit.title}\n{hit.text}")
-        beside = answer.synonyms.said(f"{hit.title}\n{hit.text}") if answer.synonyms else ()
         made = replace(hit, matched=said, highlights=marks, synonyms=beside, relevance=round(likely, 3))
         judged_hits.append(made)
     return judged_hits
@@ -130,15 +146,30 @@ def _judged(
     given = zip(names, keys, [hit.title for hit in hits], [hit.text for hit in hits], strict=True)
     texts = answer.reads("\n".join(filter(None, one)) for one in given)
     matched = encoder.matched(words, texts)
-    counting = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
+    # neighbours of pairs tell nothing new, unless the whole query stands there as it was typed
+    is_whole = [len(found) == len(words) > 1 for found in matched]
+    is_counted = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
+    counting = [counted or whole for counted, whole in zip(is_counted, is_whole, strict=True)]
     own = [word.dimensions for word in words.values()]
     near = iter(near_scores(encoder, own, list(weights.values()), [*compress(texts, counting)]))
     points, judged = counts.points or round(math.exp(UNCOUNTED)), []
-    for found, counts_near in zip(matched, counting, strict=True):
+    for found, counts_near, counted in zip(matched, counting, is_counted, strict=True):
         rarity = sum([weights[name] / (2 if name in pairs else 1) for name in found])
-        neighbours = (next(near) if counts_near else 0.0) * (len(own) - 1)
+        share = next(near) if counts_near else 0.0
+        neighbours = share * (len(own) - 1) if counted or share > WHOLE else 0.0
         judged.append((found, evidence(len(own), len(found), rarity, neighbours, points)))
     return judged
+
+
+def has_word(matched: Sequence[str], text: str) -> bool:
+    """Return whether words of a query that a text has are more than two sounds, which stand together by chance.
+
+    Two characters are often a word of Chinese, Japanese and Korean. In Thai, three that stand together are one.
+    """
+    if not all(is_pair_of_sounds(word) for word in matched):
+        return True
+    plain = normalized(text) if len(matched) > 1 else ""
+    return any(overlapped(one, other) in plain for one, other in pairwise(matched) if overlapped(one, other))
 
 
 def collapse_key(hit: SearchHit, by: str) -> Any:
