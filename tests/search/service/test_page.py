@@ -13,11 +13,13 @@ import httpx
 import pytest
 
 from benchmarks import servicedesk
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.core.settings import ServeSettings
 from rag_index.search.service.tokens import new_token, token_line
 from tests.browser import Browser
+from tests.components.embedders.test_tokenizer import SCRIPTS
 from tests.etl.test_parts import SETTINGS, TABLES, make_project
 from tests.project import PROGRAM
 from tests.search.conftest import SHARED
@@ -38,6 +40,8 @@ ODD = [
     ("bellows", ".", "A dot"),
     ("bellows", "..", "Two dots"),
 ]
+ENDINGS = {"Latin", "Greek", "Cyrillic", "Arabic", "Persian"}
+"""Scripts with languages whose endings make no difference; the page knows neither them nor the language."""
 ANSWERS = {
     "new Response('<html>sign on', {status: 200})": "perhaps your sign-on has ended",
     'new Response(\'{"detail": "the service is busy"}\', {status: 503})': "the service is busy",
@@ -311,6 +315,22 @@ def test_a_shortened_text_has_the_word_a_day_that_no_month_has_stays_text_and_on
     links = ["https://a.b/c", "http://a.b", "/t/1"]
     others = ["//host", "/\\host", "/\t/host", "javascript:alert(1)", "https://", " http://a"]
     assert page.evaluate(f"{json.dumps(links + others)}.filter(parts.isAddress)") == links
+
+
+def test_the_page_marks_the_words_that_the_search_marks_in_every_script(page):
+    page.evaluate("import('/static/marks.js').then(found => { window.marks = found })")
+    eventually(lambda: page.evaluate("Boolean(window.marks)"))
+    encoder = Bm25Encoder(Bm25Model("none"))
+    for script in SCRIPTS:
+        words = encoder.words(script.word)
+        for known in (encoder.highlights(words, script.text), [*words]):
+            asked = f"marks.places({json.dumps(script.text)}, {json.dumps([*known])})"
+            shown = page.evaluate(f"{asked}.map(([a, b]) => {json.dumps(script.text)}.slice(a, b))")
+            assert shown[-1:] == [script.shown], (script.name, known)
+        others = encoder.words(script.other)
+        asked = f"marks.places({json.dumps(script.text)}, {json.dumps([*others])})"
+        shown = page.evaluate(f"{asked}.map(([a, b]) => {json.dumps(script.text)}.slice(a, b))")
+        assert script.name in ENDINGS or tuple(shown) == encoder.highlights(others, script.text), script.name
 
 
 def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(page):

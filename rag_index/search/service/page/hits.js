@@ -2,7 +2,7 @@
 
 import { byId, make, shown } from "./dom.js";
 import { label } from "./filters.js";
-import { excerpt, fill } from "./marks.js";
+import { excerpt, fill, markedWords } from "./marks.js";
 import { time } from "./time.js";
 
 const MAX_VALUE = 120;
@@ -19,7 +19,7 @@ function element(hit, result, { open, like, away }, hidden) {
   title.addEventListener("click", () => open(hit));
   const code = isCode(hit);
   const text = make("p", { className: code ? "text code" : "text" });
-  const words = [...(hit.highlights ?? []), ...(hit.matched ?? [])];
+  const words = markedWords(hit);
   fill(text, excerpt(hit.text, words), words);
   fill(title, place(hit), words);
   const alikes = make("button", { type: "button", className: "quiet" }, "More like this");

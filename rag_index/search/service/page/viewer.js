@@ -3,7 +3,7 @@
 import { readDocument } from "./api.js";
 import { byId, make } from "./dom.js";
 import { isCode, partName, payload, place } from "./hits.js";
-import { fill } from "./marks.js";
+import { fill, markedWords } from "./marks.js";
 import { age } from "./time.js";
 
 let wanted = null; // the hit that was opened last: an answer to another comes too late
@@ -37,7 +37,7 @@ function show(body, found, hit) {
   }
   for (const chunk of found.chunks) {
     const text = make("p", { className: isCode(hit) ? "text code" : "text" });
-    fill(text, chunk.text, hit.matched ?? []);
+    fill(text, chunk.text, markedWords(hit));
     const name = partName(chunk.part) || `Chunk ${chunk.chunk}`;
     const section = make("section", {}, several ? make("h3", {}, name) : null, text);
     if (several && chunk.chunk === hit.chunk) section.className = "found";
