@@ -26,6 +26,7 @@ from rag_index.core.documents.groups import (
     with_groups,
 )
 from rag_index.core.documents.keys import document_id, point_id
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.recovery import downtime
 from rag_index.errors import IndexLocked, PointsRefused, RagIndexError, StoreMismatch, StoreRestored
 from rag_index.etl.embed import process_store
@@ -219,6 +220,7 @@ def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
     return CommitMark(last.number + 1, now.isoformat(timespec="microseconds"))
 
 
+@shows_sizes("index", "collection")
 @attrs.define(eq=False)
 class Committer:
     """Everything that one run writes to a collection: documents become pending, then their points, then the rows."""

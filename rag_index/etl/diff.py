@@ -12,6 +12,7 @@ from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import document_id, key_mark
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import SourceError
 from rag_index.etl.commit import outdated_groups, update_payloads
@@ -36,6 +37,7 @@ TEXT, PADDED = "text", "text padded with blanks"
 JSON_TYPES = {str: TEXT, int: "integer", float: "float", bool: "boolean"}
 
 
+@shows_sizes("to_embed", "new", "payload_only", "unchanged", "empty", "given_up")
 @dataclass(frozen=True, slots=True)
 class PageDiff:
     """The documents of a page by what has to be done with them. Each document is counted once."""

@@ -26,6 +26,7 @@ from rag_index.core.documents.batches import (
 )
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import document_id
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.machine import collect_seldom, end_process_after
 from rag_index.core.recovery import PATIENCE, downtime, waiting
 from rag_index.errors import (
@@ -62,6 +63,7 @@ HALVED_DOWNS = 2
 REQUEST_COUNTS = ("requests", "retries", "rate_limited")
 
 
+@shows_sizes("shard", "chunker", "embedder", "identity", "bm25", "workers", "wait")
 @attrs.frozen
 class EmbedJob:
     """A shard, and how to embed it."""

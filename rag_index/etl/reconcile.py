@@ -23,6 +23,7 @@ from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, StoredPoint
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, key_mark, point_id
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.core.settings.index import CODE
@@ -48,6 +49,7 @@ EXAMPLES = 3
 d, t, o, s = documents.c, tallies.c, orphans.c, source_keys.c
 
 
+@shows_sizes("count")
 @dataclass(frozen=True, slots=True)
 class Matches:
     """The number of documents or points that match a query, and some of their keys."""

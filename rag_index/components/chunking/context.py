@@ -31,6 +31,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.core.database import is_file
 from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
 from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.machine import EventLoopThread
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings import EmbedderSettings, Settings
@@ -304,6 +305,7 @@ class ContextCache:
         return default
 
 
+@shows_sizes("cached")
 @dataclass(slots=True)
 class ContextRequest(Request):
     """A chunk that needs a context, and what went wrong with it so far."""

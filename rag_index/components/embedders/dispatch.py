@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.components.hosts.retries import SUSPECT_TRIES, AskedHosts, HostCalls, Request
 from rag_index.core.documents.canonical import hash_bytes
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.documents.vectors import broken_reason
 from rag_index.errors import (
     BadVectors,
@@ -41,6 +42,7 @@ T = TypeVar("T")
 log = logging.getLogger("rag_index.embedders")
 
 
+@shows_sizes()
 @dataclass(slots=True, eq=False)
 class Text:
     """A text without its prefix, and its vector or its error once there is one."""
@@ -53,6 +55,7 @@ class Text:
         return self.entry is None
 
 
+@shows_sizes("tries", "texts")
 @dataclass(slots=True, eq=False)
 class Batch(Request):
     """The texts of one request."""

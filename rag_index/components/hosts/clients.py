@@ -23,6 +23,7 @@ from rag_index.components.hosts.endpoint import (
     plain_model_name,
     plain_vector,
 )
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.documents.vectors import probe_digest
 from rag_index.errors import (
     BadVectors,
@@ -58,6 +59,7 @@ TOO_MANY = re.compile(
 NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I)
 
 
+@shows_sizes("ended", "prompt_tokens")
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer of a generating model."""

@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateTable
 from rag_index.components.ledger.migrations import KNOWN, migrate
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.core.documents.batches import CommitMark, FailureCause, FailureKind
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -368,6 +369,7 @@ class Erasable(NamedTuple):
     """Whether the last erasure was within a day."""
 
 
+@shows_sizes("tries", "first_at", "last_at", "kind")
 @dataclass(frozen=True, slots=True)
 class FailedDocument:
     """A document that could not be indexed, with its reason and number of tries."""

@@ -15,6 +15,7 @@ from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.reports.progress import counted
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.core.settings.plugins import SOURCES, load_plugin
@@ -140,6 +141,7 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
     return found
 
 
+@shows_sizes("documents", "seconds")
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Documents of a source, which are themselves a `Source`.

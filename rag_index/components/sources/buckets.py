@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from rag_index.core.documents.sizes import shows_sizes
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -66,6 +68,7 @@ class BucketDigests(dict[int, list[int]]):
         }
 
 
+@shows_sizes("unread")
 @attrs.frozen
 class PageBuckets:
     """The buckets of the rows of a page."""

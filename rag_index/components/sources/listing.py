@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rag_index.components.chunking.code.symbols import C_HEADER, TEXT, language_of
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import encode_key
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.errors import SettingsError, SourceUnavailable
 
 GIT = ".git"
@@ -27,6 +28,7 @@ _PART = re.compile(rb"((?:\\.|" + _BRACKET + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
 _SIGN = re.compile(rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL)
 
 
+@shows_sizes("language", "size")
 @dataclass(frozen=True, slots=True)
 class File:
     """A file as the folder lists it, before it is opened."""
@@ -46,6 +48,7 @@ class File:
         return f"{self.times}/{self.language}"
 
 
+@shows_sizes()
 @dataclass(slots=True)
 class Listing:
     """All files of a folder at one time, in the order in which they are to be read."""

@@ -24,6 +24,7 @@ from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
 from rag_index.core.documents.keys import encode_keys
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.documents.text_languages import language_named
 from rag_index.core.settings.parts import (
     ADDRESS,
@@ -257,6 +258,7 @@ class PayloadMaker:
         return list(found), list(found.values())
 
 
+@shows_sizes()
 @dataclass(slots=True)
 class DocumentParts:
     """What is read of one document beside its row: all of its parts, in order, and who may see it."""
@@ -334,7 +336,7 @@ class RowReader:
         hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
         files = [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)] if self.files else []
         for number, some in enumerate(files):
-            hashed[number] += "".join(f"\0{file.part} {file.stamp}" for file in some)
+            hashed[number] += "".join(f"\0{_all_of(file.part)} {file.stamp}" for file in some)
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
         batch = batches.DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
         if not failures:
@@ -434,6 +436,13 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
     return whole, batches.TextLayout(title, len(own), found, parts.failure, language).encode()
 
 
+def _all_of(part: batches.TextPart) -> str:
+    """Return the words that stand for a part in the hash of its document. They never change, and name every field."""
+    fields = ", ".join(f"{name}={value!r}" for name, value in zip(part._fields, part, strict=True))
+    return f"TextPart({fields})"
+
+
+@shows_sizes("documents")
 @attrs.frozen
 class SourcePage:
     """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""

@@ -36,6 +36,7 @@ from rag_index.components.sources.source_tables import (
 )
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.recovery import asking
 from rag_index.core.settings.parts import TEXT_FORMATS, file_columns
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
@@ -58,6 +59,7 @@ _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{
 INT64 = 2**63
 
 
+@shows_sizes("rows", "size")
 class Cursor(NamedTuple):
     """Where a page begins: after the row with this key. So many rows were read until there, the last ones as a page."""
 

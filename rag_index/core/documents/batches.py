@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
 
+from rag_index.core.documents.sizes import shows_sizes
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -36,6 +38,7 @@ but lacks something, such as contexts."""
 _QUOTED = re.compile(r"'[^']*+'")
 
 
+@shows_sizes()
 @dataclass(frozen=True, slots=True)
 class DocumentBatch:
     """Documents in columns: typed keys, the texts to embed, payloads as canonical JSON, and the hashes of both."""
@@ -74,6 +77,7 @@ class DocumentBatch:
         return not self.texts[row] and not (self.files and self.files[row])
 
 
+@shows_sizes()
 class TextPart(NamedTuple):
     """A part of a text, from `start` to `end`."""
 
@@ -94,6 +98,7 @@ def part_name(part: Mapping[str, str]) -> str:
     return f"{name}, page {part['page']}" if part.get("page") else name
 
 
+@shows_sizes()
 class AttachedFile(NamedTuple):
     """A file that belongs to a document."""
 
@@ -106,6 +111,7 @@ class AttachedFile(NamedTuple):
     """The name of a file that a row names."""
 
 
+@shows_sizes()
 @dataclass(frozen=True, slots=True)
 class TextLayout:
     """The layout of one text: its title, where the document's own text ends, and its parts in order.
@@ -140,6 +146,7 @@ class TextLayout:
         return encode_payload(fields | ({"language": self.language} if self.language else {}))
 
 
+@shows_sizes("index", "number", "documents", "chars", "pages", "suspect", "limit")
 @dataclass(frozen=True, slots=True)
 class Shard:
     """The unit of work of one worker: changed documents that take a few seconds to embed."""
@@ -167,6 +174,7 @@ class ContextCounts:
     missing: int = 0
 
 
+@shows_sizes("context_counts")
 @dataclass(frozen=True, slots=True)
 class ChunkedDocument:
     """The chunks of one document, in columns. `contexts` and `payloads` are empty lists if the chunks have none."""
@@ -214,6 +222,7 @@ def text_to_embed(context: str, chunk: str) -> str:
     return f"{context}\n\n{chunk}" if context else chunk
 
 
+@shows_sizes("kind", "died")
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A document that could not be indexed, or only incompletely, with the reason as a sentence for a person."""
@@ -267,6 +276,7 @@ class ShardStats:
         return ShardStats(*map(operator.add, astuple(self), astuple(other)))
 
 
+@shows_sizes("index", "number", "documents", "stats")
 @attrs.frozen
 class EmbeddedShard:
     """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
@@ -290,6 +300,7 @@ class EmbeddedShard:
         return [len(document.chunks) for document in self.chunked]
 
 
+@shows_sizes()
 @dataclass(frozen=True, slots=True)
 class PointBatch:
     """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads.
@@ -305,6 +316,7 @@ class PointBatch:
         return len(self.ids)
 
 
+@shows_sizes("id")
 @dataclass(slots=True)
 class StoredPoint:
     """A point read from the store, which belongs to its reader: a search gives its candidates what it learns. `vector`
@@ -326,6 +338,7 @@ class StoredPoint:
     by_words: bool = False
 
 
+@shows_sizes("number", "stats", "write_seconds")
 @attrs.frozen
 class WrittenShard:
     """The record of an embedded shard whose points are in the store: everything the ledger has to commit."""

@@ -16,6 +16,7 @@ from rag_index.components.chunking.code.symbols import TEXT, Symbol, symbols_of
 from rag_index.components.chunking.text_chunker import last_break, middle_break
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.errors import RagIndexError
 
 MAX_WORDLESS_CHARS = 100
@@ -29,6 +30,7 @@ TEXT_BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 
 
+@shows_sizes("start", "end", "symbol")
 class Span(NamedTuple):
     """The characters `start` to `end` of a text, and the symbol that they belong to, if any."""
 

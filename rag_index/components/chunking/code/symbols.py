@@ -13,6 +13,7 @@ from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from rag_index.core.documents.sizes import shows_sizes
 from rag_index.errors import SettingsError, TerminalError, install_command
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ def parse(data: bytes, language: Language, deadline: float) -> Tree:
         raise
 
 
+@shows_sizes("kind", "start", "end", "line")
 @dataclass(frozen=True, slots=True)
 class Symbol:
     """A definition with its decorators and the comment right before it. `start` and `end` are byte offsets into the
