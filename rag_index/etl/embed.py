@@ -229,7 +229,7 @@ def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker)
         for number in reversed(numbers):
             shorter = chunker.split_chunk(document, number)
             if shorter is None:
-                return RagIndexError(f"one character is too long for the embedder ({document.chunks[number]!r:.20})")
+                return RagIndexError("one character is too long for the embedder")
             document = shorter
     return document
 

@@ -6,7 +6,7 @@
 
 It listens on real sockets and keeps connections open. Each vector depends only on its text (`vector_of`). Faults:
 
-    status          an error status: code, words=…, headers={…}, html=False
+    status          an error status: code, words=… (`{texts}` in them stands for what was sent), headers={…}, html=False
     hang            no answer for seconds=… (by default until the server stops)
     reset           a connection that is reset in the middle of the answer
     kill_client     SIGKILL for the process that sent the request
@@ -299,6 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake, path = self.fake, self.path.split("?")[0]
         given = body.get("prompt" if path == "/api/generate" else "input", [])
         texts = [given] if isinstance(given, str) else given
+        self._texts = texts
         embeds = path in (*EMBED, "/api/generate")
         with fake._lock:
             fake._in_flight += embeds
@@ -334,7 +335,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.kind == "html":
             self._send(200, b"<!doctype html><title>Sign in</title>", kind="text/html")
         elif fault.kind == "status":
-            words = options.get("words", "injected")
+            words = options.get("words", "injected").replace("{texts}", " ".join(self._texts))
             body = f"<h1>{words}</h1>" if options.get("html") else json.dumps({"error": words})
             self._send(options["code"], body.encode(), headers=options.get("headers", {}))
         return fault.kind in ("kill_client", "html", "status")

@@ -31,19 +31,23 @@ NAME = "/collections/([^/]+)"
 
 @dataclass
 class Fault:
-    """A fault in the next `times` requests whose "METHOD path" contains `on` (in all if `times` is None).
+    """A fault in the next `times` requests (in all if that is None) whose "METHOD path" contains `on`, and whose body
+    `marker`.
 
     `status`: answer this instead of making the call, with `error` and `headers`; with `page`, the
-    error is the whole answer, as a proxy gives it. `hang`: wait so many seconds first.
+    error is the whole answer, as a proxy gives it; with `echo`, all texts of the body follow it. `hang`: wait so many
+    seconds first.
     `together`: wait until this many requests have met the fault. `cut`: make the call, then reset the connection during
     the answer. `garbage`: make the call, then answer something that is not JSON. `update_status`: make the call, and
     report this status in the answer. `code`: the status code of gRPC, see qdrant_grpc.
     """
 
     on: str = ""
+    marker: str = ""
     times: int | None = 1
     status: int = 0
     error: str = ""
+    echo: bool = False
     page: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0
@@ -133,10 +137,10 @@ class FakeQdrant:
         """Return the collection that a name or an alias stands for."""
         return {alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases}.get(name, name)
 
-    def take_fault(self, request: str) -> Fault:
+    def take_fault(self, request: str, body: bytes = b"") -> Fault:
         with self.lock:
             for fault in self.faults:
-                if fault.on in request and fault.times != 0:
+                if fault.on in request and fault.marker.encode() in body and fault.times != 0:
                     if fault.times is not None:
                         fault.times -= 1
                     fault.met += 1
@@ -176,6 +180,14 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
 
+def texts_of(body: Any) -> str:
+    """Return all texts in a request, one after the other, the longest first."""
+    if isinstance(body, str):
+        return body
+    inner = body.values() if isinstance(body, dict) else body if isinstance(body, list) else []
+    return " ".join(sorted(filter(None, map(texts_of, inner)), key=len, reverse=True))
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -191,13 +203,16 @@ class _Handler(BaseHTTPRequestHandler):
         request = f"{self.command} {path}"
         fake.seen.append(request)
         fake.bodies.append(len(body))
-        fault = fake.take_fault(request)
+        fault = fake.take_fault(request, body)
         if fault.hang:
             fake.ending.wait(fault.hang)
         if fault.together:
             fault.crowded.wait(120)
         if fault.page:
             return self._send(fault.status, fault.error.encode())
+        if fault.status and fault.echo:
+            quoted = {"status": {"error": f"{fault.error} {texts_of(json.loads(body))}"}, "time": 0.0}
+            return self._answer(fault.status, quoted, fault.headers)
         if fault.status:
             return self._answer(fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers)
         try:

@@ -250,7 +250,7 @@ class Dispatch(HostCalls[Batch]):
                 self._forget(Batch([one]))
                 self._unconfirmed.setdefault(host, []).append(one)
             else:
-                error = BadVectors(f"{host.url} returned a vector of {why} for the text {one.text[:60]!r}")
+                error = BadVectors(f"{host.url} returned a vector of {why} for a text")
                 broken.append((batch if batch.single else Batch([one]), error))
         if broken:
             host.revoke_admission()

@@ -78,11 +78,11 @@ class InProcessEmbedder(ABC):
             return entries
         return [entry if isinstance(entry, Exception) else shorten(entry, dimensions) for entry in entries]
 
-    def _entries(self, matrix: NDArray[np.float32], texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    def _entries(self, matrix: NDArray[np.float32]) -> list[NDArray[np.float32] | Exception]:
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
-            wrong = f"{self._settings.model} returned a vector of {broken_reason(matrix[row], None)}"
-            entries[row] = BadVectors(f"{wrong} for the text {texts[row][:60]!r}")
+            why = broken_reason(matrix[row], None)
+            entries[row] = BadVectors(f"{self._settings.model} returned a vector of {why} for a text")
         return entries
 
     @abstractmethod
@@ -134,7 +134,7 @@ class LocalEmbedder(InProcessEmbedder):
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         lengths[lengths == 0] = 1
         with np.errstate(invalid="ignore", over="ignore"):
-            entries = self._entries(sums / lengths, texts)
+            entries = self._entries(sums / lengths)
         for row, error in refused.items():
             entries[row] = error
         return entries

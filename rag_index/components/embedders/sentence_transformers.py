@@ -18,6 +18,7 @@ from rag_index.components.embedders.dispatch import take_batch
 from rag_index.components.embedders.local import InProcessEmbedder
 from rag_index.core.settings.parts import known_prompts
 from rag_index.errors import EmbedderError, ModelMissing, TextRefused, TextTooLong, install_command, one_line
+from rag_index.quotes import without_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,8 +85,9 @@ class SentenceTransformersEmbedder(InProcessEmbedder):
                 texts, batch_size=len(texts), normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
             )
         except RuntimeError as exc:  # errors of torch, such as out of memory
-            raise EmbedderError(f"{self._settings.model} cannot embed ({exc}); try a smaller batch_chars") from exc
-        return self._entries(np.asarray(found, dtype=np.float32), texts)
+            why = without_texts(one_line(exc), texts)
+            raise EmbedderError(f"{self._settings.model} cannot embed ({why}); try a smaller batch_chars") from exc
+        return self._entries(np.asarray(found, dtype=np.float32))
 
     def _digest(self) -> str:
         """Return a hash of the files that decide the vectors (90 MB, about 100 ms)."""

@@ -34,6 +34,7 @@ from rag_index.errors import (
     RequestTooLong,
     TextRefused,
 )
+from rag_index.quotes import without_values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -136,7 +137,7 @@ class OllamaEndpoint(Endpoint):
             try:
                 yield
             except ollama.ResponseError as exc:
-                raise self._refusal(exc.status_code, str(exc.error), {}) from exc
+                raise self._refusal(exc.status_code, without_values(str(exc.error)), {}) from exc
             except ValidationError as exc:
                 raise EmbedderUnavailable(
                     f"{self.url} returned JSON that Ollama would not return: is it Ollama?"

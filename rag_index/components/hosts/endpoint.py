@@ -35,6 +35,7 @@ from rag_index.errors import (
     TextTooLong,
     one_line,
 )
+from rag_index.quotes import without_texts, without_values
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -182,7 +183,7 @@ class Endpoint(ABC):
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
-            why = why_failed(exc, self.url) or str(exc) or type(exc).__name__
+            why = why_failed(exc, self.url) or without_values(str(exc)) or type(exc).__name__
             raise EmbedderUnavailable(f"{self.url} broke the connection: {why}") from exc
         except httpx.InvalidURL as exc:
             raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
@@ -210,7 +211,12 @@ class Endpoint(ABC):
             words = response.text
         for key in ("error", "message", "detail"):
             words = words[key] if isinstance(words, dict) and words.get(key) else words
-        raise self._refusal(response.status_code, one_line(words), response.headers)
+        said = one_line(words)
+        error = self._refusal(response.status_code, said, response.headers)
+        # an answer may repeat a text, as {"detail": [{"input": "…"}]} does: no reason and no log has one
+        shown = without_texts(said, _texts_in(response.request))
+        error.args = (str(error).replace(said, shown), *error.args[1:])
+        raise error
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         message = f"{self.url} answers {status}: {words}"
@@ -232,6 +238,19 @@ class Endpoint(ABC):
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
+
+
+def _texts_in(request: httpx.Request) -> list[str]:
+    """Return the texts of documents and queries in a request: not the plain one, which is ours."""
+    try:
+        body = orjson.loads(request.content)
+    except (orjson.JSONDecodeError, httpx.RequestNotRead):  # a request without a body, or one of a model's details
+        return []
+    given = [body.get(name) for name in ("input", "prompt")] if isinstance(body, dict) else []
+    texts: list[str] = []
+    for value in given:
+        texts += value if isinstance(value, list) else [str(value or "")]
+    return [text for text in texts if text != PLAIN_TEXT]
 
 
 class _Bounded(httpx.AsyncByteStream):

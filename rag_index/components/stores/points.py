@@ -16,6 +16,7 @@ from rag_index.core.documents.batches import PointBatch, StoredPoint
 from rag_index.core.documents.canonical import EXACT_IN_FLOAT, comparable_time
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
+from rag_index.quotes import without_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def require_payloads(bad: Sequence[tuple[str, Exception]]) -> None:
     if bad:
         first, reason = bad[0]
         raise PointsRefused(
-            f"payloads of {len(bad)} points cannot be stored, the first is {first}: {reason}",
+            f"payloads of {len(bad)} points cannot be stored, the first is {first}: {without_values(str(reason))}",
             tuple(point_id for point_id, _ in bad),
         )
 

@@ -26,7 +26,7 @@ def shows_sizes(*shown: str) -> Callable[[C], C]:
             fields = [_field(name, getattr(self, name), name in shown) for name in names]
             return f"{type(self).__name__}({', '.join(filter(None, fields))})"
 
-        decorated.__repr__ = show  # type: ignore[misc]
+        decorated.__repr__ = show  # type: ignore[method-assign,assignment]
         return decorated
 
     return decorate

@@ -26,6 +26,7 @@ from typing import Any
 from rag_index.core.documents.batches import CommitMark
 from rag_index.core.files import DISK_FULL, NOT_ALLOWED, file_stamp, replace_file, sync_path, unwritable
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch, StoreRefused
+from rag_index.quotes import without_values
 
 ELSEWHERE = "set `data` or [store] path to another folder"
 NOT_ALLOWED_WORDS = ("Permission denied", "Read-only file system")
@@ -220,7 +221,7 @@ def engine_errors(name: str, folder: Path) -> Iterator[None]:
             raise StoreRefused(f"the store {unwritable(folder, OSError(reason), ELSEWHERE)}") from exc
         if not folder.exists():
             raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`") from exc
-        raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {exc}") from exc
+        raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {without_values(str(exc))}") from exc
 
 
 def allocated_bytes(folder: Path) -> int:

@@ -8,10 +8,10 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
@@ -23,6 +23,7 @@ from rag_index import errors
 from rag_index.components.stores.edge.folder import disk_full
 from rag_index.core.connections import MAX_ANSWER, BoundedTransport, trusted_certificates, why_failed
 from rag_index.core.recovery import add_downtime, asking
+from rag_index.quotes import values_in, without_texts
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
 """All that a call raises: AssertionError for an empty answer, ValueError for no JSON, RuntimeError after closing."""
@@ -57,26 +58,26 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
     match exc:
         case QdrantException():
             pause = float(getattr(exc, "retry_after_s", 0))
-            return errors.StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", pause)
+            return errors.StoreUnavailable(f"Qdrant at {url} asks for a pause: {_server_words(exc)}", pause)
         case UnexpectedResponse():
-            return _from_status(exc.status_code or 0, _server_message(exc), url, f"{exc.status_code}")
+            return _from_status(exc.status_code or 0, _server_words(exc), url, f"{exc.status_code}")
         case ResponseHandlingException():
             if why := why_failed(exc.source, url):
                 return errors.StoreUnavailable(f"Qdrant at {url} cannot be reached: {why}")
-            return _silent(url, str(exc.source) or type(exc.source).__name__)
+            return _silent(url, _server_words(exc))
         case grpc.RpcError():
-            code, message = exc.code().name, errors.one_line(exc.details() or "")
+            code, message = exc.code().name, _server_words(exc)
             if code == "UNIMPLEMENTED":
                 return errors.StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
             if (status := HTTP.get(code, 400)) or disk_full(message):
                 return _from_status(status, message, url, code)
             return _silent(url, f"{code}: {message}")
         case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
-            return _silent(url, str(exc))
+            return _silent(url, _server_words(exc))
         case ValueError():
-            return errors.PointsRefused(f"Qdrant at {url} cannot take the request: {errors.one_line(str(exc))}")
+            return errors.PointsRefused(f"Qdrant at {url} cannot take the request: {_server_words(exc)}")
         case _:
-            return errors.StoreError(f"Qdrant at {url}: {exc}")
+            return errors.StoreError(f"Qdrant at {url}: {_server_words(exc)}")
 
 
 def _silent(url: str, reason: str) -> errors.StoreUnavailable:
@@ -124,12 +125,21 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
     return errors.PointsRefused(f"{place} refuses the request ({answer}): {message}")
 
 
-def _server_message(exc: UnexpectedResponse) -> str:
-    try:
-        words = str(json.loads(exc.content)["status"]["error"])
-    except (ValueError, KeyError, TypeError):
-        words = exc.content.decode(errors="replace")
-    return errors.one_line(words) or exc.reason_phrase or "no reason given"
+def _server_words(exc: Exception) -> str:
+    """Return what a server, or the client, says of a request, on one line: it may repeat what was sent."""
+    match exc:
+        case UnexpectedResponse():
+            try:
+                words = str(json.loads(exc.content)["status"]["error"])
+            except (ValueError, KeyError, TypeError):
+                words = exc.content.decode(errors="replace")
+            return errors.one_line(words) or exc.reason_phrase or "no reason given"
+        case ResponseHandlingException():
+            return errors.one_line(exc.source) or type(exc.source).__name__
+        case grpc.RpcError():
+            return errors.one_line(exc.details() or "")
+        case _:
+            return errors.one_line(exc)
 
 
 @dataclass(eq=False)
@@ -162,15 +172,16 @@ class Link:
         self.version, self.fallback = MIN_VERSION, ""
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
 
-    def call(self, ask: Callable[[QdrantClient], T]) -> T:
-        """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
+    def call(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = ()) -> T:
+        """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds. No
+        message has a value of the payloads that are `sent`: a server repeats what it refuses."""
         deadline, pause = self.clock() + self.patience, MIN_PAUSE
         failed_at: float | None = None
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
                     self._require_no_pause()
-                    found = self._try(ask)
+                    found = self._try(ask, sent)
                     if failed_at is not None:
                         add_downtime(self.clock() - failed_at)
                     return found
@@ -218,7 +229,7 @@ class Link:
         if (left := until - self.clock()) > 0:
             raise errors.StoreUnavailable(words, left)
 
-    def _try(self, ask: Callable[[QdrantClient], T]) -> T:
+    def _try(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]]) -> T:
         try:
             with self._mutex:
                 if self._closed:
@@ -233,7 +244,9 @@ class Link:
         except FOREIGN as exc:
             error = translate(exc, self.url)
             self._away = isinstance(error, errors.StoreUnavailable)
-            error.__cause__ = RuntimeError(f"{type(exc).__name__}: {exc}")  # Dask pickles it, and cannot the other
+            said = _server_words(exc)
+            error.args = (str(error).replace(said, without_texts(said, values_in(sent))), *error.args[1:])
+            error.__cause__ = RuntimeError(type(exc).__name__)  # Dask pickles it, and cannot the other
         raise error
 
     def _check_ready(self) -> None:

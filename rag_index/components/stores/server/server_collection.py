@@ -259,7 +259,7 @@ class ServerCollection(PointReads):
         def send(rows: slice) -> None:
             sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
             columns = points.ids[rows], None if vectors is None else vectors[rows], points.payloads[rows], sparse
-            self._write(lambda client: [_upsert(client, self.name, *columns)])
+            self._write(lambda client: [_upsert(client, self.name, *columns)], points.payloads[rows])
 
         _send_all(self.name, points.ids, sizes, send)
 
@@ -309,10 +309,14 @@ class ServerCollection(PointReads):
             for point_id, payload in payloads
         ]
         if operations:
-            self._write(lambda client: client.batch_update_points(self.name, operations, wait=True))
+            sent = [payload for _, payload in payloads]
+            self._write(lambda client: client.batch_update_points(self.name, operations, wait=True), sent)
 
-    def _write(self, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
-        """Write, and retry until the server reports the write as completed, not just acknowledged."""
+    def _write(
+        self, write: Callable[[QdrantClient], list[models.UpdateResult]], sent: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Write, and retry until the server reports the write as completed, not just acknowledged. `sent` are the
+        payloads that are written."""
 
         def write_completely(client: QdrantClient) -> None:
             for result in write(client):
@@ -322,7 +326,7 @@ class ServerCollection(PointReads):
                         f"(status {result.status.value})"
                     )
 
-        self._link.call(write_completely)
+        self._link.call(write_completely, sent)
 
     # Indexes
 

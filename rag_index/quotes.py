@@ -1,0 +1,134 @@
+"""Messages of others without what they quote: a server repeats what it was sent, and a database the values of rows.
+
+No text, payload or file of a document may be in a log, a reason, an artifact or the ledger. Their messages are there.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from rag_index.errors import RagIndexError
+
+LEFT_OUT = "…"
+MIN_WORD, MIN_PART = 3, 4
+"""Shorter words of ASCII letters tell nothing, and shorter parts of words are in any text by chance."""
+_WORD = re.compile(r"\w+(?:[-.@'’]\w+)*")
+_PART = re.compile(r"\w+")
+_LEFT_OUT = re.compile(r"…(?:[^\w…]*…)+")
+_IN_QUOTES = re.compile(r"""(?P<quote>["'`])(?:.*(?P=quote)|.*\Z)""", re.DOTALL)
+_WORDS_OF_SERVERS = """
+    about above accept accepts access after again all allocate allocation allowed already and another answer any api
+    are argument array attempt authorized available bad base64 batch because been before being below between body
+    buffer busy but byte bytes call can cannot capacity changed check client close closed code collection column
+    command config configuration connection contain contains content context corrupt cosine could cpu crash crashed
+    create cublas cuda data database deadline decode denied did dimension disabled disk does duplicate embed
+    embedding embeddings empty enabled encoding_format end engine eof error exact exceed exceeded exceeds exist
+    existing exists exit expected fail failed failure fatal field file float for forbidden format found from full
+    gateway get given got gpu greater had has have host http id implemented index input inputs insufficient internal
+    into invalid is item its json key kind large larger layer least length less limit limits line list load loaded
+    loading long longer lower malformed many match max maximum may media memory message method minimum missing mode
+    model more must name nan nil node none not null number object occurred offset one only open operation optimize
+    out over overflow overloaded pad panic parameter parse path payload payloads peer permission please point points
+    pool port prefix process processing prompt protocol provided quota range rate ratelimit read ready reason
+    receive received refused reject rejected rename request requests required reset resource response retry return
+    row run runner runtime same search segment send sequence server service set shape shard should shutdown shutting
+    signal size slot socket some space sparse start started starting state status stop stopped storage stream string
+    supported system template temporarily temporary terminated text than that the them then there this thread
+    through time timed timeout token tokenizer tokens too total truncate type unable unauthorized unavailable
+    unexpected unit unknown unprocessable unsupported until update upload upper upstream uri url usage use used user
+    uuid valid validation value values vector vectors version wait was when which while with within without worker
+    write wrong you your zero
+"""
+"""Words by which servers tell what is wrong. That a document has one of them, too, tells nothing of it."""
+_TOLD_BY_SERVERS = frozenset(_WORDS_OF_SERVERS.split())
+
+
+def without_texts(said: str, sent: Iterable[str]) -> str:
+    """Return a server's answer without the words of what it was sent.
+
+        without_texts("invalid token 'measles' in input", ["Her measles are over"])  # invalid token '…' in input
+
+    Words in which servers tell what is wrong stay, as do all that were not sent.
+    """
+    texts = "\n".join(sent).casefold()
+    if not texts:
+        return said
+    words = set(_PART.findall(texts))
+
+    def is_sent(part: str) -> bool:
+        if part in words:
+            return True
+        # scripts without spaces have no words: a part of a text is one
+        if not part.isascii():
+            return part in texts
+        # the end of the message may cut a word off: "meas"
+        return len(part) >= MIN_PART and part.isalpha() and part in texts
+
+    def shown(found: re.Match[str]) -> str:
+        word = found[0].casefold()
+        is_short = word.isascii() and word.isalpha() and len(word) < MIN_WORD
+        if is_short or word in _TOLD_BY_SERVERS:
+            return found[0]
+        return LEFT_OUT if any(map(is_sent, _PART.findall(word))) else found[0]
+
+    return _LEFT_OUT.sub(LEFT_OUT, _WORD.sub(shown, said))
+
+
+def values_in(value: object) -> Iterator[str]:
+    """Yield the texts and numbers in a payload, or in several, whatever is nested in them; names of fields are none."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from values_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from values_in(inner)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def without_values(said: str) -> str:
+    """Return a message of a database about a value, without what it quotes: all from the first quotation mark to the
+    last one of its kind, since the value may have some itself.
+
+        without_values('invalid input syntax for type integer: "measles"')  # invalid input syntax for type integer: "…"
+    """
+    return _IN_QUOTES.sub(rf"\g<quote>{LEFT_OUT}\g<quote>", said)
+
+
+def described(error: BaseException) -> str:
+    """Return an error in words that quote no document: the message of one of ours; of any other one the class, and the
+    line that raised it."""
+    if isinstance(error, RagIndexError):
+        return str(error)
+    # of a file, a connection or a package; of an address
+    if isinstance(error, OSError | ImportError) or type(error).__module__.startswith("httpx"):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    place = "/".join(Path(last.filename).parts[-3:])
+    return f"{type(error).__name__} in {place}, line {last.lineno}"
+
+
+class ForeignCause(Exception):
+    """An error of others without its message: its class and its traceback alone. It stands for it among causes."""
+
+
+def without_messages(error: BaseException | None) -> BaseException | None:
+    """Return a cause of an error, and what caused it in turn, without the messages of others: logs show all of them."""
+    if error is None:
+        return None
+    cause = without_messages(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+    # ours, one that stands for another already, and a Ctrl-C or SIGTERM, which has no message
+    if isinstance(error, RagIndexError | ForeignCause) or not isinstance(error, Exception):
+        shown: BaseException = error
+    else:
+        named = type(error)
+        shown = ForeignCause(f"{named.__module__}.{named.__qualname__}").with_traceback(error.__traceback__)
+    shown.__cause__ = cause
+    shown.__context__ = None
+    return shown
