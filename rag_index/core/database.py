@@ -3,6 +3,7 @@ code: whether another try may help, and what to do about it."""
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import sqlite3
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
+from rag_index.quotes import without_values
 from rag_index.redaction import keep_url, redacted
 
 if TYPE_CHECKING:
@@ -116,6 +118,17 @@ NOT_OURS = re.compile(r"(no such|unknown) (collation sequence|module|function)|n
 """SQLite's words, which have no code, for what an application adds to its own connections."""
 _OWN = "only the application's own connections have that: leave it out, or write a `query` that needs none of it"
 _COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
+VALUE_CLASSES = frozenset({"22", "23", "38", "39", "HV", "P0"})
+"""Classes of SQLSTATE whose messages quote values: data, constraints, functions, foreign data."""
+ENCODING_STATES = frozenset({"22021", "22P05"})
+"""Bytes or a character that an encoding does not have: the message names no more than these."""
+RAISED_STATES, RAISED_NUMBERS = frozenset({"P0001", "45000"}), frozenset({1644, 1645})
+"""The codes of RAISE and SIGNAL, whose words somebody has written."""
+MYSQL_VALUES = frozenset({
+    1062, 1105, 1265, 1292, 1366, 1367, 1406, 1411, 1525, 1582, 1690, 3140, 3141, 3143, 3144, 3146, 3156,
+})  # fmt: skip
+"""The error numbers of MySQL and MariaDB whose messages quote values, such as 1366, "Incorrect integer value: 'x'"."""
+SQLITE_VALUES = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
 """Words in errors without a code for which another try gives the same answer."""
 
@@ -187,11 +200,46 @@ def missing_driver(url: URL, error: Exception) -> str:
 
 
 def first_line(error: Exception, url: URL) -> str:
-    """Return the first line of the driver's message, without the secrets of the URL, which it may repeat."""
+    """Return the first line of the driver's message, without the secrets of the URL, which it may repeat, and without
+    the values of a row."""
     origin = getattr(error, "orig", None) or error
-    lines = str(origin).strip().splitlines()
+    words = str(origin)
+    code = _code(origin)
+    # a function or a trigger raised it, in words of its own: they may be the text of a row
+    if code in RAISED_STATES or code in RAISED_NUMBERS:
+        words = f"a function of the database raised an error ({code})"
+    elif _is_about_value(error, origin, code):
+        # PyMySQL's error is a pair of number and message, which would stand in quotes as a whole
+        is_pair = isinstance(code, int) and len(origin.args) > 1
+        words = f"{without_values(str(origin.args[1]))} ({code})" if is_pair else without_values(words)
+    lines = words.strip().splitlines()
     keep_url(url.render_as_string(hide_password=False))
     return redacted(lines[0].strip() if lines else type(origin).__name__)
+
+
+def _is_about_value(error: Exception, origin: Any, code: str | int | None) -> bool:
+    """Return whether the database may quote the value of a row. Other errors quote names and settings alone."""
+    if isinstance(origin, sqlite3.Error):
+        return code in SQLITE_VALUES or "Could not decode" in str(origin)
+    # PyMySQL has no class for most of these: 1292, "Truncated incorrect DOUBLE value: 'measles'"
+    if isinstance(code, int) and code in MYSQL_VALUES:
+        return True
+    if isinstance(code, str):
+        return code[:2] in VALUE_CLASSES and code not in ENCODING_STATES
+    # Oracle, DuckDB, ClickHouse, …: any error that is not of a name or a connection
+    about_names = isinstance(error, exc.ProgrammingError | exc.OperationalError | exc.InterfaceError)
+    return isinstance(error, exc.DBAPIError) and not about_names
+
+
+def hide_values(engine: sa.Engine) -> None:
+    """Keep the rows that an engine reads out of SQLAlchemy's log, whoever sets its level to DEBUG. Its messages have no
+    parameters either (`hide_parameters`)."""
+    logging.getLogger("sqlalchemy.engine.Engine").addFilter(_is_no_row)  # the same function is added once
+    engine.hide_parameters = True
+
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Row ")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:
@@ -279,6 +327,8 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
     code = _code(origin)
     transient, remedy = _meaning(origin, code) or (passing, SILENCE if passing else "")
     hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
+    if code in RAISED_STATES or _is_about_value(error, origin, code):
+        hint = ""
     variable = f"RAG_INDEX_{setting.strip('[').replace('] ', '__').upper()}"
     told = remedy.format(setting=setting, variable=variable) or hint.strip().rstrip(".")
     said = "; ".join(filter(None, [first_line(error, url), told]))

@@ -140,7 +140,7 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
     [
         (('table = "note"', 'table = "nots"'), "table 'nots' cannot be read: no such table: nots"),
         (('"body"]', '"boddy"]'), "table 'note' cannot be read: no such column: note.boddy"),
-        (('["title", "body"]', '"priority"'), "column 'priority' of table 'note' gives int (1), not text"),
+        (('["title", "body"]', '"priority"'), "column 'priority' of table 'note' gives int, not text"),
         (("sqlite:///source.db", "sqlite:///nowhere.db"), "there is no file"),
         (("sqlite:///source.db", "oracle://u:secret@h/x"), "no driver for 'oracle'"),
     ],

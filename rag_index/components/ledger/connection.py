@@ -291,6 +291,7 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         engine = sa.create_engine(url, connect_args=database.connect_options(url))
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise SettingsError(f"ledger: {database.missing_driver(url, error)}") from error
+    database.hide_values(engine)
     if engine.dialect.name == "sqlite":
         pragmas = ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384", "secure_delete=ON")
         event.listen(engine, "connect", lambda connection, _: database.set_pragmas(connection, pragmas))

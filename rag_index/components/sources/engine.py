@@ -107,6 +107,7 @@ def _open(url: URL) -> Engine:
         raise SettingsError(
             f"source: the driver refuses the URL {database.redacted_url(url)}: {database.first_line(error, url)}"
         ) from error
+    database.hide_values(engine)
     if file is not None:
         event.listen(engine, "do_connect", partial(_open_unchanging, file))
     if engine.dialect.is_async:

@@ -45,6 +45,7 @@ from rag_index.components.sources.text import (
 from rag_index.core.settings.parts import FILE
 from rag_index.core.settings.plugins import FORMATS, load_plugin
 from rag_index.errors import install_command
+from rag_index.quotes import without_values
 
 MEMORY = 1_000_000_000  # bytes that the process may have, with Python and its libraries
 OUT_OF_MEMORY = 77
@@ -236,9 +237,11 @@ def _pdf_text(data: bytes, depth: int) -> Pages:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - the other pages are worth reading
-            why = [str(error) if isinstance(error, NotText) else f"{type(error).__name__}: {error}"]
+            said = without_values(str(error))  # a parser quotes what it cannot read
+            why = [str(error) if isinstance(error, NotText) else f"{type(error).__name__}: {said}"]
         yield number + 1, "\n".join(texts)
-        why += [said for one in log.buffer if _LOST.search(said := one.getMessage()) or not any(texts)]
+        messages = [without_values(one.getMessage()) for one in log.buffer]
+        why += [message for message in messages if _LOST.search(message) or not any(texts)]
         yield from ((None, NotText(f"is broken in page {number + 1} ({reason})")) for reason in why[:1])
     if (pages := int(document.root_object["/Pages"].get("/Count", 0))) > len(document.pages):
         yield None, NotText(f"is broken in {pages - len(document.pages)} of {pages} pages, which are not there")

@@ -18,6 +18,7 @@ from lxml import etree
 
 from rag_index.components.sources.markup import HtmlText
 from rag_index.components.sources.text import MAX_BYTES, NotText
+from rag_index.quotes import without_values
 
 Pages = Iterable[tuple[int | None, str | NotText]]
 """The texts of a file with the numbers of pages or slides; and why something in it cannot be read."""
@@ -184,7 +185,10 @@ def _values(element: Any) -> dict[str, str]:
 
 def reason_of(error: Exception) -> str:
     """Return what is wrong with a file. Whatever a parser raises is about the file."""
-    return str(error) if isinstance(error, NotText) else f"is broken ({type(error).__name__}: {str(error)[:200]})"
+    if isinstance(error, NotText):
+        return str(error)
+    # a parser quotes what it cannot read: "invalid literal for int() with base 10: 'measles'"
+    return f"is broken ({type(error).__name__}: {without_values(str(error))[:200]})"
 
 
 def sheet_texts(data: bytes) -> Iterator[str]:

@@ -207,8 +207,7 @@ class Composer:
             return ""
         if form is None and self._strict and not isinstance(value, dict | list | UUID):
             raise NotText(
-                f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query, "
-                "or give it a format"
+                f"column {name!r} holds {type(value).__name__}, not text; cast it in a query, or give it a format"
             )
         try:
             return read_text(value, form or "plain")

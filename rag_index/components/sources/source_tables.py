@@ -336,7 +336,7 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
         values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
         if values and not any(isinstance(value, str | dict | list | UUID) for value in values):
             raise SettingsError(
-                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__} ({values[0]!r:.40}), "
+                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__}, "
                 "not text; cast it in a query, or give it a format"
             )
 

@@ -270,3 +270,45 @@ def test_a_file_that_is_encrypted_or_cut_off_says_what_to_do(sqlite):
     assert "put back a backup" in said_of(sqlite.source())
     file.write_bytes(os.urandom(len(whole)))
     assert "a copy that is not encrypted" in said_of(sqlite.source())
+
+
+PLANTED = "it's 'the' \"measles\""
+
+
+@pytest.mark.parametrize(
+    "column", ["CAST(author AS integer)", "CAST(author AS date)", "CAST(author AS jsonb) ->> 'a'", "told(author)"]
+)
+def test_postgresql_tells_what_is_wrong_with_a_value_and_not_the_value(desk, column):
+    desk.run("UPDATE note SET author = '" + PLANTED.replace("'", "''") + "'")
+    raised = "BEGIN RAISE EXCEPTION 'no % here', said USING HINT = said; END"
+    desk.run(f"CREATE FUNCTION told(said text) RETURNS text LANGUAGE plpgsql AS $$ {raised} $$")
+    source = desk.source(query=f"SELECT id, body, {column} AS more FROM note", payload=["more"])
+    with pytest.raises(RagIndexError) as caught:
+        read(source)
+    assert "measles" not in str(caught.value)
+    assert any(told in str(caught.value) for told in ("invalid input syntax for type", "(P0001)"))
+
+
+def test_mariadb_tells_what_is_wrong_with_a_value_and_not_the_value(mariadb_desk):
+    mariadb_desk.run("UPDATE note SET author = 'measles here'")
+    head = "CREATE FUNCTION told(said TEXT) RETURNS TEXT DETERMINISTIC BEGIN"
+    mariadb_desk.run(f"{head} SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = said; RETURN said; END")
+    source = mariadb_desk.source(query="SELECT id, body, told(author) AS more FROM note", payload=["more"])
+    with pytest.raises(RagIndexError) as caught:
+        read(source)
+    assert "a function of the database raised an error (1644)" in str(caught.value)
+    assert "measles" not in str(caught.value)
+
+
+def test_a_ledger_and_a_source_log_no_parameters_and_no_rows(sqlite, tmp_path, caplog):
+    sqlite.notes(3)
+    caplog.set_level("DEBUG", "sqlalchemy")
+    with closing(Ledger(sa.engine.make_url(f"sqlite:///{tmp_path / 'ledger.db'}"))) as ledger:
+        ledger.put_context("recipe", b"1", b"2", "measles in a context")
+        with pytest.raises(RagIndexError) as caught, ledger.transaction() as connection:
+            connection.execute(sa.text("INSERT INTO nothing VALUES (:text)"), {"text": "measles"})
+    assert read(sqlite.source()) == NOTES
+    assert "measles" not in f"{caught.value} {caught.value.__cause__}"
+    assert "SELECT" in caplog.text
+    for value in ("measles", "note 2", "author 2"):
+        assert value not in caplog.text
