@@ -9,12 +9,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from rag_index.care.benchmark import Bench, BenchmarkReport, open_bench
+from rag_index.care.benchmark import BenchmarkReport, current_bench, open_bench
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.reporting import OWN_END, benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import failing, stoppable
 from rag_index.orchestration.task_steps import TaskSteps
+from tasks.policies import only_our_errors
 
 
 @flow(name="benchmark", flow_run_name="benchmark {sample_size} documents", **OWN_END)
@@ -34,12 +35,12 @@ def benchmark(
         sample_size: How many documents to embed each time.
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
     """
-    with stoppable() as stop, failing(stop):
+    with stoppable() as stop, failing(stop), only_our_errors("the benchmark"):
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
             bench.run_serially(flow_run_id())
             for count in bench.worker_counts(workers):
-                benchmark_workers(count, bench)
+                benchmark_workers(count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
@@ -47,11 +48,11 @@ def benchmark(
     name="benchmark-workers",
     flow_run_name="benchmark {workers} workers",
     task_runner=task_runner(),
-    validate_parameters=False,
     **OWN_END,
 )
-def benchmark_workers(workers: int, bench: Bench) -> None:
+def benchmark_workers(workers: int) -> None:
     """Embed and write the sample as a run does. The workers are ready before the clock starts."""
+    bench = current_bench()
     settings = bench.with_workers(workers)
     with (
         run_workers(settings) as given,

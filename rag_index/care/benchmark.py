@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +24,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.sources import Sample, read_sample
 from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.documents.keys import document_id
+from rag_index.core.machine import given
 from rag_index.core.machine.resources import detect_machine, worker_count
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import RunRecord
@@ -228,7 +230,21 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
     """Open a bench on a sample of an index (the first by default), with a temporary folder. Raises UnknownIndex, and as
     the source does."""
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
-        yield Bench(settings, name, size, Path(folder))
+        bench = Bench(settings, name, size, Path(folder))
+        with given(_CURRENT, bench):
+            yield bench
+
+
+_CURRENT: ContextVar[Bench | None] = ContextVar("the bench of this benchmark", default=None)
+"""A variable, because each way of embedding is a flow: Prefect would keep the sample that a flow is given."""
+
+
+def current_bench() -> Bench:
+    """Return the bench that is open. Raises LookupError if none is."""
+    bench = _CURRENT.get()
+    if bench is None:
+        raise LookupError("no benchmark is open")
+    return bench
 
 
 @contextmanager
@@ -290,8 +306,6 @@ def column_queries(index: IndexSettings, column: str, documents: DocumentBatch) 
             by_text.setdefault(texts[row], {})[document_id(documents.keys[row])] = 1
     if not by_text:
         other = next((value for value in values if value is not None and not isinstance(value, str)), None)
-        reason = (
-            "is empty in all documents" if other is None else f"holds {type(other).__name__} ({other!r:.40}), not text"
-        )
+        reason = "is empty in all documents" if other is None else f"holds {type(other).__name__}, not text"
         raise SettingsError(f"index {index.name}: column {column!r} {reason}; name another with --query-column")
     return [GoldenQuery(text, relevant, index.name) for text, relevant in list(by_text.items())[:QUERIES]]

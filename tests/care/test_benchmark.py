@@ -71,7 +71,7 @@ def test_queries_are_made_of_titles_and_of_joined_columns(project):
     ("settings", "column", "message"),
     [
         (SETTINGS, "titel", "table 'note' cannot be read: no such column: note.titel"),
-        (SETTINGS, "priority", "index notes: column 'priority' holds int (1), not text; name another"),
+        (SETTINGS, "priority", "index notes: column 'priority' holds int, not text; name another"),
         (BODY_ALONE, "body", "the text of index notes is the column 'body' alone, and nothing is left to be found"),
         (SETTINGS, "author", "index notes: column 'author' is empty in all documents"),
         (
