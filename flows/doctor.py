@@ -13,6 +13,7 @@ from rag_index.core.recovery import with_retries
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
+from tasks.policies import only_our_errors
 
 
 @flow(name="doctor", flow_run_name=run_name, **OWN_END)
@@ -30,7 +31,7 @@ def doctor(
         indexes: Names of indexes; by default all.
         wait: How long to wait for services that are down at the start, in seconds.
     """
-    with stoppable() as stop, failing(stop):
+    with stoppable() as stop, failing(stop), only_our_errors("the check-up"):
         settings = run_settings(config, wait=wait)
         found = with_retries(lambda: examine(settings, indexes), settings.run.wait_for_recovery)
     return stop.state or diagnosis_state(settings.project, found)

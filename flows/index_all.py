@@ -23,6 +23,7 @@ from rag_index.orchestration.reporting import (
     whole_run,
 )
 from rag_index.orchestration.stopping import stoppable
+from tasks.policies import only_our_errors
 
 
 @flow(name="index-all", flow_run_name=run_name, **OWN_END)
@@ -47,7 +48,7 @@ def index_all(
         settings = run_settings(config, **options.in_settings())
         chosen = settings.named(indexes)
         names = [index.name for index in chosen]
-        with stoppable() as stop:
+        with only_our_errors("the run"), stoppable() as stop:
             with (
                 only_run(settings),
                 run_workers(settings),

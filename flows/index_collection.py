@@ -28,6 +28,7 @@ from rag_index.orchestration.reporting import (
 )
 from rag_index.orchestration.stopping import stoppable
 from rag_index.orchestration.task_steps import TaskSteps
+from tasks.policies import only_our_errors
 
 
 @flow(
@@ -51,7 +52,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
         settings, whole = run_settings(config, **options.in_settings()), current_run()
         record, checks = shown_record(settings, index, whole), whole.checks if whole else None
         hooks = SearchHooks(settings, settings.index(index), options)
-        with stoppable() as stop:
+        with only_our_errors("the run"), stoppable() as stop:
             with (
                 collect_seldom(),
                 TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it

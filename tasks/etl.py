@@ -30,7 +30,7 @@ from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.plain import answer, ask_store
 from tasks.assets import note_published
-from tasks.policies import UNCACHED, may_be_tried
+from tasks.policies import UNCACHED, may_be_tried, only_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     name="check source", task_run_name="check source",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("check source")
 def check_source(opened: Opened, wait: float) -> None:
     """Check that the source can be read, and that the tables and columns of the settings exist there. All checks are
     tried again for `wait` seconds after the service failed first."""
@@ -66,6 +67,7 @@ def check_source(opened: Opened, wait: float) -> None:
     name="check store", task_run_name="check store",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("check store")
 def check_store(opened: Opened, wait: float) -> None:
     """Check that Qdrant answers."""
     with waiting(wait):
@@ -76,6 +78,7 @@ def check_store(opened: Opened, wait: float) -> None:
     name="check parts", task_run_name="check parts",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("check parts")
 def check_parts(opened: Opened, wait: float) -> dict[str, int]:
     """Count the rows of each part: if too many are lost, nothing is written."""
     with waiting(wait):
@@ -86,6 +89,7 @@ def check_parts(opened: Opened, wait: float) -> dict[str, int]:
     name="check context", task_run_name="check context",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("check context")
 def check_context(opened: Opened, wait: float) -> Chunker:
     """Check the model that writes contexts of chunks, and return the chunker that has it."""
     with waiting(wait):
@@ -96,6 +100,7 @@ def check_context(opened: Opened, wait: float) -> Chunker:
     name="check embedder", task_run_name="check embedder",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("check embedder")
 def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
     """Embed one text, and return the model, its digest and its dimension."""
     with waiting(wait):
@@ -106,6 +111,7 @@ def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
     name="fetch", task_run_name="fetch {opened.index.name} {page}",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("fetch")
 def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
     """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones, and begins
     with a new connection. A query ends after `[source] timeout`."""
@@ -119,6 +125,7 @@ def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
     name="embed", task_run_name="embed {job.shard.index} {job.shard.number}",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("embed")
 def embed_shard(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed the documents of a shard, on a Dask worker.
 
@@ -138,6 +145,7 @@ def embed_shard(job: EmbedJob) -> EmbeddedShard:
     name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("embed alone")
 def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
@@ -154,6 +162,7 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     name="upsert", task_run_name="upsert {embedded.index} {embedded.number}",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("upsert")
 def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -> WrittenShard:
     """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
 
@@ -170,6 +179,7 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
 
 
 @task(name="write words", task_run_name="write words", retries=0, **UNCACHED)
+@only_ours("write words")
 def write_words(opened: Opened, write: Callable[[], str]) -> None:
     """Write all documents of a first run by their words, so that searches find them before they are embedded.
 
@@ -182,6 +192,7 @@ def write_words(opened: Opened, write: Callable[[], str]) -> None:
     name="delete gone", task_run_name="delete gone",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("delete gone")
 def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     """Delete what the source no longer has, unless the delete guard holds it back."""
     with waiting(opened.settings.run.wait_for_recovery):
@@ -194,6 +205,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("verify and publish")
 def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
     """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
 
@@ -210,6 +222,7 @@ def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, 
     name="erase", task_run_name="erase",
     retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
+@only_ours("erase")
 def erase(opened: Opened, record: RunRecord) -> str:
     """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
     with waiting(opened.settings.run.wait_for_recovery):
@@ -219,6 +232,7 @@ def erase(opened: Opened, record: RunRecord) -> str:
 
 
 @task(name="build search index", task_run_name="build search index", retries=0, **UNCACHED)
+@only_ours("build search index")
 def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
     """Build the search index (HNSW) of a large embedded collection. The run is complete already.
 

@@ -24,6 +24,7 @@ import click
 
 from rag_index.core.machine import collect_seldom
 from rag_index.errors import RagIndexError, SettingsError, printable
+from rag_index.quotes import described, without_messages
 from rag_index.redaction import keep_secret, redacted, traceback_of
 
 if TYPE_CHECKING:
@@ -342,14 +343,16 @@ def main(arguments: list[str] | None = None) -> None:
         code = _print_error(str(error), given, error.exit_code, error_class=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - a person gets one line, and --debug all
         _print_traceback(error, given)
-        code = _print_error(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", given, 1)
+        code = _print_error(f"unexpected {described(error)}; --debug shows the traceback", given, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _print_traceback(error: Exception, arguments: list[str]) -> None:
-    """Print the traceback of an error if --debug asks for it. Python would print secrets with it."""
+    """Print the traceback of an error if --debug asks for it, without the messages of others: they may have a secret,
+    or the text of a document."""
     if "--debug" in arguments:
-        say(traceback_of(error), err=True)
+        shown = without_messages(error)
+        say(traceback_of(shown or error), err=True)
 
 
 def _print_error(message: str, arguments: list[str], code: int, **more: str) -> int:

@@ -23,6 +23,7 @@ from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, proces
 from rag_index.etl.erase import erase_after
 from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.steps import Steps
+from rag_index.quotes import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,4 +172,4 @@ def answer(embedded: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
     except RagIndexError:
         raise
     except Exception as error:  # whatever it is, the run has to end with a sentence
-        raise TerminalError(f"embedding failed: {type(error).__name__}: {error}") from error
+        raise TerminalError(f"embedding failed: {described(error)}") from error

@@ -33,6 +33,7 @@ from rag_index.etl.scan import Scan, begin
 from rag_index.etl.steps import ServiceChecks, questions
 from rag_index.etl.window import NOT_WRITABLE, Window
 from rag_index.etl.words_first import WordsFirst
+from rag_index.quotes import described, without_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,7 +96,7 @@ def execute(
             documents.end(opened, scan, steps, record, hooks)
     except RagIndexError as error:
         if record.logger:
-            record.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+            record.logger.error("%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__))
         checks.index_failed(error, embedder_only=opened.index.context is None)
         record.error = error
         _fail(opened, record, error)
@@ -228,8 +229,8 @@ def stop_in(error: BaseException | None) -> BaseException | None:
 def _fail(opened: Opened, record: RunRecord, error: BaseException) -> None:
     """Record the error that ended a run. What was committed is kept."""
     outcome, progress, stop = record.outcome, record.progress, stop_in(error)
-    outcome.error_class = name = type(stop or error).__name__
-    reason = str(error) if isinstance(error, RagIndexError) else f"{name}: {error}"
+    outcome.error_class = type(stop or error).__name__
+    reason = described(error)
     if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
         reason += f" (waited for it since {time.strftime('%H:%M:%S', time.localtime(error.since))})"
     if stop:

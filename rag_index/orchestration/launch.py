@@ -24,6 +24,7 @@ from rag_index.etl.run import execute
 from rag_index.etl.steps import ServiceChecks
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.prefect_api import result_of, send_pending_logs, wait_until_recorded
+from rag_index.quotes import described, without_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,7 @@ def _run_index(
             try:
                 execute(opened, steps, record, hooks=hooks, checks=checks)
             except Exception as error:  # not one of ours: the other indexes do not pay for it
-                logger.error("%s: %s", type(error).__name__, error, exc_info=True)
+                logger.error("%s", described(error), exc_info=without_messages(error))
                 checks.index_failed(error, embedder_only=False)
             record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:

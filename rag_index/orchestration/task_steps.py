@@ -24,6 +24,7 @@ from rag_index.etl.steps import Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import UNANSWERED
+from rag_index.quotes import described
 from tasks import etl as tasks
 from tasks.assets import collection_asset, source_asset
 from tasks.policies import error_of
@@ -315,8 +316,8 @@ class TaskSteps(Steps):
         if isinstance(error, CancelledError | OSError):  # distributed's own
             address = self._settings.parallel.address
             gone = f"the Dask scheduler at {address} is gone" if address else "the workers are gone"
-            return TerminalError(f"{gone} ({type(error).__name__}: {error}); what is committed is kept: run again")
-        return TerminalError(f"a worker failed at a shard: {type(error).__name__}: {error}")
+            return TerminalError(f"{gone} ({described(error)}); what is committed is kept: run again")
+        return TerminalError(f"a worker failed at a shard: {described(error)}")
 
 
 def flow_client() -> Client:

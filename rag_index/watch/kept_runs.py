@@ -26,6 +26,7 @@ from rag_index.etl.embed import embed
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
 from rag_index.etl.run import AllDocuments, RunPaused, execute
+from rag_index.quotes import described, without_messages
 
 if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
@@ -196,8 +197,8 @@ class KeptRuns:
         except RagIndexError as raised:
             error = raised
         except Exception as raised:  # not one of ours: the other indexes do not pay for it
-            logger.error("%s: %s: %s", self._name, type(raised).__name__, raised, exc_info=True)
-            error = TerminalError(f"{type(raised).__name__}: {raised}")
+            logger.error("%s: %s", self._name, described(raised), exc_info=without_messages(raised))
+            error = TerminalError(described(raised))
         if error is not None:
             self.close()  # a connection may be broken
         elif self._steps is not None and self._steps.started:  # processes that embed are not kept
