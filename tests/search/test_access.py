@@ -14,6 +14,7 @@ from rag_index.core.documents.groups import access_part
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.search import ALL_GROUPS, Retriever
+from rag_index.search.access import Caller, caller_of
 from tests.project import WORDS
 from tests.search.conftest import KINDS
 from tests.search.conftest import _desk as make_desks
@@ -220,3 +221,33 @@ def test_an_older_server_is_asked_what_it_understands(qdrant, tmp_path):
     mine, others = notes()
     found = answers(desk.fill({"comments": [*mine, *others]}), ["staff"])
     assert all(one["hits"] and not one.get("errors") for one in found)
+
+
+@pytest.mark.parametrize("given", [["a", "b", "a", ""], ("b", "a"), {"a", "b"}, iter(["b", "", "a"]), frozenset("ab")])
+def test_a_caller_is_known_by_his_groups_in_whatever_order_and_how_often_they_are_given(given):
+    caller = caller_of(given)
+    assert caller == Caller(groups=frozenset({"a", "b"}))
+    assert {caller: "an answer"}[Caller(groups=frozenset({"b", "a"}))] == "an answer"
+
+
+def test_groups_that_are_given_are_those_of_the_caller_whatever_becomes_of_the_list():
+    given = ["staff"]
+    caller = caller_of(given)
+    given.append("board")
+    with pytest.raises(AttributeError):
+        caller.groups.add("board")
+    assert caller == caller_of("staff")
+
+
+def test_a_search_that_has_begun_keeps_the_rights_of_its_caller(guarded, retriever):
+    """A program that adds to its list while a search runs gives that search no more rights."""
+    given: list[str] = []
+
+    async def search_and_add():
+        search = asyncio.ensure_future(retriever.search("zebra", groups=given, limit=100))
+        await asyncio.sleep(0)
+        given.extend(GROUPS)
+        return await search
+
+    hits = retriever.run(search_and_add()).hits
+    assert not any(hit.index in CLOSED for hit in hits)
