@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
+from tests.forked_program import run_program, without_api
 from tests.project import Project
 from tests.reliability.victim import Victim, ledger_rows
 from tests.waiting import eventually
@@ -35,6 +36,7 @@ class Breaks:
     def embed_query(self, text): return np.ones(4, dtype=np.float32)
     def close(self): pass
 """
+BREAKS_SETTINGS = '[embedder]\nkind = "breaks"\nmodel = "breaks"\ndocument_prefix = ""\nquery_prefix = ""\n'
 PART = """
 [[indexes.parts]]
 table = "remark"
@@ -110,19 +112,39 @@ def test_a_failing_upsert_names_the_key_and_nothing_of_what_the_server_repeats(t
             assert "Wrong input: no keyword is …" in run.output
 
 
-@pytest.mark.long
-def test_a_task_that_fails_on_a_worker_says_where_and_not_with_what(tmp_path, prefect_server):
-    info = tmp_path / "site" / "breaks-1.0.dist-info"
+def install_breaks(site: Path) -> dict[str, str]:
+    """Install an embedder whose error quotes its texts; return the variable that lets Python find it."""
+    info = site / "breaks-1.0.dist-info"
     info.mkdir(parents=True)
-    (info.parent / "breaks.py").write_text(BREAKS)
+    (site / "breaks.py").write_text(BREAKS)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: breaks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rag_index.embedders]\nbreaks = breaks:Breaks\n")
-    extra = '[embedder]\nkind = "breaks"\nmodel = "breaks"\ndocument_prefix = ""\nquery_prefix = ""\n'
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
+
+
+@pytest.mark.long
+def test_a_task_that_fails_on_a_worker_says_where_and_not_with_what(tmp_path, prefect_server):
+    path = install_breaks(tmp_path / "site")
     with FakeQdrant() as qdrant:
-        project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{extra}')
-        path = os.pathsep.join(filter(None, [str(info.parent), os.environ.get("PYTHONPATH", "")]))
-        with Victim(project, "--workers", "1", "--shard-documents", "4", PYTHONPATH=path, **DEBUG) as run:
+        project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}')
+        with Victim(project, "--workers", "1", "--shard-documents", "4", **path, **DEBUG) as run:
             assert run.process.wait(300) == 1, run.output
             assert_nothing_planted(run, project)
             assert "embed failed: ValueError in " in run.output
             assert "breaks.py, line 13" in run.output
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_a_plain_run_that_fails_shows_no_text_with_all_that_helps_to_look_for_a_fault(tmp_path, serial):
+    path, how = install_breaks(tmp_path / "site"), ["--serial"] if serial else ["--workers", "2"]
+    with FakeQdrant() as qdrant:
+        project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}')
+        command = ["--verbose", "--debug", "--config", str(project.config), "index-all", "--shard-documents", "4", *how]
+        ended = run_program(command, {**without_api(), **path})
+    assert ended.returncode == 1, ended.stderr
+    assert "embedding failed: ValueError in " in ended.stderr
+    assert "Traceback" in ended.stderr
+    ledger = b"".join(file.read_bytes() for file in (project.folder / ".rag-index").glob("ledger.db*"))
+    for kind, word in PLANTED.items():
+        assert word not in ended.stdout + ended.stderr, kind
+        assert word.encode() not in ledger, kind

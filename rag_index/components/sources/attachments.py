@@ -42,11 +42,19 @@ MAX_IN_MEMORY = 1_000_000
 READ_COMMAND = (
     "import sys; sys.path[:] = sys.argv[2:]; from rag_index.components.sources.file_formats import main; main()"
 )
+MAX_NAME = 255
+"""Bytes of a name, at most, in the file systems of Linux, macOS and Windows."""
 NOT_THERE = {
     errno.ENOENT: "does not exist", errno.ENOTDIR: "is below a link or no folder", errno.ELOOP: "is a link",
     errno.EINVAL: "is no ordinary file", errno.EISDIR: "is a folder", errno.EACCES: "may not be read",
     errno.ENXIO: "is no ordinary file", errno.ENAMETOOLONG: "has too long a name",
 }  # fmt: skip
+
+
+def _shown(name: str) -> str:
+    """Return the name of a file for a reason. What is too long for one is a text, and not shown."""
+    is_name = len(name) <= MAX_NAME and "\n" not in name
+    return repr(name) if is_name else f"a text of {len(name):,} characters"
 
 
 class _Value(NamedTuple):
@@ -125,14 +133,14 @@ class FileReader:
             return
         folder, slash, name = content.rpartition("/")
         if self._root is None or {"", ".", ".."} & set(content.split("/")) or "\0" in content:
-            raise NotText(f"{content!r} is no name of a file below the folder that `files` names")
+            raise NotText(f"{_shown(content)} is no name of a file below the folder that `files` names")
         try:
             with open_below(self._root, folder + slash) as opened:
                 file = open_file(name, opened)
         except OSError as error:
             if error.errno not in NOT_THERE or not self._root.is_dir():
                 raise SourceUnavailable(f"files: {self._root} cannot be read: {error.strerror}") from error
-            raise NotText(f"{content!r} {NOT_THERE[error.errno]}") from error
+            raise NotText(f"{_shown(content)} {NOT_THERE[error.errno]}") from error
         try:
             yield file
         finally:

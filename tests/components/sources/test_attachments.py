@@ -212,6 +212,17 @@ def test_names_lead_to_files_below_the_folder_alone_and_a_changed_file_changes_i
         source.check()
 
 
+def test_a_text_in_the_place_of_a_files_name_is_not_repeated_in_the_reason(sqlite, tmp_path):
+    (tmp_path / "a.txt").write_text("A text")
+    texts = ["measles " * 40, "measles\nand no file", "x" * 300 + "/measles", "../" + "measles" * 50]
+    sqlite.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")
+    sqlite.run("INSERT INTO note VALUES (?, ?)", rows=list(enumerate(texts)))
+    found = read(sqlite.source(text="body", format={"body": "file"}, files=tmp_path))
+    reasons = [one[2] for one in found.values()]
+    assert all("a text of " in reason for reason in reasons), reasons
+    assert "measles" not in str(reasons)
+
+
 @pytest.mark.long
 def test_the_example_of_the_docs_is_indexed_with_pages_and_files_that_changed_are_read_again(tmp_path, monkeypatch):
     example = section(page("sources"), "## Attachments")
