@@ -167,6 +167,10 @@ class SourceError(TerminalError):
     exit_code = 2
 
 
+class InvalidText(SourceError):
+    """The error of a text that is not valid in the charset of its database."""
+
+
 class EmbedderError(TerminalError):
     """The error of an embedder that refuses, or whose answer cannot be right."""
 

@@ -13,7 +13,15 @@ import pytest
 
 import rag_index
 from rag_index import errors
-from rag_index.errors import RagIndexError, SettingsError, SettingsReplaced, SourceError, UnknownIndex, install_command
+from rag_index.errors import (
+    InvalidText,
+    RagIndexError,
+    SettingsError,
+    SettingsReplaced,
+    SourceError,
+    UnknownIndex,
+    install_command,
+)
 
 
 def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
@@ -48,7 +56,7 @@ def test_all_are_defined_in_one_place_and_each_survives_pickle(kinds):
 
 
 def test_exit_codes_are_those_of_the_command_line(kinds):
-    wrong_settings = {SettingsError, SettingsReplaced, UnknownIndex, SourceError}
+    wrong_settings = {SettingsError, SettingsReplaced, UnknownIndex, SourceError, InvalidText}
     assert {kind for kind in kinds if kind.exit_code == 2} == wrong_settings
     assert {kind.exit_code for kind in set(kinds) - wrong_settings} == {1}
 

@@ -145,9 +145,10 @@ class Synonyms:
         """Return what the database has, as the lines of a file. Raises SettingsError and SourceError."""
         from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
         from rag_index.components.sources.source_tables import single_select
+        from rag_index.components.sources.undecoded import readable
 
         what, url = "[retrieve] synonyms", self._settings.source_url
-        engine, statement = open_read_only(url), single_select(self._given, what)
+        engine, statement = open_read_only(url, any_text=True), single_select(self._given, what)
         try:
             with (
                 errors_as_ours(url, what),
@@ -159,7 +160,7 @@ class Synonyms:
             engine.dispose()
         if rows and len(rows[0]) != 2:
             raise SettingsError(f"the query gives {len(rows[0])} columns; it should give two: abbreviation and words")
-        texts = [[str(value or "").strip() for value in row] for row in rows]
+        texts = [[str(readable(value) or "").strip() for value in row] for row in rows]
         return [f"{one}{' ' if other.startswith(ONE_WAY) else ', '}{other}" for one, other in texts if one and other]
 
 

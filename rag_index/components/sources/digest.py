@@ -44,10 +44,9 @@ from rag_index.components.sources.pages import (
     SourcePage,
     require_all,
     stream_rows,
-    valid_rows,
-    with_any_text,
 )
 from rag_index.components.sources.sql import Cursor, SqlSource
+from rag_index.components.sources.undecoded import sqlite_text
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import encode_keys
 from rag_index.errors import SourceError, SourceTimedOut
@@ -55,7 +54,7 @@ from rag_index.errors import SourceError, SourceTimedOut
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping, Sequence
 
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.components.sources.pages import Row
@@ -71,10 +70,15 @@ NUMBERS = {20, 21, 23, 700, 701, 1700}
 """PostgreSQL's types of numbers, which it compares with each other."""
 RENDERING = {
     "postgresql": "SELECT concat_ws(' ', current_setting('lc_monetary'), current_setting('TimeZone'), "
-    "current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('extra_float_digits'))",
+    "current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('extra_float_digits'), "
+    "nullif(getdatabaseencoding(), current_setting('client_encoding')))",
     "mysql": "SELECT concat_ws(' ', @@version, @@time_zone, @@character_set_connection, md5('a'))",
 }
 """What the database's way to write values depends on, beside the types of the columns."""
+CHARSET = "SELECT nullif(getdatabaseencoding(), current_setting('client_encoding'))"
+"""The charset from which PostgreSQL converts texts for this connection; NULL if it does not."""
+WITHOUT_TEXT = {16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1700, 2950}
+"""PostgreSQL's types that hold no text: truth values, bytes, numbers, times and UUIDs."""
 WITHOUT_BINARY_FORM = """
 WITH RECURSIVE held(column_type, oid) AS (
     SELECT listed, listed FROM unnest(CAST(:types AS oid[])) AS listed
@@ -112,15 +116,6 @@ class DigestSource(SqlSource):
     def __init__(self, url: URL, index: IndexSettings, **how: Any) -> None:
         super().__init__(url, index, **how)
         self._backend = BACKENDS[url.get_backend_name()]
-        if self._backend == "sqlite":
-
-            @event.listens_for(self._engine, "connect")
-            def register(connection: Any, _record: object) -> None:
-                connection.create_function("rag_index_bucket", -1, lambda *key: value_bucket(self._layout, key))
-                connection.create_function(
-                    "rag_index_reads", -1, lambda *key: value_bucket(self._layout, key) in (self._to_read or ())
-                )
-
         self._files = self._reader.files if index.files is not None else None
         self._copies_always = self._copies
         self._state: ScanState | None = None
@@ -128,6 +123,8 @@ class DigestSource(SqlSource):
         self._rows: int | None = None
         self._as_text: dict[RowsBeside | None, list[bool]] = {}
         """Which columns of the rows (None) and of each table beside them are hashed as text."""
+        self._charset: str | None = None
+        """The charset of a database of PostgreSQL whose texts are converted for the connection."""
         self._compared_as: dict[RowsBeside, list[Any]] = {}
         """As what the columns of a document are compared with those of a table; None for as they are."""
         self._unread = 0
@@ -146,6 +143,32 @@ class DigestSource(SqlSource):
         self._parts.digest_columns, self._parts.digest = self._columns_beside, self._digest_beside
         if self._access is not None:
             self._access.digest_columns, self._access.digest = self._columns_beside, self._digest_beside
+
+    def _new_engine(self, *, any_text: bool = False) -> Engine:
+        opened = super()._new_engine(any_text=any_text)
+        if opened.dialect.name == "sqlite":
+            event.listen(opened, "connect", self._add_functions)
+        return opened
+
+    def _add_functions(self, connection: Any, _record: object) -> None:
+        """Let SQLite compute the bucket of a key, whose values it gives as `_as_arguments`."""
+
+        def bucket(encoding: str, *arguments: Any) -> int:
+            pairs = zip(arguments[::2], arguments[1::2], strict=True)
+            key = [sqlite_text(value, encoding) if is_text else value for value, is_text in pairs]
+            return value_bucket(self._layout, key)
+
+        connection.create_function("rag_index_bucket", -1, bucket)
+        connection.create_function("rag_index_reads", -1, lambda *key: bucket(*key) in (self._to_read or ()))
+
+    def _as_arguments(self) -> list[sa.ColumnElement[Any]]:
+        """Return the key for a function of SQLite: the encoding of texts, and then each value, a text as bytes, and
+        whether it is one. Python takes no text that is not UTF-8."""
+        arguments: list[sa.ColumnElement[Any]] = [_sql("(SELECT encoding FROM pragma_encoding)")]
+        for key in self._keys:
+            is_text = sa.func.typeof(key) == "text"
+            arguments += [sa.case((is_text, sa.cast(key, sa.BLOB)), else_=key), is_text]
+        return arguments
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
@@ -174,8 +197,7 @@ class DigestSource(SqlSource):
         lasting = UNDIVIDED if state.watermark is not None and state.layout == UNDIVIDED else None
         try:
             if lasting is None:
-                with self._connect(patience=self._timeout) as connection:
-                    self._rows = self._divide(connection, state)
+                self._rows = self._with_any_text(partial(self._connect_and_divide, state))
                 lasting = self._layout if self._layout != UNDIVIDED else None
         except (SourceError, SourceTimedOut) as error:
             logger.info("%s is read whole, since the database computes no digests: %s", self._name, error)
@@ -186,6 +208,10 @@ class DigestSource(SqlSource):
         self._counted = self._rows - self._unread
         state.begin(lasting, self._to_read, left=self.left)
         return self._rows
+
+    def _connect_and_divide(self, state: ScanState) -> int:
+        with self._connect(patience=self._timeout) as connection:
+            return self._divide(connection, state)
 
     def _divide(self, connection: Connection, state: ScanState) -> int:
         """Choose the layout and the buckets to read, and return how many rows there are."""
@@ -237,9 +263,11 @@ class DigestSource(SqlSource):
         """Let the database compute some digests, which it may refuse, and count the rows of each bucket if no order of
         the rows tells when one is complete."""
         if self._backend != "sqlite":
-            beside = (table.select(*self._columns_beside(table)) for table in self._beside(connection))
-            for statement in (self._select_scanned(), *beside):
-                connection.execute(statement.limit(1)).fetchall()
+            tried: list[tuple[Select[Any], Sequence[Any]]] = [(self._select(), self._digest_columns())]
+            tried += [(table.select(), self._columns_beside(table)) for table in self._beside(connection)]
+            for statement, digests in tried:
+                only = statement.with_only_columns(*digests, maintain_column_froms=True)
+                connection.execute(only.limit(1)).fetchall()
         if self._layout.kind == "hash" and not self._copies:
             bucket = self._bucket().label("bucket")
             counts = sa.select(bucket, sa.func.count()).where(*self._keys_not_null()).group_by(bucket)
@@ -305,7 +333,7 @@ class DigestSource(SqlSource):
     def _bucket(self) -> Any:
         size, keys = self._layout.size, self._keys
         if self._backend == "sqlite":
-            return sa.func.rag_index_bucket(*keys)
+            return sa.func.rag_index_bucket(*self._as_arguments())
         if self._layout.kind == "range":
             by_range = _sql(f"{size}::bigint" if self._backend == "postgresql" else size)
             return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range)
@@ -322,9 +350,15 @@ class DigestSource(SqlSource):
     def _digest_of(self, values: Sequence[sa.ColumnElement[Any]], table: RowsBeside | None) -> sa.ColumnElement[Any]:
         if self._backend == "postgresql":
             as_text = zip(values, self._as_text[table], strict=True)
-            sent = [sa.cast(value, sa.Text) if text else value for value, text in as_text]
+            sent = [self._sent_as_text(value) if text else value for value, text in as_text]
             return sa.func.sha256(sa.func.record_send(sa.func.row(*sent)))
         return sa.func.md5(sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values]))
+
+    def _sent_as_text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return a value as text for a digest. The bytes that the database has are hashed, which are the same for each
+        connection, and which no conversion refuses."""
+        text: sa.ColumnElement[Any] = sa.cast(value, sa.Text)
+        return text if self._charset is None else sa.func.convert_to(text, _sql(f"'{self._charset}'"))
 
     # Rows of other tables
 
@@ -385,7 +419,7 @@ class DigestSource(SqlSource):
         """Return the digest of each bucket, page by page, so that writers need not wait for all of them."""
         found, cursor, rows = BucketDigests(), None, SQLITE_ROWS
         while rows == SQLITE_ROWS:
-            page, last = with_any_text(connection, partial(self._sum_page, connection, cursor))
+            page, last = self._sum_page(connection, cursor)
             rows, cursor = page.rows, Cursor(last)
             for bucket, sums in page.items():
                 found.add(bucket, *sums)
@@ -398,7 +432,7 @@ class DigestSource(SqlSource):
         with connection.execute(statement) as result:
             rows: Any = result.cursor  # that of the driver: every row of the source passes here
             try:
-                found, last = sum_values(self._layout, valid_rows(connection, rows, width), width)
+                found, last = sum_values(self._layout, rows, width)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(str(statement), {}, error) from error
         for table in self._beside(connection) if found else ():
@@ -420,7 +454,7 @@ class DigestSource(SqlSource):
         if (numbers := self._to_read) is None:
             return statement
         if self._backend == "sqlite":
-            statement = statement.where(sa.func.rag_index_reads(*self._keys))
+            statement = statement.where(sa.func.rag_index_reads(*self._as_arguments()))
         else:
             listed = ", ".join(map(str, sorted(numbers)))
             statement = statement.where(self._bucket().op("IN", is_comparison=True)(_sql(f"({listed})")))
@@ -463,6 +497,9 @@ class DigestSource(SqlSource):
         if self._backend == "postgresql":
             listed = f"{{{','.join(map(str, types))}}}"
             lacking = set(connection.scalars(sa.text(WITHOUT_BINARY_FORM), {"types": listed}))
+            self._charset = connection.exec_driver_sql(CHARSET).scalar()
+            if self._charset is not None:
+                lacking |= set(types) - WITHOUT_TEXT
             self._as_text = {table: [one in lacking for one in some] for table, some in by_table.items()}
         for table, own in by_table.items():
             if table is not None:

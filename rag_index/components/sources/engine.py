@@ -18,9 +18,10 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.pool import NullPool
 
+from rag_index.components.sources.undecoded import accept_any_text, is_invalid_text
 from rag_index.core import database
 from rag_index.core.files import file_stamp
-from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
+from rag_index.errors import InvalidText, SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +58,10 @@ _LONG_INTERVAL = re.compile(rb"\d{7}")
 """More years than psycopg counts right."""
 
 
-def open_read_only(url: URL) -> Engine:
+def open_read_only(url: URL, *, any_text: bool = False) -> Engine:
     """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
-    Raises SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist."""
+    With `any_text`, a text that is not valid in its charset is an `Undecoded`; otherwise it raises InvalidText. Raises
+    SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist."""
     engine, given = _open(url), str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
@@ -77,6 +79,8 @@ def open_read_only(url: URL) -> Engine:
                     with suppress(engine.dialect.loaded_dbapi.Error):  # not every such database knows all of them
                         cursor.execute(f"SET SESSION {name} = {value}")
 
+    if any_text:
+        accept_any_text(engine)
     return engine
 
 
@@ -170,7 +174,11 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
     """Raise the driver's errors as SourceUnavailable or SourceError, without a password; `what` names what is read."""
     try:
         yield
+    except UnicodeError as error:
+        raise _invalid_text(error, url, what) from None
     except exc.SQLAlchemyError as error:
+        if is_invalid_text(error):
+            raise _invalid_text(error, url, what) from None
         failure = database.failure_of(error, url, "[source] url")
         source = f"source {database.redacted_url(url)}"
         if not failure.answered:
@@ -187,6 +195,14 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
         if not named or error.filename is not None:
             raise
         raise SourceError(f"{what}: a file of TLS in [source] url cannot be read ({error}): correct {named}") from error
+
+
+def _invalid_text(error: Exception, url: URL, what: str) -> SourceError:
+    """Return the error of a text. What the driver says has bytes of it, and stays out."""
+    source = f"source {database.redacted_url(url)}"
+    if isinstance(error, UnicodeEncodeError):  # such as a Chinese name in a `where` for a database in WIN1252
+        return SourceError(f"{what}: {source} has no such characters as a query of it has")
+    return InvalidText(f"{what}: {source} holds a text that is not valid in its charset: correct it there")
 
 
 def _read_all_types(connection: Any, _record: object) -> None:
@@ -290,6 +306,9 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
         with _deadline(driver, seconds, expired):
             yield
             _check_unchanged(connection, what)
+    except UnicodeDecodeError:
+        connection.invalidate()  # PyMySQL stops in the middle of an answer
+        raise
     except exc.SQLAlchemyError as error:
         cause = error
     finally:  # no ROLLBACK can be sent, even if the database answered

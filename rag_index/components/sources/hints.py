@@ -392,7 +392,7 @@ class Hints:
 
 def restless_column(settings: Settings, index: IndexSettings) -> str:
     """Return the column of an index's rows that is another one each time that it is read, "" if none is."""
-    engine = open_read_only(settings.source_url)
+    engine = open_read_only(settings.source_url, any_text=True)
     try:
         for rows in (documents_from(index), *(part_from(part, index) for part in index.parts)):
             first, seen = next(iter(rows.c)), []

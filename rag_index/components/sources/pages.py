@@ -1,25 +1,25 @@
 """Pages of a source: rows of a result, read until they are a page or as a stream, and the documents that rows become.
-No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts. SQLite takes
-any bytes for a text. Where they are not UTF-8, the query is run again, and they are read in the charset that they look
-like."""
+No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts. A text that
+is not valid in the charset of its database is read as `undecoded` says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 from uuid import UUID
 
 import attrs
-from sqlalchemy import event, exc, func
+from sqlalchemy import func
 
 from rag_index.components.chunking.text_chunker import shortened
 from rag_index.components.sources.attachments import BETWEEN_FILES, FileReader, join_parts
 from rag_index.components.sources.markup import visible, without_data
 from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, is_rtf, read_text
+from rag_index.components.sources.undecoded import Undecoded, kind_of, readable
 from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import DocumentBatch, Failure
     from rag_index.core.settings import IndexSettings
 
-T = TypeVar("T")
 Row: TypeAlias = Sequence[Any]
 """The values of a row, in the order of the columns that were asked for."""
 PAGE_CHARS = 4_000_000
@@ -61,6 +60,7 @@ MAX_LANGUAGE = 40
 """Characters of what a column says of a language that is not known."""
 MAX_INLINE = 80
 """Inline parts of more characters stand in lines of their own."""
+INVALID_TEXT = "holds a text that is not valid in the charset of its database: correct it there"
 HEADING_CHARS = 100
 """How much of the first text of a document with parts is its title, if it has none."""
 
@@ -81,16 +81,14 @@ def read_page(result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
     return page, None
 
 
-def stream_rows(
-    connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS, keys: int = 0
-) -> Iterator[Row]:
-    """Yield the rows of a statement as they are fetched, as `valid_rows`. Raises the driver's errors, as `require_all`.
-    The connection has to see one state of the database."""
+def stream_rows(connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS) -> Iterator[Row]:
+    """Yield the rows of a statement as they are fetched. Raises the driver's errors, as `require_all`. The connection
+    has to see one state of the database."""
     read = 0
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
             read += len(some)
-            yield from valid_rows(connection, some, keys)
+            yield from some
     require_all(connection, statement, read)
 
 
@@ -111,45 +109,6 @@ def count_rows(connection: Connection, statement: Select[Any]) -> int:
     """Return how many rows a statement has, whatever its limit."""
     every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None).limit(None)
     return int(connection.scalar(every) or 0)
-
-
-def with_any_text(connection: Connection, read: Callable[[], T]) -> T:
-    """Return the result of `read`, which reads rows: once more after `accept_any_text` if SQLite holds such text."""
-    try:
-        return read()
-    except exc.OperationalError as error:
-        if "decode to UTF-8" not in str(error.orig):
-            raise
-    accept_any_text(connection)
-    return read()
-
-
-def valid_rows(connection: Connection, rows: Iterable[Any], keys: int = 0) -> Iterable[Any]:
-    """Return rows with valid texts, but in their first `keys` columns: a changed key would never be found again."""
-    driver: Any = connection.connection.driver_connection
-    if getattr(driver, "text_factory", str) is str:
-        return rows
-    return [(*row[:keys], *map(_replace_invalid, row[keys:])) for row in rows]
-
-
-def accept_any_text(connection: Connection) -> None:
-    """Let SQLite give bytes that are not UTF-8 as surrogates, on this connection and on later ones of its engine."""
-
-    def accept(driver: Any, _record: object = None) -> None:
-        driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-
-    accept(connection.connection.driver_connection)
-    event.listen(connection.engine, "connect", accept)
-
-
-def _replace_invalid(value: Any) -> Any:
-    """Return a text that is not UTF-8 in the charset that it looks like; its bytes if they are no text in any."""
-    if not isinstance(value, str) or value.isascii():
-        return value
-    try:
-        return read_text(value)
-    except NotText:
-        return value.encode("utf-8", "surrogateescape")
 
 
 def read_columns(index: IndexSettings) -> list[str]:
@@ -206,9 +165,7 @@ class Composer:
         if value is None or (form is not None and form not in TEXT_FORMATS):
             return ""
         if form is None and self._strict and not isinstance(value, dict | list | UUID):
-            raise NotText(
-                f"column {name!r} holds {type(value).__name__}, not text; cast it in a query, or give it a format"
-            )
+            raise NotText(f"column {name!r} holds {kind_of(value)}, not text; cast it in a query, or give it a format")
         try:
             return read_text(value, form or "plain")
         except NotText as error:
@@ -306,20 +263,32 @@ class RowReader:
         self._end = self._payload_start + len(index.payload)
         self.files = FileReader(index) if index.has_files else None
         self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
+        self._shown_places = self._places_shown(names)
+        """Where a row has the columns that become text, payload, title, link and language of a document."""
         self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
 
+    def _places_shown(self, names: Sequence[str]) -> dict[int, str]:
+        """Return the names of the columns that a document shows, by their places in a row with these columns."""
+        index = self._index
+        shown = {*index.text_columns, *index.payload, *index.title_columns, *self._link.columns, index.language_column}
+        files = set(self._file_places)  # which are read as bytes
+        of_documents = list(enumerate(names))[self._width :]
+        return {place: name for place, name in of_documents if name in shown - files}
+
     def read(
-        self, rows: Sequence[Row], parts: Sequence[DocumentParts]
+        self, rows: Sequence[Row], parts: Sequence[DocumentParts], *, any_text: bool = False
     ) -> tuple[batches.DocumentBatch, list[batches.Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text. `parts` are
-        those of each row; the groups among them become a part of the payload. Raises SourceError if a value cannot be a
-        key."""
+        those of each row; the groups among them become a part of the payload. With `any_text`, texts may be
+        `Undecoded`. Raises SourceError if a value cannot be a key."""
+        failures: dict[int, str] = {}
+        if any_text:
+            rows = [self._readable_row(number, row, failures) for number, row in enumerate(rows)]
         columns: list[Row] = list(zip(*rows, strict=True)) or [()] * self._columns
         try:
             keys = encode_keys(columns[: self._width])
         except SourceError as error:
             raise SourceError(f"{self._key}: {error}") from error
-        failures: dict[int, str] = {}
         texts = self._texts(self._body, columns, len(rows), failures)
         titles = self._texts(self._title, columns, len(rows), failures)
         if self._title.columns:
@@ -342,6 +311,19 @@ class RowReader:
             return batch, []
         unreadable = [batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())]
         return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
+
+    def _readable_row(self, number: int, row: Row, failures: dict[int, str]) -> Row:
+        """Return a row with its texts decoded. A text that cannot be decoded is noted as the document's failure."""
+        values = list(row)
+        for place, name in enumerate(self._index.key_columns):
+            if isinstance(values[place], Undecoded):  # the key becomes {"bytes": "4bf66c6e"}
+                failures.setdefault(number, invalid_key(name))
+        for place, name in self._shown_places.items():
+            values[place] = readable(values[place])
+            if isinstance(values[place], Undecoded):
+                values[place] = None
+                failures.setdefault(number, f"column {name!r} {INVALID_TEXT}")
+        return values
 
     def _texts(self, composer: Composer, columns: Sequence[Row], rows: int, failures: dict[int, str]) -> list[str]:
         """Return the text of each row, and note those that have none. The usual case, one column of texts, is fast."""
@@ -406,6 +388,11 @@ class RowReader:
                 ours.append(shown if one.groups is None else {**access_part(one.groups), **shown})
             values.append(ours)
         return encode_payloads(names, values, len(parts))
+
+
+def invalid_key(name: str) -> str:
+    """Return why a document with such a value in this column of its key is not indexed."""
+    return f"key column {name!r} {INVALID_TEXT}; the key shows its bytes in hexadecimal"
 
 
 def clean(text: str) -> str:

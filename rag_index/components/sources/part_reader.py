@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from rag_index.components.sources.attachments import FileReader, start_of
 from rag_index.components.sources.pages import (
     FETCH_ROWS,
+    INVALID_TEXT,
     Composer,
     DocumentParts,
     LinkComposer,
     PayloadMaker,
     read_columns,
     stream_rows,
-    with_any_text,
 )
 from rag_index.components.sources.source_tables import (
     batches,
@@ -31,6 +31,7 @@ from rag_index.components.sources.source_tables import (
     single_select,
 )
 from rag_index.components.sources.text import NotText
+from rag_index.components.sources.undecoded import Undecoded, readable
 from rag_index.core.documents.batches import TextPart
 from rag_index.core.documents.canonical import plain_decimal
 from rag_index.core.documents.groups import groups_of
@@ -115,11 +116,14 @@ class PartRows(RowsBeside):
             return order + [columns[name] for name in self._part.key_columns]
         return order + [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
 
-    def add(self, row: Row, documents: Iterable[DocumentParts]) -> int:
-        """Add a row to the documents that it belongs to, and return how many characters that are."""
+    def add(self, row: Row, documents: Iterable[DocumentParts], *, any_text: bool = False) -> int:
+        """Add a row to the documents that it belongs to, and return how many characters that are. With `any_text`, its
+        texts may be `Undecoded`."""
         key = row[self._key]
         row_id = document_id(encode_key(key)) if key and None not in key else ""
         try:
+            if any_text:
+                row = self._readable_row(row)
             text = self.composer.compose(row[self._text]).strip()
         except NotText as error:
             reason = f"{' '.join(filter(None, ['part', self.label, row_id]))}: {error}"
@@ -144,6 +148,18 @@ class PartRows(RowsBeside):
                 document.parts.append((text, part))
         return chars
 
+    def _readable_row(self, row: Row) -> Row:
+        """Return a row with its texts decoded. Raises NotText for one that cannot be."""
+        values = list(row)
+        for place, name in enumerate(self.columns):
+            # what is compared stays as it is, and a file is read as bytes
+            if place < len(self.on) or self._part.format.get(name, "plain") not in TEXT_FORMATS:
+                continue
+            values[place] = readable(values[place])
+            if isinstance(values[place], Undecoded):
+                raise NotText(f"column {name!r} {INVALID_TEXT}")
+        return values
+
 
 class PartsReader:
     """Reads all parts of the documents of a page."""
@@ -165,31 +181,40 @@ class PartsReader:
             for statement in self._statements(connection, table, [some for some in values if None not in some]):
                 first_rows(connection, index, statement, what)
 
-    def read(self, connection: Connection, rows: Sequence[Row], max_chars: float) -> list[DocumentParts]:
+    def read(
+        self, connection: Connection, rows: Sequence[Row], max_chars: float, *, any_text: bool = False
+    ) -> list[DocumentParts]:
         """Return the parts of the first rows, of so few that they have at most `max_chars`, unless one alone has more.
-        Raises the driver's errors."""
+        With `any_text`, texts may be `Undecoded`. Raises the driver's errors."""
+        documents = [DocumentParts() for _ in rows]
+        chars = 0
+        for table in self.tables:
+            owners = self._owners(table, rows, documents)
+            for statement in self._statements(connection, table, owners.values):
+                for row in stream_rows(connection, statement, table.fetch_rows):
+                    key = comparable_key(row[: len(table.on)])
+                    found = [documents[position] for position in owners.find(key)]
+                    chars += table.add(row, found, any_text=any_text)
+                    if self.digest is not None:
+                        first, second = self.digest(row)
+                        for one in found:
+                            one.add_digest(first, second)
+                    if chars > max_chars and len(rows) > 1:
+                        fewer = rows[: len(rows) // 2]
+                        return self.read(connection, fewer, max_chars, any_text=any_text)
+        return documents
 
-        def read() -> list[DocumentParts] | None:
-            documents = [DocumentParts() for _ in rows]
-            chars = 0
-            for table in self.tables:
-                places = [self._positions[name] for name in table.of_document]
-                owners = _Owners([[row[place] for place in places] for row in rows])
-                for statement in self._statements(connection, table, owners.values):
-                    for row in stream_rows(connection, statement, table.fetch_rows):
-                        key = comparable_key(row[: len(table.on)])
-                        found = [documents[position] for position in owners.find(key)]
-                        chars += table.add(row, found)
-                        if self.digest is not None:
-                            first, second = self.digest(row)
-                            for one in found:
-                                one.add_digest(first, second)
-                        if chars > max_chars and len(rows) > 1:
-                            return None
-            return documents
-
-        found = with_any_text(connection, read)
-        return found if found is not None else self.read(connection, rows[: len(rows) // 2], max_chars)
+    def _owners(self, table: PartRows, rows: Sequence[Row], documents: Sequence[DocumentParts]) -> _Owners:
+        """Return the documents by the values that a table is compared with. Those of which one is not valid lack their
+        parts."""
+        values = []
+        for row, document in zip(rows, documents, strict=True):
+            compared = {name: row[self._positions[name]] for name in table.of_document}
+            invalid = next((name for name, value in compared.items() if isinstance(value, Undecoded)), None)
+            if invalid is not None:
+                document.failure = document.failure or f"part {table.label}: column {invalid!r} {INVALID_TEXT}"
+            values.append([None if isinstance(value, Undecoded) else value for value in compared.values()])
+        return _Owners(values)
 
     def _statements(self, connection: Connection, table: PartRows, values: Sequence[Row]) -> Iterator[Select[Any]]:
         """Yield the queries for the rows with these values: one, unless the database would refuse as many values."""
@@ -275,6 +300,8 @@ class AccessReader:
             return
         first_rows(connection, self._index, self._select(connection, pairs, [key]), what, limit=1)
         for own, other, name in zip(rows[0] if rows else (), key, self._index.key_columns, strict=False):
+            if isinstance(own, Undecoded) or isinstance(other, Undecoded):
+                continue
             if own is not None and _kind(own) != _kind(other):
                 raise SettingsError(
                     f"index {self._index.name}: access gives keys of type {type(own).__name__} ({own!r:.40}), but "

@@ -18,9 +18,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TupleType, UserDefinedType
 
-from rag_index.components.sources.pages import valid_rows, with_any_text
+from rag_index.components.sources.undecoded import Undecoded, is_invalid_text, kind_of
 from rag_index.core.database import did_you_mean, failure_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name
@@ -301,15 +302,12 @@ def first_rows(
     """Return the names of the columns of a statement that the settings decide, and its first rows. Raises SettingsError
     if it cannot be run, and says `what` it is, and what is like a missing name of its `table`."""
 
-    def read() -> tuple[list[str], Sequence[Row]]:
-        with connection.execute(statement.limit(limit)) as result:
-            return list(result.keys()), list(valid_rows(connection, result.fetchall()))
-
     try:
-        return with_any_text(connection, read)
+        with connection.execute(statement.limit(limit)) as result:
+            return list(result.keys()), result.fetchall()
     except exc.DBAPIError as error:
         failure = failure_of(error, connection.engine.url, "[source] url")
-        if failure.transient:
+        if failure.transient or is_invalid_text(error):
             raise
         near = "" if table is None else _similar(connection, table)
         raise SettingsError(f"index {index.name}: {what} cannot be read: {failure.said}{near}") from error
@@ -334,10 +332,10 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
         if name not in names or name in index.format:
             continue
         values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
-        if values and not any(isinstance(value, str | dict | list | UUID) for value in values):
+        if values and not any(isinstance(value, str | dict | list | UUID | Undecoded) for value in values):
             raise SettingsError(
-                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__}, "
-                "not text; cast it in a query, or give it a format"
+                f"index {index.name}: column {name!r} of {place} gives {kind_of(values[0])}, not text; cast it in a "
+                "query, or give it a format"
             )
 
 
@@ -376,7 +374,27 @@ def _float_as_text(value: Any) -> Any:
 
 def untyped(value: Any) -> sa.ColumnElement[Any]:
     """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
-    return sa.literal(value, Untyped())
+    return UndecodedText(value) if isinstance(value, Undecoded) else sa.literal(value, Untyped())
+
+
+class UndecodedText(sa.sql.functions.GenericFunction[Any]):
+    """A bound `Undecoded`: for SQLite, which takes no such text as a parameter, its bytes as a text."""
+
+    inherit_cache = True
+    type = Untyped()
+
+    def __init__(self, value: Undecoded) -> None:
+        super().__init__(sa.literal(value, Untyped()))
+
+
+@compiles(UndecodedText)
+def _parameter(element: UndecodedText, compiler: Any, **how: Any) -> str:
+    return str(compiler.process(element.clauses, **how))
+
+
+@compiles(UndecodedText, "sqlite")
+def _cast_parameter(element: UndecodedText, compiler: Any, **how: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **how)} AS TEXT)"
 
 
 def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -399,6 +417,8 @@ def equals_any(
     would compare each row with each value of a list of rows, and has no stack for many. Rows of values are joined
     instead, the first of which has no values: it gives the others the types of the columns. Other databases may have no
     rows of values, and MariaDB does not convert the charset of those that it has."""
+    if dialect == "sqlite" and any(isinstance(value, Undecoded) for row in values for value in row):
+        return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
@@ -410,5 +430,8 @@ def equals_any(
     if dialect == "sqlite":
         row_type = TupleType(*[Untyped()] * len(columns))
         return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True))
-    rows = [zip(columns, row, strict=True) for row in values]
-    return sa.or_(sa.false(), *[sa.and_(*[column == untyped(value) for column, value in row]) for row in rows])
+    return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
+
+
+def _equals(columns: Sequence[sa.ColumnElement[Any]], row: Row) -> sa.ColumnElement[bool]:
+    return sa.and_(*[column == untyped(value) for column, value in zip(columns, row, strict=True)])

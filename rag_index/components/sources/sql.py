@@ -9,8 +9,9 @@ import itertools
 import math
 import re
 import sys
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from attrs import evolve
@@ -34,24 +35,26 @@ from rag_index.components.sources.source_tables import (
     single_select,
     untyped,
 )
+from rag_index.components.sources.undecoded import DRIVERS, Undecoded, readable
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.recovery import asking
 from rag_index.core.settings.parts import TEXT_FORMATS, file_columns
-from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.errors import InvalidText, SettingsError, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
+T = TypeVar("T")
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
@@ -79,7 +82,9 @@ class SqlSource:
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
-        self._engine = engine.open_read_only(url)
+        self._engine = self._new_engine()
+        self._any_text: Engine | None = None
+        """The engine in use where a text is not valid in its charset (`_reading_any_text`)."""
         self._reader = pages.RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
         self._parts = PartsReader(index, self._reader.positions, self._reader.files)
@@ -90,6 +95,8 @@ class SqlSource:
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
         self._key_types: list[set[type]] = []
         """The types of values that the first rows have in each key column; empty until a row was seen."""
+        self._copy_has_any_text = False
+        """Whether the rows of the copy were read by `_any_text`."""
         backend = url.get_backend_name()
         self._copies = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
@@ -101,10 +108,22 @@ class SqlSource:
         """How far the last scan in pages came, at its end."""
         self._copy: RowFile | None = None
 
+    def _new_engine(self, *, any_text: bool = False) -> Engine:
+        return engine.open_read_only(self._url, any_text=any_text)
+
     def check(self) -> None:
-        index = self._index
         if self._reader.files:
             self._reader.files.check()
+        nulls = self._with_any_text(self._check)
+        if nulls:
+            raise SourceError(
+                f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
+                f"({', '.join(self._index.key_columns)}); name another key, or exclude them with a query"
+            )
+
+    def _check(self) -> int:
+        """Check what the settings name, and return how many rows have no key."""
+        index = self._index
         with self._connect() as connection:
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
@@ -114,11 +133,7 @@ class SqlSource:
             nulls = self._count_without_key(connection)
             if self._access is not None:
                 self._access.check(connection, next(iter(self._first_keys(connection)), None))
-        if nulls:
-            raise SourceError(
-                f"index {index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
-                f"({', '.join(index.key_columns)}); name another key, or exclude them with a query"
-            )
+        return nulls
 
     def use_scan_state(self, state: ScanState) -> None:
         """Do nothing: everything is read each time."""
@@ -138,7 +153,11 @@ class SqlSource:
     def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
         """Yield the columns of titles, texts and parts that no file is in: name, format, and values of the first rows.
         Raises as `page`."""
+        yield from self._with_any_text(partial(self._sample, rows))
+
+    def _sample(self, rows: int) -> list[tuple[str, str, Sequence[Any]]]:
         index = self._index
+        samples: list[tuple[str, str, Sequence[Any]]] = []
         tables = [("", self._select(), [*index.title_columns, *index.text_columns], index.format)]
         tables += [(f"{one.label}.", one.select(), one.composer.columns, one.format) for one in self._parts.tables]
         with self._connect() as connection:
@@ -147,7 +166,9 @@ class SqlSource:
                 for name in dict.fromkeys(columns):
                     form = formats.get(name, "plain")
                     if name in read and form in TEXT_FORMATS:
-                        yield f"{before}{name}", form, [row[read.index(name)] for row in found]
+                        values = [readable(row[read.index(name)]) for row in found]
+                        samples.append((f"{before}{name}", form, values))
+        return samples
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
@@ -160,6 +181,10 @@ class SqlSource:
         rows = min(rows, self._fitting)
         if self._copies:
             return self._page_of_copy(cursor, rows)
+        begins_undecoded = cursor is not None and any(isinstance(value, Undecoded) for value in cursor.key)
+        return self._with_any_text(partial(self._page, cursor, rows), at_once=begins_undecoded)
+
+    def _page(self, cursor: Cursor | None, rows: int) -> SourcePage:
         with self._connect() as connection:
             statement = self._in_order(connection, self._select_scanned(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
@@ -170,14 +195,26 @@ class SqlSource:
         return self._read_scanned(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        with self._connect() as connection:
-            found = self._find(connection, ids)
-            return self._read(found, None, self._read_parts(connection, found))
+        def read() -> SourcePage:
+            with self._connect() as connection:
+                found = self._find(connection, ids)
+                return self._read(found, None, self._read_parts(connection, found))
+
+        return self._with_any_text(read, at_once=self._any_undecoded(ids))
 
     def has(self, given: str) -> bool:
         """Return whether there is a row with this id, or are several. Raises as `page`."""
-        with self._connect() as connection:
-            return bool(self._find(connection, [given]))
+
+        def read() -> bool:
+            with self._connect() as connection:
+                return bool(self._find(connection, [given]))
+
+        return self._with_any_text(read, at_once=self._any_undecoded([given]))
+
+    def _any_undecoded(self, ids: Iterable[str]) -> bool:
+        """Return whether one of these ids may show the bytes of a key."""
+        parts = itertools.chain.from_iterable(key_parts(given, self._index.key_columns) for given in ids)
+        return any(_undecoded_of(part) is not None for part in parts)
 
     def whole_row(self, given: str) -> dict[str, Any]:
         """Return all columns of the row with this id, also those that the index does not have. Raises as `page`."""
@@ -188,10 +225,15 @@ class SqlSource:
         else:
             rows = sa.table(str(index.table), *names, schema=index.db_schema)
         every: Any = sa.select(sa.literal_column("*")).select_from(rows)
-        with self._connect() as connection:
-            values = self._key_values(connection, [key_parts(given, index.key_columns)])
-            same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
-            return dict(next(iter(connection.execute(every.where(same)).mappings()), {}))
+
+        def read() -> dict[str, Any]:
+            with self._connect() as connection:
+                values = self._key_values(connection, [key_parts(given, index.key_columns)])
+                same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
+                row: Any = next(iter(connection.execute(every.where(same)).mappings()), {})
+                return {name: readable(value) for name, value in row.items()}
+
+        return self._with_any_text(read, at_once=self._any_undecoded([given]))
 
     def close(self) -> None:
         self._remove_copy()
@@ -285,6 +327,13 @@ class SqlSource:
         """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer rows than there are.
         No document of these may be deleted because the scan did not see it. Raises SourceError if keys are missing that
         no writer explains, and as `page`."""
+        with suppress(InvalidText):
+            yield from self._keys_now()
+            return
+        with self._reading_any_text():  # some keys are yielded a second time
+            yield from self._keys_now()
+
+    def _keys_now(self) -> Iterator[list[str]]:
         if self._scanned is None:
             return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
@@ -310,7 +359,8 @@ class SqlSource:
 
     def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:
         if not self._key_types:
-            self._key_types = [set(map(type, column)) for column in zip(*self._first_keys(connection), strict=True)]
+            columns = zip(*self._first_keys(connection), strict=True)
+            self._key_types = [{_type_of(value) for value in column} for column in columns]
         values: list[tuple[Any, ...]] = []
         for parts in wanted if self._key_types else ():
             values += itertools.product(*map(self._candidates, parts, self._key_types))
@@ -335,14 +385,19 @@ class SqlSource:
         if self._url.get_backend_name() != "sqlite":
             is_text = _BEYOND_PYTHON.fullmatch(str(part)) if kinds & {dt.date, dt.datetime} else str in kinds
             kinds = {*kinds, str} if is_text else kinds - {str}
-            return [value for value in values_of(part) if type(value) in kinds]
-        found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
-        return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
+            found = [value for value in values_of(part) if type(value) in kinds]
+        else:
+            found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
+            found = [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
+        undecoded = _undecoded_of(part)
+        is_asked = undecoded is not None and str in kinds and self._any_text is not None
+        return [*found, undecoded] if is_asked else found
 
     def _read(
         self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
-        documents, unreadable = self._reader.read(rows, parts)
+        any_text = self._any_text is not None or self._copy_has_any_text
+        documents, unreadable = self._reader.read(rows, parts, any_text=any_text)
         keys = [*documents.keys, *(failure.key for failure in unreadable)]
         if len(set(keys)) < len(keys):
             raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
@@ -364,7 +419,8 @@ class SqlSource:
         """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
         if not self._parts.tables and self._access is None:
             return [pages.NO_PARTS] * len(rows)
-        parts = self._parts.read(connection, rows, max_chars)
+        any_text = self._any_text is not None
+        parts = self._parts.read(connection, rows, max_chars, any_text=any_text)
         # the next page does not ask for rows whose parts would not fit
         self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
         if self._access is not None:
@@ -374,37 +430,38 @@ class SqlSource:
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Row], Row | None]:
-        def read() -> tuple[list[Row], Row | None]:
-            with connection.execute(statement, execution_options=pages.STREAMED) as result:
-                page, following = pages.read_page(result, rows, self._fetch_rows)
-            if following is None:  # also where a limit of this page would allow for more
-                pages.require_all(connection, statement, len(page))
-            return list(pages.valid_rows(connection, page, len(self._keys))), following
-
-        return pages.with_any_text(connection, read)
+        with connection.execute(statement, execution_options=pages.STREAMED) as result:
+            page, following = pages.read_page(result, rows, self._fetch_rows)
+        if following is None:  # also where a limit of this page would allow for more
+            pages.require_all(connection, statement, len(page))
+        return page, following
 
     def _fetch_all(self, connection: Connection, statement: Select[Any]) -> list[Row]:
-        given = connection, statement, self._fetch_rows, len(self._keys)
-        return pages.with_any_text(connection, lambda: list(map(self._reader.keep_files, pages.stream_rows(*given))))
+        rows = pages.stream_rows(connection, statement, self._fetch_rows)
+        return list(map(self._reader.keep_files, rows))
 
     def _page_of_copy(self, position: int | None, rows: int) -> SourcePage:
         if position is None:
-            self._copy_rows()
+            self._with_any_text(self._copy_rows)
         if self._copy is None:
             raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
-        found, ends = self._copy.page(position or 0, rows, pages.PAGE_CHARS)
+        return self._with_any_text(partial(self._read_copy, self._copy, position or 0, rows))
+
+    def _read_copy(self, copy: RowFile, position: int, rows: int) -> SourcePage:
+        found, ends = copy.page(position, rows, pages.PAGE_CHARS)
         asks = self._parts.tables or self._index.access_query is not None
         connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
         with connected as connection:
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
-        end = ends[len(parts) - 1] if parts else self._copy.size
-        page = self._read_scanned(found[: len(parts)], end if end < self._copy.size else None, parts)
+        end = ends[len(parts) - 1] if parts else copy.size
+        page = self._read_scanned(found[: len(parts)], end if end < copy.size else None, parts)
         if page.cursor is None:
             self._remove_copy()
         return page
 
     def _copy_rows(self) -> None:
         self._remove_copy()
+        self._copy_has_any_text = self._any_text is not None
         self._copy = RowFile(self._folder)
         with closing(self._all_rows()) as rows:
             self._copy.write(rows, self._counted)
@@ -415,7 +472,7 @@ class SqlSource:
         with (
             self._errors_as_ours(),
             asking(self._name, patience=USUAL_SECONDS) as call,
-            self._engine.connect() as connection,
+            (self._any_text or self._engine).connect() as connection,
         ):
             engine.begin_snapshot(connection)
             with engine.limited(connection, self._timeout, self._name):
@@ -441,15 +498,52 @@ class SqlSource:
     @contextmanager
     def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
         """Yield a connection, whose statements all see one state if asked so, and raise its errors as ours."""
-        with self._errors_as_ours(), asking(self._name, patience=patience), self._engine.connect() as connection:
+        used = self._any_text or self._engine
+        with self._errors_as_ours(), asking(self._name, patience=patience), used.connect() as connection:
             if snapshot or connection.dialect.name != "sqlite":
                 engine.begin_snapshot(connection)
             with engine.limited(connection, self._timeout, self._name):
                 engine.limit_on_server(connection, self._timeout, streams=False)
                 yield connection
 
+    def _with_any_text(self, read: Callable[[], T], *, at_once: bool = False) -> T:
+        """Return what `read` returns: once more without conversion, or `at_once`, if a text is not valid."""
+        if not at_once:
+            with suppress(InvalidText):
+                return read()
+        with self._reading_any_text():
+            return read()
+
+    @contextmanager
+    def _reading_any_text(self) -> Iterator[None]:
+        """Read without conversion within the block, where a text that is not valid in its charset is an `Undecoded`."""
+        if self._any_text is not None or self._engine.dialect.driver not in DRIVERS:
+            yield
+            return
+        self._engine.dispose()  # a user may have the right to one connection
+        self._any_text = self._new_engine(any_text=True)
+        try:
+            yield
+        finally:
+            self._any_text.dispose()
+            self._any_text = None
+
     def _errors_as_ours(self) -> AbstractContextManager[None]:
         return engine.errors_as_ours(self._url, f"index {self._index.name}")
+
+
+def _type_of(value: Any) -> type:
+    return str if isinstance(value, Undecoded) else type(value)
+
+
+def _undecoded_of(part: Any) -> Undecoded | None:
+    """Return the text whose bytes this part of a document id shows, such as "4bf66c6e"; None if it may show none."""
+    try:
+        raw = bytes.fromhex(part) if isinstance(part, str) else b""
+    except ValueError:
+        return None
+    is_shown = raw.hex() == part and not raw.isascii()
+    return Undecoded(raw) if is_shown else None
 
 
 def policy_digest(source: object) -> str:

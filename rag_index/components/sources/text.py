@@ -435,6 +435,14 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
     return text
 
 
+def text_in(value: bytes, codec: str) -> str | None:
+    """Return the text of bytes that are said to be in a charset, with a mark for each invalid one. Return None if no
+    letter beyond ASCII shows that they are in it, or if they are no text."""
+    text = value.decode(codec, "replace")
+    is_shown = any(sign > "\x7f" and sign != "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return text if is_shown and _has_no_controls(text) else None
+
+
 def find_codec(charset: str) -> str | None:
     """Return the name of Python's codec for a charset, None if there is none. None for ASCII, too, which browsers read
     as Windows-1252: its name says nothing about bytes in eight bits."""

@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import _Binary
 
 from rag_index.components.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
-from rag_index.components.sources.pages import accept_any_text
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.source_tables import relation
+from rag_index.components.sources.undecoded import Undecoded, readable
 from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
 from rag_index.first_run.schema.columns import MAX_CHARS, Column, Kind
@@ -200,16 +200,14 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
 @contextmanager
 def _connected(url: URL) -> Iterator[Connection]:
     """Yield a connection that cannot write, with limits."""
-    engine = open_read_only(url)
+    engine = open_read_only(url, any_text=True)
     try:
         with ExitStack() as stack:
             stack.enter_context(errors_as_ours(url, "init"))
             connection = stack.enter_context(engine.connect())
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
-            if connection.dialect.name == "sqlite":
-                accept_any_text(connection)
-            else:
+            if connection.dialect.name != "sqlite":
                 limit_on_server(connection, SECONDS, streams=False)
             yield connection
     finally:
@@ -438,7 +436,14 @@ def _rows(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Seque
     listed = f" ({', '.join(f':{name}' for name in named)})" if named else ""
     try:
         with limited(connection, SECONDS, "the source"):
-            return connection.execute(sa.text(sql.replace(":", "\\:") + listed), named).fetchall()
+            found = connection.execute(sa.text(sql.replace(":", "\\:") + listed), named).fetchall()
     except SourceTimedOut:
         connection.rollback()
         return None
+    return [tuple(map(_shown, row)) for row in found]
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as a person sees it, who may have to answer what it means."""
+    value = readable(value)
+    return value.decode("utf-8", "replace") if isinstance(value, Undecoded) else value
