@@ -27,6 +27,7 @@ LINES = {row[1]: row for rows in tables(page("troubleshooting"), "symptom") for 
 """Failures of a run by their cause."""
 ELSEWHERE = {
     "The embedder refuses a text": (3, "flows/test_failures.py", "a_refused_text_is_tried_again_by_hand_and_is_no"),
+    "A [text](": (3, "etl/test_invalid_texts.py", "one_invalid_text_costs_its_document_alone"),
     "The source breaks off in the middle": (1, "etl/test_pipeline.py", "what_is_under_way_when_the_source_fails_is_"),
     "An Ollama server goes down": (1, "flows/test_outages.py", "the_progress_of_a_run_that_failed_says_what_is_kept"),
     "A value in a text column is not text": (3, "etl/test_single.py", "a_failed_document_that_is_mended_or_gone_is_no"),

@@ -271,7 +271,8 @@ class RowReader:
         """Return the names of the columns that a document shows, by their places in a row with these columns."""
         index = self._index
         shown = {*index.text_columns, *index.payload, *index.title_columns, *self._link.columns, index.language_column}
-        files = set(self._file_places)  # which are read as bytes
+        # a file is read as bytes, but its name is a text
+        files = set(self._file_places) if index.files is None else set[str]()
         of_documents = list(enumerate(names))[self._width :]
         return {place: name for place, name in of_documents if name in shown - files}
 

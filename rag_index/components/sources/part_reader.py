@@ -97,6 +97,8 @@ class PartRows(RowsBeside):
         """The columns that are read, those of `on` first."""
         self._files = files
         file_names = file_columns(part.format)
+        self._as_bytes = file_names if index.files is None else []
+        """The columns with files, unless they have the names of files."""
         self.fetch_rows = 1 if file_names else FETCH_ROWS
         read = [start_of(rows.c[name]) if name in file_names else rows.c[name] for name in self.columns]
         super().__init__(rows, on, of_document, read)
@@ -152,8 +154,7 @@ class PartRows(RowsBeside):
         """Return a row with its texts decoded. Raises NotText for one that cannot be."""
         values = list(row)
         for place, name in enumerate(self.columns):
-            # what is compared stays as it is, and a file is read as bytes
-            if place < len(self.on) or self._part.format.get(name, "plain") not in TEXT_FORMATS:
+            if place < len(self.on) or name in self._as_bytes:  # what is compared stays as it is
                 continue
             values[place] = readable(values[place])
             if isinstance(values[place], Undecoded):

@@ -58,7 +58,7 @@ class SourceSettings(Section):
     a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the
     others). The drivers are the [extras](install.md#install) `postgresql` and `mariadb`; for another database, install
     its SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as
-    `?client_encoding=latin1` says."""
+    `?client_encoding=latin1` says; see [invalid texts](sources.md#text-as-people-read-it)."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
