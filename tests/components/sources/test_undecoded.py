@@ -408,6 +408,18 @@ def test_a_condition_with_letters_beyond_ascii_holds_for_such_pages_too(odd_desk
         texts(odd_desk.source(where="place = 'Köln' AND body <> E'\\x00'"))
 
 
+def test_behind_a_pooler_each_transaction_asks_for_no_conversion(odd_desk, pooled):
+    """PgBouncer gives each transaction another session, and a session that another program may use next."""
+    odd_desk.write("CREATE TABLE note (id text PRIMARY KEY, body text)")
+    odd_desk.run("INSERT INTO note SELECT 'ä' || i, 'größer' FROM generate_series(1, 9) i")
+    odd_desk.write(b"UPDATE note SET body = '" + NO_TEXT + b"' WHERE id LIKE '%5'")
+    url = pooled(odd_desk.url.database)
+    for rows in (2, 100):
+        source = odd_desk.source(url=url)
+        assert texts(source, rows) == {f"ä{number}": "größer" for number in range(1, 10) if number != 5}
+        assert failures(source, rows).keys() == {"ä5"}
+
+
 def test_mariadb_is_read_in_the_charset_of_the_url(mariadb_desk):
     """Python's cp1252 lacks bytes that MariaDB's latin1 has."""
     mariadb_desk.run(
