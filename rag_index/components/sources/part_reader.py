@@ -190,7 +190,7 @@ class PartsReader:
         documents = [DocumentParts() for _ in rows]
         chars = 0
         for table in self.tables:
-            owners = self._owners(table, rows, documents)
+            owners = self._owners(table, rows, documents, any_text=any_text)
             for statement in self._statements(connection, table, owners.values):
                 for row in stream_rows(connection, statement, table.fetch_rows):
                     key = comparable_key(row[: len(table.on)])
@@ -205,16 +205,18 @@ class PartsReader:
                         return self.read(connection, fewer, max_chars, any_text=any_text)
         return documents
 
-    def _owners(self, table: PartRows, rows: Sequence[Row], documents: Sequence[DocumentParts]) -> _Owners:
+    def _owners(
+        self, table: PartRows, rows: Sequence[Row], documents: Sequence[DocumentParts], *, any_text: bool
+    ) -> _Owners:
         """Return the documents by the values that a table is compared with. Those of which one is not valid lack their
         parts."""
-        values = []
-        for row, document in zip(rows, documents, strict=True):
-            compared = {name: row[self._positions[name]] for name in table.of_document}
-            invalid = next((name for name, value in compared.items() if isinstance(value, Undecoded)), None)
-            if invalid is not None:
-                document.failure = document.failure or f"part {table.label}: column {invalid!r} {INVALID_TEXT}"
-            values.append([None if isinstance(value, Undecoded) else value for value in compared.values()])
+        places = [self._positions[name] for name in table.of_document]
+        values = [[row[place] for place in places] for row in rows]
+        for document, compared in zip(documents, values, strict=True) if any_text else ():
+            for number, name in enumerate(table.of_document):
+                if isinstance(compared[number], Undecoded):
+                    document.failure = document.failure or f"part {table.label}: column {name!r} {INVALID_TEXT}"
+                    compared[number] = None
         return _Owners(values)
 
     def _statements(self, connection: Connection, table: PartRows, values: Sequence[Row]) -> Iterator[Select[Any]]:

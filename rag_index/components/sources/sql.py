@@ -37,6 +37,7 @@ from rag_index.components.sources.source_tables import (
 )
 from rag_index.components.sources.undecoded import DRIVERS, Undecoded, readable
 from rag_index.core.database import redacted_url
+from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.recovery import asking
@@ -195,12 +196,26 @@ class SqlSource:
         return self._read_scanned(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        def read() -> SourcePage:
-            with self._connect() as connection:
-                found = self._find(connection, ids)
-                return self._read(found, None, self._read_parts(connection, found))
+        page = self._with_any_text(partial(self._documents, ids))
+        found = {document_id(key) for key in (*page.documents.keys, *(failure.key for failure in page.unreadable))}
+        invalid = self._with_invalid_keys([given for given in ids if given not in found])
+        unreadable, groups = [*page.unreadable, *invalid.unreadable], {**page.groups, **invalid.groups}
+        return evolve(page, unreadable=unreadable, groups=groups)
 
-        return self._with_any_text(read, at_once=self._any_undecoded(ids))
+    def _documents(self, ids: Sequence[str], *, invalid: bool = False) -> SourcePage:
+        with self._connect() as connection:
+            found = self._find(connection, ids, invalid=invalid)
+            return self._read(found, None, self._read_parts(connection, found))
+
+    def _with_invalid_keys(self, ids: Iterable[str]) -> SourcePage:
+        """Return the documents with these ids that show the bytes of a key. Such a document has failed."""
+        columns = self._index.key_columns
+        shown = [given for given in ids if any(_undecoded_of(part) is not None for part in key_parts(given, columns))]
+        # a database in UTF-8 has no such keys, and refuses to look for one
+        with suppress(SourceError), self._reading_any_text():
+            if shown:
+                return self._documents(shown, invalid=True)
+        return SourcePage(DocumentBatch.empty(), None)
 
     def has(self, given: str) -> bool:
         """Return whether there is a row with this id, or are several. Raises as `page`."""
@@ -209,12 +224,7 @@ class SqlSource:
             with self._connect() as connection:
                 return bool(self._find(connection, [given]))
 
-        return self._with_any_text(read, at_once=self._any_undecoded([given]))
-
-    def _any_undecoded(self, ids: Iterable[str]) -> bool:
-        """Return whether one of these ids may show the bytes of a key."""
-        parts = itertools.chain.from_iterable(key_parts(given, self._index.key_columns) for given in ids)
-        return any(_undecoded_of(part) is not None for part in parts)
+        return self._with_any_text(read) or bool(self._with_invalid_keys([given]).unreadable)
 
     def whole_row(self, given: str) -> dict[str, Any]:
         """Return all columns of the row with this id, also those that the index does not have. Raises as `page`."""
@@ -228,12 +238,12 @@ class SqlSource:
 
         def read() -> dict[str, Any]:
             with self._connect() as connection:
-                values = self._key_values(connection, [key_parts(given, index.key_columns)])
+                values = self._key_values(connection, [key_parts(given, index.key_columns)], invalid=False)
                 same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
                 row: Any = next(iter(connection.execute(every.where(same)).mappings()), {})
                 return {name: readable(value) for name, value in row.items()}
 
-        return self._with_any_text(read, at_once=self._any_undecoded([given]))
+        return self._with_any_text(read)
 
     def close(self) -> None:
         self._remove_copy()
@@ -357,46 +367,48 @@ class SqlSource:
         statement = sa.select(*self._keys).where(*self._keys_not_null()).limit(CHECKED_ROWS)
         return connection.execute(statement).fetchall()
 
-    def _key_values(self, connection: Connection, wanted: Iterable[list[Any]]) -> list[tuple[Any, ...]]:
+    def _key_values(
+        self, connection: Connection, wanted: Iterable[list[Any]], *, invalid: bool
+    ) -> list[tuple[Any, ...]]:
         if not self._key_types:
             columns = zip(*self._first_keys(connection), strict=True)
             self._key_types = [{_type_of(value) for value in column} for column in columns]
         values: list[tuple[Any, ...]] = []
         for parts in wanted if self._key_types else ():
-            values += itertools.product(*map(self._candidates, parts, self._key_types))
+            kinds = zip(parts, self._key_types, strict=False)
+            values += itertools.product(*[self._candidates(part, types, invalid=invalid) for part, types in kinds])
         return values
 
-    def _find(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
-        """Return the rows of the documents with these ids. An id does not tell the type of the key. In SQLite, where a
-        column may hold several, all values are asked for that it may stand for, and elsewhere those of the type that
-        the column has."""
+    def _find(self, connection: Connection, ids: Sequence[str], *, invalid: bool = False) -> list[Row]:
+        """Return the rows of the documents with these ids, which show bytes of a key if they are `invalid`. An id does
+        not tell the type of the key. In SQLite, where a column may hold several, all values are asked for that it may
+        stand for, and elsewhere those of the type that the column has."""
         wanted: dict[str, list[Any]] = {}
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
             wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
         found: list[Row] = []
         for some in batches(list(wanted.values())):
-            if values := self._key_values(connection, some):
+            if values := self._key_values(connection, some, invalid=invalid):
                 statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
                 found += self._fetch_all(connection, statement)
         return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
 
-    def _candidates(self, part: Any, kinds: set[type]) -> list[Any]:
+    def _candidates(self, part: Any, kinds: set[type], *, invalid: bool) -> list[Any]:
+        undecoded = _undecoded_of(part) if invalid and str in kinds else None
+        if undecoded is not None:
+            return [undecoded]
         if self._url.get_backend_name() != "sqlite":
             is_text = _BEYOND_PYTHON.fullmatch(str(part)) if kinds & {dt.date, dt.datetime} else str in kinds
             kinds = {*kinds, str} if is_text else kinds - {str}
-            found = [value for value in values_of(part) if type(value) in kinds]
-        else:
-            found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
-            found = [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
-        undecoded = _undecoded_of(part)
-        is_asked = undecoded is not None and str in kinds and self._any_text is not None
-        return [*found, undecoded] if is_asked else found
+            return [value for value in values_of(part) if type(value) in kinds]
+        found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
+        return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
 
     def _read(
         self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
-        any_text = self._any_text is not None or self._copy_has_any_text
+        any_text = self._any_text is not None
         documents, unreadable = self._reader.read(rows, parts, any_text=any_text)
         keys = [*documents.keys, *(failure.key for failure in unreadable)]
         if len(set(keys)) < len(keys):
@@ -445,7 +457,8 @@ class SqlSource:
             self._with_any_text(self._copy_rows)
         if self._copy is None:
             raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
-        return self._with_any_text(partial(self._read_copy, self._copy, position or 0, rows))
+        read = partial(self._read_copy, self._copy, position or 0, rows)
+        return self._with_any_text(read, at_once=self._copy_has_any_text)
 
     def _read_copy(self, copy: RowFile, position: int, rows: int) -> SourcePage:
         found, ends = copy.page(position, rows, pages.PAGE_CHARS)

@@ -292,7 +292,7 @@ def _as_surrogates(
 
     def escaped(value: Any) -> Any:
         if isinstance(value, Undecoded):
-            return value.decode(value.charset or "utf-8", "surrogateescape")
+            return value.decode("ascii", "surrogateescape")
         return value
 
     return statement, _with_each(parameters, escaped)

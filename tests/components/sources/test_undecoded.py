@@ -206,6 +206,36 @@ def test_a_key_shows_its_bytes_in_hexadecimal_and_pages_go_on_behind_it(odd_desk
     assert sorted(shown) == sorted(["a", "z", *named])
 
 
+def test_an_id_that_looks_like_bytes_is_looked_up_as_a_text_first(database):
+    """Keys that are hashes are frequent, and a database in UTF-8 takes no bytes for a text."""
+    database.run("CREATE TABLE note (id VARCHAR(40) PRIMARY KEY, body VARCHAR(20))")
+    hashes = ["e9", "d41d8cd98f00b204e9800998ecf8427e"]
+    database.run("INSERT INTO note VALUES (?, 'x')", rows=[(one,) for one in hashes])
+    source = database.source()
+    page = source.documents([*hashes, "ff", "c3a4"])
+    assert {document_id(key) for key in page.documents.keys} == {*hashes}
+    assert [source.has(one) for one in (*hashes, "ff")] == [True, True, False]
+
+
+def test_rows_of_a_query_with_an_invalid_key_are_looked_up_among_groups_and_parts(odd_desk):
+    odd = odd_desk.odd_byte
+    odd_desk.write(
+        "CREATE TABLE note (id text PRIMARY KEY, body text)",
+        b"INSERT INTO note VALUES ('a', 'x'), ('k" + odd + b"', 'y'), ('z', 'z')",
+        "CREATE TABLE seen (note_id text, grp text)",
+        "INSERT INTO seen SELECT id, 'staff' FROM note",
+        "CREATE TABLE remark (note_id text, body text)",
+        "INSERT INTO remark SELECT id, 'remark' FROM note",
+    )
+    given = {
+        "query": "SELECT * FROM note", "table": None, "access": "SELECT note_id, grp FROM seen", "text": "body",
+        "parts": [{"table": "remark", "on": "note_id", "text": "body"}],
+    }  # fmt: skip
+    for rows in (1, 100):
+        assert texts(odd_desk.source(**given), rows) == {"a": "x\n\nremark", "z": "z\n\nremark"}
+        assert failures(odd_desk.source(**given), rows).keys() == {(b"k" + odd).hex()}
+
+
 def _all_keys(database):
     """Return the pages of keys that are looked at before anything is deleted."""
     source = database.source()
