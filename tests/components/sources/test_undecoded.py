@@ -347,6 +347,20 @@ def test_digests_leave_the_other_rows_unread(odd_desk, given):
     assert not rescan(odd_desk, state, payload=["tags"], **given)
 
 
+def test_digests_leave_rows_unread_that_are_all_invalid(odd_desk):
+    odd = odd_desk.odd_byte
+    odd_desk.write(
+        "CREATE TABLE note (id integer PRIMARY KEY, body text)",
+        b"INSERT INTO note SELECT i, 'K" + odd + b"ln' FROM generate_series(1, 300) i",
+        "CREATE TABLE remark (note_id integer, body text)",
+        b"INSERT INTO remark SELECT i, 'K" + odd + b"ln' FROM generate_series(1, 300) i",
+    )
+    given = {"text": "body", "parts": [{"table": "remark", "on": "note_id", "text": "body"}]}
+    state = State()
+    rescan(odd_desk, state, **given)
+    assert not rescan(odd_desk, state, **given)
+
+
 def test_digests_of_parts_and_groups_find_a_change_of_an_invalid_text(odd_desk):
     odd = odd_desk.odd_byte
     odd_desk.write(
