@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-import itertools
 import re
 from typing import TYPE_CHECKING
 
 from lxml import etree
 from lxml.html.defs import tags
+
+from rag_index.components.sources.formulas import LOWERED, RAISED, formula_text, mathml_text, script_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
@@ -72,21 +73,7 @@ _UNSEEN = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|max-height\s*:\s*0(?![.\d]))", re.IGNORECASE
 )
 _SCRIPT = re.compile(r"<(?i:su([bp])(?:\s[^<>]*)?>((?:(?!</?su[bp]\b).){1,200}?)</su\1\s*>)", re.DOTALL)
-_EXPONENT = re.compile(r"(?=.*[\d=+\u2212-]|[^\W_aeor]$)[^\s\[(].{0,19}")
-"""What is raised behind a number or a letter, and no note and no end of a word (1st, 2e, 3a, 4o, Dr)."""
 _MATH = re.compile(r"<(?i:((?:m\w*:)?math)(?![\w.:-])[^<>]*(?<!/)>(?:(?!<(?:m\w*:)?math\b).)*?</\1\s*>)", re.DOTALL)
-_FORMULAS = {
-    "mfrac": "{0}/{1}", "msup": "{0}^{1}", "mover": "{0}^{1}", "msub": "{0}_{1}", "munder": "{0}_{1}",
-    "msubsup": "{0}_{1}^{2}", "munderover": "{0}_{1}^{2}", "mroot": "\u221a[{1}]{0}",
-}  # fmt: skip
-_BETWEEN = {"mtable": "; ", "mtr": " ", "mlabeledtr": " ", "apply": " ", "mfenced": ", "}
-"""How elements of MathML are written, and what stands between the parts of others."""
-_SIMPLE = re.compile(r"[+\u2212-]?[\w.,\u221e]*[+\u2212\u2032-]?")
-"""What needs no brackets in a fraction, or as an exponent."""
-_NO_SCRIPT = re.compile(r"\^(?![\w(+\u2212-])|_(?=\^)|(?<=[^\W\d_])_(?=\d)")
-"""The sign for an accent, a prime, nothing at all, or a number below a letter: H2O, x1."""
-_APART = re.compile(r"\d\0\d|(?:[_^]\w{1,40}|[^\W\d_]{2})\0\w|\w\0[^\W\d_]{2}")
-"""Where two parts of a formula would become one number or word."""
 
 
 def visible(text: str) -> str:
@@ -228,41 +215,14 @@ class HtmlText:
 def _script(mark: re.Match[str]) -> str:
     """Return what is raised or lowered as it is, unless numbers would change their value: `10^6`, but H2O and 1st."""
     before, after = mark.string[max(0, mark.start() - 1) : mark.start()], mark.string[mark.end() : mark.end() + 1]
-    inner, sign = html.unescape(re.sub("<[^<>]*>", "", mark[2])).strip(), ""
-    if mark[1] in "pP" and before.strip() and _EXPONENT.fullmatch(inner):
-        sign, inner = "^", _bracketed(inner)
-    elif mark[1] in "bB" and before.isdigit() and inner[:1].isdigit():
-        sign = "_"
-    elif not (inner[-1:] + after).isdigit():
-        return mark[0]
-    return f"{sign}{html.escape(inner, quote=False)}{' ' if (inner[-1:] + after).isdigit() else ''}"
+    inner = html.unescape(re.sub("<[^<>]*>", "", mark[2])).strip()
+    written = script_text(RAISED if mark[1] in "pP" else LOWERED, inner, before, after)
+    return mark[0] if written is None else html.escape(written, quote=False)
 
 
 def _formula(mark: re.Match[str]) -> str:
+    """Return a formula in MathML as text: `1/2`, and `2 1/2` behind a 2."""
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
     root = etree.fromstring(mark[0].encode("utf-8", "replace"), parser)
-    return html.escape(" ".join(_written(root).split()), quote=False)
-
-
-def _written(element: etree._Element) -> str:
-    """Return an element of MathML as people write it in a line: `(a+1)/2`."""
-    name = str(element.tag).rpartition(":")[2]
-    if name.startswith("annotation"):
-        return ""
-    pieces = [element.text or ""]
-    for inner in element:
-        pieces += [_written(inner), inner.tail or ""]
-    parts = [html.unescape(piece).strip().translate(dict.fromkeys(range(0x2061, 0x2065))) for piece in pieces]
-    if name in _FORMULAS:
-        return _NO_SCRIPT.sub("", _FORMULAS[name].format(*map(_bracketed, [*parts[1::2], "", "", ""])))
-    parts = list(filter(None, parts))
-    if name in _BETWEEN:
-        text = _BETWEEN[name].join(parts)
-        return f"{element.get('open', '(')}{text}{element.get('close', ')')}" if name == "mfenced" else text
-    pairs = itertools.pairwise(["", *parts])
-    text = "".join(" " + part if _APART.search(f"{before}\0{part}") else part for before, part in pairs)
-    return f"\u221a{_bracketed(text)}" if name == "msqrt" else text
-
-
-def _bracketed(text: str) -> str:
-    return text if len(text) == 1 or _SIMPLE.fullmatch(text) else f"({text})"
+    before, after = mark.string[max(0, mark.start() - 2) : mark.start()], mark.string[mark.end() : mark.end() + 1]
+    return html.escape(formula_text(mathml_text(root), before, after), quote=False)
