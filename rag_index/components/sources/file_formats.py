@@ -30,7 +30,9 @@ from multiprocessing.reduction import recv_handle
 from typing import Any
 
 from rag_index.components.sources.markup import html_text, visible
-from rag_index.components.sources.office_files import MAX_FILE_CHARS, OfficeFile, Pages, reason_of, sheet_texts
+from rag_index.components.sources.office_files import OfficeFile
+from rag_index.components.sources.office_package import MAX_FILE_CHARS, Pages, reason_of
+from rag_index.components.sources.spreadsheets import old_sheets, sheet_texts
 from rag_index.components.sources.text import (
     BYTE_ORDER_MARKS,
     MAGIC,
@@ -139,7 +141,7 @@ def file_text(data: bytes, depth: int = 0, charset: str = "", kind: str = "") ->
         elif data.startswith(b"PK\x03\x04"):
             yield from OfficeFile(data, partial(_file_within, depth=depth)).texts()
         elif is_old:
-            yield from ((None, text) for text in sheet_texts(data))
+            yield from ((None, text) for text in sheet_texts(old_sheets(data)))
         elif kind in MAIL_KINDS or ((head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0])):
             yield from _mail_text(data.lstrip(), depth)
         else:
