@@ -6,12 +6,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lxml import etree
+
+from rag_index.components.sources.formulas import (
+    FORMULA,
+    NOTE,
+    RAISED,
+    in_line,
+    marked,
+    mathml_text,
+    office_formula_text,
+)
 from rag_index.components.sources.markup import HtmlText
 from rag_index.components.sources.office_package import (
+    OFF,
     OfficePackage,
     Pages,
     TextStyles,
     reason_of,
+    slide_script,
     values_of,
 )
 from rag_index.components.sources.spreadsheets import (
@@ -113,23 +126,64 @@ class OfficeFile:
         pages = root.findall("{*}body/*/{*}page")  # slides of OpenDocument
         for number, element in enumerate(pages or [root], start=1):
             html = HtmlText(lines=False)
-            self._walk(element, html, in_text=False, in_cell=False)
-            yield number if pages else page, html.close()
+            self._walk(element, html, in_text=False, in_cell=False, script="")
+            yield number if pages else page, in_line(html.close())
 
-    def _walk(self, element: Any, html: HtmlText, *, in_text: bool, in_cell: bool) -> None:
+    def _walk(self, element: Any, html: HtmlText, *, in_text: bool, in_cell: bool, script: str) -> None:
         space, _, name = element.tag.rpartition("}")
         if self._is_hidden(element, name):
             return
         self._references += [at for key, at in element.items() if "relationships}" in key or "xlink}href" in key]
+        formula = self._formula(element, space, name)
+        if formula:
+            html.data(marked(formula, FORMULA))
+            return
         in_text = in_text or name in (("p", "h") if "opendocument" in space else ("t", "text", "v", "pt"))
+        script = self._script(element, space, name, script)
         tag = _AS_HTML.get(name, "")
         before, tag = _SIGNS.get(name, " " if tag == "p" else ""), "" if tag == "p" and in_cell else tag
         html.start(tag, {})
-        html.data(before + ((element.text or "") if in_text else ""))
+        html.data(before + (marked(element.text or "", script) if in_text else ""))
         for inner in element:
-            self._walk(inner, html, in_text=in_text, in_cell=in_cell or name in ("tc", "table-cell"))
-            html.data((inner.tail or "") if in_text else "")
+            if inner.tag.endswith(("}footnoteReference", "}endnoteReference")) and _is_custom_mark(inner):
+                # What follows in the run is the mark of a note, and no text.
+                break
+            self._walk(inner, html, in_text=in_text, in_cell=in_cell or name in ("tc", "table-cell"), script=script)
+            html.data(marked(inner.tail or "", script) if in_text else "")
         html.end(tag)
+
+    def _formula(self, element: Any, space: str, name: str) -> str:
+        """Return a formula as text, "" if the element is none. OpenDocument has formulas in parts of their own."""
+        if name == "oMath":
+            return office_formula_text(element, self._is_hidden_in_formula)
+        if name == "math" and space.endswith("/MathML"):
+            return mathml_text(element)
+        key = _part_key(element.get("{http://www.w3.org/1999/xlink}href", "")) if name == "object" else ""
+        part = f"{key}/content.xml"
+        if not key or part not in self._package.names or b"/MathML" not in self._package.read(part)[:2000]:
+            return ""
+        root = self._package.xml(part)
+        if etree.QName(root).localname != "math":
+            return ""
+        self._seen.add(part)
+        return mathml_text(root)
+
+    def _script(self, element: Any, space: str, name: str, outer: str) -> str:
+        """Return whether the text in an element is raised or lowered, or what it is around the element."""
+        if "opendocument" in space:
+            family = {"p": "paragraph", "h": "paragraph", "span": "text", "a": "text"}.get(name)
+            if name == "note-ref" and outer == RAISED:
+                return NOTE
+            if family is None:
+                return outer
+            style = values_of(element).get("style-name", "")
+            return self._styles.odf_script(family, style, "" if family == "paragraph" else outer)
+        if "drawingml" in space:
+            return slide_script(element) if name in ("r", "fld") else outer
+        return self._styles.run_script(element) if name == "r" else outer
+
+    def _is_hidden_in_formula(self, element: Any) -> bool:
+        return self._is_hidden(element, etree.QName(element).localname)
 
     def _is_hidden(self, element: Any, name: str) -> bool:
         values = values_of(element)
@@ -147,3 +201,9 @@ class OfficeFile:
 def _part_key(reference: str) -> str:
     """Return the key in the relations of a part for a reference in it: that of "./Object 1/" is "Object 1"."""
     return reference.removeprefix("./").rstrip("/")
+
+
+def _is_custom_mark(reference: Any) -> bool:
+    """Return whether the author chose the mark of a note, which stands behind the reference."""
+    follows = values_of(reference).get("customMarkFollows")
+    return follows is not None and follows not in OFF
