@@ -56,6 +56,21 @@ _GONE = frozenset([
     "page-count", "numCache", "numLit", "numDim", "rPr", "tabs",
 ])  # fmt: skip
 """Elements whose text is deleted, there a second time, a formula or a number; and formats, which have none."""
+_NEEDED = frozenset(
+    [
+        "OLEObject",
+        "altChunk",
+        "chart",
+        "externalData",
+        "footerReference",
+        "headerReference",
+        "oleObj",
+        "relIds",
+        "sldId",
+        "userShapes",
+    ]
+)
+"""Elements that show a part with texts or a file, to which `r:id` refers (`r:dm` in a diagram)."""
 
 
 class OfficeFile:
@@ -64,6 +79,8 @@ class OfficeFile:
     def __init__(self, data: bytes, within: Callable[[str, bytes], Pages]) -> None:
         self._package, self._within, self._data = OfficePackage(data), within, data
         self._seen, self._references, self._has_rows = set[str](), list[str](), False
+        self._needed = dict[str, str]()
+        """The elements of a part that need another, by their references to it."""
         self._styles = TextStyles()
 
     def texts(self) -> Pages:
@@ -109,6 +126,9 @@ class OfficeFile:
                 yield from self._root_texts(root, page)
                 keys = [*self._references, *(key for key, (of, _) in relations.items() if of in _UNNAMED)]
                 targets = [relations[key] for one in keys if (key := _part_key(one)) in relations]
+                for key, element in self._needed.items():
+                    if _part_key(key) not in relations:
+                        yield page, NotText(f"{name} refers to a part that is missing ({element} {key})")
             for of, target in targets:
                 slides += of == "slide"
                 is_link = of == "slide" and kind != "officeDocument"
@@ -122,7 +142,7 @@ class OfficeFile:
     def _root_texts(self, root: Any, page: int | None) -> Pages:
         """Yield the text of a part, or those of its slides, and note the references in it."""
         self._styles.add(root)
-        self._references = []
+        self._references, self._needed = [], {}
         pages = root.findall("{*}body/*/{*}page")  # slides of OpenDocument
         for number, element in enumerate(pages or [root], start=1):
             html = HtmlText(lines=False)
@@ -133,7 +153,7 @@ class OfficeFile:
         space, _, name = element.tag.rpartition("}")
         if self._is_hidden(element, name):
             return
-        self._references += [at for key, at in element.items() if "relationships}" in key or "xlink}href" in key]
+        self._add_references(element, name)
         formula = self._formula(element, space, name)
         if formula:
             html.data(marked(formula, FORMULA))
@@ -151,6 +171,18 @@ class OfficeFile:
             self._walk(inner, html, in_text=in_text, in_cell=in_cell or name in ("tc", "table-cell"), script=script)
             html.data(marked(inner.tail or "", script) if in_text else "")
         html.end(tag)
+
+    def _add_references(self, element: Any, name: str) -> None:
+        """Note the other parts that an element refers to, and those that it needs."""
+        for key, value in element.items():
+            if "relationships}" in key:
+                self._references.append(value)
+                if name in _NEEDED and value and key.endswith(("}id", "}dm")):
+                    self._needed[value] = name
+            elif "xlink}href" in key:
+                self._references.append(value)
+                if name == "object" and value.startswith("./"):
+                    self._needed[value] = name
 
     def _formula(self, element: Any, space: str, name: str) -> str:
         """Return a formula as text, "" if the element is none. OpenDocument has formulas in parts of their own."""
@@ -187,6 +219,8 @@ class OfficeFile:
 
     def _is_hidden(self, element: Any, name: str) -> bool:
         values = values_of(element)
+        if name in ("r", "oMath") and _is_placeholder(element):
+            return True
         if name == "r":
             return self._styles.is_hidden_run(element)
         return (
@@ -207,3 +241,10 @@ def _is_custom_mark(reference: Any) -> bool:
     """Return whether the author chose the mark of a note, which stands behind the reference."""
     follows = values_of(reference).get("customMarkFollows")
     return follows is not None and follows not in OFF
+
+
+def _is_placeholder(run: Any) -> bool:
+    """Return whether a run is what Word shows in a field that is not filled in: "Click here to enter text"."""
+    control = next(run.iterancestors("{*}sdt"), None)
+    shows = None if control is None else control.find("{*}sdtPr/{*}showingPlcHdr")
+    return shows is not None and values_of(shows).get("val") not in OFF

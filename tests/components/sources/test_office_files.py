@@ -225,6 +225,64 @@ def test_parts_of_a_document_are_those_that_it_refers_to_in_its_order(read):
     assert read(document) == ([("", text) for text in texts], "")
 
 
+MISSING = {
+    "an embedded file": '<w:object><o:OLEObject r:id="r9"/></w:object>',
+    "an imported file": '<w:altChunk r:id="r9"/>',
+    "a header": '<w:sectPr><w:headerReference r:id="r9"/></w:sectPr>',
+    "a chart": '<c:chart r:id="r9"/>',
+}
+NOT_MISSING = {
+    "a link": f'<w:hyperlink r:id="r9">{run("main")}</w:hyperlink>',
+    "a picture": '<a:blip r:embed="r9"/>',
+    "a file elsewhere": '<w:object><o:OLEObject r:id="r1"/></w:object>',
+    "an empty reference": '<c:chart r:id=""/>',
+    "what was deleted": '<w:del><w:object><o:OLEObject r:id="r9"/></w:object></w:del>',
+}
+
+
+@pytest.mark.parametrize("name", [*MISSING, *NOT_MISSING])
+def test_a_document_that_refers_to_a_part_that_is_missing_is_incomplete(read, name):
+    body = MISSING.get(name) or NOT_MISSING[name]
+    external = relations(("oleObject", "file:///plan.xls")).replace("Target=", 'TargetMode="External" Target=')
+    members = {
+        "_rels/.rels": relations(("officeDocument", "word/document.xml")),
+        "word/_rels/document.xml.rels": external,
+        "word/document.xml": f'<w:document {WORD} xmlns:o="o" xmlns:c="c" xmlns:a="a">{run("main")}{body}</w:document>',
+    }
+    [(_, text), *_], reason = read(zipped(members))
+    assert text.startswith("main")
+    element = body.rpartition(' r:id="r9"')[0].rpartition(":")[2]
+    missing = f"word/document.xml refers to a part that is missing ({element} r9)"
+    assert reason == (missing if name in MISSING else "")
+
+
+def test_a_part_of_opendocument_that_is_missing_makes_it_incomplete(read):
+    shown = '<d:object xmlns:xlink="http://www.w3.org/1999/xlink" xlink:href="{}"/>'
+    body = f"<o:text><t:p>main{shown.format('./Object 1')}{shown.format('../other.odt')}</t:p></o:text>"
+    missing = "content.xml refers to a part that is missing (object ./Object 1)"
+    assert read(odf(body)) == ([("", "main")], missing)
+
+
+def test_the_placeholder_of_a_field_that_is_not_filled_in_is_not_read(read):
+    def control(inner, settings="<w:showingPlcHdr/>"):
+        return f"<w:sdt><w:sdtPr>{settings}</w:sdtPr><w:sdtContent>{inner}</w:sdtContent></w:sdt>"
+
+    off = '<w:showingPlcHdr w:val="false"/>'
+    click, math = "<w:r><w:t>Click</w:t></w:r>", "<m:oMath><m:r><m:t>Type here</m:t></m:r></m:oMath>"
+    cells = f"<w:tc>{run('A')}</w:tc>{control(f'<w:tc>{run(click)}</w:tc>')}<w:tc>{run('B')}</w:tc>"
+    body = [
+        f"<w:p><w:r><w:t>Name: </w:t></w:r>{control(click)}</w:p>",
+        f"<w:p>{control('<w:r><w:t>Kim</w:t></w:r>', '')}</w:p>",
+        f"<w:p>{control('<w:r><w:t>Lee</w:t></w:r>', off)}</w:p>",
+        control(f"<w:p>{click}{math}</w:p>"),
+        # A field that is filled in, beside one that is not.
+        control(f"<w:p>{control(click)}<w:r><w:t>end</w:t></w:r></w:p>", "<w:text/>"),
+        f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>",
+    ]
+    text = f'<w:document {WORD} xmlns:m="m">{"".join(body)}</w:document>'
+    assert read(zipped({"word/document.xml": text})) == ([("", "Name:\n\nKim\n\nLee\n\nend\n\nA | | B")], "")
+
+
 @pytest.mark.parametrize("name", HIDDEN_IN_ODF)
 def test_text_that_libreoffice_hides_is_not_read(read, name):
     common = f"<o:document-styles {SPACES}><o:styles>{ODF_COMMON}</o:styles></o:document-styles>"
