@@ -190,7 +190,10 @@ class FailedDocument:
     reason: str
     tries: int
     first_tried: str
+    """When the present text first failed."""
     last_tried: str
+    incomplete_since: str | None
+    """Since when the index lacks the document, or something of it; None if it is skipped."""
     kind: FailureKind = "failed"
 
 
@@ -204,9 +207,18 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
         for index in indexes:
             collection = ledger.collection(live.get(settings.alias(index.name), ""))
             for row in ledger.failures(collection.id).values() if collection else ():
-                tried = iso_time(row.first_at), iso_time(row.last_at)
-                named = index.name, document_id(row.key)
-                documents.append(FailedDocument(*named, row.reason, row.tries, *tried, row.kind))
+                is_incomplete = row.kind != "skipped"
+                document = FailedDocument(
+                    index=index.name,
+                    document_id=document_id(row.key),
+                    reason=row.reason,
+                    tries=row.tries,
+                    first_tried=iso_time(row.first_at),
+                    last_tried=iso_time(row.last_at),
+                    incomplete_since=iso_time(row.incomplete_since) if is_incomplete else None,
+                    kind=row.kind,
+                )
+                documents.append(document)
         return documents
 
 

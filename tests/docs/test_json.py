@@ -51,7 +51,7 @@ ARGUMENTS = {
     "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1", "--key", "id", "--text", "text"],
     "evaluate": ["golden.jsonl"],
 }
-FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now", "then")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))

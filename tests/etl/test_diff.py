@@ -33,7 +33,7 @@ def page_of(*documents):
 
 
 def failed_of(text=TEXT, tries=1):
-    return FailedDocument(KEY, hash_text(text), "it was refused", tries, 0.0, 0.0)
+    return FailedDocument(KEY, hash_text(text), "it was refused", tries, 0.0, 0.0, 0.0)
 
 
 def group_of(plan):

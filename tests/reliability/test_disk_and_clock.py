@@ -220,7 +220,8 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
     ledger.close()
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         db.execute(f"UPDATE rag_index_runs SET started_at = started_at + {DAY}, ended_at = ended_at + {DAY}")
-        db.execute(f"UPDATE rag_index_failed_documents SET first_at = first_at + {DAY}, last_at = last_at + {DAY}")
+        for time_of_failure in ("first_at", "last_at", "incomplete_since"):
+            db.execute(f"UPDATE rag_index_failed_documents SET {time_of_failure} = {time_of_failure} + {DAY}")
         db.execute("UPDATE rag_index_leases SET pid = ?", (dead_pid(),))
     project.execute("DELETE FROM note WHERE id = 9999")
     edit_corpus(project)

@@ -13,6 +13,7 @@ from rag_index.components.ledger.scans import ScanRows
 from rag_index.components.ledger.tables import (
     BY_WORDS,
     DAY,
+    FAILED_FIELDS,
     PENDING,
     Collection,
     Erasable,
@@ -37,7 +38,18 @@ if TYPE_CHECKING:
 c, d, f = contexts.c, documents.c, failed_documents.c
 COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in", "by_words")
 """What is written of a document; `added_in` only when it is new."""
-FAILED_COLUMNS = ("collection_id", "key", "text_hash", "reason", "tries", "first_at", "last_at", "kind", "cause")
+FAILED_COLUMNS = (
+    "collection_id",
+    "key",
+    "text_hash",
+    "reason",
+    "tries",
+    "first_at",
+    "last_at",
+    "incomplete_since",
+    "kind",
+    "cause",
+)
 QUERY_HASHES = 500
 _ROWS = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending, d.by_words)
 
@@ -239,8 +251,7 @@ class DocumentRows(ScanRows):
 
     def failures(self, collection_id: int, keys: Sequence[str] | None = None) -> dict[str, FailedDocument]:
         """Return the failed documents of a collection by key, restricted to `keys` if given."""
-        statement = sa.select(f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind, f.cause)
-        statement = statement.where(f.collection_id == collection_id).order_by(f.key)
+        statement = sa.select(*FAILED_FIELDS).where(f.collection_id == collection_id).order_by(f.key)
         if keys is not None:
             statement = statement.where(self._is_in(f.key, keys))
         return {row[0]: FailedDocument(*row) for row in self._select(statement)}
@@ -256,16 +267,26 @@ class DocumentRows(ScanRows):
         return self._count(failed_documents, f.collection_id == collection_id, of_kind)
 
     def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()) -> None:
-        """Record failed documents. If one failed before with the same text, its number of tries grows. For those that
-        `crashed` an earlier run, that run counts as a try as well."""
+        """Record failed documents. If one failed before with the same text, its number of tries grows. Another text
+        begins its tries and its five nights anew; the document has been incomplete since the first of its texts failed.
+        For those that `crashed` an earlier run, that run counts as a try as well."""
         now, new = self.clock(), self._new(failed_documents)
-        rows: list[tuple[object, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         for one in failures:
-            count = 2 if one.key in crashed else 1
-            rows.append((collection_id, one.key, one.text_hash, one.reason, count, now, now, one.kind, one.cause))
-        tries = sa.case((f.text_hash == new.text_hash, f.tries + new.tries), else_=new.tries)
-        updated = ("text_hash", "reason", "last_at", "kind", "cause")
-        self._put_rows(failed_documents, rows, FAILED_COLUMNS, updated, tries=tries)
+            tries = 2 if one.key in crashed else 1
+            rows.append((collection_id, one.key, one.text_hash, one.reason, tries, now, now, now, one.kind, one.cause))
+        # It is listed as "failed" already: the index has lacked it since then. One that was "skipped" lacked nothing.
+        same_kind = f.kind == new.kind
+        same_text = same_kind & (f.text_hash == new.text_hash)
+        self._put_rows(
+            failed_documents,
+            rows,
+            FAILED_COLUMNS,
+            update=("text_hash", "reason", "last_at", "kind", "cause"),
+            tries=sa.case((same_text, f.tries + new.tries), else_=new.tries),
+            first_at=sa.case((same_text, f.first_at), else_=new.first_at),
+            incomplete_since=sa.case((same_kind, f.incomplete_since), else_=new.incomplete_since),
+        )
 
     def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete these documents from the list of failures."""

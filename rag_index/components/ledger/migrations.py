@@ -96,8 +96,16 @@ def _to_22(connection: Connection) -> None:
 
 
 def _to_23(connection: Connection) -> None:
-    """A failed document whose text ends the embedding server is told from others."""
-    _run(connection, "ALTER TABLE rag_index_failed_documents ADD COLUMN cause TEXT DEFAULT '' NOT NULL")
+    """A failed document whose text ends the embedding server is told from others. It has two times: since when it is
+    incomplete, and when its present text first failed. Until now the first of its texts gave both. A text that was
+    tried once failed first when it was tried last."""
+    _run(
+        connection,
+        "ALTER TABLE rag_index_failed_documents ADD COLUMN cause TEXT DEFAULT '' NOT NULL",
+        "ALTER TABLE rag_index_failed_documents ADD COLUMN incomplete_since FLOAT DEFAULT 0 NOT NULL",
+        "UPDATE rag_index_failed_documents SET incomplete_since = first_at",
+        "UPDATE rag_index_failed_documents SET first_at = last_at WHERE tries = 1",
+    )
 
 
 STEPS: dict[int, Callable[[Connection], None]] = {21: _to_21, 22: _to_22, 23: _to_23}

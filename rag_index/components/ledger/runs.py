@@ -299,7 +299,7 @@ class WatchRows(LedgerConnection):
         """Return since when a document has been failed or held back, so that nothing is complete; None if none is."""
         rows = [
             sa.select(collections.c.held_since.label("at")).where(collections.c.id == collection_id),
-            sa.select(sa.func.min(f.first_at)).where(f.collection_id == collection_id, f.kind == "failed"),
+            sa.select(sa.func.min(f.incomplete_since)).where(f.collection_id == collection_id, f.kind == "failed"),
         ]
         found: float | None = self._value(sa.select(sa.func.min(sa.union_all(*rows).subquery().c.at)))
         return found

@@ -16,6 +16,7 @@ from rag_index.components.ledger.tables import (
     BY_WORDS,
     DAY,
     EMPTY,
+    FAILED_FIELDS,
     PENDING,
     Collection,
     Counts,
@@ -188,8 +189,7 @@ class ScanRows(LedgerConnection):
         pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
         bucket = sa.func.coalesce(f.bucket, d.bucket)
         same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
-        columns = (f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind, f.cause)
-        failed = sa.select(bucket, *columns).select_from(failed_documents.outerjoin(documents, same))
+        failed = sa.select(bucket, *FAILED_FIELDS).select_from(failed_documents.outerjoin(documents, same))
         found = [
             (place, FailedDocument(*row))
             for place, *row in self._select(failed.where(f.collection_id == collection_id))

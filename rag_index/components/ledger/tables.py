@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ LEDGER_VERSION = 23
 """Raise it with each change of a table, and add a step to `migrations`."""
 FIRST_RETRY, DAY = 60.0, 86_400.0
 FIVE_NIGHTS = 4.5 * DAY
-"""From the first night, in which a document failed, until after the fifth."""
+"""From the first night in which a text failed until after the fifth."""
 
 
 def primary(**kinds: Kind) -> Columns:
@@ -101,6 +101,7 @@ failed_documents = _table(
     filled("failed", kind=Text),
     optional(bucket=BigInteger),
     filled("", cause=Text),
+    filled("0", incomplete_since=Float),
 )
 
 buckets = _table(
@@ -379,7 +380,10 @@ class FailedDocument:
     reason: str
     tries: int
     first_at: float
+    """When the present text first failed."""
     last_at: float
+    incomplete_since: float
+    """Since when the document has been listed, also with earlier texts: the index lacks it since then."""
     kind: FailureKind = "failed"
     cause: FailureCause = ""
 
@@ -394,6 +398,10 @@ class FailedDocument:
     def is_due(self, now: float, *, watched: bool) -> bool:
         """Return whether a run by itself tries the same text again. After five nights none does."""
         return now < self.first_at + FIVE_NIGHTS and (not watched or now >= self.next_try)
+
+
+FAILED_FIELDS = [failed_documents.c[field.name] for field in fields(FailedDocument)]
+"""The columns of a `FailedDocument`, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,42 @@ def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock
     assert (now(), ledger.gaps_since(collection.id)) == ((0, None), None)
 
 
+def test_a_text_has_tries_and_nights_of_its_own_and_its_document_one_time_since_when_it_is_listed(each_ledger, clock):
+    ledger, cid, key = each_ledger, add(each_ledger).id, KEYS[0]
+
+    def fail(text_hash, kind="failed", *, crashed=()):
+        """Record a failure a day later, and return the number of tries and both times, in days since the first."""
+        clock.now += DAY
+        ledger.fail(cid, [Failure(key, "why", text_hash, kind)], crashed=crashed)
+        row = ledger.failures(cid)[key]
+        return row.tries, (row.first_at - began) / DAY, (row.incomplete_since - began) / DAY
+
+    began = clock.now + DAY
+    assert [fail(A), fail(A)] == [(1, 0, 0), (2, 0, 0)]
+    assert [fail(B), fail(B, crashed=[key])] == [(1, 2, 0), (3, 2, 0)], "another text"
+    assert fail(A) == (1, 4, 0), "the first text again"
+    assert fail(b"") == (1, 5, 0), "a value that cannot be read has no text"
+    assert ledger.gaps_since(cid) == began
+    assert fail(b"", "skipped")[:2] == (1, 6)
+    assert ledger.gaps_since(cid) is None, "nothing is missing"
+    assert fail(b"") == (1, 7, 7)
+    assert ledger.gaps_since(cid) == began + 7 * DAY
+    ledger.record(cid, [(key, A, B, 1)])
+    assert ledger.gaps_since(cid) is None
+    assert fail(B) == (1, 8, 8), "it was indexed meanwhile"
+
+
+def test_many_failures_are_recorded_at_once_each_by_its_own_text(each_ledger, clock):
+    ledger, cid = each_ledger, add(each_ledger).id
+    ledger.fail(cid, [Failure(key, "why", A) for key in KEYS])
+    clock.now += 9 * DAY
+    ledger.fail(cid, [Failure(key, "why", B if number % 2 else A) for number, key in enumerate(KEYS)])
+    rows = [ledger.failures(cid)[key] for key in KEYS]
+    assert [row.tries for row in rows] == [2, 1, 2, 1, 2]
+    assert [row.is_due(clock.now, watched=False) for row in rows] == [False, True, False, True, False]
+    assert {row.incomplete_since for row in rows} == {clock.now - 9 * DAY}
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     script = Path(__file__).with_name("version_19.sql").read_text()
@@ -254,6 +290,30 @@ def test_the_tables_are_those_of_a_new_ledger(url, request, tmp_path):
         assert shape(ledger) == shape(new)
     with closing(Ledger(url)) as again:
         assert again._value(sa.select(schema_version.c.version)) == LEDGER_VERSION
+
+
+def test_a_text_that_failed_once_before_the_upgrade_has_its_five_nights(url):
+    """Version 22 kept one time for both, which a text that changed after the fifth night did not reset."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for number in (21, 22):
+            migrations.STEPS[number](connection)
+        connection.exec_driver_sql("UPDATE rag_index_schema_version SET version = 22")
+        connection.exec_driver_sql("UPDATE rag_index_failed_documents SET first_at = 1000.0, last_at = 900000.0")
+        connection.exec_driver_sql(
+            "INSERT INTO rag_index_failed_documents (collection_id, key, text_hash, reason, tries, first_at, last_at) "
+            "SELECT collection_id, '8', text_hash, reason, 1, first_at, last_at FROM rag_index_failed_documents"
+        )
+    engine.dispose()
+    with pytest.raises(LedgerError, match=r"has version 22, .*brings it up to date"):
+        Ledger(url, read_only=True)
+    with closing(Ledger(url)) as ledger:
+        [collection] = ledger.collections("test_notes")
+        found = ledger.failures(collection.id)
+        assert {key: (row.first_at, row.incomplete_since) for key, row in found.items()} == {
+            "7": (1000.0, 1000.0),
+            "8": (900000.0, 1000.0),
+        }
 
 
 def test_a_step_that_fails_changes_nothing(url, monkeypatch):
