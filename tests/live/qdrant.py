@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 
 import pytest
 
+from rag_index.components.stores import open_store
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -33,10 +34,11 @@ def project_on(store: str, make: Callable[[str], Project], fake: FakeQdrant | No
     project = make(f'[store]\nurl = "{os.environ["QDRANT_URL"]}"\n{key}')
     name = f"test-{uuid.uuid4().hex[:12]}"
     project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+    own = project.settings.store  # a test may write a key that can only read
     try:
         yield project
     finally:
-        with project.store() as opened:
+        with closing(open_store(own)) as opened:
             for collection in opened.collections():
                 if collection.startswith(f"{name}_"):
                     opened.drop(collection)
