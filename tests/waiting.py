@@ -17,6 +17,8 @@ T = TypeVar("T")
 START_SECONDS = 60
 GENEROUS = 280.0
 """Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
+GENEROUS_LONG = 1180.0
+"""The same for a test that is marked as long."""
 
 LOST = re.compile(r"\S+ \| \w+ +\| prefect\..*(?:ConnectionClosed|database is locked)", re.DOTALL)
 """A record of Prefect of a websocket or an SQLite that a busy machine gave no time. It goes on by itself."""

@@ -13,7 +13,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
 from tests.reliability.victim import Victim, ledger_rows
-from tests.waiting import eventually
+from tests.waiting import GENEROUS_LONG, eventually
 
 pytestmark = pytest.mark.long
 DOCUMENTS = 200
@@ -50,7 +50,7 @@ def suspend(run: Victim, *databases: Path) -> None:
             process.resume()
         return False
 
-    eventually(is_suspended, lambda: run.output)
+    eventually(is_suspended, lambda: run.output, seconds=GENEROUS_LONG)
 
 
 def assert_right(project: Project, fake: FakeOllama) -> None:
@@ -65,7 +65,9 @@ def assert_right(project: Project, fake: FakeOllama) -> None:
 def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, project, fake):
     """As a virtual machine that was paused: the run, its workers and what they were about to write go on later."""
     with Victim(project, "--shard-documents", "10") as frozen:
-        eventually(lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output)
+        eventually(
+            lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output, seconds=GENEROUS_LONG
+        )
         ledger = project.folder / ".rag-index" / "ledger.db"
         suspend(frozen, ledger, project.folder / "source.db")
         project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
@@ -74,11 +76,11 @@ def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, 
         assert project.run().state == "completed"
         for process in frozen.processes():
             process.resume()
-        assert frozen.process.wait(240) == 1, frozen.output
+        assert frozen.process.wait(GENEROUS_LONG) == 1, frozen.output
         said = frozen.output
         assert "took over" in said or "written by a later run" in said, said
         assert "Traceback" not in said
-        eventually(frozen.gone, seconds=60)
+        eventually(frozen.gone, seconds=GENEROUS_LONG)
     assert_right(project, fake)
 
 
@@ -86,13 +88,13 @@ def test_a_worker_that_freezes_costs_a_run_no_document(prefect_server, project, 
     """Its shards are embedded by another one after half a minute, and what it writes later changes nothing."""
     project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
     with Victim(project, "--shard-documents", "10") as run:
-        eventually(lambda: run.ended or (begun(project) and run.workers()), lambda: run.output)
+        eventually(lambda: run.ended or (begun(project) and run.workers()), lambda: run.output, seconds=GENEROUS_LONG)
         [worker] = run.workers()  # which asks for two shards at a time
         worker.suspend()
-        eventually(lambda: run.ended or committed(project) == DOCUMENTS, seconds=120)
+        eventually(lambda: run.ended or committed(project) == DOCUMENTS, seconds=GENEROUS_LONG)
         with suppress(psutil.NoSuchProcess):
             worker.resume()
-        assert run.process.wait(240) == 0, run.output
+        assert run.process.wait(GENEROUS_LONG) == 0, run.output
         assert "Traceback" not in run.output
-        eventually(run.gone, seconds=60)
+        eventually(run.gone, seconds=GENEROUS_LONG)
     assert_right(project, fake)
