@@ -219,10 +219,8 @@ class OfficeFile:
 
     def _is_hidden(self, element: Any, name: str) -> bool:
         values = values_of(element)
-        if name in ("r", "oMath") and _is_placeholder(element):
-            return True
         if name == "r":
-            return self._styles.is_hidden_run(element)
+            return _is_placeholder(element) or self._styles.is_hidden_run(element)
         return (
             name in _GONE or "purl.org/dc/" in element.tag
             or "idden" in values.get("state", "") or self._styles.hides(values.get("style-name", "")) is True

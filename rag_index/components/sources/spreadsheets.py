@@ -441,7 +441,9 @@ def opendocument_sheets(package: OfficePackage, main: str, styles: TextStyles) -
             rows = _opendocument_rows(events, styles)
             if name and not styles.hides(element.get(f"{_TABLE}style-name", "")):
                 yield Sheet(name, rows)
-            deque(rows, maxlen=0)  # the next sheet begins behind the last row
+        elif event == "end" and element.tag == f"{_TABLE}table-row":
+            # A row of a sheet that is hidden, or has too many characters.
+            _forget(element)
 
 
 def _opendocument_rows(events: Iterator[tuple[str, Any]], styles: TextStyles) -> Iterator[Row]:
@@ -553,9 +555,6 @@ def _text(value: Any) -> str:
 def _elapsed(milliseconds: int, *, has_seconds: bool) -> str:
     """Return how much time has passed: "25:30", or "25:30:15" with seconds."""
     sign, amount = "-" if milliseconds < 0 else "", abs(milliseconds)
-    if not has_seconds:
-        # What is computed is often less than the minute by a fraction of a second.
-        amount = round(amount / 1000) * 1000
     minutes, rest = divmod(amount, 60_000)
     text = f"{sign}{minutes // 60}:{minutes % 60:02}"
     if not has_seconds:
@@ -572,8 +571,8 @@ def _lines(sheet: Sheet) -> Iterator[str]:
         cells += len(row.texts)
         if cells > _AHEAD:
             break
-    first = min((min(row.texts) for row in beginning if row.texts), default=0)
-    last = max((max(row.texts) for row in beginning if row.texts), default=0)
+    first = min((min(row.texts) for row in beginning), default=0)
+    last = max((max(row.texts) for row in beginning), default=0)
     rows = _with_merges(sheet, chain(beginning, sheet.rows), first, last)
     names = Texts()
     for is_filled, block in groupby(rows, bool):

@@ -58,6 +58,7 @@ IN_WORD = {
     "negative": ([run("10"), run("-6", UP), run(" m")], "10^-6 m"),
     "digits behind it": ([run("5"), run("3", UP), run("7")], "5^3 7"),
     "words": ([run("H"), run("2", DOWN), run("O is the 1"), run("st", UP)], "H2O is the 1st"),
+    "raised and then lowered": ([run("10"), run("6", UP), run("2", DOWN), run(" m")], "10^6_2 m"),
     "a base": ([run("101"), run("2", DOWN), run(" is 5")], "101_2 is 5"),
     "a style": ([run("10"), run("6", styled("Up")), run(" units")], "10^6 units"),
     "a style based on others": ([run("10"), run("6", styled("Heir")), run(" units")], "10^6 units"),
@@ -189,8 +190,8 @@ ODF_STYLES = "".join(
         odf_style("Lowered", "-33% 58%"),
         odf_style("Level", "0% 100%"),
         odf_style("P1", "33% 58%", "paragraph"),
-        odf_style("Twice", "super 58%", "paragraph"),
         odf_style("Twice", "", "text"),
+        odf_style("Twice", "super 58%", "paragraph"),
         odf_style("ce1", "super 58%", "table-cell"),
     ]
 )

@@ -1,7 +1,13 @@
 """Sheets of .xlsx and .ods: cells without a value cost nothing, and times are read as people see them."""
 
+import io
+import zipfile
+
 import pytest
 
+from rag_index.components.sources.office_package import OfficePackage, TextStyles
+from rag_index.components.sources.spreadsheets import opendocument_sheets
+from tests.components.sources.test_attachments import zipped
 from tests.components.sources.test_file_formats import SHEET
 from tests.components.sources.test_office_files import cell, odf, workbook
 
@@ -96,6 +102,25 @@ def test_cells_of_calc_that_repeat_a_value_are_read_as_often_as_there_is_room(re
         assert text.startswith("Stock\n\nOslo | Oslo | Oslo")
 
 
+def test_a_value_of_calc_that_repeats_itself_ends_at_the_last_row():
+    package = OfficePackage(calc(calc_row(text_cell("a"), times=10**12), calc_row(text_cell("b"))))
+    counts = [sum(1 for _ in sheet.rows) for sheet in opendocument_sheets(package, "content.xml", TextStyles())]
+    assert counts == [LAST_ROW]
+
+
+def test_a_sheet_of_calc_is_read_behind_one_that_is_hidden(read):
+    style = (
+        '<style:style style:name="h" style:family="table"><style:table-properties table:display="false"/></style:style>'
+    )
+    tables = ""
+    for name in ("h", "v", "w"):
+        tables += (
+            f'<table:table table:name="{name}" table:style-name="{name}">{calc_row(text_cell(name))}</table:table>'
+        )
+    data = odf(f"<office:spreadsheet>{tables}</office:spreadsheet>", style, "spreadsheet")
+    assert read(data) == ([("", "v\n\nv"), ("", "w\n\nw")], "")
+
+
 def test_merged_cells_have_their_value_in_each_row_that_has_another(read):
     rows = excel_row(1, cell("A1", "Team"), cell("B1", "Town")) + excel_row(2, cell("A2", "North"), cell("B2", "Oslo"))
     rows += excel_row(LAST_ROW, cell(f"B{LAST_ROW}", "Bergen"))
@@ -115,6 +140,36 @@ def test_a_title_over_a_whole_sheet_leaves_the_names_of_its_columns(read):
         written += excel_row(number, *(cell(f"{letters(n)}{number}", text) for n, text in enumerate(row, start=1)))
     said = ["Stock", "Inventory", "Device | Room", "Device: Printer | Room: Kitchen", "Device: Scanner | Room: Hall"]
     assert read(sheet(written, merged)) == ([("", "\n\n".join(said))], "")
+
+
+def test_merged_cells_that_begin_left_of_all_values_hide_none(read):
+    merged = '<mergeCells><mergeCell ref="A1:C1"/></mergeCells>'
+    rows = excel_row(1, '<c r="A1" s="1"/>', cell("B1", "Printer")) + excel_row(2, cell("B2", "Scanner"))
+    assert read(sheet(rows, merged)) == ([("", "Stock\n\nPrinter\n\nScanner")], "")
+
+
+def test_all_merged_cells_of_a_large_sheet_are_known(read):
+    pairs = [(number, number + 1) for number in range(1, 4000, 2)]
+    rows = ""
+    for number, other in pairs:
+        rows += excel_row(number, cell(f"A{number}", f"Team {number}"), cell(f"B{number}", "Oslo"))
+        rows += excel_row(other, cell(f"B{other}", "Bergen"))
+    # Bytes are read in blocks of a megabyte, and the first ends among the merged cells.
+    rows += excel_row(5000, cell("B5000", "x" * (2**20 - len(rows) - 5000)))
+    merged = "".join(f'<mergeCell ref="A{number}:A{other}"/>' for number, other in pairs)
+    [(_, text)], reason = read(sheet(rows, f"<mergeCells>{merged}</mergeCells>"))
+    assert (text.count("Team"), reason) == (4000, "")
+
+
+def test_a_note_left_of_a_table_below_it_does_not_hide_its_names(read):
+    rows = [["Device", "Room"], *(["Printer", ""] for _ in range(9))]
+    written = ""
+    for number, row in enumerate(rows, start=1):
+        cells = (cell(f"{column}{number}", text) for column, text in zip("BC", row, strict=True) if text)
+        written += excel_row(number, *cells)
+    written += excel_row(12, cell("A12", "a note"))
+    said = ["Stock", "Device | Room", *["Device: Printer"] * 9, "a note"]
+    assert read(sheet(written)) == ([("", "\n\n".join(said))], "")
 
 
 KINDS = {
@@ -147,6 +202,39 @@ def test_numbers_are_read_as_the_dates_and_times_that_their_format_shows(read, c
         assert read(data) == ([("", f"Stock\n\n{text}")], "")
 
 
+def test_days_count_from_1904_where_a_workbook_says_so(read):
+    styles = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs>'
+    data = sheet(excel_row(1, '<c r="A1" s="1"><v>43889</v></c>'), styles=styles)
+    assert read(data) == ([("", "Stock\n\n2020-02-28")], "")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["xl/workbook.xml"] = parts["xl/workbook.xml"].replace(b"<sheets>", b'<workbookPr date1904="1"/><sheets>')
+    assert read(zipped(parts)) == ([("", "Stock\n\n2024-02-29")], "")
+
+
+def test_dates_that_are_written_as_text_are_read_as_such(read):
+    cells = [f'<c t="d"><v>{text}</v></c>' for text in ("2024-02-29T12:30:00", "2024-02-29", "12:30:00", "soon")]
+    assert read(sheet(excel_row(1, *cells))) == (
+        [("", "Stock\n\n2024-02-29 12:30:00 | 2024-02-29 | 12:30:00 | soon")],
+        "",
+    )
+    days = [f'<table:table-cell office:date-value="{text}"/>' for text in ("2024-02-29T12:30:00", "2024-02-29")]
+    assert read(calc(calc_row(*days))) == ([("", "Stock\n\n2024-02-29 12:30:00 | 2024-02-29")], "")
+
+
+def test_spaces_and_signs_of_cells_that_are_written_otherwise_are_read(read):
+    shared = f'<sst xmlns="{SHEET}"><si><t>a_x000D_\nb_x0041_</t></si></sst>'
+    row = excel_row(1, '<c r="A1" t="s"><v>0</v></c>')
+    rows = f"<sheetData>{row}</sheetData>"
+    parts = {
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{SHEET}">{rows}</worksheet>',
+        "xl/sharedStrings.xml": shared,
+    }
+    assert read(workbook({"Stock": []}, **parts)) == ([("", "Stock\n\na bA")], "")
+    inner = '1<text:s text:c="2"/>2<text:tab/>3<text:line-break/>4</text:p><text:p>5'
+    assert read(calc(calc_row(text_cell(inner)))) == ([("", "Stock\n\n1 2 3 4 5")], "")
+
+
 def test_times_of_calc_are_read_as_people_see_them(read):
     times = {"PT08H30M00S": "08:30:00", "PT25H30M00S": "25:30", "PT25H30M36S": "25:30:36", "-PT01H30M00S": "-1:30"}
     cells = [f'<table:table-cell office:value-type="time" office:time-value="{time}"/>' for time in times]
@@ -158,7 +246,8 @@ def test_cells_and_rows_that_do_not_name_their_place_follow_each_other(read):
     rows += '<row><c r="B3" t="str"><v>c</v></c><c t="str"><v>d</v></c></row>'
     merged = '<mergeCells><mergeCell ref="B3:B4"/></mergeCells>'
     rows += '<row r="4"><c r="C4"><v>1</v></c><c r="A4"><v>2</v></c></row>'
-    assert read(sheet(rows, merged)) == ([("", "Stock\n\na | b\n\nc | d\n\n2 | c | 1")], "")
+    rows += '<row r="6"><c r="C6"><v>3</v></c><c r="A6"><v>4</v></c></row>'
+    assert read(sheet(rows, merged)) == ([("", "Stock\n\na | b\n\nc | d\n\n2 | c | 1\n\n4 | 3")], "")
 
 
 def test_what_is_read_before_a_sheet_is_broken_is_kept_and_so_are_the_other_sheets(read):
