@@ -19,7 +19,7 @@ from rag_index.components.sources.attachments import BETWEEN_FILES, FileReader, 
 from rag_index.components.sources.markup import visible, without_data
 from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, is_rtf, read_text
-from rag_index.components.sources.undecoded import Undecoded, kind_of, readable
+from rag_index.components.sources.undecoded import Undecoded, readable
 from rag_index.core.documents import batches
 from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
 from rag_index.core.documents.groups import access_part
@@ -165,7 +165,9 @@ class Composer:
         if value is None or (form is not None and form not in TEXT_FORMATS):
             return ""
         if form is None and self._strict and not isinstance(value, dict | list | UUID):
-            raise NotText(f"column {name!r} holds {kind_of(value)}, not text; cast it in a query, or give it a format")
+            raise NotText(
+                f"column {name!r} holds {type(value).__name__}, not text; cast it in a query, or give it a format"
+            )
         try:
             return read_text(value, form or "plain")
         except NotText as error:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TupleType, UserDefinedType
 
-from rag_index.components.sources.undecoded import Undecoded, is_invalid_text, kind_of
+from rag_index.components.sources.undecoded import Undecoded, is_invalid_text
 from rag_index.core.database import did_you_mean, failure_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.settings.parts import JoinSettings, PartSettings, split_name
@@ -334,8 +334,8 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
         values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
         if values and not any(isinstance(value, str | dict | list | UUID | Undecoded) for value in values):
             raise SettingsError(
-                f"index {index.name}: column {name!r} of {place} gives {kind_of(values[0])}, not text; cast it in a "
-                "query, or give it a format"
+                f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__}, "
+                "not text; cast it in a query, or give it a format"
             )
 
 

@@ -67,12 +67,6 @@ def is_invalid_text(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and getattr(origin, "sqlstate", None) in INVALID_TEXT
 
 
-def kind_of(value: Any) -> str:
-    """Return what a value is, for a message: its type and the value, such as "int (1)", but of bytes their number."""
-    shown = f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else f"{value!r:.40}"
-    return f"{type(value).__name__} ({shown})"
-
-
 def readable(value: Any) -> Any:
     """Return a value with its texts decoded: in the charset of the database if some of it is valid there, else in the
     one that it looks like. The result is an `Undecoded` if a text in it is none in any charset."""
