@@ -54,7 +54,7 @@ NAMED_BY = ("path", "qualified_name", "signature")
 _NAME = re.compile(rf"[^\W\d]{LETTER}*+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
-BM25_VERSION = 5
+BM25_VERSION = 6
 """Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
 than it has."""
 BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
