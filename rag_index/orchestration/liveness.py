@@ -12,6 +12,7 @@ from distributed import WorkerPlugin
 from rag_index.core.recovery import Outage, outages
 from rag_index.errors import TransientError
 from rag_index.etl.embed import begin_worker
+from rag_index.orchestration.api_outage import shorten_lost_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
 
     def setup(self, worker: Worker) -> None:
         """Begin, in this worker's process."""
+        shorten_lost_events()
         name = worker.name  # the number of the worker in a cluster of ours
         begin_worker(name if isinstance(name, int) else sum(map(ord, str(name or ""))))
         self._ended = threading.Event()

@@ -35,21 +35,15 @@ def result_of(state: State[Any]) -> Any:
 
 def wait_for_api() -> None:
     """Wait until Prefect's server answers, as long as Prefect's clients do. Call it where a run can do nothing else:
-    before it reports what is committed already, and before its next index."""
+    before it reports what is committed already, and before its next index. `ApiOutage` reports a longer wait."""
     from prefect import get_client
-    from prefect.logging import get_run_logger
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
-    began, told = time.monotonic(), False
+    began = time.monotonic()
     patience = 2.0 ** (1 + PREFECT_CLIENT_MAX_RETRIES.value())  # the sum of their delays
     with impatient(), get_client(sync_client=True) as client:
-        while is_away(error := client.api_healthcheck()) and time.monotonic() - began < patience:
-            if not told:
-                get_run_logger().warning("Prefect's server does not answer (%s): the run waits for it", error)
-                told = True
+        while is_away(client.api_healthcheck()) and time.monotonic() - began < patience:
             time.sleep(API_PAUSE_SECONDS)
-    if told:
-        get_run_logger().info("the run has waited %.0f s for Prefect's server", time.monotonic() - began)
 
 
 def is_away(error: Exception | None) -> bool:

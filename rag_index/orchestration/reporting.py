@@ -147,8 +147,15 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         with impatient():
             return call(*arguments, **named)
     except UNANSWERED as error:
-        logger.warning("an artifact could not be sent to the Prefect server: %s", error)
+        # 503, or no connection: an outage, in which this happens every few seconds, and which `ApiOutage` reports once.
+        # 500: the server cannot show this artifact.
+        if not is_away(error) or _is_internal(error):
+            logger.warning("an artifact could not be sent to the Prefect server: %s", error)
         return None
+
+
+def _is_internal(error: Exception) -> bool:
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
 
 
 @contextmanager

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect import get_client, runtime
+from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
-from prefect.logging import get_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.states import Cancelled
 
 from rag_index.core.machine import given, in_thread
 from rag_index.errors import RagIndexError
+from rag_index.orchestration.api_outage import OUTAGE
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import UNANSWERED, end_suspended, end_with_state, failed_state
 
@@ -54,6 +56,8 @@ def stoppable() -> Iterator[FlowStop]:
     What is raised in a run that is not cancelled goes on to Prefect."""
     top = _TOP.get()
     stop = FlowStop(top.run_id if top else str(runtime.flow_run.id))
+    if top is None and FlowRunContext.get():
+        OUTAGE.follow(get_run_logger())
     if top is None and threading.current_thread() is threading.main_thread():
         in_thread(partial(_watch, stop), "cancellation")
         _end_with_output()

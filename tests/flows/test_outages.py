@@ -24,7 +24,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.flows.conftest import Recorder
 from tests.live.qdrant import STORES, project_on
 from tests.project import Project, run_here
-from tests.waiting import when
+from tests.waiting import eventually, when
 
 
 @pytest.fixture
@@ -222,6 +222,7 @@ class Relay(socketserver.BaseRequestHandler):
                 if (status := 200 if passes else self.server.statuses.pop()) != 200:
                     answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                     self.request.sendall(answer.encode())
+                    server.shutdown(socket.SHUT_RDWR)  # ends the thread that waits for its answer
                     return
                 self.reports = b"/set_state" in data or self.reports
                 if self.reports and b'"COMPLETED"' in data:
@@ -236,11 +237,16 @@ class Relay(socketserver.BaseRequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
 
 
+class RelayServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    """It may listen again at its port, where connections are still ending."""
+
+
 @contextmanager
 def relayed(url, number=None):
     """Give a relay to Prefect's server, and its URL, at which the answer to the `number`th end of a flow run, from 0,
     is lost."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as relay:
+    with RelayServer(("127.0.0.1", 0), Relay) as relay:
         relay.to, relay.number, relay.lost = (urlsplit(url).hostname, urlsplit(url).port), number, 0
         relay.daemon_threads, relay.away, relay.refused, relay.statuses = True, threading.Event(), (), []
         threading.Thread(target=relay.serve_forever, daemon=True).start()
@@ -291,3 +297,106 @@ def has_ended(project: Project) -> bool:
     """Return whether the ledger knows how the run ended, which Prefect is told afterwards."""
     with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
         return not db.execute("SELECT 1 FROM rag_index_runs WHERE state = 'running'").fetchall()
+
+
+def stop_listening(relay):
+    """Let connections to the relay be refused."""
+    relay.away.set()
+    relay.shutdown()
+    relay.socket.close()
+
+
+def listen(relay):
+    relay.socket = socket.create_server(relay.server_address)
+    relay.away.clear()
+    threading.Thread(target=relay.serve_forever, daemon=True).start()
+
+
+def answer_all(relay, status):
+    """Answer all requests with this status."""
+    relay.refused, relay.statuses = (b"GET ", b"POST ", b"PUT ", b"PATCH "), [status] * 100_000
+
+
+def said_of_prefect(caplog) -> list[str]:
+    """Return what the log of the whole run says of Prefect's server."""
+    records = [one for one in caplog.records if getattr(one, "flow_name", "") == "index-all"]
+    return [one.message for one in records if "Prefect's server" in one.message]
+
+
+def assert_said_once(caplog, reason):
+    """Check that the outage and its end have one line each, and that no artifact or event adds one of its own."""
+    begin, end = said_of_prefect(caplog)
+    said = rf"Prefect's server does not answer \({reason}\): the run waits for it where it needs it"
+    assert re.fullmatch(said, begin)
+    assert re.fullmatch(r"Prefect's server answers again after \d+ s, and the run goes on", end)
+    others = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+    assert not [other for other in others if "artifact" in other or "failed to process item" in other]
+    assert sum("takes no events" in other for other in others) <= 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("status", "reason", "options"),
+    [
+        (503, "status 503", {"workers": 2}),
+        (502, "status 502", {"serial": True}),
+        (504, "status 504", {"serial": True}),
+        (None, ".*(refused|disconnected).*", {"workers": 2}),
+    ],
+)
+def test_an_outage_of_prefects_server_has_two_lines_in_the_log(
+    tmp_path, prefect_server, fake, caplog, status, reason, options
+):
+    """It lasts from the middle of the run until that has nothing left to do but to report."""
+    project = Project(tmp_path / "project", fake.settings).fill(60)
+    with relayed(prefect_server) as (relay, url), temporary_settings({PREFECT_API_URL: url}):
+
+        def outage():
+            if status is None:
+                stop_listening(relay)
+            else:
+                answer_all(relay, status)
+            eventually(lambda: said_of_prefect(caplog) and has_ended(project))
+            relay.statuses = []
+            if status is None:
+                listen(relay)
+
+        with when(lambda: fake.embeds()[2:], outage):
+            report = project.index(shard_documents=10, **options)
+    assert (report.state, report.sentence()[:29]) == ("completed", "1 index: 60 documents indexed")
+    assert_said_once(caplog, reason)
+
+
+@pytest.mark.long
+def test_a_request_that_waits_alone_is_reported_until_it_is_answered(tmp_path, prefect_server, caplog):
+    """A server whose database is locked answers 503 to what writes, and other requests meanwhile."""
+    project = Project(tmp_path / "project").fill(20)
+    with relayed(prefect_server) as (relay, url), temporary_settings({PREFECT_API_URL: url}):
+        relay.refused, relay.statuses = b"POST /api/flow_runs/ ", [503, 503, 503, 200]  # the last is for the whole run
+        report = project.index(serial=True)
+    assert report.state == "completed"
+    assert_said_once(caplog, "status 503")
+    [seconds] = re.findall(r"after (\d+) s", said_of_prefect(caplog)[1])
+    assert int(seconds) >= 10, "three pauses of Prefect's client, not the first of a request beside it"
+
+
+@pytest.mark.long
+def test_the_report_of_the_last_state_that_waits_is_in_the_log(tmp_path, prefect_server, caplog):
+    """Prefect's engine sends it after the flow has returned."""
+    project = Project(tmp_path / "project").fill(20)
+    with relayed(prefect_server) as (relay, url), temporary_settings({PREFECT_API_URL: url}):
+
+        def refuse_last_state(record: logging.LogRecord) -> bool:
+            # The index has ended: what is sent to this path now is the state of the whole run.
+            if record.getMessage().startswith("notes: 1 index: 20 documents indexed"):
+                relay.refused, relay.statuses = b"POST /api/flow_runs/", [503, 503, 503]
+            return True
+
+        log = logging.getLogger("prefect.flow_runs")
+        log.addFilter(refuse_last_state)
+        try:
+            assert project.index(serial=True).state == "completed"
+        finally:
+            log.removeFilter(refuse_last_state)
+    assert not relay.statuses
+    assert_said_once(caplog, "status 503")

@@ -1,0 +1,174 @@
+"""Outages of Prefect's server, as the log of a run reports them: one line when it does not answer, and one when it does
+again. Prefect's clients repeat a request for two minutes or longer, and log that at DEBUG alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import httpx
+
+SHORT_SECONDS = 4.0
+"""A failure that is over sooner is not reported: a server whose database is busy, or that closed an idle connection,
+answers the next attempt two seconds later."""
+AGAIN_SECONDS = 60.0
+"""A server that fails again and again is reported this often at most."""
+UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
+"""The statuses after which Prefect's clients send a request again, with `run_api_settings`."""
+HEADERS_RECEIVED, STEP_FAILED = ".receive_response_headers.complete", ".failed"
+"""How the names of httpcore's trace events end: it has an answer, or a connection failed."""
+LOST_EVENT = "Service %r failed to process item"
+"""How Prefect's message about each event begins that could not be sent; it quotes the whole event."""
+
+
+class ApiOutage:
+    """Whether Prefect's server answers this process, for the log of its run. Threads may share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._log: Any = logging.getLogger("rag_index.prefect")
+        self._waiting: set[ApiRequest] = set()
+        """The requests under way that are sent again until they are answered."""
+        self._since: float | None = None
+        """Since when requests have failed; None if the server answers."""
+        self._is_reported = False
+        self._last = -math.inf
+        """When an outage was last reported."""
+
+    def follow(self, log: Any) -> None:
+        """Begin anew: report in the log of this run when Prefect's clients in this process get no answer."""
+        with self._lock:
+            self._waiting.clear()
+            self._since, self._is_reported, self._last = None, False, -math.inf
+        self._log = log
+        _observe_clients()
+        shorten_lost_events()
+
+    def note_failure(self, request: ApiRequest, reason: str) -> None:
+        """Record that an attempt of a request failed, and report an outage that is not short."""
+        with self._lock:
+            if request.is_repeated:
+                self._waiting.add(request)
+            self._since = request.began if self._since is None else min(self._since, request.began)
+            now = self.clock()
+            is_short = now - self._since < SHORT_SECONDS
+            if self._is_reported or is_short or now - self._last < AGAIN_SECONDS:
+                return
+            self._is_reported, self._last = True, now
+        self._log.warning("Prefect's server does not answer (%s): the run waits for it where it needs it", reason)
+
+    def note_end(self, request: ApiRequest) -> None:
+        """Record how a request ended. The outage has ended if it was answered and no other request waits."""
+        with self._lock:
+            self._waiting.discard(request)
+            if not request.is_answered or self._waiting or self._since is None:
+                return
+            seconds, was_reported = self.clock() - self._since, self._is_reported
+            self._since, self._is_reported = None, False
+        if was_reported:
+            self._log.info("Prefect's server answers again after %.0f s, and the run goes on", seconds)
+
+    @contextmanager
+    def observed(self, request: httpx.Request) -> Iterator[ApiRequest]:
+        """Observe the attempts of a request within the block."""
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+        observed = ApiRequest(self, is_repeated=PREFECT_CLIENT_MAX_RETRIES.value() > 0)
+        try:
+            yield observed
+        finally:
+            self.note_end(observed)
+
+
+class ApiRequest:
+    """A request of one of Prefect's clients, with all its attempts."""
+
+    def __init__(self, outage: ApiOutage, *, is_repeated: bool) -> None:
+        self._outage, self.is_repeated = outage, is_repeated
+        self.began = outage.clock()
+        self.is_answered = False
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Take note of an event of httpcore, which sends each attempt."""
+        if event.endswith(HEADERS_RECEIVED):
+            # HTTP/1.1: (b"HTTP/1.1", 503, b"Service Unavailable", …); HTTP/2: (503, …)
+            status = next(value for value in info["return_value"] if isinstance(value, int))
+            self.is_answered = status not in UNAVAILABLE
+            if not self.is_answered:
+                self._outage.note_failure(self, f"status {status}")
+        elif event.endswith(STEP_FAILED):
+            self.is_answered = False
+            error = info["exception"]
+            self._outage.note_failure(self, str(error) or type(error).__name__)
+
+    async def trace_async(self, event: str, info: dict[str, Any]) -> None:
+        """Take note of an event, as `trace`."""
+        self.trace(event, info)
+
+
+OUTAGE = ApiOutage()
+"""That of this process, whose clients all ask one server."""
+
+
+@cache
+def _observe_clients() -> None:
+    """Let Prefect's clients in this process report to `OUTAGE`. They send an attempt and wait for the next one within
+    their method `send`, and offer no hook for that."""
+    from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+
+    send, send_async = PrefectHttpxSyncClient.send, PrefectHttpxAsyncClient.send
+
+    @wraps(send)
+    def observed_send(client: Any, request: httpx.Request, *args: Any, **named: Any) -> Any:
+        if _is_of_logs(request):
+            return send(client, request, *args, **named)
+        with OUTAGE.observed(request) as observed:
+            request.extensions = {**request.extensions, "trace": observed.trace}
+            return send(client, request, *args, **named)
+
+    @wraps(send_async)
+    async def observed_send_async(client: Any, request: httpx.Request, *args: Any, **named: Any) -> Any:
+        if _is_of_logs(request):
+            return await send_async(client, request, *args, **named)
+        with OUTAGE.observed(request) as observed:
+            request.extensions = {**request.extensions, "trace": observed.trace_async}
+            return await send_async(client, request, *args, **named)
+
+    PrefectHttpxSyncClient.send = observed_send  # type: ignore[assignment, method-assign]
+    PrefectHttpxAsyncClient.send = observed_send_async  # type: ignore[assignment, method-assign]
+
+
+def _is_of_logs(request: httpx.Request) -> bool:
+    """Return whether a request sends lines of the log. No run waits for these, not even at its end."""
+    return request.url.path.endswith("/logs/")
+
+
+class _LostEvents(logging.Filter):
+    """Replaces what Prefect logs for each event that it cannot send, several a second, by one sentence."""
+
+    _is_reported = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is logged."""
+        if not str(record.msg).startswith(LOST_EVENT):
+            return True
+        if self._is_reported:
+            return False
+        self._is_reported = True
+        record.msg, record.args = "Prefect's server takes no events: its page shows some tasks late, or never", ()
+        return True
+
+
+@cache
+def shorten_lost_events() -> None:
+    """Let this process report once that events of tasks do not reach Prefect's server."""
+    logging.getLogger("prefect._internal.concurrency").addFilter(_LostEvents())
