@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders.tokenizer import standing
+from rag_index.components.embedders.tokenizer import places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,18 +22,20 @@ def is_code(hit: SearchHit) -> bool:
 
 def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
     """Return a text with each of these words between two marks: `marked("a printer", ["printer"], "**", "**")`."""
-    pattern = standing(words)
-    return pattern.sub(lambda one: f"{before}{one[0]}{after}", text) if pattern else text
+    shown, done = list[str](), 0
+    for start, end in places(text, words):
+        shown += [text[done:start], before, text[start:end], after]
+        done = end
+    return "".join([*shown, text[done:]])
 
 
 def snippet(text: str, words: Sequence[str], chars: int) -> str:
     """Return about `chars` characters of a text, where most of these words stand, with "…" where it is cut."""
     if len(text) <= chars:
         return text
-    pattern, before = standing(words), int(BEFORE * chars)
-    places = [one.start() for one in pattern.finditer(text)] if pattern else []
-    starts = [0, *[min(max(0, place - before), len(text) - chars) for place in places]]
-    start = max(starts, key=lambda one: sum(one <= place < one + chars for place in places))
+    found, before = [start for start, _ in places(text, words)], int(BEFORE * chars)
+    starts = [0, *[min(max(0, place - before), len(text) - chars) for place in found]]
+    start = max(starts, key=lambda one: sum(one <= place < one + chars for place in found))
     end = start + chars
     if start:  # no word is cut, unless it is as long as what is shown
         start = text.find(" ", start, start + before) + 1 or start

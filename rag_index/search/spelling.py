@@ -63,7 +63,7 @@ def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
 
 def _is_spelled(word: str) -> bool:
     """Return whether a word has letters alone, and is none of a script without spaces, where pairs are words."""
-    return LETTERS_ALONE.fullmatch(word) is not None and not is_unspaced(word)
+    return LETTERS_ALONE.of(word).fullmatch(word) is not None and not is_unspaced(word)
 
 
 def possible_spellings(typed: Mapping[str, int]) -> dict[str, dict[str, float]]:
@@ -90,7 +90,7 @@ def spellings(word: str) -> dict[str, float]:
         if len(blocks) <= MAX_BLOCKS
         else []
     )
-    letters = [letter for letter in alphabet if LETTERS_ALONE.match(letter) and letter == letter.lower()]
+    letters = [letter for letter in alphabet if LETTERS_ALONE.of(letter).match(letter) and letter == letter.lower()]
     parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
     exchanged = [begin + letter + end[1:] for begin, end in parts if begin and end for letter in letters]
     found = dict.fromkeys(exchanged, EXCHANGED)
@@ -117,7 +117,8 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
     for point in points:  # its words, by what they are but for case and accents
         found = text_of(point.payload)
         found = split_identifiers(found) if live.encoder.model.identifiers else found
-        written[point.id] = {_plain(word): word for word in LETTERS_ALONE.findall(unicodedata.normalize("NFC", found))}
+        found = unicodedata.normalize("NFC", found)
+        written[point.id] = {_plain(word): word for word in LETTERS_ALONE.of(found).findall(found)}
     others = {_plain(word) for word in answer.words}
     # an older server also counts documents that the caller may not see
     total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having

@@ -238,7 +238,8 @@ class Inquiry:
         encoder = encoder_of(bm25_model(self.index) or Bm25Model(self.index.language))
         matched = encoder.matched(words := encoder.words(self.query), ["\n".join(self.texts)])[0]
         missing = {word: one for word, one in words.items() if word not in matched}
-        own = {one.lower(): one for one in LETTERS_ALONE.findall(" ".join(self.texts))}
+        every = " ".join(self.texts)
+        own = {one.lower(): one for one in LETTERS_ALONE.of(every).findall(every)}
         typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
         near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
         alike = {word: own[one] for word, one in near.items() if one in own}

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from rag_index.components.embedders.tokenizer import characters_of
 from rag_index.search import Retriever
 from tests.components.embedders.test_tokenizer import SCRIPTS
 from tests.etl.plain import run_plain
@@ -17,8 +18,9 @@ DESKS = {
 NONSENSE = {
     "Chinese": "大象香蕉音乐舞蹈诗歌恐龙火山月亮彩虹蝴蝶",
     "Korean": "코끼리바나나음악무용시집공룡화산달빛무지개나비",
-    "Thai": "กขคฆจชซฌฎฏฐฑฒณถทธผฝพฟภฤฬศษฮ",
+    "Thai": "ช้างกล้วยดนตรีเต้นรำบทกวีไดโนเสาร์ภูเขาไฟพระจันทร์สายรุ้งผีเสื้อเครื่องพิมพ์โต๊ะประชุม",
 }
+"""Characters of words of another subject; of Thai, also of the texts."""
 TITLES = ["किल्ला", "कल्ला", "കാല്", "കല്", "🎉", "🎈"]
 
 
@@ -60,20 +62,20 @@ def test_a_title_is_found_as_a_whole_and_not_by_its_consonants(retriever, title)
 def test_nonsense_of_scripts_without_spaces_is_told_as_often_as_in_chinese_and_no_right_hit_is(retriever) -> None:
     choose, told = random.Random(4), {}
     for name, signs in NONSENSE.items():
-        asked = ["".join(choose.choices(signs, k=choose.randint(3, 8))) for _ in range(30)]
+        asked = ["".join(choose.choices(characters_of(signs), k=choose.randint(3, 8))) for _ in range(30)]
         told[name] = sum(retriever.search_sync(query, limit=3).nothing_fits for query in asked)
         for query in DESKS[name][2]:
             found = retriever.search_sync(query, limit=1)
             assert found.hits[0].text == DESKS[name][1], query
-            assert not found.nothing_fits, query
-            assert not found.unsure, query
+            assert found.hits[0].relevance > 0.9, query
     assert told["Chinese"] >= 27
     assert min(told.values()) >= told["Chinese"] - 2, told
 
 
-def test_a_question_with_one_word_that_is_there_is_not_told_that_nothing_fits(retriever) -> None:
+def test_a_question_with_one_word_that_is_there_is_told_that_the_hits_are_unsure(retriever) -> None:
     for query in ("请问电梯门怎么办呢", "창고 어떻게 해야 하나요", "ขอถามหน่อยเครื่องพิมพ์ทำอย่างไรดี"):
-        assert not retriever.search_sync(query, limit=1).nothing_fits, query
+        found = retriever.search_sync(query, limit=3)
+        assert found.unsure, (query, [hit.relevance for hit in found.hits])
 
 
 def test_a_typing_error_is_corrected_where_vowels_are_marks_and_pairs_of_characters_are_none(retriever) -> None:

@@ -6,7 +6,7 @@ from rag_index.components.embedders import knows_english_alone
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.search import Retriever
 from rag_index.search.highlights import marked, snippet
-from rag_index.search.soft_match import seems_foreign, soft_scores
+from rag_index.search.soft_match import near_scores, seems_foreign, soft_scores
 from tests.etl.plain import run_plain
 from tests.project import SETTINGS, Project, run_here
 from tests.search.desk import Desk, found
@@ -132,6 +132,19 @@ def test_words_are_marked_as_they_stand_in_the_text_and_parts_of_names_in_source
         assert marked(text, encoder.highlights(encoder.words(query), text), "[", "]") == shown
     encoder, text = Bm25Encoder(Bm25Model("english", identifiers=True)), "def read_tree(path): return JsonTreeReader"
     assert encoder.highlights(encoder.words("tree"), text) == ("read_tree", "JsonTreeReader")
+
+
+def test_neighbours_are_found_in_every_form_and_script():
+    encoder = Bm25Encoder(Bm25Model("none"))
+    for query, text in (
+        ("еще раз", "Ещё раз"),
+        ("दिल्ली बात", "दिल्\u200dली बात"),
+        ("프린터", "새 프린터가"),
+        ("พิมพ์", "เครื่องพิมพ์เสีย"),
+        ("👍 ok", "👍🏽 ok"),
+    ):
+        words = [word.dimensions for word in encoder.words(query).values()]
+        assert near_scores(encoder, words, [1.0] * len(words), [text, "else"]) == [1.0, 0.0], query
 
 
 def test_a_long_text_is_cut_where_most_words_stand():

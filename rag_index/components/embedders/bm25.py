@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.components.embedders.scripts import MARKS
 from rag_index.components.embedders.tokenizer import (
-    EMOJI,
-    LETTER,
     LETTERS,
     WORD,
+    TextPattern,
     divided,
     emoji_parts,
     folded,
@@ -51,7 +49,7 @@ DEFINES = "defines"
 NAMED_BY = ("path", "qualified_name", "signature")
 """The payload fields by whose words a chunk of source code is found, beside its text."""
 
-_NAME = re.compile(rf"[^\W\d]{LETTER}*+")
+_NAME = TextPattern(lambda signs: rf"[^\W\d]{signs.letter}*+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
 BM25_VERSION = 6
@@ -71,19 +69,24 @@ MAX_HIGHLIGHTED = 4000
 """Characters of a text in which words of a query are marked."""
 MAX_NAME = 200
 """Characters of a name by which a document is found as a whole."""
-_SIGN = re.compile(
-    rf"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<={LETTER}[-.])(?={LETTER})|(?<=[\s(]\.)(?={LETTER})|(?<=[a-z][A-Z]))"
+_SIGN = TextPattern(
+    lambda signs: (
+        rf"[-._+#@$*A-Z](?:(?<=[+#@$*_])|(?<={signs.letter}[-.])(?={signs.letter})"
+        rf"|(?<=[\s(]\.)(?={signs.letter})|(?<=[a-z][A-Z]))"
+    )
 )
 """What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a small letter."""
 _SPELLED = {"+": "plus", "#": "sharp", "*": "star", ".": "dot", "@": "at", "$": "dollar"}
 _SIGNS = "".join(_SPELLED)
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _SPACE, _BETWEEN = re.compile(r"\s"), re.compile(r"[-._' ]")
-_LETTERS_OF_NAME = re.compile(rf"{EMOJI}|(?:[^\W_]|[{MARKS}])++|[+#]++")
-_LETTERS_OF_KEY = re.compile(rf"(?:[^\W_]|[{MARKS}])++")
-_TWO_LETTERS = re.compile(rf"[^\W\d_][{MARKS}]*+[^\W\d_]")
+_LETTERS_OF_NAME = TextPattern(lambda signs: f"{signs.emoji_or}{signs.alphanumeric}++|[+#]++")
+_LETTERS_OF_KEY = TextPattern(lambda signs: f"{signs.alphanumeric}++")
+_TWO_LETTERS = TextPattern(lambda signs: rf"[^\W\d_]{signs.alphabetic}")
 _HUMP = re.compile(r"([a-z])([A-Z])")
-_LETTER_WITH_SIGNS = re.compile(rf"(?<![\w{MARKS}.+#@$])[^\W\d_](?:[+#]++(?!{LETTER})|\*(?![*\w{MARKS}]))")
+_LETTER_WITH_SIGNS = TextPattern(
+    lambda signs: rf"(?<![\w{signs.marks}.+#@$])[^\W\d_](?:[+#]++(?!{signs.letter})|\*(?![*\w{signs.marks}]))"
+)
 _LIKE_NAME = re.compile(
     r"[^\W\d].*\d|\w\w[._]\w\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}|\d{5}|\d\.\d+\.\d|\d{3}.*[A-Z]"
     r"|\d{3}-[a-z]\d*$|^(?!(?:1[5-9]|20)\d\d-)\d{3,}-\d{3,}$"
@@ -99,7 +102,7 @@ def split_identifiers(text: str) -> str:
     `JsonTreeReader` and `json_tree_reader` both become "jsontreereader json tree reader", so that each is found by the
     other and by its parts. Other text stays as it is.
     """
-    return _NAME.sub(_spelled_out, text)
+    return _NAME.of(text).sub(_spelled_out, text)
 
 
 def is_compound_name(text: str) -> bool:
@@ -116,9 +119,9 @@ def names_of(payload: Mapping[str, Any]) -> str:
 def key_words(document_id: str) -> str:
     """Return the words of a key by which its document is found, and all of them as one; "" if it is but a number."""
     key = document_id if is_simple(document_id) else normalized(document_id)
-    if not _TWO_LETTERS.search(key) or _OPAQUE.fullmatch(key):
+    if not _TWO_LETTERS.of(key).search(key) or _OPAQUE.fullmatch(key):
         return ""
-    words = _LETTERS_OF_KEY.findall(key)
+    words = _LETTERS_OF_KEY.of(key).findall(key)
     return " ".join([*words, "".join(words)] if len(words) > 1 else words)
 
 
@@ -126,7 +129,7 @@ def definitions(text: str) -> str:
     """Return a word for each name in the text that only the definition of that name has, not its uses. A query has such
     a word for each of its names, so that a definition is found before its uses."""
     plain = text if is_simple(text) else normalized(text)
-    return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.finditer(plain))
+    return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.of(plain).finditer(plain))
 
 
 def _spelled_out(match: re.Match[str]) -> str:
@@ -143,7 +146,7 @@ def _with_compounds(text: str) -> str:
     """Return the text with a word more for each compound and each word with signs: `jsonDecode`, `6.1.56`, `g++`. A
     single letter with signs is no word without them: C is another language than C++."""
     extra, last = list[str](), 0
-    for sign in _SIGN.finditer(text):
+    for sign in _SIGN.of(text).finditer(text):
         if sign.start() >= last:
             begin = max(text.rfind(" ", 0, sign.start()), text.rfind("\n", 0, sign.start())) + 1
             last = end.start() if (end := _SPACE.search(text, sign.end())) else len(text)
@@ -153,7 +156,7 @@ def _with_compounds(text: str) -> str:
     if not extra:
         return text
     if any(map(text.__contains__, "+#*")):  # the pattern alone takes as long as all else
-        text = _LETTER_WITH_SIGNS.sub(" ", text)
+        text = _LETTER_WITH_SIGNS.of(text).sub(" ", text)
     return f"{text} {' '.join(extra)}"
 
 
@@ -161,7 +164,7 @@ def _with_compounds(text: str) -> str:
 def _added(run: str) -> str:
     """Return what a text gets for the words of a run of it: "" if the engine takes all of them as they stand."""
     added: list[str] = []
-    for word in WORD.findall(run):
+    for word in WORD.of(run).findall(run):
         whole, parts = _compound(word)
         if parts or whole != word:
             added.append(f"{whole} {parts}" if _HUMP.search(word) else whole)
@@ -189,7 +192,8 @@ def _compound(word: str) -> tuple[str, str]:
 
 def letters(text: str) -> str:
     """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
-    return "".join(_LETTERS_OF_NAME.findall(folded(text)))
+    plain = folded(text)
+    return "".join(_LETTERS_OF_NAME.of(plain).findall(plain))
 
 
 def name_dimension(name: str) -> int | None:
@@ -299,8 +303,9 @@ class Bm25Encoder:
 
     def _words(self, query: str) -> Mapping[str, QueryWord]:
         """Return the words of a query that count, in order. Each step of a search needs them."""
-        split = LETTERS if self._split else WORD
-        counts = Counter(split.findall(divided(normalized(query))))
+        text = divided(normalized(query))
+        split = (LETTERS if self._split else WORD).of(text)
+        counts = Counter(split.findall(text))
         if len(counts) > MAX_POINT_WORDS:
             kept = set(sorted(counts, key=lambda word: -len(word) * counts[word])[:MAX_POINT_WORDS])
             counts = Counter({word: count for word, count in counts.items() if word in kept})

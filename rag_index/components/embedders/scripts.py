@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,44 @@ PICTURES = (
 """Extended_Pictographic of Unicode, but for © and ®, which stand at words, and for what NFKC writes as letters and
 punctuation: ™, ℹ, Ⓜ, ‼, ⁉, ㊗ and ㊙."""
 FLAG_LETTERS, FLAG_TAGS = "\U0001f1e6-\U0001f1ff", "\U000e0020-\U000e007f"
+SIMPLE = (
+    "\0-\u0148\u014a-\u02bb\u02bd-\u05ff\u1c80-\u1c8f\u1d00-\u2193\u2200-\u22ff\u2500-\u257f\u2c60-\u2c7f\ua720-\ua7ff"
+    "\uab30-\uab6f\ufb00-\ufb4f"
+)
+"""Latin, Greek, Cyrillic, Armenian and Hebrew, and signs that are no words. Words of nothing else need less care."""
 
 
-def _marks() -> list[str]:
-    """Return what combines with letters in Unicode: accents, points, vowel signs, tones.
+@cache
+def marks() -> str:
+    """Return what combines with letters, and makes another word of them: the vowels of Devanagari, the tones of Thai.
 
-    Scripts beyond the first plane, which few people write today, would make each pattern three times as slow.
+    As a class of characters has it. Scripts beyond the first plane, which few people write today, are left out, since
+    they would make each pattern three times as slow.
     """
+    makes_no_difference = re.compile(f"[{ACCENTED}{LOOKS}]")
+    return _ranges([mark for mark in _all_marks() if not makes_no_difference.match(mark)])
+
+
+@cache
+def attached() -> str:
+    """Return what is normalized together with the letter before it, as a class of characters has it."""
+    return f"{_ranges(_all_marks())}{_ATTACHED}"
+
+
+@cache
+def _all_marks() -> list[str]:
     codes = chain(range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0xFF00))
-    return [chr(code) for code in codes if unicodedata.category(chr(code)) in ("Mn", "Mc")]
+    return [chr(code) for code in codes if is_mark(chr(code))]
+
+
+def is_mark(sign: str) -> bool:
+    """Return whether a sign combines with the letter before it: an accent, a point, a vowel sign or a tone."""
+    return unicodedata.category(sign) in ("Mn", "Mc")
+
+
+def is_attached(sign: str) -> bool:
+    """Return whether a sign is normalized together with the letter before it."""
+    return _IS_ATTACHED.match(sign) is not None or is_mark(sign)
 
 
 def _ranges(signs: Sequence[str]) -> str:
@@ -77,10 +107,6 @@ def _ranges(signs: Sequence[str]) -> str:
     return "".join(f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
 
 
-_MAKES_NO_DIFFERENCE = re.compile(f"[{ACCENTED}{LOOKS}]")
-_ALL_MARKS = _marks()
-MARKS = _ranges([mark for mark in _ALL_MARKS if not _MAKES_NO_DIFFERENCE.match(mark)])
-"""What combines with letters, and makes another word of them: the vowels of Devanagari, the tones of Thai."""
-ATTACHED = f"{_ranges(_ALL_MARKS)}{LOOKS}{AM}{WORD_END}-\u200f\u00ad\u2060\ufeff\uff9e\uff9f\u1160-\u11ff\ud7b0-\ud7fb"
-"""What is normalized together with the letter before it: marks of all kinds, signs without width, the voice of
-half-width Katakana, and parts of Korean syllables."""
+_ATTACHED = f"{LOOKS}{AM}\u00ad{WORD_END}-\u200f\u2060\ufeff\uff9e\uff9f\u1160-\u11ff\ud7b0-\ud7fb"
+"""Beside marks: signs without width, the voice of half-width Katakana, and parts of Korean syllables."""
+_IS_ATTACHED = re.compile(f"[{_ATTACHED}]")

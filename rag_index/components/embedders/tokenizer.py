@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,39 +27,32 @@ from rag_index.components.embedders.scripts import (
     AM_END,
     AM_SIGN,
     AM_TONES,
-    ATTACHED,
     FLAG_LETTERS,
     FLAG_TAGS,
     HIRAGANA,
     JOINER,
     LOOKS,
-    MARKS,
     PICTURES,
     REPEATED,
     SCRIPTS_WITHOUT_SPACES,
+    SIMPLE,
     SOUNDS,
     STACKED,
     SYLLABLES,
     UNSPACED,
     WORD_END,
+    attached,
+    is_attached,
+    marks,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-# Patterns of texts that are not normalized
-
-_OTHER = re.compile(
-    "[^\0-\u0148\u014a-\u02bb\u02bd-\u05ff\u1c80-\u1c8f\u1d00-\u2193\u2200-\u22ff\u2500-\u257f\u2c60-\u2c7f\ua720-\ua7ff"
-    "\uab30-\uab6f\ufb00-\ufb4f]"
-)
-"""What no text has that is written in Latin, Greek, Cyrillic, Armenian or Hebrew letters alone."""
+_NOT_SIMPLE = re.compile(f"[^{SIMPLE}]")
 _MARKED, _MARKED_OR_JOINED = re.compile(f"[{ACCENTED}]+"), re.compile(f"[{ACCENTED}{JOINER}]+")
 _KEPT = re.compile("([\u0438\u0443\u0418\u0423])\u0306")
 """Short i and u of Cyrillic, which endings are made of."""
-_UNSEEN = re.compile(f"[{LOOKS}]+|{WORD_END}(?<=[{UNSPACED}]{WORD_END})")
-"""Looks, and what shows where a word of Khmer ends, which few texts have."""
-_JOINS_NO_EMOJIS = re.compile(f"{JOINER}(?:(?<![{PICTURES}{FLAG_TAGS}]{JOINER})|(?![{PICTURES}]))")
 _SAME = {
     "\u02bc": "'",
     "\u09ce": "\u09a4\u09cd",
@@ -82,52 +75,120 @@ _LATIN_NAME = re.compile(r"LATIN (?:[A-Z]+ )*?(?:LETTER|LIGATURE) (?:[A-Z]+ )*?(
 """The name of a letter in Unicode, and the letters that it is made from."""
 _LETTERS_LIKE = {"\u00df": "ss", "\u00fe": "th", "\u00f0": "d", "\u014b": "n", "\u0138": "q", "\u0259": "a"}
 """Letters with a name of their own, as the engine folds them."""
-_END_OF_AM = f"(?<=[{AM_SIGN}])[{AM_END}]|(?<=[{AM_SIGN}][{AM_TONES}])[{AM_END}]"
-_PIECE = rf"[{PICTURES}](?:[{ATTACHED}{FLAG_TAGS}]|(?<={JOINER})[{PICTURES}])*+|.(?:[{ATTACHED}]|{_END_OF_AM})*+"
-"""What is normalized as one: an emoji, or a letter with all that belongs to it."""
-_PIECES, _SOME_PIECES = re.compile(_PIECE, re.DOTALL), re.compile(f"(?:{_PIECE}){{1,24}}", re.DOTALL)
-
-# Patterns of normalized texts
 
 _PICTURE = f"[{PICTURES}][{FLAG_TAGS}]*+"
-EMOJI = f"[{FLAG_LETTERS}]{{2}}|{_PICTURE}(?:{JOINER}{_PICTURE})*+"
+_EMOJI = f"[{FLAG_LETTERS}]{{2}}|{_PICTURE}(?:{JOINER}{_PICTURE})*+"
 """A flag, a picture, or several that are joined: a woman and a computer are a programmer."""
 _EMOJI_PART = f"[{FLAG_LETTERS}]{{2}}|[{PICTURES}]"
-LETTER = rf"[\w{MARKS}]"
-_SPACED = rf"(?:[^\W{UNSPACED}]++|[{MARKS}]++)++"
-"""Letters of a word that stands between spaces, or between characters of another script."""
-_CHARACTER = rf"[{UNSPACED}](?:[{STACKED}][{UNSPACED}]|[{MARKS}{AM}])*+"
 _RUN = "|".join(f"[{script}]+" for script in SCRIPTS_WITHOUT_SPACES)
 """A run of one script without spaces: in Japanese, a word seldom goes on in another script."""
-_UNSPACED_OR_EMOJI = f"(?=[{UNSPACED}{PICTURES}{FLAG_LETTERS}])(?:({EMOJI})|{_RUN})"
+_UNSPACED_OR_EMOJI = f"(?=[{UNSPACED}{PICTURES}{FLAG_LETTERS}])(?:({_EMOJI})|{_RUN})"
 """Both begin with few characters: patterns with all of these alone are slow."""
 
 
-def _with_signs(letters: str) -> str:
-    """Return the pattern of a word of these letters with the signs that names have: before, between and behind them."""
-    before, behind = rf"(?<![\w{MARKS}.+#@$])[.#@$]", rf"[+#]++(?!{LETTER})|\*(?![*\w{MARKS}])"
-    return f"(?:{before})?{letters}(?:[-.']{letters})*+(?:{behind})?"
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What patterns of words are made of: with `marks`, in all scripts, and without, in simple texts."""
+
+    marks: str = ""
+    """What belongs to words although `\\w` leaves it out, as a class of characters has it."""
+
+    @property
+    def letter(self) -> str:
+        return rf"[\w{self.marks}]" if self.marks else r"\w"
+
+    @property
+    def letters(self) -> str:
+        """Return the pattern of letters that stand together in one script, or in scripts with spaces."""
+        return rf"(?:[^\W{UNSPACED}]++|[{self.marks}]++)++" if self.marks else r"\w++"
+
+    @property
+    def emoji_or(self) -> str:
+        """Return what stands before the pattern of a word to find emojis, too."""
+        return f"{_EMOJI}|" if self.marks else ""
+
+    @property
+    def alphanumeric(self) -> str:
+        """Return the pattern of a letter, a digit or a mark."""
+        return rf"(?:[^\W_]|[{self.marks}])" if self.marks else r"[^\W_]"
+
+    @property
+    def alphabetic(self) -> str:
+        """Return the pattern of a letter or a mark."""
+        return rf"(?:[^\W\d_]|[{self.marks}])" if self.marks else r"[^\W\d_]"
+
+    def named(self, letters: str) -> str:
+        """Return the pattern of a word with the signs that names have: before, between and behind its letters."""
+        before = rf"(?<![\w{self.marks}.+#@$])[.#@$]"
+        behind = rf"[+#]++(?!{self.letter})|\*(?![*\w{self.marks}])"
+        return f"(?:{before})?{letters}(?:[-.']{letters})*+(?:{behind})?"
 
 
-WORD = re.compile(f"{EMOJI}|{_with_signs(f'{LETTER}++')}")
+class TextPattern:
+    """A pattern for simple texts, and one for all scripts, which takes milliseconds to make once a text needs it."""
+
+    def __init__(self, source: Callable[[Signs], str]) -> None:
+        self._source, self._simple = source, re.compile(source(Signs()))
+
+    def of(self, text: str) -> re.Pattern[str]:
+        """Return the pattern for a text."""
+        return self._simple if is_simple(text) else self._full
+
+    @cached_property
+    def _full(self) -> re.Pattern[str]:
+        return re.compile(self._source(Signs(marks())))
+
+
+WORD = TextPattern(lambda signs: signs.emoji_or + signs.named(f"{signs.letter}++"))
 """A word of a text that is `divided`, with its signs: `6.1.56`, `g++`, `.net`, `boundary-layer`."""
-LETTERS = re.compile(f"{EMOJI}|{LETTER}++")
+LETTERS = TextPattern(lambda signs: f"{signs.emoji_or}{signs.letter}++")
 """A word without its signs; a run of a script without spaces, if the text is not divided."""
-LETTERS_ALONE = re.compile(rf"(?:[^\W\d_]|[{MARKS}])++")
+LETTERS_ALONE = TextPattern(lambda signs: f"{signs.alphabetic}++")
 """Letters without digits."""
-_STANDING, _STANDING_ALONE = (re.compile(f"{_UNSPACED_OR_EMOJI}|{word}") for word in (_with_signs(_SPACED), _SPACED))
-"""A word as it stands in a text, with its signs and without, or a run of a script without spaces."""
-_ASCII, _ASCII_ALONE = re.compile(_with_signs(r"\w++")), re.compile(r"\w++")
-_OF_PHRASES, _OF_SIMPLE_PHRASES = re.compile(f"{_EMOJI_PART}|{_CHARACTER}|{_SPACED}[+#]*+"), re.compile(r"\w++[+#]*+")
-_SAMPLED = re.compile(rf"(?:{_CHARACTER}){{2,4}}|(?:[^\W\d_]|[{MARKS}\u200c{JOINER}]){{3,}}")
-_EXCLUDABLE = re.compile(rf"[^\W\d_]{{3}}|[{SYLLABLES}][{SYLLABLES}{MARKS}]|{EMOJI}")
-_UNDIVIDED, _CHARACTERS, _EMOJI_PARTS = re.compile(_UNSPACED_OR_EMOJI), re.compile(_CHARACTER), re.compile(_EMOJI_PART)
-_IS_EMOJI, _IS_RUN, _IS_SOUND = re.compile(EMOJI), re.compile(_RUN), re.compile(f"[{SOUNDS}]")
-_IS_PARTICLE = re.compile(f"[{HIRAGANA}{REPEATED}]")
-_MARK, _MARK_OR_EMOJI = (
-    re.compile(f"[{MARKS}{AM}]"),
-    re.compile(f"[{MARKS}{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}]"),
+_STANDING = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.named(signs.letters))
+"""A word as it stands in a text, with its signs, or a run of a script without spaces."""
+_STANDING_ALONE = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.letters)
+_OF_PHRASES = TextPattern(
+    lambda signs: (f"{_EMOJI_PART}|{_character(signs)}|" if signs.marks else "") + f"{signs.letters}[+#]*+"
 )
+_SAMPLED = TextPattern(
+    lambda signs: (
+        rf"(?:{_character(signs)}){{2,4}}|(?:[^\W\d_]|[{signs.marks}\u200c{JOINER}]){{3,}}"
+        if signs.marks
+        else r"[^\W\d_]{3,}"
+    )
+)
+
+
+def _character(signs: Signs) -> str:
+    """Return the pattern of a character of a text without spaces, with its marks."""
+    return rf"[{UNSPACED}](?:[{STACKED}][{UNSPACED}]|[{signs.marks}{AM}])*+"
+
+
+class _Scripts:
+    """Patterns of texts that are not simple, made once one is met."""
+
+    def __init__(self) -> None:
+        signs = Signs(marks())
+        self.unseen = re.compile(f"[{LOOKS}]+|{WORD_END}(?<=[{UNSPACED}]{WORD_END})")
+        """Looks, and what shows where a word of Khmer ends, which few texts have."""
+        self.joins_no_emojis = re.compile(f"{JOINER}(?:(?<![{PICTURES}{FLAG_TAGS}]{JOINER})|(?![{PICTURES}]))")
+        self.undivided = re.compile(_UNSPACED_OR_EMOJI)
+        self.run, self.emoji, self.emoji_part = re.compile(_RUN), re.compile(_EMOJI), re.compile(_EMOJI_PART)
+        self.sound, self.particle = re.compile(f"[{SOUNDS}]"), re.compile(f"[{HIRAGANA}{REPEATED}]")
+        self.character, self.mark = re.compile(_character(signs)), re.compile(f"[{signs.marks}{AM}]")
+        self.mark_or_emoji = re.compile(f"[{signs.marks}{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}]")
+        end_of_am = f"(?<=[{AM_SIGN}])[{AM_END}]|(?<=[{AM_SIGN}][{AM_TONES}])[{AM_END}]"
+        piece = f"[{PICTURES}](?:[{attached()}{FLAG_TAGS}]|(?<={JOINER})[{PICTURES}])*+"
+        piece += f"|.(?:[{attached()}]|{end_of_am})*+"
+        self.piece, self.some_pieces = (re.compile(one, re.DOTALL) for one in (piece, f"(?:{piece}){{1,24}}"))
+        """What is normalized as one, an emoji or a letter with all that belongs to it; and some of them."""
+        self.excludable = re.compile(rf"[{SYLLABLES}][{SYLLABLES}{signs.marks}]|{_EMOJI}")
+
+
+@cache
+def _scripts() -> _Scripts:
+    return _Scripts()
 
 
 class TextWord(NamedTuple):
@@ -154,7 +215,7 @@ def is_simple(text: str) -> bool:
 
     Words of such a text need less care, and most texts are so.
     """
-    return text.isascii() or _OTHER.search(text) is None
+    return text.isascii() or _NOT_SIMPLE.search(text) is None
 
 
 def normalized(text: str) -> str:
@@ -168,7 +229,7 @@ def normalized(text: str) -> str:
     if is_simple(text):
         return _MARKED_OR_JOINED.sub(_without_marks, composed)
     # the joiner of emojis is seen once nothing stands between it and them
-    seen = _JOINS_NO_EMOJIS.sub("", _UNSEEN.sub("", composed))
+    seen = _scripts().joins_no_emojis.sub("", _scripts().unseen.sub("", composed))
     plain = _REWRITTEN.sub(_rewritten, _MARKED.sub(_without_marks, seen))
     return _AM_TAKEN_APART.sub(_with_am, plain)
 
@@ -199,11 +260,11 @@ def divided(text: str, *, characters: bool = False) -> str:
             return f" {' '.join((match[1], *parts))} "
         run = characters_of(match[0])
         if len(run) == 1:
-            return " " if _IS_PARTICLE.fullmatch(match[0]) else f" {match[0]} "
+            return " " if _scripts().particle.fullmatch(match[0]) else f" {match[0]} "
         pairs = map("".join, pairwise(run))
         return f" {' '.join([*pairs, *run] if characters else pairs)} "
 
-    return _UNDIVIDED.sub(words_of, text)
+    return _scripts().undivided.sub(words_of, text)
 
 
 def words(text: str, *, signs: bool = True) -> list[TextWord]:
@@ -211,15 +272,15 @@ def words(text: str, *, signs: bool = True) -> list[TextWord]:
 
     Without `signs`, a name is several words: `self.read_tree` is `self` and `read_tree`.
     """
+    pattern = (_STANDING if signs else _STANDING_ALONE).of(text)
     if text.isascii():
-        simple = (_ASCII if signs else _ASCII_ALONE).finditer(text)
-        return [TextWord(match[0], match.start(), match.end()) for match in simple]
+        return [TextWord(match[0], match.start(), match.end()) for match in pattern.finditer(text)]
     aligned, found = _align(text), list[TextWord]()
-    for match in (_STANDING if signs else _STANDING_ALONE).finditer(aligned.text):
-        if not _IS_RUN.match(match[0]):
+    for match in pattern.finditer(aligned.text):
+        if not is_unspaced(match[0]):
             found.append(_word_at(aligned, match.start(), match.end()))
             continue
-        for character in _CHARACTERS.finditer(match[0]):
+        for character in _scripts().character.finditer(match[0]):
             place = match.start() + character.start()
             found.append(_word_at(aligned, place, match.start() + character.end(), joined=place > match.start()))
     return found
@@ -231,37 +292,37 @@ def words_of_phrases(text: str) -> list[str]:
     A name is several words, so that its dashes make no difference. A text without spaces is its characters and an emoji
     its parts, so that a phrase may begin anywhere in it.
     """
-    return (_OF_SIMPLE_PHRASES if is_simple(text) else _OF_PHRASES).findall(text)
+    return _OF_PHRASES.of(text).findall(text)
 
 
 def runs(text: str) -> list[str]:
     """Return the runs of letters and digits in a normalized text, and the emojis; not divided if it has no spaces."""
-    return (_ASCII_ALONE if is_simple(text) else LETTERS).findall(text)
+    return LETTERS.of(text).findall(text)
 
 
 def sample_words(text: str) -> list[str]:
     """Return words of a text, as it has them, that a person could search for: of three letters, or a few characters."""
-    return _SAMPLED.findall(text)
+    return _SAMPLED.of(text).findall(text)
 
 
 def backwards(word: str) -> str:
     """Return a word with its characters in reverse order, each with its marks."""
-    return "".join(reversed(_PIECES.findall(word)))
+    return word[::-1] if word.isascii() else "".join(reversed(_scripts().piece.findall(word)))
 
 
 def characters_of(text: str) -> list[str]:
     """Return the characters of a run without spaces, each with its marks."""
-    return _CHARACTERS.findall(text) if _MARK.search(text) else list(text)
+    return _scripts().character.findall(text) if _scripts().mark.search(text) else list(text)
 
 
 def is_pair(word: str) -> bool:
     """Return whether a word of a query is two characters of a text without spaces."""
-    return _IS_RUN.fullmatch(word) is not None and len(characters_of(word)) == 2
+    return not is_simple(word) and bool(_scripts().run.fullmatch(word)) and len(characters_of(word)) == 2
 
 
 def is_pair_of_sounds(word: str) -> bool:
     """Return whether a word of a query is two characters of Thai, Lao, Khmer or Burmese, which write sounds."""
-    return _IS_SOUND.match(word) is not None and is_pair(word)
+    return is_pair(word) and _scripts().sound.match(word) is not None
 
 
 def overlapped(pair: str, following: str) -> str:
@@ -272,7 +333,7 @@ def overlapped(pair: str, following: str) -> str:
 
 def is_unspaced(word: str) -> bool:
     """Return whether a word, normalized or not, begins with a character of a script without spaces."""
-    return _IS_RUN.match(normalized(word[:1])) is not None
+    return not is_simple(word[:1]) and _scripts().run.match(normalized(word[:1])) is not None
 
 
 def is_mostly_unspaced(text: str) -> bool:
@@ -280,29 +341,53 @@ def is_mostly_unspaced(text: str) -> bool:
     if is_simple(text):
         return False
     plain = normalized(text)
-    unspaced = sum(map(len, _IS_RUN.findall(plain)))
-    return 2 * unspaced > sum(map(len, LETTERS_ALONE.findall(plain)))
+    unspaced = sum(map(len, _scripts().run.findall(plain)))
+    return 2 * unspaced > sum(map(len, LETTERS_ALONE.of(plain).findall(plain)))
 
 
-def standing(words: Sequence[str]) -> re.Pattern[str] | None:
-    """Return a pattern that finds words, as a text has them, where each is a word of its own; None without words.
+def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where words, as a text has them, stand in it as words of their own, in order; of two there, the longer."""
+    found = list[tuple[int, int]]()
+    for word in filter(None, words):
+        start = text.find(word)
+        while start >= 0:
+            if _stands_alone(text, start, start + len(word)):
+                found.append((start, start + len(word)))
+            start = text.find(word, start + 1)
+    chosen, last = list[tuple[int, int]](), 0
+    for start, end in sorted(found, key=lambda place: (place[0], -place[1])):
+        if start >= last:
+            chosen.append((start, end))
+            last = end
+    return chosen
 
-    A word of a text without spaces may stand anywhere, but no word ends before the marks of its last letter.
-    """
-    found = list[str]()
-    for word in sorted(words, key=lambda word: -len(word)):
-        alone = not (is_unspaced(word) or _IS_EMOJI.match(word))
-        before, behind = (rf"(?<![^\W{UNSPACED}])(?<![{MARKS}])", rf"(?![^\W{UNSPACED}])") if alone else ("", "")
-        found.append(f"{before}{re.escape(word)}{behind}(?!(?!\u200b)[{ATTACHED}])")
-    return re.compile("|".join(found)) if found else None
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Return whether a part of a text is neither a part of a word nor of a character."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    if after and after != WORD_END and is_attached(after):
+        return False  # its last letter has a mark more
+    if is_unspaced(text[start]) or is_emoji(text[start:end]):
+        return True
+    return not (_is_spaced_letter(before) or (after and _is_spaced_letter(after)))
+
+
+def _is_spaced_letter(sign: str) -> bool:
+    """Return whether a sign is a letter, a digit or a mark of a script with spaces."""
+    return bool(LETTERS.of(sign).match(sign)) and not is_unspaced(sign) and not is_emoji(sign)
 
 
 def emoji_parts(word: str) -> tuple[str, ...]:
     """Return the emojis that one is put together from; none for any other word."""
-    if not _IS_EMOJI.fullmatch(word):
+    if not is_emoji(word):
         return ()
-    parts = _EMOJI_PARTS.findall(word)
+    parts = _scripts().emoji_part.findall(word)
     return () if parts == [word] else tuple(parts)
+
+
+def is_emoji(word: str) -> bool:
+    """Return whether a normalized word is an emoji."""
+    return not is_simple(word) and _scripts().emoji.fullmatch(word) is not None
 
 
 def is_excludable(word: str) -> bool:
@@ -310,12 +395,15 @@ def is_excludable(word: str) -> bool:
 
     An alphabet needs three letters, a script of syllables two characters, and an emoji is enough.
     """
-    return _EXCLUDABLE.match(normalized(word)) is not None
+    plain = normalized(word)
+    return re.match(r"[^\W\d_]{3}", plain) is not None or (
+        not is_simple(plain) and _scripts().excludable.match(plain) is not None
+    )
 
 
 def has_marks(text: str) -> bool:
     """Return whether a text has a sign that belongs to a word and is no letter: a mark, or a part of an emoji."""
-    return not text.isascii() and _MARK_OR_EMOJI.search(text) is not None
+    return not text.isascii() and _scripts().mark_or_emoji.search(text) is not None
 
 
 def _word_at(aligned: _Aligned, start: int, end: int, *, joined: bool = False) -> TextWord:
@@ -331,17 +419,16 @@ def _align(text: str) -> _Aligned:
     if plain == text:
         return _Aligned(text, range(len(text)), range(1, len(text) + 1))
     written, starts, ends = list[str](), list[int](), list[int]()
-    for some in _SOME_PIECES.finditer(text):
+    for some in _scripts().some_pieces.finditer(text):
         if normalized(some[0]) == some[0]:
             written.append(some[0])
             starts += range(some.start(), some.end())
             ends += range(some.start() + 1, some.end() + 1)
             continue
-        for piece in _PIECES.finditer(text, some.start(), some.end()):
-            own = normalized(piece[0])
+        for piece in _scripts().piece.finditer(text, some.start(), some.end()):
+            own, seen = normalized(piece[0]), len(piece[0].rstrip(WORD_END))
             written.append(own)
             starts += [piece.start()] * len(own)
-            seen = len(piece[0].rstrip("\u200b"))
             ends += [piece.start() + seen] * len(own)
     return _Aligned("".join(written), starts, ends)
 

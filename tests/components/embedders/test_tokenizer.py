@@ -172,7 +172,9 @@ def test_pairs_are_of_characters_with_their_marks() -> None:
     assert all(map(tokenizer.is_pair, ("打印", "계약", "ครื่", "รื่อ", "ស៊ីន")))
     assert not any(map(tokenizer.is_pair, ("打", "打印机", "ab", "34", "รื่", "पानी", "👍👎")))
     assert not PLAIN.words("の ๆ"), "a particle and a sign of repetition"
-    assert words("水") <= stored("水道の水を飲む"), "one character finds"
+    for one, text in (("刷", "印刷機"), ("린", "프린터"), ("ครื่", "เครื่อง"), ("ម៉ា", "ម៉ាស៊ីន")):
+        assert words(one) <= stored(text), "one character finds"
+        assert PLAIN.highlights(PLAIN.words(one), text) == (one,)
 
 
 def test_nouns_with_particles_find_each_other() -> None:
