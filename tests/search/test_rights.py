@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from rag_index.components.sources.policies import RowRights
-from rag_index.errors import RagIndexError, SettingsError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError
 from rag_index.search import ALL_GROUPS, Caller, Retriever
 from rag_index.search.service.tokens import token_line
 from tests.project import WORDS, Project, run_here
@@ -101,7 +101,7 @@ async def at_once(*asked):
 
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [*FAULTS, "caller"])
-def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
+def test_whoever_cannot_be_checked_gets_nothing(shown, fault, caplog):
     callers = [north(shown)]
     if fault == "caller":
         callers = [north(shown, role=role) for role in (f"{shown.role}_gone", "pg_monitor", "owner")]
@@ -127,8 +127,24 @@ def test_whoever_cannot_be_checked_gets_nothing(shown, fault):
             assert [isinstance(one, RagIndexError) for one in errors] == [True] * 3, errors
             told += repr(errors)
             assert not re.search(r"zq\d{4}x|permission|ticket |does not exist", told), told
+    assert not re.search(r"zq\d{4}x", caplog.text), "the log says why, without the text of a row"
     with shown.server.connect() as connection:
         connection.execute(f"ALTER DATABASE {shown.name} ALLOW_CONNECTIONS true")
+
+
+@pytest.mark.parametrize("tenant", ["north", "south"])
+def test_the_required_filter_of_an_index_holds_also_where_the_database_says_who_may_see_it(shown, tenant):
+    required = TICKETS.replace("access", f'required_filter = {{ tenant = "{tenant}" }}\naccess')
+    shown.settings(INDEX.format(name="tickets", more=required))
+    seen = shown.seen(north(shown))
+    expected = seen if tenant == "north" else set()  # the database shows him the tickets of the north
+    with Retriever.from_settings(shown.project.config) as retriever:
+        hits = retriever.search_sync("printer", indexes=["tickets"], groups=north(shown), limit=100).hits
+        assert {int(hit.document_id) for hit in hits} == expected
+        for number in sorted(seen)[:3]:
+            ask = retriever.document("tickets", str(number), groups=north(shown))
+            [found] = retriever.run(at_once(ask))
+            assert isinstance(found, DocumentNotFound) == (tenant == "south"), found
 
 
 def test_who_has_no_role_gets_nothing_and_who_may_see_all_gets_all(shown):
