@@ -78,8 +78,8 @@ class ApiOutage:
             self._log.info("Prefect's server answers again after %.0f s, and the run goes on", seconds)
 
     @contextmanager
-    def observed(self, request: httpx.Request) -> Iterator[ApiRequest]:
-        """Observe the attempts of a request within the block."""
+    def observed(self) -> Iterator[ApiRequest]:
+        """Observe the attempts of the request that is sent within the block."""
         from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
         observed = ApiRequest(self, is_repeated=PREFECT_CLIENT_MAX_RETRIES.value() > 0)
@@ -110,10 +110,6 @@ class ApiRequest:
             error = info["exception"]
             self._outage.note_failure(self, str(error) or type(error).__name__)
 
-    async def trace_async(self, event: str, info: dict[str, Any]) -> None:
-        """Take note of an event, as `trace`."""
-        self.trace(event, info)
-
 
 OUTAGE = ApiOutage()
 """That of this process, whose clients all ask one server."""
@@ -122,34 +118,18 @@ OUTAGE = ApiOutage()
 @cache
 def _observe_clients() -> None:
     """Let Prefect's clients in this process report to `OUTAGE`. They send an attempt and wait for the next one within
-    their method `send`, and offer no hook for that."""
-    from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
+    their method `send`, and offer no hook for that. The asynchronous ones send logs alone, for which no run waits."""
+    from prefect.client.base import PrefectHttpxSyncClient
 
-    send, send_async = PrefectHttpxSyncClient.send, PrefectHttpxAsyncClient.send
+    send = PrefectHttpxSyncClient.send
 
     @wraps(send)
     def observed_send(client: Any, request: httpx.Request, *args: Any, **named: Any) -> Any:
-        if _is_of_logs(request):
-            return send(client, request, *args, **named)
-        with OUTAGE.observed(request) as observed:
+        with OUTAGE.observed() as observed:
             request.extensions = {**request.extensions, "trace": observed.trace}
             return send(client, request, *args, **named)
 
-    @wraps(send_async)
-    async def observed_send_async(client: Any, request: httpx.Request, *args: Any, **named: Any) -> Any:
-        if _is_of_logs(request):
-            return await send_async(client, request, *args, **named)
-        with OUTAGE.observed(request) as observed:
-            request.extensions = {**request.extensions, "trace": observed.trace_async}
-            return await send_async(client, request, *args, **named)
-
     PrefectHttpxSyncClient.send = observed_send  # type: ignore[assignment, method-assign]
-    PrefectHttpxAsyncClient.send = observed_send_async  # type: ignore[assignment, method-assign]
-
-
-def _is_of_logs(request: httpx.Request) -> bool:
-    """Return whether a request sends lines of the log. No run waits for these, not even at its end."""
-    return request.url.path.endswith("/logs/")
 
 
 class _LostEvents(logging.Filter):

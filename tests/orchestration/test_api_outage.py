@@ -2,7 +2,6 @@
 
 import logging
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -46,10 +45,6 @@ def lines(outage):
     return lines
 
 
-def request(outage, path="/api/flow_runs/"):
-    return outage.observed(httpx.Request("POST", f"http://prefect{path}"))
-
-
 def answer(observed, status):
     observed.trace(HEADERS, {"return_value": (b"HTTP/1.1", status, b"", [])})
 
@@ -62,29 +57,29 @@ def end(seconds):
 
 
 def test_a_request_that_is_repeated_is_one_outage(outage, lines, clock):
-    """Prefect's client sends it after 2, 4, 8, 16, 32 and 64 seconds."""
-    with request(outage) as observed:
-        for number in range(1, 7):
+    """Prefect's client sends it after 2, 4, 8, 16, 32 and 64 seconds, and longer if its settings say so."""
+    with outage.observed() as observed:
+        for number in range(1, 10):
             answer(observed, 503)
             assert lines == [BEGIN][: number > 2], number
             clock.now += 2.0**number
         answer(observed, 201)
-    assert lines == [BEGIN, end(126)]
+    assert lines == [BEGIN, end(1022)]
 
 
 def test_an_answer_over_http_2_has_its_status_first(outage, lines, clock):
-    with request(outage) as observed:
+    with outage.observed() as observed:
         clock.now += 5
         observed.trace("http2.receive_response_headers.complete", {"return_value": (503, [])})
     assert lines == [BEGIN]
 
 
 def test_another_request_that_is_answered_ends_no_outage_while_one_waits(outage, lines, clock):
-    with request(outage) as first:
+    with outage.observed() as first:
         for seconds in (0, 2, 4, 8):
             clock.now += seconds
             answer(first, 503)
-            with request(outage, "/api/health") as second:
+            with outage.observed() as second:
                 answer(second, 200)
         assert lines == [BEGIN]
         answer(first, 200)
@@ -95,17 +90,17 @@ def test_requests_that_are_sent_once_find_an_outage_together(outage, lines, cloc
     """Such as those for the progress, and whether the run is cancelled: none of them waits."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         for _ in range(5):
-            with request(outage) as observed:
+            with outage.observed() as observed:
                 observed.trace(FAILED, {"exception": OSError("refused")})
             clock.now += 3
         assert lines == ["Prefect's server does not answer (refused): the run waits for it where it needs it"]
-        with request(outage) as observed:
+        with outage.observed() as observed:
             answer(observed, 404)
     assert lines[1:] == [end(15)], "a server that refuses does answer"
 
 
 def test_a_request_that_gets_no_answer_at_all_is_an_outage(outage, lines, clock):
-    with request(outage) as observed:
+    with outage.observed() as observed:
         clock.now += 60
         observed.trace("http11.receive_response_headers.failed", {"exception": TimeoutError()})
     assert lines == ["Prefect's server does not answer (TimeoutError): the run waits for it where it needs it"]
@@ -114,7 +109,7 @@ def test_a_request_that_gets_no_answer_at_all_is_an_outage(outage, lines, clock)
 def test_an_attempt_that_fails_alone_is_no_outage(outage, lines, clock):
     """A database that is locked, or a connection that was idle for too long."""
     for _ in range(100):
-        with request(outage) as observed:
+        with outage.observed() as observed:
             observed.trace("http11.receive_response_headers.failed", {"exception": OSError("closed")})
             answer(observed, 503)
             clock.now += 2
@@ -125,7 +120,7 @@ def test_an_attempt_that_fails_alone_is_no_outage(outage, lines, clock):
 
 def test_a_server_that_fails_again_and_again_is_reported_once_a_minute(outage, lines, clock):
     for _ in range(50):
-        with request(outage) as observed:
+        with outage.observed() as observed:
             for _ in range(3):
                 answer(observed, 503)
                 clock.now += 2
@@ -137,7 +132,7 @@ def test_a_server_that_fails_again_and_again_is_reported_once_a_minute(outage, l
 def test_the_next_run_of_a_process_reports_its_own_outage(outage, lines, clock):
     for _ in range(2):
         outage.follow(outage._log)
-        with request(outage) as observed:
+        with outage.observed() as observed:
             clock.now += 5
             answer(observed, 503)
     assert lines == [BEGIN, BEGIN]
