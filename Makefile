@@ -72,7 +72,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[postgresql,mariadb,mcp,code,files]" --group dev
+		--editable ".[postgresql,mariadb,mcp,code,files,fastembed]" --group dev
 	@touch $@
 
 clean:

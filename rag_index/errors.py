@@ -183,6 +183,10 @@ class ModelChanged(EmbedderError):
     """The error of a model that changed since the run began, or that differs between hosts."""
 
 
+class ProcessorDiffers(ModelChanged):
+    """The error of a processor that computes other vectors with the same files than the one that made a collection."""
+
+
 class TextTooLong(EmbedderError):
     """A request with a text that is longer than the model's context; nothing was embedded."""
 
@@ -265,6 +269,10 @@ class StoreMismatch(StoreError):
 
 class StoreRestored(StoreMismatch):
     """The error of a store or a ledger that was put back to an older copy. A run over all documents helps."""
+
+
+class EmbedderWithdrawn(TerminalError):
+    """The error of a collection whose kind of embedder does not exist any more, so that no query can be embedded."""
 
 
 class FingerprintChanged(TerminalError):

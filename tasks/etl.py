@@ -20,12 +20,12 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
 from rag_index.core.recovery import DELAYS, RETRIES, waiting
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, ShardHalved
 from rag_index.etl import deletes
 from rag_index.etl import publish as publishing
+from rag_index.etl.collection import identify_for
 from rag_index.etl.embed import NO_MEMORY, embed, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.plain import answer, ask_store
@@ -104,7 +104,7 @@ def check_context(opened: Opened, wait: float) -> Chunker:
 def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
     """Embed one text, and return the model, its digest and its dimension."""
     with waiting(wait):
-        return identify(opened.settings.embedder)
+        return identify_for(opened)
 
 
 @task(

@@ -73,7 +73,7 @@ def why_failed(error: BaseException, url: str) -> str:
     """Return why a request to an address failed, and what to do: TLS, a proxy, http in place of https; else ""."""
     if isinstance(error, SettingsError):  # of `tls_context`, which says it
         return str(error)
-    chain = list(_causes(error))
+    chain = list(causes(error))
     tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
     if tls is not None and "EOF" not in str(tls):  # else the other end went away, which says nothing of TLS
         return _tls_fault(tls)
@@ -107,7 +107,7 @@ def _tls_fault(error: ssl.SSLError) -> str:
     return f"no TLS connection can be made ({reason}): compare the versions, ciphers and certificates that it demands"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and what caused it. Ollama's client hides the cause, but not the context."""
     met: set[int] = set()
     while error is not None and id(error) not in met:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.core.documents.batches import DocumentBatch, Shard
+from rag_index.core.machine.resources import weights_of
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings.index import CODE
 
@@ -39,9 +40,14 @@ SMOOTHING = 0.5
 MEASURABLE_CHARS = 10_000
 """A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
 than was assumed, but cannot show that the embedder is slower."""
+SMALL_PER_WORKER = 2
+"""So many small shards of each worker may take most of their time for the loading of a model."""
 MEAN_CHARS = 400.0
-FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
+FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0}
 """Characters per second that a worker is assumed to embed before anything was measured; others are like `ollama`."""
+CHARS_OF_WEIGHTS, MAX_FIRST_RATE = 1.8e12, 50_000.0
+"""Characters per second times bytes of weights of a model in the process, and the most that is assumed: MiniLM with 90
+MB embeds 20,000 (benchmarks/models.py); those with 8-bit weights are about as fast as their size says."""
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
 MAX_CHARS_WITH_CONTEXTS = 100_000
@@ -50,6 +56,13 @@ TIMES_SLOWER = 30.0
 """How many times slower than measured, or than assumed before that, a shard may be: machines get busy."""
 REQUESTS_IN_A_ROW = 4
 """Requests that may use up their time limit before the wait for recovery begins: one, and three probes."""
+
+
+def first_rate(kind: str, model: str) -> float:
+    """Return how many characters per second a worker is assumed to embed before anything was measured."""
+    if kind == "fastembed":
+        return min(MAX_FIRST_RATE, CHARS_OF_WEIGHTS / weights_of(model))
+    return FIRST_RATE.get(kind, FIRST_RATE["ollama"])
 
 
 def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
@@ -73,6 +86,15 @@ def hang_limit(settings: Settings, index: IndexSettings, chars: int, chars_per_s
     if index.context is not None:
         seconds += REQUESTS_IN_A_ROW * index.context.timeout + PATIENCE
     return seconds
+
+
+def measurable_chars(chars: int) -> int:
+    """Return the characters to divide by the seconds of a shard for the greatest rate that these allow for.
+
+    Most of the seconds of a small shard may be what it costs besides: 1,600 characters in 0.4 s, in which the model was
+    loaded, are 25,000 a second, not 4,000.
+    """
+    return max(chars, MEASURABLE_CHARS)
 
 
 class Sharder:
@@ -103,7 +125,10 @@ class Sharder:
         self.first = 0
         """The characters of the first shard."""
         self.last: float | None = None
-        """The same of the last shard, however small it was."""
+        """The same of the last shard, however small it was. The first small ones may have loaded a model: theirs is at
+        most this."""
+        self._small = 0
+        """How many shards had fewer than `MEASURABLE_CHARS`."""
         self._waiting = DocumentBatch.empty()
         self._pages: list[int] = []
         """The page of each document that waits."""
@@ -119,7 +144,7 @@ class Sharder:
         cls, settings: Settings, index: IndexSettings, kind: str, collection: Collection, *, workers: int
     ) -> Sharder:
         """Return the sharder of a run whose embedder is of this kind, and embeds `workers` shards at a time."""
-        rate = collection.chars_per_second or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
+        rate = collection.chars_per_second or first_rate(kind, settings.embedder.model)
         if index.context is not None:  # they may not have been written when it was measured
             rate = min(rate, FIRST_RATE_OF_CONTEXTS)
         return cls(
@@ -139,7 +164,10 @@ class Sharder:
         """Take note that a worker embedded `chars` characters in `seconds`."""
         if seconds <= 0 or not chars:
             return
-        self.last = rate = chars / seconds
+        rate = chars / seconds
+        self._small += chars < MEASURABLE_CHARS
+        loads_models = self._small <= SMALL_PER_WORKER * self._workers
+        self.last = measurable_chars(chars) / seconds if loads_models else rate
         if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
             return
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self.measured else rate

@@ -11,14 +11,19 @@ from cachetools import LRUCache
 from prometheus_client import CollectorRegistry, Counter
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
+from rag_index.components.embedders.identity import IN_PROCESS
 from rag_index.core.documents.vectors import broken_reason
 from rag_index.core.machine import in_thread
+from rag_index.core.settings.plugins import EMBEDDERS, installed
+from rag_index.core.settings.sections import EMBEDDER_KINDS
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
+    EmbedderWithdrawn,
     FingerprintChanged,
     ModelChanged,
     ModelMissing,
+    ProcessorDiffers,
     RateLimited,
 )
 from rag_index.search.concurrency import CLOSED, Deadline, StoreThreads
@@ -113,10 +118,16 @@ class QueryModel:
     def __init__(self, settings: EmbedderSettings, identity: EmbedderIdentity, opener: Callable[..., Embedder]) -> None:
         recorded = ["kind", "document_prefix", "query_prefix"]
         self._differs = _differs(settings, identity)
-        if self._differs:  # else the settings know the folder too, or who made it
+        in_process = settings.kind == identity.kind == IN_PROCESS
+        # Of a model in the process, the collection records the place; the settings may know where it is now.
+        if self._differs and not in_process:
             recorded.append("model")
+        used = {name: getattr(identity, name) for name in recorded}
+        # What the settings shorten is another model's vectors.
+        if self._differs and in_process:
+            used["dimensions"] = identity.dimension
         self._named = settings.model
-        self._settings = settings.model_copy(update={name: getattr(identity, name) for name in recorded})
+        self._settings = settings.model_copy(update=used)
         self.on_servers = self._settings.on_servers  # then several threads may ask for vectors
         self._identity, self._opener = identity, opener
         self._embedder: Embedder | None = None
@@ -151,6 +162,7 @@ class QueryModel:
         if self._closed:
             raise EmbedderUnavailable(CLOSED)
         if self._embedder is None:
+            self._require_kind(live)
             embedder = self._opener(self._settings, expected=self._identity)
             if not self.on_servers:  # it compares the model of each itself, and does not wait for one that hangs
                 try:
@@ -166,6 +178,15 @@ class QueryModel:
             self._embedder = embedder
         return self._embedder
 
+    def _require_kind(self, live: LiveCollection) -> None:
+        """Raise EmbedderWithdrawn if no embedder of the collection's kind exists, neither ours nor a plug-in's."""
+        kind = self._identity.kind
+        if kind not in EMBEDDER_KINDS and kind not in installed(EMBEDDERS):
+            raise EmbedderWithdrawn(
+                f"{_held(live)}, and there is no embedder of kind {kind!r} any more: "
+                f"run `rag-index rebuild {live.index}`"
+            )
+
     def _close_embedder(self) -> None:
         with self._turn:
             embedder, self._embedder = self._embedder, None
@@ -180,6 +201,8 @@ class QueryModel:
             yield
         except CancelledError:
             raise EmbedderUnavailable(CLOSED) from None
+        except ProcessorDiffers as exc:
+            raise FingerprintChanged(str(exc)) from exc
         except (ModelChanged, ModelMissing) as exc:
             gone = f"and that model is no longer available ({exc}): put it back, or {remedy}"
             raise FingerprintChanged(f"{_held(live)}, {gone}") from exc
@@ -196,6 +219,6 @@ def _held(live: LiveCollection) -> str:
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:
     """Return whether the settings name another model than the one that made the collection."""
     model = settings.model.removesuffix(":latest")
-    if settings.kind == "sentence-transformers":  # of a folder or a name on the hub, the last part is recorded
+    if settings.kind == "fastembed":  # of a folder or a name on the hub, the last part is recorded
         model = model.rstrip("/").rsplit("/", 1)[-1]
     return (identity.kind, identity.model) != (settings.kind, model)

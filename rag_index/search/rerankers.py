@@ -1,12 +1,12 @@
 """Rerankers read a query and a text together, and say how well they fit. `make_reranker` opens that of the settings.
 
-One is a server, a plug-in, or a CrossEncoder of sentence-transformers inside the process, which needs the extra
-`sentence-transformers` and with it torch. It never costs an answer: if it cannot be opened, is late or fails, the hits
-stay in the order that fusion gave them (`Reranking`).
+One is a server, a plug-in, or a cross-encoder inside the process, which needs the extra `fastembed`. It never costs an
+answer: if it cannot be opened, is late or fails, the hits stay in the order that fusion gave them (`Reranking`).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -22,7 +22,7 @@ import httpx
 from rag_index.components.embedders.bm25 import names_of
 from rag_index.core.connections import BoundedTransport, why_failed
 from rag_index.core.settings.plugins import RERANKERS, installed, load_plugin
-from rag_index.errors import RerankerError, install_command, one_line
+from rag_index.errors import ModelMissing, RerankerError, install_command, one_line
 from rag_index.search.concurrency import Deadline
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Reranker(Protocol):
 
 
 def make_reranker(settings: Settings) -> Reranker:
-    """Open the reranker that the settings name: a plug-in of this name, a server at an address, or a CrossEncoder.
+    """Open the reranker that the settings name: a plug-in of this name, a server at an address, or a cross-encoder.
 
     Raises RerankerError if a library is not installed or a model cannot be loaded, SettingsError if the plug-in cannot
     be, and whatever that raises.
@@ -74,41 +74,78 @@ def make_reranker(settings: Settings) -> Reranker:
 
 
 class ModelReranker:
-    """A Reranker that uses a CrossEncoder in this process. A text longer than its limit is judged by its beginning."""
+    """A Reranker that uses fastembed's TextCrossEncoder in this process, on all of its processors. A text longer than
+    its limit is judged by its beginning."""
 
     def __init__(self, name: str) -> None:
-        """Load the model of a folder or a name on the model hub. Raises RerankerError if that fails."""
+        """Load the model of a folder or a name. Raises RerankerError if that fails."""
+        from rag_index.components.embedders.model_files import EXTRA, find_model
+
         try:
-            from sentence_transformers import CrossEncoder
-            from transformers.utils import logging
+            from fastembed.rerank.cross_encoder import TextCrossEncoder
         except ImportError as exc:
             raise RerankerError(
-                f"reranker {name!r} needs a library that cannot be imported ({one_line(exc)}): "
-                f"{install_command('sentence-transformers')}"
+                f"reranker {name!r} needs a library that cannot be imported ({one_line(exc)}): {install_command(EXTRA)}"
             ) from exc
 
-        logging.disable_progress_bar()
         self._name = name
         try:
-            self._model: Any = CrossEncoder(str(Path(name).expanduser()))
-        except (OSError, ValueError, RuntimeError, AssertionError) as exc:
+            files = find_model(_CrossEncoders(), name)
+            _require_one_number(name, files.folder)
+            with files.options() as options:
+                self._model: Any = TextCrossEncoder(**options)
+        except RerankerError:
+            raise
+        except ModelMissing as exc:
+            raise RerankerError(str(exc)) from exc
+        except Exception as exc:  # errors of onnxruntime have no class in common
             raise RerankerError(
                 f"no reranker can be loaded from {name!r} ({one_line(exc)}): set reranker to the folder or name of one"
             ) from exc
-        if (labels := self._model.config.num_labels) != 1:
-            raise RerankerError(f"{name} gives {labels} numbers for a text, and not one: set reranker to another model")
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         """Return the model's number for each text, in order. Raises RerankerError if it fails."""
         try:
-            pairs = [(query, text) for text in texts]
-            return list(map(float, self._model.predict(pairs, show_progress_bar=False)))
-        except (RuntimeError, TypeError, ValueError) as exc:  # out of memory, or half a character
+            return list(self._model.rerank(query, texts))
+        except Exception as exc:  # out of memory, or half a character
             raise RerankerError(f"{self._name} cannot judge the hits ({one_line(exc)})") from exc
 
     def close(self) -> None:
         """Release the model."""
         self._model = None
+
+
+class _CrossEncoders:
+    """The cross-encoders of fastembed, as a `Library` of models."""
+
+    purpose, setting, needs_pooling = "reranker", "reranker", False
+
+    def listed(self) -> list[dict[str, Any]]:
+        from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+        listed: list[dict[str, Any]] = TextCrossEncoder.list_supported_models()
+        return listed
+
+    def pooling_of(self, name: str) -> str:
+        return ""
+
+    def register(self, folder: Path, weights: Sequence[str], pooling: str) -> str:
+        from fastembed.common.model_description import ModelSource
+        from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+        file, *others = weights
+        name, source = str(folder.resolve() / file), ModelSource(url=folder.resolve().as_uri())
+        with suppress(ValueError):  # it is known already
+            TextCrossEncoder.add_custom_model(name, source, model_file=file, additional_files=others)
+        return name
+
+
+def _require_one_number(name: str, folder: Path) -> None:
+    """Raise RerankerError for a model that gives several numbers for a text: a classifier, or one that compares."""
+    with suppress(FileNotFoundError):
+        labels = json.loads((folder / "config.json").read_text()).get("id2label", "1")
+        if len(labels) != 1:
+            raise RerankerError(f"{name} gives several numbers for a text: set reranker to another model")
 
 
 class RerankServer:

@@ -9,9 +9,9 @@ from multiprocessing.connection import Connection
 import pytest
 
 from rag_index.core.machine import Process
-from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine
+from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine, estimate_worker_memory
 from rag_index.core.recovery import asking, outages
-from rag_index.core.settings import ParallelSettings
+from rag_index.core.settings import EmbedderSettings, ParallelSettings
 from tests.waiting import eventually
 
 HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -123,3 +123,19 @@ def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_
         assert list(outages()) == []
         os.kill(number, signal.SIGKILL)
         eventually(lambda: process.told is None, "a process that died waits for nobody")
+
+
+def test_a_worker_with_a_model_in_the_process_has_memory_for_its_weights(tmp_path):
+    def needed(model) -> float:
+        return estimate_worker_memory(EmbedderSettings(kind="fastembed", model=str(model))) / GB
+
+    assert 0.3 < needed("all-MiniLM-L6-v2") < 0.5
+    assert needed("intfloat/multilingual-e5-large") == needed("MULTILINGUAL-e5-large") > 3
+    (tmp_path / "onnx").mkdir()
+    for name, size in {"model.onnx": GB // 1000, "model.onnx_data": 2 * GB, "model_int8.onnx": GB // 2}.items():
+        with (tmp_path / "onnx" / name).open("wb") as file:
+            file.truncate(size)
+    assert 3 < needed(tmp_path) < 3.5, "the largest of its forms, with its data"
+    assert needed(tmp_path / "nothing") > needed("all-MiniLM-L6-v2")
+    machine = Machine(8, None, 8 * GB)
+    assert choose_worker_count(ParallelSettings(), round(needed(tmp_path) * GB), machine) == 2

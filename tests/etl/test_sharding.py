@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.settings import IndexSettings
-from rag_index.etl.sharding import MAX_DOCUMENTS, MAX_SHARD_CHARS, MIN_SHARD_SECONDS, WINDOW_BYTES, Sharder, most
+from rag_index.etl.sharding import (
+    MAX_DOCUMENTS,
+    MAX_SHARD_CHARS,
+    MIN_SHARD_SECONDS,
+    WINDOW_BYTES,
+    Sharder,
+    first_rate,
+    most,
+)
 
 pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
 
@@ -126,3 +134,11 @@ def test_a_document_that_ends_the_embedding_server_is_a_shard_of_its_own_and_of_
     assert not any(shard.suspect for shard in others)
     assert [shard.pages for shard in others] == [(1,), (1, 2), (2,)]
     assert len({shard.number for shard in shards}) == len(shards)
+
+
+def test_before_anything_was_measured_a_large_model_is_taken_to_be_slow():
+    large, small = (first_rate("fastembed", name) for name in ("intfloat/multilingual-e5-large", "all-MiniLM-L6-v2"))
+    assert 200 < large < 2_000
+    assert 10_000 < small < 50_000
+    assert first_rate("local", "wordllama") > small
+    assert first_rate("ollama", "nomic-embed-text") == first_rate("plugin", "mine")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +16,9 @@ from rag_index import Retriever
 from rag_index.errors import RerankerError, install_command
 from rag_index.search import retriever as retriever_module
 from rag_index.search.frameworks import found_in
-from rag_index.search.rerankers import RerankServer
+from rag_index.search.rerankers import ModelReranker, RerankServer
 from rag_index.search.service.mcp_tools import search_text
+from tests.fakes.onnx_models import CROSS_ENCODER, write_model
 from tests.project import run_here
 from tests.search.desk import DESK, Desk, found, sample
 
@@ -125,8 +127,11 @@ def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monke
         assert (result.reranked, result.rerank_error) == (False, reason)
 
 
-def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(desk, fused, caplog):
-    changed, install = desk.folder / "reranked.toml", install_command("sentence-transformers")
+def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_so_once(
+    desk, fused, caplog, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "fastembed.rerank.cross_encoder", None)
+    changed, install = desk.folder / "reranked.toml", install_command("fastembed")
     changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
     search = ["search", QUERY, "--limit", "2"]
     said, errors = run_here(changed, *search)
@@ -144,6 +149,19 @@ def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_
     assert search_text(result).count("The hits are not reranked: reranker 'mini' needs") == 1
     [(_, _, metadata), _], said = found_in(result)
     assert install in metadata["rerank_error"] == said["rerank_error"]
+
+
+def test_a_cross_encoder_in_the_process_judges_the_hits(tmp_path):
+    reranker = ModelReranker(str(write_model(tmp_path / "cross", CROSS_ENCODER)))
+    scores = reranker.score("w7", ["w8", "w31 w8", "w9"])
+    assert sorted(range(3), key=lambda one: -scores[one]) == [1, 2, 0]
+    with pytest.raises(RerankerError, match="cannot judge the hits"):
+        reranker.score("w7", ["half \ud800"])
+    with pytest.raises(RerankerError, match="is no folder, and not in fastembed's list"):
+        ModelReranker("no-such-model")
+    (tmp_path / "cross" / "config.json").write_text('{"id2label": {"0": "no", "1": "yes"}}')
+    with pytest.raises(RerankerError, match="several numbers for a text"):
+        ModelReranker(str(tmp_path / "cross"))
 
 
 class RerankingServer(ThreadingHTTPServer):

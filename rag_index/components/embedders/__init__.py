@@ -59,21 +59,27 @@ class Embedder(Protocol):
 
 
 def open_embedder(
-    settings: EmbedderSettings, *, home: int = 0, workers: int = 1, expected: EmbedderIdentity | None = None
+    settings: EmbedderSettings,
+    *,
+    home: int = 0,
+    workers: int = 1,
+    expected: EmbedderIdentity | None = None,
+    revision: str = "",
 ) -> Embedder:
     """Open the embedder that the settings name.
 
     `home` and `workers` spread the workers over several hosts: worker n has hosts n, n + workers, … as its own. If
-    `expected` is given, a server with another model is refused (ModelChanged).
+    `expected` is given, a server with another model is refused (ModelChanged). `revision` is the commit of the hub of a
+    model that is downloaded.
     """
     if settings.kind == "local":
         from rag_index.components.embedders.local import LocalEmbedder
 
         return LocalEmbedder(settings)
-    if settings.kind == "sentence-transformers":
-        from rag_index.components.embedders.sentence_transformers import SentenceTransformersEmbedder
+    if settings.kind == "fastembed":
+        from rag_index.components.embedders.fastembed import FastEmbedEmbedder
 
-        return SentenceTransformersEmbedder(settings)
+        return FastEmbedEmbedder(settings, expected, revision=revision)
     if settings.on_servers:
         from rag_index.core.connections import tls_context
 
@@ -85,10 +91,10 @@ def open_embedder(
     return plugin
 
 
-def identify(settings: EmbedderSettings) -> EmbedderIdentity:
+def identify(settings: EmbedderSettings, *, revision: str = "") -> EmbedderIdentity:
     """Return the identity of the embedder that the settings name, without waiting for servers that are down.
 
-    Raises as `Embedder.identity`.
+    `revision` is as in `open_embedder`. Raises as `Embedder.identity`.
     """
-    with closing(open_embedder(settings)) as embedder:
+    with closing(open_embedder(settings, revision=revision)) as embedder:
         return embedder.identity()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.core.settings.parts import known_prompts
+from rag_index.errors import ProcessorDiffers
 
 if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
@@ -18,6 +19,10 @@ ENGLISH_ALONE = re.compile(
     r"|uae-large|snowflake-arctic-embed(?!2|.*-v2)|gte-(?:small|base|large)(?:-en|:|$)|e5-(?:small|base|large)|multi-qa"
 )
 """Models that have learned from English texts alone, by their names."""
+
+
+IN_PROCESS = "fastembed"
+"""The kind of embedder whose models are files of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,16 @@ class EmbedderIdentity:
     dimension: int
     document_prefix: str = ""
     query_prefix: str = ""
+    place: str = field(default="", compare=False)
+    """Where a model in the process was found: a folder, or a name of the model hub."""
+    revision: str = field(default="", compare=False)
+    """The commit of the hub that its files are of."""
+    processor: str = field(default="", compare=False)
+    """The processor that has made the vectors."""
+    probe: str = field(default="", compare=False)
+    """What it makes of a fixed sentence, as `probe_digest`."""
+    pooling: str = field(default="", compare=False)
+    """How the model's vectors of tokens become one, and what says so; its digest covers it."""
 
     @classmethod
     def of(cls, settings: EmbedderSettings, model: str, digest: str, dimension: int) -> EmbedderIdentity:
@@ -39,8 +54,14 @@ class EmbedderIdentity:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all fields (16 hex digits)."""
-        canonical = json.dumps(asdict(self), sort_keys=True).encode()
+        """A short hash of all fields that decide the vectors (16 hex digits).
+
+        Of a model in the process, its files do, whatever their folder is called.
+        """
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
+        if self.kind == IN_PROCESS:
+            own["model"] = ""
+        canonical = json.dumps(own, sort_keys=True).encode()
         return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 
     @classmethod
@@ -55,13 +76,42 @@ class EmbedderIdentity:
         """Return whether both make the same vectors. A digest that is made of a vector is compared with tolerance."""
         from rag_index.core.documents.vectors import same_digest
 
-        return replace(self, digest="") == replace(other, digest="") and same_digest(self.digest, other.digest)
+        ours, theirs = replace(self, digest=""), replace(other, digest="")
+        # Of a model in the process the files decide, whatever their folder is called.
+        if self.kind == IN_PROCESS:
+            theirs = replace(theirs, model=self.model)
+        return ours == theirs and same_digest(self.digest, other.digest) and self.same_processor(other)
+
+    def same_processor(self, other: EmbedderIdentity) -> bool:
+        """Return whether the processors of both compute the same vectors with the same files, as far as is known."""
+        from rag_index.core.documents.vectors import same_digest
+
+        return not (self.probe and other.probe) or same_digest(self.probe, other.probe)
+
+    def require_processor(self, found: EmbedderIdentity) -> None:
+        """Raise ProcessorDiffers if this is recorded with a collection, and `found` has another kind of processor."""
+        if not self.same_processor(found):
+            raise ProcessorDiffers(
+                f"{found.model} gives other vectors on this processor ({found.processor}) than on the one that made "
+                f"the collection ({self.processor}): use processors of one kind, or rebuild the index with the 32-bit "
+                "file of the model"
+            )
+
+    def revision_for(self, settings: EmbedderSettings) -> str:
+        """Return the commit of the hub that its files are of, if the settings name the same model; else ""."""
+        is_same = self.kind == settings.kind and last_part(self.place) == last_part(settings.model)
+        return self.revision if is_same else ""
 
     def __str__(self) -> str:
         named = {"document prefix": self.document_prefix, "query prefix": self.query_prefix}
         prefixes = [f"{name} {prefix!r}" for name, prefix in named.items() if prefix]
         made = ", ".join([self.kind, self.digest[:12], *(prefixes or ["no prefixes"])])
         return f"{self.dimension}-d {self.model} ({made})"
+
+
+def last_part(name: str) -> str:
+    """Return the name of a model without its owner, or of a folder without those above, in small letters."""
+    return name.lower().rstrip("/").rsplit("/", 1)[-1]
 
 
 def knows_english_alone(model: str) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +22,15 @@ if TYPE_CHECKING:
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 MB = 1_000_000
-WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "openai": 200 * MB, "sentence-transformers": 800 * MB}
-"""Bytes that a worker process needs, by kind of embedder. Two are measured: `local` with shards of 5 million
-characters; `ollama`, which has no model in the process like `openai`, takes 60 MB less and has small shards. The last
-is an estimate for torch, to which the model's weights are added, and for plug-ins."""
-UNKNOWN_WEIGHTS = 500 * MB
-"""Assumed weights of a sentence-transformers model that is not a local folder: the name does not tell its size."""
+WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "openai": 200 * MB, "fastembed": 250 * MB}
+"""Bytes that a worker process needs, by kind of embedder. `local` is measured with shards of 5 million characters;
+`ollama`, which has no model in the process like `openai`, takes 60 MB less and has small shards. To that of `fastembed`
+the memory of the model is added."""
+PLUGIN_MEMORY = 800 * MB
+MEMORY_OF_WEIGHTS = 1.5
+"""Bytes of memory for a byte of weights: onnxruntime has a copy of some while it loads them. Measured 1.0 to 1.4."""
+UNKNOWN_WEIGHTS = 150 * MB
+"""Assumed weights of a model of fastembed whose name is not on its list."""
 RESERVED_MEMORY = 700 * MB
 """Bytes for the flow's process and the Prefect server together."""
 
@@ -84,12 +90,35 @@ def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
 
 def estimate_worker_memory(embedder: EmbedderSettings) -> int:
     """Return the bytes that a worker process with this embedder is expected to need."""
-    needed = WORKER_MEMORY.get(embedder.kind, WORKER_MEMORY["sentence-transformers"])
-    if embedder.kind != "sentence-transformers":
+    needed = WORKER_MEMORY.get(embedder.kind, PLUGIN_MEMORY)
+    if embedder.kind != "fastembed":
         return needed
-    folder = Path(embedder.model)
-    files = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("*.bin"))
-    return needed + (sum(file.stat().st_size for file in files) or UNKNOWN_WEIGHTS)
+    return needed + round(MEMORY_OF_WEIGHTS * weights_of(embedder.model))
+
+
+def weights_of(model: str) -> int:
+    """Return the bytes of the weights of a model of fastembed: those of its folder, or as its list has them.
+
+    A folder may have the model in several forms: then the largest counts.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        sizes = Counter[Path]()
+        for file in folder.rglob("*.onnx*"):  # model.onnx, and its data in model.onnx_data
+            sizes[file.with_name(file.name.partition(".onnx")[0])] += file.stat().st_size
+        return max(sizes.values(), default=0) or UNKNOWN_WEIGHTS
+    if find_spec("fastembed") is None:
+        return UNKNOWN_WEIGHTS
+    return _listed_weights().get(model.lower().rsplit("/", 1)[-1], UNKNOWN_WEIGHTS)
+
+
+@cache
+def _listed_weights() -> dict[str, int]:
+    """Return the size of each model on fastembed's list, by its name without the owner."""
+    from fastembed import TextEmbedding
+
+    listed = TextEmbedding.list_supported_models()
+    return {entry["model"].lower().rsplit("/", 1)[-1]: round(entry["size_in_GB"] * 1000 * MB) for entry in listed}
 
 
 def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Path]:

@@ -164,8 +164,7 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
         return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(metrics, embedder)}"
-    gpu = "a GPU, or " if embedder.kind == "sentence-transformers" else ""
-    return f": the embedder is the bottleneck; {gpu}more processors and workers would help"
+    return ": the embedder is the bottleneck; more processors and workers would help"
 
 
 def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:

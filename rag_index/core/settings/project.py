@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60
-LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9
-"""The weight of meaning: a trained model knows more than the local embedder's token vectors (benchmarks/README.md)."""
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 MIN_SIMILARITY = 0.75
@@ -121,12 +119,6 @@ class Settings(BaseModel):
         if asking is not None and not self.source.caller_roles:
             raise ValueError(f'index {asking}: access = "database" needs [source] caller_roles: those of the callers')
         return self
-
-    @property
-    def dense_weight(self) -> float:
-        """Return the weight of meaning against words; if the settings name none, the one that fits the embedder."""
-        given = self.retrieve.dense_weight
-        return given if given is not None else LOCAL_WEIGHT if self.embedder.kind == "local" else OTHER_WEIGHT
 
     @property
     def folder(self) -> Path:
@@ -362,7 +354,7 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         updates["store"]["path"] = data / "qdrant"
     if "data" in settings.model_fields_set and "url" not in settings.ledger.model_fields_set:
         updates["ledger"]["url"] = Secret(f"sqlite:///{data / 'ledger.db'}")
-    if settings.embedder.kind == "sentence-transformers" and (folder / settings.embedder.model).is_dir():
+    if settings.embedder.kind == "fastembed" and (folder / settings.embedder.model).is_dir():
         updates["embedder"]["model"] = str(folder / settings.embedder.model)
     if (reranker := settings.retrieve.reranker) and (folder / reranker).is_dir():
         updates["retrieve"]["reranker"] = str(folder / reranker)

@@ -32,7 +32,7 @@ from rag_index.redaction import is_secret
 
 Port = Annotated[Int, Field(ge=0, le=65_535)]
 ON_SERVERS = ("ollama", "openai")
-EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
+EMBEDDER_KINDS = ("local", *ON_SERVERS, "fastembed")
 """The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
 USUAL_TEXTS, USUAL_CHARS = 64, 16_000
 
@@ -73,12 +73,12 @@ class EmbedderSettings(Section):
 
     kind: str = "local"
     """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions). `ollama`: on Ollama
-    servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `sentence-transformers`:
-    in each worker's process, on a GPU or one core; needs the [extra](install.md#install) of that name. Any other name
-    is a [plug-in](plugins.md)."""
+    servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `fastembed`: in
+    each worker's process, on one core; needs the [extra](install.md#install) of that name. Any other name is a
+    [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The name of the model, or with `sentence-transformers` its folder. Required with any kind but `local`. wordllama
-    knows [English alone](retrieval.md#other-languages)."""
+    """The name of the model, or with `fastembed` its folder. Required with any kind but `local`. wordllama knows
+    [English alone](retrieval.md#other-languages)."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
     """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None
@@ -94,11 +94,9 @@ class EmbedderSettings(Section):
     timeout: Number = Field(default=120.0, gt=0)
     """The time limit of one embedding request, in seconds. The server may have to load its model within that time."""
     batch_texts: PositiveInt | Auto = "auto"
-    """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers). `auto`:
-    64."""
+    """The maximum number of texts in a request to a server. `auto`: 64."""
     batch_chars: PositiveInt | Auto = "auto"
-    """The maximum number of characters in a request or a call. A longer text is sent alone. `auto`:
-    16,000."""
+    """The maximum number of characters in a request. A longer text is sent alone. `auto`: 16,000."""
     requests_in_flight: PositiveInt | Auto = "auto"
     """How many requests a server gets at once (ollama, openai). The workers share them; each sends at least one.
     `auto`: 4 with `ollama`, 16 with `openai`."""
@@ -117,7 +115,7 @@ class EmbedderSettings(Section):
 
     @property
     def usual_request(self) -> tuple[int, int]:
-        """How many texts and characters a request or call has at most."""
+        """How many texts and characters a request has at most."""
         texts, chars = self.batch_texts, self.batch_chars
         return USUAL_TEXTS if texts == "auto" else texts, USUAL_CHARS if chars == "auto" else chars
 
@@ -129,6 +127,8 @@ class EmbedderSettings(Section):
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, value: str) -> str:
+        if value == "sentence-transformers":
+            raise ValueError("is withdrawn: 'fastembed' runs models without torch (docs/models.md)")
         if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
             known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
             raise ValueError(f"should be {known} or another plug-in's name, once it is installed")
@@ -140,6 +140,8 @@ class EmbedderSettings(Section):
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind in EMBEDDER_KINDS[1:] and self.model in ("wordllama", ""):
             raise ValueError(f"kind {self.kind!r} needs a model: the name by which its server or library knows it")
+        if self.kind == "fastembed" and self.batch_texts != "auto":
+            raise ValueError("batch_texts is for servers: a model in the process embeds one text at a time")
         if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
             raise ValueError("url and hosts name servers twice: give one of them")
         if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
@@ -155,8 +157,6 @@ class EmbedderSettings(Section):
         self._secret_options = [
             Secret(value) for name, value in self.options.items() if is_secret(name) and isinstance(value, str)
         ]
-        if self.kind == "sentence-transformers":  # the model may bring its own, which are known once it is loaded
-            return self
         document, query = known_prompts(self.model) or ("", "")
         if self.document_prefix is None:
             object.__setattr__(self, "document_prefix", document)
@@ -283,15 +283,15 @@ class RetrieveSettings(Section):
     timeout: Number = Field(default=10.0, gt=0)
     """The time limit of a whole search, in seconds. Each index has four fifths of it."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
-    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 for the local embedder,
-    0.9 for others, and 0.4 for a name in source code."""
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: the one that
+    [fits the model](retrieval.md#scores) of the live collection, 0.7 or 0.9, and 0.4 at most for a name in source
+    code."""
     synonyms: str | None = Field(default=None, min_length=1)
     """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`, or a SELECT of two
     columns, abbreviation and words. A change needs no run."""
     reranker: LoginUrl | None = Field(default=None, min_length=1)
     """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
-    `http://gpu:8080`, a CrossEncoder of sentence-transformers (a folder, or a name on the model hub), or a
-    [plug-in](plugins.md)."""
+    `http://gpu:8080`, a cross-encoder of fastembed (a folder, or a name of its list), or a [plug-in](plugins.md)."""
 
 
 def _check_origin(value: str) -> str:

@@ -9,7 +9,6 @@ from rag_index.core.settings import EmbedderSettings
 from tests.waiting import Clock
 
 LOCAL = EmbedderSettings()
-TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
 MORE = "more requests at once (requests_in_flight)"
 VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1")
 FEW = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
@@ -85,7 +84,6 @@ def with_outage(metrics: RunMetrics, seconds: float) -> RunMetrics:
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
-        (busy(), TORCH, "a GPU, or"),
         (busy(), ollama(), "1 embedding server: more at a time is not faster, since Ollama"),
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 embedding servers: more at a time"),
         (busy(), VLLM, "1 embedding server: one more, on another GPU"),

@@ -71,6 +71,32 @@ def test_the_first_documents_foretell_nothing(clock):
     assert progress.sentence().endswith("50 min left, 333/s")
 
 
+def test_time_and_documents_of_something_else_count_for_no_rate(progress, clock):
+    """100 documents in 10 s; then words come first, for 300 s in which 5 of them are embedded."""
+    clock.now += 10
+    progress.advance(100)
+    assert progress.eta == pytest.approx(90)
+    with progress.aside():
+        progress.say("finding documents by their words first")
+        for _ in range(5):
+            clock.now += 60
+            progress.advance(1)
+            assert (progress.eta, progress.sentence().count("/s")) == (None, 0)
+    assert (progress.rate, progress.eta) == (pytest.approx(10), pytest.approx(89.5))
+    clock.now += 10
+    progress.advance(100)
+    assert (progress.rate, progress.eta) == (pytest.approx(10), pytest.approx(79.5))
+
+
+def test_something_else_before_the_first_document_leaves_the_time_left_unknown(progress, clock):
+    with progress.aside():
+        clock.now += 300
+    assert progress.eta is None
+    clock.now += 5
+    progress.advance(100)
+    assert progress.eta == pytest.approx(45)
+
+
 def test_displays_are_updated_a_few_times_per_second(progress, clock):
     display = Recorder()
     progress.displays = [display]

@@ -62,7 +62,7 @@ MISTAKES = [
     ("[store]\nurl = 'http://u:s3cret@h'\n" + VALID, "[store] url must not hold a user and password"),
     ("[store]\nurl = 'http://h:1?api_key=s3cret'\n" + VALID, "[store] url must not hold a query"),
     ("[parallel]\nworkers = true\n" + VALID, "[parallel] workers should be a number, or should be 'auto', not True"),
-    ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or "),
+    ("[embedder]\nkind = 'olama'\n" + VALID, "kind should be 'local', 'ollama', 'openai', 'fastembed' or "),
     ("[embedder]\nkind = 'ollama'\n" + VALID, "[embedder]: kind 'ollama' needs a model: the name by which"),
     ("[embedder]\nmodel = 'bge-m3'\n" + VALID, "[embedder]: model 'bge-m3' does not exist for kind 'local'"),
     ("[embedder]\nkind = 'openai'\nmodel = 'm'\n" + VALID, "[embedder]: kind 'openai' needs a server, for example url"),
