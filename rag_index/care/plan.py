@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.components.chunking import Chunker, open_chunker
 from rag_index.components.embedders import EmbedderIdentity, identify, prefix_warning
 from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.embedders.candidates import measured_by_init
 from rag_index.components.ledger import Collection, FailedDocument, Ledger
 from rag_index.components.sources import Source, all_pages, open_source, scan_settings
 from rag_index.components.sources.attachments import with_files
@@ -37,12 +38,12 @@ from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import Counts, count_of
 from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.etl.collection import check_fits, live_collection, recognised
+from rag_index.etl.collection import check_fits, live_collection, on_its_processor, recognised, recorded_revision
 from rag_index.etl.deletes import DeleteGuard, count_parts, hidden_by_policies
 from rag_index.etl.diff import diff
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rag_index.core.settings import IndexSettings, Settings
 
@@ -79,9 +80,12 @@ class RunCost:
     """How many requests the model that writes contexts gets; None if none does."""
     workers: int
     chars_per_second: float | None
-    """Characters that a worker embedded in a second in the last run that had enough to measure it; None before one."""
+    """Characters that a worker embedded in a second in the last run that had enough to measure it. Before one, those
+    that `init` has measured: with a server they are those of all workers. None if neither did."""
     seconds: float | None
-    """How long embedding takes at that rate; None if no run has measured it."""
+    """How long embedding takes at that rate; None if nothing has measured it."""
+    measured_by: Literal["run", "init"] | None = None
+    """What has measured the rate."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -97,10 +101,14 @@ class RunCost:
             said += f" and at most {count_of(self.context_requests, 'request')} for contexts"
         if self.seconds is None or self.chars_per_second is None:
             return f"{said}; how long that takes is unknown until a run has measured it"
-        rate = f"{self.chars_per_second:,.0f} characters/s per worker"
+        rate = f"{self.chars_per_second:,.0f} characters/s"
+        if self.measured_by == "init":
+            rate += ", as init measured"
+        else:
+            rate += " per worker, as the last run measured"
         seconds = max(1, math.ceil(self.seconds))
         time = f"about {seconds} s" if seconds <= 90 else f"about {seconds / 60:,.0f} minutes"
-        return f"{said}; {time} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
+        return f"{said}; {time} with {count_of(self.workers, 'worker')} at {rate}"
 
 
 class CostCounter:
@@ -109,7 +117,7 @@ class CostCounter:
     def __init__(self, settings: Settings, index: IndexSettings, chars_per_second: float | None) -> None:
         self._settings = settings
         self._index = index
-        self._rate = chars_per_second
+        self._rate, self._measured_by = _rate(settings, chars_per_second)
         self._chunker: Chunker = open_chunker(settings, index, contexts=False)
         self._characters = self._sampled = self._chunks = 0
 
@@ -136,6 +144,8 @@ class CostCounter:
         workers = 1 if self._settings.parallel.serial else max(1, worker_count(self._settings))
         texts, characters = embedder.usual_request
         by_size = max(math.ceil(chunks / texts), math.ceil(self._characters / characters))
+        # what `init` has measured with a server is what the server can do, however many workers ask it
+        together = 1 if self._measured_by == "init" and embedder.on_servers else workers
         return RunCost(
             characters=self._characters,
             chunks=chunks,
@@ -144,8 +154,17 @@ class CostCounter:
             context_requests=chunks if self._index.context is not None else None,
             workers=workers,
             chars_per_second=self._rate,
-            seconds=None if self._rate is None else self._characters / self._rate / workers,
+            seconds=None if self._rate is None else self._characters / self._rate / together,
+            measured_by=self._measured_by,
         )
+
+
+def _rate(settings: Settings, of_run: float | None) -> tuple[float | None, Literal["run", "init"] | None]:
+    """Return the characters per second of the last run, or else those that `init` has measured, and which they are."""
+    if of_run is not None:
+        return of_run, "run"
+    of_init = measured_by_init(settings.path, settings.embedder.model) if settings.path else None
+    return of_init, None if of_init is None else "init"
 
 
 @dataclass(slots=True)
@@ -175,15 +194,18 @@ def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunP
             store.aliases()
     except RagIndexError as error:
         return [_failed(index, error) for index in indexes]
-    identity: EmbedderIdentity | RagIndexError
-    try:
-        identity = identify(settings.embedder)
-    except RagIndexError as error:
-        identity = error
+
+    @cache
+    def identified(revision: str) -> EmbedderIdentity | RagIndexError:
+        try:
+            return identify(settings.embedder, revision=revision)
+        except RagIndexError as error:
+            return error
+
     plans = []
     for index in indexes:
         try:
-            plans.append(_plan(settings, index, identity))
+            plans.append(_plan(settings, index, identified))
         except RagIndexError as error:
             plans.append(_failed(index, error))
     return plans
@@ -193,8 +215,13 @@ def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
     return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
 
 
-def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
-    """Compare the whole source with the ledger. Raises what these and the store raise, and what a run would refuse."""
+def _plan(
+    settings: Settings, index: IndexSettings, identified: Callable[[str], EmbedderIdentity | RagIndexError]
+) -> RunPlan:
+    """Compare the whole source with the ledger. Raises what these and the store raise, and what a run would refuse.
+
+    `identified` returns the embedder's identity, with the files that a revision of the model hub has.
+    """
     plan = RunPlan(index.name)
     with (
         closing(open_source(settings, index)) as source,
@@ -211,10 +238,16 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
                 "not_secret"
             )
         with open_names(settings.store) as store:
-            live = live_collection(ledger, store, settings.alias(index.name))
+            alias = settings.alias(index.name)
+            live = live_collection(ledger, store, alias)
+            identity = identified(recorded_revision(settings.embedder, store, alias))
             if not isinstance(identity, RagIndexError):
-                identity = recognised(identity, ledger, store, settings.alias(index.name))
-                plan.embedder = "; ".join(filter(None, [str(identity), prefix_warning(settings.embedder, identity)]))
+                identity = recognised(identity, ledger, store, alias)
+                pooling = identity.pooling and f"pooling {identity.pooling}"
+                warning = prefix_warning(settings.embedder, identity)
+                plan.embedder = "; ".join(filter(None, [str(identity), pooling, warning]))
+                if live is not None:
+                    identity = on_its_processor(identity, store.find(live.name) or {})
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
             plan.say(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))

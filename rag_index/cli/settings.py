@@ -21,6 +21,7 @@ from rag_index.errors import RagIndexError, SettingsError, SourceError, shortene
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rag_index.components.embedders.candidates import ProposedEmbedder
     from rag_index.first_run.schema import Proposal, Scaffold
 
 MAX_CHUNKS = 3
@@ -88,7 +89,7 @@ def init(
     """
     source = _database(url, source, answers=any(chosen.values()) or as_json)
     from rag_index.core.settings import FILE_NAME
-    from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url
+    from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url, with_embedder
 
     path, writes = Path(context.config or FILE_NAME), yes or not as_json
     if path.exists() and not force and writes:
@@ -100,10 +101,15 @@ def init(
         write_file(path, made.text)
         say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
         return 0
+    embedder = _embedder(made, source)
+    made = with_embedder(made, embedder)
     if as_json:
-        print_json(asdict(made.proposal) | {"answers": {key: value for key, value in chosen.items() if value}})
+        answers = {key: value for key, value in chosen.items() if value}
+        models = {"embedder": embedder.to_json()} if embedder else {}
+        print_json(asdict(made.proposal) | models | {"answers": answers})
     else:
-        made = _shown(made, source, path, asks=not yes and sys.stdin.isatty() and sys.stdout.isatty())
+        asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+        made = _shown(made, source, path, embedder, asks=asks)
     if not made.text:
         raise nothing_found(source, made.proposal)
     if writes:
@@ -125,14 +131,36 @@ def _database(url: str | None, source: str | None, *, answers: bool) -> str | No
     return url or source
 
 
-def _shown(made: Scaffold, source: str, path: Path, *, asks: bool) -> Scaffold:
+def _embedder(made: Scaffold, source: str) -> ProposedEmbedder | None:
+    """Return the embedder to propose; None if there is no text, or a variable of the environment names one."""
+    from rag_index.first_run.schema import propose_embedder, proposed_settings
+
+    if not made.text or made.catalog is None:
+        return None
+    try:
+        given = proposed_settings(made, source).embedder
+    except RagIndexError:  # a run will say which variable it is
+        return None
+    if given.kind != "local":
+        return None
+    return propose_embedder(made.proposal, made.catalog, given.hosts, partial(say, err=True))
+
+
+def _shown(made: Scaffold, source: str, path: Path, embedder: ProposedEmbedder | None, *, asks: bool) -> Scaffold:
     """Show what is proposed, and return what follows from the answers of a person who can be asked."""
-    from rag_index.first_run.schema import scaffold
+    from rag_index.first_run.schema import scaffold, with_embedder
 
     for sentence in made.proposal.notes:
         say(sentence)
+    if embedder is not None:
+        said = f"Embedder: {embedder.why}"
+        say(f"{said} {embedder.rate}" if embedder.candidate else said)
     if asks:
-        return _answered(made, partial(scaffold, source, path.parent, catalog=made.catalog), source, path)
+
+        def make(**choices: Any) -> Scaffold:
+            return with_embedder(scaffold(source, path.parent, catalog=made.catalog, **choices), embedder)
+
+        return _answered(made, make, source, path)
     for line in screen_lines(made.proposal, made.proposal):
         say(line)
     return made

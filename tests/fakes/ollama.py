@@ -95,6 +95,8 @@ class FakeOllama:
     """Longer texts are refused with 400, or truncated unless `truncate` is false, as by the real server."""
     max_texts: int | None = None
     """/v1/embeddings refuses requests with more texts."""
+    capabilities: tuple[str, ...] = ("embedding",)
+    """What /api/show says that the model can do."""
     api_key: str = ""
     """/v1/embeddings refuses requests without this key, if there is one."""
     base64: str = "float32"
@@ -356,7 +358,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/show":
             information = {"general.architecture": "nomic-bert", "nomic-bert.context_length": fake.context_length}
             information["nomic-bert.embedding_length"] = fake.dimension
-            return 200, {"model_info": information, "modelfile": f"# A\nFROM /models/blobs/sha256-{fake.digest}\n"}
+            able = {"capabilities": list(fake.capabilities)}
+            return 200, {
+                **able,
+                "model_info": information,
+                "modelfile": f"# A\nFROM /models/blobs/sha256-{fake.digest}\n",
+            }
         if path == "/api/generate":
             return 200, fake.generate(body.get("prompt", ""), body.get("options", {}), fault=fault)
         return fake.embed(texts, truncate=body.get("truncate") is not False, fault=fault)

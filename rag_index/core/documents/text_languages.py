@@ -91,12 +91,7 @@ def find_languages(texts: Sequence[str]) -> list[str]:
     """Return the languages of these texts that are frequent, the most frequent first; english if nothing tells it."""
     long = sorted({text for text in texts if len(text) >= MIN_LANGUAGE_CHARS})
     chosen = long[:: max(1, len(long) // MAX_TEXTS)][:MAX_TEXTS]
-    doubtful = []
-    for text in chosen:  # English if it has as many of its frequent words as few texts in other languages do
-        beginning = text[:600].lower()
-        frequent = len(ENGLISH.findall(beginning)) * WORDS_PER_FREQUENT
-        if not beginning.isascii() or frequent < len(beginning.split()):
-            doubtful.append(text)
+    doubtful = [text for text in chosen if not _looks_english(text)]
     if len(doubtful) < max(1, MIN_LANGUAGE_SHARE * len(chosen)):
         return ["english"]
     counts = Counter({"english": len(chosen) - len(doubtful)})
@@ -105,6 +100,20 @@ def find_languages(texts: Sequence[str]) -> list[str]:
         name for name, count in counts.most_common(MAX_LANGUAGES) if count >= max(2, MIN_LANGUAGE_SHARE * len(chosen))
     ]
     return found or ["english"]
+
+
+def has_unknown_language(texts: Sequence[str]) -> bool:
+    """Return whether most of these texts are in one language that `LANGUAGE_NAMES` lacks, such as Polish."""
+    long = [text for text in texts if len(text) >= MIN_LANGUAGE_CHARS]
+    codes = Counter(_identifier(()).classify(text)[0] for text in long if not _looks_english(text))
+    return any(2 * count > len(long) and language_of(code) is None for code, count in codes.items())
+
+
+def _looks_english(text: str) -> bool:
+    """Return whether a text has as many of the frequent words of English as few texts in other languages do."""
+    beginning = text[:600].lower()
+    frequent = len(ENGLISH.findall(beginning)) * WORDS_PER_FREQUENT
+    return beginning.isascii() and frequent >= len(beginning.split())
 
 
 def choose_language(text: str, languages: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from rag_index.core.database import database_url, is_file, redacted_url
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
 from rag_index.first_run.schema.catalog import read_catalog
+from rag_index.first_run.schema.embedder import COMMENTED, embedder_section
 from rag_index.first_run.schema.proposed import UNREAD, Choices, Proposal
 from rag_index.first_run.schema.reading import propose
 from rag_index.first_run.schema.screen import left_out, note, share_sentence
@@ -26,6 +27,7 @@ from rag_index.redaction import is_secret
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from rag_index.components.embedders.candidates import ProposedEmbedder
     from rag_index.core.settings import Settings
     from rag_index.first_run.schema.catalog import DatabaseCatalog, Progress
 
@@ -56,12 +58,7 @@ project = {project}  # the prefix of all collection names, so that projects can 
 [source]
 {note}url = {url}
 
-# [embedder]
-# kind = "local"                        # wordllama, in the process, without a server
-# kind = "ollama"                       # one or more servers; first run `ollama pull nomic-embed-text`
-# model = "nomic-embed-text"
-# hosts = ["http://127.0.0.1:11434"]
-
+{embedder}
 # [store]
 # path = ".rag-index/qdrant"            # the folder of the embedded Qdrant
 # url = "http://127.0.0.1:6333"         # or a Qdrant server; set its key in RAG_INDEX_STORE__API_KEY
@@ -111,7 +108,9 @@ def scaffold(
     here = Path.cwd()
     project = _toml(project_name((folder or here).absolute().name))
     if source is None:
-        return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX)
+        return Scaffold(
+            _HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="", embedder=COMMENTED) + EXAMPLE_INDEX
+        )
     source, choices = source_url(source), choices or Choices()
     try:
         url = database_url(source, here)
@@ -127,7 +126,7 @@ def scaffold(
         return Scaffold("", proposal, choices, catalog)  # a person may still include a table
     lacks_password = bool(url.password or any(map(is_secret, url.query)))
     shown = _without_secrets(source, here, folder or here)
-    head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "")
+    head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "", embedder=COMMENTED)
     sections = ["\n".join([*_lines("[indexes]", {"name": one.name} | one.settings, one.reasons), ""])
                 for one in proposal.indexes]  # fmt: skip
     verbs = [(one, "show" if one.hidden else "hide") for one in proposal.questions]
@@ -137,6 +136,13 @@ def scaffold(
     reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
     first = f"{_comments('Rights of the user of this database', proposal.notes)}\n" if proposal.notes else ""
     return Scaffold(first + head + "\n".join([*sections, reached]), proposal, choices, catalog, lacks_password)
+
+
+def with_embedder(made: Scaffold, proposed: ProposedEmbedder | None) -> Scaffold:
+    """Return a scaffold whose file proposes this embedder, if one is proposed."""
+    if proposed is None:
+        return made
+    return replace(made, text=made.text.replace(COMMENTED, embedder_section(proposed), 1))
 
 
 def nothing_found(source: str, proposal: Proposal) -> SettingsError:
