@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
 from rag_index.components.ledger.runs import SINGLE
 from rag_index.components.sources import SourcePage
 from rag_index.components.stores import find_live
@@ -18,6 +17,7 @@ from rag_index.core.documents.keys import key_parts, possible_keys
 from rag_index.core.recovery import with_retries
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import SettingsError
+from rag_index.etl.collection import identify_for
 from rag_index.etl.deletes import delete_some
 from rag_index.etl.diff import require_same_types
 from rag_index.etl.opened import Opened, RunOptions, open_index
@@ -91,7 +91,7 @@ class NamedDocuments(AllDocuments):
                     f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
                 )
             self._gone = sorted(known - there)
-        identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
+        identity, chunker = identify_for(opened), open_chunker(opened.settings, opened.index)
         return begin(opened, record, identity, chunker, documents=len(self._ids))
 
     def pages(self, opened: Opened, fetch: Fetch, record: RunRecord) -> Iterator[SourcePage]:

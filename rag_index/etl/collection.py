@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from contextlib import suppress
-from dataclasses import asdict
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from rag_index.components import stores
-from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders import EmbedderIdentity, identify, open_embedder
 from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.embedders.identity import IN_PROCESS
+from rag_index.components.embedders.traits import ModelTraits, measure_traits
 from rag_index.components.ledger import reconciled_by
 from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.stores.protocol import Store, StoreNames
     from rag_index.core.reports.progress import RunRecord
-    from rag_index.core.settings import Alias
+    from rag_index.core.settings import Alias, EmbedderSettings
     from rag_index.etl.opened import Opened
 
 SAMPLED_POINTS = 100
@@ -139,6 +141,44 @@ def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, al
     return identity
 
 
+def on_its_processor(identity: EmbedderIdentity, metadata: Mapping[str, Any]) -> EmbedderIdentity:
+    """Return the identity of a model in the process with what the processor made that began a collection: all others
+    are compared with that. Its place and revision stay those of `identity`. Raises ProcessorDiffers."""
+    recorded = _recorded(metadata)
+    if recorded is None or not recorded.probe or recorded.fingerprint != identity.fingerprint:
+        return identity
+    recorded.require_processor(identity)
+    return replace(identity, probe=recorded.probe, processor=recorded.processor)
+
+
+def recorded_revision(settings: EmbedderSettings, store: StoreNames, alias: Alias) -> str:
+    """Return the commit of the model hub that an index was made with, if the settings name its model; else "".
+
+    So the files stay the same when the hub gets others, on this machine and on each that downloads them later.
+    """
+    if settings.kind != IN_PROCESS:
+        return ""
+    live = stores.find_live(store, alias)
+    recorded = _recorded(live.metadata) if live else None
+    return recorded.revision_for(settings) if recorded else ""
+
+
+def _recorded(metadata: Mapping[str, Any]) -> EmbedderIdentity | None:
+    return EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+
+
+def identify_for(opened: Opened) -> EmbedderIdentity:
+    """Return the identity of a run's embedder. Raises as `Embedder.identity`, and what the store raises."""
+    return identify(opened.settings.embedder, revision=revision_of(opened))
+
+
+def revision_of(opened: Opened) -> str:
+    """Return the commit of the model hub that a run asks for; "" for the present one. A rebuild takes that."""
+    if opened.options.full:
+        return ""
+    return recorded_revision(opened.settings.embedder, opened.store, opened.alias)
+
+
 def check_fits(
     collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
 ) -> None:
@@ -237,6 +277,9 @@ class CollectionMaker:
         metadata = store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id or metadata.get(stores.OVERTAKEN):
             return False
+        begun = _recorded(metadata)
+        if begun is not None and not begun.same_processor(self.identity):
+            return False
         return not ledger.different_commits(collection, store.commit_mark(collection.name))
 
 
@@ -286,12 +329,14 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
     collection = maker.beside() if rebuild else maker.current()
+    identity = on_its_processor(identity, store.metadata(collection.name))
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)
     if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):
         ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
     make_searchable(store, collection.name, identity, index.indexed_fields, opened.alias.owner)
+    record_traits(opened, collection.name, identity)
     return Target(collection, identity, chunker, rebuild, epoch)
 
 
@@ -354,6 +399,16 @@ def make_searchable(
     wanted |= {stores.OWNER: owner} if owner else {}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
+
+
+def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -> None:
+    """Measure the model of a collection and record its traits there, unless a run did so before. Searches need them,
+    and do without them if the model cannot be measured, whatever a plug-in raises: the next run tries again."""
+    if ModelTraits.from_metadata(opened.store.metadata(collection).get(stores.TRAITS)) is not None:
+        return
+    with suppress(Exception), closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder:
+        traits = measure_traits(embedder)
+        opened.store.set_metadata(collection, {stores.TRAITS: asdict(traits)})
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:

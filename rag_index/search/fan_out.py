@@ -23,6 +23,7 @@ from rag_index.core.documents.keys import point_id
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
+    EmbedderWithdrawn,
     FingerprintChanged,
     RagIndexError,
     SearchBusy,
@@ -34,18 +35,16 @@ from rag_index.errors import (
 from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
 from rag_index.search.live_collections import LiveCollection, LiveCollections
+from rag_index.search.names import NameLookup, exact_first, runs_of_keys
 from rag_index.search.options import MAX_HITS
 from rag_index.search.query_model import EMBED_LANE, EMBED_REQUESTS, QueryVectors
 from rag_index.search.question import (
-    NAMED_LIFT,
-    NAMING,
     Asked,
     IndexAnswer,
     Question,
-    add_named,
     idf_of,
-    rare_names,
     together,
+    without_lift,
 )  # fmt: skip
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
@@ -214,7 +213,7 @@ class FanOut:
                 except StoreError as exc:
                     asked.fail(index, exc)
                 else:
-                    hybrid = collection.encoder is not None and question.dense_weight < 1
+                    hybrid = collection.encoder is not None and question.dense_weight != 1
                     asks = self._access.asks(index, question.caller)
                     recency = self._recency.get(index)
                     asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
@@ -274,8 +273,8 @@ class FanOut:
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
             words = {one for word in answer.all_words.values() for one in word.dimensions}
-            name = name_dimension(question.text)
-            words.update(() if name is None else (name,))
+            names = map(name_dimension, [question.text, *runs_of_keys(question.text)])
+            words.update(name for name in names if name is not None)
             return store.word_counts(answer.live.collection, sorted(words), answer.own)
 
         if hybrid:
@@ -344,11 +343,13 @@ class FanOut:
             deadline.at += 0.0 if loaded else took
         except Exception as exc:  # noqa: BLE001 - whatever it is, the indexes of other models answer
             absent = isinstance(exc, EmbedderUnavailable | SearchTimedOut | SearchBusy)
-            why = f"its embedder fails: {exc}"
+            withdrawn = isinstance(exc, EmbedderWithdrawn)
+            why = str(exc) if withdrawn else f"its embedder fails: {exc}"
             if busy and isinstance(exc, SearchTimedOut | SearchBusy):
                 why = f"its embedder is busy with documents of {filling[0]}"
             for answer in answers:
-                if absent and answer.hybrid and (busy or asked.question.dense_weight == 0):
+                by_words = withdrawn or (absent and (busy or asked.question.dense_weight == 0))
+                if by_words and answer.hybrid:
                     asked.lacking[answer.index] = f"was searched by words alone, since {why}"
                 else:
                     asked.fail(answer.index, exc)
@@ -387,13 +388,13 @@ class FanOut:
             query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
             found = store.search(answer.live.collection, query)
             answer.full = len(found) >= answer.limit
-            naming = not question.model and NAMING.search(question.text)
-            if names := rare_names(answer, question.text, asked.counts.having) if naming else ():
-                found = add_named(store, answer, names, found, conditions, vector)
+            if sparse and not question.model:
+                look_up = NameLookup(store, answer.live.collection, conditions, vector, sparse, idf_of(answer.counts))
+                found = exact_first(look_up, answer, question.text, asked.counts, found)
             points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
             for point in points:
                 if named < point.bm25:
-                    point.bm25, point.exact = max(0.0, point.bm25 - NAMED_LIFT * named), True
+                    point.bm25, point.exact = without_lift(point.bm25, named), True
                 if vector is None:
                     point.score = 0.0
             if vector is None and question.filling:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     Scored = tuple[float, StoredPoint]
+    Tier = tuple[bool, int, bool]
     from rag_index.core.settings.sections import RecencySettings
 
 RANK_CONSTANT = 60
@@ -56,6 +57,8 @@ NAME_WEIGHT = 0.4
 """The weight of meaning at most in a search of source code for a name: words know its definition."""
 MIN_READ, MIN_READ_OF_PHRASE, READ_GROWTH = 50, 400, 4
 """Candidates read at least and compared by soft match, and how many times as many in each further round."""
+READ_BY_WORDS = 10
+"""The best candidates by words that are read besides: where meaning weighs nine tenths, they may stand far behind."""
 
 MAX_SOFT, MIN_SOFT, SOFT_WORDS = 0.7, 0.3, 5.0
 """The weight of soft match beside the 1 that meaning and words share, which falls for queries of more words."""
@@ -86,6 +89,19 @@ def score_of(point: StoredPoint, scoring: Scoring, *, soft: bool = True) -> floa
     return (score + weight * (like if soft else 0.0)) / (1 + weight) + point.exact + point.names
 
 
+def tier_of(point: StoredPoint, scoring: Scoring) -> Tier:
+    """Return what orders points before their scores do: whether the query is their key or title, how many rare names of
+    the query they have, and whether they have all of its rare plain words. By meaning alone, nothing does."""
+    if scoring.dense_weight == 1:
+        return False, 0, False
+    return point.exact, point.names, point.has_words
+
+
+def _place_of(point: StoredPoint, scoring: Scoring) -> tuple[Tier, float, float]:
+    """Return what orders a candidate before its text is read."""
+    return tier_of(point, scoring), score_of(point, scoring, soft=False), point.score
+
+
 def agree(points: Sequence[StoredPoint]) -> bool:
     """Return whether meaning and words agree about any of these candidates, which have both scores."""
     worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
@@ -106,16 +122,22 @@ def scorings(answered: Sequence[IndexAnswer], question: Question) -> dict[str, S
     """Return by index how the two scores of each of its candidates become one."""
     best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
     code = all(answer.live.encoder and answer.live.encoder.model.identifiers for answer in answered)
-    weight = min(question.dense_weight, NAME_WEIGHT) if question.name and code else question.dense_weight
-    if any(answer.hybrid and not answer.live.calibration.trusted for answer in answered):  # one scale for all
-        weight *= DISTRUST
+    most = NAME_WEIGHT if question.name and code else 1.0
+    distrusts = any(answer.hybrid and not answer.live.calibration.trusted for answer in answered)
+    share = DISTRUST if distrusts else 1.0  # one scale for all
     words = max([len(one.words) for one in answered if one.hybrid], default=0)
     soft = min(MAX_SOFT, max(MIN_SOFT, SOFT_WORDS / max(1, words)))  # beside a long query, its parts say less
     if not (best or all(answer.live.english_alone for answer in answered)):
         soft = (
             0.0  # no word is there: the query may be in another language, whose words are like English ones by chance
         )
-    return {answer.index: Scoring(weight if answer.hybrid else 1.0, best, soft) for answer in answered}
+    weights = {answer.index: share * min(most, dense_weight(answer, question)) for answer in answered}
+    return {one.index: Scoring(weights[one.index] if one.hybrid else 1.0, best, soft) for one in answered}
+
+
+def dense_weight(answer: IndexAnswer, question: Question) -> float:
+    """Return the weight of meaning that was asked for; else the one that fits the model of the live collection."""
+    return answer.live.dense_weight if question.dense_weight is None else question.dense_weight
 
 
 def best_candidates(
@@ -130,25 +152,37 @@ def best_candidates(
     short: set[str] = set()
     for group in [answered] if answered and compares_scores(answered) else [[answer] for answer in answered]:
         scored = [
-            (score_of(point, scoring[answer.index], soft=False), point.score, answer.index, point)
+            (_place_of(point, scoring[answer.index]), answer.index, point)
             for answer in group
             for point in answer.points
         ]
-        scored.sort(key=itemgetter(0, 1), reverse=True)
+        scored.sort(key=itemgetter(0), reverse=True)
         count = max(MIN_READ_OF_PHRASE if question.phrases else MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
         while True:
             end = count
-            while end < len(scored) and scored[end][:2] == scored[count - 1][:2]:
+            while end < len(scored) and scored[end][0] == scored[count - 1][0]:
                 end += 1
-            documents = {(index, document_key(point)) for _, _, index, point in scored[:end]}
+            documents = {(index, document_key(point)) for _, index, point in scored[:end]}
             if len(documents) >= question.limit or end >= len(scored):
                 break
             count *= READ_GROWTH
-        for _, _, index, point in scored[:end]:
+        for _, index, point in scored[:end]:
+            best[index].append(point)
+        for index, point in _best_by_words(scored, end):
             best[index].append(point)
         if len(documents) < question.limit:
             short.update(answer.index for answer in group)
     return best, short
+
+
+def _best_by_words(scored: Sequence[tuple[Any, str, StoredPoint]], end: int) -> list[tuple[str, StoredPoint]]:
+    """Return the candidates that are among the `READ_BY_WORDS` best by words, and not among the first `end`.
+
+    Of equals at the last place, the better candidates are taken.
+    """
+    numbered = [number for number, (_, _, point) in enumerate(scored) if point.bm25 > 0]
+    numbered.sort(key=lambda number: -scored[number][2].bm25)
+    return [scored[number][1:] for number in numbered[:READ_BY_WORDS] if number >= end]
 
 
 def order_answers(
@@ -164,31 +198,34 @@ def order_answers(
     """
     by_score, keys = compares_scores(answered), {(hit.index, hit.key) for hit in known}
     documents = [
-        (found[0][0] if by_score else 1 / (RANK_CONSTANT + rank), answer, rank, found)
+        (
+            (tier_of(found[0][1], scoring[answer.index]), found[0][0] if by_score else 1 / (RANK_CONSTANT + rank)),
+            answer,
+            rank,
+            found,
+        )
         for answer in answered
         for rank, found in enumerate(_documents(answer, scoring[answer.index]), 1)
     ]
-    documents.sort(key=lambda one: -one[0])
+    documents.sort(key=itemgetter(0), reverse=True)
     if any(answer.asks for answer in answered):
         del documents[question.limit :]
     new = [one for one in documents if (one[1].index, document_key(one[3][0][1])) not in keys]
     wanted = max(0, (question.hits or question.limit) - len(known))
-    return [_hit(answer, rank, found, fused) for fused, answer, rank, found in new[:wanted]]
+    return [_hit(answer, rank, found, fused) for (_, fused), answer, rank, found in new[:wanted]]
 
 
-def ranked(
-    asked: Asked, dense_weight: float | None = None, indexes: Sequence[str] | None = None
-) -> list[tuple[str, str]]:
+def ranked(asked: Asked, weight: float | None = None, indexes: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """Return index and document id of each hit of a search of these indexes (default: all), best first.
 
-    The answers must be those of `Retriever.candidates`, and `dense_weight` is the weight of meaning. Without one, it is
-    a search that leaves the weight to the settings.
+    The answers must be those of `Retriever.candidates`, and `weight` is that of meaning. Without one, it is a search
+    that leaves the weight to the settings.
     """
     question = asked.question
-    if dense_weight is not None:
-        question = replace(question, dense_weight=dense_weight, name=False)
+    if weight is not None:
+        question = replace(question, dense_weight=weight, name=False)
     chosen = [
-        replace(answer, hybrid=answer.hybrid and question.dense_weight < 1)
+        replace(answer, hybrid=answer.hybrid and question.dense_weight != 1)
         for answer in asked.answered
         if indexes is None or answer.index in indexes
     ]
@@ -212,10 +249,13 @@ def _documents(answer: IndexAnswer, scoring: Scoring) -> Iterable[list[Scored]]:
         if answer.recency:
             point.recency = freshness(answer.recency, point.payload)
             score += SHARE * point.recency * max(0.0, score - point.exact - point.names)
-        scored.append((-score, -point.score, document_key(point), chunk, point))
+        scored.append((document_key(point), chunk, score, point))
+    # Two stable sorts: first what breaks ties, then tiers, scores and cosines, the greatest first.
+    scored.sort(key=itemgetter(0, 1))
+    scored.sort(key=lambda one: (tier_of(one[3], scoring), one[2], one[3].score), reverse=True)
     by_document: dict[str, list[Scored]] = {}
-    for negative, _, key, _, point in sorted(scored, key=itemgetter(0, 1, 2, 3)):
-        by_document.setdefault(key, []).append((-negative, point))
+    for key, _, score, point in scored:
+        by_document.setdefault(key, []).append((score, point))
     return by_document.values()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders import EmbedderIdentity, knows_english_alone
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, encoder_of
-from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, check_alias, find_unlisted
+from rag_index.components.embedders.traits import ModelTraits
+from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, TRAITS, check_alias, find_unlisted
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreError
 
@@ -36,14 +37,19 @@ class Calibration:
     @classmethod
     def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:
         """Return the recorded weights, or those that stand for a collection without, which may have `words` or not."""
+        known = recorded if isinstance(recorded, dict) else {}
+        own = {field.name: known[field.name] for field in fields(cls) if field.name in known}
         try:
-            return cls(**recorded)
+            return cls(**own)
         except TypeError:
             return WITH_WORDS if words else WITHOUT_WORDS
 
 
 WITH_WORDS, WITHOUT_WORDS = Calibration(-3.7, 6.6, 2.1), Calibration(-3.0, 6.5, 0.0)
 """About what the local embedder learns from test collections."""
+WEIGHT_OF_TOKENS, WEIGHT_OF_ORDER = 0.7, 0.9
+"""The weight of meaning against words for a model that is a bag of tokens, and for one that reads the order of words.
+On Cranfield and CISI, bge-small finds less below .9, and wordllama less above .7: benchmarks/models.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,19 @@ class LiveCollection:
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
     calibration: Calibration = WITH_WORDS
     """What the calibrated score of its hits is made of."""
+    reads_order: bool = True
+    """Whether the order of words matters to the model."""
     english_alone: bool = False
     """Whether the model has learned from English texts alone, as its name says."""
     restricted: bool = False
     """Whether its documents have groups that may see them, as the collection itself says."""
     seal: str = ""
     """What seals citations; "" if the collection does not say it, so that none is known."""
+
+    @property
+    def dense_weight(self) -> float:
+        """Return the weight of meaning that fits the model, if neither settings nor caller name one."""
+        return WEIGHT_OF_ORDER if self.reads_order else WEIGHT_OF_TOKENS
 
 
 class LiveCollections:
@@ -146,8 +159,20 @@ class LiveCollections:
         recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
         seal, english = str(metadata.get(SEAL, "")), knows_english_alone(identity.model)
+        traits = ModelTraits.from_metadata(metadata.get(TRAITS))
+        reads_order = identity.kind != "local" if traits is None else traits.reads_order
         live = LiveCollection(
-            index, collection, fingerprint, embedder, identity, encoder, calibration, english, restricted, seal
+            index,
+            collection,
+            fingerprint,
+            embedder,
+            identity,
+            encoder,
+            calibration,
+            reads_order,
+            english_alone=english,
+            restricted=restricted,
+            seal=seal,
         )
         store.prepare(collection)
         self._loaded[index] = began, live, metadata

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag_index.components.embedders.bm25 import BM25_K, QueryWord, is_compound_name, name_dimension, names_of
 from rag_index.components.embedders.tokenizer import folded, is_excludable, words_of_phrases
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
@@ -28,9 +26,9 @@ from rag_index.search.synonyms import Pair, Phrases, words_beside
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.components.stores.protocol import StoreReader
     from rag_index.core.settings import Settings
     from rag_index.core.settings.sections import RecencySettings
     from rag_index.search.live_collections import LiveCollection
@@ -39,24 +37,18 @@ if TYPE_CHECKING:
 _MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
 _QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
 _MINUS = re.compile(r"(?<!\S)-([^\s\"]+)")
-_DIGIT, _LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
-NAMING = re.compile(r"\d|[a-z][A-Z]|\w[._:/\\@-]\w")
-"""What a text has in it that may name something by a code or an address."""
 LIKE_CHARS = 500
 """Characters of a document whose words are searched for in others."""
 MAX_TYPED = 12
 """Words of a query at most in which quotes and minuses say what must be there."""
 NAMED_LIFT = 1.01
 """How far a name lifts its document above whatever words could give it."""
+ROUNDING = 1e-5
+"""The share of a lift that single precision leaves when the lift is taken away."""
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_CANDIDATES = 50
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
-
-RARE = 50
-"""Chunks at most that have a rare name."""
-PART_OF_ADDRESS = 0.5
-"""What a name counts in a chunk that has it, but not the address of which it is a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +83,9 @@ def like_question(question: Question, model: LikeDocument) -> Question:
 class Question:
     """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
 
-    With a `dense_weight` of 1, words are not searched for. `name` says that the query is one compound name, and that
-    neither the caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
+    With a `dense_weight` of 1, words are not searched for; if it is None, the weight of each index's model holds.
+    `name` says that the query is one compound name, and that neither the caller nor the settings chose a weight: source
+    code is then searched with `fusion.NAME_WEIGHT`.
     Without `payloads`, the candidates of a hybrid search come without theirs, and those of the best are read.
     """
 
@@ -101,7 +94,7 @@ class Question:
     """How many documents the indexes are searched for: it decides how many candidates are compared."""
     conditions: tuple[Condition, ...]
     deadline: Deadline
-    dense_weight: float = 1.0
+    dense_weight: float | None = None
     name: bool = False
     caller: Caller = NOBODY
     payloads: bool = True
@@ -359,7 +352,7 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         conditions = conditions_of(given, searched)
         check_fields(conditions, searched)
     retrieve = settings.retrieve
-    weight = settings.dense_weight if dense_weight is None else dense_weight
+    weight = retrieve.dense_weight if dense_weight is None else dense_weight
     name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
     deadline = Deadline.after(timeout or retrieve.timeout)
     text, phrases, excluded = taken_apart(query)
@@ -370,70 +363,8 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
     return question, [index.name for index in searched] if indexes else None
 
 
-@dataclass(frozen=True, slots=True)
-class RareName:
-    """A name of a query, by the dimensions of its rarest word."""
-
-    dimensions: frozenset[int]
-    address: str = ""
-    """All words of an address, as `spaced` has them; "" for a single word."""
-    part: float = 1.0
-    """What it counts in a chunk that has the word, but not the address."""
-
-
-def rare_names(answer: IndexAnswer, text: str, having: Mapping[int, int]) -> list[RareName]:
-    """Return the names of a text that at most `RARE` chunks have. `having` counts the chunks of each dimension.
-
-    A name is a word that looks like one (`QueryWord.like_name`): a host, an error code, a version, a file. So is an
-    address of several words, such as anna@shop.example or /etc/hosts: its rarest word finds the chunks, and their texts
-    say whether they have all of it. Whoever types a name wants the documents that have it, but meaning and BM25 may
-    rank a long chunk with the name behind short ones without it. So chunks are looked up by the name.
-
-    If the database says what the caller may see, there are none: to read more where a name is would tell of it.
-    """
-    found, encoder = list[RareName](), answer.live.encoder
-    if encoder is None or not answer.hybrid or answer.asks:
-        return found
-    for run in filter(NAMING.search, text.split()):
-        words = encoder.words(run).values()
-        named = any(word.like_name for word in words) or (_DIGIT.search(run) and _LETTER.search(run))
-        address = spaced(run) if len(words) > 1 and named else ""
-        counted = [
-            (max(having.get(one, 0) for one in word.whole), word)
-            for word in words
-            if word.whole and (address or word.like_name)
-        ]
-        count, rarest = min([one for one in counted if one[0]], key=lambda one: one[0], default=(0, None))
-        if rarest and count <= RARE:
-            part = PART_OF_ADDRESS * rarest.like_name if address else 1.0
-            found.append(RareName(rarest.whole, address, part))
-    return found
-
-
-def add_named(
-    store: StoreReader,
-    answer: IndexAnswer,
-    names: Sequence[RareName],
-    found: Sequence[StoredPoint],
-    conditions: Sequence[Condition],
-    vector: NDArray[Any] | None,
-) -> list[StoredPoint]:
-    """Return the points that were found, and all others that have one of the names; each knows what these count."""
-    collection, points = answer.live.collection, {point.id: point for point in found}
-    places = store.find_words(collection, sorted({one for name in names for one in name.dimensions}), conditions)
-    having = [{id_ for one in name.dimensions for id_ in places.get(one, ())} for name in names]
-    lowest = min([one.score for one in found], default=0.0)
-    for point in store.retrieve(collection, sorted(set().union(*having)), vectors=True, conditions=conditions):
-        text = spaced(text_of(point.payload))
-        counts = [1.0 if name.address in text else name.part for name in names]
-        point.names = sum(count for count, some in zip(counts, having, strict=True) if point.id in some)
-        if point.id in points:
-            points[point.id].names = point.names
-        elif point.names:
-            point.by_words, point.score = point.vector is None, lowest
-            if point.vector is not None and vector is not None:
-                own = np.asarray(point.vector, dtype=np.float32)
-                point.score = float(own @ vector / max(1e-9, float(np.linalg.norm(own) * np.linalg.norm(vector))))
-            point.vector = point.sparse = None
-            points[point.id] = point
-    return list(points.values())
+def without_lift(bm25: float, bound: float) -> float:
+    """Return the BM25 of a point that has the query as a name, without what the name has lifted it by."""
+    lift = NAMED_LIFT * bound
+    rest = bm25 - lift
+    return rest if rest > ROUNDING * lift else 0.0

@@ -87,11 +87,6 @@ _HUMP = re.compile(r"([a-z])([A-Z])")
 _LETTER_WITH_SIGNS = TextPattern(
     lambda signs: rf"(?<![\w{signs.marks}.+#@$])[^\W\d_](?:[+#]++(?!{signs.letter})|\*(?![*\w{signs.marks}]))"
 )
-_LIKE_NAME = re.compile(
-    r"[^\W\d].*\d|\w\w[._]\w\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}|\d{5}|\d\.\d+\.\d|\d{3}.*[A-Z]"
-    r"|\d{3}-[a-z]\d*$|^(?!(?:1[5-9]|20)\d\d-)\d{3,}-\d{3,}$"
-)
-"""What looks like a name and is no word of a language: MBP-HAM805, 0x80070005, 2.4.1, plan_v2.xlsx, getUser, 100234."""
 FIRST_NAME = 2**31
 """The dimensions of names begin here; those of words are below."""
 
@@ -192,8 +187,11 @@ def _compound(word: str) -> tuple[str, str]:
 
 def letters(text: str) -> str:
     """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
-    plain = folded(text)
-    return "".join(_LETTERS_OF_NAME.of(plain).findall(plain))
+    plain, name = folded(text), ""
+    for part in _LETTERS_OF_NAME.of(plain).findall(plain):
+        between_numbers = name[-1:].isdigit() and part[0].isdigit()  # 10.0.6 is another name than 1006
+        name += f"x{part}" if between_numbers else part
+    return name
 
 
 def name_dimension(name: str) -> int | None:
@@ -212,8 +210,6 @@ class QueryWord:
     count: float = 1
     strict: bool = False
     """Whether texts that have the parts alone are not meant, as with CVE-2021-44228 and g++."""
-    like_name: bool = False
-    """Whether it looks like a name, as MBP-HAM805, 2.4.1 and plan_v2.xlsx do."""
 
     @property
     def dimensions(self) -> frozenset[int]:
@@ -381,8 +377,7 @@ class Bm25Encoder:
             return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
         whole, parts = _compound(word)
         strict = any(map(str.isdigit, word)) or word.strip(_SIGNS) != word
-        like_name = _LIKE_NAME.search(word[:MAX_REMEMBERED]) is not None
-        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict, like_name)
+        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict)
 
 
 def _run_numbers(standing: Sequence[TextWord], found: Sequence[bool]) -> list[int]:

@@ -27,7 +27,11 @@ BM25 = "bm25"
 CALIBRATION = "calibration"
 """Key for the weights of the calibrated score; a collection that has not learned any does not have it."""
 UNLEARNED = "documents"
-"""Stands there instead of weights if nothing could be learned: how many documents the collection had."""
+"""Stands there beside weights that were not learned from the collection's own texts: how many documents it had."""
+CALIBRATION_RULE = 2
+"""Stands there as `rule`: how weights are learned. A collection with weights of another rule learns again."""
+TRAITS = "embedder_traits"
+"""Key for what was measured of the model: see `components.embedders.traits`."""
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"

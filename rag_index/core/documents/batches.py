@@ -333,7 +333,8 @@ class StoredPoint:
     bm25: float = 0.0
     soft: float = 0.0
     exact: bool = False
-    names: float = 0.0
+    names: int = 0
+    has_words: bool = False
     recency: float = 0.0
     by_words: bool = False
 

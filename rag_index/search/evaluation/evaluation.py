@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.search import ALL_GROUPS, Retriever
 from rag_index.search.evaluation.measures import Estimate, Metric, estimate, measure
-from rag_index.search.fusion import ranked
+from rag_index.search.fusion import dense_weight, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -126,9 +126,7 @@ def evaluate(
     with Retriever(patient(settings)) as retriever:
         answers = retriever.run(collect(retriever, list(wanted), indexes, limit))
     scopes = tuple(
-        _measure(name, judged, settings.dense_weight, metrics, worst)
-        for name, judged in _scopes(wanted, answers, indexes).items()
-        if judged
+        _measure(name, judged, metrics, worst) for name, judged in _scopes(wanted, answers, indexes).items() if judged
     )
     return Evaluation(scopes, _errors(answers, indexes))
 
@@ -170,13 +168,13 @@ def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -
     return judged
 
 
-def _measure(
-    index: str | None, judged: Sequence[_Judged], dense_weight: float, metrics: Sequence[Metric], most: int
-) -> Scope:
+def _measure(index: str | None, judged: Sequence[_Judged], metrics: Sequence[Metric], most: int) -> Scope:
     """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
     first = judged[0]
     hybrid = any(first.found.answers[one].hybrid for one in first.indexes)
-    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if hybrid else {DENSE: 1.0}
+    answers = [first.found.answers[one] for one in first.indexes]
+    usual = min(dense_weight(answer, first.found.question) for answer in answers)
+    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: usual} if hybrid else {DENSE: 1.0}
     found: list[list[Document]] = []
     measured: dict[str, dict[str, list[float]]] = {}
     for way, weight in weights.items():  # the last way is that of searches

@@ -145,17 +145,17 @@ def lines(path):
 def test_what_was_asked_and_opened_is_kept_measured_and_erased(tmp_path):
     project, path = with_log(tmp_path / "project")
     with asking(project.settings) as client:
-        hits = client.post("/search", json={"query": "Body of another note"}).json()["hits"]
+        hits = client.post("/search", json={"query": "Note of the printer"}).json()["hits"]
         for query in ("zzqqxx wwvvuu", "Zzqqxx wwvvuu", "vvwwqq kkjjzz"):
             client.get("/search", params={"query": query})
-        first, query = hits[0]["document_id"], {"Rag-Index-Query": "Body%20of%20another%20note"}
+        first, query = hits[0]["document_id"], {"Rag-Index-Query": "Note%20of%20the%20printer"}
         assert client.get(f"/documents/notes/{first}", headers=query).status_code == 200
         assert client.get("/documents/notes/nobody", headers={"Rag-Index-Query": "whose"}).status_code == 404
     asked, opened = lines(path)[0], lines(path)[-1]
-    assert (asked["query"], asked["groups"], asked["indexes"]) == ("Body of another note", [], ["notes"])
+    assert (asked["query"], asked["groups"], asked["indexes"]) == ("Note of the printer", [], ["notes"])
     assert asked["hits"] == {f"notes/{hit['document_id']}": hit["relevance"] for hit in hits}
     assert (asked["found"], asked["nothing_fits"], lines(path)[1]["nothing_fits"]) == (True, False, True)
-    assert (opened["query"], opened["opened"]) == ("Body of another note", f"notes/{first}")
+    assert (opened["query"], opened["opened"]) == ("Note of the printer", f"notes/{first}")
     assert dt.datetime.fromisoformat(opened["time"]) <= dt.datetime.now(dt.UTC)
     assert len(lines(path)) == 5, "what is not there was not opened"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
