@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.components.stores import CALIBRATION, UNLEARNED
+from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, UNLEARNED
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened, RunOptions
     from rag_index.search.evaluation.gate import Gate
-
-MIN_LEARNED_DOCUMENTS = 500
-"""A smaller collection keeps the weights that stand for all: its texts are too few to be strangers to each other."""
 
 
 class SearchHooks:
@@ -34,6 +32,7 @@ class SearchHooks:
 
     def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection; "" if it does not."""
+        self._learn(opened, rebuilt, record)  # first: the gate judges what searches will answer
         live = opened.store.aliases().get(opened.alias)
         return "" if self._gate is None else self._gate.refusal(opened.ledger, opened.store, rebuilt, live, record)
 
@@ -44,18 +43,28 @@ class SearchHooks:
             from rag_index.search.evaluation.gate import NOTHING_LIVE
 
             record.outcome.say(NOTHING_LIVE)
-        ledger, store, collection = opened.ledger, opened.store, target.collection
-        if documents := to_learn(ledger, store, collection):
+        self._learn(opened, target.collection, record)
+
+    def _learn(self, opened: Opened, collection: Collection, record: RunRecord) -> None:
+        """Learn what the scores of a collection mean, unless it is known."""
+        identity = EmbedderIdentity.from_metadata(opened.store.metadata(collection.name).get("embedder_identity"))
+        documents = to_learn(opened.ledger, opened.store, collection)
+        if documents and identity is not None:
             from rag_index.search.evaluation.calibrate import Learner
 
-            learner = Learner(opened.settings, opened.index, ledger, store, collection, target.identity)
+            learner = Learner(opened.settings, opened.index, opened.ledger, opened.store, collection, identity)
             learner.learn(documents, record.stopwatch)
 
 
 def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
-    """Return the documents of the collection if it should learn now, else 0."""
-    known = store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
-    if UNLEARNED not in known:
+    """Return the documents of the collection if it should learn now, else 0.
+
+    It should if it never did, or by another rule; and once it has twice the documents of which it could not learn.
+    """
+    known = store.metadata(collection.name).get(CALIBRATION, {})
+    learned_now = known.get("rule") == CALIBRATION_RULE
+    if learned_now and UNLEARNED not in known:
         return 0
     documents = ledger.totals(collection.id).documents
-    return documents if documents >= max(MIN_LEARNED_DOCUMENTS, 2 * known[UNLEARNED]) else 0
+    least = max(1, 2 * known[UNLEARNED]) if learned_now else 1
+    return documents if documents >= least else 0

@@ -27,7 +27,7 @@ from rag_index.components.embedders.tokenizer import (
     overlapped,
 )
 from rag_index.search.fusion import document_key, order_answers
-from rag_index.search.question import folded_text
+from rag_index.search.question import folded_text, spaced
 from rag_index.search.results import value_of
 from rag_index.search.soft_match import add_soft_match, near_scores, seems_foreign
 
@@ -47,6 +47,13 @@ WHOLE = 0.999
 """The share of neighbours from which all words of a query stand together, whatever is lost by rounding."""
 MIN_EVIDENCE, SURE = -1.2, 2.0
 """The least evidence, and that of a hit that has the whole query together, or a rare name or a quotation of it."""
+CORRECTED_SHARE, STEMMED_SHARE = 0.5, 0.7
+"""How much the rarity of a word counts that a hit has only as another spelling, or in another form, than was typed."""
+HALF_A_WORD = 0.5
+"""How much a pair of characters of a script without spaces counts: two of them share a character."""
+MAX_CORRECTED_EVIDENCE = -0.5
+"""The evidence at most of a hit that has corrected words: `scarf` is no typing error, and still `scars` is found by it.
+With so much evidence, a hit whose meaning is near still fits."""
 DOUBT = -0.1
 """The evidence with which a hit begins to fit."""
 FITS, NEAR = 0.2, 0.015
@@ -65,7 +72,10 @@ def relevance(weights: Calibration, cosine: float | None, words: float) -> float
 
     If the cosine is not known, the words alone decide.
     """
-    odds = THRESHOLD + weights.words * (words - DOUBT) if cosine is None else logit(weights, cosine, words)
+    if cosine is None and weights.cosine:
+        odds = THRESHOLD + weights.words * (words - DOUBT)
+    else:  # Weights of words alone have a scale of their own.
+        odds = logit(weights, cosine or 0.0, words)
     return float(1 / (1 + np.exp(-odds)))
 
 
@@ -91,7 +101,7 @@ def rank(asked: Asked) -> None:
     """Put the best candidates of all indexes in order, after soft match, behind known hits. Raises SearchTimedOut."""
     add_soft_match(asked)
     question, english = asked.question, [one.live.identity.model for one in asked.answered if one.live.english_alone]
-    if english and not question.model and question.dense_weight > 0 and seems_foreign(question.text):
+    if english and not question.model and question.dense_weight != 0 and seems_foreign(question.text):
         known = ", ".join(dict.fromkeys(english))
         asked.remark = f"This embedder knows English: {known}. A query in another language finds by words alone."
     began = time.perf_counter()
@@ -153,12 +163,34 @@ def _judged(
     own = [word.dimensions for word in words.values()]
     near = iter(near_scores(encoder, own, list(weights.values()), [*compress(texts, counting)]))
     points, judged = counts.points or round(math.exp(UNCOUNTED)), []
-    for found, counts_near, counted in zip(matched, counting, is_counted, strict=True):
-        rarity = sum([weights[name] / (2 if name in pairs else 1) for name in found])
+    corrected = set(asked.question.corrected.values())
+    for found, counts_near, counted, text in zip(matched, counting, is_counted, texts, strict=True):
+        shares = _shares([name for name in found if name not in pairs], corrected, text)
+        rarity = sum([weights[name] * shares.get(name, HALF_A_WORD) for name in found])
         share = next(near) if counts_near else 0.0
         neighbours = share * (len(own) - 1) if counted or share > WHOLE else 0.0
-        judged.append((found, evidence(len(own), len(found), rarity, neighbours, points)))
+        proof = evidence(len(own), len(found), rarity, neighbours, points)
+        if not corrected.isdisjoint(found):
+            proof = min(proof, MAX_CORRECTED_EVIDENCE)
+        judged.append((found, proof))
     return judged
+
+
+def _shares(found: Sequence[str], corrected: set[str], text: str) -> dict[str, float]:
+    """Return how much each word counts as evidence that a text was asked for: less if it was not typed as it stands.
+
+    `found` has no pairs of characters of a script without spaces.
+    """
+    as_typed = spaced(text)
+    shares = dict[str, float]()
+    for word in found:
+        if word in corrected:
+            shares[word] = CORRECTED_SHARE
+        elif spaced(word) not in as_typed:
+            shares[word] = STEMMED_SHARE  # "printers", and the text has "printer"
+        else:
+            shares[word] = 1.0
+    return shares
 
 
 def has_word(matched: Sequence[str], text: str) -> bool:

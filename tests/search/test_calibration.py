@@ -2,20 +2,28 @@
 
 import random
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rag_index.components.embedders.local import LocalEmbedder
+from rag_index.components.embedders.traits import ModelTraits
 from rag_index.components.ledger import Ledger
-from rag_index.components.stores import open_store
+from rag_index.components.stores import TRAITS, lend, open_store
 from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.orchestration.hooks import to_learn
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
-from rag_index.search.live_collections import WITH_WORDS, WITHOUT_WORDS, Calibration
-from rag_index.search.relevance import FITS, relevance
+from rag_index.search.live_collections import (
+    WEIGHT_OF_ORDER,
+    WEIGHT_OF_TOKENS,
+    WITH_WORDS,
+    WITHOUT_WORDS,
+    Calibration,
+)
+from rag_index.search.relevance import FITS, MIN_EVIDENCE, NEAR, relevance
 from tests.etl.plain import run_plain
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -122,11 +130,62 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
 
 
 def test_scale_and_threshold_are_those_of_the_collections_own_texts():
-    known, strange = [0.6, 0.7, 0.8], [0.2, 0.3, 0.4]
-    learned = calibrate.learn(known, strange, words=True)
+    apart = calibrate.Sample([0.6, 0.7, 0.8], [0.2, 0.3, 0.4])
+    learned = calibrate.learn([apart], words=True)
     assert relevance(learned, 0.7, 1.0) > 0.5 > FITS > relevance(learned, 0.2, -1.0)
-    assert calibrate.learn([0.31, 0.3], strange, words=True).cosine == 0, "cosines tell nothing apart"
-    assert calibrate.learn(known, strange, words=False).words == 0
+    assert calibrate.learn([apart], words=False).words == 0
+    narrow = calibrate.Sample([0.75, 0.76, 0.74], [0.68, 0.70, 0.66])
+    assert relevance(calibrate.learn([narrow], words=True), 0.6, MIN_EVIDENCE) < NEAR, "a narrow gap is one, too"
+    several = calibrate.learn([apart, calibrate.Sample([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])], words=True)
+    assert several == calibrate.learn([calibrate.Sample([0.75], [0.25, 0.35, 0.45])], words=True), "means count"
+
+
+def test_where_cosines_tell_nothing_apart_words_alone_decide_and_reach_both_thresholds():
+    blind = calibrate.learn([calibrate.Sample([0.31, 0.3], [0.2, 0.3, 0.4])], words=True)
+    assert blind.cosine == 0
+    assert relevance(blind, 0.9, 2.0) > FITS > NEAR > relevance(blind, 0.9, MIN_EVIDENCE)
+    assert relevance(blind, None, 2.0) == relevance(blind, 0.1, 2.0)
+
+
+def test_a_small_collection_knows_what_is_foreign_to_it(tmp_path):
+    """It is asked queries about other things, so that it says that nothing fits with any model, from its first run."""
+    small = Project(tmp_path / "project").fill(40)
+    for number in range(1, 41):
+        body = f"The printer of room {number} shows a paper jam, and toner {number} is empty."
+        small.execute("UPDATE note SET title = 'printer', body = ? WHERE id = ?", body, number)
+    assert run_plain(small).state == "completed"
+    with closing(open_store(small.settings.store)) as store:
+        metadata = store.metadata(store.aliases()["test_notes"])
+    assert metadata[calibrate.CALIBRATION][calibrate.UNLEARNED] == 40
+    assert ModelTraits.from_metadata(metadata[TRAITS]).reads_order is False
+    with Retriever.from_settings(small.settings) as retriever:
+        assert retriever.search_sync("opera singers of the baroque").nothing_fits
+        assert retriever.search_sync("printer with a paper jam").verdict == ""
+
+
+def test_a_collection_learns_again_once_the_rule_is_another_one(project):
+    settings = project.settings
+    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+        [collection] = ledger.collections("test_notes")
+        recorded = store.metadata(collection.name)[calibrate.CALIBRATION]
+        assert to_learn(ledger, store, collection) == 0
+        former = {name: value for name, value in recorded.items() if name != "rule"}
+        store.set_metadata(collection.name, {calibrate.CALIBRATION: former})
+        assert to_learn(ledger, store, collection) == 600
+        store.set_metadata(collection.name, {calibrate.CALIBRATION: recorded})
+
+
+def test_a_corrected_word_is_weaker_evidence_than_the_word_itself(tmp_path):
+    project = Project(tmp_path / "project").fill(300)
+    for number in range(1, 301):
+        body = f"The printer of room {number} is fine, and brackets hold its cable." if number == 7 else "All is fine."
+        project.execute("UPDATE note SET title = '', body = ? WHERE id = ?", body, number)
+    assert run_plain(project).state == "completed"
+    with Retriever.from_settings(project.settings) as retriever:
+        typed, other = retriever.search_sync("brackets").hits[0], retriever.search_sync("brakets")
+        assert other.corrected == {"brakets": "brackets"}
+        assert (typed.document_id, other.hits[0].document_id) == ("7", "7")
+        assert other.hits[0].relevance < typed.relevance
 
 
 def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
@@ -139,3 +198,30 @@ def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
             [collection] = ledger.collections("test_notes")
             assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
             assert to_learn(ledger, store, collection) == 0
+
+
+def test_a_rebuilt_collection_is_calibrated_before_it_is_live(tmp_path, monkeypatch):
+    project = Project(tmp_path / "project").fill(20)
+    assert run_plain(project).state == "completed"
+    asked = []
+
+    def note(learner, documents, stopwatch):
+        asked.append((learner.collection.name, learner.store.aliases()["test_notes"], documents))
+
+    monkeypatch.setattr(calibrate.Learner, "learn", note)
+    assert run_plain(project, full=True).state == "completed"
+    assert asked[0] == ("test_notes__2", "test_notes__1", 20)
+
+
+def test_the_weight_of_meaning_is_that_of_the_live_collections_model(tmp_path):
+    """Whatever the settings name: between a change of the model and its rebuild, the live collection has the former."""
+    project = Project(tmp_path / "project").fill(20)
+    assert run_plain(project).state == "completed"
+    with closing(open_store(project.settings.store)) as store:
+        live = store.aliases()["test_notes"]
+        traits = store.metadata(live)[TRAITS]
+        for reads_order, weight in ((False, WEIGHT_OF_TOKENS), (True, WEIGHT_OF_ORDER)):
+            store.set_metadata(live, {TRAITS: {**traits, "reads_order": reads_order}})
+            with Retriever(project.settings, open_store=partial(lend, store)) as retriever:
+                assert retriever.search_sync("Note 3").dense_weight == weight
+                assert retriever.search_sync("Note 3", dense_weight=0.5).dense_weight == 0.5

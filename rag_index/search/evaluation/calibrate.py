@@ -7,9 +7,10 @@ text, and some of them are spelled backwards.
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
 from rag_index.components.embedders.tokenizer import backwards, sample_words
-from rag_index.components.stores import CALIBRATION, UNLEARNED
+from rag_index.components.embedders.traits import PAIRS, ModelTraits
+from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, TRAITS, UNLEARNED
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.keys import point_id
@@ -26,7 +28,7 @@ from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
 from rag_index.search.filters import required_conditions
 from rag_index.search.fusion import BEST_BY_MEANING, agree
 from rag_index.search.live_collections import WITH_WORDS, Calibration
-from rag_index.search.relevance import DOUBT, THRESHOLD, logit
+from rag_index.search.relevance import DOUBT, NEAR, THRESHOLD, logit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,17 +38,29 @@ if TYPE_CHECKING:
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
-SAMPLED_TEXTS, KNOWN, STRANGE = 200, 25, 40
-"""Texts that words are taken from, and queries of both kinds."""
+SAMPLES, SAMPLED_TEXTS, KNOWN, STRANGE = 4, 200, 25, 40
+"""Samples, the texts of each that words are taken from, and its queries of both kinds. One sample alone may be wrong:
+on a desk of similar texts the gap was .076 to .156 by sample."""
+MOST_FOREIGN = 0.9
+"""The share of foreign queries that are nonsense to a small collection: some subjects may be its own."""
+MIN_LEARNED_DOCUMENTS = 500
+"""A smaller collection is asked foreign queries alone: its texts are too few to be strangers to each other."""
 REPLACED, BACKWARDS = 0.3, 0.3
 QUERY_LENGTHS, SHORT_LENGTHS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
 """How long queries are; how many of these lengths are too short to tell a text that fits; the words of a text at least.
 """
-FITS_BETWEEN, UNSURE = 1 / 6, -0.9
-"""Where between the cosines of nonsense and of known texts a hit begins to fit, and the evidence that it needs where
-cosines tell nothing."""
-COSINE, MIN_GAP = 1.6, 0.12
-"""The weight of the range of cosines between nonsense and known texts, and that range at least."""
+FITS_BETWEEN = 1 / 6
+"""Where between the cosines of nonsense and of known texts a hit begins to fit."""
+FITS_BY_WORDS, NEAR_BY_WORDS = 0.0, -0.2
+"""Where cosines tell nothing: the evidence with which a hit begins to fit, and that below which nothing does."""
+COSINE = 1.6
+"""The weight of the gap between the cosines of nonsense and of known texts."""
+MIN_SEPARATION = 0.4
+"""The gap at least, as a share of the spread of the cosines of nonsense. Cosines of models differ in scale: the gap was
+.05 with bge-small and .2 with wordllama. Of random vectors it is 0, plus or minus .2."""
+GAP_OF_ORDER, GAP_OF_TOKENS = 0.45, 1.0
+"""The gap in a collection beside that of `ModelTraits`, for models that read the order of words and for others. Found
+with Cranfield, CISI and a desk, and three models."""
 AGREEMENT = 0.5
 """The share of queries about whose best chunks meaning and words agree, where meaning is trusted."""
 
@@ -63,10 +77,15 @@ class Learner:
     identity: EmbedderIdentity
 
     def learn(self, documents: int, stopwatch: Stopwatch) -> None:
-        """Record what the scores mean, or that so many `documents` did not tell."""
+        """Record what the scores mean. A collection of few `documents` records that, too: it learns again later."""
         with stopwatch.stage("gate"), suppress(RagIndexError):
-            learned = self.ask_own_texts()
-            recorded = {UNLEARNED: documents} if learned is None else asdict(learned)
+            learned = self.ask_own_texts() if documents >= MIN_LEARNED_DOCUMENTS else None
+            recorded: dict[str, Any] = {} if learned is None else asdict(learned)
+            if learned is None:
+                standing = self.ask_foreign_texts()
+                recorded = {} if standing is None else asdict(standing)
+                recorded[UNLEARNED] = documents
+            recorded["rule"] = CALIBRATION_RULE
             self.store.set_metadata(self.collection.name, {CALIBRATION: recorded})
 
     def ask_own_texts(self) -> Calibration | None:
@@ -74,22 +93,57 @@ class Learner:
 
         Returns None if it has too few texts. Raises what store and embedder raise.
         """
-        own, strange, vectors = _embedded(self.settings, self.identity, self._words())
-        model, conditions = bm25_model(self.index), required_conditions(self.index)
-        encoder = Bm25Encoder(model) if model else None
-
-        def nearest(query: str, limit: int, words: SparseVector | None = None) -> list[StoredPoint]:
-            wanted = VectorQuery(vectors[query], limit, words, conditions, payload=False)
-            return self.store.search(self.collection.name, wanted)
-
-        asked_for = [query for query in own if query in vectors]
-        found = [nearest(query, BEST_BY_MEANING, encoder.query(query) if encoder else None) for query in asked_for]
-        known = [max(one.score for one in points) for points in found if points]
-        nothing = [points[0].score for query in strange if query in vectors and (points := nearest(query, 1))]
-        if not (known and nothing):
+        samples = [self._ask(sample) for sample in range(SAMPLES)]
+        asked = [sample for sample in samples if sample.known and sample.strange]
+        if not asked:
             return None
-        trusted = encoder is None or sum(map(agree, found)) >= AGREEMENT * len(found)
-        return replace(learn(known, nothing, words=encoder is not None), trusted=trusted)
+        agreed = [one for sample in asked for one in sample.agreed]
+        trusted = not agreed or sum(agreed) >= AGREEMENT * len(agreed)
+        return replace(learn(asked, words=bm25_model(self.index) is not None), trusted=trusted)
+
+    def ask_foreign_texts(self) -> Calibration | None:
+        """Return the calibration of a collection too small to learn from: what it answers to queries about other things
+        is nonsense, and known texts are as much nearer as the model's traits say. None if it has no points, or if its
+        model was not measured."""
+        traits = ModelTraits.from_metadata(self.store.metadata(self.collection.name).get(TRAITS))
+        if traits is None:
+            return None
+        queries = [query for query, _ in PAIRS]
+        vectors = _embedded(self.settings, self.identity, queries)
+        best = [points[0].score for query in queries if query in vectors and (points := self._nearest(vectors[query]))]
+        if not best:
+            return None
+        share = GAP_OF_ORDER if traits.reads_order else GAP_OF_TOKENS
+        strange = float(np.quantile(best, MOST_FOREIGN))
+        known = strange + share * max(0.0, traits.known - traits.strange)
+        return learn([Sample([known], [strange])], words=bm25_model(self.index) is not None)
+
+    def _ask(self, number: int) -> Sample:
+        """Return the best cosine of each query of one sample of the collection's texts, of queries of both kinds."""
+        texts = self._words()
+        if len(texts) < SAMPLED_TEXTS // 4:
+            return Sample([], [])
+        own, strange = _queries(random.Random(SAMPLED_TEXTS + number), texts)  # noqa: S311 - the same each time
+        vectors = _embedded(self.settings, self.identity, [*own, *strange])
+        model = bm25_model(self.index)
+        encoder = Bm25Encoder(model) if model else None
+        sample = Sample([], [])
+        for query in own:
+            words = encoder.query(query) if encoder else None
+            points = self._nearest(vectors[query], BEST_BY_MEANING, words) if query in vectors else []
+            if points:
+                sample.known.append(max(point.score for point in points))
+            if points and encoder:
+                sample.agreed.append(agree(points))
+        for query in strange:
+            points = self._nearest(vectors[query]) if query in vectors else []
+            if points:
+                sample.strange.append(points[0].score)
+        return sample
+
+    def _nearest(self, vector: Any, limit: int = 1, words: SparseVector | None = None) -> list[StoredPoint]:
+        wanted = VectorQuery(vector, limit, words, required_conditions(self.index), payload=False)
+        return self.store.search(self.collection.name, wanted)
 
     def _words(self) -> dict[str, list[str]]:
         """Return the words of some documents of the collection, by id; none of those with few."""
@@ -99,33 +153,55 @@ class Learner:
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 
-def learn(known: Sequence[float], strange: Sequence[float], *, words: bool) -> Calibration:
-    """Return the calibration of a collection, given the best cosine of each query of both kinds.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What some queries found in a collection.
+
+    Attributes:
+        known: The best cosine of each query that fits a text.
+        strange: The best cosine of each query that fits none.
+        agreed: For each query that fits a text, whether words and meaning agree about it; empty without words.
+    """
+
+    known: list[float]
+    strange: list[float]
+    agreed: list[bool] = field(default_factory=list)
+
+
+def learn(samples: Sequence[Sample], *, words: bool) -> Calibration:
+    """Return the calibration of a collection that was asked these samples.
 
     Weights and threshold are those of test collections, between the collection's own cosines. Medians alone are
     learned: the quantiles of some dozen queries differ too much from one sample to another.
     """
-    low, high = float(np.median(strange)), float(np.median(known))
+    low = float(np.mean([np.median(sample.strange) for sample in samples]))
+    high = float(np.mean([np.median(sample.known) for sample in samples]))
+    spread = float(np.std([cosine for sample in samples for cosine in sample.strange]))
     gap = high - low
-    cosine = COSINE / gap if gap >= MIN_GAP else 0.0
+    separates = gap > MIN_SEPARATION * spread and gap > 0
+    if words and not separates:
+        return by_words_alone()
+    cosine = COSINE / gap if separates else 0.0
     weights = Calibration(0.0, round(cosine if words else 2 * cosine, 4), WITH_WORDS.words if words else 0.0)
-    bound = logit(weights, low + FITS_BETWEEN * gap, DOUBT if cosine else UNSURE)
+    bound = logit(weights, low + FITS_BETWEEN * gap, DOUBT)
     return replace(weights, bias=round(THRESHOLD - bound, 4))
 
 
-def _embedded(
-    settings: Settings, identity: EmbedderIdentity, texts: Mapping[str, Sequence[str]]
-) -> tuple[list[str], list[str], dict[str, Any]]:
-    """Return queries that fit these texts, queries that fit none, and the vectors of both; nothing if texts are few."""
-    if len(texts) < SAMPLED_TEXTS // 4:
-        return [], [], {}
-    own, strange = _queries(random.Random(SAMPLED_TEXTS), texts)  # noqa: S311 - the same each time
+def by_words_alone() -> Calibration:
+    """Return the calibration of a collection whose cosines tell nothing, on a scale that reaches both thresholds."""
+    between = THRESHOLD - math.log(NEAR / (1 - NEAR))
+    weight = between / (FITS_BY_WORDS - NEAR_BY_WORDS)
+    return Calibration(round(THRESHOLD - weight * FITS_BY_WORDS, 4), 0.0, round(weight, 4))
+
+
+def _embedded(settings: Settings, identity: EmbedderIdentity, queries: Sequence[str]) -> dict[str, Any]:
+    """Return the vector of each query that has one. Raises what an embedder raises that is unavailable."""
     with closing(open_embedder(settings.embedder, expected=identity)) as embedder:
-        entries = dict(zip([*own, *strange], embedder.embed_queries([*own, *strange]), strict=True))
+        entries = dict(zip(queries, embedder.embed_queries(queries), strict=True))
     for entry in entries.values():
         if isinstance(entry, RagIndexError) and not isinstance(entry, (BadVectors, TextRefused, TextTooLong)):
-            raise entry  # a server that is down teaches nothing
-    return own, strange, {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
+            raise entry
+    return {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
 
 
 def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
