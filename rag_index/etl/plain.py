@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from rag_index.components.chunking import open_chunker
-from rag_index.components.embedders import identify
 from rag_index.components.stores import open_reader
 from rag_index.core.machine import Here, Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.recovery import Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
+from rag_index.etl.collection import identify_for
 from rag_index.etl.deletes import count_parts_of, delete_gone
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
 from rag_index.etl.erase import erase_after
@@ -74,7 +74,7 @@ class Plainly(Steps):
         return with_retries(partial(open_chunker, opened.settings, opened.index), wait)
 
     def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
-        return with_retries(partial(identify, opened.settings.embedder), wait)
+        return with_retries(partial(identify_for, opened), wait)
 
     def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         return with_retries(partial(opened.source.page, cursor, rows), self._recovery)

@@ -120,8 +120,8 @@ def index_pages(opened: Opened, scan: Scan, steps: Steps, record: RunRecord, doc
     as `Committer.commit`."""
     window = Window(opened, scan, steps, record)
     if not scan.target.collection.whole_in:
-        read = documents.pages, documents.go_on
-        window.meanwhile = WordsFirst(opened, scan, steps, record, *read, window.to).write_if_due
+        calls = documents.pages, documents.go_on, window.commit_done
+        window.meanwhile = WordsFirst(opened, scan, steps, record, *calls, window.to).write_if_due
     if not scan.before.all:
         steps.start()  # while the first page is read and compared
     try:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.core.settings.index import SQL
 from rag_index.errors import EmbedderUnavailable, TransientError
+from rag_index.etl.collection import revision_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -186,20 +187,21 @@ class ServiceChecks:
         self._answers.clear()
 
 
-def questions(opened: Opened, steps: Steps) -> list[Question]:
-    """Return what a run asks its services. A source is asked again for a moment in any case: it may be locked."""
+def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
+    """Yield what a run asks its services. A source is asked again for a moment in any case: it may be locked."""
     index, wait = opened.index, steps.wait
     source = max(wait, LOCKED_SECONDS)
     source_key = "" if index.kind == SQL else ("source", index.name)
-    asked = [
-        Question("source", partial(steps.check_source, opened, source), source_key),
-        Question("store", partial(steps.check_store, opened, wait)),
-    ]
+    yield Question("source", partial(steps.check_source, opened, source), source_key)
+    yield Question("store", partial(steps.check_store, opened, wait))
     if index.parts:
-        asked.append(Question("parts", partial(steps.check_parts, opened, source), ("parts", index.name)))
+        yield Question("parts", partial(steps.check_parts, opened, source), ("parts", index.name))
     if steps.check_workers is not None:
-        asked.append(Question("workers", partial(steps.check_workers, LOCKED_SECONDS)))
+        yield Question("workers", partial(steps.check_workers, LOCKED_SECONDS))
     if index.context is not None:
         service = ("context", index.context.model, *(index.context.hosts or []))
-        asked.append(Question("context", partial(steps.check_context, opened, wait), service))
-    return [*asked, Question("embedder", partial(steps.check_embedder, opened, wait), kept=True)]
+        yield Question("context", partial(steps.check_context, opened, wait), service)
+    # The store has answered, which knows with which files of a model the index was made: another's may be others.
+    revision = revision_of(opened)
+    key = ("embedder", revision) if revision else ""
+    yield Question("embedder", partial(steps.check_embedder, opened, wait), key, kept=True)

@@ -97,6 +97,14 @@ class Window:
         self.meanwhile = None
         self._down_to(0)
 
+    def commit_done(self) -> None:
+        """Commit the shards that are done by now, without waiting for others. Raises as `push`."""
+        self._steps.tick()
+        while not self._done.empty():
+            self._next()
+        if self._error is not None:
+            self._down_to(0)
+
     def finish(self) -> None:
         """Drain the window; then try suspects, and shards whose process died, which a run that ends early leaves to
         the next one. Raises as `push`."""

@@ -3,7 +3,8 @@
     chunk > weigh words > pending > points without vectors > flush > stale chunks > ledger's rows, marked `by_words`
 
 The pass reads the source by itself, beside the run's scan, which embeds these documents afterwards as if they were new
-and replaces their points by id. What is pending, listed as failed or embedded already is left to the scan."""
+and replaces their points by id. What is pending, listed as failed or embedded already is left to the scan. Shards that
+the scan has handed out go on being embedded, and are committed between the pass's own writes."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.recovery import with_retries
 from rag_index.core.reports.outcome import count_of
 from rag_index.etl.embed import weigh
+from rag_index.etl.sharding import measurable_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,26 +62,30 @@ class WordsFirst:
     """Those of the run, as it reads them."""
     go_on: Callable[[], None]
     """Returns at once, or raises RunPaused if the run is to end before the next shard."""
+    commit_done: Callable[[], None]
+    """Commits the shards that were embedded and written meanwhile. Raises if one of them ends the run."""
     to: Destination
-    _began: float = attrs.field(factory=time.monotonic, init=False)
+    _began: float | None = attrs.field(default=None, init=False)
+    """When the first shard was handed out."""
     _is_over: bool = attrs.field(init=False)
 
     @_is_over.default
     def _never(self) -> bool:
-        """Return whether there is no such pass: only a collection with words that was never whole, and whose embedder
-        is on servers, has one. Reading the text of files twice may take as long as embedding it."""
+        """Return whether there is no such pass: only a collection with words that was never whole has one. Reading the
+        text of files twice may take as long as embedding it."""
         opened, target = self.opened, self.scan.target
         is_first = not (opened.single or target.rebuild)
-        slow = opened.settings.embedder.on_servers and not opened.index.has_files
-        return not (is_first and slow and bm25_model(opened.index))
+        return not (is_first and not opened.index.has_files and bm25_model(opened.index))
 
     def write_if_due(self) -> None:
         """Write all documents by their words, if that takes a twentieth of the time that is left by the rate at which
         documents were embedded until now. Raises as a run that writes."""
-        sharder, progress, waited = self.scan.diff.sharder, self.record.progress, time.monotonic() - self._began
-        slow = sharder.first / waited if waited >= SLOW_SECONDS else None  # it may be slower
-        if self._is_over or not (rate := sharder.last or slow):
+        if self._is_over:
             return
+        rate = self._rate()
+        if rate is None:
+            return
+        sharder, progress = self.scan.diff.sharder, self.record.progress
         documents = max(0.0, progress.total - progress.done)
         chars = documents * sharder.mean
         left = chars / (rate * (self.steps.workers if self.steps.started else 1))
@@ -87,12 +93,25 @@ class WordsFirst:
         if left < max(WORTH_SECONDS, SHARE * cost):
             return
         self._is_over = True
-        self.steps.write_words(self.opened, self._write)
+        with progress.aside():
+            self.steps.write_words(self.opened, self._write)
+
+    def _rate(self) -> float | None:
+        """Return how many characters a worker embeds in a second; None as long as that is unknown."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        sharder, waited = self.scan.diff.sharder, now - self._began
+        if sharder.last is not None:
+            return sharder.last
+        if waited < SLOW_SECONDS:
+            return None
+        return measurable_chars(sharder.first) / waited  # at most: no shard is done yet
 
     def _write(self) -> str:
         """Write all documents by their words. Return how many, as a sentence."""
-        opened, record = self.opened, self.record
-        chunker, waiting = open_chunker(opened.settings, opened.index, contexts=False), DocumentBatch.empty()
+        opened, record, waiting = self.opened, self.record, DocumentBatch.empty()
+        chunker = open_chunker(opened.settings, opened.index, contexts=False)
         with closing(open_source(opened.settings, opened.index)) as source, record.stopwatch.stage("words"):
             for page in self.pages(attrs.evolve(opened, source=source), self._fetch, record):
                 for first in range(0, len(page.documents), MAX_DOCUMENTS):
@@ -123,16 +142,22 @@ class WordsFirst:
         return documents.take(rows)
 
     def _write_shard(self, documents: DocumentBatch, chunker: Chunker) -> None:
-        bm25 = bm25_model(self.opened.index)
-        if not (len(documents) and bm25):
-            return
+        self.commit_done()
         self.go_on()
-        shard = Shard(self.opened.index.name, 0, documents, sum(map(len, documents.texts)))
-        committer, progress = self.scan.committer, self.record.progress
+        progress = self.record.progress
+        with self.to.turn():  # no other shard of the run is written meanwhile
+            progress.worded += self._write_new(documents, chunker)
+        progress.say("finding documents by their words first")
+
+    def _write_new(self, documents: DocumentBatch, chunker: Chunker) -> int:
+        """Write those documents that are still new by their words. Return how many were written."""
+        new, bm25 = self._new(documents), bm25_model(self.opened.index)
+        if not (len(new) and bm25):
+            return 0
+        committer = self.scan.committer
+        shard = Shard(self.opened.index.name, 0, new, sum(map(len, new.texts)))
         committer.begin(shard)  # before it is chunked: a document that kills this process is left to the scan
         weighed = weigh(shard, chunker, bm25)
-        with self.to.turn():
-            written = with_retries(partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery)
+        written = with_retries(partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery)
         committer.commit(written, by_words=True)
-        progress.worded += len(written.keys)
-        progress.say("finding documents by their words first")
+        return len(written.keys)

@@ -22,6 +22,7 @@ from rag_index.core.machine import collect_seldom
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import RagIndexError, SettingsReplaced, TerminalError
+from rag_index.etl.collection import revision_of
 from rag_index.etl.embed import embed
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.plain import Plainly
@@ -104,7 +105,7 @@ class KeptSteps(Plainly):
 
     def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
         ask = super().check_embedder
-        identity: EmbedderIdentity = self._believed("embedder", lambda: ask(opened, wait))
+        identity: EmbedderIdentity = self._believed(f"embedder {revision_of(opened)}", lambda: ask(opened, wait))
         return identity
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "The disk is nearly full": (1, "reliability/test_disk_and_clock.py", "a_disk_that_fills_up_during_a_run_loses"),
     "The ledger's file is removed": (1, "reliability/test_disk_and_clock.py", "a_run_whose_ledger_is_removed"),
     "A rebuild finds less": (3, "etl/test_publish.py", "a_rebuild_that_finds_less_stays_beside_the_live_collection"),
+    "A text of the document ends": (3, "etl/test_recovery.py", "one_text_that_ends_its_only_server_costs_ten"),
     "A chunk ends its server each time": (3, "etl/test_recovery.py", "one_text_that_ends_its_only_server_costs_ten"),
     "A chunk is too long for the model": (0, "etl/test_embed.py", "what_is_too_long_is_halved_until_it_fits"),
     "A file of a row cannot be read": (0, "components/sources/test_attachments.py", "the_example_of_the_docs_is_ind"),

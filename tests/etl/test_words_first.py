@@ -4,7 +4,8 @@ import json
 import os
 import re
 import socket
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager
 from unittest import mock
 
 import numpy as np
@@ -13,18 +14,27 @@ import pytest
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import digest
 from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import document_id
+from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError
 from rag_index.etl import window, words_first
-from rag_index.etl.commit import Committer
+from rag_index.etl.commit import Committer, Destination
+from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.plain import Plainly
+from rag_index.etl.run import execute
+from rag_index.etl.sharding import Sharder
 from rag_index.etl.words_first import WordsFirst
 from rag_index.search import fan_out
 from rag_index.search.retriever import Retriever
-from tests.etl.plain import Died, counts, die, printed, run_plain, watched_run
-from tests.project import SETTINGS, Project, run_here
+from tests.etl.plain import Died, Documents, counts, die, printed, run_plain, watched_run
+from tests.fakes.onnx_models import write_model
+from tests.project import Project, run_here
 from tests.twin import lose_ledger
+from tests.waiting import eventually
 
 SHARDS = "[parallel]\nshard_documents = 4\n"
+DEFAULTS = {name: getattr(words_first, name) for name in ("WORTH_SECONDS", "SHARE")}
 BOTH = pytest.mark.parametrize("project", ["", "server"], indirect=True)
 
 
@@ -186,18 +196,158 @@ def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, mo
     assert counts(run_plain(project)) == {"unchanged": 29, "deleted": 1}
 
 
+def test_a_slow_model_in_the_process_has_the_pass_too(tmp_path):
+    embedder = f'[embedder]\nkind = "fastembed"\nmodel = "{write_model(tmp_path / "mini")}"\n'
+    halted = stop_after_words(Project(tmp_path / "project", extra=f"{embedder}{SHARDS}").fill(30))
+    assert ledger_rows(halted)[1].by_words > 0
+    assert counts(run_plain(halted))["new"] > 0
+    assert vectorless(halted) == set()
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("why", ["dense", "local", "complete", "rebuild"])
-def test_nothing_is_written_twice_where_it_does_not_pay(project, monkeypatch, why):
+@pytest.mark.parametrize("why", ["dense", "complete", "rebuild"])
+def test_nothing_is_written_twice_where_no_document_lacks_a_vector_for_long(project, monkeypatch, why):
     if why == "dense":
         project.write_settings(project.config.read_text() + 'search = "dense"\n')
-    if why == "local":
-        project.write_settings(SETTINGS.format(extra=SHARDS))
     if why in ("complete", "rebuild"):
         run_plain(project)
         project.fill(20, first=31)
     monkeypatch.setattr(WordsFirst, "_write", die)
     run_plain(project, full=why == "rebuild")
+
+
+@pytest.mark.parametrize("embedder", ["local", "ollama"])
+@pytest.mark.parametrize(("rate", "pays"), [(10.0, True), (1e6, False)])
+def test_the_measured_rate_decides_and_not_the_kind_of_embedder(tmp_path, fake, monkeypatch, embedder, rate, pays):
+    """30 notes of about 100 characters: 5 minutes at 10 characters per second."""
+
+    def observe(self, chars, seconds):
+        self.last = rate
+
+    monkeypatch.setattr(words_first, "WORTH_SECONDS", DEFAULTS["WORTH_SECONDS"])
+    monkeypatch.setattr(words_first, "SHARE", DEFAULTS["SHARE"])
+    monkeypatch.setattr(Sharder, "observe", observe)
+    extra = fake.settings if embedder == "ollama" else ""
+    project = Project(tmp_path / "project", extra=f"{extra}{SHARDS}").fill(30)
+    written = []
+    monkeypatch.setattr(WordsFirst, "_write", lambda self: written.append(self) or "")
+    run_plain(project)
+    assert len(written) == pays
+    assert vectorless(project) == set()
+
+
+def test_a_small_shard_that_loads_the_model_does_not_show_that_the_model_is_slow():
+    sharder = Sharder("notes", 4, chars_per_second=2_000_000.0, workers=1)
+    for _ in range(2):
+        sharder.observe(1_600, 0.4)
+        assert sharder.last == 25_000
+    sharder.observe(1_600, 0.4)
+    assert sharder.last == 4_000, "the model was loaded for the first one, and each is as slow"
+    sharder.observe(40_000, 4.0)
+    assert sharder.last == 10_000
+
+
+def test_a_source_that_is_slow_to_read_is_not_taken_for_a_slow_embedder(project, monkeypatch):
+    """The clock stands still but for 1,000 s that the first page takes."""
+    now, fetch = [0.0], Plainly.fetch
+
+    def slow_fetch(self, *given):
+        now[0] += 1000
+        return fetch(self, *given)
+
+    monkeypatch.setattr(Plainly, "fetch", slow_fetch)
+    monkeypatch.setattr(words_first, "time", mock.Mock(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Sharder, "observe", lambda self, chars, seconds: None)
+    monkeypatch.setattr(WordsFirst, "_write", die)
+    run_plain(project)
+
+
+class Writes:
+    """What was written in which order: each document, and whether with its vector."""
+
+    def __init__(self, monkeypatch):
+        self.order, self.turn, write = [], threading.Lock(), Destination.write
+
+        def note(to, shard):
+            assert to._turn.locked(), "a shard is written outside of its turn"
+            with self.turn:
+                self.order += [(document_id(key), len(shard.vectors) > 0) for key in shard.documents.keys]
+            return write(to, shard)
+
+        monkeypatch.setattr(Destination, "write", note)
+
+    def by_words(self):
+        return {document for document, has_vector in self.order if not has_vector}
+
+    def lost(self):
+        """Return the documents whose vectors were written over by their words."""
+        found, embedded = set(), set()
+        for document, has_vector in self.order:
+            if has_vector:
+                embedded.add(document)
+            elif document in embedded:
+                found.add(document)
+        return found
+
+
+@pytest.mark.parametrize("state", ["pending", "embedded", "failed"])
+def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_words(project, monkeypatch, state):
+    """The pass has read a page; before it writes that, another shard takes note 25."""
+    writes, new, passes = Writes(monkeypatch), WordsFirst._new, []
+
+    def overtaken(self, documents):
+        found = new(self, documents)
+        key = next((key for key in found.keys if document_id(key) == "25"), None)
+        if key is not None and not passes:
+            passes.append(self)
+            with project.ledger() as ledger:
+                [collection] = ledger.collections()
+                if state == "pending":
+                    ledger.mark_pending(collection.id, [key])
+                elif state == "embedded":
+                    ledger.record(collection.id, [(key, b"t" * 16, b"p" * 16, 1)])
+                else:
+                    ledger.fail(collection.id, [Failure(key, "it cannot be read", b"t" * 16)])
+        return found
+
+    monkeypatch.setattr(WordsFirst, "_new", overtaken)
+    stop_after_words(project)
+    assert passes
+    assert "25" not in writes.by_words()
+    assert len(writes.by_words()) >= 20
+
+
+@pytest.mark.long
+def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(project, fake, monkeypatch):
+    """Two processes have four shards; each note is a write of the pass, which waits for the first of them."""
+    writes, committed, due, calls = Writes(monkeypatch), [], WordsFirst.write_if_due, iter(range(100))
+    monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 1)
+    monkeypatch.setattr(WordsFirst, "write_if_due", lambda self: due(self) if next(calls) >= 4 else None)
+    write, commit = WordsFirst._write_shard, Committer.commit
+
+    def note_commit(self, written, *, by_words=False):
+        committed.append(by_words)
+        return commit(self, written, by_words=by_words)
+
+    def write_in_time(self, documents, chunker):
+        if committed.count(True) == 3:
+            seen = len(committed)
+            eventually(lambda: (self.commit_done(), len(committed) > seen)[1], "no shard was embedded meanwhile")
+        write(self, documents, chunker)
+
+    monkeypatch.setattr(Committer, "commit", note_commit)
+    monkeypatch.setattr(WordsFirst, "_write_shard", write_in_time)
+    project.write_settings(project.config.read_text().replace(SHARDS, f"{SHARDS}workers = 2\n"))
+    settings, record = project.settings, RunRecord("notes")
+    with (
+        open_index(settings, "notes", RunOptions(), run_id="two") as opened,
+        closing(Plainly(settings)) as steps,
+    ):
+        execute(opened, steps, record, documents=Documents())
+    assert record.outcome.state == "completed"
+    first, last = committed.index(True), len(committed) - committed[::-1].index(True)
+    assert False in committed[first:last], "no shard was committed between writes of the pass"
+    assert (writes.lost(), vectorless(project), len(project.texts())) == (set(), set(), 30)
 
 
 def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_is_embedded(project):

@@ -84,6 +84,8 @@ class Progress:
         self._recent = deque([(self._updated, 0.0)], maxlen=RECENT)
         self._is_resuming = False
         """Whether a service does not answer, or has not answered until lately: the next step is not measured."""
+        self._is_aside = False
+        """Whether the run does something else than what is counted."""
 
     def start(self, total: int, done: int = 0) -> None:
         """Set the total, and what was done of it before, and start measuring time."""
@@ -120,7 +122,7 @@ class Progress:
                 self._forget_since(now - max(0.0, time.time() - min(down)))
             self._leave_out(now)
             self._is_resuming = True
-        elif self.done != before and now - last >= 1.0:
+        elif self.done != before and now - last >= 1.0 and not self._is_aside:
             if self._is_resuming:  # shards that waited for the service are all committed at once
                 self._leave_out(now)
                 self._is_resuming = False
@@ -131,6 +133,18 @@ class Progress:
         """Forget the steps after this time, by the clock."""
         while len(self._recent) > 1 and self._recent[-1][0] > began:
             self._recent.pop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let the block do something else than what is counted: neither its time nor what is done meanwhile counts for
+        the rate, and no time left is shown."""
+        self._is_aside = True
+        try:
+            yield
+        finally:
+            with self._updating:
+                self._leave_out(self._clock())
+                self._is_aside = False
 
     def _leave_out(self, now: float) -> None:
         """Let neither the time since the last step nor what was done in it count: the steps before are moved here."""
@@ -162,7 +176,7 @@ class Progress:
     @property
     def eta(self) -> float | None:
         """Seconds left at the recent rate; None if that is unknown, or a service is away."""
-        if not (rate := self.rate) or self.total < self.done or self.outages:
+        if not (rate := self.rate) or self.total < self.done or self.outages or self._is_aside:
             return None
         left, elapsed = (self.total - self.done) / rate, self._clock() - self._started
         return left if elapsed >= MIN_MEASURED and left <= MAX_ETA * elapsed else None
@@ -179,7 +193,8 @@ class Progress:
     def details(self) -> str:
         """Return what the headline leaves out: the note, and the rate."""
         words = f"{self.worded:,} can be found by their words" if self.worded and not self._complete else ""
-        rate = f"{rate:,.0f}/s" if (rate := self.rate) and not (self._complete or self.outages) else ""
+        hidden = self._complete or self.outages or self._is_aside
+        rate = f"{rate:,.0f}/s" if (rate := self.rate) and not hidden else ""
         return _joined(self._note(), words, rate)
 
     def card(self) -> str:
