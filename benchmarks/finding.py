@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.project import program
 from benchmarks.searches.sets import SETS, JudgedSet, nonsense
 from rag_index import Retriever
-from rag_index.search.evaluation.measures import measure, parse_metric
+from rag_index.search.evaluation.measures import Metric, measure, parse_metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONFIG = """\
 [source]
@@ -52,11 +57,35 @@ def build(judged: JudgedSet, folder: Path) -> Path:
     return config
 
 
-def report(judged: JudgedSet, config: Path) -> str:
-    """Ask all queries of a set, and return its line."""
-    metrics = [parse_metric(name) for name in ("nDCG@10" if judged.graded else "recall@10", "MRR@10")]
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What all queries of a set found.
+
+    Attributes:
+        measured: The mean of nDCG or recall, and of MRR, at 10.
+        refused: The share of the set's own queries that were told that nothing fits.
+        told: The share of nonsense that was told so.
+        relevances: The relevance of each hit.
+        right: Whether each hit is right.
+        milliseconds: The processor time of a query.
+    """
+
+    measured: tuple[float, float]
+    refused: float
+    told: float
+    relevances: list[float]
+    right: list[bool]
+    milliseconds: float
+
+
+def first_metric(judged: JudgedSet) -> Metric:
+    return parse_metric("nDCG@10" if judged.graded else "recall@10")
+
+
+def ask(judged: JudgedSet, config: Path, strange: Sequence[str]) -> Findings:
+    """Ask all queries of a set, and strange ones, which nothing fits."""
+    metrics = [first_metric(judged), parse_metric("MRR@10")]
     found, refused, relevances, right = [], [], list[float](), list[bool]()
-    strange = nonsense(judged)
     with Retriever.from_settings(config) as retriever:
         retriever.search_sync("warm up")
         began = time.process_time()
@@ -69,15 +98,22 @@ def report(judged: JudgedSet, config: Path) -> str:
             relevances += [hit.relevance for hit in result.hits]
             right += [hit.document_id in relevant for hit in result.hits]
         milliseconds = 1000 * (time.process_time() - began) / len(judged.queries)
-        told = np.mean([retriever.search_sync(query).nothing_fits for query in strange])
+        told = [retriever.search_sync(query).nothing_fits for query in strange]
     first, rank = np.mean(found, axis=0)
-    places = np.minimum((np.array(relevances) * BINS).astype(int), BINS - 1)
-    bins = [np.array(right)[places == number] for number in range(BINS)]
+    return Findings((first, rank), float(np.mean(refused)), float(np.mean(told)), relevances, right, milliseconds)
+
+
+def report(judged: JudgedSet, config: Path) -> str:
+    """Ask all queries of a set, and return its line."""
+    found = ask(judged, config, nonsense(judged))
+    places = np.minimum((np.array(found.relevances) * BINS).astype(int), BINS - 1)
+    bins = [np.array(found.right)[places == number] for number in range(BINS)]
     shares = " ".join(f"{one.mean():.2f}" if len(one) >= 20 else "   –" for one in bins)
     name = f"{judged.name} ({len(judged.documents):,})"
+    metric, (first, rank) = str(first_metric(judged)), found.measured
     return (
-        f"{name:<24}{len(found):>5}  {metrics[0]!s:<9} {first:.3f}  {rank:.3f}  {np.mean(refused):>6.1%}  {told:>6.1%}"
-        f"   {shares}  {milliseconds:5.1f}"
+        f"{name:<24}{len(judged.queries):>5}  {metric:<9} {first:.3f}  {rank:.3f}  {found.refused:>6.1%}"
+        f"  {found.told:>6.1%}   {shares}  {found.milliseconds:5.1f}"
     )
 
 
