@@ -331,8 +331,8 @@ def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(p
 
     def write_in_time(self, documents, chunker):
         if committed.count(True) == 3:
-            seen = len(committed)
-            eventually(lambda: (self.commit_done(), len(committed) > seen)[1], "no shard was embedded meanwhile")
+            shards = self.commit_done.__self__._done
+            eventually(lambda: not shards.empty(), "no shard was embedded meanwhile")
         write(self, documents, chunker)
 
     monkeypatch.setattr(Committer, "commit", note_commit)
