@@ -172,23 +172,20 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
 
 
 def runs_of_keys(query: str) -> list[str]:
-    """Return the runs of a query that may be the key or the title of a document: "4711" of "ticket 4711".
+    """Return the runs of a query that may be the key or the title of a document: "A-17" of "the state of A-17".
 
-    A plain word such as "printer" may be a title, too, but is no name. Numbers of a longer query count something.
+    A plain word such as "printer" may be a title, too, but is no name. Nor is a number: where keys count rows, each
+    number is one, and "Windows 11" asks for no row 11. The whole query is compared with keys and titles anyway.
     """
     runs = [run.strip(_EDGES) for run in query.split()]
-    if len(runs) < 2:
-        return []  # The whole query is compared with keys and titles anyway.
-    return [run for run in runs if _may_be_key(run, alone=len(runs) <= MAX_PLAIN_WORDS)]
+    return [run for run in runs if _may_be_key(run)] if len(runs) > 1 else []
 
 
-def _may_be_key(run: str, *, alone: bool) -> bool:
-    """Return whether a run may be a key. A number may, if it stands nearly `alone` and is no time, year or quantity."""
-    if any(form.fullmatch(run) for form in (_DATE, _YEARS, _TIME, _QUANTITY)):
+def _may_be_key(run: str) -> bool:
+    """Return whether a run has letters and digits, or a sign inside, and is no quantity such as 20kg."""
+    if not _LETTER.search(run) or _QUANTITY.fullmatch(run):
         return False
-    if _LETTER.search(run):
-        return _DIGIT.search(run) is not None or _INNER_SIGN.search(run) is not None
-    return alone and run.isdigit()
+    return _DIGIT.search(run) is not None or _INNER_SIGN.search(run) is not None
 
 
 def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> QueryName | None:
