@@ -336,7 +336,6 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
         ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
     make_searchable(store, collection.name, identity, index.indexed_fields, opened.alias.owner)
-    record_traits(opened, collection.name, identity)
     return Target(collection, identity, chunker, rebuild, epoch)
 
 

@@ -50,8 +50,10 @@ class SearchHooks:
         identity = EmbedderIdentity.from_metadata(opened.store.metadata(collection.name).get("embedder_identity"))
         documents = to_learn(opened.ledger, opened.store, collection)
         if documents and identity is not None:
+            from rag_index.etl.collection import record_traits
             from rag_index.search.evaluation.calibrate import Learner
 
+            record_traits(opened, collection.name, identity)
             learner = Learner(opened.settings, opened.index, opened.ledger, opened.store, collection, identity)
             learner.learn(documents, record.stopwatch)
 
