@@ -67,7 +67,7 @@ def test_a_worker_imports_what_embeds_and_writes_and_no_more():
     program = [sys.executable, "-c", "import json, sys, tasks.etl; print(json.dumps(sorted(sys.modules)))"]
     modules = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
     came_along = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
-    assert came_along == {"errors", "redaction", "core", "components", "etl"}
+    assert came_along == {"errors", "quotes", "redaction", "core", "components", "etl"}
     assert "qdrant_client" not in modules, "the store may be embedded"
 
 
