@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, UNLEARNED
+from rag_index.etl.collection import record_traits
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
@@ -47,15 +48,17 @@ class SearchHooks:
 
     def _learn(self, opened: Opened, collection: Collection, record: RunRecord) -> None:
         """Learn what the scores of a collection mean, unless it is known."""
-        identity = EmbedderIdentity.from_metadata(opened.store.metadata(collection.name).get("embedder_identity"))
         documents = to_learn(opened.ledger, opened.store, collection)
-        if documents and identity is not None:
-            from rag_index.etl.collection import record_traits
-            from rag_index.search.evaluation.calibrate import Learner
+        if not documents:
+            return
+        identity = EmbedderIdentity.from_metadata(opened.store.metadata(collection.name).get("embedder_identity"))
+        if identity is None:  # a newer rag-index made it
+            return
+        from rag_index.search.evaluation.calibrate import Learner
 
-            record_traits(opened, collection.name, identity)
-            learner = Learner(opened.settings, opened.index, opened.ledger, opened.store, collection, identity)
-            learner.learn(documents, record.stopwatch)
+        record_traits(opened, collection.name, identity)
+        learner = Learner(opened.settings, opened.index, opened.ledger, opened.store, collection, identity)
+        learner.learn(documents, record.stopwatch)
 
 
 def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:

@@ -11,7 +11,7 @@ import math
 import random
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,7 +93,16 @@ class Learner:
 
         Returns None if it has too few texts. Raises what store and embedder raise.
         """
-        samples = [self._ask(sample) for sample in range(SAMPLES)]
+        queries = list[tuple[list[str], list[str]]]()
+        for number in range(SAMPLES):
+            texts = self._words()
+            if len(texts) < SAMPLED_TEXTS // 4:
+                return None
+            queries.append(_queries(random.Random(SAMPLED_TEXTS + number), texts))  # noqa: S311 - the same each time
+        # All at once: opening a model in the process takes longer than embedding the queries.
+        every = list(chain.from_iterable(chain(own, strange) for own, strange in queries))
+        vectors = _embedded(self.settings, self.identity, every)
+        samples = [self._ask(own, strange, vectors) for own, strange in queries]
         asked = [sample for sample in samples if sample.known and sample.strange]
         if not asked:
             return None
@@ -118,13 +127,8 @@ class Learner:
         known = strange + share * max(0.0, traits.known - traits.strange)
         return learn([Sample([known], [strange])], words=bm25_model(self.index) is not None)
 
-    def _ask(self, number: int) -> Sample:
-        """Return the best cosine of each query of one sample of the collection's texts, of queries of both kinds."""
-        texts = self._words()
-        if len(texts) < SAMPLED_TEXTS // 4:
-            return Sample([], [])
-        own, strange = _queries(random.Random(SAMPLED_TEXTS + number), texts)  # noqa: S311 - the same each time
-        vectors = _embedded(self.settings, self.identity, [*own, *strange])
+    def _ask(self, own: Sequence[str], strange: Sequence[str], vectors: Mapping[str, Any]) -> Sample:
+        """Return the best cosine of each query of one sample: of its `own` texts, and of those that fit none."""
         model = bm25_model(self.index)
         encoder = Bm25Encoder(model) if model else None
         sample = Sample([], [])
