@@ -153,7 +153,7 @@ def _is_word_with_number(word: str, number: str) -> bool:
 def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list[QueryName]:
     """Return the names of a query. `having` counts the chunks of each dimension in all indexes that are searched."""
     encoder = answer.live.encoder
-    if encoder is None or not answer.hybrid or answer.asks:
+    if encoder is None:
         return []
     names = list[QueryName]()
     for run in runs_of_names(query):
@@ -162,11 +162,14 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
             continue  # No chunk has one of its words, so none has the name.
         if any(len(part) > 1 and part.isalpha() and not encoder.words(part) for part in run.split()):
             continue  # A word that says nothing and a count, as "These 528"
-        # Of a single word such as SD-100234, the dimension tells: SD100234 is the same name.
-        names.append(QueryName(words, spaced(run) if len(words) > 1 else ""))
+        if len(words) > 1:
+            names.append(QueryName(words, spaced(run)))
+        elif max(having.get(one, 0) for one in words[0]) <= RARE:
+            # Of a single word such as SD-100234, the dimension tells: SD100234 is the same name.
+            names.append(QueryName(words))
     for run in runs_of_keys(query):
         dimension = name_dimension(run)
-        if dimension is not None and having.get(dimension):
+        if dimension is not None and 0 < having.get(dimension, 0) <= RARE:
             names.append(QueryName((frozenset({dimension}),)))
     return names[:MAX_NAMES]
 
@@ -193,8 +196,6 @@ def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> 
 
     The rarer of two words bounds how many chunks have both.
     """
-    if answer.live.encoder is None or not answer.hybrid or answer.asks:
-        return None
     words = answer.words
     if not 1 <= len(words) <= MAX_PLAIN_WORDS or not all(word.isalpha() for word in words):
         return None
@@ -275,6 +276,8 @@ def exact_first(
     look_up: NameLookup, answer: IndexAnswer, query: str, counts: WordCounts, found: Sequence[StoredPoint]
 ) -> list[StoredPoint]:
     """Return the candidates of an index, and all chunks with a name of the query; each knows what it has exactly."""
+    if not answer.hybrid or answer.asks:
+        return list(found)
     names = names_in(answer, query, counts.having)
     if names:
         return look_up.add_named(names, found)
