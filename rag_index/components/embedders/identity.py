@@ -116,7 +116,7 @@ def last_part(name: str) -> str:
 
 def knows_english_alone(model: str) -> bool:
     """Return whether a model of this name is known to have learned from English texts alone."""
-    return ENGLISH_ALONE.match(model.lower()) is not None
+    return ENGLISH_ALONE.match(last_part(model)) is not None
 
 
 def prefix_warning(settings: EmbedderSettings, identity: EmbedderIdentity) -> str:
