@@ -90,23 +90,25 @@ def caller_of(request: Request) -> Caller:
     return found if isinstance(found, Caller) else Caller()
 
 
+async def answer_search(service: SearchService, asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
+    """Return what a search finds, asked by a body or by an address."""
+    found = await service.search(asked.text, caller_of(request), **asked.options())
+    return JSONResponse(found.to_json(explain=asked.explain))
+
+
 def make_router(service: SearchService) -> APIRouter:
     """Return the routes over a service."""
     router = APIRouter(responses=PROBLEMS)
 
-    async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
-        found = await service.search(asked.text, caller_of(request), **asked.options())
-        return JSONResponse(found.to_json(explain=asked.explain))
-
     @router.post("/search", response_model=SearchResult, summary="Search")
     async def post_search(body: SearchBody, request: Request) -> JSONResponse:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
-        return await answer(body, request)
+        return await answer_search(service, body, request)
 
     @router.get("/search", response_model=SearchResult, summary="Search by address")
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
         """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
-        return await answer(query, request)
+        return await answer_search(service, query, request)
 
     @router.post("/why", responses=NOT_ALLOWED, response_model=Why, summary="Why a document is not found")
     async def why(body: WhyBody, request: Request) -> JSONResponse:
