@@ -185,9 +185,15 @@ def test_another_language_is_noticed_and_english_names_and_codes_are_in_none():
 
 
 def test_what_models_know_is_told_by_their_names():
-    for model in ("wordllama", "all-minilm", "bge-large-en-v1.5", "e5-small"):
+    for model in ("wordllama", "all-minilm", "bge-large-en-v1.5", "e5-small", "BAAI/bge-small-en-v1.5"):
         assert knows_english_alone(model)
-    for model in ("bge-m3", "multilingual-e5-small", "snowflake-arctic-embed2", "nomic-embed-text-v2-moe"):
+    for model in (
+        "bge-m3",
+        "multilingual-e5-small",
+        "snowflake-arctic-embed2",
+        "nomic-embed-text-v2-moe",
+        "BAAI/bge-m3",
+    ):
         assert not knows_english_alone(model)
 
 
