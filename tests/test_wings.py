@@ -20,6 +20,7 @@ import pytest
 import rag_index
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.sources.text import read_text
+from tests.etl.plain import run_plain
 from tests.project import Project
 
 IMPORTED_AT_THE_END = """
@@ -52,8 +53,9 @@ UNITS = [" ", "&nbsp;", "[a_b", "[url=", "[b]", "<a ", "<a b='", "<!--", "\n ", 
 @pytest.mark.long
 @pytest.mark.parametrize("program", [COMMAND, FLOW])
 def test_a_night_loads_nothing_of_search_or_watch(tmp_path, program):
-    """Unless an index has a gate, or is to learn what its scores mean."""
+    """Unless an index has a gate, or is to learn what its scores mean, as at the end of its first run."""
     project = Project(tmp_path / "project").fill(3)
+    run_plain(project)
     given = os.environ | {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_LOGGING_TO_API_ENABLED": "0"}
     command = [sys.executable, "-c", IMPORTED_AT_THE_END + program, "index-all"]
     ended = subprocess.run(command, env=given, capture_output=True, text=True, check=True)

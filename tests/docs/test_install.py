@@ -46,10 +46,14 @@ def test_the_reader_of_mariadb_reads_and_does_not_write(mariadb):
         for statement in filter(str.strip, MARIADB.replace("servicedesk", mariadb.url.database).split(";")):
             cursor.execute(statement)
     place = {"host": "127.0.0.1", "port": mariadb.url.port, "database": mariadb.url.database}
-    with pymysql.connect(**place, user="reader", password="change-me") as reader, reader.cursor() as cursor:
-        cursor.execute("SELECT 1")
-        with pytest.raises(pymysql.err.OperationalError, match="denied"):
-            cursor.execute("CREATE TABLE note (id integer PRIMARY KEY)")
+    try:
+        with pymysql.connect(**place, user="reader", password="change-me") as reader, reader.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            with pytest.raises(pymysql.err.OperationalError, match="denied"):
+                cursor.execute("CREATE TABLE note (id integer PRIMARY KEY)")
+    finally:
+        with mariadb.connect() as owner, owner.cursor() as cursor:
+            cursor.execute("DROP USER reader@'%'")
 
 
 def test_a_ledger_in_postgresql_is_copied_and_put_back(postgres, tmp_path):

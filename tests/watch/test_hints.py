@@ -110,11 +110,11 @@ def read_as_plain_reader(desk):
     """Let the hints read with a user of MariaDB that has the right to read the database, and no other."""
     name = desk.url.database
     desk.run(
-        "CREATE OR REPLACE USER reader@'127.0.0.1' IDENTIFIED BY 'only reads'",
-        f"GRANT SELECT ON {name}.* TO reader@'127.0.0.1'",
+        "CREATE OR REPLACE USER hints_reader@'127.0.0.1' IDENTIFIED BY 'only reads'",
+        f"GRANT SELECT ON {name}.* TO hints_reader@'127.0.0.1'",
     )
     owner = desk.url.render_as_string(hide_password=False)
-    reader = desk.url.set(username="reader", password="only reads").render_as_string(hide_password=False)
+    reader = desk.url.set(username="hints_reader", password="only reads").render_as_string(hide_password=False)
     desk.hints.close()
     desk.config.write_text(desk.config.read_text().replace(owner, reader))
     desk.settings = load_settings(desk.config)

@@ -280,20 +280,22 @@ def test_a_hub_whose_certificate_is_not_trusted_is_refused_until_ssl_cert_file_n
 def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_taken_for_a_model(hub, model, tmp_path):
     """The rows of a signed token are 0, and the pooling by name would give other vectors than the file that is late."""
     commit = hub.commit(model)
-    home = hub.settings(tmp_path / "home")
-    for file in ("model.onnx", "config.json", "tokenizer.json"):
-        hub.stops_in = "1_Pooling/config.json" if file == "config.json" else file
+    digest = identify(settings(model)).digest
+    for number, file in enumerate(("model.onnx", "1_Pooling/config.json", "tokenizer.json")):
+        # A cache of its own: files are downloaded side by side, so the one before may have all but its own.
+        home = hub.settings(tmp_path / f"home {number}")
+        hub.stops_in = file
         hub.stopped.clear()
         process = started(NAME, **home)
-        eventually(hub.stopped.is_set, 60)
+        eventually(hub.stopped.is_set, f"no request for {file}")
         process.send_signal(signal.SIGKILL)
         process.communicate()
         offline = identified(NAME, **home, HF_HUB_OFFLINE="1")
-        assert "HF_HUB_OFFLINE is set" in offline["error"]
-    hub.stops_in = ""
-    found = identified(NAME, **home)
-    assert (found["revision"], found["pooling"]) == (commit, "MEAN, by 1_Pooling/config.json")
-    assert found["digest"] == identify(settings(model)).digest
+        assert "HF_HUB_OFFLINE is set" in offline["error"], file
+        hub.stops_in = ""
+        found = identified(NAME, **home)
+        assert (found["revision"], found["pooling"]) == (commit, "MEAN, by 1_Pooling/config.json"), file
+        assert found["digest"] == digest, file
 
 
 def test_a_cache_of_another_program_that_lacks_a_file_is_completed(hub, model, tmp_path):
