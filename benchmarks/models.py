@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.finding import ask, build
-from benchmarks.searches.project import PROGRAM
+from benchmarks.searches.project import PROGRAM, program
 from benchmarks.searches.sets import SETS, JudgedSet
 from benchmarks.searches.tickets import EXACT, JUDGING, Desk, foreign_queries, make_desk
 from rag_index import Retriever
@@ -54,6 +55,26 @@ BUILT_IN = "wordllama"
 COLLECTIONS = ("cranfield", "cisi")
 MEASURED_SECONDS, TEXTS_AT_ONCE, CHARS = 2.0, 16, 400
 """The processor time for which a model embeds texts of at most so many characters, so many a call."""
+
+JOINED = """project = "joined"
+
+[source]
+url = "sqlite:///docs.db"
+
+[[indexes]]
+name = "desk"
+table = "ticket"
+key = "id"
+text = ["title"]
+title = "title"
+
+[[indexes.parts]]
+table = "remark"
+on = "ticket_id"
+key = "id"
+text = "body"
+
+"""
 
 RUN_AND_PRINT_USE = """
 import resource, subprocess, sys
@@ -115,6 +136,28 @@ def measure_desk(embedder: EmbedderSettings, desk: Desk, folder: Path) -> Row:
     row |= measure_command(config)
     row["a search: p50 of wall, mean of CPU (ms)"] = f"{1000 * np.median(walls):.1f}, {1000 * np.mean(processors):.1f}"
     return row
+
+
+def measure_joined_desk(embedder: EmbedderSettings, desk: Desk, folder: Path) -> Row:
+    """Return how often the right tickets come first, if what a ticket says is spread over rows of another table."""
+    config = folder / "joined/rag-index.toml"
+    if not config.exists():
+        config.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(config.parent / "docs.db")) as db, db:
+            db.execute("CREATE TABLE ticket (id TEXT PRIMARY KEY, title TEXT)")
+            db.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, ticket_id TEXT, body TEXT)")
+            db.execute("CREATE INDEX remark_of_ticket ON remark (ticket_id)")
+            db.executemany("INSERT INTO ticket VALUES (?, ?)", [document[:2] for document in desk.documents])
+            db.executemany("INSERT INTO remark (ticket_id, body) VALUES (?, ?)", desk.remarks)
+        config.write_text(JOINED + as_toml(embedder))
+        program(config, "index-all", "--json")
+    right: dict[str, list[bool]] = {}
+    with Retriever.from_settings(config) as retriever:
+        for query in desk.queries:
+            if query.kind in EXACT:
+                found = [hit.document_id for hit in retriever.search_sync(query.text).hits]
+                right.setdefault(query.kind, []).append(query.is_right(found))
+    return {f"right first in joined tables, {kind}": percent(np.mean(right[kind])) for kind in EXACT}
 
 
 def measure_command(config: Path) -> Row:
@@ -202,7 +245,8 @@ def main() -> None:
             if arguments.golden:
                 row = measure_golden(load_settings(arguments.config), embedder, read_golden(arguments.golden))
             else:
-                row = measure_collections(embedder, sets, folder, strange) | measure_desk(embedder, desk, folder)
+                row = measure_collections(embedder, sets, folder, strange)
+                row |= measure_desk(embedder, desk, folder) | measure_joined_desk(embedder, desk, folder)
             columns[name] = row | measure_rate(embedder, texts)
             print(f"{name} is measured", file=sys.stderr, flush=True)
     print_table(columns)

@@ -16,6 +16,7 @@ from pathlib import Path
 CHOOSING, JUDGING = 2, 3
 MAX_RIGHT = 3
 """The tickets at most that have one identifier, or one rare word."""
+SENTENCES_OF_REMARK = 2
 IDENTIFIERS_OF_KIND, PEOPLE, TICKETS_OF_PERSON = 12, 24, 8
 EXACT = ("identifier", "identifier and word", "rare words", "name", "quoted name")
 """The kinds of queries whose right tickets have what was typed."""
@@ -67,9 +68,12 @@ class DeskQuery:
 
 @dataclass(slots=True)
 class Desk:
-    """Tickets (id, title, text) and queries."""
+    """Tickets and queries."""
 
     documents: list[tuple[str, str, str]] = field(default_factory=list)
+    """Each ticket as one text: id, title, text."""
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """The sentences of the tickets, `SENTENCES_OF_REMARK` at a time: the id of the ticket, text."""
     queries: list[DeskQuery] = field(default_factory=list)
 
 
@@ -96,6 +100,9 @@ class Writer:
         self._ask_nonsense()
         for number, ticket in enumerate(self._tickets):
             self._desk.documents.append((str(number), ticket.title, " ".join(ticket.sentences)))
+            for first in range(0, len(ticket.sentences), SENTENCES_OF_REMARK):
+                sentences = ticket.sentences[first : first + SENTENCES_OF_REMARK]
+                self._desk.remarks.append((str(number), " ".join(sentences)))
         return self._desk
 
     def _ticket(self) -> Ticket:
