@@ -21,6 +21,7 @@ from tests.fakes.onnx_models import write_model
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
 from tests.project import run_here
+from tests.waiting import GENEROUS
 
 ENGLISH = "The printer in room {} shows blank pages, and the person at the desk has to wait for it."
 GERMAN = "Der Drucker in Raum {} zeigt leere Seiten, und die Person am Schreibtisch muss auf ihn warten."
@@ -284,7 +285,9 @@ def test_the_samples_and_try_stay_with_wordllama(tmp_path, fake, monkeypatch):
 
 
 @pytest.mark.ollama
-def test_a_real_server_says_which_of_its_models_embed(tmp_path):
+def test_a_real_server_says_which_of_its_models_embed(tmp_path, monkeypatch):
+    for limit in ("LOOK_SECONDS", "TRY_SECONDS"):  # a busy machine takes longer to load the model
+        monkeypatch.setattr(candidates, limit, GENEROUS)
     program = find_ollama()
     if isinstance(program, str):
         pytest.fail(program)
