@@ -95,6 +95,28 @@ def test_what_is_committed_is_seen_also_late_and_what_is_rolled_back_costs_no_mo
     assert (1, "third") in desk.rows()
 
 
+@pytest.mark.parametrize("desk", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("looks", [1, 3], ids=["a moment", "longer"])
+def test_a_database_that_is_away_while_it_is_restored_is_asked_again(desk, looks, monkeypatch):
+    """What a look said before is no longer true then: the database of that name is another one."""
+    before = desk.quiet()
+    name, owner = desk.url.database, closing(Session(desk.url.set(database="postgres")))
+    with owner as session:
+        desk.hints.close()
+        session.run(f"ALTER DATABASE {name} RENAME TO {name}_away")
+        try:
+            for _ in range(looks):
+                assert desk.moved(before) == Moved.YES
+            assert ("tickets" in desk.hints.blind) == (looks > 1)
+        finally:
+            session.run(f"ALTER DATABASE {name}_away RENAME TO {name}")
+    monkeypatch.setattr(hints_module, "BLIND_SECONDS", 0.0)
+    desk.hints._ask_again_at = None if looks == 1 else 0.0
+    assert desk.moved(before) != Moved.NO
+    assert desk.hints.blind == {}
+    desk.quiet()
+
+
 def test_a_deletion_a_change_of_a_key_a_truncated_table_and_a_rename_are_seen(desk):
     truncate = "DELETE FROM ticket" if desk.kind == "sqlite" else "TRUNCATE TABLE ticket"
     delete, move = "DELETE FROM ticket WHERE id = 2", "UPDATE ticket SET id = 7 WHERE id = 1"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 LOOK_TIMEOUT = 5.0
+BLIND_SECONDS = 60.0
+"""How long a database that could not be asked twice in a row is not asked. Chosen; nothing depends on it."""
 TABLES_SECONDS = 15.0
 """How long after the last commit the tables' counters are read: PostgreSQL's come up to 11 seconds late."""
 SAMPLE, TICK_SECONDS = 50, 1.1
@@ -342,11 +344,16 @@ class Hints:
         self._database: ServerHint | SqliteHint | None = None
         kinds = "a source of its own does not tell when it was written"
         self.blind = {i.name: kinds for i in indexes if i.kind not in (SQL, CODE)}
+        self._has_failed = False
+        """Whether the last look at the database ended with an error that does not pass by itself."""
+        self._ask_again_at: float | None = None
+        """When a database that failed twice is asked again; None if it is asked at each look."""
         if self._sql and settings.source_url.get_backend_name() not in DATABASES:
             self.blind |= {index.name: "its database does not tell when it was last written" for index in self._sql}
 
     def look(self) -> dict[str, Look]:
         """Return what is known of each index's source now. What cannot be asked counts as written."""
+        self._see_again_if_due()
         at, folders = time.time(), {name: hint.look() for name, hint in self._folders.items()}
         sql = Look(at, object())
         if any(index.name not in self.blind for index in self._sql):
@@ -359,7 +366,9 @@ class Hints:
             except (TransientError, OSError):
                 self.close()
             except RagIndexError as error:
-                self._leave(str(error))
+                self._note_failure(str(error))
+            else:
+                self._has_failed = False
         others = Look(at, object())
         looks = dict.fromkeys(self._names, others) | {index.name: sql for index in self._sql}
         for name, (listed_at, seen) in folders.items():
@@ -384,6 +393,27 @@ class Hints:
         if self._database is not None:
             self._database.close()
         self._database = None
+
+    def _note_failure(self, why: str) -> None:
+        """Do without the hint for a while, once the database failed twice in a row.
+
+        The first failure counts as written: the run that follows says what is wrong with the database. One that is
+        restored is missing for a moment, such as between DROP DATABASE and ALTER DATABASE … RENAME.
+        """
+        if not self._has_failed:
+            self._has_failed = True
+            self.close()
+            return
+        self._leave(why)
+        self._ask_again_at = time.monotonic() + BLIND_SECONDS
+
+    def _see_again_if_due(self) -> None:
+        """Ask a database again a while after it failed twice."""
+        if self._ask_again_at is None or time.monotonic() < self._ask_again_at:
+            return
+        self._ask_again_at = None
+        for index in self._sql:
+            self.blind.pop(index.name, None)
 
     def _leave(self, why: str) -> None:
         self.close()
