@@ -135,8 +135,8 @@ class SearchBusy(TransientError):
     """The error of a search whose turn has not come, because others are before it, or its caller has too many."""
 
 
-class IndexBehind(SearchTimedOut):
-    """The error of a search that demands a position which an index did not reach; `as_of` is how far it is."""
+class IndexBehind(TransientError):
+    """The error of a search that demands a younger index; `as_of` says how old the index is."""
 
     def __init__(self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None) -> None:
         self.as_of = dict(as_of or {})

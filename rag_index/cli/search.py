@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 PARTIAL = 3
 SNIPPET = 110
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
-NOT_WITH_WHY = ("offset", "explain", "dense_weight", "after", "max_age", "exact", "no_rerank")
+NOT_WITH_WHY = ("offset", "explain", "dense_weight", "max_age", "exact", "no_rerank")
 """Options of a search that do not decide whether a document is found."""
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 SHORT_CHARS = 70
@@ -102,7 +102,6 @@ _found_options = options(
 @_option("offset", "N")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @_option("dense_weight", "A")
-@_option("after", "TIME")
 @_option("max_age", "AGE")
 @_option("exact", is_flag=True)
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")

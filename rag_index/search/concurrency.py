@@ -1,4 +1,4 @@
-"""How the calls of a Retriever share time, threads and the store: callers take turns, and waiting takes no place."""
+"""How the calls of a Retriever share time, threads and the store: callers take turns."""
 
 from __future__ import annotations
 
@@ -31,57 +31,30 @@ SHARES = 4
 
 
 class Places:
-    """How many calls of a service are under way, in all and for each caller. Those that only wait count apart."""
+    """How many calls of a service are under way, in all and for each caller."""
 
     def __init__(self, most: int) -> None:
         self._most, self._share = most, max(1, most // SHARES)
-        self._working, self._waiting = Counter[str](), Counter[str]()
+        self._taken = Counter[str]()
 
     @contextmanager
     def take(self, caller: str) -> Iterator[None]:
         """Hold a place for the time of the block, whose threads count as this caller's. Raises SearchBusy."""
-        with self._hold(self._working, caller):
-            before = PLACE.set((self, caller))
-            try:
-                yield
-            finally:
-                PLACE.reset(before)
-
-    @contextmanager
-    def wait(self, caller: str) -> Iterator[None]:
-        """Give the caller's place to others for the time of the block. Raises SearchBusy if too many wait."""
-        self._working -= Counter([caller])
-        try:
-            with self._hold(self._waiting, caller):
-                yield
-        finally:
-            self._working[caller] += 1
-
-    @contextmanager
-    def _hold(self, places: Counter[str], caller: str) -> Iterator[None]:
-        if places.total() >= self._most:
+        if self._taken.total() >= self._most:
             raise SearchBusy("the service is busy; come back later")
-        if places[caller] >= self._share:
+        if self._taken[caller] >= self._share:
             raise SearchBusy(f"the service is busy with {self._share} requests of this caller; come back later")
-        places[caller] += 1
+        self._taken[caller] += 1
+        before = CALLER.set(caller)
         try:
             yield
         finally:
-            places -= Counter([caller])  # nobody is kept who holds none
+            CALLER.reset(before)
+            self._taken -= Counter([caller])  # nobody is kept who holds none
 
 
-PLACE: ContextVar[tuple[Places, str] | None] = ContextVar("PLACE", default=None)
-"""The place of a call in a service, and its caller. A context variable, because each step of a search needs it."""
-
-
-@contextmanager
-def only_waiting() -> Iterator[None]:
-    """Take no place of a service for the time of the block."""
-    if (place := PLACE.get()) is None:
-        yield
-    else:
-        with place[0].wait(place[1]):
-            yield
+CALLER: ContextVar[str] = ContextVar("CALLER", default="")
+"""The caller of a service whose call this is. A context variable, because each step of a search needs it."""
 
 
 def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[T]]:
@@ -160,11 +133,11 @@ class StoreThreads:
         Raises what the call raises, SearchTimedOut if it is not done in time, and SearchBusy if it has not begun by
         then. A call that has begun keeps its thread until it ends.
         """
-        loop, place, began = asyncio.get_running_loop(), PLACE.get(), time.monotonic()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
         with ExitStack() as held:
             try:
                 async with asyncio.timeout(deadline.left):
-                    for caller in (place[1] if place else "", None):
+                    for caller in (CALLER.get(), None):
                         turns = asyncio.Semaphore(self._widths.get(lane, 1))
                         await (turns := self._turns.setdefault((loop, lane, caller), turns)).acquire()
                         held.callback(turns.release)

@@ -53,10 +53,8 @@ class SearchOptions(TypedDict, total=False):
     """A field in whose order the documents that fit are returned; after a minus the newest or greatest first."""
     exact: Annotated[bool, Field(default=False)]
     """Whether to search for the words as they are, without correcting typing errors."""
-    after: Annotated[str | None, Field(max_length=100, examples=["2026-11-22T10:15:00Z"])]
-    """A time by which the indexes must be complete; the search waits for it."""
     max_age: Annotated[float | str | None, NUMBER_OR_TEXT, Field(examples=["10 s"])]
-    """The maximum age of the indexes, such as "10 s"; the search waits for it."""
+    """The maximum age of the indexes, such as "10 s". If one is older, or its age is unknown, the search fails."""
     like: Annotated[str | None, Field(max_length=MAX_CHARS, examples=["comments/4711"])]
     """A document as INDEX/ID, in place of a query, to find others like it."""
 

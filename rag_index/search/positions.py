@@ -1,4 +1,4 @@
-"""Positions: up to where the indexes of an answer are complete, and how a search demands that.
+"""Positions: up to where the indexes of an answer are complete, and how a search demands a maximum age.
 
 The ledger knows what an index has reached; one thread of the process reads it, for all searches, and only while there
 are any. A search reads the position before it asks the store, so that it finds everything up to there. A reader of the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import math
 import re
 import threading
 import time
@@ -24,11 +23,11 @@ from rag_index.components.ledger.runs import run_state
 from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, open_names
 from rag_index.core.machine import in_thread
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
-from rag_index.search.concurrency import CLOSED, only_waiting
+from rag_index.search.concurrency import CLOSED
 from rag_index.search.results import NOTHING_KNOWN, AsOf
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from concurrent.futures import Future
 
     from rag_index.core.settings import Settings
@@ -37,9 +36,7 @@ if TYPE_CHECKING:
 LEDGER_PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
 REST_SECONDS = 0.5
-"""How long the ledger is left alone if no search waits for a position, or it cannot be read."""
-FOLLOW_SECONDS = 0.05
-"""How long it is left alone if a search waits."""
+"""How long a reading of the ledger is young enough for any search."""
 OLD_SECONDS = 10.0
 """A search waits for the ledger if the last reading is older."""
 STORE_CHECK_SECONDS = 5.0
@@ -90,60 +87,38 @@ class Known:
         return AsOf(at, round(age, 3), reached.how, last_run=run)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """The demand of a search that its indexes are complete by the time `after`, and at most `max_age` seconds old."""
-
-    after: str
-    at: float
-    max_age: float | None
-
-    @classmethod
-    def of(cls, after: str | None, max_age: float | str | None) -> Demand | None:
-        """Return what the options of a search demand, None if nothing. Raises SettingsError."""
-        if after is None and max_age is None:
-            return None
-        at = 0.0
-        if after is not None:
-            try:
-                time = dt.datetime.fromisoformat(after.strip())
-                at = time.timestamp() if time.tzinfo is not None else math.inf
-            except ValueError:
-                at = math.inf
-            if at == math.inf:
-                raise SettingsError(f"after = {after!r}: it has to be a time with its zone, as in 2026-11-22T10:15:00Z")
-        return cls(after or "", at, None if max_age is None else _seconds(max_age))
-
-    def unmet(self, claims: Mapping[str, Reached | None], known: Known, seconds: float) -> IndexBehind | None:
-        """Return the error of the first index that is not where it should be within these seconds, None if all are."""
-        late = [index for index, reached in claims.items() if not self._is_met(reached)]
-        if not late:
-            return None
-        as_of = known.as_of(late[0], claims[late[0]])
-        state = "nothing is known of how far it is; a complete run tells"
-        if as_of.not_seen and as_of.at is None:
-            state = f"it is unknown {as_of.not_seen}"
-        if as_of.at is not None:
-            state = f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
-        wanted = [f"reached {self.after}"] if self.after else []
-        wanted += [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
-        message = f"index {late[0]} has not {' and '.join(wanted)} within {seconds:g} s: {state}"
-        return IndexBehind(f"{message}; `rag-index status` shows what waits", {late[0]: asdict(as_of)})
-
-    def _is_met(self, reached: Reached | None) -> bool:
-        """Return whether a position is enough."""
-        age = math.inf if reached is None else time.time() - reached.at
-        age = age if age >= 0 else math.inf  # its clock was ahead, so the age is unknown
-        if self.after and (reached is None or age == math.inf or reached.at < self.at):
-            return False
-        return self.max_age is None or age <= self.max_age
-
-
-def _seconds(given: float | str) -> float:
+def age_seconds(given: float | str) -> float:
+    """Return an age in seconds: `10`, "10 s", "5 min", "1 h" or "2 d". Raises SettingsError."""
     found = AGE.fullmatch(str(given).strip())
     if found is None:
         raise SettingsError(f"max_age = {given!r}: give seconds, or a text such as '10 s', '5 min' or '1 h'")
     return float(found[1]) * UNITS[found[2]]
+
+
+def find_too_old(claims: Mapping[str, Reached | None], known: Known, max_age: float) -> IndexBehind | None:
+    """Return the error of the first index that is not known to be at most `max_age` seconds old, None if all are.
+
+    Args:
+        claims: The position of each index, None if none is known.
+        known: What the ledger said, for the `as_of` of the error.
+        max_age: The age that is allowed, in seconds.
+    """
+    for index, reached in claims.items():
+        as_of = known.as_of(index, reached)
+        if as_of.seconds_behind is not None and as_of.seconds_behind <= max_age:
+            continue
+        if as_of.at is not None:
+            # it is too old: its last complete run began an hour ago
+            state = f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
+        elif reached is not None:
+            # a run with a wrong clock wrote a time that lies ahead
+            state = f"it is unknown {as_of.not_seen}"
+        else:
+            # no run was complete yet
+            state = "nothing is known of how far it is; a complete run tells"
+        message = f"index {index} is not at most {max_age:g} s old: {state}; `rag-index status` shows what waits"
+        return IndexBehind(message, {index: asdict(as_of)})
+    return None
 
 
 class Positions:
@@ -176,18 +151,14 @@ class Positions:
                     await asyncio.wait_for(_shared(reading), left)
         return self._known
 
-    async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
-        """Return what is known once it is `ready`, or when the seconds have passed.
+    async def read_again(self, seconds: float) -> Known:
+        """Read the ledger now, for these seconds at most, and return what is known then.
 
-        Raises SearchBusy, and StoreError once the positions are closed.
+        Raises StoreError once the positions are closed.
         """
-        if not ready(self._known):
-            with only_waiting(), suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while not ready(self._known):
-                        reading = self._start(follow=True)
-                        with suppress(RagIndexError):
-                            await _shared(reading)
+        reading = self._start()
+        with suppress(TimeoutError, RagIndexError):
+            await asyncio.wait_for(_shared(reading), seconds)
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
@@ -208,22 +179,20 @@ class Positions:
         if reading is not None:
             reading.add_done_callback(lambda _: self._close_ledger())
 
-    def _start(self, *, follow: bool = False) -> Future[None]:
-        """Return the reading that is under way, or start one, which first pauses if it is to `follow`."""
+    def _start(self) -> Future[None]:
+        """Return the reading that is under way, or start one."""
         with self._lock:
             if self._closed:
                 raise StoreError(CLOSED)
             if self._reading is None or self._reading.done():
                 self._begun_at = time.monotonic()
-                self._reading = in_thread(partial(self._read, follow), "rag-index-positions")
+                self._reading = in_thread(self._read, "rag-index-positions")
             return self._reading
 
-    def _read(self, follow: bool) -> None:
+    def _read(self) -> None:
         """Read the ledger, and look at the store if that is due. Raises what is wrong with them."""
         failure = None
         try:
-            if follow:
-                time.sleep(FOLLOW_SECONDS if self._ledger else REST_SECONDS)
             due = self._to_count or time.monotonic() - self._checked_at >= STORE_CHECK_SECONDS
             if due or self._ledger is None:
                 self._close_ledger()
@@ -238,7 +207,7 @@ class Positions:
             self._known = Known()
         self._read_at = time.monotonic()
         if failure:
-            self._close_ledger()  # so that the next reading rests first
+            self._close_ledger()  # the next reading opens it again
             raise failure
 
     def _read_positions(self, ledger: Ledger) -> None:

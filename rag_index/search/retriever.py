@@ -19,14 +19,14 @@ from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.keys import point_id
 from rag_index.core.machine import EventLoopThread
 from rag_index.core.settings import Settings, run_settings
-from rag_index.errors import DocumentNotFound, IndexBehind, RagIndexError, SettingsError, StoreError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, caller_of
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.search.fusion import compares_scores, failure_of, in_order
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
-from rag_index.search.positions import Demand, Known, Positions
+from rag_index.search.positions import Known, Positions, age_seconds, find_too_old
 from rag_index.search.question import (
     LIKE_CHARS,
     Asked,
@@ -70,8 +70,6 @@ BOTH_WEIGHT = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
 RERANK_TOP = 50
 """How many of the best documents a reranker reads."""
-REREAD_SECONDS = 0.02
-"""Between two searches of a reader that has loaded an older state than is demanded."""
 UNFILLED = {
     "running": "is still being filled",
     "failed": "was never filled, since its last run failed",
@@ -198,7 +196,7 @@ class Retriever:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
                 `rerank` is True and there is no reranker.
             DocumentNotFound: there is no document that others should be like, or the caller may not see it.
-            IndexBehind: an index did not reach `after`, or is older than `max_age`.
+            IndexBehind: an index is older than `max_age`, or its age is unknown.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
@@ -222,8 +220,8 @@ class Retriever:
         depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
         wanted = None if sifted else max(end, top)
         question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted, payloads=False)
-        demand = Demand.of(options.get("after"), options.get("max_age"))
-        asked, as_of = await self._demanded(question, names, demand)
+        max_age = options.get("max_age")
+        asked, as_of = await self._ask_as_of(question, names, None if max_age is None else age_seconds(max_age))
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         sieve = Sieve(question.model, min_relevance, collapse, order)
         await self._fill(asked, sieve, end, further=offset > 0)
@@ -494,47 +492,41 @@ class Retriever:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _demanded(
-        self, question: Question, names: list[str] | None, demand: Demand | None
+    async def _ask_as_of(
+        self, question: Question, names: list[str] | None, max_age: float | None
     ) -> tuple[Asked, dict[str, AsOf]]:
-        """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
+        """Ask the indexes, if none is older than `max_age` seconds; return what they answer, and what that is true of.
 
-        The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
-        again. Raises as `search`.
+        The position is read before the store is asked. The store's reader may have loaded an older state, whose age
+        then counts. Raises as `search`.
         """
-        too_old: RagIndexError | None = None
         wanted = names or [index.name for index in self._settings.indexes]
         wanted = [name for name in wanted if self._access.is_open(name, question.caller)]
-        while True:
-            known = await (self._reached(question, wanted, demand) if demand else self._known())
-            try:
-                asked = await self._ask(question, names, wanted, known)
-            except RagIndexError as error:
-                raise too_old or error from None
-            answers = asked.answers.values()
-            claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answers}
-            too_old = demand.unmet(claims, known, question.deadline.seconds) if demand else None
-            if too_old is None:
-                return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
-            if question.deadline.left <= 0:
-                raise too_old
-            await asyncio.sleep(REREAD_SECONDS)
+        known = await self._known()
+        if max_age is not None:
+            known = await self._require_age(known, question, wanted, max_age)
+        asked = await self._ask(question, names, wanted, known)
+        answers = asked.answers.values()
+        claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answers}
+        if max_age is not None and (too_old := find_too_old(claims, known, max_age)):
+            raise too_old
+        return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
 
     async def _known(self) -> Known:
         return await self._positions.current() if self._positions else Known()
 
-    async def _reached(self, question: Question, wanted: Sequence[str], demand: Demand) -> Known:
-        """Return what is known of positions, once it is what is demanded. Raises IndexBehind."""
+    async def _require_age(self, known: Known, question: Question, wanted: Sequence[str], max_age: float) -> Known:
+        """Return what is known, if no wanted index is older than `max_age` seconds. Raises IndexBehind."""
         if self._positions is None:
-            raise SettingsError("after and max_age need the ledger, which knows only the live collections")
-
-        def find(known: Known) -> IndexBehind | None:
-            reached = {index: known.newest(index) for index in wanted}
-            return demand.unmet(reached, known, question.deadline.seconds)
-
-        known = await self._positions.wait(lambda now: find(now) is None, question.deadline.left)
-        if error := find(known):
-            raise error
+            raise SettingsError("max_age needs the ledger, which knows only the live collections")
+        newest = {index: known.newest(index) for index in wanted}
+        if find_too_old(newest, known, max_age) is None:
+            return known
+        # a run may have ended since the ledger was read
+        known = await self._positions.read_again(question.deadline.left)
+        newest = {index: known.newest(index) for index in wanted}
+        if too_old := find_too_old(newest, known, max_age):
+            raise too_old
         return known
 
     async def _ask(self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known) -> Asked:

@@ -15,8 +15,6 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.sources import Source, open_source, scan_settings
 from rag_index.components.sources.digest import DigestSource
-from rag_index.components.sources.hints import restless_column
-from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_store
 from rag_index.core.machine import collect_seldom
 from rag_index.core.recovery import PATIENCE
@@ -50,8 +48,8 @@ EMBED_SECONDS = 30.0
 """After so much embedding a run ends, and the next one looks what has changed meanwhile."""
 BELIEVED_SECONDS = 30.0
 """How long what a service said is believed: a server may get another model at any time."""
-PAID_STAGES = ("embed", "wait", "submit", "commit", "workers", "erase")
-"""The stages that grow with what has changed, and one that comes once a day. The others are the price of a run."""
+GROWING_STAGES = ("embed", "wait", "submit", "commit", "workers", "erase")
+"""The stages that grow with the changes, and one that comes once a day. What the others take decides the pace."""
 _embedding = threading.Lock()
 
 
@@ -145,14 +143,14 @@ class RunEnd:
     outcome: IndexOutcome
     error: RagIndexError | None
     paused: bool
-    price: float
-    """The seconds that it took besides what grows with the changes."""
+    spent: float
+    """The seconds that it took, without what grows with the changes."""
+    documents: int
+    """How many documents the source has."""
     next_try: float | None = None
     """When a document that failed is to be tried again; None if none is."""
     claims: bool = False
     """Whether the index is complete by the look before the run: no document has failed or is held back."""
-    restless: str = ""
-    """The column that is another one each time that it is read, if it makes most of the index another one."""
 
     @property
     def complete(self) -> bool:
@@ -173,8 +171,6 @@ class KeptRuns:
         self._store: Store | None = None
         self._steps: KeptSteps | None = None
         self._wrote = False
-        self._changed_most = 0
-        """How many runs one after the other have changed most of the index."""
 
     def run(self, looked_at: float) -> RunEnd:
         """Carry out the ordinary run of the index, after a look at its source at that time."""
@@ -205,17 +201,10 @@ class KeptRuns:
         elif self._steps is not None and self._steps.started:  # processes that embed are not kept
             self._steps.close()
             self._steps = None
-        restless = self._restless(record.outcome) if error is None else ""
-        paid = sum(record.stopwatch.seconds[stage] for stage in PAID_STAGES)
-        price = max(0.0, time.monotonic() - began - paid)
-        return RunEnd(record.outcome, error, record.paused, price, next_try, claims, restless)
-
-    def _restless(self, outcome: IndexOutcome) -> str:
-        changed = outcome.changed + outcome.payload_only
-        self._changed_most = self._changed_most + 1 if 2 * changed > outcome.documents else 0
-        if self._changed_most < 2 or not isinstance(self._source, SqlSource):
-            return ""
-        return restless_column(self._settings, self._settings.index(self._name))
+        growing = sum(record.stopwatch.seconds[stage] for stage in GROWING_STAGES)
+        spent = max(0.0, time.monotonic() - began - growing)
+        documents = max(record.outcome.documents, record.progress.total)  # the first is less if the run has paused
+        return RunEnd(record.outcome, error, record.paused, spent, documents, next_try, claims)
 
     def let_go(self) -> None:
         """Let other processes write to the embedded store, if they wait for that, and close what is idle. No run may be

@@ -21,6 +21,7 @@ from rag_index.components.sources.hints import Hints, Look, Moved
 from rag_index.core.machine import in_thread
 from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError, SettingsReplaced, StoreBusy, TransientError
 from rag_index.watch.kept_runs import KeptRuns, RunEnd
+from rag_index.watch.pace import LONG_AGO, Pace
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Ledger
@@ -29,16 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rag_index.watch")
 LOOK_SECONDS = 1.0
 """Between two looks, and between two tries while another run holds an index."""
-DOUBT_SECONDS = 60.0
-"""After how long a run comes if something was written, but not these tables as far as their counters tell."""
 FULL_SECONDS = 900.0
 """After how long a run comes whatever the hints say."""
 UNSEEN_SECONDS = 60.0
 """The same where there is no hint, but digests make a run cheap."""
-SHARE, DOUBT_SHARE = 0.25, 0.05
-"""The share of the time that the runs of an index may take, and of those that come in doubt."""
-BURST_SECONDS = 10.0
-"""Seconds of runs that may come at once after a rest."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 """Between two tries while a service is down or a person has to act, doubled each time."""
 CLAIM_SECONDS = 5.0
@@ -46,7 +41,11 @@ CLAIM_SECONDS = 5.0
 NOTE_SECONDS = 30.0
 FLAG_SECONDS = 0.5
 """How often a watch that waits looks whether it was told to end."""
-NEVER, LONG_AGO = float("inf"), float("-inf")
+NEVER = float("inf")
+LEFT = (
+    "two runs in a row changed more than half of its documents, so the watch leaves it to the night for a day; leave "
+    "out a column that is another one each time that it is read, such as the time of the query"
+)
 TROUBLED = ("failing", "backing off")
 """The states of an index whose last try failed for another reason than another run."""
 
@@ -65,13 +64,10 @@ class _Index:
     seen: Look | None = None
     """That of the last run, if it was complete."""
     began: float = LONG_AGO
-    price: float = 0.0
-    credit: float = BURST_SECONDS
-    """Seconds that runs may take at once. It grows with the time since `began`."""
+    pace: Pace = field(default_factory=Pace)
     pause: float = 0.0
     not_before: float = LONG_AGO
     retry_at: float = NEVER
-    doubt_since: float | None = None
     claims: bool = False
     """Whether the ledger says that the index was complete by `seen`."""
     claimed_at: float = LONG_AGO
@@ -79,9 +75,6 @@ class _Index:
     message: str = ""
     noted_at: float = LONG_AGO
     failed: bool = False
-
-    def spendable(self, now: float) -> float:
-        return min(BURST_SECONDS, self.credit + SHARE * (now - self.began))
 
 
 @dataclass(slots=True)
@@ -163,18 +156,19 @@ class Watch:
     def _is_due(self, index: _Index, look: Look, now: float) -> bool:
         if now < index.not_before:
             return False
+        return index.pace.allows_run(now, self._moved(index, look, now))
+
+    def _moved(self, index: _Index, look: Look, now: float) -> Moved:
+        """Return whether a run is needed: because the source was written, or whatever the hints say."""
+        # nothing is known of the last run, or its time is over, or a failed document is tried again
         if index.seen is None or now - index.began >= index.every or time.time() >= index.retry_at:
-            return index.spendable(now) > 0
+            return Moved.YES
         if index.name in self.hints.blind:
-            return False
+            return Moved.NO
         moved = self.hints.moved(index.name, index.seen, look)
-        index.doubt_since = None if moved != Moved.PERHAPS else now if index.doubt_since is None else index.doubt_since
         if moved == Moved.NO:
             self._claim(index, look, now)
-        if moved == Moved.PERHAPS:
-            since = max(index.doubt_since or now, index.began)
-            return now - since >= max(DOUBT_SECONDS, index.price / DOUBT_SHARE)
-        return moved == Moved.YES and index.spendable(now) > 0
+        return moved
 
     def _claim(self, index: _Index, look: Look, now: float) -> None:
         """Say by when the index is complete: nothing was written since its last complete run."""
@@ -186,7 +180,7 @@ class Watch:
                 index.seen = None  # other settings, or an older copy of the ledger
 
     def _start(self, index: _Index, look: Look, now: float) -> None:
-        index.credit, index.began, index.looked, index.doubt_since = index.spendable(now), now, look, None
+        index.began, index.looked = now, look
         index.under_way = in_thread(lambda: index.runs.run(look.at), f"run of {index.name}")
         index.under_way.add_done_callback(lambda _: self._woken.set())
 
@@ -195,8 +189,7 @@ class Watch:
         index.under_way = None
         if end.error is not None:
             return self._back_off(index, end.error)
-        index.price, index.pause, index.not_before = end.price, 0.0, LONG_AGO
-        index.credit -= end.price
+        index.pause, index.not_before = 0.0, LONG_AGO
         index.seen, index.claims = index.looked if end.complete else None, end.claims
         index.retry_at = end.next_try or NEVER
         did, outcome = end.outcome.sentence(), end.outcome
@@ -204,12 +197,16 @@ class Watch:
         wrote = not outcome.nothing_to_do
         if wrote:
             logger.info("%s", did)
+        changed = outcome.changed + outcome.payload_only
+        index.pace.note_run(
+            time.monotonic(), spent=end.spent, changed=changed, documents=end.documents, paused=end.paused
+        )
+        if index.pace.is_left_to_night:
+            index.failed = True
+            logger.error("%s: %s", index.name, LEFT)
+            self._note(index, "failing", LEFT, wrote=wrote)
+            return True
         self._note(index, "running", did if index.failed else "", wrote=wrote)
-        if end.restless:
-            index.not_before, index.failed = NEVER, True
-            why = f"column {end.restless} is another one each time that it is read, so this index is left to the night"
-            logger.error("%s: %s", index.name, why)
-            self._note(index, "failing", why)
         return end.complete
 
     def _back_off(self, index: _Index, error: RagIndexError) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.settings import EmbedderSettings, IndexSettings, Settings, SourceSettings
 from rag_index.errors import SearchBusy, SearchTimedOut, StoreError
-from rag_index.search.concurrency import Deadline, Places, StoreThreads, only_waiting
+from rag_index.search.concurrency import Deadline, Places, StoreThreads
 from rag_index.search.live_collections import LiveCollection
 from rag_index.search.query_model import QueryVectors
 from tests.waiting import eventually
@@ -85,18 +85,15 @@ def test_a_caller_who_asks_much_is_one_call_ahead_of_others(one_thread):
     assert order == ["ann", "bo", "kim", "ann", "bo", "ann", "ann", "ann"]
 
 
-@pytest.mark.parametrize("waiting", [False, True])
-def test_one_caller_has_a_share_of_the_places_and_whoever_waits_takes_none(waiting):
+def test_one_caller_has_a_share_of_the_places():
     places, fitting = Places(8), ""
     with ExitStack() as held:
         for caller in "aaabcdefghi":
-            with suppress(SearchBusy), ExitStack() as holding:
-                holding.enter_context(places.take(caller))
-                holding.enter_context(only_waiting() if waiting else nullcontext())
-                held.push(holding.pop_all())
+            with suppress(SearchBusy):
+                held.enter_context(places.take(caller))
                 fitting += caller
         assert fitting == "aabcdefg", "two of one caller, eight of all"
-        with nullcontext() if waiting else pytest.raises(SearchBusy), places.take("z"):
+        with pytest.raises(SearchBusy), places.take("z"):
             pass
     with ExitStack() as again:  # each has given back what it had
         for number in range(8):

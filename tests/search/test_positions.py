@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import closing
+from unittest import mock
 
 import pytest
 
@@ -17,12 +18,12 @@ from rag_index.errors import EmbedderUnavailable, IndexBehind, SettingsError, St
 from rag_index.search import Retriever, fan_out, positions
 from rag_index.search.frameworks import found_in
 from rag_index.search.live_collections import LiveCollection
-from rag_index.search.positions import Known
+from rag_index.search.positions import Known, find_too_old
 from rag_index.search.service.mcp_tools import search_text
 from tests.etl.plain import run_plain
 from tests.project import Project, run_here
 from tests.search.desk import DESK, Desk, agent, documents
-from tests.waiting import eventually
+from tests.waiting import GENEROUS, eventually
 
 NONSENSE = "zzqqxx wwvvuu"
 
@@ -39,7 +40,7 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
     with Retriever(project.settings) as retriever:
 
         def claim(**demand):
-            found = retriever.search_sync("zebra", limit=20, **demand)
+            found = retriever.search_sync("zebra", limit=20, timeout=60, **demand)
             return found.as_of["notes"].at, {hit.document_id for hit in found.hits}
 
         def newest():
@@ -51,15 +52,17 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
         monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
         monkeypatch.setattr(reader_module.EdgeReader, "_newest_view", lambda *given: free.wait(60) and load(*given))
         project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
+        written = time.time()
         run_plain(project)
         eventually(lambda: newest() != before)
-        after = newest()
         assert claim()[0] == before
-        with pytest.raises(IndexBehind, match=f"index notes has not reached {after} within 0.5 s: it is at {before}"):
-            claim(after=after, timeout=0.5)
+        with pytest.raises(IndexBehind, match=f"index notes is not at most .* s old: it is at {before}") as raised:
+            claim(max_age=time.time() - written)
+        assert raised.value.as_of["notes"]["at"] == before
         free.set()
-        at, found = claim(after=after, timeout=60)
-        assert (at, "99" in found) == (after, True)
+        at, found = eventually(lambda: (found := claim()) and found[0] != before and found)
+        assert (at, "99" in found) == (newest(), True)
+        assert claim(max_age=time.time() - written + 60)[0] == at
 
 
 def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path, qdrant):
@@ -73,7 +76,8 @@ def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path, qdrant)
             answers = await ask(*given)
             project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
             run_plain(project)
-            await retriever._positions.wait(lambda known: known.as_of("notes", known.newest("notes")).at != before, 60)
+            known = await retriever._positions.read_again(60)
+            assert known.as_of("notes", known.newest("notes")).at != before
             return answers
 
         retriever._fan_out.ask = late
@@ -91,19 +95,30 @@ def test_a_position_is_claimed_for_the_collection_that_was_searched_alone():
     assert known.claim("notes", LiveCollection("notes", "a__3", "", "", None), None) is None
 
 
-def test_a_demand_that_is_not_met_or_cannot_be_meant_is_refused(project):
+def test_an_index_that_is_older_than_a_search_allows_is_an_error_at_once(project, monkeypatch):
     with Retriever(project.settings) as retriever:
-        for demand, said in (
-            ({"after": "0/16B3748"}, "after = '0/16B3748': it has to be a time with its zone"),
-            ({"after": "soon"}, "after = 'soon': it has to be a time with its zone"),
-            ({"max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as '10 s'"),
-        ):
-            with pytest.raises(SettingsError, match=said):
-                retriever.search_sync("printer", **demand)
+        with pytest.raises(SettingsError, match="max_age = 'a while': give seconds, or a text such as '10 s'"):
+            retriever.search_sync("printer", max_age="a while")
         assert retriever.search_sync("printer", max_age="1 h", timeout=60).hits
-        with pytest.raises(IndexBehind, match=r"index notes has not been at most 0 s old within 0\.2 s") as raised:
-            retriever.search_sync("printer", max_age=0, timeout=0.2)
+        asked = mock.Mock(side_effect=AssertionError("the store is not asked"))
+        monkeypatch.setattr(retriever._fan_out, "ask", asked)
+        began = time.monotonic()
+        with pytest.raises(IndexBehind, match="index notes is not at most 0 s old: it is at") as raised:
+            retriever.search_sync("printer", max_age=0, timeout=3600)
+        assert time.monotonic() - began < GENEROUS, "it does not wait for its time limit"
         assert raised.value.as_of["notes"]["known_by"] == "run"
+
+
+def test_a_search_that_demands_an_age_knows_of_a_run_that_has_just_ended(project, monkeypatch):
+    """However young the last reading of the ledger is."""
+    monkeypatch.setattr(positions, "REST_SECONDS", 3600.0)
+    with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
+        retriever.search_sync("printer", timeout=60)
+        ledger.drop_position("test_notes")
+        retriever.run(retriever._positions.read_again(60))
+        run_plain(project)
+        found = retriever.search_sync("printer", max_age="1 h", timeout=60)
+    assert found.as_of["notes"].known_by == "run"
 
 
 def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypatch):
@@ -131,10 +146,9 @@ def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypa
 
 
 def test_a_position_of_a_clock_that_was_ahead_is_young_enough_for_nobody(project):
-    demand = positions.Demand.of(None, 60)
-    for ahead, met in ((3600, False), (-10, True), (-3600, False)):
+    for ahead, young in ((3600, False), (-10, True), (-3600, False)):
         reached = Reached("test_notes", "test_notes__1", 1, time.time() + ahead, "run")
-        assert (demand.unmet({"notes": reached}, positions.Known(), 1.0) is None) is met
+        assert (find_too_old({"notes": reached}, Known(), 60) is None) is young
 
 
 def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_first_what_is_missing(embedded, caplog):

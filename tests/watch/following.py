@@ -65,7 +65,7 @@ def following(project, config=None, *, pace=0.02, names=None):
         patch.setattr(Hints, "look", counted)
         for name in ("LOOK_SECONDS", "FIRST_PAUSE", "CLAIM_SECONDS", "NOTE_SECONDS"):
             patch.setattr(f"rag_index.watch.loop.{name}", pace)
-        patch.setattr("rag_index.watch.loop.SHARE", 1e6)
+        patch.setattr("rag_index.watch.pace.REST_FACTOR", 0.0)
 
         def run():
             try:

@@ -29,7 +29,7 @@ import sqlalchemy as sa
 from rag_index.components.sources.code import RACY_SECONDS
 from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
 from rag_index.components.sources.listing import list_files
-from rag_index.components.sources.source_tables import documents_from, part_from, relations_read, tables_read
+from rag_index.components.sources.source_tables import relations_read, tables_read
 from rag_index.core.settings.index import CODE, SQL
 from rag_index.errors import RagIndexError, SourceError, SourceUnavailable, TransientError
 
@@ -43,8 +43,6 @@ BLIND_SECONDS = 60.0
 """How long a database that could not be asked twice in a row is not asked. Chosen; nothing depends on it."""
 TABLES_SECONDS = 15.0
 """How long after the last commit the tables' counters are read: PostgreSQL's come up to 11 seconds late."""
-SAMPLE, TICK_SECONDS = 50, 1.1
-"""Rows that are read twice to find a column that is another one each time, and how long after each other."""
 LISTING_SHARE = 0.05
 """The share of the time that may go to listing a folder."""
 SEVERAL = "its connections lead to several servers"
@@ -418,27 +416,6 @@ class Hints:
     def _leave(self, why: str) -> None:
         self.close()
         self.blind |= {index.name: why for index in self._sql}
-
-
-def restless_column(settings: Settings, index: IndexSettings) -> str:
-    """Return the column of an index's rows that is another one each time that it is read, "" if none is."""
-    engine = open_read_only(settings.source_url, any_text=True)
-    try:
-        for rows in (documents_from(index), *(part_from(part, index) for part in index.parts)):
-            first, seen = next(iter(rows.c)), []
-            wanted = sa.select(rows).where(first.is_not(None)).order_by(first).limit(SAMPLE)
-            for pause in (0.0, TICK_SECONDS):
-                time.sleep(pause)
-                with engine.connect() as connection:
-                    seen.append(connection.execute(wanted).mappings().all())
-            for name in seen[0][0] if seen[0] else ():
-                if 2 * sum(a[name] != b[name] for a, b in zip(*seen, strict=False)) > len(seen[0]):
-                    return str(name)
-    except sa.exc.SQLAlchemyError:  # the next run says it
-        pass
-    finally:
-        engine.dispose()
-    return ""
 
 
 def _folder(settings: Settings, index: IndexSettings) -> Path | None:

@@ -52,6 +52,7 @@ STATUS_OF = (
     (RequestTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (SettingsError, HTTPStatus.BAD_REQUEST),
     (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
+    (IndexBehind, HTTPStatus.GATEWAY_TIMEOUT),
 )
 """The status of each kind of error; of all others it is 503, because nothing could be searched."""
 HEADERS_OF = {
