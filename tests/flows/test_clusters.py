@@ -170,6 +170,9 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
 def test_a_worker_embeds_before_the_server_acknowledges_and_its_death_loses_nothing(tmp_path, prefect_server, qdrant):
     """It embeds a second shard before the first is answered. Three are begun, and nothing is committed."""
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(100)
+    # Without words nothing is written by words first, as a slow machine would.
+    settings = project.config.read_text()
+    project.write_settings(settings.replace('name = "notes"', 'name = "notes"\nsearch = "dense"'))
     qdrant.break_next(UPSERT)  # the mark with which a run begins its writes is answered
     held = qdrant.break_next(UPSERT, times=None, together=1_000_000)
     with Victim(project, "--workers", "1", "--shard-documents", str(SHARD)) as victim:

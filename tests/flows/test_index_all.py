@@ -3,6 +3,7 @@ is the diagram in every way of running: no edge is missing, and none false."""
 
 import json
 import logging
+import math
 import re
 
 import pytest
@@ -136,6 +137,7 @@ def edges_of_readme() -> set[tuple[str, str]]:
 )
 def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, server):
     monkeypatch.setattr(sharding, "MAX_DOCUMENTS", 50)
+    monkeypatch.setattr(words_first, "WORTH_SECONDS", math.inf)  # on a slow machine it would pay to write words first
     with FakeQdrant() as qdrant:
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else "").fill(180)
         monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 60)
