@@ -231,6 +231,13 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
     assert (allowed.message, live(gated)) == ("the gate was not asked (--allow-loss)", "test_notes__2")
 
 
+def test_documents_that_the_source_deleted_are_no_loss_and_the_run_names_them(gated):
+    gated.execute("DELETE FROM note WHERE id IN (3, 4)")
+    outcome = run_plain(gated, full=True)
+    assert (outcome.state, outcome.gate.queries, outcome.gate.gone) == ("completed", NOTES - 2, ("3", "4"))
+    assert "the source does not have 2 documents of the golden file (3, 4), which do not count" in outcome.message
+
+
 def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
     project = set_gate(Project(tmp_path / "project").fill(5))
     golden(project)

@@ -272,8 +272,8 @@ def test_a_loss_of_more_than_max_loss_is_refused_with_what_lost_and_how_many_gai
     assert {one.lost for one in verdict.worse} == {("right",)}
     refusal = verdict.refusal("p_notes__2", "notes")
     assert "recall@10 of 300 golden queries fell from 0.51" in refusal
-    assert "by more than max_loss (0.02); 9 worse: 'query 0', 'query 1', 'query 2' and 6 more (" in refusal
-    assert "; 2 better; so the rebuilt p_notes__2 was not published" in refusal
+    assert "by more than max_loss (0.02); 2 better, 9 worse: 'query 0', 'query 1', 'query 2' and 6 more (" in refusal
+    assert ", so the rebuilt p_notes__2 was not published" in refusal
     assert "rag-index rebuild notes --allow-loss" in refusal
     shown = verdict.to_json()
     assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 2, 9)

@@ -119,8 +119,8 @@ class GateVerdict:
         named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
         return (
             f"{self.metric} of {self._asked} fell from {self.before:.3f} to {self.after:.3f}, by more than max_loss "
-            f"({self.max_loss:g}); {len(self.worse):,} worse: {named} (`rag-index status --report` lists them); "
-            f"{self.better:,} better; so the rebuilt {collection} was not published: if that is acceptable, run "
+            f"({self.max_loss:g}); {self.better:,} better, {len(self.worse):,} worse: {named} (`rag-index status "
+            f"--report` lists them), so the rebuilt {collection} was not published: if that is acceptable, run "
             f"`rag-index rebuild {index} --allow-loss`"
         )
 
