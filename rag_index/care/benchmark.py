@@ -1,17 +1,13 @@
 """Serial against parallel on a sample: what the usual script does, and what a run does. Both write into stores that are
-thrown away; the real collections and the real ledger are not opened. So do known items: queries made of a column such
-as the title, over samples that are indexed without it, since a text with the title is found by it trivially."""
+thrown away; the real collections and the real ledger are not opened."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
-import uuid
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,35 +19,28 @@ from rag_index.components.embedders import EmbedderIdentity, identify, open_embe
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources import Sample, read_sample
 from rag_index.core.documents.batches import DocumentBatch, Shard
-from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import given
 from rag_index.core.machine.resources import detect_machine, worker_count
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import LedgerSettings, Settings
-from rag_index.core.settings.index import SQL
-from rag_index.core.settings.parts import Secret, split_name
-from rag_index.errors import SettingsError
+from rag_index.core.settings.parts import Secret
 from rag_index.etl.changed import serially
 from rag_index.etl.embed import EmbedJob
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import Opened, RunOptions, open_index
-from rag_index.etl.publish import publish
 from rag_index.etl.run import index_pages
 from rag_index.etl.scan import Scan, begin
-from rag_index.search.evaluation.golden import GoldenQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from rag_index.core.settings import IndexSettings
     from rag_index.etl.steps import Steps
 
 EQUAL = 1e-4
 """Two vectors of a text that differ by less in each component are the same: a batch may change their last bits."""
-QUERIES, DOCUMENTS = 200, 5000
 
 
 @dataclass(slots=True)
@@ -245,67 +234,3 @@ def current_bench() -> Bench:
     if bench is None:
         raise LookupError("no benchmark is open")
     return bench
-
-
-@contextmanager
-def known_items(settings: Settings, names: Sequence[str], column: str) -> Iterator[tuple[Settings, list[GoldenQuery]]]:
-    """Index samples of these indexes without the column; give settings with which they are searched, and the queries.
-    The real store and ledger are not opened. One process embeds. Raises SettingsError or SourceError if an index has no
-    such column, or nothing else than it to search, and what `run.index_pages` raises."""
-    indexes = [without_column(settings.index(name), column) for name in names]
-    changed = settings.model_copy(update={"indexes": indexes})
-    samples = {index.name: read_sample(changed, index, DOCUMENTS) for index in indexes}
-    queries = [one for index in indexes for one in column_queries(index, column, samples[index.name].documents)]
-    with tempfile.TemporaryDirectory(prefix="rag-index-evaluate-") as folder:
-        temporary = settings_in(Path(folder), changed)
-        _index(temporary, samples)
-        yield temporary, queries
-
-
-def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
-    identity = identify(settings.embedder)
-    with closing(LocalSteps(serially(settings))) as steps:
-        for name, sample in samples.items():
-            with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as begun:
-                index_pages(begun.opened, begun.scan, steps, begun.record)
-                publish(begun.opened, begun.scan, begun.record)
-
-
-def without_column(index: IndexSettings, column: str) -> IndexSettings:
-    """Return the index with the column in its payload and not in its text, and without a filter that hides documents. A
-    template of the text becomes the list of its other columns, and a title with the column is left out. Raises
-    SettingsError if the index has no columns, or no other column of text."""
-    if index.kind != SQL:
-        raise SettingsError(
-            f"index {index.name} has kind {index.kind!r} and no columns to make queries of: name other indexes with "
-            f"--index"
-        )
-    texts = [name for name in index.text_columns if name != column]
-    title = None if column in index.title_columns else index.title
-    if not (texts or title or index.parts):
-        raise SettingsError(
-            f"the text of index {index.name} is the column {column!r} alone, and nothing is left to be found: "
-            f"name another column with --query-column"
-        )
-    payload = list(dict.fromkeys([*index.payload, column]))
-    return index.model_copy(update={"text": texts, "title": title, "payload": payload, "required_filter": {}})
-
-
-def column_queries(index: IndexSettings, column: str, documents: DocumentBatch) -> list[GoldenQuery]:
-    """Return some values of the column as queries, each with the documents that have it. The documents with the
-    smallest hashes of their keys are chosen, so that they are the same each time. Raises SettingsError if the column
-    has no text."""
-    join, name = split_name(column, index.joins)
-    payloads = map(json.loads, documents.payloads)
-    values: list[Any] = [(payload if join is None else payload[join]).get(name) for payload in payloads]
-    texts = [" ".join(value.split()) if isinstance(value, str) else "" for value in values]
-    by_text: dict[str, dict[str, int]] = {}
-    rows = sorted(range(len(texts)), key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest())
-    for row in rows:
-        if texts[row]:
-            by_text.setdefault(texts[row], {})[document_id(documents.keys[row])] = 1
-    if not by_text:
-        other = next((value for value in values if value is not None and not isinstance(value, str)), None)
-        reason = "is empty in all documents" if other is None else f"holds {type(other).__name__}, not text"
-        raise SettingsError(f"index {index.name}: column {column!r} {reason}; name another with --query-column")
-    return [GoldenQuery(text, relevant, index.name) for text, relevant in list(by_text.items())[:QUERIES]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +27,7 @@ from rag_index.cli import (
     wait_option,
 )
 from rag_index.core.query_log import query_log
-from rag_index.errors import shortened
+from rag_index.errors import SettingsError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
     from rag_index.search import Caller, SearchHit, SearchResult
     from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
-    from rag_index.search.evaluation.golden import GoldenQuery
     from rag_index.search.evaluation.measures import Metric
 
 PARTIAL = 3
@@ -348,7 +346,6 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
 
 @command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
-@click.option("--query-column", metavar="NAME", help="Make queries of this column of the source.")
 @click.option("--from-log", is_flag=True, help="Take queries from the log of queries, with what was opened.")
 @repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option(
@@ -358,7 +355,6 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
 def evaluate(
     context: Context,
     golden: Path | None,
-    query_column: str | None,
     from_log: bool,
     indexes: tuple[str, ...],
     metrics: tuple[str, ...],
@@ -373,13 +369,18 @@ def evaluate(
     from rag_index.core.machine import terminable
     from rag_index.search.evaluation.measures import parse_metric
 
-    if (golden is not None) + (query_column is not None) + from_log != 1:
-        raise click.UsageError("name one of these: a golden file, or --query-column NAME, or --from-log")
+    if golden is None and not from_log:
+        raise SettingsError(
+            "no queries to ask: name a golden file (docs/evaluation.md shows one), as in `rag-index evaluate "
+            "golden.jsonl`, or take what people opened with --from-log"
+        )
+    if golden is not None and from_log:
+        raise click.UsageError("a golden file cannot be combined with --from-log")
     parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
     settings = context.settings(wait=wait)
     names = [index.name for index in settings.named(indexes)]
     with terminable():
-        evaluation = _evaluate(settings, names, golden or query_column, parsed, worst)
+        evaluation = _evaluate(settings, names, golden, parsed, worst)
     if as_json:
         print_json(evaluation.to_json())
     else:
@@ -388,24 +389,21 @@ def evaluate(
 
 
 def _evaluate(
-    settings: Settings, names: list[str], origin: Path | str | None, metrics: Sequence[Metric], worst: int
+    settings: Settings, names: list[str], golden: Path | None, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
-    from rag_index.care.benchmark import known_items
+    """Ask the queries of the golden file; without one, those of the log of queries."""
     from rag_index.search.evaluation.evaluation import evaluate
     from rag_index.search.evaluation.golden import golden_of_log, read_golden
 
-    made: AbstractContextManager[tuple[Settings, list[GoldenQuery]]]
-    if isinstance(origin, str):
-        say(f"Indexing a sample of {', '.join(names)} without {origin}, in a temporary store …", err=True)
-        made = known_items(settings, names, origin)
-    elif origin is not None:
-        made = nullcontext((settings, read_golden(origin)))
+    if golden is not None:
+        queries = read_golden(golden)
     elif log := query_log(settings.serve):
-        made = nullcontext((settings, golden_of_log(log, names)))
+        queries = golden_of_log(log, names)
     else:
-        raise click.UsageError("--from-log needs [serve] query_log, which keeps what was asked and opened")
-    with made as (searched, queries):
-        return evaluate(searched, queries, names, metrics, worst=worst)
+        raise SettingsError(
+            "--from-log needs [serve] query_log, which keeps what was asked and opened: set it, or name a golden file"
+        )
+    return evaluate(settings, queries, names, metrics, worst=worst)
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:

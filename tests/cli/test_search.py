@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -230,7 +231,18 @@ def test_json_has_everything_and_more_only_when_asked(golden_desk):
     assert [one["index"] for one in evaluated(golden_desk, golden)["scopes"]] == ["comments", "titles", None]
 
 
-def test_queries_are_made_of_a_column(tmp_path):
-    printed, progress = evaluate(Project(tmp_path / "p").fill(40), "--query-column", "title")
-    assert progress == "Indexing a sample of notes without title, in a temporary store …\n"
-    assert printed.splitlines()[1].split()[:3] == ["notes", "40", "dense"]
+def test_without_queries_one_line_says_where_to_get_them(golden_desk):
+    logged = golden_desk.folder / "logged.toml"
+    logged.write_text(f'{golden_desk.config.read_text()}[serve]\nquery_log = "asked.jsonl"\n')
+    golden = golden_desk.folder / "golden.jsonl"
+    for config, arguments, said in (
+        (golden_desk.config, [], r"name a golden file \(docs/evaluation.md shows one\), as in"),
+        (golden_desk.config, ["--from-log"], r"needs \[serve\] query_log, .*: set it, or name a golden file"),
+        (logged, ["--from-log"], "no document that was opened from the page: .* or name a golden file"),
+        (golden_desk.config, [golden_desk.folder / "none.jsonl"], "golden file .* cannot be read: .*; name one that"),
+    ):
+        printed, told = run_here(config, "evaluate", *arguments, code=2)
+        assert re.fullmatch(f"rag-index: .*{said}.*\n", told)
+        assert printed == ""
+    both = run_here(golden_desk.config, "evaluate", golden, "--from-log", code=2)[1]
+    assert "a golden file cannot be combined with --from-log" in both

@@ -23,7 +23,7 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents import batches
 from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch, StoredPoint
-from rag_index.core.reports.outcome import IndexOutcome, RunReport
+from rag_index.core.reports.outcome import GateVerdict, IndexOutcome, RunReport, WorseQuery
 from rag_index.etl import commit, deletes, publish
 from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.opened import RunOptions, open_index
@@ -120,6 +120,13 @@ def test_json_is_as_documented(name, project, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
     assert shape(json.loads(capsys.readouterr().out)) == documented_json()[name]
+
+
+def test_what_a_gate_found_is_as_documented():
+    verdict = GateVerdict("recall@10", 2, 0.02, 1.0, 0.5, worse=(WorseQuery("printer", 1.0, 0.0),)).to_json()
+    rows = {row[0]: row[1] for row in table(section(PAGE, "## Runs"), "key of `gate`")}
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == verdict.keys()
+    assert set(re.findall(r"`(\w+)`", rows["`worse`"])) == verdict["worse"][0].keys()
 
 
 def test_the_payload_of_a_point_is_as_documented():

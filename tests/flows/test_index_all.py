@@ -76,7 +76,7 @@ def test_a_rebuild_that_finds_less_is_partial_with_a_table_of_the_queries(tmp_pa
     lose(project, *LOST)
     outcome = project.index(full=True, serial=True).indexes[0]
     assert (outcome.state, live(project)) == ("partial", "test_notes__1")
-    assert [one.query for one in outcome.gate.poorest.worse] == [f"Note {number}" for number in LOST]
+    assert [one.query for one in outcome.gate.worse] == [f"Note {number}" for number in LOST]
     with get_client(sync_client=True) as client:
         wanted = {"artifacts": {"key": {"any_": ["test-notes-gate"]}}}
         [artifact] = client._client.post("/artifacts/latest/filter", json=wanted).json()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.core.documents.batches import ShardStats, WrittenShard
-from rag_index.core.reports.outcome import BY, count_of, rounded
+from rag_index.core.reports.outcome import count_of, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,11 +211,9 @@ def report_lines(run: dict[str, Any]) -> list[str]:
 def _gate_lines(gate: dict[str, Any] | None) -> Iterator[str]:
     if not gate:
         return
-    for name, way in gate["ways"].items():
-        means = f"{way['before']:.3f} before, {way['after']:.3f} now, p = {way['p']:.2g}"
-        metric = " ".join(filter(None, [gate["metric"], BY.get(name)]))
-        changed = f"{way['worse']:,} worse, {way['better']:,} better"
-        yield f"{metric} of {gate['queries']:,} golden queries: {means}; {changed}"
+    means = f"{gate['before']:.3f} before, {gate['after']:.3f} now"
+    changed = f"{len(gate['worse']):,} worse, {gate['better']:,} better"
+    yield f"{gate['metric']} of {gate['queries']:,} golden queries: {means}; {changed}"
     for one in gate["worse"][:MAX_WORSE]:
         lost = f", lost {', '.join(one['lost'])}" if one["lost"] else ""
         yield f"  {one['before']:.3f} → {one['after']:.3f}  {one['query']}{lost}"

@@ -19,11 +19,11 @@ COUNTS = (
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
-SEARCH, MEANING, WORDS = "search", "meaning", "words"
-BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
-MAX_NAMED_QUERIES = 3
 EPSILON = 1e-9
-"""Losses that differ by less are equal: they are means of floats."""
+"""Measures that differ by less are equal: they are means of floats."""
+MIN_LOST_QUERIES = 2
+"""How many queries must lose before a gate refuses, unless it allows no loss: one alone may be a tie of two scores."""
+MAX_NAMED = 3
 MAX_QUERY = 60
 
 
@@ -39,103 +39,74 @@ class WorseQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class WayVerdict:
-    """How one way of searching compares. `before` and `after` are the means of the metric over all queries. `p` is how
-    probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how many queries
-    would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss` is 0.
-    `better` counts the queries that got better; `worse` has those that got worse, the worst first."""
-
-    way: str
-    before: float
-    after: float
-    p: float
-    passed: bool
-    needed: int | None
-    better: int
-    worse: tuple[WorseQuery, ...] = ()
-
-    @property
-    def loss(self) -> float:
-        """How much the mean fell; negative if it rose."""
-        return self.before - self.after
-
-    @property
-    def by(self) -> str:
-        """The way as the end of a name, "" for the index as it is searched."""
-        return f" {BY[self.way]}" if self.way in BY else ""
-
-
-@dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """The verdict of a gate. `ways` has the index as it is searched first; then meaning alone and words alone, if both
-    collections have words. `gone` has documents of the golden file, by id, that the source does not have. They do not
-    count."""
+    """The verdict of a gate on a rebuilt collection, from the golden queries that the live one was asked, too.
+
+    Attributes:
+        metric: The name of the measure, such as `recall@10`.
+        queries: How many queries were asked.
+        max_loss: How far the mean may fall.
+        before: The mean of the live collection.
+        after: The mean of the rebuilt one.
+        better: How many queries gained.
+        worse: The queries that lost, the worst first.
+        gone: Documents of the golden file, by id, that the source does not have. They do not count.
+    """
 
     metric: str
     queries: int
     max_loss: float
-    ways: tuple[WayVerdict, ...]
+    before: float
+    after: float
+    better: int = 0
+    worse: tuple[WorseQuery, ...] = ()
     gone: tuple[str, ...] = ()
 
     @property
-    def search(self) -> WayVerdict:
-        """The index as it is searched."""
-        return self.ways[0]
+    def loss(self) -> float:
+        """How far the mean fell; negative if it rose."""
+        return self.before - self.after
 
     @property
     def found_nothing(self) -> bool:
         """Whether no query found a relevant document in either collection."""
-        return not self.search.before and not self.search.after
+        return not self.before and not self.after
+
+    @property
+    def loses_too_much(self) -> bool:
+        """Whether the mean fell by more than `max_loss`."""
+        return self.loss > self.max_loss + EPSILON
 
     @property
     def passed(self) -> bool:
-        """Whether no way of searching lost too much, and something was found at all."""
-        return not self.found_nothing and all(way.passed for way in self.ways)
-
-    @property
-    def poorest(self) -> WayVerdict:
-        """The way that the verdict is about: the first that did not pass, or else the index as it is searched."""
-        return next((way for way in self.ways if not way.passed), self.search)
+        """Whether the rebuilt collection may go live."""
+        if self.found_nothing:  # the ids of the golden file are wrong, so that the queries prove nothing
+            return False
+        if not self.loses_too_much:
+            return True
+        if self.max_loss == 0:  # the first query that loses is one too many
+            return False
+        return len(self.worse) < MIN_LOST_QUERIES  # such as one of ten queries, which is a tenth of the mean
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints: of each way the numbers, and the queries of the one that it is about."""
-        numbers = (asdict(way) | {"worse": len(way.worse)} for way in self.ways)
-        ways = {one.pop("way"): one for one in numbers}
-        values = {**ways[self.search.way], **asdict(self), "passed": self.passed, "ways": ways}
-        return dict(rounded({**values, "worse": [asdict(one) for one in self.poorest.worse]}))
+        """Return what `--json` prints."""
+        return dict(rounded({**asdict(self), "passed": self.passed}))
 
     def sentence(self) -> str:
         """Return the numbers in one line."""
-        first = self.search
-        changed = f"{len(first.worse):,} worse, {first.better:,} better" if first.worse or first.better else ""
-        alone = "".join(f";{way.by} {way.before:.3f} and {way.after:.3f}" for way in self.ways[1:])
-        means = f"{first.before:.3f} before, {first.after:.3f} now"
-        return f"{self.metric} of {self._asked} {means} ({changed or 'none changed'}){alone}"
+        changed = f"{len(self.worse):,} worse, {self.better:,} better"
+        if not self.worse and not self.better:
+            changed = "none changed"
+        return f"{self.metric} of {self._asked} {self.before:.3f} before, {self.after:.3f} now ({changed})"
 
     def notes(self) -> Iterator[str]:
-        """Yield what a person should know besides whether it passed."""
-        for way in self.ways:
-            if way.passed and way.loss > self.max_loss + EPSILON:
-                changed = f"{len(way.worse):,} queries got worse and {way.better:,} better"
-                yield f"the gate took a loss of {way.loss:.3f}{way.by} for chance (p = {way.p:.2g}): {changed}"
-        if self.too_few:
-            yield self.too_few
+        """Yield what a person should know of a rebuilt collection that passed."""
+        if self.loses_too_much:
+            named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
+            yield f"the gate took a loss of {self.loss:.3f}, since a single query got worse: {named}"
         if self.gone:
-            named = ", ".join(self.gone[:MAX_NAMED_QUERIES]) + (", …" if len(self.gone) > MAX_NAMED_QUERIES else "")
-            count = count_of(len(self.gone), "document")
+            count, named = count_of(len(self.gone), "document"), shortened_list(self.gone)
             yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
-
-    @property
-    def too_few(self) -> str:
-        """A sentence about what these queries cannot notice; "" if there are enough."""
-        short = [way for way in self.ways if way.needed is not None and way.needed > self.queries]
-        if not short:
-            return ""
-        needed = ", ".join(f"{way.needed:,}{way.by}" for way in short)
-        return (
-            f"{self._asked} would not stop a loss of {2 * self.max_loss:g} (twice max_loss) 9 times in 10, "
-            f"as often as their answers changed: it takes {needed}"
-        )
 
     def refusal(self, collection: str, index: str) -> str:
         """Return why the rebuilt collection is not published, and what to do."""
@@ -145,25 +116,24 @@ class GateVerdict:
                 f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
                 f"`rag-index rebuild {index} --allow-loss`"
             )
+        named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
         return (
-            f"{self.fall()}, so the rebuilt {collection} was not published: if that is acceptable, run "
+            f"{self.metric} of {self._asked} fell from {self.before:.3f} to {self.after:.3f}, by more than max_loss "
+            f"({self.max_loss:g}); {self.better:,} better, {len(self.worse):,} worse: {named} (`rag-index status "
+            f"--report` lists them), so the rebuilt {collection} was not published: if that is acceptable, run "
             f"`rag-index rebuild {index} --allow-loss`"
-        )
-
-    def fall(self) -> str:
-        """Return what was lost by more than the gate allows, with the queries that got worst."""
-        way = self.poorest
-        named = ", ".join(repr(shortened(one.query, MAX_QUERY)) for one in way.worse[:MAX_NAMED_QUERIES])
-        more = f" and {len(way.worse) - MAX_NAMED_QUERIES:,} more" if len(way.worse) > MAX_NAMED_QUERIES else ""
-        return (
-            f"{self.metric}{way.by} of {self._asked} fell from {way.before:.3f} to {way.after:.3f}, by "
-            f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
-            "(`rag-index status --report` lists them)"
         )
 
     @property
     def _asked(self) -> str:
         return f"{self.queries:,} golden quer{'ies' if self.queries != 1 else 'y'}"
+
+
+def shortened_list(names: Sequence[str]) -> str:
+    """Return the first names, and how many others there are: `a, b, c and 4 more`."""
+    named = ", ".join(names[:MAX_NAMED])
+    others = len(names) - MAX_NAMED
+    return f"{named} and {others:,} more" if others > 0 else named
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

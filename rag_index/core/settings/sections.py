@@ -260,7 +260,8 @@ class GateSettings(Section):
     """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the folder of the settings
     file."""
     max_loss: Share = 0.02
-    """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2 points."""
+    """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2 points. A single query
+    that loses is let through; with 0 it is not."""
 
 
 class RecencySettings(Section):

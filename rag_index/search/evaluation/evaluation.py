@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import RagIndexError, SettingsError, TransientError
 from rag_index.search import ALL_GROUPS, Retriever
@@ -16,7 +17,7 @@ from rag_index.search.evaluation.measures import Estimate, Metric, estimate, mea
 from rag_index.search.fusion import dense_weight, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from rag_index.core.settings import Settings
     from rag_index.search.evaluation.golden import GoldenQuery
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     """An index and the id of a document in it."""
     Wanted = Mapping[str, Mapping[Document, int]]
     """The grade of each document that a query should find, by the text of the query."""
+
+T = TypeVar("T")
 
 QUERIES_AT_ONCE = 8
 FIRST_QUERIES = 3
@@ -124,7 +127,9 @@ def evaluate(
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
     with Retriever(patient(settings)) as retriever:
-        answers = retriever.run(collect(retriever, list(wanted), indexes, limit))
+        # documents of all groups are found
+        candidates = partial(retriever.candidates, indexes=indexes, limit=limit, groups=ALL_GROUPS)
+        answers: list[Answer] = retriever.run(ask_all(candidates, list(wanted)))
     scopes = tuple(
         _measure(name, judged, metrics, worst) for name, judged in _scopes(wanted, answers, indexes).items() if judged
     )
@@ -219,29 +224,33 @@ def patient(settings: Settings) -> Settings:
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 
-async def collect(retriever: Retriever, queries: Sequence[str], indexes: Sequence[str], limit: int) -> list[Answer]:
-    """Ask each query, again if its fault may pass. Documents of all groups are found.
+async def ask_all(ask: Callable[[str], Awaitable[T]], queries: Sequence[str]) -> list[T | RagIndexError]:
+    """Ask each query, again if its fault may pass, and return its answer or its error.
 
     Raises the error of the first query if none of the first few is answered.
     """
     free = asyncio.Semaphore(QUERIES_AT_ONCE)
 
-    async def ask(query: str) -> Answer:
+    async def ask_patiently(query: str) -> T | RagIndexError:
+        tries = 0
         async with free:
-            for tried in range(1, TRIES + 1):
-                found: Answer
+            while True:
+                tries += 1
                 try:
-                    found = await retriever.candidates(query, indexes=indexes, limit=limit, groups=ALL_GROUPS)
+                    return await ask(query)
                 except RagIndexError as error:
-                    found = error
-                if not isinstance(found, TransientError) or tried == TRIES:
-                    break
-                await asyncio.sleep(PAUSE * tried)
-        return found
+                    if tries == TRIES or not isinstance(error, TransientError):
+                        return error
+                await asyncio.sleep(PAUSE * tries)
 
-    first: list[Answer] = []
-    while len(first) < min(FIRST_QUERIES, len(queries)) and all(isinstance(one, RagIndexError) for one in first):
-        first.append(await ask(queries[len(first)]))
-    if first and isinstance(first[-1], RagIndexError):
-        raise next(one for one in first if isinstance(one, RagIndexError))
-    return [*first, *await asyncio.gather(*map(ask, queries[len(first) :]))]
+    # One after another until one is answered: an index that cannot be searched at all says so soon.
+    first = list[T | RagIndexError]()
+    for query in queries[:FIRST_QUERIES]:
+        first.append(await ask_patiently(query))
+        if not isinstance(first[-1], RagIndexError):
+            break
+    failed = [answer for answer in first if isinstance(answer, RagIndexError)]
+    if failed and len(failed) == len(first):
+        raise failed[0]
+    others = await asyncio.gather(*map(ask_patiently, queries[len(first) :]))
+    return [*first, *others]

@@ -106,7 +106,10 @@ def golden_of_log(log: QueryLog, indexes: Collection[str]) -> list[GoldenQuery]:
         if index in indexes and query.strip():
             found.setdefault((query, index), {})[document_id] = 1
     if not found:
-        raise SettingsError("the log of queries has no document that was opened from the page: use it for some days")
+        raise SettingsError(
+            "the log of queries has no document that was opened from the page: use it for some days, "
+            "or name a golden file"
+        )
     return [GoldenQuery(query, relevant, index) for (query, index), relevant in found.items()]
 
 

@@ -1,20 +1,9 @@
-"""Measures of a ranked list against the documents that are relevant, and what chance explains of a difference.
+"""Measures of a ranked list against the documents that are relevant, and how sure their means are.
 
 Recall, MRR and nDCG are those of trec_eval. nDCG is that of Järvelin and Kekäläinen (Cumulated
 gain-based evaluation of IR techniques, ACM TOIS 20, 2002) with the grade as gain and the logarithm to base 2 of
 rank + 1 as discount. MRR is the mean over all queries of 1 / rank of the first relevant document; for one query it is
 that value.
-
-Whether a search got worse, or only looks like it, is told by Fisher's paired randomisation test, which Smucker, Allan
-and Carterette recommend for information retrieval (A Comparison of Statistical Significance Tests for Information
-Retrieval Evaluation, CIKM 2007). Two rankings are asked the same queries. If they were equally good, the difference of
-each query could as well have the other sign. So the test asks how often a mean at least as low as the observed one
-comes about if a coin decides every sign. It assumes nothing about how the differences are distributed, which suits
-recall, where most of them are 0. It is one-sided, since only a loss is of interest here.
-
-Signs that are turned take twice their sum from the total. So a mean is as low as the observed one if the differences
-that were turned sum to 0 or more, and each query has its own coins. Then the result can only fall if any difference
-falls, and a query that did not change leaves it as it is.
 
 An interval is that of the percentile bootstrap (Efron and Tibshirani: An Introduction to the Bootstrap, 1993, ch. 13):
 the queries are drawn again and again, with replacement, and 95% of the means lie within it.
@@ -26,7 +15,6 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -42,16 +30,6 @@ METRIC_NAMES = {"recall": "recall", "mrr": "MRR", "ndcg": "nDCG"}
 MAX_CUTOFF = 1000
 _METRIC = re.compile(r"\s*(?P<name>[^@]+?)\s*@\s*(?P<cutoff>\d{1,6})\s*")
 
-LEVEL = 0.05
-"""A loss that chance explains no more often than this counts as real."""
-POWER = 0.9
-THROWS = 20_000
-"""How often the coins are thrown, a multiple of 8; a p-value of 0.05 is then off by 0.0015 or so."""
-
-EPSILON = 1e-9
-"""Sums that differ by less are equal: they are sums of floats in another order."""
-
-RANDOMISATION_SEED = 2007
 SAMPLES = 2000
 SEED = 20_250_101
 """Fixed, so that the same values give the same interval."""
@@ -104,35 +82,6 @@ def measure(metric: Metric, ranked: Sequence[Document], grades: Mapping[Document
 
 def _discounted(gains: Sequence[int]) -> float:
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, 1))
-
-
-def chance_of_loss(differences: Sequence[float]) -> float:
-    """Return how probable a mean at most as high as this one is if nothing was lost: the p-value, from 0 to 1.
-
-    `differences` has the measure of each query after the change minus that before. The seed is fixed, so the same
-    differences give the same value.
-    """
-    random = np.random.default_rng(RANDOMISATION_SEED)
-    turned = np.zeros(THROWS)
-    for difference in differences:
-        coins = random.bytes(THROWS // 8)
-        if difference:
-            turned += difference * np.unpackbits(np.frombuffer(coins, np.uint8))
-    as_low = int(np.count_nonzero(turned >= -EPSILON))
-    return (as_low + 1) / (THROWS + 1)  # the observed signs are one of the throws (Phipson and Smyth, 2010)
-
-
-def needed_queries(loss: float, *, level: float = LEVEL, lost: float = 1.0, squares: float = 0.0) -> int | None:
-    """Return how many queries notice this loss of whole answers with `POWER`; None if no number can, because it is 0.
-
-    `lost` is what a lost answer takes from its query's measure, and `squares` the mean square of the differences that
-    are there without any loss. The usual formula for a mean, in which the loss itself adds to the variance.
-    """
-    if loss <= 0 or lost <= 0:
-        return None
-    normal = NormalDist()
-    deviations = normal.inv_cdf(1 - level) + normal.inv_cdf(POWER)
-    return math.ceil(deviations**2 * (squares + loss * lost**2) / (loss * lost) ** 2 - EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
