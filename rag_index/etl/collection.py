@@ -28,7 +28,7 @@ from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
-from rag_index.etl.reconcile import Comparison, commit_difference, let_nobody_back, typed_key
+from rag_index.etl.reconcile import Comparison, commit_difference, typed_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -264,7 +264,6 @@ class CollectionMaker:
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
         before = (store.find(like) if like else None) or {}
         made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
-        made |= {key: before[key] for key in (stores.KEPT_OUT,) if key in before}
         made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
@@ -318,14 +317,12 @@ class Target:
 
 
 def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker) -> Target:
-    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker` and
-    `let_nobody_back`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents."""
+    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
+    if store and ledger differ, and StoreRestored for a run of single documents."""
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
     live, identity = stores.find_live(store, opened.alias), recognised(identity, ledger, store, opened.alias)
-    if ledger.tombstones() or (live and stores.KEPT_OUT in live.metadata):
-        let_nobody_back(opened, live)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
     collection = maker.beside() if rebuild else maker.current()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
-LEDGER_VERSION = 23
+LEDGER_VERSION = 24
 """Raise it with each change of a table: a ledger of another version is refused."""
 FIRST_RETRY, DAY = 60.0, 86_400.0
 FIVE_NIGHTS = 4.5 * DAY
@@ -150,9 +150,6 @@ positions = _table("positions", primary(alias=Text), filled(collection_id=Intege
 watches = _table(
     "watches", primary(alias=Text), filled(since=Float, state=Text, message=Text), optional(applied_at=Float)
 )
-
-tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
-"""Marks of documents that an earlier version kept out of indexes. None is added any more: see `etl.reconcile`."""
 
 contexts = _table(
     "contexts",
