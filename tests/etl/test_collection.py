@@ -25,8 +25,8 @@ from tests.fakes.ollama import FakeOllama, vector_of
 from tests.project import SETTINGS, Project, run_here
 
 IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
-RELEASED = "text-1/200/0/bm25-4-english/canonical-1"
-"""How the first release recorded what made an index."""
+RELEASED = f"text-1/200/0/bm25-4-english/index-{INDEX_VERSION - 1}"
+"""How a release before this one recorded what made an index."""
 EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
 DOCUMENTS = 12
 ALIAS = "desk_it_notes"

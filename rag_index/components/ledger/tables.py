@@ -340,7 +340,7 @@ class Collection:
     @property
     def outdated(self) -> str:
         """Why the collection must be rebuilt although the settings are the same; "" if it needs not."""
-        made = re.search(r"/(?:canonical|index)-(\d+)$", self.chunking)
+        made = re.search(r"/index-(\d+)$", self.chunking)
         if made is None or int(made[1]) == INDEX_VERSION:
             return ""
         if int(made[1]) > INDEX_VERSION:
