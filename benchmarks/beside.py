@@ -5,8 +5,7 @@
 Prints, as medians with their spread, the seconds of processors of all processes and those of the clock, for this
 version and for the other one, and the median ratio of each pair: a plain first run, one in which nothing changed, and
 one in which 1% did, spread over the table; and the same as a flow at a Prefect server that runs already, with the
-embedded store; with `--qdrant` also with that server, whose own processors are not counted. A version that still has
-`--prefect` runs its flow by that.
+embedded store; with `--qdrant` also with that server, whose own processors are not counted.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -40,11 +38,6 @@ FLOW = ("-P", "-m", "flows.index_all")
 PLAIN = ("-P", "-m", "rag_index", "index-all")
 
 
-def has_option(python: str) -> bool:
-    """Return whether commands of this version take --prefect."""
-    return "--prefect" in subprocess.check_output([python, *PLAIN, "--help"], text=True)
-
-
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
     """Let commands see these variables."""
@@ -65,9 +58,8 @@ def change(made: Desk, to: str) -> None:
 
 def runs(made: Desk, python: str, qdrant: str | None) -> Iterator[tuple[str, Cost]]:
     """Run an index from the start and again, plainly and as a flow, and yield what each costs."""
-    flow = (*PLAIN, "--prefect") if has_option(python) else FLOW
     for store in ["", qdrant] if qdrant else [""]:
-        for way, command in (("plain", PLAIN), ("flow", flow)):
+        for way, command in (("plain", PLAIN), ("flow", FLOW)):
             made.reset()
             server = {"RAG_INDEX_STORE__URL": store, "RAG_INDEX_PROJECT": f"beside-{uuid.uuid4().hex[:8]}"}
             with environment(**server if store else {}):

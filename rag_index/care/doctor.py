@@ -18,7 +18,6 @@ from rag_index import errors
 from rag_index.components.ledger import Collection, Ledger, reconciled_by, unwanted_indexes
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
 from rag_index.components.sources import all_pages, open_source
-from rag_index.components.sources.hints import left_behind
 from rag_index.components.sources.policies import REMEDY, RowPolicies
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import (
@@ -235,10 +234,9 @@ def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: boo
         others = unwanted_indexes(settings, ledger, store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
         server = on_server(store)
-        slow = server.fallback() if server is not None else ""
-        slow = slow and f"{slow}, so runs write over REST, which is slower: {REST_REMEDY}"
-        said = filter(None, (slow, *left_behind(settings)))
-        diagnosis.advice += [Advice(None, message) for message in said]
+        if server is not None and (reason := server.fallback()):
+            slow = f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}"
+            diagnosis.advice.append(Advice(None, slow))
     diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
     return diagnosis
 

@@ -45,11 +45,6 @@ COMMAND_GROUPS = {
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
 COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}
 SECOND_NAMES = {"index": "index-all"}
-NOW = {
-    "retry-failed": "index-all --retry-failed", "failed": "status --failed", "report": "status --report",
-    "like": "search --like", "why": "search QUERY --why",
-}  # fmt: skip
-"""What commands of earlier versions are now."""
 NO_NUMBER = "-"
 _NUMBER = re.compile(r"[\d,.]+%?|-")
 
@@ -81,8 +76,6 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in NOW:
-            raise click.UsageError(f"`rag-index {cmd_name}` is `rag-index {NOW[cmd_name]}` now", ctx)
         cmd_name = SECOND_NAMES.get(cmd_name, cmd_name)
         found = COMMANDS.get(cmd_name)
         for module in [found] if found else set(COMMANDS.values()):  # all, to suggest one to who mistyped a name

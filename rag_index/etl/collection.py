@@ -2,8 +2,7 @@
 collection is live. A first collection is live from the start; a rebuild makes a new one beside it.
 
 Two projects may need one alias (`settings.alias`), and what is another's is never written, moved or dropped. A
-collection says in its metadata whose it is (`stores.OWNER`). One without that says it by the ids of its points, which
-are made with the name of the index."""
+collection says in its metadata whose it is (`stores.OWNER`)."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ import re
 import uuid
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,11 +25,11 @@ from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
-from rag_index.etl.reconcile import Comparison, commit_difference, let_nobody_back, typed_key
+from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.etl.reconcile import Comparison, commit_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders.bm25 import Bm25Model
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Alias, EmbedderSettings
     from rag_index.etl.opened import Opened
 
-SAMPLED_POINTS = 100
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -87,25 +84,7 @@ def require_own(ledger: Ledger, store: Store, alias: Alias) -> None:
     for name, metadata in store.collections().items():
         made_for = metadata.get("alias")
         if made_for == alias or (name in led_to and not made_for):
-            stores.check_owner(alias, name, metadata.get(stores.OWNER) or _owner_by_points(store, name, alias))
-
-
-def _owner_by_points(store: Store, name: str, alias: Alias) -> Mapping[str, str] | None:
-    """Return the owner of a collection that does not name it; None if no point tells, and the ledger decides."""
-    try:
-        points = list(islice(store.scroll(name, page=SAMPLED_POINTS), SAMPLED_POINTS))
-    except StoreError:
-        return None
-    owners = list(_possible_owners(alias))
-    return next((owner for point in points for owner in owners if typed_key(point, owner["index"])), None)
-
-
-def _possible_owners(alias: Alias) -> Iterator[Mapping[str, str]]:
-    """Yield all pairs of project and index whose names make an alias, its own first."""
-    yield alias.owner
-    words = alias.split("_")
-    for count in range(1, len(words)):
-        yield {"project": "_".join(words[:count]), "index": "_".join(words[count:])}
+            stores.check_owner(alias, name, metadata.get(stores.OWNER))
 
 
 def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:
@@ -264,7 +243,6 @@ class CollectionMaker:
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
         before = (store.find(like) if like else None) or {}
         made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
-        made |= {key: before[key] for key in (stores.KEPT_OUT,) if key in before}
         made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
@@ -318,14 +296,12 @@ class Target:
 
 
 def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker) -> Target:
-    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker` and
-    `let_nobody_back`, StoreMismatch if store and ledger differ, and StoreRestored for a run of single documents."""
+    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
+    if store and ledger differ, and StoreRestored for a run of single documents."""
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
     live, identity = stores.find_live(store, opened.alias), recognised(identity, ledger, store, opened.alias)
-    if ledger.tombstones() or (live and stores.KEPT_OUT in live.metadata):
-        let_nobody_back(opened, live)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
     collection = maker.beside() if rebuild else maker.current()

@@ -295,9 +295,9 @@ def _former_keys(opened: Opened, collection: Collection, keys: Sequence[str], ty
         after = known[-1]
         if any(key_types(former) == types for former in known):
             return []
-        marks = marks or {key_mark(key, columns)[0] for key in keys}
+        marks = marks or {key_mark(key, columns) for key in keys}
         if len(found) < SAMPLE:
-            found += [former for former in known if key_mark(former, columns)[0] in marks]
+            found += [former for former in known if key_mark(former, columns) in marks]
     return found[:SAMPLE]
 
 

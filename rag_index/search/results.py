@@ -107,7 +107,7 @@ class Citation:
     """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in hexadecimal digits.
 
     The `seal` tells it from one that was never given: it cannot be made without what the index keeps for it. `at` is
-    the time by which the index was complete, "" if that is not known. Earlier versions had a place in a log there.
+    the time by which the index was complete, "" if that is not known.
     """
 
     index: str

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger
-from rag_index.components.sources.hints import left_behind
 from rag_index.core.files import file_stamp
 from rag_index.errors import RagIndexError
 from rag_index.watch.loop import LOOK_SECONDS, Stop, Watch
@@ -38,8 +37,6 @@ def follow(
     while True:
         reload = _Reload(settings, load)
         names_now = [index.name for index in settings.named(names)]
-        for sentence in left_behind(settings):
-            logger.error("%s", sentence)
         with closing(Ledger(settings.ledger_url)) as ledger:
             told = Stop(stop.is_set, reload)
             watch = Watch(settings, names_now, ledger, told, changed=partial(changed, settings))

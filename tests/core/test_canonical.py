@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from rag_index.core.documents import canonical
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text, storable_float
 from rag_index.core.documents.groups import groups_in, groups_of, with_groups
-from rag_index.core.documents.keys import decode_key, document_id, encode_key, encode_keys, point_id, possible_keys
+from rag_index.core.documents.keys import (
+    decode_key,
+    document_id,
+    encode_key,
+    encode_keys,
+    key_mark,
+    point_id,
+    possible_keys,
+)
 from rag_index.errors import SourceError
 
 CET = dt.timezone(dt.timedelta(hours=1))
@@ -255,3 +263,24 @@ def test_groups_in_a_payload_come_back(groups):
     expected = groups_of(groups)
     assert groups_in(with_groups({"author": "ann"}, expected)) == expected
     assert groups_in(b'{"author":"ann"}') is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (7, "7", 7.0, Decimal("7.00"), "007", b"7", "7 "),
+        (uuid.UUID(int=5), str(uuid.UUID(int=5)), uuid.UUID(int=5).bytes, uuid.UUID(int=5).hex.upper()),
+        (dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC), "2024-05-01 10:00:00+00:00", "2024-05-01T10:00"),
+        (dt.date(2024, 5, 1), "2024-05-01"),
+        ("anna@example.org", b"anna@example.org"),
+    ],
+    ids=lambda values: str(values[0]),
+)
+def test_a_key_is_recognised_in_another_type(values):
+    assert len({key_mark(encode_key([value])) for value in values}) == 1
+
+
+def test_keys_that_look_alike_are_others_and_the_columns_of_a_key_may_change_places():
+    assert key_mark(encode_key([1])) != key_mark(encode_key([10]))
+    assert key_mark(encode_key([1, 2]), ("a", "b")) == key_mark(encode_key([2, 1]), ("b", "a"))
+    assert key_mark(encode_key([1, 2]), ("a", "b")) != key_mark(encode_key([2, 1]), ("a", "b"))

@@ -62,7 +62,6 @@ ELSEWHERE = {
     "Two projects make one alias": (1, "etl/test_collection.py", "no_command_touches_what_is_another_projects"),
     "An upgrade reads or chunks": (1, "etl/test_collection.py", "an_index_of_an_older_release_says_why_it_must_be"),
     "The ledger was written by another": (1, "components/ledger/test_ledger.py", "a_ledger_of_another_version_is_"),
-    "An earlier version kept these": (2, "etl/test_kept_out.py", "every_run_is_refused_until_a_condition_keeps_them"),
     "A migration gives the key another type": (2, "etl/test_vector_reuse.py", "a_key_of_another_type_is_refused"),
     "A folder that it writes belongs": (1, "reliability/test_disk_and_clock.py", "a_store_that_cannot_be_written"),
 }

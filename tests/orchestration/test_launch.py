@@ -279,7 +279,7 @@ def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
     not_ours = ["rag-index.toml", "source.db"]
     assert readable_by_others(project.folder) == not_ours
 
-    for path in (data, *data.rglob("*")):  # as an earlier version left it
+    for path in (data, *data.rglob("*")):  # as a copy may leave it
         path.chmod(0o755)
     assert len(readable_by_others(project.folder)) > 10
     ended = run_installed(project, project.folder, "index-all")

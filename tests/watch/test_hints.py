@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from rag_index.components.sources import hints as hints_module
-from rag_index.components.sources.hints import Hints, Moved, left_behind, object_name
+from rag_index.components.sources.hints import Hints, Moved
 from rag_index.core.settings import load_settings
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
@@ -411,26 +411,3 @@ def test_a_database_without_a_hint_is_named_with_the_reason(tmp_path, monkeypatc
     Session(url := URL.create("sqlite", database=str(tmp_path / "desk.db"))).close()
     desk = Desk(url, tmp_path)
     assert desk.hints.blind == {"tickets": "its database does not tell when it was last written"}
-
-
-def test_what_was_set_up_is_named_until_its_sql_has_removed_it(desk):
-    assert not [*left_behind(desk.settings)]
-    name = object_name("desk")
-    if desk.kind == "postgresql":
-        desk.run(
-            "CREATE SCHEMA rag_index", f"CREATE TABLE rag_index.{name} (source text)", f"CREATE PUBLICATION {name}",
-            "CREATE FUNCTION rag_index.noting() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN INSERT INTO rag_index.{name} (source) VALUES ('ticket'); RETURN NULL; END $$",
-            "CREATE TRIGGER noting AFTER INSERT ON ticket FOR EACH ROW EXECUTE FUNCTION rag_index.noting()",
-        )  # fmt: skip
-    elif desk.kind == "mariadb":
-        put = f"INSERT INTO `{desk.url.database}`.{name} (source) VALUES ('ticket')"
-        desk.run(f"CREATE TABLE {name} (source text)", f"CREATE TRIGGER one AFTER INSERT ON ticket FOR EACH ROW {put}")
-    else:
-        put = f"INSERT INTO {name} (source) VALUES ('ticket')"
-        desk.run(f"CREATE TABLE {name} (source)", f"CREATE TRIGGER noting AFTER INSERT ON ticket BEGIN {put}; END")
-    [said] = left_behind(desk.settings)
-    assert f"queue {'rag_index.' if desk.kind == 'postgresql' else ''}{name}" in said
-    desk.run(*(one for one in said.partition("removes it with: ")[2].split("; ") if one))
-    assert not [*left_behind(desk.settings)]
-    desk.run("INSERT INTO ticket VALUES (100, 'nothing notes this')")

@@ -28,7 +28,6 @@ from rag_index.components.ledger.tables import (
     file_hashes,
     metadata,
     texts,
-    tombstones,
 )
 from rag_index.errors import LedgerError
 
@@ -183,10 +182,6 @@ class DocumentRows(ScanRows):
     def end_erasure(self, collection_id: int) -> None:
         """Record that everything is erased that was deleted or changed until now."""
         self.update_collection(collection_id, erasable=0, erased_at=self.clock())
-
-    def tombstones(self) -> list[tuple[str, str, str]]:
-        """Return the marks of documents that an earlier version kept out, as rows of (scope, hash, form)."""
-        return [tuple(row) for row in self._select(sa.select(tombstones))]
 
     def forget(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete documents and their failures from the ledger."""

@@ -3,7 +3,6 @@ None is never. All names of tables begin with `rag_index_`, so that a ledger may
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -13,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Float, Integer, LargeBinary, Text
 from sqlalchemy.schema import CreateTable
 
-from rag_index.components.ledger.migrations import KNOWN, migrate
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.core.documents.batches import CommitMark, FailureCause, FailureKind
 from rag_index.core.documents.sizes import shows_sizes
@@ -22,12 +20,11 @@ from rag_index.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-logger = logging.getLogger("rag_index.ledger")
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
-LEDGER_VERSION = 23
-"""Raise it with each change of a table, and add a step to `migrations`."""
+LEDGER_VERSION = 24
+"""Raise it with each change of a table: a ledger of another version is refused."""
 FIRST_RETRY, DAY = 60.0, 86_400.0
 FIVE_NIGHTS = 4.5 * DAY
 """From the first night in which a text failed until after the fifth."""
@@ -154,9 +151,6 @@ watches = _table(
     "watches", primary(alias=Text), filled(since=Float, state=Text, message=Text), optional(applied_at=Float)
 )
 
-tombstones = _table("tombstones", primary(scope=Text, hash=Text, form=Text))
-"""Marks of documents that an earlier version kept out of indexes. None is added any more: see `etl.reconcile`."""
-
 contexts = _table(
     "contexts",
     primary(document=LargeBinary, chunk=LargeBinary, recipe=Text),
@@ -191,11 +185,11 @@ source_keys = scan_table("source_keys", primary(key=Text))
 
 
 def create_tables(connection: Connection, *, redacted_url: str, read_only: bool) -> None:
-    """Create the tables of a new ledger, and bring those of an earlier version up to date. Raises LedgerError if they
-    are of a version that this cannot read, or must not change."""
-    if (version := version_of(connection)) == LEDGER_VERSION:
+    """Create the tables of a new ledger. Raises LedgerError if the ledger is of another version than this program's."""
+    version = version_of(connection)
+    if version == LEDGER_VERSION:
         return
-    if version is None or not read_only:
+    if version is None:
         # One process at a time creates the ledger; a second one then finds the tables. On SQLite this also begins the
         # transaction, because Python does not begin one for statements that create tables.
         exclude = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7041776)"}
@@ -204,25 +198,23 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
     if version is None:
         metadata.create_all(connection)
         connection.execute(schema_version.insert().values(version=LEDGER_VERSION))
-    elif version in KNOWN and not read_only:
-        migrate(connection, version)
-        logger.info("the ledger %s was brought from version %s to %s", redacted_url, version, LEDGER_VERSION)
     elif version != LEDGER_VERSION:
-        raise LedgerError(_other_version(version, redacted_url))
+        raise LedgerError(_other_version(version, redacted_url, is_file=connection.dialect.name == "sqlite"))
     if connection.dialect.name == "postgresql" and not read_only:
         create_scan_tables(connection, "UNLOGGED")
 
 
-def _other_version(version: int, redacted_url: str) -> str:
-    """Return the sentence about a ledger that this program cannot read as it is."""
+def _other_version(version: int, redacted_url: str, *, is_file: bool) -> str:
+    """Return the message about a ledger that another version of this program wrote."""
     found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
     if version > LEDGER_VERSION:
         return f"{found}: a newer rag-index wrote it, so upgrade this one"
-    if version in KNOWN:
-        return f"{found}: `rag-index index-all` brings it up to date"
+    way = "name another database in [ledger] url"
+    if is_file:
+        way = "move the file away, or name another one in [ledger] url"
     return (
-        f"{found}: move the file away, or name another one in [ledger] url, and `rag-index doctor --repair` makes it "
-        "from the store"
+        f"{found}: {way}, and `rag-index doctor --repair` makes it from the store, without embedding. Tries of failed "
+        "documents, the history of runs and cached contexts are lost then, as the store does not have them"
     )
 
 
@@ -348,7 +340,7 @@ class Collection:
     @property
     def outdated(self) -> str:
         """Why the collection must be rebuilt although the settings are the same; "" if it needs not."""
-        made = re.search(r"/(?:canonical|index)-(\d+)$", self.chunking)
+        made = re.search(r"/index-(\d+)$", self.chunking)
         if made is None or int(made[1]) == INDEX_VERSION:
             return ""
         if int(made[1]) > INDEX_VERSION:

@@ -162,18 +162,13 @@ def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str
     return keys
 
 
-def key_mark(key: str, columns: Sequence[str] = ()) -> tuple[str, str]:
-    """Return two hashes that recognise a typed key whose columns get other types, or another order. The first is equal
-    for equal values of any types. The second begins with the types, a letter for each column: if those are equal, it is
-    equal for the same texts alone (`7.0` and `7` are two texts, and may be two documents)."""
+def key_mark(key: str, columns: Sequence[str] = ()) -> str:
+    """Return a hash that recognises a typed key whose columns get other types, or another order: equal values have
+    equal hashes, whatever their types."""
     values = decode_values(key)
     names = [name.lower() for name in columns] if len(columns) == len(values) > 1 else map(str, range(len(values)))
-    rows = sorted(zip(names, map(_untyped, values), values, strict=True), key=lambda row: row[0])
-    types = "".join("t" if isinstance(value, str) else "v" for *_, value in rows)
-    exact = [(name, value.rstrip() if isinstance(value, str) else text) for name, text, value in rows]
-    untyped = [(name, text) for name, text, _ in rows]
-    first, second = (hashlib.sha256(repr(one).encode("utf-8", "surrogatepass")).hexdigest() for one in (untyped, exact))
-    return first, types + second
+    named_texts = sorted(zip(names, map(_untyped, values), strict=True), key=lambda pair: pair[0])
+    return hashlib.sha256(repr(named_texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _untyped(value: Any) -> str:

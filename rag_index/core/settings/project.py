@@ -39,7 +39,6 @@ from rag_index.core.settings.sections import (
     SourceSettings,
     StoreSettings,
 )
-from rag_index.core.settings.withdrawn import WITHDRAWN, say_variable_is_withdrawn, without_withdrawn
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.redaction import keep_environment
 
@@ -371,7 +370,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {exc}{unclosed}") from exc
     if "path" in content:  # a field of the model that a file may not set
         raise SettingsError(f"{path.name}: unknown key 'path'; the path of the store is a key of [store]")
-    return without_withdrawn(content, path.name)
+    run = content.get("run")
+    if isinstance(run, dict) and "wait" in run:  # a field that only an option of a command sets
+        raise SettingsError(f"{path.name}: unknown key 'wait' in [run]; a command waits at its start as `--wait` says")
+    return content
 
 
 def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Place, str]]:
@@ -381,11 +383,7 @@ def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dic
     given = {name.upper(): name for name in environ if name.upper().startswith(ENV_PREFIX)}
     given.pop(CONFIG_VARIABLE, None)
     known = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field) for place, field in _settable_places()}
-    gone = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): place for place in WITHDRAWN}
     for upper, variable in sorted(given.items(), key=lambda one: one[0].count("__")):  # a table before its keys
-        if upper in gone:
-            say_variable_is_withdrawn(variable, gone[upper])
-            continue
         if upper not in known:
             _refuse(variable, known)
             continue

@@ -127,8 +127,6 @@ class EmbedderSettings(Section):
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, value: str) -> str:
-        if value == "sentence-transformers":
-            raise ValueError("is withdrawn: 'fastembed' runs models without torch (docs/models.md)")
         if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
             known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
             raise ValueError(f"should be {known} or another plug-in's name, once it is installed")

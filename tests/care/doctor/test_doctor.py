@@ -3,17 +3,17 @@
 import json
 import re
 import shutil
-import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from rag_index.care.doctor import examine, repair
 from rag_index.components.ledger.runs import IndexLease
-from rag_index.components.ledger.tables import documents
+from rag_index.components.ledger.tables import LEDGER_VERSION, documents, schema_version
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
 from rag_index.errors import IndexLocked
 from tests.etl.plain import printed
@@ -22,6 +22,12 @@ from tests.twin import lose_ledger, twin
 
 DOCUMENTS = 60
 NAME = "test_notes__1"
+WAY = {
+    "sqlite": "move the file away, or name another one in .ledger. url, and `rag-index doctor --repair`",
+    "postgresql": "name another database in .ledger. url, and `rag-index doctor --repair`",
+}
+"""What to do with the ledger of an older version."""
+REFUSED = [("plan",), ("status",), ("doctor", "--repair")]
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +49,40 @@ def project(clean, tmp_path) -> Project:
     return twin(clean, tmp_path / "project")
 
 
-def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points):
-    file = project.folder / ".rag-index/ledger.db"
-    with closing(sqlite3.connect(file)) as db, db:
-        db.execute("UPDATE rag_index_schema_version SET version = 12")
-    refused = run_here(project.config, "plan", code=1)[1]
-    way = r"Reading[^\n]*\n[^\n]*ledger.db has version 12, .*move the file away.*doctor --repair.*\n"
-    assert re.fullmatch(way, refused)
-    file.rename(file.with_name("old.db"))
-    run_here(project.config, "doctor", "--repair")
-    assert (project.points(), project.run().indexes[0].chunks_embedded) == (points, 0)
+def set_version(ledger: sa.URL, version: int) -> None:
+    engine = sa.create_engine(ledger)
+    with engine.begin() as connection:
+        connection.execute(schema_version.update().values(version=version))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points, kind, request):
+    """The way embeds nothing. It leads to another file, or to another database of a PostgreSQL server."""
+    ledgers = [sa.make_url(f"sqlite:///{project.folder / name}.db") for name in ("old", "new")]
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            server = request.getfixturevalue("postgres")
+            ledgers = [server.url(stack.enter_context(server.database())) for _ in ledgers]
+        settings = project.config.read_text()
+
+        def name_ledger(url: sa.URL) -> None:
+            section = f'[ledger]\nurl = "{url.render_as_string(hide_password=False)}"\n'
+            project.write_settings(settings.replace("[source]", f"{section}[source]"))
+
+        old, new = ledgers
+        name_ledger(old)
+        lose_ledger(project)
+        run_here(project.config, "doctor", "--repair")
+        for version, said in ((LEDGER_VERSION + 1, "a newer rag-index wrote it, so upgrade this one"), (12, WAY[kind])):
+            set_version(old, version)
+            refused = [run_here(project.config, *command, code=1)[1] for command in REFUSED]
+            refused.append(project.run().indexes[0].message)
+            assert all(re.search(f"has version {version}, .*{said}", one) for one in refused), refused
+            assert printed(project, "search", "the pump")["hits"]
+        name_ledger(new)
+        run_here(project.config, "doctor", "--repair")
+        assert (project.points(), project.run().indexes[0].chunks_embedded) == (points, 0)
 
 
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:

@@ -1,5 +1,5 @@
 """Runs and searches of an index whose model runs in the process: with children and Dask workers, after its folder was
-moved, on another processor, at the revision of the hub that made it, and once its kind exists no more."""
+moved, on another processor, at the revision of the hub that made it, and once its plug-in is not installed any more."""
 
 import json
 import os
@@ -13,7 +13,6 @@ import pytest
 
 from rag_index.components.embedders import EmbedderIdentity, identify, open_embedder
 from rag_index.components.embedders.fastembed import PROBED
-from rag_index.components.embedders.identity import IN_PROCESS
 from rag_index.components.stores.protocol import Store
 from rag_index.core.documents.vectors import probe_digest
 from rag_index.errors import SettingsError
@@ -300,15 +299,15 @@ def test_the_next_run_asks_for_the_revision_that_made_the_index_and_a_rebuild_fo
         assert project.metadata()["embedder_identity"]["revision"] == second
 
 
-# A kind that is withdrawn
+# A plug-in that is not installed any more
 
 
-def withdrawn(project) -> None:
-    """Let the live collection be one of a former release."""
+def made_by_a_plug_in(project) -> None:
+    """Let the live collection be one of a plug-in that was removed."""
     with project.store() as store:
         name = project.live(store)
         made_by = {
-            "kind": "sentence-transformers", "model": "mini", "digest": "d" * 64, "dimension": 8,
+            "kind": "words", "model": "mini", "digest": "d" * 64, "dimension": 8,
             "document_prefix": "", "query_prefix": "",
         }  # fmt: skip
         found = EmbedderIdentity.from_metadata(made_by)
@@ -319,41 +318,33 @@ def withdrawn(project) -> None:
         ledger.update_collection(collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found))
 
 
-def test_an_index_of_a_kind_that_is_withdrawn_is_searched_by_words_until_its_rebuild_is_live(project):
+def test_an_index_of_a_plug_in_that_was_removed_is_searched_by_words_until_its_rebuild_is_live(project):
     project.run()
-    withdrawn(project)
+    made_by_a_plug_in(project)
     for weight in ([], ["--dense-weight", "0.5"], ["--dense-weight", "0"]):
         answer = project.found("w9 w31", *weight)
         assert answer["hits"]
         if weight != ["--dense-weight", "0"]:
             assert "notes was searched by words alone, since test_notes__1 holds vectors of" in answer["missing"]
-            assert (
-                "no embedder of kind 'sentence-transformers' any more: run `rag-index rebuild notes`"
-                in answer["missing"]
-            )
+            assert "no embedder of kind 'words' any more: run `rag-index rebuild notes`" in answer["missing"]
     report = project.run().indexes[0]
     assert (report.state, "run `rag-index rebuild notes`" in report.message) == ("failed", True)
     assert project.run(full=True).indexes[0].state == "completed"
     assert "missing" not in project.found("w9 w31")
 
 
-def test_an_index_without_words_of_a_kind_that_is_withdrawn_is_refused_with_the_name_of_rebuild(project):
+def test_an_index_without_words_of_a_plug_in_that_was_removed_is_refused_with_the_name_of_rebuild(project):
     project.write_settings(project.config.read_text() + 'search = "dense"\n')
     project.run()
-    withdrawn(project)
+    made_by_a_plug_in(project)
     answer = project.refused("w9 w31")
     assert "run `rag-index rebuild notes`" in answer
     project.write_settings(project.config.read_text().replace('search = "dense"\n', ""))
 
 
-def test_settings_with_the_kind_that_is_withdrawn_or_with_batches_are_refused(project):
+def test_settings_with_batches_are_refused(project):
     project.use("mini", "batch_texts = 8\n")
     with pytest.raises(SettingsError, match="batch_texts is for servers"):
-        _ = project.settings
-    project.write_settings(
-        project.config.read_text().replace("batch_texts = 8\n", "").replace(IN_PROCESS, "sentence-transformers")
-    )
-    with pytest.raises(SettingsError, match="'fastembed' runs models without torch"):
         _ = project.settings
 
 

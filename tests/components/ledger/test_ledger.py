@@ -1,26 +1,24 @@
 """The ledger in each database: what a run records, what an interrupt leaves, what is forgotten or held back. A ledger
-of an earlier version, as that wrote it (`version_19.sql`), is brought up to date and loses nothing."""
+of another version is refused and left as it is."""
 
 import itertools
-import re
 import signal
 import sqlite3
 import sys
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from rag_index.components.ledger import Ledger, migrations
-from rag_index.components.ledger.tables import DAY, LEDGER_VERSION, ScanRecord, contexts, metadata, schema_version
+from rag_index.components.ledger import Ledger
+from rag_index.components.ledger.tables import DAY, LEDGER_VERSION, ScanRecord, metadata, schema_version
 from rag_index.core.database import interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
 from rag_index.core.settings import load_settings
-from rag_index.errors import LedgerError, LedgerUnavailable
+from rag_index.errors import LedgerError
 from tests.components.ledger.conftest import add
 from tests.etl.plain import run_plain
 from tests.live.sessions import new_database
@@ -249,99 +247,39 @@ def test_many_failures_are_recorded_at_once_each_by_its_own_text(each_ledger, cl
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
-    script = Path(__file__).with_name("version_19.sql").read_text()
-    if request.param == "postgresql":
-        script = script.replace("BLOB", "BYTEA").replace(" WITHOUT ROWID", "")
-        script = re.sub(r"X'(\w*)'", r"decode('\1', 'hex')", script)
+    """The URL of a ledger with a document."""
     with new_database(request.param, request, tmp_path, "ledger") as url:
-        engine = sa.create_engine(url)
-        with engine.begin() as connection:
-            for statement in script.strip().split(";\n"):
-                connection.exec_driver_sql(statement)
-        engine.dispose()
+        with closing(Ledger(url)) as ledger:
+            ledger.record(add(ledger).id, [("1", b"t", b"p", 1)])
         yield url
 
 
-def shape(ledger):
-    """Return the columns and indexes of all tables."""
-    found = sa.inspect(ledger.engine)
-    names = [name for name in found.get_table_names() if name.startswith("rag_index_")]
-    columns = {name: {(one["name"], one["nullable"]) for one in found.get_columns(name)} for name in names}
-    keys = {name: found.get_pk_constraint(name)["constrained_columns"] for name in names}
-    return columns, keys, {name: {one["name"] for one in found.get_indexes(name)} for name in names}
-
-
-def test_what_took_hours_and_what_a_person_has_to_see_stay(url):
-    with closing(Ledger(url)) as ledger:
-        [collection] = ledger.collections("test_notes")
-        assert (collection.held, collection.held_since, collection.whole_in) == (1, 1795897000.5, 5)
-        assert [key for key, _ in ledger.rows(collection.id)] == ["1", "2", "3", "4", "5"]
-        assert ledger.failures(collection.id)["7"].cause == ""
-        assert (ledger.failures(collection.id)["7"].tries, ledger.last_run("test_notes").number) == (2, 2)
-        assert ledger._value(sa.select(contexts.c.context)) == "A context that took an hour."
-        assert (collection.policies, collection.erasable) == ("digest of policies", 2)
-        assert ledger.largest_sizes(collection.id) == {"": 9, "comment": 12}
-        assert (ledger.scan_state(collection.id), ledger.digests(collection.id)) == (None, {}), "the next run reads all"
-
-
-def test_the_tables_are_those_of_a_new_ledger(url, request, tmp_path):
-    empty = new_database(url.get_backend_name(), request, tmp_path, "other")
-    with closing(Ledger(url)) as ledger, empty as other, closing(Ledger(other)) as new:
-        assert shape(ledger) == shape(new)
-    with closing(Ledger(url)) as again:
-        assert again._value(sa.select(schema_version.c.version)) == LEDGER_VERSION
-
-
-def test_a_text_that_failed_once_before_the_upgrade_has_its_five_nights(url):
-    """Version 22 kept one time for both, which a text that changed after the fifth night did not reset."""
+def rows_of(url):
+    """Return what each table of a ledger has."""
     engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        for number in (21, 22):
-            migrations.STEPS[number](connection)
-        connection.exec_driver_sql("UPDATE rag_index_schema_version SET version = 22")
-        connection.exec_driver_sql("UPDATE rag_index_failed_documents SET first_at = 1000.0, last_at = 900000.0")
-        connection.exec_driver_sql(
-            "INSERT INTO rag_index_failed_documents (collection_id, key, text_hash, reason, tries, first_at, last_at) "
-            "SELECT collection_id, '8', text_hash, reason, 1, first_at, last_at FROM rag_index_failed_documents"
-        )
+    with engine.connect() as connection:
+        found = {table.name: connection.execute(sa.select(table)).all() for table in metadata.sorted_tables}
     engine.dispose()
-    with pytest.raises(LedgerError, match=r"has version 22, .*brings it up to date"):
-        Ledger(url, read_only=True)
-    with closing(Ledger(url)) as ledger:
-        [collection] = ledger.collections("test_notes")
-        found = ledger.failures(collection.id)
-        assert {key: (row.first_at, row.incomplete_since) for key, row in found.items()} == {
-            "7": (1000.0, 1000.0),
-            "8": (900000.0, 1000.0),
-        }
+    return found
 
 
-def test_a_step_that_fails_changes_nothing(url, monkeypatch):
-    def step(connection):
-        connection.exec_driver_sql("DELETE FROM rag_index_documents")
-        raise sa.exc.OperationalError("a full disk", {}, Exception("a full disk"))
-
-    with monkeypatch.context() as broken:
-        broken.setitem(migrations.STEPS, 21, step)
-        with pytest.raises((LedgerError, LedgerUnavailable)):
-            Ledger(url)
-    with closing(Ledger(url)) as ledger:
-        assert len(ledger.rows(1)) == 5
-
-
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [
-        (99, "a newer rag-index wrote it"),
-        (18, "move the file away"),
-        (19, "`rag-index index-all` brings it up to date"),
-    ],
-)
-def test_a_ledger_of_another_version_is_refused_by_name_or_not_only_read(url, version, said):
-    engine = sa.create_engine(url)
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(url, change, read_only):
+    engine, version = sa.create_engine(url), LEDGER_VERSION + change
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE rag_index_schema_version SET version = {version}")
+        connection.execute(schema_version.update().values(version=version))
     engine.dispose()
-    for read_only in (False, True)[version == 19 :]:
-        with pytest.raises(LedgerError, match=f"has version {version}, .*{said}"):
-            Ledger(url, read_only=read_only)
+    before = rows_of(url)
+    with pytest.raises(LedgerError) as refused:
+        Ledger(url, read_only=read_only)
+    said = str(refused.value)
+    assert f"has version {version}, and this rag-index reads version {LEDGER_VERSION}: " in said
+    if change > 0:
+        assert said.endswith(": a newer rag-index wrote it, so upgrade this one")
+    else:
+        is_file = url.get_backend_name() == "sqlite"
+        assert ("move the file away, or name another one" if is_file else "name another database") in said
+        assert "`rag-index doctor --repair` makes it from the store, without embedding" in said
+        assert "Tries of failed documents, the history of runs and cached contexts are lost" in said
+    assert rows_of(url) == before

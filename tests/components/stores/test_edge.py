@@ -145,7 +145,8 @@ def test_a_catalog_that_is_damaged_or_newer_is_named(tmp_path):
     EdgeStore(tmp_path).close()
     newer = ('{"version": 3, "collections": []}', r"newer rag-index .version 3.: upgrade")
     odd = '{"version": 2, "collections": 3, "aliases": {}}'
-    for content, said in (*((one, DAMAGED) for one in ("", "{", "[]", odd)), newer):
+    older = '{"version": 1, "collections": {"c": {"dimension": 4, "metadata": {}, "sparse": true}}, "aliases": {}}'
+    for content, said in (*((one, DAMAGED) for one in ("", "{", "[]", odd, older)), newer):
         (tmp_path / "catalog.json").write_text(content)
         for _ in range(2):
             with pytest.raises(StoreError, match=said):

@@ -12,11 +12,10 @@ import pytest
 
 from rag_index.cli import api_key_in
 from rag_index.components.chunking.code.symbols import CODE_LANGUAGES
-from rag_index.core.settings import Settings, find_config, load_settings, origins, run_settings, withdrawn
+from rag_index.core.settings import Settings, find_config, load_settings, origins, run_settings
 from rag_index.core.settings.index import CodeLanguage, IndexSettings, is_named_like_a_secret
 from rag_index.core.settings.plugins import check_own_packages
 from rag_index.core.settings.sections import EmbedderSettings, ServerSettings
-from rag_index.core.settings.withdrawn import WITHDRAWN
 from rag_index.errors import SettingsError, UnknownIndex
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
@@ -49,6 +48,7 @@ MISTAKES = [
     ("[paralell]\nworkers = 2\n" + VALID, "unknown key 'paralell', did you mean 'parallel'?"),
     ("[parallel]\nworkrs = 2\n" + VALID, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
     ("[run]\nzzz = 2\n" + VALID, "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait_for"),
+    ("[run]\nwait = 5\n" + VALID, "unknown key 'wait' in [run]; a command waits at its start as `--wait` says"),
     ("path = 'x'\n" + VALID, "unknown key 'path'; the path of the store is a key of [store]"),
     ("source = 's3cret'\n" + INDEX, "[source] should be a table of keys"),
     (VALID + "parts = 3\n", "index comments: parts should be a list of tables; begin each with [[indexes.parts]]"),
@@ -383,25 +383,6 @@ def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table(load, monke
     settings = load(text)
     assert settings.store.server == ServerSettings(grpc_port=6)
     assert origins(settings.path)["store", "server", "grpc_port"] == f"{table}__GRPC_PORT"
-
-
-@pytest.mark.parametrize("place", WITHDRAWN, ids=".".join)
-def test_a_setting_that_is_gone_is_ignored_and_told_once_what_decides_it_now(load, monkeypatch, caplog, place):
-    withdrawn._say.cache_clear()
-    table, key = ".".join(place[:-1]), place[-1]
-    needed = {"indexes.context": 'model = "m"', "indexes.gate": 'queries = "golden.jsonl"'}.get(table)
-    valid = f"{VALID}[{table}]\n{needed}\n" if needed else VALID
-    tables = {"source": SOURCE + f"{key} = 1\n" + INDEX, "indexes": f"{VALID}{key} = 1\n"}
-    for _ in range(2):
-        settings = load(tables.get(table, f"{valid}{'' if needed else f'[{table}]'}\n{key} = 1\n"))
-    assert settings.model_dump() == load(valid).model_dump()
-    told = [one for one in caplog.messages if one.startswith("rag-index.toml")]
-    name = f"[[{table}]] {key}" if table == "indexes" else f"[{table}] {key}"
-    assert told == [f"rag-index.toml: {name} is gone, and ignored: {WITHDRAWN[place]}"]
-    variable = f"RAG_INDEX_{'__'.join(place).upper()}"
-    monkeypatch.setenv(variable, "1")
-    assert load(valid).model_dump() == settings.model_dump()
-    assert f"{variable}: {name} is gone, and ignored: {WITHDRAWN[place]}" in caplog.messages
 
 
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):

@@ -315,10 +315,10 @@ class CatalogEntry:
 
     dimension: int
     metadata: dict[str, Any]
-    sparse: bool = False
-    folder: str = ""
+    sparse: bool
+    folder: str
     """The folder that readers link."""
-    made: str = ""
+    made: str
     """What tells a collection from an earlier one of the same name."""
     writing: str = ""
     """The copy of the folder that a writer changes or, if it was killed, has changed."""
