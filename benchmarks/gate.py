@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import load_settings
 from rag_index.etl.changed import serially
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from rag_index.first_run.samples import pydocs
 from rag_index.orchestration.hooks import SearchHooks
 
@@ -126,9 +126,9 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
     hooks = SearchHooks(settings, settings.index("docstrings"), options)
     with (
         open_index(settings, "docstrings", options, run_id=str(uuid.uuid4())) as opened,
-        closing(Plainly(serially(settings))) as steps,
+        closing(LocalSteps(serially(settings))) as steps,
     ):
-        execute(opened, steps, record, hooks=hooks)
+        run_index(opened, steps, record, hooks=hooks)
     return record.outcome
 
 

@@ -37,9 +37,9 @@ from rag_index.components.embedders import open_embedder
 from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import EmbedderSettings, Settings, load_settings
 from rag_index.etl.changed import serially
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.search.evaluation.evaluation import evaluate
 from rag_index.search.evaluation.golden import GoldenQuery, read_golden
@@ -163,9 +163,9 @@ def index_all(settings: Settings, name: str) -> None:
     hooks = SearchHooks(settings, settings.index(name), options)
     with (
         open_index(settings, name, options, run_id=str(uuid.uuid4())) as opened,
-        closing(Plainly(serially(settings))) as steps,
+        closing(LocalSteps(serially(settings))) as steps,
     ):
-        execute(opened, steps, record, hooks=hooks)
+        run_index(opened, steps, record, hooks=hooks)
     if record.outcome.error:
         sys.exit(f"{name} cannot be indexed: {record.outcome.error}")
 

@@ -13,7 +13,7 @@ from rag_index.core.reports.outcome import RunReport, failed_to_start
 from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from rag_index.orchestration.cluster import run_workers, task_runner
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.reporting import (
@@ -62,7 +62,7 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
                 closing(TaskSteps(settings, record, workers)) as steps,
             ):
                 end_died(opened.lease)
-                target = execute(opened, steps, record, hooks=hooks, checks=checks)
+                target = run_index(opened, steps, record, hooks=hooks, checks=checks)
                 failed = failed_rows(opened, target)
             state = end_state(settings, record, target, failed, whole)
         return stop.state or state

@@ -1,8 +1,8 @@
-"""The tasks of a run: each is a policy (how often it is tried, after which delays, and when no more) around one call.
+"""The tasks of a run. Each is one step under one policy: how often it is tried, after which delays, and when no more.
 
     check > fetch > (write words) > embed > upsert > delete gone > verify and publish > erase
 
-The flow `index-collection` runs them, in the order of `rag_index.etl.run`; `orchestration.task_steps` says what waits
+`rag_index.etl.run` calls the steps in this order, and `orchestration.task_steps` calls their tasks and says what waits
 for what. `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert` takes the future of
 `embed`, so that vectors go from the worker that made them to the store.
 
@@ -12,119 +12,149 @@ models. So whatever is large here is a plain class or one of attrs, which it lea
 
 from __future__ import annotations
 
+import inspect
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.assets import materialize
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.components.chunking import open_chunker
 from rag_index.core.recovery import DELAYS, RETRIES, waiting
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, ShardHalved
-from rag_index.etl import deletes
+from rag_index.etl import checks, words_first
+from rag_index.etl import deletes as deleting
+from rag_index.etl import erase as erasing
+from rag_index.etl import fetch as fetching
 from rag_index.etl import publish as publishing
-from rag_index.etl.collection import identify_for
 from rag_index.etl.embed import NO_MEMORY, embed, process_died
-from rag_index.etl.erase import erase_after
-from rag_index.etl.plain import answer, ask_store
+from rag_index.etl.local_steps import embedded_by
+from rag_index.etl.steps import sentence_of
 from tasks.assets import note_published
-from tasks.policies import UNCACHED, may_be_tried, only_ours
+from tasks.policies import may_be_tried, only_our_errors, only_ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
     from prefect.client.schemas.objects import State
+    from prefect.tasks import Task
 
-    from rag_index.components.chunking import Chunker
-    from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.commit import Destination, WorkerDestination
-    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
 
 
-@task(
-    name="check source", task_run_name="check source",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("check source")
-def check_source(opened: Opened, wait: float) -> None:
-    """Check that the source can be read, and that the tables and columns of the settings exist there. All checks are
-    tried again for `wait` seconds after the service failed first."""
-    with waiting(wait):
-        opened.source.check()
+def policy(name: str, *, run_name: str = "", is_retried: bool = True) -> dict[str, Any]:
+    """Return the options of a task: the policy that all steps of a run share.
+
+    A step is harmless to repeat, so it is tried up to `RETRIES` times more, after `DELAYS` seconds each, as long as its
+    error is transient and its waiting time is not over (`may_be_tried`). Hashing what a task is given costs more than
+    the task, so no result is cached.
+    """
+    return {
+        "name": name,
+        "task_run_name": run_name or name,
+        "retries": RETRIES if is_retried else 0,
+        "retry_delay_seconds": DELAYS,
+        "retry_condition_fn": may_be_tried,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
 
 
-@task(
-    name="check store", task_run_name="check store",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("check store")
-def check_store(opened: Opened, wait: float) -> None:
-    """Check that Qdrant answers."""
-    with waiting(wait):
-        ask_store(opened)
+def task_of(
+    step: Callable[..., Any],
+    name: str,
+    *,
+    run_name: str = "",
+    is_retried: bool = True,
+    make_task: Callable[..., Any] = task,
+) -> Task[..., Any]:
+    """Return the task of a step: the step, under the policy, with one argument more. `wait` is for how many seconds the
+    step is tried again after its service failed first. The task has the docstring of the step.
+
+        state = check_store(opened, wait=1800.0, return_state=True)
+    """
+
+    @wraps(step)
+    def carry_out(*args: Any, wait: float, **kwargs: Any) -> Any:
+        with only_our_errors(name), waiting(wait):
+            result = step(*args, **kwargs)
+        sentence = sentence_of(result)
+        if sentence:
+            get_run_logger().info("%s", sentence)
+        return result
+
+    signature = inspect.signature(step)
+    wait_argument = inspect.Parameter("wait", inspect.Parameter.KEYWORD_ONLY)
+    own_arguments = signature.parameters.values()
+    carry_out.__signature__ = signature.replace(parameters=[*own_arguments, wait_argument])  # type: ignore[attr-defined]
+    made: Task[..., Any] = make_task(**policy(name, run_name=run_name, is_retried=is_retried))(carry_out)
+    return made
 
 
-@task(
-    name="check parts", task_run_name="check parts",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("check parts")
-def check_parts(opened: Opened, wait: float) -> dict[str, int]:
-    """Count the rows of each part: if too many are lost, nothing is written."""
-    with waiting(wait):
-        return deletes.count_parts_of(opened)
+def _publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
+    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
+
+    What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
+    """
+    sentence = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
+    note_published(opened, scan.target, record)
+    return sentence
 
 
-@task(
-    name="check context", task_run_name="check context",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("check context")
-def check_context(opened: Opened, wait: float) -> Chunker:
-    """Check the model that writes contexts of chunks, and return the chunker that has it."""
-    with waiting(wait):
-        return open_chunker(opened.settings, opened.index)
+# At the start: whether the services work
+
+check_source = task_of(checks.check_source, "check source")
+check_store = task_of(checks.check_store, "check store")
+check_parts = task_of(checks.check_parts, "check parts")
+check_context = task_of(checks.check_context, "check context")
+check_embedder = task_of(checks.check_embedder, "check embedder")
+
+# Page by page; embed and upsert stand below, because they cross processes
+
+fetch_page = task_of(fetching.fetch_page, "fetch", run_name="fetch {opened.index.name} {number}")
+
+# Once, in a first run with a slow embedder. Not retried as a whole: each of its pages and writes is.
+
+write_words = task_of(words_first.write_words, "write words", is_retried=False)
+
+# After the last page
+
+delete_gone = task_of(deleting.delete_gone, "delete gone")
+publish = task_of(_publish, "verify and publish", make_task=partial(materialize, "qdrant://alias", by="rag-index"))
+erase = task_of(erasing.erase_after, "erase")
+
+# After the run, which is complete already. Not retried: the next run builds what is missing. It takes as long as it
+# takes: a call of Qdrant's that only the end of the process ends.
+
+build_search_index = task_of(publishing.build_search_index, "build search index", is_retried=False)
+
+TASKS: dict[Callable[..., Any], Task[..., Any]] = {
+    checks.check_source: check_source,
+    checks.check_store: check_store,
+    checks.check_parts: check_parts,
+    checks.check_context: check_context,
+    checks.check_embedder: check_embedder,
+    fetching.fetch_page: fetch_page,
+    words_first.write_words: write_words,
+    deleting.delete_gone: delete_gone,
+    publishing.publish: publish,
+    erasing.erase_after: erase,
+    publishing.build_search_index: build_search_index,
+}
+"""The task of each step that a run calls."""
 
 
-@task(
-    name="check embedder", task_run_name="check embedder",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("check embedder")
-def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
-    """Embed one text, and return the model, its digest and its dimension."""
-    with waiting(wait):
-        return identify_for(opened)
-
-
-@task(
-    name="fetch", task_run_name="fetch {opened.index.name} {page}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("fetch")
-def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
-    """Read a page of the source: the next `rows` documents after the cursor. A retry reads the same ones, and begins
-    with a new connection. A query ends after `[source] timeout`."""
-    with waiting(opened.settings.run.wait_for_recovery):
-        read = opened.source.page(cursor, rows)
-    get_run_logger().info("%s read", count_of(len(read.documents), "document"))
-    return read
-
-
-@task(
-    name="embed", task_run_name="embed {job.shard.index} {job.shard.number}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
+@task(**policy("embed", run_name="embed {job.shard.index} {job.shard.number}"))
 @only_ours("embed")
 def embed_shard(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed the documents of a shard, on a Dask worker.
@@ -141,10 +171,7 @@ def embed_shard(job: EmbedJob) -> EmbeddedShard:
     return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
-@task(
-    name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
+@task(**policy("embed alone", run_name="embed {job.shard.index} {job.shard.number} alone"))
 @only_ours("embed alone")
 def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
@@ -152,16 +179,13 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     If the child dies, the task ends as Crashed, and the documents are tried in parts until the one at fault is found.
     """
     try:
-        embedded = answer(child.submit(embed, job, limited=True), job)
+        embedded = embedded_by(child.submit(embed, job, limited=True), job)
     except ProcessDied as error:
         return Crashed(message=str(error))  # type: ignore[return-value]
     return _log_embedded(job, embedded)  # type: ignore[return-value]
 
 
-@task(
-    name="upsert", task_run_name="upsert {embedded.index} {embedded.number}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
+@task(**policy("upsert", run_name="upsert {embedded.index} {embedded.number}"))
 @only_ours("upsert")
 def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -> WrittenShard:
     """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
@@ -176,71 +200,6 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
         return _no_memory(embedded)  # type: ignore[return-value]
     get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
     return written
-
-
-@task(name="write words", task_run_name="write words", retries=0, **UNCACHED)
-@only_ours("write words")
-def write_words(opened: Opened, write: Callable[[], str]) -> None:
-    """Write all documents of a first run by their words, so that searches find them before they are embedded.
-
-    Each page that it reads and each write is tried again as long as a fetch and an upsert are.
-    """
-    get_run_logger().info("%s", write())
-
-
-@task(
-    name="delete gone", task_run_name="delete gone",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("delete gone")
-def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
-    """Delete what the source no longer has, unless the delete guard holds it back."""
-    with waiting(opened.settings.run.wait_for_recovery):
-        deleted = deletes.delete_gone(opened, scan, record)
-    get_run_logger().info("%s", deleted.sentence)
-    return deleted
-
-
-@materialize(
-    "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("verify and publish")
-def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
-    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
-
-    What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
-    """
-    with waiting(opened.settings.run.wait_for_recovery):
-        said = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
-    get_run_logger().info("%s", said)
-    note_published(opened, scan.target, record)
-    return said
-
-
-@task(
-    name="erase", task_run_name="erase",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
-)  # fmt: skip
-@only_ours("erase")
-def erase(opened: Opened, record: RunRecord) -> str:
-    """Erase what was deleted or changed from the files of the store (`[store] erase`)."""
-    with waiting(opened.settings.run.wait_for_recovery):
-        said = erase_after(opened, record)
-    get_run_logger().info("%s", said)
-    return said
-
-
-@task(name="build search index", task_run_name="build search index", retries=0, **UNCACHED)
-@only_ours("build search index")
-def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
-    """Build the search index (HNSW) of a large embedded collection. The run is complete already.
-
-    It takes as long as it takes: a call of Qdrant's that only the end of the process ends.
-    """
-    said = publishing.build_search_index(opened, name, record)
-    get_run_logger().info("%s", said)
-    return said
 
 
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:

@@ -8,13 +8,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import httpx
-from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from rag_index.core.recovery import may_try_again, said_of_try
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl.run import stop_in
+from rag_index.etl.interruption import stop_in
 from rag_index.quotes import LEFT_OUT, described, without_messages
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ PICKLED = ("distributed.protocol.pickle", "distributed.core")
 """Loggers of Dask that write what they could not read: 10,000 bytes of a pickled shard, or a whole message."""
 P = ParamSpec("P")
 T = TypeVar("T")
-UNCACHED: Any = {"cache_policy": NO_CACHE, "persist_result": False}
-"""Hashing what a task is given costs more than the task."""
 
 
 def _leaves_out_values(record: logging.LogRecord) -> bool:

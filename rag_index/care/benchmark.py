@@ -34,10 +34,10 @@ from rag_index.core.settings.parts import Secret, split_name
 from rag_index.errors import SettingsError
 from rag_index.etl.changed import serially
 from rag_index.etl.embed import EmbedJob
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import Opened, RunOptions, open_index
-from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, index_pages
+from rag_index.etl.run import index_pages
 from rag_index.etl.scan import Scan, begin
 from rag_index.search.evaluation.golden import GoldenQuery
 
@@ -158,7 +158,7 @@ class Bench:
 
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            with closing(Plainly(settings, embed_here=lambda job: job.embed(usual))) as steps:
+            with closing(LocalSteps(settings, embed_here=lambda job: job.embed(usual))) as steps:
                 self._measure(begun, "serial", steps)
 
     def measure(self, workers: int, begun: BegunRun, steps: Steps) -> None:
@@ -181,7 +181,7 @@ class Bench:
 
     def _measure(self, begun: BegunRun, name: str, steps: Steps) -> None:
         started = time.perf_counter()
-        index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
+        index_pages(begun.opened, begun.scan, steps, begun.record)
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
         points = begun.opened.store.scroll(begun.scan.target.collection.name, vectors=True)
         vectors = {point.id: np.asarray(point.vector, dtype=np.float32) for point in points}
@@ -264,10 +264,10 @@ def known_items(settings: Settings, names: Sequence[str], column: str) -> Iterat
 
 def _index(settings: Settings, samples: Mapping[str, Sample]) -> None:
     identity = identify(settings.embedder)
-    with closing(Plainly(serially(settings))) as steps:
+    with closing(LocalSteps(serially(settings))) as steps:
         for name, sample in samples.items():
             with sample_run(settings, name, sample, identity, str(uuid.uuid4())) as begun:
-                index_pages(begun.opened, begun.scan, steps, begun.record, AllDocuments())
+                index_pages(begun.opened, begun.scan, steps, begun.record)
                 publish(begun.opened, begun.scan, begun.record)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.chunking import open_chunker
@@ -14,16 +13,15 @@ from rag_index.components.sources import SourcePage
 from rag_index.components.stores import find_live
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.keys import key_parts, possible_keys
-from rag_index.core.recovery import with_retries
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import SettingsError
 from rag_index.etl.collection import identify_for
-from rag_index.etl.deletes import delete_some
+from rag_index.etl.deletes import Deleted, delete_some
 from rag_index.etl.diff import require_same_types
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import Opened, RunOptions, open_index
-from rag_index.etl.plain import Plainly
 from rag_index.etl.publish import counted
-from rag_index.etl.run import AllDocuments, erase_if_due, execute
+from rag_index.etl.run import AllDocuments, note_rate, run_index
 from rag_index.etl.scan import Scan, begin
 
 if TYPE_CHECKING:
@@ -31,9 +29,10 @@ if TYPE_CHECKING:
 
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import Settings
+    from rag_index.etl.checks import ServiceChecks
+    from rag_index.etl.fetch import Fetch
     from rag_index.etl.publish import Hooks
-    from rag_index.etl.steps import ServiceChecks, Steps
-    from rag_index.etl.words_first import Fetch
+    from rag_index.etl.steps import Steps
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
@@ -43,11 +42,11 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     raises as `open_index`. Every other error of ours ends in the outcome."""
     options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
     with (
-        closing(Plainly(serially(settings))) as steps,
+        closing(LocalSteps(serially(settings))) as steps,
         open_index(settings, name, options, run_id=run_id, single=True) as opened,
     ):
         record = RunRecord(name)
-        execute(opened, steps, record, documents=NamedDocuments(list(dict.fromkeys(ids))))
+        run_index(opened, steps, record, documents=NamedDocuments(list(dict.fromkeys(ids))))
         if isinstance(record.error, SettingsError):
             raise record.error
         return record.outcome
@@ -98,12 +97,14 @@ class NamedDocuments(AllDocuments):
         """Yield the documents, which `begin` has read."""
         yield self.page
 
-    def end(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None) -> None:
-        """Delete those of the documents that the source no longer has, and verify the store."""
-        delete = partial(delete_some, opened, scan, record, gone=self._gone)
-        with_retries(delete, opened.settings.run.wait_for_recovery)
-        if (rate := scan.diff.sharder.measured) is not None:
-            opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
+    def delete(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> Deleted:
+        """Delete those of the documents that the source no longer has. They need no guard: a person named them."""
+        return steps.call(delete_some, opened, scan, record, gone=self._gone)
+
+    def publish(
+        self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None, deleted: Deleted
+    ) -> None:
+        """Verify the store. Nothing is known of the other documents, so hooks have nothing to judge."""
+        note_rate(opened, scan)
         with record.stopwatch.stage("publish"):
-            with_retries(partial(counted, opened, scan.target), opened.settings.run.wait_for_recovery)
-        erase_if_due(opened, scan.target, steps, record)
+            steps.call(counted, opened, scan.target)

@@ -77,7 +77,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
 
-def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str]) -> None:
+def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str]) -> Deleted:
     """Delete documents that a person named and that the source no longer has, and the points of emptied ones. They need
     no guard."""
     ledger, cid = opened.ledger, scan.target.collection.id
@@ -86,6 +86,7 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
         ledger.note_gone(gone)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
+    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted")
 
 
 def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:

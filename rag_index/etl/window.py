@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from rag_index.errors import (
 )
 from rag_index.etl.commit import CHUNK_HASH, Destination, chunk_hash
 from rag_index.etl.embed import EmbedJob
+from rag_index.etl.interruption import stop_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +94,20 @@ class Window:
         if self.meanwhile:
             self.meanwhile()
 
+    @contextmanager
+    def committed_at_the_end(self) -> Iterator[None]:
+        """Commit at the end of the block what was pushed in it, also if the block raises: what is embedded already is
+        worth it. Raises as the block, and as `push`."""
+        try:
+            yield
+        except NOT_WRITABLE:  # nothing more can be written
+            raise
+        except Exception as error:
+            if stop_in(error) is None:  # after a Ctrl-C nobody wants to wait
+                self.drain()
+            raise
+        self.finish()
+
     def drain(self) -> None:
         """Wait for all shards under way, and commit them. Raises as `push`."""
         self.meanwhile = None
@@ -117,9 +133,9 @@ class Window:
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
-        with record.stopwatch.stage("submit" if steps.started else "embed"):
+        with record.stopwatch.stage("submit" if steps.has_started_workers else "embed"):
             future = steps.write(self._job(shard, steps.workers), self.to)
-        record.metrics.workers = steps.workers if steps.started else 1
+        record.metrics.workers = steps.workers if steps.has_started_workers else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
 

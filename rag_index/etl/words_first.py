@@ -22,21 +22,20 @@ from rag_index.core.documents.batches import DocumentBatch, Shard
 from rag_index.core.recovery import with_retries
 from rag_index.core.reports.outcome import count_of
 from rag_index.etl.embed import weigh
+from rag_index.etl.fetch import fetch_page
 from rag_index.etl.sharding import measurable_chars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import TypeAlias
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.sources import SourcePage
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.commit import Destination
+    from rag_index.etl.fetch import Fetch
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
-
-    Fetch: TypeAlias = Callable[[Opened, int, object, int], SourcePage]
 
 SHARE = 20
 """The pass may take one part in this many of the time that is left to embed."""
@@ -60,7 +59,7 @@ class WordsFirst:
     record: RunRecord
     pages: Callable[[Opened, Fetch, RunRecord], Iterator[SourcePage]]
     """Those of the run, as it reads them."""
-    go_on: Callable[[], None]
+    before_shard: Callable[[], None]
     """Returns at once, or raises RunPaused if the run is to end before the next shard."""
     commit_done: Callable[[], None]
     """Commits the shards that were embedded and written meanwhile. Raises if one of them ends the run."""
@@ -88,13 +87,13 @@ class WordsFirst:
         sharder, progress = self.scan.diff.sharder, self.record.progress
         documents = max(0.0, progress.total - progress.done)
         chars = documents * sharder.mean
-        left = chars / (rate * (self.steps.workers if self.steps.started else 1))
+        left = chars / (rate * (self.steps.workers if self.steps.has_started_workers else 1))
         cost = documents / DOCUMENTS_PER_SECOND + chars / CHARS_PER_SECOND
         if left < max(WORTH_SECONDS, SHARE * cost):
             return
         self._is_over = True
         with progress.aside():
-            self.steps.write_words(self.opened, self._write)
+            self.steps.call_once(write_words, self.opened, self)
 
     def _rate(self) -> float | None:
         """Return how many characters a worker embeds in a second; None as long as that is unknown."""
@@ -108,7 +107,7 @@ class WordsFirst:
             return None
         return measurable_chars(sharder.first) / waited  # at most: no shard is done yet
 
-    def _write(self) -> str:
+    def write_all(self) -> str:
         """Write all documents by their words. Return how many, as a sentence."""
         opened, record, waiting = self.opened, self.record, DocumentBatch.empty()
         chunker = open_chunker(opened.settings, opened.index, contexts=False)
@@ -126,7 +125,7 @@ class WordsFirst:
 
     def _fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read a page of the source. It is no task of its own: the pass is one."""
-        return with_retries(partial(opened.source.page, cursor, rows), opened.settings.run.wait_for_recovery)
+        return with_retries(partial(fetch_page, opened, number, cursor, rows), self.steps.recovery)
 
     def _new(self, documents: DocumentBatch) -> DocumentBatch:
         """Return those that are not in the index yet, or there by their words as they were before."""
@@ -143,7 +142,7 @@ class WordsFirst:
 
     def _write_shard(self, documents: DocumentBatch, chunker: Chunker) -> None:
         self.commit_done()
-        self.go_on()
+        self.before_shard()
         progress = self.record.progress
         with self.to.turn():  # no other shard of the run is written meanwhile
             progress.worded += self._write_new(documents, chunker)
@@ -161,3 +160,13 @@ class WordsFirst:
         written = with_retries(partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery)
         committer.commit(written, by_words=True)
         return len(written.keys)
+
+
+def write_words(opened: Opened, words: WordsFirst) -> str:
+    """Write all documents of a first run by their words, so that searches find them before they are embedded. Return
+    how many, as a sentence.
+
+    This step is never tried again as a whole: each page that it reads and each write is, as long as a fetch and an
+    upsert are.
+    """
+    return words.write_all()

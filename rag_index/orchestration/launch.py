@@ -18,10 +18,10 @@ from rag_index.core.machine import collect_seldom, terminable
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.core.reports.progress import RunRecord, open_display
 from rag_index.errors import RagIndexError, SettingsError
+from rag_index.etl.checks import ServiceChecks
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
-from rag_index.etl.steps import ServiceChecks
+from rag_index.etl.run import run_index
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.orchestration.prefect_api import result_of, send_pending_logs, wait_until_recorded
 from rag_index.quotes import described, without_messages
@@ -55,7 +55,7 @@ def make_folder(folder: Path) -> None:
 def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:
     """Bring these indexes up to date with their source; one that fails does not stop the others."""
     began, report, checks = time.monotonic(), RunReport(), ServiceChecks(settings.run.wait)
-    with terminable(), collect_seldom(), closing(Plainly(settings)) as steps:
+    with terminable(), collect_seldom(), closing(LocalSteps(settings)) as steps:
         for index in indexes:
             report.indexes.append(_run_index(settings, index, options, steps, checks))
     report.seconds = time.monotonic() - began
@@ -70,20 +70,20 @@ def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, worke
         bench.run_serially(run_id := str(uuid.uuid4()))
         for count in bench.worker_counts(workers):
             own = bench.with_workers(count)
-            with bench.begun(own, run_id, count) as begun, closing(Plainly(own)) as steps:
+            with bench.begun(own, run_id, count) as begun, closing(LocalSteps(own)) as steps:
                 bench.measure(count, begun, steps)
     return bench.report
 
 
 def _run_index(
-    settings: Settings, index: IndexSettings, options: RunOptions, steps: Plainly, checks: ServiceChecks
+    settings: Settings, index: IndexSettings, options: RunOptions, steps: LocalSteps, checks: ServiceChecks
 ) -> IndexOutcome:
     try:
         hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
         with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
             try:
-                execute(opened, steps, record, hooks=hooks, checks=checks)
+                run_index(opened, steps, record, hooks=hooks, checks=checks)
             except Exception as error:  # not one of ours: the other indexes do not pay for it
                 logger.error("%s", described(error), exc_info=without_messages(error))
                 checks.index_failed(error, embedder_only=False)

@@ -50,8 +50,8 @@ from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
 from rag_index.core.reports.progress import Progress, RunRecord, open_display, said_outages
 from rag_index.errors import IndexLocked
-from rag_index.etl.run import STOPPED
-from rag_index.etl.steps import ServiceChecks
+from rag_index.etl.checks import ServiceChecks
+from rag_index.etl.interruption import STOPPED
 from rag_index.orchestration.prefect_api import RunFailed, impatient, is_away, result_of, wait_for_api
 
 if TYPE_CHECKING:

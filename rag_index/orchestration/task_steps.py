@@ -7,7 +7,7 @@ import time
 from concurrent.futures import CancelledError, Future
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from prefect import get_client
 from prefect.client.schemas.objects import StateDetails
@@ -19,7 +19,11 @@ from rag_index.core.machine.resources import memory_per_worker
 from rag_index.core.recovery import Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.commit import WorkerDestination
+from rag_index.etl.deletes import delete_gone
 from rag_index.etl.embed import close_process_embedder, embed, process_died
+from rag_index.etl.erase import erase_after
+from rag_index.etl.fetch import fetch_page
+from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.steps import Steps
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
@@ -35,25 +39,21 @@ if TYPE_CHECKING:
 
     from distributed import Client
     from prefect.client.schemas.objects import State
-    from prefect.tasks import Task
     from prefect_dask.task_runners import PrefectDaskFuture
 
-    from rag_index.components.chunking import Chunker
-    from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Settings
     from rag_index.etl.commit import Destination
-    from rag_index.etl.deletes import Deleted
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks
-    from rag_index.etl.scan import Scan
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 
+P = ParamSpec("P")
 T = TypeVar("T")
+AFTER_THE_SHARDS = (delete_gone, publish, erase_after, build_search_index)
+"""Steps whose tasks wait for all shards of the run, and for one another."""
 NOT_BEGUN = "not begun, since nothing was embedded"
 UNTOLD_SECONDS = 5.0
 
@@ -69,9 +69,9 @@ class TaskSteps(Steps):
         self._settings, self._record, self._workers = settings, record, workers
         self._here = settings.parallel.serial
         self.wait = settings.run.wait or settings.run.wait_for_recovery
+        self.recovery = settings.run.wait_for_recovery
         self.workers = 1 if self._here else workers.count
-        if settings.parallel.address and not self._here:
-            self.check_workers = self._check_workers
+        self.has_shared_workers = bool(settings.parallel.address) and not self._here
         self._alone = Process(memory_per_worker(settings.parallel, 0), outages)  # 0: no limit
         self._fetched: dict[int, State[Any]] = {}
         self._written: list[State[Any]] = []
@@ -81,38 +81,43 @@ class TaskSteps(Steps):
         self._client: Client | None = None
         self._to: Destination | None = None
 
-    # At the start
+    def call_for(
+        self,
+        wait: float,
+        step: Callable[Concatenate[Opened, P], T],
+        opened: Opened,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        task: Any = tasks.TASKS[step]
+        before: list[State[Any]] = []
+        if step in AFTER_THE_SHARDS:  # one after the other, and the first of them after all that was written
+            self._note_deaths()
+            before = self._ended or self._written
+        if step is publish:
+            made = collection_asset(opened.settings, opened.index)
+            source = source_asset(opened.settings, opened.index)
+            task = task.with_options(assets=[made], asset_deps=[source])
+        state = task(opened, *args, **kwargs, wait=wait, wait_for=before, return_state=True)
+        result: T = _result(state)
+        if step in AFTER_THE_SHARDS:
+            self._ended = [_bare(state)]
+        if step is fetch_page:
+            number: Any = args[0]
+            self._fetched[number] = _bare(state)
+        return result
 
-    def _check_workers(self, wait: float) -> int:
-        with suppress(NoWorkers):  # the first shard says so
+    def call_once(
+        self, step: Callable[Concatenate[Opened, P], T], opened: Opened, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return self.call_for(0.0, step, opened, *args, **kwargs)  # the task has no retries
+
+    def count_workers(self, wait: float) -> int:
+        with suppress(NoWorkers):  # the first shard reports it
             self.workers = max(1, with_retries(partial(count_workers, self._settings.parallel), wait))
         return self.workers
 
-    def check_source(self, opened: Opened, wait: float) -> None:
-        _result(tasks.check_source(opened, wait, return_state=True))
-
-    def check_store(self, opened: Opened, wait: float) -> None:
-        _result(tasks.check_store(opened, wait, return_state=True))
-
-    def check_parts(self, opened: Opened, wait: float) -> dict[str, int]:
-        found: dict[str, int] = _result(tasks.check_parts(opened, wait, return_state=True))
-        return found
-
-    def check_context(self, opened: Opened, wait: float) -> Chunker:
-        found: Chunker = _result(tasks.check_context(opened, wait, return_state=True))
-        return found
-
-    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
-        found: EmbedderIdentity = _result(tasks.check_embedder(opened, wait, return_state=True))
-        return found
-
     # Page by page
-
-    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
-        state = tasks.fetch_page(opened, number, cursor, rows, return_state=True)
-        page: SourcePage = _result(state)
-        self._fetched[number] = _bare(state)
-        return page
 
     def start(self) -> None:
         if not (self._here or self._settings.parallel.address):
@@ -141,36 +146,13 @@ class TaskSteps(Steps):
         state = tasks.embed_suspect(job, self._alone, wait_for=self._pages(job), return_state=True)
         return self._upsert(state, to)
 
-    def write_words(self, opened: Opened, write: Callable[[], str]) -> None:
-        _result(tasks.write_words(opened, write, return_state=True))
-
-    # After the last page
-
-    def delete_gone(self, opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
-        if self._liveness is not None:
-            with suppress(OSError):
-                self._liveness.note_deaths()  # all shards are done
-        return self._end(tasks.delete_gone, opened, scan, record)
-
-    def publish(self, opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> None:
-        made, source = collection_asset(opened.settings, opened.index), source_asset(opened.settings, opened.index)
-        task = tasks.publish.with_options(assets=[made], asset_deps=[source])
-        self._end(task, opened, scan, record, hooks, all_deleted=all_deleted)
-
-    def erase(self, opened: Opened, record: RunRecord) -> None:
-        self._end(tasks.erase, opened, record)
-
-    def build_search_index(self, opened: Opened, name: str, record: RunRecord) -> None:
-        self._end(tasks.build_search_index, opened, name, record)
-
-    def _end(self, task: Task[..., T], *given: Any, **named: Any) -> T:
-        """Run a task after the one before, and after all that was written."""
-        state = task(*given, **named, wait_for=self._ended or self._written, return_state=True)
-        found: T = _result(state)
-        self._ended = [_bare(state)]
-        return found
-
     # What watches the workers
+
+    def _note_deaths(self) -> None:
+        """Record the workers that died, once all shards are done."""
+        if self._liveness is not None and not self._ended:
+            with suppress(OSError):
+                self._liveness.note_deaths()
 
     def tick(self) -> None:
         if self._liveness is None:
@@ -221,7 +203,8 @@ class TaskSteps(Steps):
         else:
             from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
 
-            self._liveness, self.started = Liveness(self._client, self._record), True
+            self._liveness = Liveness(self._client, self._record)
+            self.has_started_workers = True
         return self._client
 
     def _embed_here(self, why: str) -> None:  # late is better than not at all

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import WATCH
@@ -22,28 +22,19 @@ from rag_index.core.machine import collect_seldom
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import RagIndexError, SettingsReplaced, TerminalError
-from rag_index.etl.collection import revision_of
-from rag_index.etl.embed import embed
+from rag_index.etl.checks import RecentAnswers, ServiceChecks
+from rag_index.etl.interruption import Interruption, RunPaused
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, RunPaused, execute
+from rag_index.etl.run import run_index
 from rag_index.quotes import described, without_messages
 
 if TYPE_CHECKING:
-    from rag_index.components.chunking import Chunker
-    from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.reports.outcome import IndexOutcome
-    from rag_index.core.reports.progress import RunRecord as Record
     from rag_index.core.settings import Settings
-    from rag_index.etl.commit import Destination
-    from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
-    from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
-    from rag_index.etl.steps import ServiceChecks, Steps
 
 logger = logging.getLogger("rag_index.watch")
 EMBED_SECONDS = 30.0
@@ -53,89 +44,34 @@ BELIEVED_SECONDS = 30.0
 PAID_STAGES = ("embed", "wait", "submit", "commit", "workers", "erase")
 """The stages that grow with what has changed, and one that comes once a day. The others are the price of a run."""
 _embedding = threading.Lock()
+"""Held while this process embeds, whose embedder serves one index at a time."""
 
 
-def _embed_in_turn(job: EmbedJob) -> EmbeddedShard:
-    """Embed a shard in this process, whose embedder serves one index at a time."""
-    with _embedding:
-        return embed(job)
+class TakingTurns(Interruption):
+    """Ends a run once it has embedded for a while, so that the next one looks what has changed meanwhile, and as soon
+    as the watch is to end. A collection that was never complete is completed without a pause."""
 
+    def __init__(self, is_stopped: Callable[[], bool]) -> None:
+        self._is_stopped = is_stopped
+        self._may_pause = False
+        self._embeds_since: float | None = None
 
-class KeptSteps(Plainly):
-    """The steps of the runs of one index in a watch."""
+    def begin(self, scan: Scan) -> None:
+        self._may_pause = scan.target.collection.whole_in > 0
 
-    def __init__(self, settings: Settings, stopped: Callable[[], bool]) -> None:
-        super().__init__(settings, embed_here=_embed_in_turn)
-        self._stopped = stopped
-        self._answers: dict[str, tuple[float, Any]] = {}
-        self.may_pause = False
-        self._since: float | None = None
-
-    def begin(self) -> None:
-        """Begin another run."""
-        self.may_pause, self._since = False, None
-
-    def go_on(self) -> None:
-        """Raise RunPaused if the run has embedded for a while, or the watch is to end."""
-        now = time.monotonic()
-        if self._stopped() or (self.may_pause and self._since is not None and now - self._since >= EMBED_SECONDS):
+    def before_page(self) -> None:
+        if self._is_stopped() or self._is_over():
             raise RunPaused
 
-    def fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
-        self.go_on()
-        return super().fetch(opened, number, cursor, rows)
+    def before_shard(self) -> None:
+        self.before_page()
+        if self._embeds_since is None:
+            self._embeds_since = time.monotonic()
 
-    def write(self, job: EmbedJob, to: Destination) -> Any:
-        self._since = self._since or time.monotonic()
-        return super().write(job, to)
-
-    def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
-        self._since = self._since or time.monotonic()
-        return super().write_alone(job, to)
-
-    def check_source(self, opened: Opened, wait: float) -> None:
-        self._believed("source", lambda: super(KeptSteps, self).check_source(opened, wait))
-
-    def check_store(self, opened: Opened, wait: float) -> None:
-        pass  # the run asks it at once
-
-    def check_context(self, opened: Opened, wait: float) -> Chunker:
-        chunker: Chunker = self._believed("context", lambda: super(KeptSteps, self).check_context(opened, wait))
-        return chunker
-
-    def check_embedder(self, opened: Opened, wait: float) -> EmbedderIdentity:
-        ask = super().check_embedder
-        identity: EmbedderIdentity = self._believed(f"embedder {revision_of(opened)}", lambda: ask(opened, wait))
-        return identity
-
-    def close(self) -> None:
-        with _embedding:
-            super().close()
-
-    def _believed(self, service: str, ask: Callable[[], Any]) -> Any:
-        known, now = self._answers.get(service), time.monotonic()
-        if known is None or now - known[0] >= BELIEVED_SECONDS:
-            known = self._answers[service] = now, ask()
-        return known[1]
-
-
-class _Documents(AllDocuments):
-    """All documents of an index that is watched. What was never whole is made so without a pause."""
-
-    def __init__(self, steps: KeptSteps) -> None:
-        self._steps = steps
-
-    def begin(self, opened: Opened, steps: Steps, record: Record, checks: ServiceChecks) -> Scan:
-        scan = super().begin(opened, steps, record, checks)
-        self._steps.may_pause = scan.target.collection.whole_in > 0
-        return scan
-
-    def go_on(self) -> None:
-        self._steps.go_on()
-
-    def end(self, opened: Opened, scan: Scan, steps: Steps, record: Record, hooks: Hooks | None) -> None:
-        super().end(opened, scan, steps, record, hooks)
-        record.paused = scan.diff.leaves_some
+    def _is_over(self) -> bool:
+        if not self._may_pause or self._embeds_since is None:
+            return False
+        return time.monotonic() - self._embeds_since >= EMBED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +107,8 @@ class KeptRuns:
         self._source: Source | None = None
         self._ledger: Ledger | None = None
         self._store: Store | None = None
-        self._steps: KeptSteps | None = None
+        self._steps: LocalSteps | None = None
+        self._answers = RecentAnswers(BELIEVED_SECONDS)
         self._wrote = False
         self._changed_most = 0
         """How many runs one after the other have changed most of the index."""
@@ -185,8 +122,14 @@ class KeptRuns:
             opening = open_index(*given, run_id=run_id, keep=keep, looked_at=looked_at)
             with collect_seldom(), opening as opened:
                 self._require_own(opened)
-                steps = self._kept_steps()
-                target = execute(opened, steps, record, documents=_Documents(steps))
+                self._steps = self._steps or LocalSteps(self._settings, turn=_embedding)
+                target = run_index(
+                    opened,
+                    self._steps,
+                    record,
+                    interruption=TakingTurns(self._stopped),
+                    checks=ServiceChecks(recent=self._answers),
+                )
                 error, self._wrote = record.error, self._wrote or record.error is None
                 if isinstance(self._source, DigestSource):  # what is left, and what changes meanwhile, take turns
                     self._source.fresh_first = record.paused and not self._source.left
@@ -202,7 +145,7 @@ class KeptRuns:
             error = TerminalError(described(raised))
         if error is not None:
             self.close()  # a connection may be broken
-        elif self._steps is not None and self._steps.started:  # processes that embed are not kept
+        elif self._steps is not None and self._steps.has_started_workers:  # processes that embed are not kept
             self._steps.close()
             self._steps = None
         restless = self._restless(record.outcome) if error is None else ""
@@ -227,6 +170,7 @@ class KeptRuns:
         """Close everything. The next run opens it again."""
         opened = (self._source, self._store, self._steps, self._ledger)
         self._source = self._store = self._steps = self._ledger = None
+        self._answers.clear()
         for one in opened:
             with suppress(Exception):
                 if one is not None:
@@ -238,11 +182,6 @@ class KeptRuns:
         self._source = self._source or open_source(settings, settings.index(self._name))
         self._store = self._store or open_store(settings.store, patience=PATIENCE)
         return self._source, self._ledger, self._store
-
-    def _kept_steps(self) -> KeptSteps:
-        self._steps = self._steps or KeptSteps(self._settings, self._stopped)
-        self._steps.begin()
-        return self._steps
 
     def _require_own(self, opened: Opened) -> None:
         """Raise SettingsReplaced if others write the index by other settings than this watch has written it by."""

@@ -17,9 +17,9 @@ from rag_index.core.settings import Settings
 from rag_index.etl import opened as opened_module
 from rag_index.etl.changed import serially
 from rag_index.etl.deletes import count_parts_of
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, execute
+from rag_index.etl.run import AllDocuments, run_index
 from rag_index.etl.scan import begin
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns, RunEnd
@@ -63,9 +63,9 @@ def run_plain(
     with (
         mock.patch.object(opened_module, "Ledger", ledger),
         open_index(settings, "notes", options, run_id=str(uuid.uuid4())) as opened,
-        closing(Plainly(serially(settings))) as steps,
+        closing(LocalSteps(serially(settings))) as steps,
     ):
-        execute(opened, steps, record, documents=Documents(delete=delete), hooks=hooks)
+        run_index(opened, steps, record, documents=Documents(delete=delete), hooks=hooks)
         if record.error is not None:
             raise record.error
         return record.outcome
@@ -75,7 +75,10 @@ def run_plain(
 def begun_run(settings: Settings, options: RunOptions):
     """Begin a run of the index, in this process; give what is opened, the scan, the steps and the record."""
     record = RunRecord("notes")
-    with open_index(settings, "notes", options, run_id="late") as opened, closing(Plainly(serially(settings))) as steps:
+    with (
+        open_index(settings, "notes", options, run_id="late") as opened,
+        closing(LocalSteps(serially(settings))) as steps,
+    ):
         identity, chunker = identify(settings.embedder), open_chunker(settings, opened.index)
         yield opened, begin(opened, record, identity, chunker), steps, record
 
@@ -92,10 +95,10 @@ class Documents(AllDocuments):
         identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
         return begin(opened, record, identity, chunker, part_rows=parts)
 
-    def end(self, opened, scan, steps, record, hooks):
+    def delete(self, opened, scan, steps, record):
         if not self._delete:
             raise Died
-        super().end(opened, scan, steps, record, hooks)
+        return super().delete(opened, scan, steps, record)
 
 
 def watched_run(project: Project) -> RunEnd:

@@ -152,7 +152,7 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
 @pytest.mark.long
 @pytest.mark.parametrize("table", ["note", "named"])
 def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(tmp_path, rows_read, monkeypatch, table):
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 40)
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 40)
     project = Project(tmp_path / "project", extra="[parallel]\nshard_documents = 40").fill(DOCUMENTS)
     project.execute("CREATE TABLE named AS SELECT 'n' || id AS id, title, body, author, priority FROM note")
     project.execute("CREATE UNIQUE INDEX key_of_named ON named (id)")

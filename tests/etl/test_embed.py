@@ -28,9 +28,9 @@ from rag_index.core.machine import Process
 from rag_index.core.recovery import add_downtime
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import BadVectors, EmbedderUnavailable, ProcessDied, TerminalError, TextRefused, TextTooLong
+from rag_index.etl import local_steps
 from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob, embed
-from rag_index.etl.plain import answer
 from rag_index.etl.window import in_parts
 from tests.waiting import eventually
 
@@ -224,7 +224,7 @@ def job(text: str) -> EmbedJob:
 
 
 def embedded_by(child: Process, wanted: EmbedJob):
-    return answer(child.submit(embed, wanted, limited=True), wanted)
+    return local_steps.embedded_by(child.submit(embed, wanted, limited=True), wanted)
 
 
 @pytest.mark.long
@@ -239,7 +239,7 @@ def test_a_child_embeds_raises_errors_as_ours_and_is_started_again_after_a_death
         dying = [child.submit(embed, job(one), limited=True) for one in ("kill", text)]
         for one in dying:  # what waits for the same child ends, too
             with pytest.raises(ProcessDied):
-                answer(one, job(text))
+                local_steps.embedded_by(one, job(text))
         found = embedded_by(child, job(text))
         assert (found.chunk_counts, found.documents.texts) == ([1], [text])
         hanging = child.submit(embed, job("hang"), limited=True)

@@ -20,7 +20,7 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_names
 from rag_index.core.documents.batches import Failure
 from rag_index.errors import IndexLocked, RagIndexError, StoreError
-from rag_index.etl import plain
+from rag_index.etl import run as run_module
 from rag_index.etl.erase import drop_index
 from rag_index.search import Retriever
 from rag_index.watch.kept_runs import KeptRuns
@@ -185,7 +185,7 @@ def test_single_documents_and_rebuilds_are_erased_too(project):
 def test_an_erasure_waits_for_a_rebuild_that_is_not_finished_and_says_so(project):
     project.execute("DELETE FROM note WHERE id = 5")
     project.run(allow_deletes=True)
-    with mock.patch.object(plain, "publish", side_effect=StoreError("no room")):
+    with mock.patch.object(run_module, "publish", side_effect=StoreError("no room")):
         assert project.run(full=True).state == "failed"
     said = "the rebuild test_notes__2 is not finished, and an erasure waits for it: `rag-index rebuild notes` completes"
     assert said in run_here(project.config, "erase", "notes", code=1)[1]

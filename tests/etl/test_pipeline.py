@@ -17,15 +17,18 @@ from rag_index.core import machine
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError, TerminalError, TransientError
 from rag_index.etl import commit as commit_module
-from rag_index.etl import plain, window
+from rag_index.etl import local_steps, window
+from rag_index.etl import run as run_module
 from rag_index.etl import scan as scan_module
 from rag_index.etl.changed import serially
 from rag_index.etl.commit import Destination
+from rag_index.etl.deletes import delete_gone
 from rag_index.etl.diff import Diff
 from rag_index.etl.embed import EmbedJob
+from rag_index.etl.fetch import fetch_page
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from tests.etl.plain import printed
 from tests.project import Project
 
@@ -38,23 +41,20 @@ def project(qdrant, tmp_path):
     return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n{SHARDS}').fill(30)
 
 
-class Failing(Plainly):
-    """Steps whose source fails after the first page."""
-
-    def fetch(self, opened, number, cursor, rows):
-        if cursor is not None:
-            raise TerminalError("the source is gone")
-        return super().fetch(opened, number, cursor, 20)
+def fails_after_the_first_page(opened, number, cursor, rows):
+    if cursor is not None:
+        raise TerminalError("the source is gone")
+    return fetch_page(opened, number, cursor, 20)
 
 
-def run_with(project, steps=Plainly, *, child=False):
+def run_with(project, steps=LocalSteps, *, child=False):
     """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
     settings, record = project.settings, RunRecord("notes")
     with (
         open_index(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as opened,
         closing(steps(settings if child else serially(settings))) as made,
     ):
-        execute(opened, made, record)
+        run_index(opened, made, record)
     return record.outcome
 
 
@@ -68,7 +68,7 @@ def committed(project, *, pending: bool = False) -> int:
 
 def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch):
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, plain.answer
+    embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, local_steps.embedded_by
 
     def answer_next(*args):
         made = answer(*args)
@@ -81,7 +81,7 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
         embedded.release()
         return write(store, collection, shard, **options)
 
-    monkeypatch.setattr(plain, "answer", answer_next)
+    monkeypatch.setattr(local_steps, "embedded_by", answer_next)
     monkeypatch.setattr(commit_module, "write_shard", write_shard)
     assert run_with(project, child=True).new == len(project.texts()) == 30
 
@@ -103,7 +103,8 @@ def test_documents_are_pending_before_anybody_may_embed_them(project, monkeypatc
 
 @pytest.mark.long
 def test_what_is_under_way_when_the_source_fails_is_committed(project):
-    outcome = run_with(project, Failing, child=True)
+    with mock.patch.object(run_module, "fetch_page", fails_after_the_first_page):
+        outcome = run_with(project, child=True)
     assert (outcome.state, outcome.message, outcome.new) == ("failed", "the source is gone", 20)
     assert committed(project) == 20
     again = run_with(project)
@@ -111,7 +112,7 @@ def test_what_is_under_way_when_the_source_fails_is_committed(project):
 
 
 def test_a_run_ends_at_once_when_the_store_has_failed_whatever_is_under_way(project):
-    class Half(Plainly):
+    class Half(LocalSteps):
         """Steps of which the first shard cannot be written, and the next ones take for ever."""
 
         def write(self, job, to):
@@ -213,7 +214,7 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
 
     owner, name = {
         "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"),
-        "delete": (plain, "delete_gone"), "publish": (plain, "publish"),
+        "delete": (run_module, "delete_gone"), "publish": (run_module, "publish"),
     }[step]  # fmt: skip
     monkeypatch.setattr(owner, name, once(getattr(owner, name)))
     outcome = run_with(project)
@@ -242,21 +243,20 @@ def test_an_error_that_is_not_ours_is_raised_and_recorded_and_stops_no_other_ind
     assert ([one.state for one in report.indexes], report.exit_code) == (["failed", "completed"], 1)
 
 
-class Back(Plainly):
-    """Steps during which a row comes back that was not there when the source was read."""
-
-    def delete_gone(self, opened, scan, record):
-        with sqlite3.connect(opened.settings.path.parent / "source.db") as db:
-            db.execute("INSERT INTO note (id, title, body) VALUES (7, 'back', 'with another text')")
-        db.close()
-        return super().delete_gone(opened, scan, record)
+def delete_as_a_row_comes_back(opened, scan, record):
+    """Delete, just after a row has come back that was not there when the source was read."""
+    with sqlite3.connect(opened.settings.path.parent / "source.db") as db:
+        db.execute("INSERT INTO note (id, title, body) VALUES (7, 'back', 'with another text')")
+    db.close()
+    return delete_gone(opened, scan, record)
 
 
 def test_a_row_that_comes_back_while_a_run_deletes_is_kept_and_nothing_is_claimed_until_it_is_read(project, ledger):
     run_with(project)
     complete = ledger.reached()["test_notes"].at
     project.execute("DELETE FROM note WHERE id = 7")
-    assert run_with(project, Back).deleted == 0
+    with mock.patch.object(run_module, "delete_gone", delete_as_a_row_comes_back):
+        assert run_with(project).deleted == 0
     assert ledger.reached()["test_notes"].at == complete, "the index has the text that the row had before"
     assert run_with(project).changed == 1
     assert ledger.reached()["test_notes"].at > complete

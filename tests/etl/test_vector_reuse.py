@@ -197,7 +197,7 @@ def test_a_source_with_several_types_or_other_keys_goes_on(tmp_path, before, aft
 def test_numbers_that_come_before_texts_of_the_same_name_are_documents_of_their_own(tmp_path, monkeypatch):
     """The first page has numbers alone, and the ledger texts alone: the texts are still there."""
     project = project_of(tmp_path, "'' || n")
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 5)
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 5)
     project.run()
     project.execute("INSERT INTO note SELECT CAST(id AS INTEGER), title, body, author, priority FROM note")
     (outcome,) = project.run().indexes

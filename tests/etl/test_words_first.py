@@ -18,11 +18,13 @@ from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError
+from rag_index.etl import run as run_module
 from rag_index.etl import window, words_first
 from rag_index.etl.commit import Committer, Destination
+from rag_index.etl.fetch import fetch_page
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from rag_index.etl.sharding import Sharder
 from rag_index.etl.words_first import WordsFirst
 from rag_index.search import fan_out
@@ -76,8 +78,8 @@ def stop_after_words(project):
         write(self)
         raise Died
 
-    write = WordsFirst._write
-    with mock.patch.object(WordsFirst, "_write", write_and_die), pytest.raises(Died):
+    write = WordsFirst.write_all
+    with mock.patch.object(WordsFirst, "write_all", write_and_die), pytest.raises(Died):
         run_plain(project)
     return project
 
@@ -184,7 +186,7 @@ def test_a_store_or_ledger_that_was_put_back_between_the_passes_is_seen(halted):
 
 def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, monkeypatch):
     monkeypatch.setattr(digest, "MIN_ROWS", 10)
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 8)  # most are written by words before the scan sees them
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 8)  # most are written by words before the scan sees them
     run_plain(project)
     with project.ledger() as ledger:
         [collection] = ledger.collections()
@@ -212,7 +214,7 @@ def test_nothing_is_written_twice_where_no_document_lacks_a_vector_for_long(proj
     if why in ("complete", "rebuild"):
         run_plain(project)
         project.fill(20, first=31)
-    monkeypatch.setattr(WordsFirst, "_write", die)
+    monkeypatch.setattr(WordsFirst, "write_all", die)
     run_plain(project, full=why == "rebuild")
 
 
@@ -230,7 +232,7 @@ def test_the_measured_rate_decides_and_not_the_kind_of_embedder(tmp_path, fake, 
     extra = fake.settings if embedder == "ollama" else ""
     project = Project(tmp_path / "project", extra=f"{extra}{SHARDS}").fill(30)
     written = []
-    monkeypatch.setattr(WordsFirst, "_write", lambda self: written.append(self) or "")
+    monkeypatch.setattr(WordsFirst, "write_all", lambda self: written.append(self) or "")
     run_plain(project)
     assert len(written) == pays
     assert vectorless(project) == set()
@@ -249,16 +251,16 @@ def test_a_small_shard_that_loads_the_model_does_not_show_that_the_model_is_slow
 
 def test_a_source_that_is_slow_to_read_is_not_taken_for_a_slow_embedder(project, monkeypatch):
     """The clock stands still but for 1,000 s that the first page takes."""
-    now, fetch = [0.0], Plainly.fetch
+    now = [0.0]
 
-    def slow_fetch(self, *given):
+    def slow_fetch(*given):
         now[0] += 1000
-        return fetch(self, *given)
+        return fetch_page(*given)
 
-    monkeypatch.setattr(Plainly, "fetch", slow_fetch)
+    monkeypatch.setattr(run_module, "fetch_page", slow_fetch)
     monkeypatch.setattr(words_first, "time", mock.Mock(monotonic=lambda: now[0]))
     monkeypatch.setattr(Sharder, "observe", lambda self, chars, seconds: None)
-    monkeypatch.setattr(WordsFirst, "_write", die)
+    monkeypatch.setattr(WordsFirst, "write_all", die)
     run_plain(project)
 
 
@@ -341,9 +343,9 @@ def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(p
     settings, record = project.settings, RunRecord("notes")
     with (
         open_index(settings, "notes", RunOptions(), run_id="two") as opened,
-        closing(Plainly(settings)) as steps,
+        closing(LocalSteps(settings)) as steps,
     ):
-        execute(opened, steps, record, documents=Documents())
+        run_index(opened, steps, record, documents=Documents())
     assert record.outcome.state == "completed"
     first, last = committed.index(True), len(committed) - committed[::-1].index(True)
     assert False in committed[first:last], "no shard was committed between writes of the pass"

@@ -17,8 +17,8 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from flows.index_collection import index_collection
 from rag_index.core.settings import ParallelSettings, run_settings
 from rag_index.errors import TerminalError
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions
-from rag_index.etl.plain import Plainly
 from rag_index.orchestration.cluster import count_workers, run_workers
 from rag_index.orchestration.launch import run_plainly
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
@@ -111,7 +111,7 @@ def test_vectors_go_from_the_workers_to_a_qdrant_server_and_never_to_the_flow(pr
 def test_there_are_as_many_processes_as_the_settings_say_whatever_embeds(tmp_path, given, serial, workers):
     parallel = f"[parallel]\nworkers = {given}\nserial = {str(serial).lower()}\n"
     settings = Project(tmp_path / "project", f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}').settings
-    with closing(Plainly(settings)) as steps:
+    with closing(LocalSteps(settings)) as steps:
         assert steps.workers == workers
 
 

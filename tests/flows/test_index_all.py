@@ -138,7 +138,7 @@ def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, se
     monkeypatch.setattr(sharding, "MAX_DOCUMENTS", 50)
     with FakeQdrant() as qdrant:
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else "").fill(180)
-        monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 60)
+        monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 60)
         assert project.index(**way).state == "completed"
     pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50
     expected = {f"fetch notes {page}": set() for page in (1, 2, 3)}
@@ -185,7 +185,7 @@ def test_a_first_run_writes_words_first_and_embeds_everything(tmp_path, fake, pr
         write(self, documents, chunker)
 
     monkeypatch.setattr(words_first.WordsFirst, "_write_shard", note)
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 10)
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 10)
     extra = f"{fake.settings}[parallel]\nshard_documents = 4\nworkers = 1\n"
     project = Project(tmp_path / "project", extra=extra).fill(30)
     caplog.set_level(logging.INFO)

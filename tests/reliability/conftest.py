@@ -9,7 +9,7 @@ import pytest
 
 from rag_index.components.embedders import open_embedder
 from rag_index.core.machine import Process
-from rag_index.etl import plain
+from rag_index.etl import local_steps
 from tests.reliability.scenario import make_project
 
 
@@ -41,7 +41,7 @@ def kept_child():
 @pytest.fixture(autouse=True)
 def one_child(monkeypatch):
     """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
-    monkeypatch.setattr(plain, "Process", KeptProcess)
+    monkeypatch.setattr(local_steps, "Process", KeptProcess)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders import identify
 from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.changed import serially
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import AllDocuments, execute
+from rag_index.etl.run import AllDocuments, run_index
 from rag_index.etl.scan import begin
 from tests.etl.plain import Died
 from tests.project import Project
@@ -94,7 +94,7 @@ def _half(batch):
 
 
 class SmallShards(AllDocuments):
-    """All documents, in small shards, whose size no rate changes."""
+    """All documents, in small pages, and in small shards, whose size no rate changes."""
 
     def begin(self, opened, steps, record, checks):
         scan = begin(opened, record, identify(opened.settings.embedder), open_chunker(opened.settings, opened.index))
@@ -102,17 +102,20 @@ class SmallShards(AllDocuments):
         scan.diff.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and write none
         return scan
 
+    def pages(self, opened, fetch, record):
+        def fetch_few(opened, number, cursor, rows):
+            return fetch(opened, number, cursor, 25)
 
-class SmallSteps(Plainly):
-    """Small pages, and one shard after the other: writes have an order."""
+        return super().pages(opened, fetch_few, record)
+
+
+class SmallSteps(LocalSteps):
+    """One shard after the other: writes have an order."""
 
     shards_per_worker = 1
 
     def __init__(self, settings, embedder):
         super().__init__(serially(settings), embed_here=lambda job: job.embed(embedder))
-
-    def fetch(self, opened, number, cursor, rows):
-        return super().fetch(opened, number, cursor, 25)
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):
@@ -122,7 +125,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
     with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
         store, ledger = Mortal(opened.store, WRITES["store"], death), Mortal(opened.ledger, WRITES["ledger"], death)
         mortal, steps = attrs.evolve(opened, store=store, ledger=ledger), SmallSteps(project.settings, embedder)
-        execute(mortal, steps, record, documents=SmallShards())
+        run_index(mortal, steps, record, documents=SmallShards())
         if record.error is not None:
             raise record.error
         return record.outcome

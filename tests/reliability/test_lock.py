@@ -23,7 +23,7 @@ from rag_index.etl.commit import Committer
 from rag_index.etl.deletes import delete_gone, delete_some
 from rag_index.etl.opened import RunOptions
 from rag_index.etl.publish import publish
-from rag_index.etl.run import AllDocuments, index_pages
+from rag_index.etl.run import index_pages
 from tests.etl.plain import begun_run, printed
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project
@@ -147,7 +147,7 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     project.execute("DELETE FROM note WHERE id = 3")
     for full, writes in ((False, delete_gone), (False, partial(delete_some, gone=["3"])), (True, publish)):
         with begun_run(project.settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
-            index_pages(opened, scan, steps, record, AllDocuments())
+            index_pages(opened, scan, steps, record)
             change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
                 writes(opened, scan, record)
@@ -177,7 +177,7 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
             scan.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
             after(monkeypatch, opened.store, "set_commit_mark", stands_still)
         with pytest.raises(IndexLocked, match="another took over"):
-            index_pages(opened, scan, steps, record, AllDocuments())
+            index_pages(opened, scan, steps, record)
     assert ledger_rows(project) == before
 
 
@@ -245,7 +245,7 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
     on_server.execute("DELETE FROM note WHERE id = 7")
     delete = commit.delete_chunks
     with begun_run(on_server.settings, RunOptions()) as (opened, scan, steps, record):
-        index_pages(opened, scan, steps, record, AllDocuments())
+        index_pages(opened, scan, steps, record)
 
         def stands_still(*wanted):
             opened.ledger.unmark_pending(scan.target.collection.id, known=["7"], new=[])

@@ -11,7 +11,7 @@ import pytest
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.reports.progress import RunRecord
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import SCENES, SmallShards, SmallSteps, run_once
@@ -127,7 +127,7 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
     with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
         watch = Watch(opened.store, opened.ledger)
         watched = attrs.evolve(opened, store=watch.store, ledger=watch.ledger)
-        execute(watched, SmallSteps(project.settings, embedder), record, documents=SmallShards())
+        run_index(watched, SmallSteps(project.settings, embedder), record, documents=SmallShards())
     assert record.outcome.state == "completed", record.error
     return watch.checked
 

@@ -80,7 +80,7 @@ class Writer:
 @pytest.mark.long
 @pytest.mark.parametrize("digests", [False, True], ids=["rollback journal", "digests"])
 def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, monkeypatch, digests):
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 40)
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 40)
     project = make_project(tmp_path / "p", DOCUMENTS, extra="[parallel]\nshard_documents = 100")
     if digests:
         project.execute("PRAGMA journal_mode = wal")
@@ -144,7 +144,7 @@ def test_a_run_waits_for_a_writer_for_longer_than_sqlite_does(tmp_path, monkeypa
 
 
 def test_a_row_that_the_scan_missed_is_not_deleted_if_the_source_has_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("rag_index.etl.run.MAX_PAGE_ROWS", 10)
+    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 10)
     project = Project(tmp_path / "p").fill(40)
     assert project.run().state == "completed"
     project.execute("DELETE FROM note WHERE id IN (5, 7)")

@@ -9,7 +9,7 @@ import pytest
 from rag_index.components.ledger import Ledger
 from rag_index.components.sources.hints import Hints
 from rag_index.core.settings import load_settings
-from rag_index.etl import plain
+from rag_index.etl import local_steps
 from rag_index.etl.sharding import Sharder
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop
@@ -21,7 +21,7 @@ ALIAS = "test_notes"
 @pytest.fixture(autouse=True)
 def embed_here(monkeypatch):
     """Embed in this process: a child takes seconds to start, and `tests.flows.test_failures` has it."""
-    monkeypatch.setattr(plain, "worker_count", lambda settings: 0)
+    monkeypatch.setattr(local_steps, "worker_count", lambda settings: 0)
     monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
 
 

@@ -220,7 +220,7 @@ def test_a_run_on_another_kind_of_processor_writes_nothing_and_names_both(projec
 def test_a_rebuild_that_another_kind_of_processor_began_is_begun_anew(project, monkeypatch):
     project.run()
     with monkeypatch.context() as patched:
-        patched.setattr("rag_index.etl.plain.publish", die)
+        patched.setattr("rag_index.etl.run.publish", die)
         with pytest.raises(Died):
             project.run(full=True)
     with project.store() as store:

@@ -14,9 +14,9 @@ from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.core.reports.progress import RunRecord
 from rag_index.core.settings import Settings, load_settings
 from rag_index.etl.changed import serially
+from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
-from rag_index.etl.plain import Plainly
-from rag_index.etl.run import execute
+from rag_index.etl.run import run_index
 from rag_index.watch import follow
 from rag_index.watch.loop import Stop, stopped_by_signals
 
@@ -35,9 +35,9 @@ def whole_run(settings: Settings, name: str):
     record = RunRecord(name)
     with (
         open_index(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as opened,
-        closing(Plainly(serially(settings))) as steps,
+        closing(LocalSteps(serially(settings))) as steps,
     ):
-        execute(opened, steps, record)
+        run_index(opened, steps, record)
         if record.error is not None:
             raise record.error
         return record.outcome

@@ -1,0 +1,193 @@
+"""The services of a run: what a run asks each of them before it writes anything, and how long it waits for them in all.
+
+Each check is a step (`etl.steps`): a function whose first argument is the opened run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_index.components.chunking import open_chunker
+from rag_index.components.stores import open_reader
+from rag_index.core.settings.index import SQL
+from rag_index.errors import EmbedderUnavailable, TransientError
+from rag_index.etl.collection import identify_for, revision_of
+from rag_index.etl.deletes import count_parts_of
+
+if TYPE_CHECKING:
+    from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.steps import Steps
+
+LOCKED_SECONDS = 5.0
+"""How long a source is asked again by a run that is not to wait for services: it may be locked for a moment. Workers
+that others have started are asked for as long by any run, which can do without them. Chosen; nothing depends on it."""
+MIN_PATIENCE = 30.0
+"""The seconds that a run may spend in all on a service that is unavailable, even if it is not to wait for services.
+Chosen; nothing depends on it."""
+
+
+def check_source(opened: Opened) -> None:
+    """Check that the source can be read, and that the tables and columns of the settings exist there. Raises as
+    `Source.check`."""
+    opened.source.check()
+
+
+def check_store(opened: Opened) -> None:
+    """Check that the store answers. Raises StoreUnavailable and StoreError."""
+    if opened.store.embedded:
+        opened.store.collections()
+        return
+    # A connection of its own, which does not wait: the step that asks is tried again, and logs each attempt.
+    with closing(open_reader(opened.settings.store, patience=0.0)) as store:
+        store.aliases()
+
+
+def check_parts(opened: Opened) -> dict[str, int]:
+    """Count the rows of each part. Raises SourceError if a part lost too many: then nothing is written."""
+    return count_parts_of(opened)
+
+
+def check_context(opened: Opened) -> Chunker:
+    """Check the model that writes contexts of chunks, and return the chunker that has it."""
+    return open_chunker(opened.settings, opened.index)
+
+
+def check_embedder(opened: Opened) -> EmbedderIdentity:
+    """Embed one text, and return the model, its digest and its dimension. Raises as `Embedder.identity`."""
+    return identify_for(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run asks a service at the start."""
+
+    service: str
+    """As people see it: source, store, embedder, …"""
+    ask: Callable[[], Any]
+    """Asks it, as often as may help."""
+    key: Hashable = ""
+    """Tells services of one kind apart, such as the sources of several indexes. By default there is only one."""
+    is_kept: bool = False
+    """Whether the next index of the same run takes the answer, unless an index has failed since."""
+    is_count: bool = False
+    """Whether the answer says how much the source has now. Then no later run takes it, however soon it comes."""
+
+
+class RecentAnswers:
+    """Answers of services, each for some seconds after it was given; for ever by default."""
+
+    def __init__(self, seconds: float = math.inf, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._answers: dict[Hashable, tuple[float, Any]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        if key not in self._answers:
+            return False
+        answered_at, _ = self._answers[key]
+        return self._clock() - answered_at < self._seconds
+
+    def __getitem__(self, key: Hashable) -> Any:
+        _, answer = self._answers[key]
+        return answer
+
+    def remember(self, key: Hashable, answer: Any) -> None:
+        """Remember an answer from now on."""
+        self._answers[key] = (self._clock(), answer)
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._answers.clear()
+
+
+class ServiceChecks:
+    """The services of one run over one or several indexes.
+
+    Args:
+        wait: How many seconds the run may wait for each service at the start.
+        recent: Answers that later runs take as well, of every service that was asked whether it works. A watch runs
+            often and asks seldom.
+    """
+
+    def __init__(
+        self,
+        wait: float = 0.0,
+        *,
+        recent: RecentAnswers | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = max(MIN_PATIENCE, wait)
+        self._clock = clock
+        self._keeps_all = recent is not None
+        self._answers = recent or RecentAnswers()
+        self._spent: dict[Hashable, float] = {}
+        self._given_up: dict[Hashable, str] = {}
+        self.warnings: set[str] = set()
+        """Sentences about a service that one index has reported for all."""
+
+    def ask(self, questions: Iterable[Question]) -> dict[str, Any]:
+        """Return the answers by service. Raises as the questions do, and at once if the run has spent too much time on
+        a service already."""
+        answers: dict[str, Any] = {}
+        for question in questions:
+            answers[question.service] = self._answer(question)
+        return answers
+
+    def _answer(self, question: Question) -> Any:
+        key = question.key or question.service
+        is_kept = question.is_kept or (self._keeps_all and not question.is_count)
+        if is_kept and key in self._answers:
+            return self._answers[key]
+        if key in self._given_up:
+            raise TransientError(self._given_up[key])
+        began = self._clock()
+        try:
+            answer = question.ask()
+        except TransientError as error:
+            spent = self._spent.get(key, 0.0) + self._clock() - began
+            self._spent[key] = spent
+            if spent >= self._limit:
+                self._given_up[key] = f"{error} (the run has waited {spent:.0f} s for it, and does not ask again)"
+            raise
+        self._spent.pop(key, None)
+        if is_kept:
+            self._answers.remember(key, answer)
+        return answer
+
+    def index_failed(self, error: Exception, *, embedder_only: bool) -> None:
+        """Forget the answers, because a service may be the reason why an index failed.
+
+        `embedder_only` says that no other service raises EmbedderUnavailable.
+        """
+        # The embedder answered at the start and became unavailable later: the index has waited for it as long as the
+        # run may, so the rest fails at once.
+        if embedder_only and isinstance(error, EmbedderUnavailable) and "embedder" in self._answers:
+            self._given_up["embedder"] = f"{error} (the run has waited for it, and does not ask again)"
+        self._answers.clear()
+
+
+def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
+    """Yield what a run asks its services. A source is asked again for a moment in any case: it may be locked."""
+    index, wait = opened.index, steps.wait
+    source_wait = max(wait, LOCKED_SECONDS)
+    source_key = "" if index.kind == SQL else ("source", index.name)
+    yield Question("source", lambda: steps.call_for(source_wait, check_source, opened), source_key)
+    yield Question("store", lambda: steps.call_for(wait, check_store, opened))
+    if index.parts:
+        parts_key = ("parts", index.name)
+        yield Question("parts", lambda: steps.call_for(source_wait, check_parts, opened), parts_key, is_count=True)
+    if steps.has_shared_workers:
+        yield Question("workers", lambda: steps.count_workers(LOCKED_SECONDS))
+    if index.context is not None:
+        service = ("context", index.context.model, *(index.context.hosts or []))
+        yield Question("context", lambda: steps.call_for(wait, check_context, opened), service)
+    # The store has answered, which knows with which files of a model the index was made: another's may be others.
+    revision = revision_of(opened)
+    embedder_key = ("embedder", revision) if revision else ""
+    yield Question("embedder", lambda: steps.call_for(wait, check_embedder, opened), embedder_key, is_kept=True)

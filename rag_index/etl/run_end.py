@@ -1,0 +1,121 @@
+"""How a run ends: what an error, a stop or a pause leaves in its record and in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rag_index.components.ledger.runs import WATCH
+from rag_index.components.ledger.tables import DAY
+from rag_index.core.recovery import longest_first, outages
+from rag_index.core.reports.outcome import count_of
+from rag_index.core.reports.progress import said_outages
+from rag_index.errors import RagIndexError, TransientError
+from rag_index.etl.interruption import RunPaused, stop_in
+from rag_index.quotes import described, without_messages
+
+if TYPE_CHECKING:
+    from rag_index.components.ledger import Ledger
+    from rag_index.core.recovery import Outage
+    from rag_index.core.reports.progress import RunRecord
+    from rag_index.etl.checks import ServiceChecks
+    from rag_index.etl.opened import Opened
+    from rag_index.etl.steps import Steps
+
+KEEP_DAYS = 90
+"""Days for which the ledger keeps runs and tries. Chosen; nothing depends on it."""
+logger = logging.getLogger("rag_index.indexing")
+
+
+@contextmanager
+def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> Iterator[None]:
+    """Record how the block ends, which is a run.
+
+    An error of ours ends in the record. RunPaused is a good end. Every other error is raised after it was recorded,
+    such as KeyboardInterrupt or one of Prefect's.
+    """
+    try:
+        yield
+    except RagIndexError as error:
+        if record.logger:
+            record.logger.error("%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__))
+        checks.index_failed(error, embedder_only=opened.index.context is None)
+        record.error = error
+        _record_failure(opened, record, error)
+    except RunPaused:
+        record.paused = True
+        _record_success(opened, record)
+    except BaseException as error:
+        _record_failure(opened, record, error)
+        raise
+    else:
+        _record_success(opened, record)
+
+
+def log_outages(opened: Opened, steps: Steps, record: RunRecord) -> AbstractContextManager[None]:
+    """Show for the time of the block which services are unavailable, and count that time. They are logged if a person
+    waits for the run."""
+    wait = opened.settings.run.wait_for_recovery
+    progress = record.progress
+    progress.wait = wait
+    if record.logger is None:
+        return nullcontext()
+
+    def look() -> Iterable[Outage]:
+        record.note_outages(longest_first([*outages(), *steps.waits()]))
+        return progress.outages
+
+    return said_outages(partial(record.logger.warning, "%s"), look=look, wait=wait)
+
+
+def _record_success(opened: Opened, record: RunRecord) -> None:
+    """Record the end of a run that did all its steps, or was paused."""
+    outcome = record.outcome
+    index = opened.index.name
+    failed_share = outcome.failed / max(1, outcome.documents)
+    if outcome.failed and failed_share > opened.settings.run.tolerate_failed:
+        failed = count_of(outcome.failed, "document")
+        outcome.hold(f"{failed} failed: `rag-index status {index} --failed` lists them")
+    outcome.say(outcome.missing_contexts)
+    _record_end(opened, record)
+    if not opened.run_id.startswith(WATCH):  # there are too many of these
+        prune(opened.ledger)
+
+
+def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> None:
+    """Record the error that ended a run. What was committed is kept."""
+    outcome, progress = record.outcome, record.progress
+    stop = stop_in(error)
+    outcome.state = "failed"
+    outcome.error_class = type(stop or error).__name__
+    outcome.message = described(error)
+    if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
+        since = time.strftime("%H:%M:%S", time.localtime(error.since))
+        outcome.message += f" (waited for it since {since})"
+    if stop is not None:  # Ctrl-C, or a run that was cancelled
+        outcome.message = f"stopped; {progress.kept()}, and the next run continues from there"
+        progress.stopped = True
+        progress.finish(f"{opened.index.name}: {outcome.message}")
+    _record_end(opened, record)
+
+
+def _record_end(opened: Opened, record: RunRecord) -> None:
+    report = record.end(opened.settings.embedder, on_server=not opened.store.embedded)
+    outcome = record.outcome
+    opened.ledger.finish_run(opened.run_id, state=outcome.state, message=outcome.message, report=report)
+
+
+def prune(ledger: Ledger) -> None:
+    """Delete rows of the ledger that are older than `KEEP_DAYS`, and contexts. A fault is left to the next run.
+    Each deletion is a transaction of its own, so a death in the middle leaves the rest to the next run, too. Nothing is
+    deleted that a run or a watch still needs."""
+    before = max(0.0, ledger.clock() - KEEP_DAYS * DAY)
+    try:
+        ledger.prune(before)
+        ledger.prune_contexts(before)
+    except RagIndexError as error:
+        logger.warning("what is older than %d days was not deleted: %s", KEEP_DAYS, error)
