@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
-
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.context import TagsContext
 
-from rag_index.core.machine import collect_seldom
 from rag_index.core.reports.outcome import RunReport, failed_to_start
 from rag_index.core.settings import run_settings
 from rag_index.errors import RagIndexError
-from rag_index.etl.opened import RunOptions, open_index
+from rag_index.etl.opened import RunOptions
 from rag_index.etl.run import run_index
-from rag_index.orchestration.cluster import run_workers, task_runner
-from rag_index.orchestration.hooks import SearchHooks
-from rag_index.orchestration.reporting import (
-    OWN_END,
-    current_run,
-    end_died,
-    end_state,
-    failed_rows,
-    flow_run_id,
-    report_state,
-    shown_record,
-)
+from rag_index.orchestration.cluster import task_runner
+from rag_index.orchestration.index_run import open_index_run
+from rag_index.orchestration.reporting import OWN_END, end_state, failed_rows, report_state
 from rag_index.orchestration.stopping import stoppable
-from rag_index.orchestration.task_steps import TaskSteps
 from tasks.policies import only_our_errors
 
 
@@ -47,24 +33,14 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
         options: What to do differently from the settings, such as {"full": true} or {"workers": 2}.
     """
+    options = options or RunOptions()
     try:
-        options = options or RunOptions()
-        settings, whole = run_settings(config, **options.in_settings()), current_run()
-        record, checks = shown_record(settings, index, whole), whole.checks if whole else None
-        hooks = SearchHooks(settings, settings.index(index), options)
+        settings = run_settings(config, **options.in_settings())
         with only_our_errors("the run"), stoppable() as stop:
-            with (
-                collect_seldom(),
-                TagsContext(current_tags=set()),  # a tagged task asks the server for a slot, and would wait for it
-                run_workers(settings) as workers,
-                open_index(settings, index, options, run_id=flow_run_id()) as opened,
-                whole.says_outages_of(record.progress) if whole else nullcontext(),
-                closing(TaskSteps(settings, record, workers)) as steps,
-            ):
-                end_died(opened.lease)
-                target = run_index(opened, steps, record, hooks=hooks, checks=checks)
-                failed = failed_rows(opened, target)
-            state = end_state(settings, record, target, failed, whole)
+            with open_index_run(settings, index, options) as run:
+                target = run_index(run.opened, run.steps, run.record, hooks=run.hooks, checks=run.checks)
+                failed = failed_rows(run.opened, target)
+            state = end_state(settings, run.record, target, failed)
         return stop.state or state
     except RagIndexError as error:
         return report_state(RunReport([failed_to_start(index, error)]))

@@ -336,9 +336,7 @@ def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
     ]
 
 
-def end_state(
-    settings: Settings, record: RunRecord, target: Target | None, failed: list[Row], whole: WholeRun | None
-) -> State[RunReport]:
+def end_state(settings: Settings, record: RunRecord, target: Target | None, failed: list[Row]) -> State[RunReport]:
     """Report the end of a run, on the terminal and as artifacts, and return the final state of the flow. Call it when
     the run has closed all that it held open, so that no index waits for Prefect's server."""
     outcome, project, name = record.outcome, settings.project, record.index
@@ -347,6 +345,7 @@ def end_state(
     record.progress.finish(f"{outcome.sentence(reason=False)}{kept}")
     if target is not None:
         _failed_table(failed, project=project, index=name)
+    whole = current_run()
     if whole is not None:
         whole.failed += [{"index": name, **row} for row in failed]
         whole.outcomes[name] = outcome
