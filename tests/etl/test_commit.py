@@ -1,18 +1,35 @@
-"""What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
+"""Commits: what is deleted and recorded for each kind of document, and what a dead process leaves."""
 
+import re
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 
 from rag_index.components.ledger import Known
-from rag_index.core.documents.batches import DocumentBatch, Failure, PointBatch, Shard, ShardStats, WrittenShard
+from rag_index.core.documents.batches import (
+    DocumentBatch,
+    Failure,
+    PointBatch,
+    Shard,
+    ShardStats,
+    WrittenShard,
+)
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
+from rag_index.etl import commit
 from rag_index.etl.collection import verify_counts
-from rag_index.etl.commit import Committer, update_payloads
+from rag_index.etl.commit import (
+    CommitPlan,
+    Committer,
+    DocumentRow,
+    FailedWrite,
+    StaleChunks,
+    update_payloads,
+)
 from tests.components.ledger.conftest import add
 from tests.etl.plain import Died, die, run_plain
 
@@ -100,3 +117,72 @@ def test_a_document_without_its_points_is_embedded_although_its_payload_alone_ch
     with pytest.raises(StoreMismatch):  # of the point that no document explains
         run_plain(project)
     assert project.points()[lost.id][0]["author"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("row", "stale", "new", "erasable"),
+    [
+        pytest.param(None, [], 1, 0, id="new"),
+        pytest.param(Known(b"", b"", 0, 1), [StaleChunks("7", 3, None)], 1, 0, id="never committed, since a run died"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 1), [StaleChunks("7", 3, None)], 0, 1, id="pending, since a run died"),
+        pytest.param(Known(OLD, PAYLOAD, 3, 0), [], 0, 1, id="as many chunks as before"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 0), [StaleChunks("7", 3, 5)], 0, 1, id="fewer chunks than before"),
+        pytest.param(Known(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 0, 1), [StaleChunks("7", 3, 5)], 1, 1, id="another text gets its vectors"),
+    ],
+)
+def test_a_written_document_loses_stale_chunks_and_is_counted(row, stale, new, erasable):
+    plan = CommitPlan()
+    plan.add_written(DocumentRow("7", NEW, PAYLOAD, 3), row)
+    assert plan == CommitPlan(stale=stale, new=new, erasable=erasable)
+
+
+ROW, WORDED = Known(OLD, PAYLOAD, 5, 0), Known(OLD, PAYLOAD, 5, 0, 1)
+ALL = [StaleChunks("7", 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "is_uncertain", "is_damaged", "expected"),
+    [
+        pytest.param(None, False, False, CommitPlan(dropped=["7"]), id="new"),
+        pytest.param(None, True, True, CommitPlan(ALL, dropped=["7"]), id="new, and its process died"),
+        pytest.param(ROW, False, False, CommitPlan(restored=["7"]), id="known"),
+        pytest.param(
+            ROW, True, False, CommitPlan([StaleChunks("7", 5, None)], restored=["7"]), id="its process died early"
+        ),
+        pytest.param(ROW, True, True, CommitPlan(ALL, dropped=["7"]), id="its process died late"),
+        pytest.param(
+            ROW._replace(pending=1), True, True, CommitPlan(ALL, dropped=["7"], crashed={"7"}), id="a run died"
+        ),
+        pytest.param(
+            WORDED, False, False, CommitPlan([StaleChunks("7", 0, 5)], erasable=1, dropped=["7"]), id="by its words"
+        ),
+        pytest.param(
+            WORDED, True, False, CommitPlan(ALL, erasable=1, dropped=["7"]), id="by its words, and its process died"
+        ),
+    ],
+)
+def test_a_failed_document_keeps_all_of_its_points_or_none(row, is_uncertain, is_damaged, expected):
+    plan = CommitPlan()
+    plan.add_failed(FailedWrite("7", row, is_uncertain), is_damaged=is_damaged)
+    assert plan == expected
+
+
+def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pending(ledger, store):
+    """Rows without the mark would look like a ledger that was put back to an older copy."""
+    collection = add(ledger)
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
+    committer = Committer("notes", ledger, store, collection)
+    committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+    write(store, "7", NEW, range(1))
+    with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
+    assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
+
+
+def test_each_test_that_the_protocol_of_commits_names_exists():
+    named = re.findall(r"^    `(test_\w+)`$", commit.__doc__, re.MULTILINE)
+    texts = [file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py")]
+    assert len(named) > 10
+    assert [name for name in named if not any(f"\ndef {name}(" in text for text in texts)] == []
