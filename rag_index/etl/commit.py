@@ -374,19 +374,20 @@ def _points(shard: EmbeddedShard) -> Iterator[tuple[str, dict[str, Any]]]:
 def _payloads(shard: EmbeddedShard, position: int) -> Iterator[dict[str, Any]]:
     """Yield the payload of each chunk of a document.
 
-    A payload has the document's columns, the chunk's own fields, and our reserved part.
+    A payload has the document's columns, the chunk's own fields, and our reserved part. Values of
+    columns are decoded once, and are the same objects in the payloads of all chunks.
     """
     documents = shard.documents
     document = shard.chunked[position]
+    columns = decode_payload(documents.payloads[position])
+    of_document = document_part(columns)
+    columns.pop(RESERVED_KEY, None)
     key = documents.keys[position]
     shown_id = document_id(key)
     text_hash = documents.text_hashes[position].hex()
     payload_hash = documents.payload_hashes[position].hex()
 
     for number, text in enumerate(document.chunks):
-        columns = decode_payload(documents.payloads[position])
-        of_document = document_part(columns)
-        columns.pop(RESERVED_KEY, None)
         reserved: dict[str, Any] = {
             **of_document,
             "key": key,

@@ -9,14 +9,16 @@ import pytest
 
 from rag_index.components.ledger import Known
 from rag_index.core.documents.batches import (
+    ChunkedDocument,
     DocumentBatch,
+    EmbeddedShard,
     Failure,
     PointBatch,
     Shard,
     ShardStats,
     WrittenShard,
 )
-from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.canonical import encode_payload, hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import StoreMismatch
@@ -28,6 +30,8 @@ from rag_index.etl.commit import (
     DocumentRow,
     FailedWrite,
     StaleChunks,
+    batches,
+    chunk_hash,
     update_payloads,
 )
 from tests.components.ledger.conftest import add
@@ -179,6 +183,36 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
     assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
     assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
+
+
+def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkeypatch):
+    monkeypatch.setattr(commit, "POINTS_PER_UPSERT", 3)
+    columns = [b'{"_rag":{"groups":["staff"]},"author":"kim","tags":["a"]}', b"{}"]
+    documents = DocumentBatch(["7", "8"], ["", ""], columns, [OLD, NEW], [PAYLOAD, PAYLOAD])
+    own = [encode_payload({"author": f"author {number}"}) for number in range(4)]
+    chunked = [ChunkedDocument(["a", "b", "c", "d"], payloads=own), ChunkedDocument(["e"], ["context of e"])]
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+    with mock.patch.object(commit, "decode_payload", wraps=commit.decode_payload) as decode:
+        found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], ShardStats())))
+    assert [call.args[0] for call in decode.call_args_list if call.args[0] not in own] == columns
+
+    assert [len(batch) for batch in found] == [3, 2]
+    np.testing.assert_array_equal(np.concatenate([batch.vectors for batch in found]), vectors)
+    ids = [point_id("notes", "7", number) for number in range(4)]
+    assert [one for batch in found for one in batch.ids] == [*ids, point_id("notes", "8", 0)]
+    *of_seven, of_eight = [payload for batch in found for payload in batch.payloads]
+    for number, payload in enumerate(of_seven):
+        ours = payload.pop("_rag")
+        assert payload == {"author": f"author {number}", "tags": ["a"]}
+        assert (ours["chunk"], ours["text"], ours["groups"], ours["own"]) == (
+            number,
+            "abcd"[number],
+            ["staff"],
+            ["author"],
+        )
+        assert ours["chunk_hash"] == chunk_hash({**payload, "_rag": ours})
+    assert of_eight.keys() == {"_rag"}
+    assert (of_eight["_rag"]["context"], "groups" in of_eight["_rag"]) == ("context of e", False)
 
 
 def test_each_test_that_the_protocol_of_commits_names_exists():
