@@ -34,7 +34,7 @@ What must hold, and a test that fails if it does not:
     `test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too`
 - The lease is checked in the transactions that make documents pending and that commit them, and
   before the store gets the commit mark.
-    `test_a_run_that_stood_still_changes_nothing_in_the_ledger`
+    `test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks`
 - A collection on a server has the run's epoch before a shard is written, and still has it
   afterwards.
     `test_workers_of_a_dead_run_are_refused_by_the_collection`

@@ -21,7 +21,7 @@ from rag_index.core.documents.batches import (
 from rag_index.core.documents.canonical import encode_payload, hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
-from rag_index.errors import StoreMismatch
+from rag_index.errors import IndexLocked, StoreMismatch
 from rag_index.etl import commit
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import (
@@ -183,6 +183,48 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
     assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
     assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
+
+
+class TakenLease:
+    """A lease that another run takes over after this many checks."""
+
+    epoch = 7
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
+
+    def check(self) -> None:
+        self.checks -= 1
+        if self.checks < 0:
+            raise IndexLocked("another took over")
+
+
+@pytest.mark.parametrize(
+    ("checks", "pending", "store_mark", "ledger_mark"),
+    [
+        pytest.param(0, 0, 0, 0, id="documents become pending"),
+        pytest.param(1, 1, 0, 0, id="the marks move on"),
+        pytest.param(2, 1, 1, 0, id="the store was marked"),
+        pytest.param(3, 1, 1, 1, id="the shard is committed"),
+        pytest.param(4, 1, 2, 1, id="the store was marked again"),
+    ],
+)
+def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
+    ledger, store, checks, pending, store_mark, ledger_mark
+):
+    collection = add(ledger)
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
+    committer = Committer("notes", ledger, store, collection, TakenLease(checks))
+
+    def write_shard() -> None:
+        committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+
+    with pytest.raises(IndexLocked):
+        write_shard()
+    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, pending)}
+    assert store.commit_mark("p_notes__1").number == store_mark
+    assert ledger.collection("p_notes__1").commit_mark.number == ledger_mark
 
 
 def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkeypatch):
