@@ -1,5 +1,52 @@
-"""What a run writes: the points of embedded shards, then commits, whose mark store and ledger both keep. Payloads are
-also updated alone, without embedding, if only other columns or access rights changed."""
+"""Commits of a run: points go to the store, then the ledger records their documents.
+
+A shard is written in this order. Store and ledger both keep the mark of the last commit:
+
+    documents pending in the ledger > points upserted > flush > stale chunks deleted > flush
+    > commit mark in the store > rows and commit mark in the ledger, in one transaction
+
+Payloads that changed alone, and deletes, keep the same order: pending, store, flush, marks. A run
+that ends on the way leaves documents pending, and the next one treats them as changed. So it does
+with documents that a comparison of store and ledger made pending (`etl.reconcile`).
+
+What must hold, and a test that fails if it does not:
+
+- A document is pending before its points are written, replaced or deleted.
+    `test_the_ledger_says_what_the_store_durably_holds`
+- The ledger rows that `commit` compares with are read before the documents become pending.
+    `test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all`
+- Points are durable before the store gets the commit mark.
+    `test_the_ledger_says_what_the_store_durably_holds`
+- Stale chunks are deleted before the ledger gets the rows, and durably so before the store gets the
+  commit mark.
+    `test_chunks_that_a_document_has_no_more_are_deleted_durably`
+- Of a document that was pending before, stale chunks are searched for in the store.
+    `test_what_a_dead_run_left_is_cleaned_up_durably`
+- The store gets the commit mark before the ledger.
+    `test_the_ledger_says_what_the_store_durably_holds`
+- The ledger gets its rows and its commit mark together, or neither.
+    `test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pending`
+- The store is at the ledger's last commit before its commit mark is replaced, which is the only
+  trace of a store that was restored from a backup.
+    `test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run`
+- A run moves the commit marks on before it writes its first point, so that a copy of the ledger
+  from before the run is older than the store.
+    `test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too`
+- The lease is checked in the transactions that make documents pending and that commit them, and
+  before the store gets the commit mark.
+    `test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks`
+- A collection on a server has the run's epoch before a shard is written, and still has it
+  afterwards.
+    `test_workers_of_a_dead_run_are_refused_by_the_collection`
+    `test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one`
+- A run that finds before a commit that another one has taken over its lease records that in the
+  server's collection.
+    `test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one`
+- A failed document keeps all of its former points, or none.
+    `test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all`
+- A document gets a new payload hash only if all of its points got the payload.
+    `test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed`
+"""
 
 from __future__ import annotations
 
@@ -8,11 +55,12 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import attrs
 
-from rag_index.components.ledger import Collection, Known, Ledger
 from rag_index.components.stores import OVERTAKEN
 from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes
@@ -34,33 +82,166 @@ from rag_index.etl.embed import process_store
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+    from rag_index.components.ledger import Collection, Known, Ledger
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import Store
-    from rag_index.core.documents.batches import Shard
+    from rag_index.core.documents.batches import Failure, Shard
     from rag_index.core.settings import StoreSettings
 
 CHUNK_HASH = "chunk_hash"
-NEW = Known(b"", b"", 0, 1)
-"""The row of a document that the ledger does not know."""
-UPSERT_POINTS = 1000
-AT_A_TIME = 500
+NOT_OF_CHUNK = frozenset({*OF_DOCUMENT, "payload_hash", CHUNK_HASH})
+"""Keys of the reserved part of a payload that the chunk hash does not cover."""
+POINTS_PER_UPSERT = 1000
+DOCUMENTS_PER_BATCH = 500
+
+
+@shows_sizes("chunks")
+class DocumentRow(NamedTuple):
+    """What a commit records of one document, in the order of `Ledger.record`."""
+
+    key: str
+    text_hash: bytes
+    payload_hash: bytes
+    chunks: int
+
+
+@shows_sizes("first", "end")
+@dataclass(frozen=True, slots=True)
+class StaleChunks:
+    """Chunks of one document to delete."""
+
+    key: str
+    first: int
+    """The number of the first chunk to delete."""
+    end: int | None
+    """The number of chunks by the ledger. None if the ledger may not count them all, because the
+    document was pending or its process died. The store then searches for them."""
+
+
+@shows_sizes("is_uncertain")
+@dataclass(frozen=True, slots=True)
+class FailedWrite:
+    """A document of a shard that was not written."""
+
+    key: str
+    row: Known | None
+    """The ledger row before the shard. None if the ledger had none."""
+    is_uncertain: bool
+    """Whether its process died, or it was pending before the shard. The store may then have points
+    that the row does not explain, or lack some."""
+
+
+@shows_sizes("new", "erasable")
+@dataclass(slots=True)
+class CommitPlan:
+    """What a commit deletes from the store and writes to the ledger, added document by document."""
+
+    stale: list[StaleChunks] = field(default_factory=list)
+    new: int = 0
+    """The number of documents that had no vectors before."""
+    erasable: int = 0
+    """The number of documents whose former content stays in the store's files until an erasure."""
+    restored: list[str] = field(default_factory=list)
+    """Failed documents that keep their points. Their ledger rows become what they were before."""
+    dropped: list[str] = field(default_factory=list)
+    """Failed documents of which no point is left. Their ledger rows are deleted."""
+    crashed: set[str] = field(default_factory=set)
+    """Failed documents that were pending before the shard. That counts as a try as well."""
+
+    def add_written(self, document: DocumentRow, row: Known | None) -> None:
+        """Add a document whose points are in the store; `row` is its former ledger row."""
+        # New: the store has no other points of it.
+        if row is None:
+            self.new += 1
+            return
+
+        if row.pending:
+            # Pending before the shard: the store may have more chunks than the row counts.
+            self.stale.append(StaleChunks(document.key, document.chunks, None))
+        elif row.chunks > document.chunks:
+            # It had 5 chunks and has 3 now: chunks 3 and 4 are deleted by their ids.
+            self.stale.append(StaleChunks(document.key, document.chunks, row.chunks))
+
+        if not row.text_hash:
+            # Only pending so far: it was never committed.
+            self.new += 1
+        elif not row.by_words:
+            # It had vectors: its former points were replaced.
+            self.erasable += 1
+        else:
+            # Found by its words until now: it is new to a search by meaning. Only another text
+            # counts as former content.
+            self.new += 1
+            if row.text_hash != document.text_hash:
+                self.erasable += 1
+
+    def add_failed(self, failed: FailedWrite, *, is_damaged: bool) -> None:
+        """Add a failed document: it keeps all of its former points, or none.
+
+        Args:
+            is_damaged: Whether points of an uncertain document are missing or replaced, or it never
+                was committed.
+        """
+        key, row = failed.key, failed.row
+        if row is not None and row.pending:
+            self.crashed.add(key)
+
+        if row is None and not failed.is_uncertain:
+            # New, and it could not be embedded: nothing of it was written.
+            self.dropped.append(key)
+        elif row is None:
+            # New, and its process died: some of its points may be there.
+            self.stale.append(StaleChunks(key, 0, None))
+            self.dropped.append(key)
+        elif row.by_words:
+            # Found by its words until now: it loses its points, because it is listed as failed.
+            end = None if failed.is_uncertain else row.chunks
+            self.stale.append(StaleChunks(key, 0, end))
+            self.dropped.append(key)
+            self.erasable += 1
+        elif not failed.is_uncertain:
+            # Known, and it could not be embedded: its former points are untouched.
+            self.restored.append(key)
+        elif is_damaged:
+            # Former points are missing or were replaced, or it was never committed: it loses all.
+            self.stale.append(StaleChunks(key, 0, None))
+            self.dropped.append(key)
+        else:
+            # All former points are there, as they were: only chunks beyond them are deleted.
+            self.stale.append(StaleChunks(key, row.chunks, None))
+            self.restored.append(key)
+
+
+@shows_sizes()
+@dataclass(frozen=True, slots=True)
+class PayloadChange:
+    """New payloads for the points of one document."""
+
+    points: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Pairs of point id and payload."""
+    row: DocumentRow | None = None
+    """The row to record. None if the document is still not up to date after the change."""
 
 
 @attrs.define(eq=False)
 class Destination:
-    """The collection that a run writes to. A server's has an epoch, by which it refuses workers of earlier runs."""
+    """The collection that a run writes to from its own process.
+
+    On a server, the collection has an epoch, by which writes of workers of earlier runs are
+    refused.
+    """
 
     store: Store
     collection: str
     epoch: int | None
-    wait: ClassVar[float] = 0.0  # its connection waits
+    wait: ClassVar[float] = 0.0  # a write is not tried again here: the store's connection waits
     _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let one shard be written at a time. After an error, the shards that wait get the same error at once."""
+        """Let one shard be written at a time. After an error, waiting shards raise it too."""
         with self._turn:
             if self._error is not None:
                 raise self._error
@@ -71,9 +252,10 @@ class Destination:
                 raise
 
     def close(self) -> None:
-        """Wait for the shard that is being written, and refuse all others, because the store closes."""
+        """Wait for the shard that is being written, then refuse others: the store closes."""
         with self._turn:
-            self._error = self._error or CancelledError()
+            if self._error is None:
+                self._error = CancelledError()
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""
@@ -84,7 +266,7 @@ class Destination:
 
 @attrs.frozen
 class WorkerDestination:
-    """The collection of a server that workers write to, as `Destination` is for the run's process."""
+    """The collection of a server, for writes from worker processes."""
 
     settings: StoreSettings
     collection: str
@@ -93,16 +275,26 @@ class WorkerDestination:
     """For how many seconds a write is tried again after the server failed first."""
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
-        """Upsert a shard by this process's connection. Raises as `write_shard`: IndexLocked, if the collection belongs
-        to a later run."""
-        return write_shard(process_store(self.settings), self.collection, shard, epoch=self.epoch)
+        """Upsert a shard through this process's connection. Raises as `write_shard`."""
+        store = process_store(self.settings)
+        return write_shard(store, self.collection, shard, epoch=self.epoch)
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
-    """Upsert all points of a shard, and return what the ledger needs once they are durable (`Store.flush`). With
-    `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a dead run
-    may still send shards. If a later run took over meanwhile, that is noted, and the
-    next run compares every point. Raises what `Store.upsert` raises; nothing that was written then counts as done."""
+    """Upsert all points of a shard, and return what the ledger records of it.
+
+    The points are durable after `Store.flush`, and may be committed then. If this function raises,
+    nothing that was written counts as done.
+
+    Args:
+        epoch: The epoch of this run. Workers of a dead run may still send shards, so the collection
+            must belong to this epoch before and after the write. None for the embedded store.
+
+    Raises:
+        IndexLocked: The collection belongs to a later run. If that run took over during the write,
+            this is noted in the collection, and the next run compares every point.
+        StoreError: As `Store.upsert`.
+    """
     started = time.perf_counter()
     with downtime() as down:
         _check_epoch(store, collection, epoch)
@@ -111,111 +303,164 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
                 store.upsert(collection, batch)
     try:
         _check_epoch(store, collection, epoch)
-    except IndexLocked:  # it stood still since the first look, and may have written over what is newer
+    except IndexLocked:
+        # This process may have stood still since the first check, and have replaced newer points.
         store.set_metadata(collection, {OVERTAKEN: epoch})
         raise
     documents = shard.documents
-    columns = documents.keys, documents.text_hashes, documents.payload_hashes, shard.chunk_counts
-    seconds = time.perf_counter() - started - down.seconds
-    return WrittenShard(shard.number, *columns, shard.failures, shard.stats, seconds)
+    return WrittenShard(
+        number=shard.number,
+        keys=documents.keys,
+        text_hashes=documents.text_hashes,
+        payload_hashes=documents.payload_hashes,
+        chunk_counts=shard.chunk_counts,
+        failures=shard.failures,
+        stats=shard.stats,
+        write_seconds=time.perf_counter() - started - down.seconds,
+    )
 
 
 def _check_epoch(store: Store, collection: str, epoch: int | None) -> None:
-    if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
-        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
+    if epoch is None:
+        return
+    stored_epoch = store.metadata(collection).get("epoch")
+    if stored_epoch != epoch:
+        raise IndexLocked(
+            f"{collection} is written by a later run (epoch {stored_epoch}, this is {epoch}): this run ends here"
+        )
 
 
 @contextmanager
 def documents_named(ids: Sequence[str], payloads: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Name the document in a message about a refused point: nobody knows points by their ids."""
+    """Name the document in the message of a refused point. Users do not know point ids."""
     try:
         yield
     except PointsRefused as error:
-        message, first = str(error), next(iter(error.point_ids), "")
-        payload = dict(zip(ids, payloads, strict=True)).get(first, {})
-        if document := payload.get(RESERVED_KEY, {}).get("document_id"):
-            message = message.replace(first, f"one of document {document}")
+        message = str(error)
+        refused_id = next(iter(error.point_ids), "")
+        payloads_by_id = dict(zip(ids, payloads, strict=True))
+        payload = payloads_by_id.get(refused_id, {})
+        document = payload.get(RESERVED_KEY, {}).get("document_id")
+        if document:
+            message = message.replace(refused_id, f"one of document {document}")
         raise PointsRefused(message, error.point_ids) from error
 
 
 def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
-    """Yield the points of a shard, at most `UPSERT_POINTS` at a time."""
-    chunks = [(row, number) for row, document in enumerate(shard.chunked) for number in range(len(document.chunks))]
-    for first in range(0, len(chunks), UPSERT_POINTS):
-        some = chunks[first : first + UPSERT_POINTS]
-        last = first + len(some)
-        ids = [point_id(shard.index, shard.documents.keys[row], number) for row, number in some]
-        payloads = [_payload(shard, row, number) for row, number in some]
-        sparse = shard.sparse.rows(first, last) if shard.sparse is not None else None
-        yield PointBatch(ids, shard.vectors[first:last] if len(shard.vectors) else None, payloads, sparse)
+    """Yield the points of a shard, at most `POINTS_PER_UPSERT` at a time."""
+    points = _points(shard)
+    first = 0
+    while batch := list(islice(points, POINTS_PER_UPSERT)):
+        end = first + len(batch)
+        ids = [id_ for id_, _ in batch]
+        payloads = [payload for _, payload in batch]
+        vectors = None
+        if len(shard.vectors):
+            vectors = shard.vectors[first:end]
+        sparse = None
+        if shard.sparse is not None:
+            sparse = shard.sparse.rows(first, end)
+        yield PointBatch(ids, vectors, payloads, sparse)
+        first = end
 
 
-def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
-    """Delete the chunks of documents from a number on, and return whether there was anything to delete. `stale` has
-    (key, first chunk to delete, ledger row). Chunks are deleted by id if the ledger says how many there are. A run that
-    died may have left any number of chunks of a pending document: those are searched for, which in the embedded store,
-    without an index on the key, reads every payload once."""
+def _points(shard: EmbeddedShard) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the id and the payload of each chunk, in the order of the shard's vectors."""
+    for position, key in enumerate(shard.documents.keys):
+        for number, payload in enumerate(_payloads(shard, position)):
+            yield point_id(shard.index, key, number), payload
+
+
+def _payloads(shard: EmbeddedShard, position: int) -> Iterator[dict[str, Any]]:
+    """Yield the payload of each chunk of a document.
+
+    A payload has the document's columns, the chunk's own fields, and our reserved part. Values of
+    columns are decoded once, and are the same objects in the payloads of all chunks.
+    """
+    documents = shard.documents
+    document = shard.chunked[position]
+    columns = decode_payload(documents.payloads[position])
+    of_document = document_part(columns)
+    columns.pop(RESERVED_KEY, None)
+    key = documents.keys[position]
+    shown_id = document_id(key)
+    text_hash = documents.text_hashes[position].hex()
+    payload_hash = documents.payload_hashes[position].hex()
+
+    for number, text in enumerate(document.chunks):
+        reserved: dict[str, Any] = {
+            **of_document,
+            "key": key,
+            "document_id": shown_id,
+            "chunk": number,
+            "chunks": len(document.chunks),
+            "text": text,
+            "text_hash": text_hash,
+            "payload_hash": payload_hash,
+        }
+        # Context: "Ticket 7, printer of building 3", embedded before the text.
+        if document.contexts and document.contexts[number]:
+            reserved["context"] = document.contexts[number]
+        # Own fields, such as the lines of a function or the author of a comment, replace columns of
+        # the same name. `own` lists them, so that an update of the columns keeps them.
+        own: dict[str, Any] = {}
+        if document.payloads:
+            own = decode_payload(document.payloads[number])
+            reserved.update(own.pop(RESERVED_KEY, {}))
+            reserved["own"] = sorted(own)
+        # No vectors yet: the chunk is found by its words alone.
+        if not len(shard.vectors):
+            reserved[BY_WORDS] = True
+
+        payload = {**columns, **own, RESERVED_KEY: reserved}
+        reserved[CHUNK_HASH] = chunk_hash(payload)
+        yield payload
+
+
+def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[StaleChunks]) -> bool:
+    """Delete stale chunks, and return whether there were any to look for.
+
+    The embedded store has no index on the key: it reads every payload to search for chunks whose
+    number is unknown, once for all documents.
+    """
     ids: list[str] = []
-    unknown: dict[str, int] = {}
-    for key, first, known in stale:
-        if known is None or known.pending:
-            unknown[key] = first
+    first_by_key: dict[str, int] = {}
+    for chunks in stale:
+        if chunks.end is None:
+            first_by_key[chunks.key] = chunks.first
         else:
-            ids += [point_id(index, key, number) for number in range(first, known.chunks)]
+            ids += [point_id(index, chunks.key, number) for number in range(chunks.first, chunks.end)]
     store.delete_points(collection, ids)
-    store.delete_chunks(collection, unknown)
-    return bool(ids or unknown)
+    store.delete_chunks(collection, first_by_key)
+    return bool(ids or first_by_key)
 
 
 def chunk_hash(payload: Mapping[str, Any]) -> str:
-    """Return the hash of what a point's payload says about its chunk, without fields of the document and this hash."""
-    ours = payload[RESERVED_KEY]
-    own = {name: payload.get(name) for name in ours.get("own", ())}
-    said = {name: value for name, value in ours.items() if name not in (*OF_DOCUMENT, "payload_hash", CHUNK_HASH)}
-    return hash_bytes(encode_payload({**own, RESERVED_KEY: said})).hex()
+    """Hash what a point's payload says of its chunk: its own fields, and ours but this hash."""
+    reserved = payload[RESERVED_KEY]
+    own = {name: payload.get(name) for name in reserved.get("own", ())}
+    of_chunk = {name: value for name, value in reserved.items() if name not in NOT_OF_CHUNK}
+    encoded = encode_payload({**own, RESERVED_KEY: of_chunk})
+    return hash_bytes(encoded).hex()
 
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
-    """Return the new payload of a point whose document kept its text."""
-    before = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
-    own = {name: old[name] for name in before.get("own", ())}
-    now = decode_payload(payload)
-    ours = {**before, **document_part(now), "payload_hash": payload_hash.hex()}
-    now.pop(RESERVED_KEY, None)
-    return {**now, **own, RESERVED_KEY: ours}
+    """Return the new payload of a point whose document kept its text.
+
+    Args:
+        old: The payload of the point, of which the chunk's own fields are kept.
+        payload: The new payload of the document, as canonical JSON.
+    """
+    kept = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
+    own = {name: old[name] for name in kept.get("own", ())}
+    columns = decode_payload(payload)
+    reserved = {**kept, **document_part(columns), "payload_hash": payload_hash.hex()}
+    columns.pop(RESERVED_KEY, None)
+    return {**columns, **own, RESERVED_KEY: reserved}
 
 
-def _payload(shard: EmbeddedShard, row: int, number: int) -> dict[str, Any]:
-    documents, document = shard.documents, shard.chunked[row]
-    key = documents.keys[row]
-    payload = decode_payload(documents.payloads[row])
-    ours: dict[str, Any] = {
-        **(document_part(payload) if RESERVED_KEY in payload else {}),
-        "key": key,
-        "document_id": document_id(key),
-        "chunk": number,
-        "chunks": len(document.chunks),
-        "text": document.chunks[number],
-        "text_hash": documents.text_hashes[row].hex(),
-        "payload_hash": documents.payload_hashes[row].hex(),
-    }
-    payload.pop(RESERVED_KEY, None)
-    if document.contexts and document.contexts[number]:
-        ours["context"] = document.contexts[number]
-    if document.payloads:
-        own = decode_payload(document.payloads[number])
-        ours |= own.pop(RESERVED_KEY, {})
-        ours["own"] = sorted(own)
-        payload.update(own)
-    if not len(shard.vectors):
-        ours[BY_WORDS] = True
-    payload[RESERVED_KEY] = ours
-    ours[CHUNK_HASH] = chunk_hash(payload)
-    return payload
-
-
-def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
-    """Return the mark of the commit after the last one."""
+def next_commit_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
+    """Return the commit mark that follows the last one, with the ledger's time."""
     now = dt.datetime.fromtimestamp(ledger.clock(), tz=dt.UTC)
     return CommitMark(last.number + 1, now.isoformat(timespec="microseconds"))
 
@@ -223,221 +468,356 @@ def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
 @shows_sizes("index", "collection")
 @attrs.define(eq=False)
 class Committer:
-    """Everything that one run writes to a collection: documents become pending, then their points, then the rows."""
+    """The commits of one run to one collection.
+
+    For each shard, `begin` comes first, then its points are written and made durable, then `commit`
+    is called.
+    """
 
     index: str
     ledger: Ledger
     store: Store
     collection: Collection
     _lease: IndexLease | None = None
-    _before: dict[str, Known | None] = attrs.field(factory=dict, init=False)
-    _has_begun: bool = attrs.field(default=False, init=False)
+    _rows_before: dict[str, Known | None] = attrs.field(factory=dict, init=False)
+    """The ledger rows of documents between `begin` and `commit`, as they were before they became
+    pending. None if the ledger had no row."""
+    _has_moved_mark: bool = attrs.field(default=False, init=False)
 
     def begin(self, shard: Shard) -> None:
-        """Mark the documents of a shard as about to be written, and remember what the ledger had of them before."""
+        """Make the documents of a shard pending, and remember their ledger rows for `commit`."""
         keys = shard.documents.keys
         known = self.ledger.known(self.collection.id, keys)
-        self._before.update((key, known.get(key)) for key in keys)
+        for key in keys:
+            self._rows_before[key] = known.get(key)
         self.mark_pending(keys)
 
     def mark_pending(self, keys: Sequence[str]) -> None:
-        """Mark documents in the ledger as about to be written, or deleted. The first call commits nothing, which moves
-        the marks on: if the run dies before its first commit, a copy of the ledger from before the run is older than
-        the store, and seen to be."""
+        """Make documents pending in the ledger, before they are written or deleted."""
         with self.ledger.transaction():
-            if self._lease is not None:
-                self._lease.check()
+            self._check_lease()
             self.ledger.mark_pending(self.collection.id, keys)
-        if keys and not self._has_begun:
+        # The first call commits nothing, which moves the commit marks on. If the run dies before
+        # its first shard is committed, a copy of the ledger from before the run is then older than
+        # the store, and the next run detects that.
+        if keys and not self._has_moved_mark:
             with self._committing():
                 pass
-            self._has_begun = True
+            self._has_moved_mark = True
+
+    def commit(self, written: WrittenShard, *, by_words: bool = False) -> int:
+        """Commit a shard whose points are durable. Return how many of its documents are new.
+
+        Args:
+            by_words: Whether the points have no vectors yet. Such documents count as new again once
+                they have vectors.
+        """
+        columns = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
+        documents = [DocumentRow(*values) for values in columns]
+        plan = CommitPlan()
+        for document in documents:
+            plan.add_written(document, self._rows_before.pop(document.key, None))
+        failed = self._failed_writes(written.failures)
+        damaged = self._find_damaged(failed)
+        for failed_write in failed:
+            plan.add_failed(failed_write, is_damaged=failed_write.key in damaged)
+
+        cid, name = self.collection.id, self.collection.name
+        if delete_chunks(self.store, name, self.index, plan.stale):
+            self.store.flush(name)
+        with self._committing():
+            self.ledger.record(cid, documents, by_words=by_words)
+            self.ledger.note_erasable(cid, plan.erasable)
+            if written.failures:
+                self.ledger.unmark_pending(cid, known=plan.restored, new=plan.dropped)
+            # By words: the documents are embedded later all the same, and may fail then.
+            if written.failures and not by_words:
+                self.ledger.fail(cid, written.failures, crashed=plan.crashed)
+        return plan.new
+
+    def _failed_writes(self, failures: Iterable[Failure]) -> list[FailedWrite]:
+        failed: list[FailedWrite] = []
+        for failure in failures:
+            # An incomplete document is indexed, and is among the written ones.
+            if failure.kind == "failed":
+                row = self._rows_before.pop(failure.key, None)
+                is_pending = row is not None and bool(row.pending)
+                failed.append(FailedWrite(failure.key, row, failure.died or is_pending))
+        return failed
+
+    def _find_damaged(self, failed: Iterable[FailedWrite]) -> set[str]:
+        """Return the uncertain documents whose former points are not all there and unchanged."""
+        damaged: set[str] = set()
+        committed: dict[str, Known] = {}
+        for document in failed:
+            if not document.is_uncertain:
+                continue
+            # Without a text hash, the document was never committed: it has no former points.
+            if document.row is None or not document.row.text_hash:
+                damaged.add(document.key)
+            else:
+                committed[document.key] = document.row
+        if not committed:
+            return damaged
+
+        stored = self.stored(committed, list(committed))
+        for key, row in committed.items():
+            points = stored[key].values()
+            is_complete = len(points) >= row.chunks
+            is_unchanged = all(_has_hashes(payload, row) for payload in points)
+            if not (is_complete and is_unchanged):
+                damaged.add(key)
+        return damaged
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
-        """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the
-        ledger. What was written must be durable, and its documents pending, because a kill between the two leaves the
-        store one commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is
-        overwritten, and IndexLocked if another run took the lease over. On a server that is noted, and the next run
-        compares every point: what this one has just written or deleted may be what the other one wrote."""
-        ledger, store, lease, name = self.ledger, self.store, self._lease, self.collection.name
-        if lease is not None:
-            try:
-                lease.check()
-            except IndexLocked:
-                if not store.embedded:
-                    store.set_metadata(name, {OVERTAKEN: lease.epoch})
-                raise
-        known = ledger.collection(name)
-        if known is None:
-            raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
-        mark = next_mark(ledger, known.commit_mark)
-        if difference := ledger.different_commits(known, store.commit_mark(name)):
-            raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
-        store.set_commit_mark(name, mark)
-        with ledger.transaction():
-            if lease is not None:
-                lease.check()
-            yield
-            ledger.record_commit(self.collection.id, mark)
+        """Run the block as a commit: mark the store, then write rows and mark to the ledger.
 
-    def commit(self, written: WrittenShard, *, by_words: bool = False) -> int:
-        """Commit a shard whose points are in the store, and return how many of its documents are new. Those that were
-        written `by_words` alone count as new once they have vectors.
+        The points must be durable and their documents pending, because a process killed between the
+        two writes leaves the store one commit ahead of the ledger.
 
-        For documents that had more chunks, or were pending, the chunks at or above the new count are deleted. The row
-        of a failed document becomes what it was before it was marked pending, if it keeps its points, and unknown if
-        not: if its process died, in this run or before, it may have some new points. Then those beyond its former ones
-        are deleted if these are all there, and otherwise all are. An incomplete document is indexed all the same. One
-        that had points without vectors loses them if it fails, and is listed once it cannot be embedded.
+        Raises:
+            IndexLocked: Another run took the lease over.
+            StoreMismatch: The ledger no longer has the collection.
+            StoreRestored: The store is not at the ledger's last commit. Its commit mark is left as
+                it is.
         """
-        before = {key: self._before.pop(key, None) for key in written.keys}
-        failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
-        counts = zip(written.keys, written.chunk_counts, strict=True)
-        stale: list[tuple[str, int, Known | None]] = [
-            (key, count, row) for key, count in counts if (row := before[key]) and (row.pending or row.chunks > count)
-        ]
-        died = {failure.key for failure in written.failures if failure.died}
-        uncertain = {key: row or NEW for key, row in failed.items() if key in died or (row and row.pending)}
-        worded = {key: row for key, row in failed.items() if row and row.by_words}
-        lost = self._not_intact(uncertain) | worded.keys()
-        stale += [(key, 0, row) for key, row in worded.items() if key not in uncertain]
-        stale += [(key, 0 if key in lost else row.chunks, None) for key, row in uncertain.items()]
-        if delete_chunks(self.store, self.collection.name, self.index, stale):
-            self.store.flush(self.collection.name)
-        kept = [key for key, row in failed.items() if row and key not in lost]
-        crashed = {key for key, row in failed.items() if row and row.pending}
-        rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
-        now = dict(zip(written.keys, written.text_hashes, strict=True))
-        was = {key: row for key, row in before.items() if row is not None and row.text_hash}
-        erasable = [key for key, row in was.items() if not row.by_words or row.text_hash != now[key]]
-        with self._committing():
-            self.ledger.record(self.collection.id, rows, by_words=by_words)
-            self.ledger.note_erasable(self.collection.id, len(erasable) + len(worded))
-            if written.failures:
-                new = [key for key in failed if key not in kept]
-                self.ledger.unmark_pending(self.collection.id, known=kept, new=new)
-                if not by_words:  # they are embedded all the same
-                    self.ledger.fail(self.collection.id, written.failures, crashed=crashed)
-        return len(before) - sum(not row.by_words for row in was.values())
+        name = self.collection.name
+        self._check_lease_before_commit()
+        known = self.ledger.collection(name)
+        if known is None:
+            url = self.ledger.redacted_url
+            raise StoreMismatch(f"{name} was dropped from ledger {url} while a run wrote it: run again")
+        mark = next_commit_mark(self.ledger, known.commit_mark)
+        difference = self.ledger.different_commits(known, self.store.commit_mark(name))
+        if difference:
+            raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
+        self.store.set_commit_mark(name, mark)
+        with self.ledger.transaction():
+            self._check_lease()
+            yield
+            self.ledger.record_commit(self.collection.id, mark)
 
-    def _not_intact(self, rows: Mapping[str, Known]) -> set[str]:
-        stored = self.stored(rows, list(rows)) if rows else {}
-        found: set[str] = set()
-        for key, row in rows.items():
-            hashes = row.text_hash.hex(), row.payload_hash.hex()
-            ours = [payload[RESERVED_KEY] for payload in stored[key].values()]
-            same = all((one.get("text_hash"), one.get("payload_hash")) == hashes for one in ours)
-            if not (row.text_hash and same and len(ours) >= row.chunks):
-                found.add(key)
-        return found
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def _check_lease_before_commit(self) -> None:
+        """Check the lease, and note in a server's collection if another run took it over.
+
+        What this run has just written or deleted may be what the other run wrote, so the next run
+        compares every point.
+        """
+        if self._lease is None:
+            return
+        try:
+            self._lease.check()
+        except IndexLocked:
+            if not self.store.embedded:
+                self.store.set_metadata(self.collection.name, {OVERTAKEN: self._lease.epoch})
+            raise
 
     def stored(self, known: Mapping[str, Known], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return the payloads of our points that the ledger explains, by document and id, in the order of chunks."""
-        ids = {key: [point_id(self.index, key, number) for number in range(known[key].chunks)] for key in keys}
-        points = self.store.retrieve(self.collection.name, [i for some in ids.values() for i in some])
-        found = {point.id: point.payload for point in points if RESERVED_KEY in point.payload}
-        return {key: {i: found[i] for i in some if i in found} for key, some in ids.items()}
+        """Return the payloads of the points that the ledger rows `known` count.
+
+        They are ordered by document, then by chunk: `{key: {point id: payload}}`. Missing points
+        and points of other programs are left out.
+        """
+        ids_by_key: dict[str, list[str]] = {}
+        for key in keys:
+            ids_by_key[key] = [point_id(self.index, key, number) for number in range(known[key].chunks)]
+        all_ids = [id_ for ids in ids_by_key.values() for id_ in ids]
+        points = self.store.retrieve(self.collection.name, all_ids)
+        payloads = {point.id: point.payload for point in points if RESERVED_KEY in point.payload}
+        stored: dict[str, dict[str, dict[str, Any]]] = {}
+        for key, ids in ids_by_key.items():
+            stored[key] = {id_: payloads[id_] for id_ in ids if id_ in payloads}
+        return stored
 
     def overwrite(
-        self,
-        payloads: list[tuple[str, dict[str, Any]]],
-        rows: list[tuple[str, bytes, bytes, int]],
-        *,
-        clear_failures: bool = True,
+        self, payloads: list[tuple[str, dict[str, Any]]], rows: list[DocumentRow], *, clear_failures: bool = True
     ) -> None:
-        """Replace payloads of points, and record the `rows` of the documents that are up to date now."""
-        self.mark_pending([row[0] for row in rows])
-        with documents_named([point for point, _ in payloads], [payload for _, payload in payloads]):
-            self.store.update_payloads(self.collection.name, payloads)
-        self.store.flush(self.collection.name)
-        if rows:
-            with self._committing():
-                self.ledger.record(self.collection.id, rows, clear_failures=clear_failures, by_words=None)
-                self.ledger.note_erasable(self.collection.id, len(rows))
+        """Replace payloads of points, and record the documents that are up to date then."""
+        cid, name = self.collection.id, self.collection.name
+        self.mark_pending([row.key for row in rows])
+        ids = [id_ for id_, _ in payloads]
+        values = [payload for _, payload in payloads]
+        with documents_named(ids, values):
+            self.store.update_payloads(name, payloads)
+        self.store.flush(name)
+        if not rows:
+            return
+        with self._committing():
+            self.ledger.record(cid, rows, clear_failures=clear_failures, by_words=None)
+            self.ledger.note_erasable(cid, len(rows))
 
     def delete_lost(self) -> Iterator[int]:
-        """Delete what the ledger has as gone, and the points of what it has as emptied; yield how many had points.
-        Raises as the store and the ledger do; what was deleted by then is committed."""
+        """Delete the points of deleted and emptied documents, and commit page by page.
+
+        Yields the number of documents of a page that had points. If the store or the ledger raises,
+        the earlier pages stay committed.
+        """
         cid, name = self.collection.id, self.collection.name
         while lost := self.ledger.lost(cid):
-            keys = [key for key, _, _ in lost]
-            gone = [key for key, text_hash, _ in lost if text_hash is None]
-            emptied = [(key, text, payload or b"", 0) for key, text, payload in lost if text is not None]
+            keys: list[str] = []
+            deleted: list[str] = []
+            emptied: list[DocumentRow] = []
+            for key, text_hash, payload_hash in lost:
+                keys.append(key)
+                if text_hash is None:
+                    # The source no longer has it: the ledger forgets it.
+                    deleted.append(key)
+                else:
+                    # The source has it without text: it gets a row without chunks.
+                    emptied.append(DocumentRow(key, text_hash, payload_hash or b"", 0))
             known = self.ledger.known(cid, keys)
             self.mark_pending(keys)
-            delete_chunks(self.store, name, self.index, ((key, 0, known.get(key)) for key in keys))
+            stale = [StaleChunks(key, 0, _counted_chunks(known.get(key))) for key in keys]
+            delete_chunks(self.store, name, self.index, stale)
             self.store.flush(name)
             with self._committing():
-                self.ledger.forget(cid, gone)
+                self.ledger.forget(cid, deleted)
                 self.ledger.record(cid, emptied)
                 self.ledger.note_erasable(cid, len(emptied))
             self.ledger.forget_lost(keys)
-            yield sum(row.chunks > 0 or row.pending for row in known.values())
+            yield sum(1 for row in known.values() if row.chunks > 0 or row.pending)
+
+
+def _counted_chunks(row: Known | None) -> int | None:
+    """Return how many chunks a document has. None if its ledger row does not count them all."""
+    if row is None or row.pending:
+        return None
+    return row.chunks
+
+
+def _has_hashes(payload: Mapping[str, Any], row: Known) -> bool:
+    """Return whether a point was written for the text and payload that a ledger row records."""
+    reserved = payload[RESERVED_KEY]
+    has_text: bool = reserved.get("text_hash") == row.text_hash.hex()
+    has_payload: bool = reserved.get("payload_hash") == row.payload_hash.hex()
+    return has_text and has_payload
 
 
 def update_payloads(
     committer: Committer, wanted: Mapping[str, bytes | Sequence[str]], known: Mapping[str, Known], *, alone: bool = True
 ) -> set[str]:
-    """Replace the payloads of documents, or the groups in them, and return the documents that are up to date now.
-    `wanted` has a payload or groups for each document, and `known` its ledger row. The ledger is written last. If the
-    points of a document are not as the ledger says, only its groups are replaced. Failures stay listed, unless the
-    payload `alone` has changed. Raises as `Store.retrieve` and `Store.update_payloads`."""
+    """Replace the payloads of documents, or the groups in them.
+
+    Return the documents that are up to date then. The ledger is written last.
+
+    Args:
+        wanted: A payload (canonical JSON) or the groups for each document.
+        known: The ledger row of each document.
+        alone: Whether nothing but the payload has changed. Otherwise the document's failures stay
+            listed.
+
+    Raises as `Store.retrieve` and `Store.update_payloads`.
+    """
     updated: set[str] = set()
     keys = list(wanted)
-    for first in range(0, len(keys), AT_A_TIME):
+    for first in range(0, len(keys), DOCUMENTS_PER_BATCH):
         payloads: list[tuple[str, dict[str, Any]]] = []
-        done: list[tuple[str, bytes, bytes, int]] = []
-        for key, points in committer.stored(known, keys[first : first + AT_A_TIME]).items():
-            row, payload = known[key], wanted[key]
-            whole = len(points) >= row.chunks and not row.pending
-            if not isinstance(payload, bytes):
-                groups = payload
-                if all(stored_groups(point) == list(groups) for point in points.values()):
-                    continue
-                if not whole:  # what a dead run left: it stays as it is otherwise
-                    access = access_part(groups)
-                    payloads += [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **access}}) for i, p in points.items()]
-                    continue
-                payload = with_groups(document_payload(next(iter(points.values()))), groups)
-            if whole:
-                payload_hash = hash_bytes(payload)
-                payloads += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
-                done.append((key, row.text_hash, payload_hash, row.chunks))
-        committer.overwrite(payloads, done, clear_failures=alone)
-        updated.update(row[0] for row in done)
+        rows: list[DocumentRow] = []
+        stored = committer.stored(known, keys[first : first + DOCUMENTS_PER_BATCH])
+        for key, points in stored.items():
+            change = _payload_change(key, known[key], points, wanted[key])
+            payloads += change.points
+            if change.row is not None:
+                rows.append(change.row)
+        committer.overwrite(payloads, rows, clear_failures=alone)
+        updated.update(row.key for row in rows)
     return updated
 
 
+def _payload_change(
+    key: str, row: Known, points: Mapping[str, dict[str, Any]], wanted: bytes | Sequence[str]
+) -> PayloadChange:
+    """Return the new payloads of a document's points, for its new payload or its new groups."""
+    is_intact = len(points) >= row.chunks and not row.pending
+    if isinstance(wanted, bytes):
+        # A new payload, but points are missing or pending: the document is not up to date.
+        if not is_intact:
+            return PayloadChange()
+        return _replace_payload(key, row, points, wanted)
+
+    # The groups are the same already, or there are no points.
+    groups = list(wanted)
+    if all(stored_groups(point) == groups for point in points.values()):
+        return PayloadChange()
+    # Points are missing, or the document is pending: the points that are there get the groups, and
+    # the document is still not up to date.
+    if not is_intact:
+        return PayloadChange([(id_, _with_access(point, groups)) for id_, point in points.items()])
+    # New groups for an intact document: they are part of its payload, and of the payload's hash.
+    first_point = next(iter(points.values()))
+    payload = with_groups(document_payload(first_point), groups)
+    return _replace_payload(key, row, points, payload)
+
+
+def _replace_payload(key: str, row: Known, points: Mapping[str, dict[str, Any]], payload: bytes) -> PayloadChange:
+    payload_hash = hash_bytes(payload)
+    replaced = [(id_, replaced_payload(old, payload, payload_hash)) for id_, old in points.items()]
+    return PayloadChange(replaced, DocumentRow(key, row.text_hash, payload_hash, row.chunks))
+
+
+def _with_access(point: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    """Return the payload of a point with other groups, and everything else as it is."""
+    reserved = {**point[RESERVED_KEY], **access_part(groups)}
+    return {**point, RESERVED_KEY: reserved}
+
+
 def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Container[str]) -> dict[str, Sequence[str]]:
-    """Return the groups of those documents of a page, by key, whose points may have others until they are written.
-    `settled` are documents whose payload is updated in any case. Changes of access do not wait for the rest: a document
-    whose text changed too is embedded later, perhaps never if that fails, and one that cannot be read keeps the points
-    that it has. Rights that the source has taken away must not show it meanwhile."""
+    """Return the groups of a page's documents whose points may still have other groups.
+
+    Changes of access do not wait for the rest of a document. Its new text is embedded later, or
+    never if that fails, and a document that cannot be read keeps its points. Those must not be
+    visible by rights that the source has taken away.
+
+    Args:
+        settled: Keys of documents whose payload is updated in any case.
+    """
     documents = page.documents
-    found = {
-        key: groups_in(payload) or ()
-        for key, payload, payload_hash in zip(documents.keys, documents.payloads, documents.payload_hashes, strict=True)
-        if key not in settled and (row := known.get(key)) and (row.pending or row.payload_hash != payload_hash)
-    }
-    return {key: groups for key, groups in {**found, **page.groups}.items() if key in known and known[key].chunks}
+    groups: dict[str, Sequence[str]] = {}
+    columns = zip(documents.keys, documents.payloads, documents.payload_hashes, strict=True)
+    for key, payload, payload_hash in columns:
+        row = known.get(key)
+        if row is None or key in settled:
+            continue
+        if row.pending or row.payload_hash != payload_hash:
+            groups[key] = groups_in(payload) or ()
+    groups.update(page.groups)
+    # Only documents with chunks have points to update.
+    return {key: value for key, value in groups.items() if key in known and known[key].chunks}
 
 
 def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
-    """Give the documents of another collection of the index the groups that they have in the live one, or none. A
-    caller who cannot see a document in the live one cannot see it in the other. Chunks of a dead run that the ledger
-    does not explain are deleted, because they may have any groups. Raises StoreRestored, and what the store raises."""
-    if difference := ledger.different_commits(other, store.commit_mark(other.name)):
+    """Give the documents of another collection the groups of the live collection, or none.
+
+    A caller who cannot see a document in the live collection cannot see it in the other one then.
+
+    Raises:
+        StoreRestored: The other collection is not at the ledger's last commit.
+        StoreError: As the store.
+    """
+    difference = ledger.different_commits(other, store.commit_mark(other.name))
+    if difference:
         raise StoreRestored(
             f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}` replaces it"
         )
-    after, committer = "", Committer(index, ledger, store, other)
-    while rows := ledger.rows(other.id, after=after, limit=AT_A_TIME):
-        after, known = rows[-1][0], dict(rows)
-        store.delete_chunks(other.name, {key: row.chunks for key, row in rows if row.pending})
-        shown = {point_id(index, key, 0): key for key in ledger.known(live.id, list(known))}
+    committer = Committer(index, ledger, store, other)
+    after = ""
+    while rows := ledger.rows(other.id, after=after, limit=DOCUMENTS_PER_BATCH):
+        after = rows[-1][0]
+        known = dict(rows)
+        # Chunks of a pending document that the ledger does not count may have any groups.
+        pending = {key: row.chunks for key, row in rows if row.pending}
+        store.delete_chunks(other.name, pending)
+
         groups: dict[str, Sequence[str]] = {key: () for key, row in rows if row.chunks}
-        for point in store.retrieve(live.name, list(shown)):
-            if shown[point.id] in groups:
-                groups[shown[point.id]] = stored_groups(point.payload) or ()
+        live_keys = ledger.known(live.id, list(known))
+        key_by_id = {point_id(index, key, 0): key for key in live_keys}
+        for point in store.retrieve(live.name, list(key_by_id)):
+            key = key_by_id[point.id]
+            if key in groups:
+                groups[key] = stored_groups(point.payload) or ()
         update_payloads(committer, groups, known, alone=False)

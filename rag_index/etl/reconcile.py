@@ -24,7 +24,7 @@ from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, point_id
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.reports.progress import counted
-from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_mark
+from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_commit_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -149,7 +149,7 @@ class Comparison:
         ledger.forget_digests(cid)
         self._mark_pending(gone)
         again = ledger.totals(cid).pending - pending
-        newest = next_mark(ledger, max(mark, self._collection.commit_mark))
+        newest = next_commit_mark(ledger, max(mark, self._collection.commit_mark))
         store.set_commit_mark(name, newest)
         ledger.record_commit(cid, newest)
         if overtaken is not None and _overtaken(store, name) == overtaken:  # and by no other one since

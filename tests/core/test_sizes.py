@@ -23,6 +23,7 @@ from rag_index.core.documents.batches import (
     ShardStats,
     TextPart,
 )
+from rag_index.etl.commit import CommitPlan, DocumentRow, FailedWrite, PayloadChange, StaleChunks
 from rag_index.etl.diff import PageDiff
 from rag_index.etl.embed import EmbedJob
 
@@ -32,7 +33,8 @@ COUNTS = {"ContextCounts", "ShardStats", "CommitMark"}
 SETTINGS = {"index", "id", "kind", "pages"}
 """Fields that name an index, a point, a kind, or the numbers of pages."""
 ELSEWHERE = [
-    Batch, ContextRequest, Cursor, DocumentParts, EmbedJob, FailedDocument, PageDiff, Sample, SourcePage, Text,
+    Batch, CommitPlan, ContextRequest, Cursor, DocumentParts, DocumentRow, EmbedJob, FailedDocument, FailedWrite,
+    PageDiff, PayloadChange, Sample, SourcePage, StaleChunks, Text,
 ]  # fmt: skip
 HOLDS_TEXT = ("str", "bytes", "list", "dict", "Any", "Mapping", "Sequence", "Callable", "NDArray")
 

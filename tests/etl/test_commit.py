@@ -1,18 +1,39 @@
-"""What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
+"""Commits: what is deleted and recorded for each kind of document, and what a dead process leaves."""
 
+import re
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 
 from rag_index.components.ledger import Known
-from rag_index.core.documents.batches import DocumentBatch, Failure, PointBatch, Shard, ShardStats, WrittenShard
-from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.batches import (
+    ChunkedDocument,
+    DocumentBatch,
+    EmbeddedShard,
+    Failure,
+    PointBatch,
+    Shard,
+    ShardStats,
+    WrittenShard,
+)
+from rag_index.core.documents.canonical import encode_payload, hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
-from rag_index.errors import StoreMismatch
+from rag_index.errors import IndexLocked, StoreMismatch
+from rag_index.etl import commit
 from rag_index.etl.collection import verify_counts
-from rag_index.etl.commit import Committer, update_payloads
+from rag_index.etl.commit import (
+    CommitPlan,
+    Committer,
+    DocumentRow,
+    FailedWrite,
+    StaleChunks,
+    batches,
+    chunk_hash,
+    update_payloads,
+)
 from tests.components.ledger.conftest import add
 from tests.etl.plain import Died, die, run_plain
 
@@ -100,3 +121,144 @@ def test_a_document_without_its_points_is_embedded_although_its_payload_alone_ch
     with pytest.raises(StoreMismatch):  # of the point that no document explains
         run_plain(project)
     assert project.points()[lost.id][0]["author"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("row", "stale", "new", "erasable"),
+    [
+        pytest.param(None, [], 1, 0, id="new"),
+        pytest.param(Known(b"", b"", 0, 1), [StaleChunks("7", 3, None)], 1, 0, id="never committed, since a run died"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 1), [StaleChunks("7", 3, None)], 0, 1, id="pending, since a run died"),
+        pytest.param(Known(OLD, PAYLOAD, 3, 0), [], 0, 1, id="as many chunks as before"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 0), [StaleChunks("7", 3, 5)], 0, 1, id="fewer chunks than before"),
+        pytest.param(Known(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"),
+        pytest.param(Known(OLD, PAYLOAD, 5, 0, 1), [StaleChunks("7", 3, 5)], 1, 1, id="another text gets its vectors"),
+    ],
+)
+def test_a_written_document_loses_stale_chunks_and_is_counted(row, stale, new, erasable):
+    plan = CommitPlan()
+    plan.add_written(DocumentRow("7", NEW, PAYLOAD, 3), row)
+    assert plan == CommitPlan(stale=stale, new=new, erasable=erasable)
+
+
+ROW, WORDED = Known(OLD, PAYLOAD, 5, 0), Known(OLD, PAYLOAD, 5, 0, 1)
+ALL = [StaleChunks("7", 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "is_uncertain", "is_damaged", "expected"),
+    [
+        pytest.param(None, False, False, CommitPlan(dropped=["7"]), id="new"),
+        pytest.param(None, True, True, CommitPlan(ALL, dropped=["7"]), id="new, and its process died"),
+        pytest.param(ROW, False, False, CommitPlan(restored=["7"]), id="known"),
+        pytest.param(
+            ROW, True, False, CommitPlan([StaleChunks("7", 5, None)], restored=["7"]), id="its process died early"
+        ),
+        pytest.param(ROW, True, True, CommitPlan(ALL, dropped=["7"]), id="its process died late"),
+        pytest.param(
+            ROW._replace(pending=1), True, True, CommitPlan(ALL, dropped=["7"], crashed={"7"}), id="a run died"
+        ),
+        pytest.param(
+            WORDED, False, False, CommitPlan([StaleChunks("7", 0, 5)], erasable=1, dropped=["7"]), id="by its words"
+        ),
+        pytest.param(
+            WORDED, True, False, CommitPlan(ALL, erasable=1, dropped=["7"]), id="by its words, and its process died"
+        ),
+    ],
+)
+def test_a_failed_document_keeps_all_of_its_points_or_none(row, is_uncertain, is_damaged, expected):
+    plan = CommitPlan()
+    plan.add_failed(FailedWrite("7", row, is_uncertain), is_damaged=is_damaged)
+    assert plan == expected
+
+
+def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pending(ledger, store):
+    """Rows without the mark would look like a ledger that was put back to an older copy."""
+    collection = add(ledger)
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
+    committer = Committer("notes", ledger, store, collection)
+    committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+    write(store, "7", NEW, range(1))
+    with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
+    assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
+
+
+class TakenLease:
+    """A lease that another run takes over after this many checks."""
+
+    epoch = 7
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
+
+    def check(self) -> None:
+        self.checks -= 1
+        if self.checks < 0:
+            raise IndexLocked("another took over")
+
+
+@pytest.mark.parametrize(
+    ("checks", "pending", "store_mark", "ledger_mark"),
+    [
+        pytest.param(0, 0, 0, 0, id="documents become pending"),
+        pytest.param(1, 1, 0, 0, id="the marks move on"),
+        pytest.param(2, 1, 1, 0, id="the store was marked"),
+        pytest.param(3, 1, 1, 1, id="the shard is committed"),
+        pytest.param(4, 1, 2, 1, id="the store was marked again"),
+    ],
+)
+def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
+    ledger, store, checks, pending, store_mark, ledger_mark
+):
+    collection = add(ledger)
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
+    committer = Committer("notes", ledger, store, collection, TakenLease(checks))
+
+    def write_shard() -> None:
+        committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+
+    with pytest.raises(IndexLocked):
+        write_shard()
+    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, pending)}
+    assert store.commit_mark("p_notes__1").number == store_mark
+    assert ledger.collection("p_notes__1").commit_mark.number == ledger_mark
+
+
+def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkeypatch):
+    monkeypatch.setattr(commit, "POINTS_PER_UPSERT", 3)
+    columns = [b'{"_rag":{"groups":["staff"]},"author":"kim","tags":["a"]}', b"{}"]
+    documents = DocumentBatch(["7", "8"], ["", ""], columns, [OLD, NEW], [PAYLOAD, PAYLOAD])
+    own = [encode_payload({"author": f"author {number}"}) for number in range(4)]
+    chunked = [ChunkedDocument(["a", "b", "c", "d"], payloads=own), ChunkedDocument(["e"], ["context of e"])]
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+    with mock.patch.object(commit, "decode_payload", wraps=commit.decode_payload) as decode:
+        found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], ShardStats())))
+    assert [call.args[0] for call in decode.call_args_list if call.args[0] not in own] == columns
+
+    assert [len(batch) for batch in found] == [3, 2]
+    np.testing.assert_array_equal(np.concatenate([batch.vectors for batch in found]), vectors)
+    ids = [point_id("notes", "7", number) for number in range(4)]
+    assert [one for batch in found for one in batch.ids] == [*ids, point_id("notes", "8", 0)]
+    *of_seven, of_eight = [payload for batch in found for payload in batch.payloads]
+    for number, payload in enumerate(of_seven):
+        ours = payload.pop("_rag")
+        assert payload == {"author": f"author {number}", "tags": ["a"]}
+        assert (ours["chunk"], ours["text"], ours["groups"], ours["own"]) == (
+            number,
+            "abcd"[number],
+            ["staff"],
+            ["author"],
+        )
+        assert ours["chunk_hash"] == chunk_hash({**payload, "_rag": ours})
+    assert of_eight.keys() == {"_rag"}
+    assert (of_eight["_rag"]["context"], "groups" in of_eight["_rag"]) == ("context of e", False)
+
+
+def test_each_test_that_the_protocol_of_commits_names_exists():
+    named = re.findall(r"^    `(test_\w+)`$", commit.__doc__, re.MULTILINE)
+    texts = [file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py")]
+    assert len(named) > 10
+    assert [name for name in named if not any(f"\ndef {name}(" in text for text in texts)] == []

@@ -17,6 +17,7 @@ from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.core.documents.keys import point_id
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit
 from rag_index.etl.commit import Committer
@@ -215,6 +216,7 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
         on_server.run()
         with pytest.raises(IndexLocked, match="written by a later run"):
             commit.write_shard(store, name, late_shard("99"), epoch=epoch)
+        assert store.retrieve(name, [point_id("notes", "99", 0)]) == [], "it was refused before it wrote"
         commit.write_shard(store, name, late_shard("99"), epoch=epoch + 1)
 
 

@@ -156,3 +156,11 @@ def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
     project.execute("UPDATE note SET title = 'short', body = '' WHERE id BETWEEN 11 AND 20")
     assert {"delete_chunks", "forget", "record"} <= run_watched(project, embedder).keys()
     assert sorted(map(int, project.texts())) == [i for i in range(11, 61) if i != 41]
+
+
+def test_chunks_that_a_document_has_no_more_are_deleted_durably(folder, embedder):
+    """Documents that become shorter: the ledger knows how many chunks they had."""
+    project = make_project(folder / "p", 20)
+    run_once(project, embedder)
+    project.execute("UPDATE note SET title = 'short', body = '' WHERE id IN (5, 10)")
+    assert {"upsert", "delete_points", "record"} <= run_watched(project, embedder).keys()
