@@ -2,12 +2,10 @@
 
 import itertools
 
-import numpy as np
 import pytest
 
 from rag_index.components.embedders.bm25 import letters
 from rag_index.search.names import looks_like_name, runs_of_keys, runs_of_names
-from rag_index.search.question import without_lift
 from tests.search.desk import found
 
 NAMES = (
@@ -45,13 +43,6 @@ def test_what_has_letters_and_digits_may_be_a_key_and_a_number_is_none():
 def test_numbers_stay_apart_in_a_name():
     assert letters("10.0.6") != letters("1006") != letters("100.6")
     assert letters("cl-fiveam") == letters("CL FIVEAM") == "clfiveam"
-
-
-def test_what_rounding_leaves_of_a_lift_is_no_score():
-    for bound in (1.0, 3.7, 123.456):
-        lifted = float(np.float32(1.01 * bound))
-        assert without_lift(lifted, bound) == 0
-        assert without_lift(lifted + 0.5, bound) == pytest.approx(0.5, abs=1e-4)
 
 
 PLANTED = {
