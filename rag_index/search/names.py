@@ -245,9 +245,12 @@ class SoughtNames:
 
     def mark(self, points: Sequence[StoredPoint]) -> None:
         """Let points, which have their sparse vectors and payloads, know what of the names they have."""
-        if self.whole is None and not self.rare and self.plain is None:
+        sought = [*self.rare, *([self.plain] if self.plain else [])]
+        if self.whole is None and not sought:
             return
-        words = {point.id: frozenset(point.sparse.indices if point.sparse else ()) for point in points}
+        whole = [] if self.whole is None else [self.whole]
+        dimensions = frozenset(whole).union(*[one.sparse.indices for one in sought])
+        words = {one.id: dimensions.intersection(one.sparse.indices if one.sparse else ()) for one in points}
         for point in points:
             point.exact = self.whole in words[point.id]
             point.has_words = self.plain is not None and self.plain.has_all_words(words[point.id])

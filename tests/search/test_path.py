@@ -1,6 +1,7 @@
 """The way of a search from `Retriever.search` to the client of the store: its length, its threads and its requests."""
 
 import asyncio
+import math
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from qdrant_client import QdrantClient
 
 import rag_index
 from rag_index import Retriever
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.edge.collection_reader import CollectionReader
 from rag_index.errors import EmbedderUnavailable
 from rag_index.search.fan_out import FanOut
@@ -169,6 +171,24 @@ def test_by_words_alone_documents_without_a_word_are_not_listed(blank, monkeypat
             retriever.search_sync("offline", indexes=["comments"])
     assert [hit.document_id for hit in worded.hits] == ["1"]
     assert worded.hits[0].bm25 == pytest.approx(both.hits[0].bm25, rel=1e-6)
-    assert [hit.document_id for hit in both.hits][0] == "1"
+    assert both.hits[0].document_id == "1"
     assert len(both.hits) == 3
     assert "comments was searched by words alone, since its embedder fails: it is away" in worded.missing
+
+
+def test_the_bm25_of_a_hit_has_the_document_frequencies_of_all_indexes(full):
+    """Whatever one index alone would say of its words."""
+    encoder, names = Bm25Encoder(Bm25Model("english")), list(DESK)
+    texts = {(name, str(row[0])): row[1] for name in names for row in DESK[name]}
+    vectors = {key: encoder.documents([text]).row(0) for key, text in texts.items()}
+    with full.retriever() as retriever:
+        hits = retriever.search_sync(QUERY, indexes=names).hits
+    for hit in hits:
+        own = vectors[hit.index, hit.document_id]
+        expected = 0.0
+        for word in encoder.query(QUERY).indices:
+            having = sum(word in vector.indices for vector in vectors.values())
+            idf = math.log((len(texts) - having + 0.5) / (having + 0.5) + 1)
+            expected += idf * dict(zip(own.indices, own.values, strict=True)).get(word, 0.0)
+        assert hit.bm25 == pytest.approx(expected, rel=1e-4), hit.document_id
+    assert len([hit for hit in hits if hit.bm25]) >= 4
