@@ -159,10 +159,11 @@ class StoreThreads:
         threading.Thread(target=work, name="rag-index-store", daemon=True).start()
         return await deadline.result_of(future, during)
 
-    def ask(self, call: Callable[..., T], *args: Any) -> T:
-        """Return what a call returns that gets the store and these arguments. Raises what opening a store raises, too.
+    @contextmanager
+    def store(self) -> Iterator[StoreReader]:
+        """Lend the store for the time of the block, which runs to its end if this is closed meanwhile.
 
-        It runs to its end if this is closed meanwhile.
+        Raises what opening a store raises, and StoreError if this is closed.
         """
         with self._changed:
             if self._closed:
@@ -174,7 +175,7 @@ class StoreThreads:
             store = self._store
             self._borrowers += 1
         try:
-            return call(store, *args)
+            yield store
         finally:
             with self._changed:
                 self._borrowers -= 1

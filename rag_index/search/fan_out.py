@@ -1,5 +1,5 @@
 """One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
-the search itself, and the payloads of the best candidates.
+and the search itself, which is one request to each index.
 
 An index that fails or is too slow gets an error, and the others go on: all are asked at once.
 """
@@ -10,15 +10,12 @@ import asyncio
 import math
 import time
 from contextlib import suppress
-from dataclasses import replace
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
 
 from rag_index.components.embedders.bm25 import name_dimension
 from rag_index.components.stores.protocol import NO_WORDS, StoreReader, VectorQuery, WordCounts
-from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.keys import point_id
 from rag_index.errors import (
     BadVectors,
@@ -35,27 +32,23 @@ from rag_index.errors import (
 from rag_index.search.concurrency import Deadline, StoreThreads
 from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
 from rag_index.search.live_collections import LiveCollection, LiveCollections
-from rag_index.search.names import NameLookup, exact_first, runs_of_keys
+from rag_index.search.names import SoughtNames, runs_of_keys
 from rag_index.search.options import MAX_HITS
 from rag_index.search.query_model import EMBED_LANE, EMBED_REQUESTS, QueryVectors
-from rag_index.search.question import (
-    Asked,
-    IndexAnswer,
-    Question,
-    idf_of,
-    together,
-    without_lift,
-)  # fmt: skip
+from rag_index.search.question import Asked, IndexAnswer, Question, add_bm25, idf_of, together
 from rag_index.search.relevance import UNCOUNTED, rank
 from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
 from rag_index.search.synonyms import Synonyms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from prometheus_client import CollectorRegistry
 
     from rag_index.components.embedders import Embedder
+    from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.settings import Settings
     from rag_index.search.access import AccessRules
 
@@ -78,6 +71,21 @@ REQUESTS = 32
 """Requests to the store at a time, over all searches. Each index has its share, and one at least."""
 ALIASES, WORDS_LANE = "the aliases", "words"
 """Lanes of threads besides those of the indexes; those for words compute in this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The candidates of one index.
+
+    Attributes:
+        points: The candidates, in any order.
+        commits: The number of the last commit that the search saw; None if it saw all.
+        seconds: How long the store was asked.
+    """
+
+    points: list[StoredPoint]
+    commits: int | None
+    seconds: float
 
 
 class FanOut:
@@ -114,7 +122,7 @@ class FanOut:
         problems: Mapping[str, str],
         finish: Callable[[Asked], None] = rank,
     ) -> Asked:
-        """Return the candidates of the indexes; the best of them alone, unless the question is for all `payloads`.
+        """Return the candidates of the indexes; the best of them alone, unless the question is for `every` one.
 
         If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
         out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
@@ -131,21 +139,21 @@ class FanOut:
         asked = Asked(question, wanted, clock=began)
         for index in problems.keys() & wanted:
             asked.fail(index, StoreMismatch(problems[index]))
-        await self._ask(asked, [index for index in wanted if index not in problems], names)
-        failed = [
-            name
-            for name, error in asked.errors.items()
-            if name not in problems
-            and isinstance(error, StoreError | FingerprintChanged | BadVectors)
-            and not isinstance(error, StoreBusy)
-        ]
-        if failed:  # their live collections may be others by now
+        todo, is_first = [index for index in wanted if index not in problems], True
+        while todo:
+            await self._open(asked, todo, names)
+            await self._read_words(asked)
+            await self._find(asked, [asked.answers[index] for index in todo if index in asked.answers])
+            failed = [name for name, error in asked.errors.items() if name not in problems and _may_pass(error)]
+            if not (is_first and failed):
+                break
+            # Their live collections may be others by now: they are asked once more.
             with suppress(RagIndexError):
                 names = await self._names(question.deadline, fresh=True)
             self._live.forget(failed)
             for index in failed:
                 del asked.errors[index]
-            await self._ask(asked, failed, names)
+            todo, is_first = failed, False
         await self._rank(asked, finish)
         return asked
 
@@ -158,7 +166,7 @@ class FanOut:
         if not (asked.deeper or asked.left) or question.limit >= MAX_HITS:
             return False
         asked.question = replace(question, limit=min(MAX_HITS, question.limit * POINTS_GROWTH))
-        await self._find(asked, [self._search(asked, asked.answered)])
+        await self._find(asked, asked.answered)
         await self._rank(asked, rank)
         return True
 
@@ -178,12 +186,13 @@ class FanOut:
             raise StoreMismatch(problems[index])
         names = await self._names(deadline)
 
-        def read(store: StoreReader) -> T:
-            live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
-            return call(store, live)
+        def read() -> T:
+            with self._threads.store() as store:
+                live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
+                return call(store, live)
 
         limit = Deadline(deadline.seconds, deadline.at + self._wait)
-        return await self._threads.run(index, limit, self._threads.ask, read)
+        return await self._threads.run(index, limit, read)
 
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
@@ -193,8 +202,8 @@ class FanOut:
 
     # The steps of a search
 
-    async def _ask(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
-        """Ask these indexes for candidates, and read the best of all.
+    async def _open(self, asked: Asked, indexes: Sequence[str], names: Mapping[str, str]) -> None:
+        """Load the live collections of these indexes, and what the caller may see of them.
 
         A writer that is waited for may take as long as `--wait` says, which does not count.
         """
@@ -218,25 +227,15 @@ class FanOut:
                     recency = self._recency.get(index)
                     asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
         _end_stage(asked, "open")
+
+    async def _read_words(self, asked: Asked) -> None:
+        """Count the words of the question in each index, and replace those that are typing errors."""
         await self._understand(asked)
         await self._count_words(asked)
         if await self._correct(asked):
             await self._understand(asked)
             await self._count_words(asked)
         _end_stage(asked, "words")
-        by_model: dict[str, list[IndexAnswer]] = {}
-        for answer in (asked.answers[index] for index in indexes if index in asked.answers):
-            by_model.setdefault(answer.live.fingerprint, []).append(answer)
-        search = self._search_like if question.model else self._embed_and_search
-        await self._find(asked, [search(asked, answers) for answers in by_model.values()])
-
-    async def _find(self, asked: Asked, searches: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Await searches for candidates, and read the best of these."""
-        before = self._asking(asked)
-        await _all(searches)
-        _end_stage(asked, "wait", (between := self._asking(asked)) - before)
-        await self._read_best(asked)
-        _end_stage(asked, "read", self._asking(asked) - between)
 
     async def _rank(self, asked: Asked, finish: Callable[[Asked], None]) -> None:
         """Put candidates in order, and read what is shown of those that become hits."""
@@ -323,8 +322,47 @@ class FanOut:
                 answer.counts = NO_WORDS
         return bool(corrected)
 
-    async def _embed_and_search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Make the vector of the question for the indexes of one model, and search them; by words alone without it.
+    async def _find(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Search indexes for candidates, for more than before if that was done, or if they are of too few documents.
+
+        Each index is searched as soon as its model has embedded the question, whatever other models do. The answers are
+        left with the best of all candidates, unless the question is for `every` one.
+        """
+        question, before = asked.question, self._asking(asked)
+        most = MAX_OF_PHRASE if question.phrases else MAX_POINTS
+        embeddings = self._embed(asked, answers)
+        while True:
+            await asyncio.gather(*[self._search(asked, answer, embeddings) for answer in answers])
+            await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
+            answered = asked.answered
+            asked.scoring = scorings(answered, question)
+            for answer in answered:
+                answer.points = [one for one in answer.points if question.admits(one.payload)]
+            best, few = best_candidates(answered, question, asked.scoring)
+            unfinished = [answer for answer in answered if answer.full and answer.limit < most]
+            answers = [answer for answer in unfinished if _is_short(answer, question, few)]
+            if not answers:
+                break
+        rest = not question.every and any(len(best[one.index]) < len(one.points) for one in answered)
+        asked.deeper = rest or bool(unfinished)
+        asked.unranked = asked.deeper or (not question.phrases and any(one.full for one in answered))
+        if not question.every:
+            for answer in answered:
+                answer.points = best[answer.index]
+        _end_stage(asked, "wait", self._asking(asked) - before)
+
+    def _embed(self, asked: Asked, answers: Iterable[IndexAnswer]) -> dict[str, asyncio.Task[None]]:
+        """Begin to embed the question with each model that has not done so. Return the tasks by fingerprint."""
+        by_model: dict[str, list[IndexAnswer]] = {}
+        for answer in answers:
+            fingerprint = answer.live.fingerprint
+            if fingerprint not in asked.vectors and not answer.limit:
+                by_model.setdefault(fingerprint, []).append(answer)
+        embed = self._take_vector if asked.question.model else self._embed_question
+        return {fingerprint: asyncio.create_task(embed(asked, some)) for fingerprint, some in by_model.items()}
+
+    async def _embed_question(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Make the vector of the question for the indexes of one model, which are searched by words alone without it.
 
         Loading a model into this process does not count in the time of the search.
         """
@@ -356,59 +394,60 @@ class FanOut:
             took = time.monotonic() - began if busy else 0.0
         else:
             asked.vectors[live.fingerprint] = vector
-        if answers := [one for one in answers if one.index in asked.answers]:
+        if any(answer.index in asked.answers for answer in answers):
             asked.seconds["embed"] = max(asked.seconds["embed"], took)
-            await self._search(asked, answers)
 
-    async def _search_like(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Search the indexes of one model for what is like a document; by its words alone if it has another model."""
+    async def _take_vector(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
+        """Let the indexes of one model be searched for what is like a document; by its words if it has another one."""
         model, fingerprint = asked.question.model, answers[0].live.fingerprint
         if model and model.fingerprint == fingerprint:
             asked.vectors[fingerprint] = model.vector
+            return
         for answer in answers:
-            if fingerprint not in asked.vectors and not answer.hybrid:
+            if not answer.hybrid:
                 asked.fail(answer.index, StoreError("has vectors of another model than the document, and no words"))
-        if found := [one for one in answers if one.index in asked.answers]:
-            await self._search(asked, found)
 
-    async def _search(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Search indexes for candidates, for more than before if that was done."""
-        question = asked.question
-        for answer in answers:
-            first = answer.first(question) * (POINTS_GROWTH if answer.asks else 1)
-            answer.limit = min(MAX_POINTS, answer.limit * POINTS_GROWTH or first)
+    async def _search(self, asked: Asked, answer: IndexAnswer, embeddings: Mapping[str, asyncio.Task[None]]) -> None:
+        """Search one index for candidates once its vector is there. If it fails, it has an error for its answer."""
+        question, fingerprint = asked.question, answer.live.fingerprint
+        if fingerprint in embeddings:
+            await embeddings[fingerprint]
+        if answer.index not in asked.answers:  # its embedder has failed
+            return
+        first = answer.first(question) * (POINTS_GROWTH if answer.asks else 1)
+        answer.limit = min(MAX_POINTS, answer.limit * POINTS_GROWTH or first)
+        until = _before_reading(question.deadline)
+        search = partial(self._candidates, asked, answer, asked.vectors.get(fingerprint))
+        try:
+            found = await self._threads.run(answer.index, Deadline(until - time.monotonic(), until), search)
+        except SearchTimedOut:
+            asked.fail(answer.index, _late(question, "being searched"))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+            asked.fail(answer.index, exc)
+        else:
+            answer.points, answer.commits = found.points, found.commits
+            answer.full = len(found.points) >= answer.limit
+            answer.seconds += found.seconds
 
-        def search(store: StoreReader, answer: IndexAnswer) -> tuple[list[StoredPoint], int | None, float]:
-            sparse, named, began = None, math.inf, time.perf_counter()
-            if answer.hybrid:
-                sparse, named = answer.query(question.text, asked.counts, asked.idf)
-            vector, conditions = asked.vectors.get(answer.live.fingerprint), (*answer.own, *question.conditions)
-            any_vector = np.ones(answer.live.identity.dimension, dtype=np.float32) if vector is None else vector
-            whole = question.payloads or answer.asks
-            query = VectorQuery(any_vector, answer.limit, sparse, conditions, payload=whole, corpus=answer.own)
-            found = store.search(answer.live.collection, query)
-            answer.full = len(found) >= answer.limit
-            if sparse and not question.model:
-                look_up = NameLookup(store, answer.live.collection, conditions, vector, sparse, idf_of(answer.counts))
-                found = exact_first(look_up, answer, question.text, asked.counts, found)
-            points = [one for one in found if answer.asks or not one.payload or question.admits(one.payload)]
-            for point in points:
-                if named < point.bm25:
-                    point.bm25, point.exact = without_lift(point.bm25, named), True
-                if vector is None:
-                    point.score = 0.0
-            if vector is None and question.filling:
-                points = [point for point in points if point.bm25 > 0 or point.exact or point.names]
-            return points, store.seen_commits(answer.live.collection), time.perf_counter() - began
-
-        searched = {answer.index: answer for answer in answers}
-        found = await self._each(searched, search, _before_reading(question.deadline))
-        for index, result in self._settled(asked, searched, found).items():
-            answer = searched[index]
-            answer.points, answer.commits, seconds = result
-            answer.seconds += seconds
-            answer.whole = question.payloads or (not answer.asks and all(point.payload for point in answer.points))
-        await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
+    def _candidates(self, asked: Asked, answer: IndexAnswer, vector: NDArray[np.float32] | None) -> Found:
+        """Ask the store for the candidates of an index: the nearest, the best by words, and what has a name."""
+        question, collection, began = asked.question, answer.live.collection, time.perf_counter()
+        conditions, names = (*answer.own, *question.conditions), SoughtNames()
+        query = VectorQuery(vector, answer.limit, conditions=conditions, corpus=answer.own)
+        weights = answer.weigh(asked.counts, asked.idf) if answer.hybrid else {}
+        if answer.hybrid:
+            names = SoughtNames() if question.model else SoughtNames.of(answer, question.text, asked.counts)
+            query = replace(query, sparse=answer.query(weights, asked.idf), names=names.sparse)
+        with self._threads.store() as store:
+            with store.lend(collection) as points:
+                found = points.search(query)
+            commits = store.seen_commits(collection)
+        add_bm25(found, weights)
+        names.mark(found)
+        for point in found:
+            point.sparse = None  # it is not needed any more
+            point.score = 0.0 if vector is None else point.score
+        return Found(found, commits, time.perf_counter() - began)
 
     async def _ask_database(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
         """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails.
@@ -432,54 +471,6 @@ class FanOut:
             seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
             answer.enough = len(seen) >= answer.first(question) and len(set(seen)) >= question.limit
             answer.points = [one for one in answer.points if document_key(one) in keys and question.admits(one.payload)]
-
-    async def _read_best(self, asked: Asked) -> None:
-        """Read the payloads of the best candidates, and ask for more where these belong to too few documents.
-
-        The answers are left with the best alone, unless all came with their payloads.
-        """
-        question, missing = asked.question, dict[str, set[str]]()
-        most = MAX_OF_PHRASE if question.phrases else MAX_POINTS
-
-        def read(store: StoreReader, answer: IndexAnswer) -> dict[str, dict[str, Any]]:
-            conditions = (*answer.own, *question.conditions)
-            points = store.retrieve(answer.live.collection, list(missing[answer.index]), conditions=conditions)
-            return {one.id: one.payload or {RESERVED_KEY: {}} for one in points if question.admits(one.payload)}
-
-        answered = asked.answered
-        asked.scoring = scorings(answered, question)
-        while True:
-            best, few = best_candidates(answered, question, asked.scoring)
-            whole = all(one.whole for one in answered)
-            missing = {index: {point.id for point in points if not point.payload} for index, points in best.items()}
-            unread = {} if whole else {answer.index: answer for answer in answered if missing[answer.index]}
-            if unread:
-                found = await self._each(unread, read, question.deadline.at)
-                for index, payloads in self._settled(asked, unread, found).items():
-                    for point in unread[index].points:
-                        point.payload = payloads.get(point.id, point.payload)
-                    gone = missing[index] - payloads.keys()  # or not what is asked for
-                    unread[index].points = [one for one in unread[index].points if one.id not in gone]
-                answered = asked.answered
-                continue
-            short = [
-                answer
-                for answer in answered
-                if (whole or answer.asks or answer.index in few)
-                and answer.full
-                and answer.limit < most
-                and not (answer.enough if answer.asks and not question.phrases else _has_documents(answer, question))
-            ]
-            if not short:
-                break
-            await self._search(asked, short)
-            answered = asked.answered
-            asked.scoring = scorings(answered, question)
-        rest = not whole and any(len(best[one.index]) < len(one.points) for one in answered)
-        asked.deeper = rest or any(one.full and one.limit < most for one in answered)
-        asked.unranked = asked.deeper or (not question.phrases and any(one.full for one in answered))
-        for answer in answered if not whole else ():
-            answer.points = best[answer.index]
 
     async def _read_shown(self, asked: Asked, known: int) -> None:
         """Show of hits that have the words of the query in their title alone a chunk that has some, or the first one.
@@ -513,28 +504,29 @@ class FanOut:
         """
         found: dict[str, T | Exception] = {}
 
+        def ask(target: X) -> T:
+            with self._threads.store() as store:
+                return call(store, target)
+
         async def turn(index: str, target: X) -> None:
             try:
                 limit = Deadline(until - time.monotonic(), until)
-                found[index] = await self._threads.run(index, limit, self._threads.ask, call, target)
+                found[index] = await self._threads.run(index, limit, ask, target)
             except SearchTimedOut:
                 pass  # what there is not is late
             except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
                 found[index] = exc
 
-        await _all(turn(*one) for one in targets.items())
+        await asyncio.gather(*[turn(*one) for one in targets.items()])
         return found
 
     def _settled(
-        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str = "being searched"
+        self, asked: Asked, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str
     ) -> dict[str, T]:
         """Return what was found in time, by index; the others get an error."""
-        seconds = asked.question.deadline.seconds
-        remedy = "search again in a moment, or allow more time ([retrieve] timeout)"
         settled = {}
         for index in indexes:
-            late = index not in found
-            result = SearchTimedOut(f"still {during} after {seconds:g} s; {remedy}") if late else found[index]
+            result = found[index] if index in found else _late(asked.question, during)
             if isinstance(result, Exception):
                 asked.fail(index, result)
             else:
@@ -554,8 +546,13 @@ class FanOut:
         since = time.monotonic() - (0 if fresh else self._live.seconds)
         if (known := self._live.names(since)) is not None:
             return known
-        during, read = " while the store was opened: search again in a moment", self._live.read_names
-        return await self._threads.run(ALIASES, deadline, self._threads.ask, read, since, during=during)
+
+        def read() -> Mapping[str, str]:
+            with self._threads.store() as store:
+                return self._live.read_names(store, since)
+
+        during = " while the store was opened: search again in a moment"
+        return await self._threads.run(ALIASES, deadline, read, during=during)
 
     def _open_afresh(self) -> StoreReader:
         store = self._open_store()
@@ -569,10 +566,15 @@ class FanOut:
         return self._live.load(store, index, name)
 
 
-async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all of these, at once; one alone needs no task of its own."""
-    some = list(work)
-    await (some[0] if len(some) == 1 else asyncio.gather(*some))
+def _may_pass(error: Exception) -> bool:
+    """Return whether an index that failed so may answer if its live collection is another one by now."""
+    return isinstance(error, StoreError | FingerprintChanged | BadVectors) and not isinstance(error, StoreBusy)
+
+
+def _late(question: Question, during: str) -> SearchTimedOut:
+    """Return the error of an index that is not done in time."""
+    remedy = "search again in a moment, or allow more time ([retrieve] timeout)"
+    return SearchTimedOut(f"still {during} after {question.deadline.seconds:g} s; {remedy}")
 
 
 def _end_stage(asked: Asked, name: str, apart: float = 0.0) -> None:
@@ -582,9 +584,16 @@ def _end_stage(asked: Asked, name: str, apart: float = 0.0) -> None:
     asked.clock = now
 
 
-def _has_documents(answer: IndexAnswer, question: Question) -> bool:
-    """Return whether the candidates belong to as many documents as are asked for."""
-    return len(set(map(document_key, answer.points))) >= question.limit
+def _is_short(answer: IndexAnswer, question: Question, few: set[str]) -> bool:
+    """Return whether an index should be searched for more candidates: these belong to too few documents.
+
+    `few` are the indexes whose candidates, with those that they are compared with, do so.
+    """
+    if answer.asks and not question.phrases:
+        return not answer.enough
+    if question.every or answer.asks or answer.index in few:
+        return len(set(map(document_key, answer.points))) < question.limit
+    return False
 
 
 def _nearest(answer: IndexAnswer, count: int) -> list[StoredPoint]:

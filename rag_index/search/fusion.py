@@ -102,11 +102,10 @@ def _place_of(point: StoredPoint, scoring: Scoring) -> tuple[Tier, float, float]
     return tier_of(point, scoring), score_of(point, scoring, soft=False), point.score
 
 
-def agree(points: Sequence[StoredPoint]) -> bool:
-    """Return whether meaning and words agree about any of these candidates, which have both scores."""
-    worded = sorted([one for one in points if one.bm25 > 0], key=lambda one: (-one.bm25, -one.score))[:BEST_BY_WORDS]
-    near = sorted(points, key=lambda one: -one.score)[:BEST_BY_MEANING]
-    return not {one.id for one in worded}.isdisjoint(one.id for one in near)
+def agree(near: Sequence[StoredPoint], worded: Sequence[StoredPoint]) -> bool:
+    """Return whether meaning and words agree about any chunk: those found by each are given, the best first."""
+    best_by_words = {point.id for point in worded[:BEST_BY_WORDS]}
+    return not best_by_words.isdisjoint(point.id for point in near[:BEST_BY_MEANING])
 
 
 def compares_scores(answered: Sequence[IndexAnswer]) -> bool:

@@ -16,24 +16,20 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rag_index.components.embedders.bm25 import name_dimension
+from rag_index.core.documents.vectors import SparseVector
 from rag_index.search.question import IndexAnswer, spaced, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
-    from numpy.typing import NDArray
-
-    from rag_index.components.stores.protocol import Condition, StoreReader, WordCounts
+    from rag_index.components.stores.protocol import WordCounts
     from rag_index.core.documents.batches import StoredPoint
-    from rag_index.core.documents.vectors import SparseVector
 
 RARE = 50
 """Chunks at most that have a name. Chosen; a name in more chunks is ranked as other words are."""
 MAX_NAMES = 5
-"""Names of a query that are looked up, a request each. Chosen; a query of more is a text, and no question for one."""
+"""Names of a query that are looked up. Chosen; a query of more is a text, and no question for one."""
 MAX_PLAIN_WORDS = 2
 """A query of so few plain words asks for the chunks that have them."""
 PLAIN_SHARE = 100
@@ -81,6 +77,16 @@ class QueryName:
 
     words: tuple[frozenset[int], ...]
     text: str = ""
+
+    @property
+    def sparse(self) -> SparseVector:
+        """Return what finds the chunks with most of its words, the rarest first."""
+        dimensions = sorted(frozenset[int]().union(*self.words))
+        return SparseVector(tuple(dimensions), (1.0,) * len(dimensions))
+
+    def has_all_words(self, dimensions: Set[int]) -> bool:
+        """Return whether a chunk with these dimensions has all its words."""
+        return all(not word.isdisjoint(dimensions) for word in self.words)
 
 
 def looks_like_name(run: str) -> bool:
@@ -206,82 +212,52 @@ def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class NameLookup:
-    """Looks up the chunks of one index that have names of a query.
+class SoughtNames:
+    """What a query names exactly, as the chunks of one index are searched for it.
 
     Attributes:
-        vector: The query's vector, with which points that words alone have found get a cosine; None without one.
-        sparse: The query's words, weighted as the store was asked for them.
-        idf: The inverse document frequency of each word in this collection, by which the store multiplies.
+        whole: The dimension of the whole query, if it is the key or the title of a document of the index; else None.
+        rare: The names in the query.
+        plain: The rare plain words that the query consists of; None if it has names or other words.
     """
 
-    store: StoreReader
-    collection: str
-    conditions: Sequence[Condition]
-    vector: NDArray[np.float32] | None
-    sparse: SparseVector
-    idf: Mapping[int, float]
+    whole: int | None = None
+    rare: Sequence[QueryName] = ()
+    plain: QueryName | None = None
 
-    def mark_plain(self, words: QueryName, found: Sequence[StoredPoint]) -> None:
-        """Let the points that were found, and that have all of some rare plain words, know it."""
-        having = self._with_all_words(words)
-        for point in found:
-            point.has_words = point.id in having
+    @classmethod
+    def of(cls, answer: IndexAnswer, query: str, counts: WordCounts) -> SoughtNames:
+        """Return what a query names in an index. `counts` are those of all indexes that are searched."""
+        whole = name_dimension(query)
+        if whole is not None and not answer.counts.having.get(whole):
+            whole = None
+        if answer.asks:
+            return cls(whole)
+        rare = names_in(answer, query, counts.having)
+        plain = None if rare else plain_words(answer, counts.having, counts.points)
+        return cls(whole, rare, plain)
 
-    def add_named(self, names: Sequence[QueryName], found: Sequence[StoredPoint]) -> list[StoredPoint]:
-        """Return the points that were found, and all others that have a name; each knows how many it has."""
-        by_name = [self._with_all_words(name) for name in names]
-        wanted = sorted(set().union(*by_name))
-        read = self.store.retrieve(self.collection, wanted, vectors=True, conditions=self.conditions)
-        texts = {point.id: spaced(text_of(point.payload)) for point in read}
-        counts = dict.fromkeys(texts, 0)
-        for name, ids in zip(names, by_name, strict=True):
-            having = [one for one in ids if one in texts and name.text in texts[one]]
-            if len(having) <= RARE:  # a name that more chunks have is no name of one document
-                for one in having:
-                    counts[one] += 1
-        points = {point.id: point for point in found}
-        lowest = min((point.score for point in found), default=0.0)
-        for point in read:
-            if not counts[point.id]:
-                continue
-            if point.id not in points:
-                self._score(point, lowest)
-                points[point.id] = point
-            points[point.id].names = counts[point.id]
-        return list(points.values())
+    @property
+    def sparse(self) -> list[SparseVector]:
+        """Return what each of the names is looked up by."""
+        found = [name.sparse for name in self.rare]
+        return found if self.whole is None else [SparseVector((self.whole,), (1.0,)), *found]
 
-    def _with_all_words(self, name: QueryName) -> set[str]:
-        """Return the ids of the points that have all words of a name: those among the 100 best by these words."""
-        dimensions = sorted(frozenset().union(*name.words))
-        places = self.store.find_words(self.collection, dimensions, self.conditions)
-        by_word = [{id_ for one in word for id_ in places.get(one, ())} for word in name.words]
-        return set.intersection(*by_word)
-
-    def _score(self, point: StoredPoint, lowest: float) -> None:
-        """Give a point that a name alone has found the scores that a search would have given it."""
-        point.by_words, point.score = point.vector is None, lowest
-        if point.vector is not None and self.vector is not None:
-            own = np.asarray(point.vector, dtype=np.float32)
-            norms = float(np.linalg.norm(own) * np.linalg.norm(self.vector))
-            point.score = float(own @ self.vector) / max(1e-9, norms)
-        if point.sparse is not None:
-            asked = dict(zip(self.sparse.indices, self.sparse.values, strict=True))
-            own_words = zip(point.sparse.indices, point.sparse.values, strict=True)
-            point.bm25 = sum(asked.get(one, 0.0) * self.idf.get(one, 0.0) * value for one, value in own_words)
-        point.vector = point.sparse = None
-
-
-def exact_first(
-    look_up: NameLookup, answer: IndexAnswer, query: str, counts: WordCounts, found: Sequence[StoredPoint]
-) -> list[StoredPoint]:
-    """Return the candidates of an index, and all chunks with a name of the query; each knows what it has exactly."""
-    if not answer.hybrid or answer.asks:
-        return list(found)
-    names = names_in(answer, query, counts.having)
-    if names:
-        return look_up.add_named(names, found)
-    words = plain_words(answer, counts.having, counts.points)
-    if words is not None:
-        look_up.mark_plain(words, found)
-    return list(found)
+    def mark(self, points: Sequence[StoredPoint]) -> None:
+        """Let points, which have their sparse vectors and payloads, know what of the names they have."""
+        sought = [*self.rare, *([self.plain] if self.plain else [])]
+        if self.whole is None and not sought:
+            return
+        whole = [] if self.whole is None else [self.whole]
+        dimensions = frozenset(whole).union(*[one.sparse.indices for one in sought])
+        words = {one.id: dimensions.intersection(one.sparse.indices if one.sparse else ()) for one in points}
+        for point in points:
+            point.exact = self.whole in words[point.id]
+            point.has_words = self.plain is not None and self.plain.has_all_words(words[point.id])
+        for name in self.rare:
+            having = [one for one in points if name.has_all_words(words[one.id])]
+            # "INV 2002/5985" stands in the text, and not only "INV 2001/5985, see 2002/17".
+            having = [one for one in having if name.text in spaced(text_of(one.payload))]
+            if len(having) <= RARE:  # A name that more chunks have is no name of one document.
+                for point in having:
+                    point.names += 1

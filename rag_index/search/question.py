@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.components.embedders.bm25 import BM25_K, QueryWord, is_compound_name, name_dimension, names_of
+from rag_index.components.embedders.bm25 import QueryWord, is_compound_name, names_of
 from rag_index.components.embedders.tokenizer import folded, is_excludable, words_of_phrases
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
@@ -41,10 +41,6 @@ LIKE_CHARS = 500
 """Characters of a document whose words are searched for in others."""
 MAX_TYPED = 12
 """Words of a query at most in which quotes and minuses say what must be there."""
-NAMED_LIFT = 1.01
-"""How far a name lifts its document above whatever words could give it."""
-ROUNDING = 1e-5
-"""The share of a lift that single precision leaves when the lift is taken away."""
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_CANDIDATES = 50
@@ -86,7 +82,6 @@ class Question:
     With a `dense_weight` of 1, words are not searched for; if it is None, the weight of each index's model holds.
     `name` says that the query is one compound name, and that neither the caller nor the settings chose a weight: source
     code is then searched with `fusion.NAME_WEIGHT`.
-    Without `payloads`, the candidates of a hybrid search come without theirs, and those of the best are read.
     """
 
     text: str
@@ -97,7 +92,8 @@ class Question:
     dense_weight: float | None = None
     name: bool = False
     caller: Caller = NOBODY
-    payloads: bool = True
+    every: bool = False
+    """Whether all candidates are kept, to be put in order with any weight."""
     phrases: tuple[str, ...] = ()
     """What a passage must have, as words in small letters between spaces."""
     excluded: tuple[str, ...] = ()
@@ -166,8 +162,6 @@ class IndexAnswer:
     points: list[StoredPoint] = field(default_factory=list)
     recency: RecencySettings | None = None
     """How newer documents are lifted."""
-    whole: bool = True
-    """Whether the points came with their payloads."""
     limit: int = 0
     """How many points were asked for by each vector."""
     full: bool = False
@@ -199,23 +193,22 @@ class IndexAnswer:
         """Return texts as they are compared with the question: with what was typed behind each of its synonyms."""
         return [self.synonyms.read(text) for text in texts] if self.synonyms else [*texts]
 
-    def query(self, text: str, all_counts: WordCounts, idf: Mapping[int, float]) -> tuple[SparseVector, float]:
-        """Return the sparse vector of a text, and a score that a point has only if one of its names is the text.
-
-        A word counts as often as it stands, with its idf in all indexes in place of that in this one.
-        """
-        values, bound = dict[int, float](), 1.0
-        factors = {word: idf[word] / own for word, own in idf_of(self.counts).items() if word in idf}
+    def weigh(self, all_counts: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
+        """Return what each word of the question counts: how often it stands there, times its idf in all indexes."""
+        weights = dict[int, float]()
         for word in (*self.words.values(), *self.beside.values()):
             for one in word.known(all_counts.having):
-                values[one] = values.get(one, 0.0) + word.count * factors.get(one, 1.0)
-                bound += word.count * idf.get(one, 0.0) * (BM25_K + 1)
-        name = name_dimension(text)
-        if name is None or not self.counts.having.get(name):
-            bound = math.inf
-        else:
-            values[name] = NAMED_LIFT * bound * factors[name] / idf[name]
-        return SparseVector(tuple(sorted(values)), tuple(values[one] for one in sorted(values))), bound
+                weights[one] = weights.get(one, 0.0) + word.count * idf.get(one, 1.0)
+        return weights
+
+    def query(self, weights: Mapping[int, float], idf: Mapping[int, float]) -> SparseVector:
+        """Return the sparse vector that finds the best points by words of these weights.
+
+        The store multiplies it by the idf in this index alone, which is therefore taken out of the weights.
+        """
+        own = {**idf, **idf_of(self.counts)}
+        values = {word: weights[word] / own.get(word, 1.0) for word in sorted(weights)}
+        return SparseVector(tuple(values), tuple(values.values()))
 
 
 @dataclass(slots=True)
@@ -282,6 +275,18 @@ def idf_of(counts: WordCounts) -> dict[int, float]:
         word: math.log((max(counts.points - count, 0) + 0.5) / (count + 0.5) + 1)
         for word, count in counts.having.items()
     }
+
+
+def add_bm25(points: Iterable[StoredPoint], weights: Mapping[int, float]) -> None:
+    """Give points, which have their sparse vectors, the BM25 score of words of these weights."""
+    asked = frozenset(weights)
+    for point in points:
+        if point.sparse is None:
+            continue
+        indices, values = point.sparse.indices, point.sparse.values
+        # Of a hundred words of a chunk, few are asked for: this is half the time of a dictionary of all.
+        words = sorted(asked.intersection(indices))
+        point.bm25 = sum(weights[word] * values[indices.index(word)] for word in words)
 
 
 def text_of(payload: Mapping[str, Any]) -> str:
@@ -361,10 +366,3 @@ def make_question(settings: Settings, query: str, options: SearchOptions) -> tup
         phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None
-
-
-def without_lift(bm25: float, bound: float) -> float:
-    """Return the BM25 of a point that has the query as a name, without what the name has lifted it by."""
-    lift = NAMED_LIFT * bound
-    rest = bm25 - lift
-    return rest if rest > ROUNDING * lift else 0.0

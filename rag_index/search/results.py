@@ -256,9 +256,9 @@ class SearchResult(Answered):
         missing: What the answer lacks, and why, in sentences; "" if nothing.
         errors: The reason of each index that gave no answer.
         timings_ms: The milliseconds of each stage, which add up to `total`: `open` the collections, count `words`,
-            `embed`, the search in each index by its name, ask the database for `access`, `wait` for threads, `read`
-            texts, `compare` and `fuse` them, `rerank`, `show`, and all `other`. Indexes are searched at once: the
-            slowest of them counts.
+            `embed`, the search in each index by its name, ask the database for `access`, `wait` for threads, `compare`
+            and `fuse` texts, `rerank`, `show`, and all `other`. Indexes are searched at once: the slowest of them
+            counts.
         fusion: What the hits are ordered by, `score` or `rank`.
         dense_weight: The weight of meaning that the scores have, 1 if words were not searched for.
         collections: The collection that was searched, by index.

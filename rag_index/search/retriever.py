@@ -219,7 +219,7 @@ class Retriever:
         sifted = bool(collapse or like or order)  # how many of them are shown is known then only
         depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
         wanted = None if sifted else max(end, top)
-        question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted, payloads=False)
+        question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted)
         max_age = options.get("max_age")
         asked, as_of = await self._ask_as_of(question, names, None if max_age is None else age_seconds(max_age))
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
@@ -240,7 +240,8 @@ class Retriever:
         `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, options)
-        asked = await self._fan_out.ask(replace(question, dense_weight=BOTH_WEIGHT), names, {}, add_soft_match)
+        both = replace(question, dense_weight=BOTH_WEIGHT, every=True)
+        asked = await self._fan_out.ask(both, names, {}, add_soft_match)
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         asked.question = replace(asked.question, dense_weight=question.dense_weight)

@@ -439,13 +439,18 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
     fake.searches.append(request.params)
     expected = fake.client.get_collection(name).config.params.vectors.size
     idf = request.params and request.params.idf
-    if idf and fake.version.startswith("1.18"):
+    inner = [one.params and one.params.idf for one in request.prefetch or ()]
+    if (idf or any(inner)) and fake.version.startswith("1.18"):
         raise Refused(400, "Format error in JSON body: unknown field `idf`")
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
         raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
     how = {"using": request.using, "limit": request.limit or 10, "query_filter": request.filter}
     how["search_params"] = idf and models.SearchParams(idf=idf)
+    prefetch = zip(request.prefetch or (), inner, strict=True)
+    how["prefetch"] = [
+        one.model_copy(update={"params": corpus and models.SearchParams(idf=corpus)}) for one, corpus in prefetch
+    ] or None
     return fake.client.query_points(name, query=request.query, **how, **_wanted(request))
 
 

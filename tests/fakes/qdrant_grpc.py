@@ -239,6 +239,7 @@ def _query_body(request: Any) -> dict[str, Any]:
         "query": query, "using": request.using or None, "limit": request.limit, "filter": _filter(request),
         "params": _json(GrpcToRest.convert_search_params(request.params)), "with_payload": request.with_payload.enable,
         "with_vector": list(request.with_vectors.include.names),
+        "prefetch": [_json(GrpcToRest.convert_prefetch_query(one)) for one in request.prefetch] or None,
     }  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def test_a_call_whose_turn_has_not_come_is_given_up(one_thread):
 
 def test_a_store_that_is_closed_is_asked_no_more(one_thread):
     one_thread.close()
-    with pytest.raises(StoreError, match="closed"):
-        asyncio.run(one_thread.run("lane", Deadline.after(30), one_thread.ask, str))
+    with pytest.raises(StoreError, match="closed"), one_thread.store():
+        pass
 
 
 def test_a_caller_who_asks_much_is_one_call_ahead_of_others(one_thread):

@@ -111,25 +111,21 @@ def test_what_is_read_are_the_best_chunks_those_equal_to_the_last_and_more_if_th
     assert read(*long, *others) == [*long, *others[:100]], "50 and then 200"
 
 
-def points_with(bm25: dict[int, float]) -> list[StoredPoint]:
-    """Return 100 points of which each is farther away than the one before, and some have words."""
-    return [replace(point(str(n), 0, 1 - n / 100), bm25=bm25.get(n, 0.0)) for n in range(100)]
-
-
 def test_meaning_and_words_agree_if_a_chunk_is_among_the_best_of_both():
-    for bm25, agreed in (
-        (dict.fromkeys([24, *range(40, 60)], 5.0), True),
-        (dict.fromkeys(range(25, 60), 5.0), False),
-        ({0: 1.0, 1: 1.0} | dict.fromkeys(range(40, 50), 5.0), False),  # near, but not among the ten best by words
-        ({0: 1.0}, True),
-        ({90: 1.0}, False),  # the only one with the words
+    chunks = [point(str(n), 0, 1 - n / 100) for n in range(100)]
+    for worded, agreed in (
+        ([24, *range(40, 60)], True),
+        ([*range(25, 60)], False),
+        ([*range(40, 50), 0, 1], False),  # near, but not among the ten best by words
+        ([0], True),
+        ([90], False),  # the only one with the words
+        ([], False),
     ):
-        candidates = points_with(bm25)
-        assert agree(candidates) is agree(candidates[::-1]) is agreed
+        assert agree(chunks, [chunks[n] for n in worded]) is agreed
 
 
 def test_meaning_counts_less_in_a_collection_where_it_agrees_with_words_about_few_texts():
-    one = answers({"x": points_with({})})[0]
+    one = answers({"x": [point(str(n), 0, 1 - n / 100) for n in range(100)]})[0]
     question = Question("q", 3, (), Deadline.after(9), dense_weight=0.4)
     for trusted, weight in ((True, 0.4), (False, 0.06)):
         live = replace(one.live, calibration=replace(WITH_WORDS, trusted=trusted))

@@ -1,13 +1,14 @@
 """Names in queries: which forms are names, and that whoever has one comes first, whatever meaning says."""
 
 import itertools
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from rag_index.components.embedders.bm25 import letters
-from rag_index.search.names import looks_like_name, runs_of_keys, runs_of_names
-from rag_index.search.question import without_lift
+from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, letters
+from rag_index.components.stores.protocol import WordCounts
+from rag_index.search.names import SoughtNames, looks_like_name, runs_of_keys, runs_of_names
+from rag_index.search.question import IndexAnswer
 from tests.search.desk import found
 
 NAMES = (
@@ -45,13 +46,6 @@ def test_what_has_letters_and_digits_may_be_a_key_and_a_number_is_none():
 def test_numbers_stay_apart_in_a_name():
     assert letters("10.0.6") != letters("1006") != letters("100.6")
     assert letters("cl-fiveam") == letters("CL FIVEAM") == "clfiveam"
-
-
-def test_what_rounding_leaves_of_a_lift_is_no_score():
-    for bound in (1.0, 3.7, 123.456):
-        lifted = float(np.float32(1.01 * bound))
-        assert without_lift(lifted, bound) == 0
-        assert without_lift(lifted + 0.5, bound) == pytest.approx(0.5, abs=1e-4)
 
 
 PLANTED = {
@@ -101,3 +95,26 @@ def test_a_chunk_that_a_name_alone_has_found_has_the_score_of_its_words(blank):
         words_alone = retriever.search_sync("printer order 4500-123456", indexes=["comments"], dense_weight=0).hits[0]
         assert hit.bm25 == pytest.approx(words_alone.bm25, rel=0.01)
         assert hit.bm25 > 0
+
+
+def test_a_chunk_that_has_the_words_of_a_name_apart_does_not_have_the_name(blank):
+    rows = [(1, f"{FILL}Please pay INV 2002/5985. {FILL}"), (2, "Please pay INV 2003/5985 and 2002/17")]
+    blank.fill({"comments": rows})
+    with blank.retriever() as retriever:
+        hits = retriever.search_sync("INV 2002/5985", indexes=["comments"]).hits
+        assert {hit.document_id: hit.names for hit in hits} == {"1": 1, "2": 0}
+
+
+def test_where_the_database_hides_documents_no_name_is_looked_up():
+    encoder, live = Bm25Encoder(Bm25Model("english")), SimpleNamespace()
+    live.encoder = encoder
+
+    def sought(query: str, *, asks: bool) -> SoughtNames:
+        words = encoder.words(query)
+        counts = WordCounts(1000, {one: 1 for word in words.values() for one in word.dimensions})
+        answer = IndexAnswer("orders", live, (), hybrid=True, asks=asks, words=words, counts=counts)
+        return SoughtNames.of(answer, query, counts)
+
+    assert sought("order 4500-123456", asks=False).rare
+    assert sought("heron", asks=False).plain
+    assert sought("order 4500-123456", asks=True) == sought("heron", asks=True) == SoughtNames()

@@ -108,9 +108,10 @@ class StoreReader(StoreNames):
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1).
 
-        With a sparse vector, return the `limit` nearest points and the `limit` best by sparse vector, each once, with
-        both scores and in no order. A point that has none of the words scores 0 by them. If the collection has no
-        sparse vectors, or the query none, only the nearest are searched for.
+        With a sparse vector, too, return the `limit` nearest points, the `limit` best by words and what the names in
+        the query find, each once, with the cosine and the sparse vector, which says what words a point has. Those
+        without a vector come last: they are `by_words`, and as far away as the farthest of the others. With a sparse
+        vector alone, return the best by words, whose score is that of the words. One request asks for all that.
         """
 
     @of_collection

@@ -36,20 +36,26 @@ class Condition:
 Conditions = Sequence[Condition]
 
 
+NAMED = 100
+"""Points that are looked up for each name in a query."""
+
+
 @dataclass(frozen=True, slots=True)
 class VectorQuery:
-    """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
+    """A search for the `limit` nearest points to a vector, for the `limit` best by words (`sparse`), or for both at
+    once: see `StoreReader.search`."""
 
-    vector: NDArray[np.float32]
+    vector: NDArray[np.float32] | None
     limit: int
     sparse: SparseVector | None = None
     conditions: Conditions = ()
     exact: bool = False
     """Whether every vector is compared, whatever search index there is."""
     payload: bool = True
-    """Whether the points of a hybrid search come with their payloads; those of others always do."""
     corpus: Conditions = ()
     """What the points meet among which words are counted. A server before 1.19 counts all."""
+    names: Sequence[SparseVector] = ()
+    """The words of each name in the query: the `NAMED` best points by each come besides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from rag_index.components.stores.points import (
     unit_query,
 )
 from rag_index.components.stores.queries import (
+    NAMED,
     NO_WORDS,
     SPARSE,
     Conditions,
@@ -46,14 +47,14 @@ class LookUp:
     limit: int
     which: Any = None
     """The engine's filter for the points; None for all."""
-    ids: tuple[str, ...] = ()
-    """If given, the scores of these points alone are wanted."""
     corpus: Any = None
     """The engine's filter for the points among which words are counted; None for all."""
     exact: bool = False
     payload: bool = True
     words: bool = False
     """Whether the points come with their sparse vectors."""
+    among: tuple[LookUp, ...] = ()
+    """If given, only the points that these find are compared."""
 
 
 class PointReads(ABC):
@@ -131,36 +132,27 @@ class PointReads(ABC):
                 return
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
+        which, corpus = payload_filter(query.conditions), self._filter(payload_filter(query.corpus))
+        by_words = [LookUp(query.sparse, query.limit, corpus=corpus)] if query.sparse else []
+        by_words += [LookUp(name, NAMED, corpus=corpus) for name in query.names]
+        by_words = [replace(one, payload=query.payload, words=True, which=self._filter(which)) for one in by_words]
+        if query.vector is None:
+            return _distinct(self._look_up(by_words)) if by_words else []
         vector = unit_query(query.vector, self._dimension, self.name)
-        which, payload = self._filter(payload_filter(query.conditions)), query.payload or not query.sparse
-        nearest = LookUp(vector, query.limit, which, exact=query.exact, payload=payload)
-        if not query.sparse:
-            return self._find([nearest])[0]
-        corpus = self._filter(payload_filter(query.corpus))
-        return self._hybrid(nearest, replace(nearest, vector=query.sparse, corpus=corpus))
-
-    def _hybrid(self, by_vector: LookUp, by_words: LookUp) -> list[StoredPoint]:
-        """Return the best points by either vector, each once, with both scores. Those without a vector are found by
-        their words, and are as far from the query as the farthest of the others."""
-        near, worded = self._find([by_vector, by_words])
-        cosines = {point.id: point.score for point in near}
-        bm25 = {point.id: point.score for point in worded}
-        wanted: list[tuple[dict[str, float], LookUp]] = []
-        if len(worded) == by_words.limit and (ids := tuple(cosines.keys() - bm25.keys())):  # fewer: no other has words
-            wanted.append((bm25, replace(by_words, limit=len(ids), ids=ids, payload=False)))
-        if ids := tuple(bm25.keys() - cosines.keys()):
-            wanted.append((cosines, replace(by_vector, limit=len(ids), ids=ids, payload=False)))
-        found = self._find([look_up for _, look_up in wanted]) if wanted else []
-        for (scores, _), points in zip(wanted, found, strict=True):
-            scores.update((point.id, point.score) for point in points)
-        candidates, lowest = {point.id: point for point in (*near, *worded)}, min(cosines.values(), default=0.0)
-        for point in candidates.values():
-            point.score, point.bm25 = cosines.get(point.id, lowest), bm25.get(point.id, 0.0)
-            point.by_words = point.id not in cosines  # or deleted in between
-        return list(candidates.values())
-
-    def _find(self, wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
-        return [[stored_point(point, point.score) for point in points] for points in self._look_up(wanted)]
+        near = LookUp(vector, query.limit, self._filter(which), exact=query.exact, payload=query.payload)
+        if not by_words:
+            return _distinct(self._look_up([near]))
+        # The engine compares all that any of these find with the vector, and drops points that have none. Such points
+        # are there while an index is filled by words first: they are looked up by their words in the same request.
+        every = replace(near, limit=sum(one.limit for one in (near, *by_words)), words=True, among=(near, *by_words))
+        without_vector: Json = {"must": [which] if which else [], "must_not": [{"has_vector": ""}]}
+        unfilled = [replace(one, which=self._filter(without_vector)) for one in by_words]
+        found, *worded = self._look_up([every, *unfilled])
+        points, without = _distinct([found]), _distinct(worded)
+        lowest = min([point.score for point in points], default=0.0)
+        for point in without:
+            point.score, point.by_words = lowest, True
+        return points + without
 
     def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
         points, which = self._points_with_words(), payload_filter(conditions)
@@ -190,8 +182,19 @@ class PointReads(ABC):
         one call, which counts the points of a filter once."""
         which = self._filter(payload_filter(conditions))
         words = [SparseVector(tuple(some), (1.0,) * len(some)) for some in asked]
-        return self._find([LookUp(one, limit, which, corpus=which, payload=False, words=True) for one in words])
+        wanted = [LookUp(one, limit, which, corpus=which, payload=False, words=True) for one in words]
+        return [_distinct([found]) for found in self._look_up(wanted)]
 
     def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         found = self._facet(payload_path(field), limit, self._filter(payload_filter(conditions)))
         return {str(hit.value): hit.count for hit in found}
+
+
+def _distinct(lists: Sequence[Sequence[Any]]) -> list[StoredPoint]:
+    """Return the points of some lists, each point once."""
+    found = dict[str, StoredPoint]()
+    for records in lists:
+        for record in records:
+            point = stored_point(record, record.score)
+            found.setdefault(point.id, point)
+    return list(found.values())

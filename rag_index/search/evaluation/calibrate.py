@@ -26,7 +26,7 @@ from rag_index.core.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.core.documents.keys import point_id
 from rag_index.errors import BadVectors, RagIndexError, TextRefused, TextTooLong
 from rag_index.search.filters import required_conditions
-from rag_index.search.fusion import BEST_BY_MEANING, agree
+from rag_index.search.fusion import BEST_BY_MEANING, BEST_BY_WORDS, agree
 from rag_index.search.live_collections import WITH_WORDS, Calibration
 from rag_index.search.relevance import DOUBT, NEAR, THRESHOLD, logit
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.components.ledger import Collection, Ledger
-    from rag_index.core.documents.vectors import SparseVector
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
@@ -133,20 +132,24 @@ class Learner:
         encoder = Bm25Encoder(model) if model else None
         sample = Sample([], [])
         for query in own:
-            words = encoder.query(query) if encoder else None
-            points = self._nearest(vectors[query], BEST_BY_MEANING, words) if query in vectors else []
+            points = self._nearest(vectors[query], BEST_BY_MEANING) if query in vectors else []
             if points:
                 sample.known.append(max(point.score for point in points))
             if points and encoder:
-                sample.agreed.append(agree(points))
+                worded = self._found(VectorQuery(None, BEST_BY_WORDS, encoder.query(query)))
+                sample.agreed.append(agree(points, worded))
         for query in strange:
             points = self._nearest(vectors[query]) if query in vectors else []
             if points:
                 sample.strange.append(points[0].score)
         return sample
 
-    def _nearest(self, vector: Any, limit: int = 1, words: SparseVector | None = None) -> list[StoredPoint]:
-        wanted = VectorQuery(vector, limit, words, required_conditions(self.index), payload=False)
+    def _nearest(self, vector: Any, limit: int = 1) -> list[StoredPoint]:
+        return self._found(VectorQuery(vector, limit))
+
+    def _found(self, wanted: VectorQuery) -> list[StoredPoint]:
+        """Return the points that a search may find, the best first."""
+        wanted = replace(wanted, conditions=required_conditions(self.index), payload=False)
         return self.store.search(self.collection.name, wanted)
 
     def _words(self) -> dict[str, list[str]]:

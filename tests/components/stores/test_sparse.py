@@ -48,6 +48,12 @@ def bm25_by_hand(query: str, text: str) -> float:
     return float(score)
 
 
+def texts_by_words(limit: int) -> list[str]:
+    """Return the best texts by the words of "printer offline"."""
+    best = sorted(TEXTS, key=lambda text: -bm25_by_hand("printer offline", text))
+    return [text for text in best if bm25_by_hand("printer offline", text)][:limit]
+
+
 def test_sparse_vectors_come_back_as_they_were_written(store, name):
     written = points()
     assert written.sparse is not None
@@ -88,10 +94,34 @@ def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_v
             vector = points().vectors[TEXTS.index(text)]
             cosine = float(vector @ query / np.linalg.norm(vector) / np.linalg.norm(query))
             assert point.score == pytest.approx(cosine, abs=1e-5)
-            assert point.bm25 == pytest.approx(bm25_by_hand("printer offline", text), rel=1e-4)
+            words = ENGLISH.documents([text]).row(0)
+            assert (point.sparse.indices if point.sparse else ()) == words.indices
+            assert (point.sparse.values if point.sparse else ()) == pytest.approx(words.values)
+        texts = {point.payload["text"] for point in found}
+        assert len(texts) >= min(limit, len(TEXTS))
+        assert set(texts_by_words(limit)) <= texts
+        worded = store.search(name, VectorQuery(None, limit, ENGLISH.query("printer offline")))
+        assert sorted(point.score for point in worded) == pytest.approx(
+            sorted(bm25_by_hand("printer offline", point.payload["text"]) for point in worded), rel=1e-4
+        )
+        assert [point.score for point in worded] == sorted([point.score for point in worded], reverse=True)
     conditions = [Condition("text", "eq", "A scanner is offline")]
-    found = store.search(name, VectorQuery(points().vectors[0], 5, ENGLISH.query("offline"), conditions=conditions))
-    assert [(point.payload["text"], point.bm25 > 0) for point in found] == [("A scanner is offline", True)]
+    for vector in (points().vectors[0], None):
+        found = store.search(name, VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions))
+        assert [point.payload["text"] for point in found] == ["A scanner is offline"]
+
+
+def test_what_has_a_name_is_found_although_others_are_nearer_and_have_more_words(store, name):
+    """Points without any word are found by the vector alone, and nothing is by no query."""
+    far = -points().vectors[1]
+    asked = VectorQuery(far, 1, ENGLISH.query("printer printers"))
+    assert TEXTS[1] not in {point.payload["text"] for point in store.search(name, asked)}
+    named = replace(asked, names=[ENGLISH.query("scanner")])
+    [scanner] = [point for point in store.search(name, named) if point.payload["text"] == TEXTS[1]]
+    assert scanner.score == pytest.approx(-1.0, abs=1e-5)
+    alone = replace(named, vector=None)
+    assert {point.payload["text"] for point in store.search(name, alone)} == {TEXTS[1], TEXTS[2]}
+    assert store.search(name, VectorQuery(None, 5)) == []
 
 
 @pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)
@@ -105,11 +135,11 @@ def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
     counted = store.word_counts(name, words, own)
     assert dict(counted.having) == dict(zip(words, (1, 1, 1, 0), strict=True))
     assert counted.points == 3, "those with words"
-    for limit in (1, 10):  # of one, the words of the nearest are looked up
-        asked = VectorQuery(points().vectors[1], limit, ENGLISH.query("printer offline"))
+    for limit in (1, 10):
+        asked = VectorQuery(None, limit, ENGLISH.query("printer offline"))
         mine = store.search(name, replace(asked, conditions=own, corpus=own))
         alone = store.search(other, asked)
-        assert {p.id: p.bm25 for p in mine} == {p.id: pytest.approx(p.bm25, rel=1e-6) for p in alone}
+        assert {p.id: p.score for p in mine} == {p.id: pytest.approx(p.score, rel=1e-6) for p in alone}
     store.drop(other)
 
 
@@ -158,7 +188,7 @@ def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates_until_it_comes(
     assert points.keys() == {0, 1, 2}
     assert [points[n].score for n in (0, 1, 2)] == pytest.approx([1.0, -0.6, -0.6], abs=1e-5)
     assert [points[n].by_words for n in (0, 1, 2)] == [False, False, True]
-    assert points[2].bm25 > points[1].bm25 > 0
+    assert [points[n].sparse for n in (1, 2)] == [VECTORS[1], VECTORS[2]]
     assert [point.id for point in store.search(mixed, VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))] == IDS[:2]
     assert store.count(mixed) == 4
     assert [point.vector is None for point in store.scroll(mixed, vectors=True)] == [False, False, True, True]

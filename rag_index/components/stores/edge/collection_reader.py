@@ -67,20 +67,22 @@ def _engine_condition(given: Json) -> Any:
 
 
 def _query_request(one: LookUp) -> e.QueryRequest:
+    vectors = [SPARSE] if one.words else None
+    among = [e.Prefetch(**_query(some)) for some in one.among]
+    return e.QueryRequest(**_query(one), prefetches=among or None, with_payload=one.payload, with_vector=vectors)
+
+
+def _query(one: LookUp) -> dict[str, Any]:
+    """Return what a request and a prefetch have in common."""
     if isinstance(one.vector, SparseVector):
         words = e.SparseVector(list(one.vector.indices), list(one.vector.values))
         query, params = e.Query.Nearest(words, using=SPARSE), e.SearchParams(idf=e.IdfParams(one.corpus))
     else:
-        params = e.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact or bool(one.ids))
-        query = e.Query.Nearest(one.vector)
-    return e.QueryRequest(
-        query=query,
-        limit=one.limit,
-        filter=engine_filter({"must": [{"has_id": one.ids}]}) if one.ids else one.which,
-        params=params,
-        with_payload=one.payload,
-        with_vector=[SPARSE] if one.words else None,
-    )
+        query, params = (
+            e.Query.Nearest(one.vector),
+            e.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact or bool(one.among)),
+        )
+    return {"query": query, "limit": one.limit, "filter": one.which, "params": params}
 
 
 class CollectionReader(PointReads):
@@ -103,7 +105,7 @@ class CollectionReader(PointReads):
             pass
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
-        return super().search(query if self.sparse else replace(query, sparse=None))
+        return super().search(query if self.sparse else replace(query, sparse=None, names=()))
 
     def _filter(self, wanted: Json | None) -> e.Filter | None:
         return engine_filter(wanted) if wanted else None

@@ -173,39 +173,49 @@ class Link:
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
 
     def call(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = ()) -> T:
-        """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds. No
-        message has a value of the payloads that are `sent`: a server repeats what it refuses."""
+        """Return what a request returns that writes points. Raises as `ask`, or PointsRefused for one that blames the
+        points. No message has a value of the payloads that are `sent`: a server repeats what it refuses."""
+        return self.ask(ask, sent, writes=True)
+
+    def ask(
+        self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = (), *, writes: bool = False
+    ) -> T:
+        """Return what a request returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds. If
+        it `writes` no points, none is at fault if it is refused: StoreRefused is raised in place of PointsRefused.
+
+        It calls the client itself, so that a search reaches the client in few steps."""
         deadline, pause = self.clock() + self.patience, MIN_PAUSE
         failed_at: float | None = None
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
                     self._require_no_pause()
-                    found = self._try(ask, sent)
+                    client = self._ready()
+                    found = ask(client)
+                    self._away = False
                     if failed_at is not None:
                         add_downtime(self.clock() - failed_at)
                     return found
-                except errors.StoreUnavailable as exc:
-                    asks_pause, asked = exc.retry_after is not None, exc.retry_after or 0.0
-                    if failed_at is None and not asks_pause:
-                        failed_at = self.clock()
-                    is_answer = SILENT.fullmatch(str(exc)) is None
-                    call.failed(_reason(exc, self.url), answered=is_answer, asks_pause=asks_pause)
-                    if asked:
-                        self._paused = max(self._paused, (self.clock() + asked, str(exc)))
-                    wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
-                    if self.clock() + wait > deadline:
-                        raise
+                except errors.StoreUnavailable as exc:  # the server asks for a pause, or has not completed a write
+                    error: errors.RagIndexError = exc
+                except FOREIGN as exc:
+                    error = self._translated(exc, sent)
+                if isinstance(error, errors.PointsRefused) and not writes:
+                    raise errors.StoreRefused(str(error)) from error
+                if not isinstance(error, errors.StoreUnavailable):
+                    raise error
+                asks_pause, asked = error.retry_after is not None, error.retry_after or 0.0
+                if failed_at is None and not asks_pause:
+                    failed_at = self.clock()
+                is_answer = SILENT.fullmatch(str(error)) is None
+                call.failed(_reason(error, self.url), answered=is_answer, asks_pause=asks_pause)
+                if asked:
+                    self._paused = max(self._paused, (self.clock() + asked, str(error)))
+                wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
+                if self.clock() + wait > deadline:
+                    raise error
                 self.sleep(wait)
                 pause = min(pause * 2, MAX_ASKED_PAUSE if asked else MAX_PAUSE)
-
-    def ask(self, ask: Callable[[QdrantClient], T]) -> T:
-        """Return what a request returns that writes no points, so that none is at fault if it is refused: raises
-        StoreRefused then, and otherwise as `call`."""
-        try:
-            return self.call(ask)
-        except errors.PointsRefused as exc:
-            raise errors.StoreRefused(str(exc)) from exc
 
     def let_go(self) -> None:
         """Close the client if nothing was asked for a minute, since its threads wake up even so. The next call opens
@@ -229,25 +239,26 @@ class Link:
         if (left := until - self.clock()) > 0:
             raise errors.StoreUnavailable(words, left)
 
-    def _try(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]]) -> T:
-        try:
-            with self._mutex:
-                if self._closed:
-                    raise errors.StoreError(f"the connection to Qdrant at {self.url} is closed")
-                client = self._client = self._client or self._connect()
-            if self._away:
-                self._check_ready()
-            self._used = self.clock()
-            found = ask(client)
-            self._away = False
-            return found
-        except FOREIGN as exc:
-            error = translate(exc, self.url)
-            self._away = isinstance(error, errors.StoreUnavailable)
-            said = _server_words(exc)
-            error.args = (str(error).replace(said, without_texts(said, values_in(sent))), *error.args[1:])
-            error.__cause__ = RuntimeError(type(exc).__name__)  # Dask pickles it, and cannot the other
-        raise error
+    def _ready(self) -> QdrantClient:
+        """Return the client, connected, of a server that is not known to be away. Raises one of `FOREIGN`, and
+        StoreError if the connection is closed."""
+        with self._mutex:
+            if self._closed:
+                raise errors.StoreError(f"the connection to Qdrant at {self.url} is closed")
+            client = self._client = self._client or self._connect()
+        if self._away:
+            self._check_ready()
+        self._used = self.clock()
+        return client
+
+    def _translated(self, exc: Exception, sent: Sequence[Mapping[str, Any]]) -> errors.RagIndexError:
+        """Return one of `FOREIGN` as an error of ours, without values that were `sent`."""
+        error = translate(exc, self.url)
+        self._away = isinstance(error, errors.StoreUnavailable)
+        said = _server_words(exc)
+        error.args = (str(error).replace(said, without_texts(said, values_in(sent))), *error.args[1:])
+        error.__cause__ = RuntimeError(type(exc).__name__)  # Dask pickles it, and cannot the other
+        return error
 
     def _check_ready(self) -> None:
         """Ask a server that was away whether it is ready, which costs little while it is not. Raises one of `FOREIGN`

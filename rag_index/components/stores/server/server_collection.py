@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -217,20 +218,26 @@ class ServerCollection(PointReads):
 
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[models.ScoredPoint]]:
         requests = [*map(self._query_request, wanted)]
-        return [one.points for one in self._link.ask(lambda client: client.query_batch_points(self.name, requests))]
+        request = partial(QdrantClient.query_batch_points, collection_name=self.name, requests=requests)
+        return [answer.points for answer in self._link.ask(request)]
 
     def _query_request(self, one: LookUp) -> models.QueryRequest:
+        vectors = [SPARSE] if one.words else None
+        among = [models.Prefetch(**self._query(some)) for some in one.among] or None
+        return models.QueryRequest(**self._query(one), prefetch=among, with_payload=one.payload, with_vector=vectors)
+
+    def _query(self, one: LookUp) -> dict[str, Any]:
+        """Return what a request and a prefetch have in common."""
         what: dict[str, Any] = {"query": one.vector}
         params = models.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact)
         if isinstance(one.vector, SparseVector):
             words = models.SparseVector(indices=list(one.vector.indices), values=list(one.vector.values))
             known = one.corpus is not None and self._counts_corpus()
             params = models.SearchParams(idf=models.IdfCorpusParams(corpus=one.corpus) if known else None)
-            what = {"query": words, "using": SPARSE, "with_vector": [SPARSE] if one.words else None}
+            what = {"query": words, "using": SPARSE}
         elif not one.exact:  # it changes nothing where vectors are not quantized
             params.quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
-        which = models.Filter(must=[models.HasIdCondition(has_id=[*one.ids])]) if one.ids else one.which
-        return models.QueryRequest(filter=which, params=params, limit=one.limit, with_payload=one.payload, **what)
+        return {**what, "filter": one.which, "params": params, "limit": one.limit}
 
     def _facet(self, path: str, limit: int, which: models.Filter | None) -> Sequence[models.FacetValueHit]:
         return self._link.ask(lambda client: client.facet(self.name, path, facet_filter=which, limit=limit)).hits
