@@ -20,7 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.components.chunking import open_chunker
-from rag_index.core.recovery import DELAYS, RETRIES, waiting
+from rag_index.core.recovery import DELAYS, JITTER, RETRIES, waiting
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, ShardHalved
 from rag_index.etl import deletes
@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 
 @task(
     name="check source", task_run_name="check source",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("check source")
 def check_source(opened: Opened, wait: float) -> None:
@@ -65,7 +66,8 @@ def check_source(opened: Opened, wait: float) -> None:
 
 @task(
     name="check store", task_run_name="check store",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("check store")
 def check_store(opened: Opened, wait: float) -> None:
@@ -76,7 +78,8 @@ def check_store(opened: Opened, wait: float) -> None:
 
 @task(
     name="check parts", task_run_name="check parts",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("check parts")
 def check_parts(opened: Opened, wait: float) -> dict[str, int]:
@@ -87,7 +90,8 @@ def check_parts(opened: Opened, wait: float) -> dict[str, int]:
 
 @task(
     name="check context", task_run_name="check context",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("check context")
 def check_context(opened: Opened, wait: float) -> Chunker:
@@ -98,7 +102,8 @@ def check_context(opened: Opened, wait: float) -> Chunker:
 
 @task(
     name="check embedder", task_run_name="check embedder",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("check embedder")
 def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
@@ -109,7 +114,8 @@ def check_embedder(opened: Opened, wait: float) -> EmbedderIdentity:
 
 @task(
     name="fetch", task_run_name="fetch {opened.index.name} {page}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("fetch")
 def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
@@ -123,7 +129,8 @@ def fetch_page(opened: Opened, page: int, cursor: Any, rows: int) -> SourcePage:
 
 @task(
     name="embed", task_run_name="embed {job.shard.index} {job.shard.number}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("embed")
 def embed_shard(job: EmbedJob) -> EmbeddedShard:
@@ -143,7 +150,8 @@ def embed_shard(job: EmbedJob) -> EmbeddedShard:
 
 @task(
     name="embed alone", task_run_name="embed {job.shard.index} {job.shard.number} alone",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("embed alone")
 def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
@@ -160,7 +168,8 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
 
 @task(
     name="upsert", task_run_name="upsert {embedded.index} {embedded.number}",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("upsert")
 def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -> WrittenShard:
@@ -190,7 +199,8 @@ def write_words(opened: Opened, write: Callable[[], str]) -> None:
 
 @task(
     name="delete gone", task_run_name="delete gone",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("delete gone")
 def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
@@ -203,7 +213,8 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
 
 @materialize(
     "qdrant://alias", by="rag-index", name="verify and publish", task_run_name="verify and publish",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("verify and publish")
 def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
@@ -220,7 +231,8 @@ def publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, 
 
 @task(
     name="erase", task_run_name="erase",
-    retries=RETRIES, retry_delay_seconds=DELAYS, retry_condition_fn=may_be_tried, **UNCACHED,
+    retries=RETRIES, retry_delay_seconds=DELAYS, retry_jitter_factor=JITTER,
+    retry_condition_fn=may_be_tried, **UNCACHED,
 )  # fmt: skip
 @only_ours("erase")
 def erase(opened: Opened, record: RunRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ T = TypeVar("T")
 RETRIES = 50
 DELAYS = [1.0, 2.0, 4.0, 8.0, 15.0]
 """Seconds before each further try; the last one repeats."""
+JITTER = 0.2
+"""The share of a pause by which it is longer or shorter, at random."""
 PATIENCE = 10.0
 """Seconds for which a try asks again by itself, at another host or over a new connection. Then the step waits."""
 logger = logging.getLogger("rag_index.indexing")
@@ -31,6 +34,11 @@ SILENCE_SECONDS = 5.0
 GIVEN_UP_SECONDS = 20.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 AT_WORK = "it is still at work on a request"
+
+
+def jittered(seconds: float) -> float:
+    """Return a pause plus or minus a fifth at random, so that those who failed together do not try again together."""
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def with_retries(call: Callable[[], T], wait: float) -> T:
             if not may_try_again(error, tries, first):
                 raise
             logger.warning("%s", said_of_try(error, tries, first))
-        time.sleep(DELAYS[min(tries, len(DELAYS)) - 1])
+        time.sleep(jittered(DELAYS[min(tries, len(DELAYS)) - 1]))
 
 
 @dataclass(slots=True)
