@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -217,11 +217,17 @@ class Service:
 
 
 class Services:
-    """The services that this process asks. Any thread may use it."""
+    """The services that the processes of a run ask. Any thread may use it.
+
+    Each process has one: `outages` of it is all that progress, Prefect's page and the log show. Children and workers
+    have their own, send the outages there to the run's process whenever they change, and are included here.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._known: dict[str, Service] = {}
+        self._received: list[Callable[[], Iterable[Outage]]] = []
+        """What returns the outages that other processes have sent."""
 
     @contextmanager
     def asking(self, name: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Service]:
@@ -245,20 +251,31 @@ class Services:
 
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest silent first."""
-        found = [service.outage() for service in list(self._known.values())]
-        return tuple(longest_first(outage for outage in found if outage is not None))
+        own = [service.outage() for service in list(self._known.values())]
+        sent = [outage for received in list(self._received) for outage in received()]
+        return tuple(longest_first([*(outage for outage in own if outage is not None), *sent]))
+
+    def include(self, received: Callable[[], Iterable[Outage]]) -> None:
+        """Include the outages of other processes, which `received` returns as far as they have sent them."""
+        with self._lock:
+            self._received.append(received)
+
+    def exclude(self, received: Callable[[], Iterable[Outage]]) -> None:
+        """Leave out again what was included."""
+        with self._lock, suppress(ValueError):
+            self._received.remove(received)
 
 
-_SERVICES = Services()
+SERVICES = Services()
 """The only global: a watcher must see every call of the process, in whatever object and thread it is made."""
 
 
 def asking(name: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Service]:
     """Record a call of this process for the time of a block, as `Services.asking` does."""
-    return _SERVICES.asking(name, patience=patience)
+    return SERVICES.asking(name, patience=patience)
 
 
 def outages() -> tuple[Outage, ...]:
     """Return the services that do not answer the process that calls this. A function, which is pickled by its name: a
-    method of `_SERVICES` would take a copy of it along to a child process, and report that."""
-    return _SERVICES.outages()
+    method of `SERVICES` would take a copy of it along to a child process, and report that."""
+    return SERVICES.outages()

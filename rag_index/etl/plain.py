@@ -15,7 +15,7 @@ from rag_index.components.chunking import open_chunker
 from rag_index.components.stores import open_reader
 from rag_index.core.machine import Here, Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker, worker_count
-from rag_index.core.recovery import Outage, outages, with_retries
+from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.collection import identify_for
 from rag_index.etl.deletes import count_parts_of, delete_gone
@@ -60,6 +60,7 @@ class Plainly(Steps):
         self._under_way: Counter[Executor] = Counter()
         self._memory = memory_per_worker(settings.parallel, 0)  # 0: no limit
         self._alone = Process(self._memory, outages)
+        SERVICES.include(self._sent)
 
     def check_source(self, opened: Opened, wait: float) -> None:
         with_retries(opened.source.check, wait)
@@ -124,14 +125,16 @@ class Plainly(Steps):
         for started in [self._embed(executor, job) for executor in self._executors]:
             started()
 
-    def waits(self) -> list[Outage]:
-        apart = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
-        return [outage for one in apart for outage in one.told or ()]
-
     def close(self) -> None:
+        SERVICES.exclude(self._sent)
         for executor in (*self._executors, self._alone):
             executor.shutdown()
         close_process_embedder()
+
+    def _sent(self) -> list[Outage]:
+        """Return the outages that the children have sent last."""
+        children = [one for one in (*self._executors, self._alone) if isinstance(one, Process)]
+        return [outage for child in children for outage in child.told or ()]
 
     def _start_children(self) -> None:
         self._executors = [Process(self._memory, outages) for _ in range(self.workers)]

@@ -24,7 +24,7 @@ from rag_index.components.embedders import prefix_warning
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
 from rag_index.components.sources.pages import PAGE_CHARS
-from rag_index.core.recovery import longest_first, outages
+from rag_index.core.recovery import outages
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import said_outages
 from rag_index.errors import RagIndexError, TransientError
@@ -84,7 +84,7 @@ def execute(
     scan: Scan | None = None
 
     def look() -> Iterable[Outage]:
-        record.note_outages(longest_first([*outages(), *steps.waits()]))
+        record.note_outages(outages())
         return progress.outages
 
     log, progress, wait = record.logger, record.progress, opened.settings.run.wait_for_recovery

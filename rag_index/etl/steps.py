@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.recovery import Outage
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.commit import Destination
     from rag_index.etl.deletes import Deleted
@@ -117,10 +116,6 @@ class Steps(ABC):
 
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed, or that a shard is done. What this raises ends the run."""
-
-    def waits(self) -> Sequence[Outage]:
-        """Return what the children of this process and the workers wait for, as far as they have told."""
-        return ()
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""

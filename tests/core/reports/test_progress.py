@@ -337,6 +337,20 @@ def test_a_call_that_gave_up_and_the_next_one_are_one_outage(clock):
     assert not services.outages()
 
 
+def test_what_other_processes_send_is_part_of_the_same_answer(clock):
+    services, sent = Services(clock=clock), [Outage("Ollama", 100.0), Outage("Qdrant", 50.0)]
+    received = sent.copy
+    services.include(received)
+    with services.asking("Ollama", patience=5):
+        clock.now += 6
+        assert [outage.service for outage in services.outages()] == ["Qdrant", "Ollama"]
+    sent.clear()
+    assert not services.outages()
+    sent.append(Outage("Qdrant", 50.0))
+    services.exclude(received)
+    assert not services.outages()
+
+
 def test_a_pause_that_a_service_asks_for_is_its_pace(progress, clock):
     work(progress, clock, 10, done=10)
     progress.outages = [Outage("the embedding server at h", time.time() - 6, "too many requests", True, is_slow=True)]
