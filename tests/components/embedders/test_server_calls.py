@@ -258,6 +258,18 @@ def test_vectors_of_a_call_that_gave_up_count_only_if_the_model_is_still_the_sam
         hosts.embed(TEXTS)
 
 
+def test_what_a_host_made_for_a_call_that_gave_up_is_made_again_if_it_stays_away(warm):
+    hosts = warm(2, patience=10.0)
+    hosts.at(0.05, lambda: setattr(hosts[0], "digest", "e2" * 32))
+    for host in hosts.hosts:
+        hosts.at(0.15, host.stop)
+    with pytest.raises(EmbedderUnavailable):
+        hosts.embed(TEXTS)
+    assert hosts[0].others_embedded > 0
+    hosts[1].start()
+    assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+
+
 def test_the_deaths_that_a_text_causes_are_counted_over_calls_and_all_others_get_vectors_first(warm):
     hosts = warm(1, patience=10.0)
     hosts[0].ended_by(POISON, back_after=30.0)
