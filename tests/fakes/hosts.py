@@ -67,6 +67,9 @@ class FakeHost:
         self.seconds_per_text, self.seconds_per_request = seconds_per_text, 0.001
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
+        self.in_flight = 0
+        self.beside: list[tuple[str, int]] = []
+        """The first text of each request, and how many others were under way when it came."""
         self.embedded = 0
         """How many texts it has embedded, without the plain ones that try it out."""
         self.others_embedded = 0
@@ -111,6 +114,14 @@ class FakeHost:
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the vectors, or the next outcome of such texts."""
+        self.beside.append((texts[0], self.in_flight))
+        self.in_flight += 1
+        try:
+            return await self._embed(texts)
+        finally:
+            self.in_flight -= 1
+
+    async def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         self._refuse_if_down()
         stops = self._stops
         self.sent.append(list(texts))

@@ -212,6 +212,19 @@ def test_calls_share_the_servers_in_the_order_in_which_they_come(warm):
         assert set(order) == {"first", "second"}
 
 
+def test_what_may_be_at_fault_is_sent_with_nothing_else_under_way_at_its_server(warm):
+    hosts = warm(2, batch_texts=1)
+    for host in hosts.hosts:
+        host.always(POISON, REFUSED)
+        host.beside.clear()
+    [[entry], others] = hosts.embed_at_once([[POISON], TEXTS])
+    assert isinstance(entry, TextRefused)
+    assert_own_vectors(others, TEXTS)
+    beside = [beside for host in hosts.hosts for text, beside in host.beside if text == POISON]
+    assert sum(number > 0 for number in beside) <= 1, "only before it failed"
+    assert len(beside) > 3
+
+
 def embed_again(hosts: FakeHosts, texts: list[str], *, pause: float = 5.0) -> list:
     """Make a call again, as a step of a run does, until it has an entry for each text."""
     for _ in range(100):
