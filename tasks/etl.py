@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.core.recovery import DELAYS, RETRIES, waiting
+from rag_index.core.recovery import DELAYS, JITTER, RETRIES, waiting
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, ShardHalved
 from rag_index.etl import checks, words_first
@@ -55,15 +55,16 @@ if TYPE_CHECKING:
 def policy(name: str, *, run_name: str = "", is_retried: bool = True) -> dict[str, Any]:
     """Return the options of a task: the policy that all steps of a run share.
 
-    A step is harmless to repeat, so it is tried up to `RETRIES` times more, after `DELAYS` seconds each, as long as its
-    error is transient and its waiting time is not over (`may_be_tried`). Hashing what a task is given costs more than
-    the task, so no result is cached.
+    A step is harmless to repeat, so it is tried up to `RETRIES` times more, after `DELAYS` seconds each and some
+    jitter, as long as its error is transient and its waiting time is not over (`may_be_tried`). Hashing what a task is
+    given costs more than the task, so no result is cached.
     """
     return {
         "name": name,
         "task_run_name": run_name or name,
         "retries": RETRIES if is_retried else 0,
         "retry_delay_seconds": DELAYS,
+        "retry_jitter_factor": JITTER,
         "retry_condition_fn": may_be_tried,
         "cache_policy": NO_CACHE,
         "persist_result": False,

@@ -23,7 +23,7 @@ SPANS = os.environ.get("BENCHMARK_SPANS")
 
 if AT_ONCE or FIRST:
     from rag_index.components import embedders
-    from rag_index.components.hosts.host_pool import RequestStats
+    from rag_index.components.hosts.host import RequestStats
 
     original = embedders.open_embedder
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +25,8 @@ T = TypeVar("T")
 RETRIES = 50
 DELAYS = [1.0, 2.0, 4.0, 8.0, 15.0]
 """Seconds before each further try; the last one repeats."""
+JITTER = 0.2
+"""The share of a pause by which it is longer or shorter, at random."""
 PATIENCE = 10.0
 """Seconds for which a try asks again by itself, at another host or over a new connection. Then the step waits."""
 logger = logging.getLogger("rag_index.indexing")
@@ -31,6 +35,11 @@ SILENCE_SECONDS = 5.0
 GIVEN_UP_SECONDS = 20.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a pause."""
 AT_WORK = "it is still at work on a request"
+
+
+def jittered(seconds: float) -> float:
+    """Return a pause plus or minus a fifth at random, so that those who failed together do not try again together."""
+    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
 
 @contextmanager
@@ -77,7 +86,7 @@ def with_retries(call: Callable[[], T], wait: float) -> T:
             if not may_try_again(error, tries, first):
                 raise
             logger.warning("%s", said_of_try(error, tries, first))
-        time.sleep(DELAYS[min(tries, len(DELAYS)) - 1])
+        time.sleep(jittered(DELAYS[min(tries, len(DELAYS)) - 1]))
 
 
 @dataclass(slots=True)
@@ -145,109 +154,128 @@ def longest_first(outages: Iterable[Outage]) -> list[Outage]:
     return list(first.values())
 
 
-class Call:
-    """A call that is under way."""
+class Service:
+    """A service that this process asks, by its name, and whether it answers. Any thread may use it."""
 
-    def __init__(self, service: str, patience: float, clock: Callable[[], float]) -> None:
-        self._service = service
-        self._clock = clock
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._clock = name, clock
+        self._calls = 0
+        """How many calls are under way."""
+        self._left = -math.inf
+        """When the last one ended."""
+        self._patience = SILENCE_SECONDS
+        self.answered()
+
+    def begin(self, patience: float) -> None:
+        """Begin a call. It belongs to the outage of an earlier one, if that gave up a short while ago."""
+        if self._is_over():
+            self.answered()
         self._patience = patience
-        self._silent_since, self._since = clock(), time.time()
+        self._calls += 1
+
+    def end(self) -> None:
+        """End a call."""
+        self._calls -= 1
+        self._left = self._clock()
+
+    def answered(self) -> None:
+        """Record that the service has answered; it may then be silent for a while again."""
+        self._silent_since, self._since = self._clock(), time.time()
         self._reason, self._answered, self._is_slow = "", False, False
         self.failed_at: float | None = None
         """When the service failed first, by the machine's clock (`time.time`); None if it has answered since."""
 
-    def resume(self, earlier: Call) -> None:
-        """Continue the outage of an earlier call, which gave up."""
-        self._silent_since, self._since = earlier._silent_since, earlier._since
-        self._reason, self._answered, self.failed_at = earlier._reason, earlier._answered, earlier.failed_at
-        self._is_slow = earlier._is_slow
-
-    def answered(self, patience: float | None = None) -> None:
-        """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
-        if patience is not None:
-            self._patience = patience
-        self._silent_since, self._since = self._clock(), time.time()
-        self._reason, self._answered, self.failed_at = "", False, None
-        self._is_slow = False
+    def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
+        """Record the service's last error, whether it is an answer, and whether that asks for a pause."""
+        self._reason, self._answered, self._is_slow = redacted(str(reason)), answered, asks_pause
+        self.failed_at = self.failed_at or time.time()
 
     @property
-    def quiet(self) -> bool:
-        """Whether nothing was heard of the service for half of the patience: time to find out whether it is at work."""
+    def is_quiet(self) -> bool:
+        """Whether nothing was heard of the service for half of its patience: time to find out whether it is at work."""
         is_silent = self._reason in ("", AT_WORK)
         return is_silent and self._clock() - self._silent_since >= self._patience / 2
 
     def at_work(self, answers: bool) -> None:
-        """Take note of whether the service answers others meanwhile, so that it is not away."""
+        """Record whether the service answers others meanwhile, so that it is not unavailable."""
         self._reason, self._answered = (AT_WORK, True) if answers else ("", False)
         self._is_slow = answers
 
-    def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
-        """Take note of the service's last error, of whether it is an answer, and whether that asks for a pause."""
-        self._reason, self._answered, self._is_slow = redacted(str(reason)), answered, asks_pause
-        self.failed_at = self.failed_at or time.time()
-
-    def outage(self, now: float | None = None) -> Outage | None:
-        """Return the outage that this call has met, if it has waited for long enough by `now`."""
+    def outage(self) -> Outage | None:
+        """Return the outage of this service, if it has been silent for long enough, or has failed for a moment."""
         patience = min(self._patience, SILENCE_SECONDS) if self.failed_at else self._patience
-        if (self._clock() if now is None else now) - self._silent_since < patience:
+        until = self._clock() if self._calls else self._left
+        if self._is_over() or until - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason, self._answered, self._is_slow)
+        return Outage(self._name, self._since, self._reason, self._answered, self._is_slow)
+
+    def _is_over(self) -> bool:
+        """Return whether no call is under way, and the last one did not just give up."""
+        if self._calls:
+            return False
+        return self.failed_at is None or self._clock() - self._left >= GIVEN_UP_SECONDS
 
 
-class Calls:
-    """The calls of one process that are under way. Any thread may use it."""
+class Services:
+    """The services that the processes of a run ask. Any thread may use it.
+
+    Each process has one: `outages` of it is all that progress, Prefect's page and the log show. Children and workers
+    have their own, send the outages there to the run's process whenever they change, and are included here.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._under_way: dict[int, Call] = {}
-        self._given_up: dict[str, tuple[float, Call]] = {}
+        self._clock, self._lock = clock, threading.Lock()
+        self._known: dict[str, Service] = {}
+        self._received: list[Callable[[], Iterable[Outage]]] = []
+        """What returns the outages that other processes have sent."""
 
     @contextmanager
-    def asking(self, service: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Call]:
-        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds. An outage
-        in which the block raises goes on, and the next block for this service continues it. A TransientError that
-        leaves the block is told since when the service fails."""
-        call = Call(service, patience, self._clock)
-        if (earlier := self._paused().get(service)) is not None:
-            call.resume(earlier[1])
-        self._under_way[id(call)] = call
+    def asking(self, name: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Service]:
+        """Record for the time of the block that a service is asked, and has to answer within `patience` seconds. An
+        outage in which the block raises goes on, and the next block for this service continues it. A TransientError
+        that leaves the block carries since when the service fails."""
+        with self._lock:
+            service = self._known.setdefault(name, Service(name, self._clock))
+            service.begin(patience)
         try:
-            yield call
-        except Exception as error:
-            if isinstance(error, TransientError):
-                if call.failed_at is None:
-                    call.failed(error)
-                error.since = call.failed_at
-            if call.failed_at is not None:
-                self._given_up[service] = (self._clock(), call)
+            yield service
+            service.answered()
+        except TransientError as error:
+            if service.failed_at is None:
+                service.failed(error)
+            error.since = service.failed_at
             raise
-        else:
-            self._given_up.pop(service, None)
         finally:
-            del self._under_way[id(call)]
+            with self._lock:
+                service.end()
 
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest silent first."""
-        under_way = [call.outage() for call in list(self._under_way.values())]
-        paused = [call.outage(at) for at, call in self._paused().values()]
-        return tuple(longest_first(outage for outage in (*under_way, *paused) if outage is not None))
+        own = [service.outage() for service in list(self._known.values())]
+        sent = [outage for received in list(self._received) for outage in received()]
+        return tuple(longest_first([*(outage for outage in own if outage is not None), *sent]))
 
-    def _paused(self) -> dict[str, tuple[float, Call]]:
-        now = self._clock()
-        return {service: ended for service, ended in list(self._given_up.items()) if now - ended[0] < GIVEN_UP_SECONDS}
+    def include(self, received: Callable[[], Iterable[Outage]]) -> None:
+        """Include the outages of other processes, which `received` returns as far as they have sent them."""
+        with self._lock:
+            self._received.append(received)
+
+    def exclude(self, received: Callable[[], Iterable[Outage]]) -> None:
+        """Leave out again what was included."""
+        with self._lock, suppress(ValueError):
+            self._received.remove(received)
 
 
-_CALLS = Calls()
+SERVICES = Services()
 """The only global: a watcher must see every call of the process, in whatever object and thread it is made."""
 
 
-def asking(service: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Call]:
-    """Record a call of this process for the time of a block, as `Calls.asking` does."""
-    return _CALLS.asking(service, patience=patience)
+def asking(name: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Service]:
+    """Record a call of this process for the time of a block, as `Services.asking` does."""
+    return SERVICES.asking(name, patience=patience)
 
 
 def outages() -> tuple[Outage, ...]:
     """Return the services that do not answer the process that calls this. A function, which is pickled by its name: a
-    method of `_CALLS` would take a copy of its calls along to a child process, and report those."""
-    return _CALLS.outages()
+    method of `SERVICES` would take a copy of it along to a child process, and report that."""
+    return SERVICES.outages()

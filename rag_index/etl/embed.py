@@ -58,8 +58,8 @@ NO_VECTOR = np.empty(0, dtype=np.float32)
 """What stands for the vector of a text that is not embedded yet."""
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
-HALVED_DOWNS = 2
-"""After a service went away so often under a shard, its halves are embedded, so that most documents advance."""
+ShardName = tuple[str, str, int]
+"""What tells a shard from others: its index, its first key, and its number of documents."""
 REQUEST_COUNTS = ("requests", "retries", "rate_limited")
 
 
@@ -138,8 +138,8 @@ class _Process:
     turn = threading.RLock()
     embedder: tuple[tuple[EmbedderSettings, EmbedderIdentity, int], Embedder] | None = None
     store: tuple[StoreSettings, Store] | None = None
-    downs: ClassVar[dict[tuple[str, str, int], int]] = {}
-    """How often a service went away while it had texts of a shard, by index, first key and number of documents."""
+    interrupted: ClassVar[set[ShardName]] = set()
+    """The shards under which the embedding service went away while it had their texts."""
     worker: int | None = None
     """The number of this process among the workers of a run; None in every other process."""
 
@@ -180,26 +180,45 @@ def close_process_embedder() -> None:
 
 
 def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None) -> EmbeddedShard:
-    """Chunk and embed a shard with this process's embedder, `home` of its `workers`. Raises as `EmbedJob.embed`, and
-    ShardHalved if earlier tries have shown that it is too much. A `limited` process, such as every worker, ends itself
-    if it takes longer than the shard's `limit`: its shard is then tried alone."""
+    """Chunk and embed a shard with this process's embedder, `home` of its `workers`.
+
+    A `limited` process, such as every worker, ends itself if it takes longer than the shard's `limit`: its shard is
+    then tried alone.
+
+    Raises:
+        ShardHalved: The service went away under the shard a second time. Its halves are embedded next, so that most
+            documents advance; they go on from what was embedded.
+        EmbedderUnavailable, …: As `EmbedJob.embed`.
+    """
     limited = _Process.worker is not None if limited is None else limited
-    documents = job.shard.documents
-    name = job.shard.index, documents.keys[0] if len(documents) else "", len(documents)
-    if (downs := _Process.downs.get(name, 0)) >= HALVED_DOWNS and len(documents) > 1:
-        which = f"shard {job.shard.number} of {job.shard.index} is embedded in halves ({len(documents):,} documents)"
-        raise ShardHalved(f"{which}: its service went away {downs} times")
     embedder = process_embedder(job.embedder, job.identity, job.workers, home)
     before = embedder.stats.requests
     try:
         with waiting(job.wait), end_process_after(job.shard.limit if limited else None), collect_seldom():
             embedded = job.embed(embedder)
     except EmbedderUnavailable as error:
-        if embedder.stats.requests > before and not isinstance(error, RateLimited):
-            _Process.downs[name] = downs + 1
+        had_texts = embedder.stats.requests > before
+        if had_texts and not isinstance(error, RateLimited):
+            _note_interrupted(job.shard, error)
         raise
-    _Process.downs.pop(name, None)
+    _Process.interrupted.discard(_name(job.shard))
     return embedded
+
+
+def _note_interrupted(shard: Shard, error: EmbedderUnavailable) -> None:
+    """Record that the service went away while it had texts of a shard. Raises ShardHalved the second time."""
+    name, documents = _name(shard), len(shard.documents)
+    if name not in _Process.interrupted:
+        _Process.interrupted.add(name)
+        return
+    if documents > 1:
+        which = f"shard {shard.number} of {shard.index} is embedded in halves ({documents:,} documents)"
+        raise ShardHalved(f"{which}: its service went away twice") from error
+
+
+def _name(shard: Shard) -> ShardName:
+    documents = shard.documents
+    return shard.index, documents.keys[0] if len(documents) else "", len(documents)
 
 
 def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embed_texts: EmbedTexts) -> list[str]:

@@ -13,7 +13,7 @@ import attrs
 
 from rag_index.core.machine import Here, Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker, worker_count
-from rag_index.core.recovery import Outage, outages, with_retries
+from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
 from rag_index.etl.steps import Steps, sentence_of
@@ -64,6 +64,7 @@ class LocalSteps(Steps):
         self._under_way: Counter[Executor] = Counter()
         self._memory = memory_per_worker(settings.parallel, NO_MEMORY_LIMIT)
         self._alone = Process(self._memory, outages)
+        SERVICES.include(self._sent)
 
     def call_for(
         self,
@@ -112,15 +113,17 @@ class LocalSteps(Steps):
         for wait_for_embedded in under_way:
             wait_for_embedded()
 
-    def waits(self) -> list[Outage]:
-        children = [executor for executor in (*self._executors, self._alone) if isinstance(executor, Process)]
-        return [outage for child in children for outage in child.told or ()]
-
     def close(self) -> None:
+        SERVICES.exclude(self._sent)
         with self._turn:
             for executor in (*self._executors, self._alone):
                 executor.shutdown()
             close_process_embedder()
+
+    def _sent(self) -> list[Outage]:
+        """Return the outages that the children have sent last."""
+        children = [executor for executor in (*self._executors, self._alone) if isinstance(executor, Process)]
+        return [outage for child in children for outage in child.told or ()]
 
     def _start_children(self) -> None:
         self._executors = [Process(self._memory, outages) for _ in range(self.workers)]

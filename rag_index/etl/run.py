@@ -69,7 +69,7 @@ def run_index(
     checks = checks or ServiceChecks()
     target: Target | None = None
 
-    with recorded_end(opened, record, checks), log_outages(opened, steps, record):
+    with recorded_end(opened, record, checks), log_outages(opened, record):
         scan = documents.begin(opened, steps, record, checks)
         target = scan.target
         interruption.begin(scan)

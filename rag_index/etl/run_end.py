@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
-from rag_index.core.recovery import longest_first, outages
+from rag_index.core.recovery import outages
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import said_outages
 from rag_index.errors import RagIndexError, TransientError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.checks import ServiceChecks
     from rag_index.etl.opened import Opened
-    from rag_index.etl.steps import Steps
 
 KEEP_DAYS = 90
 """Days for which the ledger keeps runs and tries. Chosen; nothing depends on it."""
@@ -56,7 +55,7 @@ def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> It
         _record_success(opened, record)
 
 
-def log_outages(opened: Opened, steps: Steps, record: RunRecord) -> AbstractContextManager[None]:
+def log_outages(opened: Opened, record: RunRecord) -> AbstractContextManager[None]:
     """Show for the time of the block which services are unavailable, and count that time. They are logged if a person
     waits for the run."""
     wait = opened.settings.run.wait_for_recovery
@@ -66,7 +65,7 @@ def log_outages(opened: Opened, steps: Steps, record: RunRecord) -> AbstractCont
         return nullcontext()
 
     def look() -> Iterable[Outage]:
-        record.note_outages(longest_first([*outages(), *steps.waits()]))
+        record.note_outages(outages())
         return progress.outages
 
     return said_outages(partial(record.logger.warning, "%s"), look=look, wait=wait)

@@ -18,7 +18,7 @@ which delays is the same in both: `core.recovery`. Embedding and upserting alone
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from rag_index.components.sources import SourcePage
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.core.recovery import Outage
     from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
@@ -103,10 +102,6 @@ class Steps(ABC):
 
     def tick(self) -> None:  # noqa: B027
         """Take note that a second has passed, or that a shard is done. What this raises ends the run."""
-
-    def waits(self) -> Sequence[Outage]:
-        """Return what the children of this process and the workers wait for, as far as they have reported it."""
-        return ()
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""

@@ -1,4 +1,4 @@
-"""What the Dask workers of a run tell it: what they wait for, and whether there are any."""
+"""What the Dask workers of a run send it: the outages that they see, and whether there are any workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GONE_SECONDS = 180.0
 
 
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
-    """Tells a worker which one it is, and the run what the worker waits for."""
+    """Tells a worker which one it is, and sends its outages to the run whenever they change."""
 
     name = "rag-index"
 
@@ -51,15 +51,15 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         while not self._ended.wait(STATUS_SECONDS):
             if (now := outages()) != last:
                 last = now
-                worker.log_event(TOPIC, {"worker": worker.address, "waits": [asdict(one) for one in now]})
+                worker.log_event(TOPIC, {"worker": worker.address, "outages": [asdict(one) for one in now]})
 
 
 class Liveness:
-    """Has what the workers of a run tell, counts those that die, and ends the run if there are none for long."""
+    """Has the outages that workers send, counts workers that die, and ends the run if there are none for long."""
 
     def __init__(self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._record, self._clock = client, record, clock
-        self._waits: dict[str, list[Outage]] = {}
+        self._sent: dict[str, list[Outage]] = {}
         self._checked = self._seen = clock()
         self.threads = 0
         """How many threads the workers had at the last check."""
@@ -85,12 +85,12 @@ class Liveness:
 
     def _receive(self, event: Any) -> None:
         told = event[1]
-        self._waits[told["worker"]] = [Outage(**fields) for fields in told["waits"]]
+        self._sent[told["worker"]] = [Outage(**fields) for fields in told["outages"]]
 
     @property
-    def waits(self) -> list[Outage]:
-        """Return what each worker waits for, as far as it has told."""
-        return [outage for waits in list(self._waits.values()) for outage in waits]
+    def outages(self) -> list[Outage]:
+        """Return the outages that each worker has sent last."""
+        return [outage for sent in list(self._sent.values()) for outage in sent]
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for
@@ -108,8 +108,8 @@ class Liveness:
             self._seen = now
             return
         self.threads = sum(found.values())
-        for gone in set(self._waits) - found.keys():
-            self._waits.pop(gone, None)
+        for gone in set(self._sent) - found.keys():
+            self._sent.pop(gone, None)
         if found:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:

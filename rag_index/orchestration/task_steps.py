@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Crashed
 
 from rag_index.core.machine import Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker
-from rag_index.core.recovery import Outage, outages, with_retries
+from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.commit import WorkerDestination
 from rag_index.etl.deletes import delete_gone
@@ -80,6 +80,7 @@ class TaskSteps(Steps):
         self._liveness: Liveness | None = None
         self._client: Client | None = None
         self._to: Destination | None = None
+        SERVICES.include(self._sent)
 
     def call_for(
         self,
@@ -161,10 +162,13 @@ class TaskSteps(Steps):
         if self._settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
             self.workers = self._liveness.threads
 
-    def waits(self) -> list[Outage]:
-        return [*(self._liveness.waits if self._liveness else ()), *(self._alone.told or ())]
+    def _sent(self) -> list[Outage]:
+        """Return the outages that the workers and the child have sent last."""
+        workers = self._liveness.outages if self._liveness else []
+        return [*workers, *(self._alone.told or ())]
 
     def close(self) -> None:
+        SERVICES.exclude(self._sent)
         if self._untold:
             self._tell()
         if self._to is not None:

@@ -16,7 +16,7 @@ from rag_index.cli import runs, search
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import Bm25Model
-from rag_index.components.hosts import host_pool
+from rag_index.components.hosts import host
 from rag_index.components.ledger import tables
 from rag_index.components.ledger.runs import LEASE_SECONDS, RENEW_SECONDS
 from rag_index.components.stores.edge import store as edge_store
@@ -79,7 +79,7 @@ NUMBERS = [
     ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
     ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{server.REQUEST_POINTS}, at most {server.BATCH_BYTES // 10**6} MB"),
-    ("servers", f"rests for {host_pool.FIRST_REST:.0f} s, doubled each time, up to {host_pool.MAX_REST:.0f} s"),
+    ("servers", f"rests for {host.FIRST_REST} s, doubled each time, up to {host.MAX_REST:.0f} s"),
 ]
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import identify
-from rag_index.components.hosts.host_pool import RequestStats
+from rag_index.components.hosts.host import RequestStats
 from rag_index.core.documents.batches import DocumentBatch, Shard, WrittenShard
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.machine import Process

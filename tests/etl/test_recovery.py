@@ -161,6 +161,7 @@ def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries)
 
 def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(monkeypatch):
     now = [1000.0]
+    monkeypatch.setattr(recovery, "jittered", lambda seconds: seconds)
     monkeypatch.setattr(recovery.time, "time", lambda: now[0])
     monkeypatch.setattr(recovery.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     made = []
@@ -172,6 +173,13 @@ def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(m
     with pytest.raises(StoreUnavailable):
         with_retries(step, 20)
     assert made == [1000, 1001, 1003, 1007, 1015, 1030]
+
+
+def test_steps_that_failed_together_do_not_try_again_together():
+    pauses = [recovery.jittered(10.0) for _ in range(100)]
+    assert len(set(pauses)) > 90
+    assert min(pauses) >= 8.0
+    assert max(pauses) <= 12.0
 
 
 def test_a_pause_longer_than_the_time_left_is_not_waited_for():

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rag_index.components.embedders.dispatch import Dispatch
+from rag_index.components.embedders.servers import EmbeddingCall
 from rag_index.components.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
-from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
-from rag_index.components.hosts.retries import AskedHosts
+from rag_index.components.hosts.host import RequestStats
+from rag_index.components.hosts.host_pool import HostPool
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from tests.fakes.ollama import vector_of
@@ -67,6 +67,9 @@ class FakeHost:
         self.seconds_per_text, self.seconds_per_request = seconds_per_text, 0.001
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
+        self.in_flight = 0
+        self.beside: list[tuple[str, int]] = []
+        """The first text of each request, and how many others were under way when it came."""
         self.embedded = 0
         """How many texts it has embedded, without the plain ones that try it out."""
         self.others_embedded = 0
@@ -111,6 +114,14 @@ class FakeHost:
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Return the vectors, or the next outcome of such texts."""
+        self.beside.append((texts[0], self.in_flight))
+        self.in_flight += 1
+        try:
+            return await self._embed(texts)
+        finally:
+            self.in_flight -= 1
+
+    async def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         self._refuse_if_down()
         stops = self._stops
         self.sent.append(list(texts))
@@ -155,12 +166,9 @@ class FakeHosts:
         self.loop = VirtualTimeLoop()
         paces = enumerate(seconds_per_text or [0.002] * count)
         self.hosts = [FakeHost(f"http://host{n}:11434", seconds_per_text=pace, timeout=timeout) for n, pace in paces]
-        pool = Pool(self.hosts, home=0, workers=1, in_flight=2)  # type: ignore[arg-type]
-        self.stats = RequestStats()
-        clock = Clock(now=self.loop.time, chance=lambda: 0.5)
-        self.asked = AskedHosts(pool, KnownModel("fake-embed"), self.stats, clock)
+        self.stats, self._model = RequestStats(), KnownModel("fake-embed")
+        self.pool = HostPool(self.hosts, self._model, in_flight=2, patience=patience)  # type: ignore[arg-type]
         self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
-        self._patience = patience
 
     def __getitem__(self, number: int) -> FakeHost:
         return self.hosts[number]
@@ -175,8 +183,27 @@ class FakeHosts:
 
     def embed(self, texts: Sequence[str], *, one_by_one: bool = False) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
-        dispatch = Dispatch(self.asked, self._settings, "", patience=self._patience, one_by_one=one_by_one)
-        return self.loop.run_until_complete(dispatch.run(texts))
+        return self.embed_at_once([texts], one_by_one=one_by_one)[0]
+
+    def embed_at_once(
+        self, calls: Sequence[Sequence[str]], *, one_by_one: bool = False
+    ) -> list[list[NDArray[np.float32] | Exception]]:
+        """Several calls, in this order and at the same time."""
+        made = [
+            EmbeddingCall(texts, self._settings, self._model, self.stats, prefix="", one_by_one=one_by_one)
+            for texts in calls
+        ]
+
+        async def run() -> None:
+            async with asyncio.TaskGroup() as group:
+                for call in made:
+                    group.create_task(self.pool.run(call))
+
+        try:
+            self.loop.run_until_complete(run())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [[call.entries[text] for text in texts] for call, texts in zip(made, calls, strict=True)]
 
     def seconds_to_embed(self, texts: Sequence[str]) -> float:
         """How long (in virtual time) such a call takes; every text must get its own vector."""

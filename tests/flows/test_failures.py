@@ -37,7 +37,7 @@ from tests.waiting import eventually, when
 HUNGRY = """
 import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.hosts.host_pool import RequestStats
+from rag_index.components.hosts.host import RequestStats
 
 class Hungry:
     def __init__(self, settings, **_): self.stats = RequestStats()

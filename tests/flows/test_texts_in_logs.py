@@ -23,7 +23,7 @@ DEBUG = {
 BREAKS = """
 import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.hosts.host_pool import RequestStats
+from rag_index.components.hosts.host import RequestStats
 
 class Breaks:
     def __init__(self, settings, **_): self.stats = RequestStats()

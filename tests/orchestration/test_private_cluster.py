@@ -237,7 +237,7 @@ def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(in_thr
     alive = Liveness(in_thread, RunRecord("notes"), clock=lambda: now[0])
 
     def is_told():  # beside what earlier tests of this process have given up
-        return "Qdrant at h" in [one.service for one in alive.waits]
+        return "Qdrant at h" in [one.service for one in alive.outages]
 
     waiting = in_thread.submit(wait_for_qdrant, pure=False)
     eventually(is_told)
@@ -250,7 +250,7 @@ def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(in_thr
     eventually(lambda: not in_thread.nthreads())
     for now[0] in (1.0, 80.0, 160.0):
         alive.tick()
-        assert not alive.waits, f"a worker that is gone waits for nothing, and {lost} for a worker"
+        assert not alive.outages, f"a worker that is gone waits for nothing, and {lost} for a worker"
     now[0] = 240.0
     with pytest.raises(TransientError, match=r"there has been no worker process for \d+ s"):
         alive.tick()

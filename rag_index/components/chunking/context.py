@@ -10,11 +10,11 @@ import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from sqlalchemy.engine import URL, make_url
 
@@ -25,8 +25,9 @@ from rag_index.components.hosts.endpoint import (
     ModelDetails,
     agreed_model,
 )
-from rag_index.components.hosts.host_pool import Host, Pool
-from rag_index.components.hosts.retries import AskedHosts, HostCalls, Request
+from rag_index.components.hosts.host import RequestStats
+from rag_index.components.hosts.host_call import HostCall
+from rag_index.components.hosts.host_pool import HostPool
 from rag_index.components.ledger import Ledger
 from rag_index.core.database import is_file
 from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from rag_index.components.chunking.text_chunker import Chunker
+    from rag_index.components.hosts.host import Host
     from rag_index.core.settings.sections import ContextSettings
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
@@ -74,6 +76,8 @@ CONTEXT_VERSION = 2
 PLAIN_PROMPT = "Answer with one word: are you there?"
 UNKNOWN_CONTEXT = 2048
 """Tokens of context of a model that does not say how many it takes."""
+ContextKey = tuple[bytes, bytes]
+"""The hashes of a document and of a chunk of it."""
 T = TypeVar("T")
 log = logging.getLogger("rag_index.chunking.context")
 _THOUGHT = re.compile(r"</think(?:ing)?>")
@@ -307,13 +311,11 @@ class ContextCache:
 
 @shows_sizes("cached")
 @dataclass(slots=True)
-class ContextRequest(Request):
-    """A chunk that needs a context, and what went wrong with it so far."""
+class ContextRequest:
+    """A chunk that needs a context, and what became of it."""
 
     document: str
     chunk: str
-    key: tuple[bytes, bytes]
-    """The hashes of document and chunk."""
     context: str = ""
     cached: bool = False
     """Whether the ledger had the context."""
@@ -321,46 +323,34 @@ class ContextRequest(Request):
     """Why the chunk has no context, in words; empty while it is being requested, and if it has one."""
 
 
-class ContextRequests(HostCalls[ContextRequest]):
-    """Requests contexts once: after `run_to_end` each of `requests` has a context or a reason. A host that asks for a
-    pause, or lets a request time out, gets half as many requests at once. Each context is in the cache as soon as it
-    arrives."""
+class ContextCall(HostCall[ContextKey]):
+    """The chunks of one call, each of which is a request. An entry is a context, or an error that says why there is
+    none. Each context is in the cache as soon as it arrives."""
 
-    def __init__(self, writer: ContextWriter, requests: Sequence[ContextRequest]) -> None:
-        super().__init__(writer.hosts, requests=requests, patience=PATIENCE)
-        self._recipe, self._cache = writer.recipe, writer.cache
+    confirms: ClassVar[bool] = False
 
-    def _names(self, request: ContextRequest) -> list[bytes]:
-        return [b"".join(request.key)]
+    def __init__(self, requests: Mapping[ContextKey, ContextRequest], recipe: Recipe, cache: ContextCache) -> None:
+        super().__init__(requests, RequestStats())
+        self._requests, self._recipe, self._cache = requests, recipe, cache
 
-    async def _ask(self, request: ContextRequest, host: Host) -> Answer:
-        num_ctx = self._recipe.num_ctx
-        asked = question(request.document, request.chunk, num_ctx)
+    async def ask(self, endpoint: Endpoint, items: Sequence[ContextKey]) -> list[str | RagIndexError]:
+        [key] = items
+        request, num_ctx = self._requests[key], self._recipe.num_ctx
+        prompt = question(request.document, request.chunk, num_ctx)
         options = {"num_ctx": num_ctx, "num_predict": NUM_PREDICT, "temperature": 0.0, "seed": 0}
-        return await cast("OllamaEndpoint", host.endpoint).generate(asked, **options)
-
-    def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
-        if isinstance(error, TextTooLong):
-            request.reason = str(error)
-        else:
-            host.revoke_admission()
-            self._record_failure(request, host, error)
-
-    def _blame(self, request: ContextRequest, host: Host) -> None:
-        request.reason = f"{request.error} (each time for this chunk; {host.url} answers for others)"
-
-    def _accept(self, request: ContextRequest, host: Host, answer: Answer, started: float) -> None:
-        """Use the answer, unless it is unusable, or the server's count shows that the question did not fit."""
-        host.record_success()
-        self._forget(request)
-        self._host_answered(host, started)
-        available, read = self._recipe.num_ctx - NUM_PREDICT, answer.prompt_tokens or 0
+        answer = await cast("OllamaEndpoint", endpoint).generate(prompt, **options)
+        available, read = num_ctx - NUM_PREDICT, answer.prompt_tokens or 0
+        # by the server's own count, the question did not fit
         if read > available:
-            request.reason = f"the question has {read} tokens, and {available} fit"
-            return
-        request.context, request.reason = extract_context(answer)
-        if request.context:
-            self._cache.put(*request.key, request.context)
+            return [RagIndexError(f"the question has {read} tokens, and {available} fit")]
+        context, reason = extract_context(answer)
+        if not context:
+            return [RagIndexError(reason)]
+        self._cache.put(*key, context)
+        return [context]
+
+    def fault(self, error: Exception, host: Host) -> Exception:
+        return RagIndexError(f"{error} (each time for this chunk; {host.url} answers for others)")
 
 
 class ContextWriter:
@@ -368,14 +358,14 @@ class ContextWriter:
 
     def __init__(self, servers: EmbedderSettings, recipe: Recipe, ledger: SecretStr) -> None:
         self.given = servers, recipe, ledger
-        self.servers, self.recipe = servers, recipe
+        self.recipe = recipe
         self.cache = ContextCache(make_url(ledger.get_secret_value()), recipe.fingerprint)
         self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
-        # processes begin with different hosts
         most = 1 if servers.requests_in_flight == "auto" else servers.requests_in_flight
-        pool = Pool(self._endpoints, home=os.getpid(), workers=1, in_flight=most, in_all=most)
         model = GeneratingModel(servers.model, recipe.digest, num_ctx=recipe.num_ctx)
-        self.hosts = AskedHosts(pool, model)
+        # processes begin with different hosts
+        home = os.getpid()
+        self._hosts = HostPool(self._endpoints, model, home=home, in_flight=most, in_all=most, patience=PATIENCE)
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
 
     def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[list[ContextRequest]]:
@@ -383,21 +373,27 @@ class ContextWriter:
         are requested once. Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time,
         ModelMissing, ModelChanged and EmbedderError. The contexts that were written before the error are in the
         cache."""
-        requests: dict[tuple[bytes, bytes], ContextRequest] = {}
+        requests: dict[ContextKey, ContextRequest] = {}
 
-        def request(document: str, chunk: str, key: tuple[bytes, bytes]) -> ContextRequest:
-            if (one := requests.get(key)) is None:
+        def request(document: str, chunk: str, key: ContextKey) -> ContextRequest:
+            if key not in requests:
                 context = known[key[0]].get(key[1])
-                one = requests[key] = ContextRequest(document, chunk, key, context or "", context is not None)
-                if past := self.hosts.failed.get(b"".join(key)):  # in an earlier call
-                    one.tries, one.error = past.tries, past.error
-            return one
+                requests[key] = ContextRequest(document, chunk, context or "", context is not None)
+            return requests[key]
 
         with self._lock:
             known = self.cache.known({key for key, _, _ in documents})
             found = [[request(text, one, (key, hash_text(one))) for one in chunks] for key, text, chunks in documents]
-            if unknown := [one for one in requests.values() if not one.cached]:
-                self._loop.run(ContextRequests(self, unknown).run_to_end())
+            unknown = {key: one for key, one in requests.items() if not one.cached}
+            if unknown:
+                call = ContextCall(unknown, self.recipe, self.cache)
+                self._loop.run(self._hosts.run(call))
+                for key, one in unknown.items():
+                    entry = call.entries[key]
+                    if isinstance(entry, Exception):
+                        one.reason = str(entry)
+                    else:
+                        one.context = entry
         return found
 
     def close(self) -> None:

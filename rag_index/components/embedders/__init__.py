@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.components.hosts.host_pool import RequestStats
+    from rag_index.components.hosts.host import RequestStats
     from rag_index.core.settings import EmbedderSettings
 
 __all__ = ["Embedder", "EmbedderIdentity", "identify", "knows_english_alone", "open_embedder", "prefix_warning"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.identity import EmbedderIdentity
-from rag_index.components.hosts.host_pool import RequestStats
+from rag_index.components.hosts.host import RequestStats
 from rag_index.core.documents.vectors import broken_reason, shorten, usable_rows
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-import time
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from rag_index.components.embedders.dispatch import Dispatch, Queries
 from rag_index.components.embedders.identity import EmbedderIdentity
 from rag_index.components.hosts.clients import OllamaEndpoint, OpenAIEndpoint
 from rag_index.components.hosts.endpoint import (
@@ -22,10 +16,13 @@ from rag_index.components.hosts.endpoint import (
     plain_model_name,
     plain_vector,
 )
-from rag_index.components.hosts.host_pool import Clock, Pool, RequestStats
-from rag_index.components.hosts.retries import AskedHosts
+from rag_index.components.hosts.host import RequestStats
+from rag_index.components.hosts.host_call import HostCall
+from rag_index.components.hosts.host_pool import HostPool
+from rag_index.core.documents.vectors import broken_reason
 from rag_index.core.machine import EventLoopThread
 from rag_index.core.recovery import PATIENCE
+from rag_index.errors import BadVectors, EmbedderUnavailable, TextEndsServer, TextRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +30,64 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.components.hosts.host import Host
     from rag_index.core.settings import EmbedderSettings
 
+QUERY_PATIENCE = 0.5
+"""Seconds for which a query waits where every server fails: time for one rest and one check."""
 log = logging.getLogger("rag_index.embedders")
+
+
+class EmbeddingCall(HostCall[str]):
+    """One call to embed texts, each of which is sent with a prefix. An entry is a vector, or why a text has none."""
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        settings: EmbedderSettings,
+        model: KnownModel,
+        stats: RequestStats,
+        *,
+        prefix: str | None,
+        one_by_one: bool = False,
+    ) -> None:
+        self._prefix, self._model = prefix or "", model
+        refused = {text: why for text in texts if (why := why_not_sendable(text)) is not None}
+        super().__init__((text for text in texts if text not in refused), stats, one_by_one=one_by_one)
+        self.most_items, self.most_chars = settings.usual_request
+        self.entries.update(refused)
+
+    def length(self, item: str) -> int:
+        return len(self._prefix) + len(item)
+
+    async def ask(self, endpoint: Endpoint, items: Sequence[str]) -> list[NDArray[np.float32]]:
+        return await endpoint.embed([self._prefix + text for text in items])
+
+    def why_broken(self, item: str, answer: NDArray[np.float32], host: Host) -> BadVectors | None:
+        why = broken_reason(answer, self._model.dimension)
+        return None if why is None else BadVectors(f"{host.url} returned a vector of {why} for a text")
+
+    def fault(self, error: Exception, host: Host) -> Exception:
+        if isinstance(error, EmbedderUnavailable):
+            return TextEndsServer(f"{error} (each time this text is sent; {host.url} embeds other texts)")
+        return error
+
+
+class QueryCall(EmbeddingCall):
+    """One call to embed queries, for a caller who waits. Models are compared before, not once more for each query."""
+
+    confirms: ClassVar[bool] = False
+
+
+def why_not_sendable(text: str) -> TextRefused | None:
+    """Return the error of a text that is not worth a request; None if it is."""
+    if not text:
+        return TextRefused("the text is empty, and a server would return a meaningless vector for it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        return TextRefused(f"the text is not valid Unicode and cannot be sent: {exc}")
+    return None
 
 
 class ServerEmbedder:
@@ -43,13 +95,14 @@ class ServerEmbedder:
 
     `patience` is for how many seconds a call waits where no host answers, by default a try's.
 
-    `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
-    began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
+    `home` and `workers` determine which of the hosts are its own (see HostPool). `expected` is the identity that the
+    run began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
 
     The requests run on a separate event loop in a thread. The embedder can therefore be called from any thread, with
-    or without a running loop. Calls from several threads take turns, which overlap: the next one sends its first texts
-    while the last ones of the one before are embedded. `stats` are those of the calling thread. Every method may raise
-    ModelMissing and ModelChanged in addition to the errors that Embedder documents.
+    or without a running loop. Texts are sent in the order of the calls: the next call sends its first texts while the
+    last ones of the call before it are embedded. Queries are embedded beside all of them. `stats` are those of the
+    calling thread. Every method may raise ModelMissing and ModelChanged in addition to the errors that Embedder
+    documents.
     """
 
     def __init__(
@@ -59,10 +112,9 @@ class ServerEmbedder:
         home: int = 0,
         workers: int = 1,
         expected: EmbedderIdentity | None = None,
-        clock: Clock | None = None,
         patience: float | None = None,
     ) -> None:
-        self._settings, self._patience = settings, PATIENCE if patience is None else patience
+        self._settings = settings
         self._endpoints: list[Endpoint] = [
             OpenAIEndpoint(url, settings)
             if settings.kind == "openai"
@@ -71,16 +123,22 @@ class ServerEmbedder:
         ]
         number, usual = settings.requests_in_flight, self._endpoints[0].usual_requests
         in_flight = usual if number == "auto" else number
-        self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=in_flight)
         self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._own = threading.local()
-        self._hosts = AskedHosts(self._pool, self._model, clock=clock or Clock())
         self._loop = EventLoopThread("rag-index-embedder")
-        self._turn = asyncio.Lock()
-        new_pool = partial(Pool, self._endpoints, home=0, workers=1, in_flight=in_flight)
-        self._queries = Queries(self._hosts, settings, new_pool)
+        self._documents = HostPool(
+            self._endpoints,
+            self._model,
+            home=home,
+            workers=max(1, workers),
+            in_flight=in_flight,
+            patience=PATIENCE if patience is None else patience,
+        )
+        self._queries = HostPool(
+            self._endpoints, self._model, in_flight=in_flight, patience=QUERY_PATIENCE, for_queries=True
+        )
 
     @property
     def stats(self) -> RequestStats:
@@ -99,7 +157,7 @@ class ServerEmbedder:
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `patience` seconds for a host if all are down, then raise with the reason of each. A later call
-        goes on from there: hosts are tried out first, and texts that failed come last."""
+        with these texts goes on from there: hosts are checked first, and texts that failed come last."""
         return self._embed(texts, one_by_one=False)
 
     def embed_one_by_one(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
@@ -109,19 +167,10 @@ class ServerEmbedder:
         return self._embed(texts, one_by_one=True)
 
     def _embed(self, texts: Sequence[str], *, one_by_one: bool) -> list[NDArray[np.float32] | Exception]:
-        given, stats, came = self._settings, self.stats, time.perf_counter()
-        asked = replace(self._hosts, stats=stats)
-
-        async def run() -> list[NDArray[np.float32] | Exception]:
-            await self._turn.acquire()  # an interrupted call may still be ending
-            with ExitStack() as turn:
-                turn.callback(self._turn.release)
-                stats.waited_seconds += time.perf_counter() - came
-                prefix, patience = given.document_prefix, self._patience
-                dispatch = Dispatch(asked, given, prefix, patience=patience, one_by_one=one_by_one)
-                return await dispatch.run(texts, all_sent=turn.close)
-
-        return self._loop.run(run())
+        prefix = self._settings.document_prefix
+        call = EmbeddingCall(texts, self._settings, self._model, self.stats, prefix=prefix, one_by_one=one_by_one)
+        self._loop.run(self._documents.run(call))
+        return [call.entries[text] for text in texts]
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Do not wait for hosts that are down."""
@@ -133,7 +182,10 @@ class ServerEmbedder:
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Embed queries beside those of other threads. A server gets one once its model was compared with the expected
         one."""
-        return self._loop.run(self._queries.embed(texts))
+        prefix = self._settings.query_prefix
+        call = QueryCall(texts, self._settings, self._model, RequestStats(), prefix=prefix)
+        self._loop.run(self._queries.run(call))
+        return [call.entries[text] for text in texts]
 
     def close(self) -> None:
         """Close the connections and end the thread. Queries under way raise concurrent.futures.CancelledError."""

@@ -20,7 +20,7 @@ import orjson
 
 from rag_index.core.connections import MAX_ANSWER, proxy_remedy, tls_context, why_failed
 from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
-from rag_index.core.recovery import Call, asking
+from rag_index.core.recovery import Service, asking
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 HOST_CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
-MIN_SILENCE = 10.0
-"""Seconds without an answer of any host that are nothing unusual."""
+SILENCE_SHARE = 1 / 8
+"""The share of its `timeout` for which a server may be silent until it counts as unavailable: 15 s of 120."""
 RECOVERY_LOOK_SECONDS = 1.0
 """How often it is looked whether a server that is asked has been silent for long."""
 
@@ -269,16 +269,16 @@ class _Bounded(httpx.AsyncByteStream):
 
 
 @asynccontextmanager
-async def noticing_work(call: Call, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
-    """Tell `call`, for the time of the block, whether one of the servers that were asked is silent but alive."""
+async def noticing_work(service: Service, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
+    """Record, for the time of the block, whether one of the servers that were asked is silent but answers others."""
 
     async def look() -> None:
         while True:
             await asyncio.sleep(RECOVERY_LOOK_SECONDS)
-            if call.quiet:
+            if service.is_quiet:
                 answers = any(await asyncio.gather(*(one.is_alive() for one in asked())))
-                if call.quiet:
-                    call.at_work(answers)
+                if service.is_quiet:
+                    service.at_work(answers)
 
     looking = asyncio.create_task(look())
     try:
@@ -404,9 +404,9 @@ async def agreed_model(
 async def _survey(host: Endpoint, use_model: UseModel, seconds: float, setting: str) -> ModelDetails | RagIndexError:
     """Return the model of a host after it has worked once, or why that cannot be used."""
 
-    async def answer(call: Call) -> ModelDetails:
+    async def answer(service: Service) -> ModelDetails:
         try:
-            async with asyncio.timeout(seconds), noticing_work(call, lambda: [host]):
+            async with asyncio.timeout(seconds), noticing_work(service, lambda: [host]):
                 details = await host.details()
                 return replace(details, dimension=await use_model(host, details))
         except (TimeoutError, RequestTimedOut) as exc:
@@ -417,7 +417,7 @@ async def _survey(host: Endpoint, use_model: UseModel, seconds: float, setting: 
             ) from exc
 
     try:
-        with asking(f"{host.service} at {host.url}", patience=MIN_SILENCE) as call:
-            return await answer(call)
+        with asking(f"{host.service} at {host.url}", patience=SILENCE_SHARE * seconds) as service:
+            return await answer(service)
     except RagIndexError as exc:  # it knows now since when the server fails
         return exc

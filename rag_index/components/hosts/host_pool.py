@@ -1,173 +1,70 @@
-"""The pool of hosts: it decides which host gets the next request, and which host rests for how long. The pool is plain
-state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests."""
+"""The servers of a process that have one model, and the line of calls that they work for:
+
+1. Calls share the servers in the order in which they come. A server gets what is next as soon as it has room.
+2. A server that fails rests for 0.25 to 30 s, or as long as its Retry-After says. Then one check decides whether it
+   gets work again: its model is compared, and it embeds a plain text.
+3. What may be an item's fault goes last, alone and in halves (`host_call`).
+4. A call that gives up is kept. Made again in this process, it goes on from there.
+5. Whether a service is unavailable is a state of the service, by its name (`core.recovery`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-import random
-import sys
-import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
-from rag_index.components.hosts.endpoint import MIN_SILENCE
+from rag_index import errors
+from rag_index.components.hosts.endpoint import SILENCE_SHARE, noticing_work
+from rag_index.components.hosts.host import Host
+from rag_index.components.hosts.host_call import Batch
+from rag_index.core.recovery import Service, add_downtime, asking
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Coroutine, Sequence
+    from contextlib import AbstractContextManager
 
-    from rag_index.components.hosts.endpoint import Endpoint
-    from rag_index.errors import RateLimited
+    from rag_index.components.hosts.endpoint import Endpoint, KnownModel
+    from rag_index.components.hosts.host_call import HostCall
 
-MAX_FAILURES = 3
-FIRST_REST = 1.0
-"""Seconds of rest when a host goes down; doubled after each further failure, halved for each earlier one."""
-MAX_REST = 30.0
-CAPACITY_STEP = 0.1
-"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The sources of time and randomness, which tests replace."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
-
-    def jitter(self, seconds: float) -> float:
-        """Return the seconds plus or minus a fifth at random, so that clients that failed together retry apart."""
-        return seconds * (0.8 + 0.4 * self.chance())
+MAX_SLEEP = 1.0
+"""The seconds after which a call looks at its hosts at the latest."""
+KEPT_CALLS = 4
+"""How many calls that gave up are kept. A process embeds two shards at a time, each of which may go on in halves."""
+KEPT_SECONDS = 600.0
+"""How long one is kept: a later run shall judge its texts anew."""
+log = logging.getLogger("rag_index.embedders")
 
 
-@dataclass(slots=True, eq=False)
-class Host:
-    """The state of one host, as one embedder sees it. A host is *admitted* once its model has been compared and has
-    embedded a plain text. Each failure revokes that. A host is *down* after three failures in a row; from then on it
-    gets a single probe whenever its rest is over."""
+class HostPool:
+    """All servers of an embedder, and the share of them that this process uses as long as one of those is well.
 
-    endpoint: Endpoint
-    requests: int
-    """Number of concurrent requests that it gets while it is well."""
-    in_flight: int = 0
-    busy_since: float = 0.0
-    alone: bool = False
-    """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
-    being_probed: bool = False
-    admitted_at: float | None = None
-    checked_at: float = -math.inf
-    plain_failed_at: float = -math.inf
-    """When it failed at a plain text last, which clears the texts that failed there before."""
-    failures: int = 0
-    failed_at: float = -math.inf
-    rate_limits: int = 0
-    slowed_at: float = -math.inf
-    not_before: float = -math.inf
-    error: Exception | None = None
-    max_texts: int = sys.maxsize
-    """The number of texts that the host takes in one request, as its refusals show."""
-    capacity: float = field(init=False)
-    """Number of concurrent requests that it gets at present: fewer for a while after a rate limit."""
+    With H servers and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
+    workers as servers it is home modulo H. Each server gets `in_flight` requests at once from all its workers together,
+    and at least one from each. So every server is used, none has a longer queue than it needs, and the faster ones of a
+    share do more of the work. The servers outside the share are used only while the whole share fails. There are at
+    most `in_all` requests at once, if given.
 
-    def __post_init__(self) -> None:
-        self.capacity = self.requests
+    A call waits `patience` seconds where all servers fail. A pool `for_queries` does without a server that answers but
+    cannot be used, such as one with another model, and names no outage: only runs do that.
 
-    @property
-    def url(self) -> str:
-        return self.endpoint.url
-
-    @property
-    def down(self) -> bool:
-        """Whether the host failed so often in a row that it gets no work for now."""
-        return self.failures >= MAX_FAILURES
-
-    def resting(self, now: float) -> bool:
-        """Return whether other hosts must do its work, because it is down or in a pause that it asked for."""
-        return self.down or (self.rate_limits > 0 and self.not_before > now)
-
-    def answers(self, now: float) -> bool:
-        """Return whether the host can be asked something now, however much it has to do."""
-        ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
-        return ready and not self.down
-
-    @property
-    def slots(self) -> int:
-        return max(1, int(self.capacity))
-
-    def free_slots(self, now: float) -> int:
-        return self.slots - self.in_flight if self.answers(now) else 0
-
-    def admit(self, now: float) -> None:
-        self.admitted_at = self.checked_at = now
-        self.failures = 0
-        self.error = None
-
-    def revoke_admission(self) -> None:
-        """Require a probe before the host gets more work."""
-        self.admitted_at = None
-
-    def record_success(self) -> None:
-        self.failures = self.rate_limits = 0
-        self.error = None
-        self.capacity = min(self.requests, self.capacity + CAPACITY_STEP)
-
-    def record_failure(self, error: Exception, started: float, clock: Clock, *, at_once: bool = False) -> None:
-        """Record the failure of a request sent at `started`. Requests in flight together count as one failure. With
-        `at_once` the host is down: it answers, but cannot be used, such as one with another model."""
-        self.revoke_admission()
-        if started <= self.failed_at:
-            return
-        self.failures = max(self.failures + 1, MAX_FAILURES if at_once else 0)
-        self.failed_at, self.error = clock.now(), error
-        rest = min(FIRST_REST * 2.0 ** min(self.failures - MAX_FAILURES, 10), MAX_REST)
-        self.not_before = max(self.not_before, self.failed_at + clock.jitter(rest))
-
-    def slow_down(self, started: float, now: float) -> bool:
-        """Halve the capacity, because a request sent at `started` was too much. Requests in flight together count
-        once. Return whether this one counts."""
-        if started <= self.slowed_at:
-            return False
-        self.capacity = max(1.0, self.capacity / 2)
-        self.slowed_at = now
-        return True
-
-    def record_timeout(self, started: float, now: float, texts: int = 1) -> None:
-        """Halve the number of requests for good, because one of this many texts, sent at `started`, timed out: a slow
-        host would let others time out for ever. A host that gets one request at a time gets half the texts."""
-        alone = self.requests == 1
-        if self.slow_down(started, now):
-            self.requests = max(1, self.requests // 2)
-            self.capacity = min(self.capacity, self.requests)
-            self.max_texts = max(1, min(self.max_texts, texts) // 2) if alone else self.max_texts
-
-    def record_rate_limit(self, error: RateLimited, started: float, clock: Clock) -> None:
-        """Slow the host down and pause it, because it answered a request sent at `started` with a rate limit. If it did
-        not say for how long, the pause doubles from time to time."""
-        now, self.error, asked = clock.now(), error, error.retry_after
-        self.rate_limits += self.slow_down(started, now)
-        if asked is None:
-            asked = clock.jitter(min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST))
-        self.not_before = max(self.not_before, now + asked)
-
-
-class Pool:
-    """All hosts, and the share of them that this embedder uses as long as they are well.
-
-    With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
-    workers as hosts it is home modulo H. Each host gets `in_flight` requests at once from all its workers together, and
-    at least one from each. So every host is used, no host has a longer queue than it needs, and the faster hosts of a
-    share do more of the work. The hosts outside the share are used only while the whole share rests. There are at most
-    `in_all` requests at once, if given.
+    All methods must be called on one event loop.
     """
 
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
+        model: KnownModel,
         *,
-        home: int,
-        workers: int,
+        home: int = 0,
+        workers: int = 1,
         in_flight: int,
         in_all: int | None = None,
+        patience: float,
+        for_queries: bool = False,
     ) -> None:
         count = len(endpoints)
         first = home % count
@@ -179,80 +76,427 @@ class Pool:
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in order if number not in share]
         self._max_in_flight = in_all or requests * len(self.own)
-        self.wakers: list[Callable[[], None]] = []
-        """What to call when a host may have room again, by the calls that share this pool, the earliest first."""
-        self.all_resting_since: float | None = None
-        """The time since which no host has answered well, and all rested; None while some host does."""
-        self.failing_since: float | None = None
-        """When the request was sent that failed first, with no other host at work; None if one has answered since."""
-        self._slowest = 0.0
+        self._model, self._patience, self._for_queries = model, patience, for_queries
+        self._calls: list[HostCall[Any]] = []
+        """The line: the earliest call first."""
+        self._kept: list[HostCall[Any]] = []
+        self._accused: defaultdict[Host, list[Batch[Any]]] = defaultdict(list)
+        """Batches of one item that failed at a server: its next plain text shows whose fault that was."""
+        self._checks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._service = Service(self.name)
+        self._failing_since: float | None = None
+        """When every server had failed; None while one has not. Calls one after the other share one wait."""
+        self._is_reported = False
+        """Whether that is in the log."""
+        self._down_since: float | None = None
+        """When the request was sent that failed first, with no other server at work; None if one answered since."""
 
     @property
     def name(self) -> str:
         where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
         return f"{self.hosts[0].endpoint.service} {where}"
 
-    def wake(self) -> None:
-        for wake in self.wakers:
-            wake()
+    async def run(self, call: HostCall[Any]) -> None:
+        """Have the items of a call done. Afterwards each has an entry.
 
-    @property
-    def usual_silence(self) -> float:
-        """The seconds for which none of the hosts may answer while all is well."""
-        return max(MIN_SILENCE, 4 * self._slowest)
+        Raises:
+            EmbedderUnavailable, RateLimited, BadVectors: All servers fail for too long, or none will be back before.
+            ModelMissing, ModelChanged, EmbedderError: A server answers, but cannot be used.
+        """
+        came = self._now()
+        self._kept = [kept for kept in self._kept if came - kept.gave_up_at < KEPT_SECONDS]
+        for kept in self._kept:
+            call.take_over(kept)
+        self._ask_again()
+        with self._reported() as self._service:
+            async with noticing_work(self._service, self._asked) if not self._for_queries else nullcontext():
+                self._calls.append(call)
+                try:
+                    await self._work(call)
+                except (errors.EmbedderUnavailable, errors.BadVectors):
+                    self._keep(call)
+                    raise
+                finally:
+                    await self._leave(call, came)
+        add_downtime(call.down_seconds)
 
-    def learn_silence(self, seconds: float) -> None:
-        self._slowest = max(seconds, 0.9 * self._slowest)
+    def _keep(self, call: HostCall[Any]) -> None:
+        if not self._for_queries:
+            call.gave_up_at = self._now()
+            self._kept = [*self._kept, call][-KEPT_CALLS:]
 
-    def ask_again(self, now: float) -> None:
-        """Let hosts that all rest be tried out now, but for the pauses that they asked for: a call begins."""
-        for host in self.hosts if self.all_resting_since is not None else ():
-            if not host.rate_limits:
-                host.not_before = min(host.not_before, now)
+    def _reported(self) -> AbstractContextManager[Service]:
+        if self._for_queries:
+            return nullcontext(self._service)
+        return asking(self.name, patience=SILENCE_SHARE * self.hosts[0].endpoint.timeout)
 
-    def in_use(self, now: float) -> list[Host]:
-        """Return the hosts that get work now: those of the share that do not rest, or else all that do not rest."""
-        return [host for host in self.own if not host.resting(now)] or [
-            host for host in self.hosts if not host.resting(now)
-        ]
+    def _asked(self) -> list[Endpoint]:
+        return [host.endpoint for host in self.hosts if host.in_flight or host.is_checked]
 
-    def to_probe(self, now: float) -> list[Host]:
-        """Return the hosts to probe now: hosts in use that are not admitted, and hosts whose rest is over. Of the
-        resting hosts, only those of the share are probed, unless no host is left."""
-        used = self.in_use(now)
-        wanted = {*used, *self.own} if used else {*self.hosts}
-        return [
-            host
-            for host in self.hosts
-            if host in wanted
-            and host.admitted_at is None
-            and not host.being_probed
-            and host.in_flight == 0
-            and host.not_before <= now
-        ]
+    def _ask_again(self) -> None:
+        """Let servers that all fail be checked at once, but for the pauses that they asked for: a call begins."""
+        now = self._now()
+        if all(host.failures for host in self.hosts):
+            for host in self.hosts:
+                if not isinstance(host.error, errors.RateLimited):
+                    host.rests_until = min(host.rests_until, now)
 
-    def pick(self, now: float, *, alone: bool = False, avoid: Host | None = None) -> Host | None:
-        """Return the host that has least to do, or None if no host can get a request now. With `alone`, only a host
-        without requests in flight is chosen. `avoid` is chosen only if no other is in use."""
-        if sum(host.in_flight for host in self.hosts) >= self._max_in_flight:
-            return None
-        used = self.in_use(now)
-        used = [host for host in used if host is not avoid] or used
-        free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
-        return min(free, key=lambda host: host.in_flight, default=None)
+    async def _work(self, call: HostCall[Any]) -> None:
+        """Send all items of a call, and compare the models of the servers that have answered them."""
+        await self._send_all(call)
+        while call.unconfirmed:
+            await self._confirm(call)
+            await self._send_all(call)
 
+    async def _send_all(self, call: HostCall[Any]) -> None:
+        while True:
+            self._start_requests()
+            if call.error is not None:
+                raise call.error
+            if not call.is_unsent and not call.in_flight:
+                return
+            self._require_patience()
+            await self._wait_for_change()
 
-@dataclass(slots=True)
-class RequestStats:
-    """The counts since an embedder was opened. For one call, take the difference of two copies."""
+    async def _leave(self, call: HostCall[Any], came: float) -> None:
+        """Take a call out of the line, and end what is under way for it."""
+        self._calls.remove(call)
+        ended = [*call.tasks]
+        if not self._calls:
+            ended += self._checks
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        turn = self._now() if call.began is None else call.began
+        call.stats.waited_seconds += max(0.0, turn - came)
+        self._start_requests()
+        self._notify()
 
-    requests: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    """Requests that a server answered by asking for a pause."""
-    busy_seconds: float = 0.0
-    """Seconds in which at least one request was running."""
-    asked_seconds: float = 0.0
-    """The sum over hosts of the seconds in which one had a request."""
-    waited_seconds: float = 0.0
-    """Seconds that calls waited for those of other threads."""
+    async def _wait_for_change(self) -> None:
+        """Wait until a request ends, a server may be checked again, or it is time to give up."""
+        now = self._now()
+        moments = [host.rests_until for host in self.hosts]
+        if self._failing_since is not None:
+            moments.append(self._failing_since + self._patience)
+        coming = [moment for moment in moments if moment > now]
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min([now + MAX_SLEEP, *coming])):
+                await self._changed.wait()
+
+    def _notify(self) -> None:
+        """Wake the calls that wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # What a server gets next
+
+    def _used(self) -> list[Host]:
+        """Return the servers that get items: those of the share that do not fail, or else all that do not."""
+        return [host for host in self.own if not host.failures] or [host for host in self.hosts if not host.failures]
+
+    def _start_requests(self) -> None:
+        """Give each server what it has room for, the least busy one first."""
+        now = self._now()
+        if self._calls:
+            self._note_began(self._calls[0], now)
+        while any(self._start_next(host, now) for host in self._least_busy_first()):
+            pass
+
+    def _least_busy_first(self) -> list[Host]:
+        return sorted(self.hosts, key=lambda host: host.in_flight)
+
+    def _start_next(self, host: Host, now: float) -> bool:
+        """Start what a server is to do next. Return whether there was something."""
+        used = self._used()
+        if not self._calls or not host.may_be_asked(now):
+            return False
+        # a server outside the share is left alone, unless all of the share fail
+        if used and host not in used and host not in self.own:
+            return False
+        # one that was never asked, or where something failed
+        if not host.is_well:
+            if not host.in_flight:
+                self._start_check(host, plain=True)
+            return host.is_checked
+        # one with an old comparison: its model may have been pulled again meanwhile
+        if host.has_room and now - host.compared_at > host.endpoint.compare_seconds:
+            self._start_check(host, plain=False)
+            return True
+        if not host.has_room or sum(one.in_flight for one in self.hosts) >= self._max_in_flight:
+            return False
+        for call in list(self._calls):
+            if call.fresh or call.again:
+                free = sum(one.has_room and one.works(now) for one in used)
+                self._send(call, call.next_batch(host.max_items, free=free, used=len(used)), host, now)
+                return True
+            # another server than the one where it failed last tries it, if there is another
+            may_try = [batch for batch in call.suspects if batch.host is not host or used == [host]]
+            if may_try:
+                return self._start_suspect(call, may_try[0], host, now)
+        return False
+
+    def _start_suspect(self, call: HostCall[Any], batch: Batch[Any], host: Host, now: float) -> bool:
+        """Try a suspect batch, or prepare the server for it. Return whether something was started or decided."""
+        # it goes alone: what is under way ends first
+        if host.in_flight:
+            return False
+        # one item is judged by the plain texts before and after it, the first of which may be the one after another's
+        is_shown_well = host.shown_well_at > -math.inf and host.shown_well_at >= batch.failed_at
+        if batch.single and not is_shown_well:
+            self._start_check(host, plain=True)
+            return True
+        call.suspects.remove(batch)
+        if call.is_at_fault(batch):
+            call.blame(batch, host)
+            self._notify()
+            return True
+        if len(batch.items) > host.max_items:
+            call.suspects[:0] = batch.halves()
+            return True
+        host.is_alone = True
+        self._send(call, batch, host, now)
+        return True
+
+    def _send(self, call: HostCall[Any], batch: Batch[Any], host: Host, now: float) -> None:
+        self._note_began(call, now)
+        if not host.in_flight:
+            host.busy_since = now
+        if not call.in_flight:
+            call.busy_since = now
+        host.in_flight += 1
+        call.in_flight += 1
+        call.stats.requests += 1
+        host.shown_well_at = -math.inf
+        self._start(self._request(call, batch, host, now), call.tasks)
+
+    def _note_began(self, call: HostCall[Any], now: float) -> None:
+        if call.began is None:
+            call.began = now
+
+    def _start(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    # Requests
+
+    async def _request(self, call: HostCall[Any], batch: Batch[Any], host: Host, started: float) -> None:
+        try:
+            answers = await call.ask(host.endpoint, batch.items)
+        except errors.RagIndexError as error:
+            self._failed(call, batch, host, error, started)
+        except Exception as error:  # noqa: BLE001 - the caller of `run` gets it
+            call.error = error
+        else:
+            self._answered(call, batch, host, answers, started)
+        finally:
+            now = self._now()
+            host.is_alone = False
+            host.in_flight -= 1
+            call.in_flight -= 1
+            if not host.in_flight:
+                call.stats.asked_seconds += now - host.busy_since
+            if not call.in_flight:
+                call.stats.busy_seconds += now - call.busy_since
+            self._start_requests()
+            self._notify()
+
+    def _failed(
+        self, call: HostCall[Any], batch: Batch[Any], host: Host, error: errors.RagIndexError, started: float
+    ) -> None:
+        """Decide what becomes of a request that failed: whose fault may it be?"""
+        # the server's: it asks for a pause, or accepts no connection
+        if isinstance(error, errors.RateLimited | errors.HostUnreachable):
+            self._host_failed(host, error, started)
+            if isinstance(error, errors.RateLimited):
+                call.stats.rate_limited += 1
+            call.send_again(batch)
+        # the server's or an item's: it answers 500, breaks the connection, or is silent
+        elif isinstance(error, errors.EmbedderUnavailable):
+            self._host_failed(host, error, started)
+            if isinstance(error, errors.RequestTimedOut) and not self._for_queries:
+                host.record_timeout(started, self._now(), len(batch.items))
+            self._suspect(call, batch, error, host)
+        elif isinstance(error, errors.TextTooLong | errors.TextRefused | errors.BadVectors):
+            self._refused(call, batch, host, error)
+        # neither: another try would end in the same way
+        elif self._for_queries:
+            self._host_failed(host, error, started)
+            call.send_again(batch)
+        else:
+            call.error = error
+
+    def _suspect(self, call: HostCall[Any], batch: Batch[Any], error: Exception, host: Host) -> None:
+        if batch.single and batch.alone:
+            self._accused[host].append(batch)
+        call.suspect(batch, error, host, self._now())
+
+    def _refused(self, call: HostCall[Any], batch: Batch[Any], host: Host, error: Exception) -> None:
+        """Find the item that a server refuses: halve the batch, or have the server show that it is well."""
+        if not batch.single:
+            if isinstance(error, errors.RequestTooLong):
+                host.max_items = min(host.max_items, len(batch.items) // 2)
+            if isinstance(error, errors.BadVectors):
+                call.stats.retries += 2  # half of what was too long repeats nothing
+            call.send_halves(batch)
+        # the model takes no text of this length
+        elif isinstance(error, errors.TextTooLong):
+            call.entries[batch.items[0]] = error
+        else:
+            host.is_well = False
+            self._suspect(call, batch, error, host)
+
+    def _answered(
+        self, call: HostCall[Any], batch: Batch[Any], host: Host, answers: Sequence[Any], started: float
+    ) -> None:
+        """Keep the answers that can be right, and try the items of the others again, each alone."""
+        broken: list[tuple[Any, Exception]] = []
+        for item, answer in zip(batch.items, answers, strict=True):
+            why = call.why_broken(item, answer, host)
+            if why is not None:
+                broken.append((item, why))
+                continue
+            call.entries[item] = answer
+            if call.confirms:
+                call.unconfirmed.setdefault(host, []).append(item)
+        if len(broken) < len(batch.items):
+            self._service_answered()
+        if not broken:
+            host.record_success()
+            host.shown_well_at = started if batch.alone else host.shown_well_at
+        for item, why in broken:
+            host.is_well = False
+            self._suspect(call, batch if batch.single else Batch([item]), why, host)
+
+    async def _confirm(self, call: HostCall[Any]) -> None:
+        """Compare the models of the servers that answered. The items of one that cannot be asked are sent again: its
+        model may have been another one, and nobody can tell any more."""
+        unconfirmed, call.unconfirmed = call.unconfirmed, {}
+        same = await asyncio.gather(*(self._compare(host, plain=False) for host in unconfirmed))
+        for items, is_same in zip(unconfirmed.values(), same, strict=True):
+            if not is_same:
+                for item in items:
+                    del call.entries[item]
+                call.fresh.extend(items)
+
+    # Servers: are they well, and do they have the right model?
+
+    def _start_check(self, host: Host, *, plain: bool) -> None:
+        host.is_checked = True
+        self._start(self._check(host, plain=plain), self._checks)
+
+    async def _check(self, host: Host, *, plain: bool) -> None:
+        """Compare a server's model, with `plain` also let it embed a plain text. Calls end with what it raises."""
+        try:
+            await self._compare(host, plain=plain)
+        except Exception as error:  # noqa: BLE001 - the callers of `run` get it
+            for call in self._calls:
+                call.error = error
+        finally:
+            host.is_checked = False
+            self._start_requests()
+            self._notify()
+
+    async def _compare(self, host: Host, *, plain: bool) -> bool:
+        """Return whether a server has the right model, and with `plain` embeds. Raises what it answers if it cannot be
+        used; a pool for queries does without it."""
+        started = self._now()
+        try:
+            # one that was silent is asked first whether it answers at all, which costs little
+            if isinstance(host.error, errors.RequestTimedOut) and not await host.endpoint.is_alive():
+                raise errors.RequestTimedOut(f"{host.url} is silent, also when it is asked for nothing but an answer")
+            await (self._model.try_out if plain else self._model.compare)(host.endpoint)
+        except (errors.EmbedderUnavailable, errors.BadVectors) as error:
+            self._host_failed(host, error, started)
+            if not isinstance(error, errors.RateLimited):
+                self._judge(host, is_well=False)
+            return False
+        except errors.RagIndexError as error:
+            if not self._for_queries:
+                raise
+            if not host.failures:
+                log.warning("queries are embedded without %s: %s", host.url, error)
+            self._host_failed(host, error, started)
+            return False
+        if plain:
+            host.record_well(started, self._now())
+            self._judge(host, is_well=True)
+            self._service_answered()
+        else:
+            host.compared_at = self._now()
+        return True
+
+    def _judge(self, host: Host, *, is_well: bool) -> None:
+        """Count a failure against each item that failed at a server before it embedded a plain text. If it failed at
+        that, too, it was at fault, and the row of failures begins anew."""
+        for batch in self._accused.pop(host, ()):
+            batch.proofs = batch.proofs + 1 if is_well else 0
+
+    def _host_failed(self, host: Host, error: errors.RagIndexError, started: float) -> None:
+        now = self._now()
+        asks_pause = isinstance(error, errors.RateLimited)
+        host.record_failure(error, started, now)
+        others = [one for one in self.hosts if one is not host]
+        others_work = any(one.in_flight or one.works(now) for one in others)
+        if self._down_since is None and not asks_pause and not others_work:
+            self._down_since = started
+        answered = asks_pause or isinstance(error, errors.BadVectors)
+        self._service.failed(error, answered=answered, asks_pause=asks_pause)
+
+    def _service_answered(self) -> None:
+        """Record that a server has answered well, which ends an outage."""
+        now = self._now()
+        self._service.answered()
+        if self._is_reported and self._failing_since is not None:
+            log.warning("%s accepts texts again after %.0f s", self.name, now - self._failing_since)
+        self._failing_since, self._is_reported = None, False
+        if self._down_since is not None:
+            for call in self._calls:
+                if call.began is not None:
+                    call.down_seconds += now - max(self._down_since, call.began)
+            self._down_since = None
+
+    def _rest_until(self, end: float) -> bool:
+        """Let servers rest no longer than the patience of a call, for one last check. Return whether one is checked by
+        then: a pause that a server asks for stays as long as it is."""
+        for host in self.hosts:
+            if not isinstance(host.error, errors.RateLimited):
+                host.rests_until = min(host.rests_until, end)
+        return any(host.rests_until <= end for host in self.hosts)
+
+    def _require_patience(self) -> None:
+        """Raise EmbedderUnavailable if all servers have failed for too long, or ask for longer pauses. Raises what they
+        answer instead if all of them do, and RateLimited or BadVectors if every one has that reason."""
+        now = self._now()
+        if not all(host.failures for host in self.hosts):
+            return
+        reasons = [host.error for host in self.hosts if host.error is not None]
+        said = "; ".join(map(str, reasons))
+        if self._failing_since is None:
+            self._failing_since = now
+        # a failure that the next check ends is no news
+        if not (self._for_queries or self._is_reported) and all(host.failures > 1 for host in self.hosts):
+            self._is_reported = True
+            log.warning("no host accepts texts: %s", said)
+        if any(host.is_checked or host.in_flight for host in self.hosts):
+            return
+        answers = [one for one in reasons if not isinstance(one, errors.EmbedderUnavailable)]
+        # a query: nobody waits for a server with another model
+        if self._for_queries and len(answers) == len(reasons):
+            raise answers[0]
+        until = self._failing_since + self._patience
+        if now < until and self._rest_until(until):
+            return
+        if self._for_queries and answers:
+            raise answers[0]
+        message = f"no host could be used: {said}"
+        if all(isinstance(one, errors.BadVectors) for one in reasons):
+            raise errors.BadVectors(message)
+        if all(isinstance(one, errors.RateLimited) for one in reasons):
+            back = min(host.rests_until for host in self.hosts)
+            raise errors.RateLimited(message, max(0.0, back - now))
+        raise errors.EmbedderUnavailable(message)

@@ -1,31 +1,30 @@
-"""The pool of hosts: who is asked next, who rests, and for how long."""
+"""The pool of servers: who is asked next, who rests, and for how long."""
 
 import pytest
 
 from rag_index.components.hosts.clients import OllamaEndpoint
-from rag_index.components.hosts.host_pool import Clock, Pool
+from rag_index.components.hosts.endpoint import KnownModel
+from rag_index.components.hosts.host_pool import HostPool
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, RateLimited
 
 DOWN = EmbedderUnavailable("down")
 
 
-class Time:
-    """A clock that a test sets."""
-
-    def __init__(self):
-        self.at = 100.0
-        self.clock = Clock(now=lambda: self.at, chance=lambda: 0.5)
+@pytest.fixture(autouse=True)
+def exact_rests(monkeypatch):
+    """Without chance."""
+    monkeypatch.setattr("rag_index.components.hosts.host.jittered", lambda seconds: seconds)
 
 
 def pool_of(count, *, home=0, workers=1, in_flight=2):
     settings = EmbedderSettings(kind="ollama", model="m")
     endpoints = [OllamaEndpoint(f"http://host{number}:11434", settings) for number in range(count)]
-    return Pool(endpoints, home=home, workers=workers, in_flight=in_flight)
+    return HostPool(endpoints, KnownModel("m"), home=home, workers=workers, in_flight=in_flight, patience=10.0)
 
 
 def one_host(in_flight=2):
-    return Time(), pool_of(1, in_flight=in_flight).hosts[0]
+    return pool_of(1, in_flight=in_flight).hosts[0]
 
 
 def numbers(hosts):
@@ -50,69 +49,58 @@ def test_the_requests_that_a_host_gets_are_shared_among_its_workers():
         (4, 3, 2, [4, 4]), (1, 1, 2, [1, 1]),
     ):  # fmt: skip
         pools = [pool_of(hosts, home=home, workers=workers, in_flight=in_flight) for home in range(workers)]
-        assert [pool.own[0].slots for pool in pools] == requests, in_flight
+        assert [pool.own[0].requests for pool in pools] == requests, in_flight
 
 
-def test_a_host_rests_after_three_failures_for_longer_and_longer_and_those_of_a_moment_are_one():
-    now, host = one_host()
-    host.admit(now.at)
-    pauses = []
+@pytest.mark.parametrize("error", [DOWN, RateLimited("slow down")])
+def test_a_host_rests_for_longer_and_longer_until_it_embeds_a_plain_text(error):
+    host, now, pauses = one_host(), 100.0, []
     for _ in range(10):
-        host.record_failure(DOWN, now.at, now.clock)
-        pauses.append(round(host.not_before - now.at, 3))
-        now.at = host.not_before
-        assert host.admitted_at is None
+        host.record_failure(error, now, now)
+        pauses.append(host.rests_until - now)
+        assert not host.may_be_asked(host.rests_until - 0.01)
+        now = host.rests_until
+        assert host.may_be_asked(now)
+        assert not host.works(now)
     assert pauses == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert (host.down, host.resting(now.at)) == (True, True)
-    host.admit(now.at)
-    assert (host.down, host.free_slots(now.at)) == (False, 2)
-    now, host = one_host(in_flight=8)
-    started = now.at
-    for _ in range(8):
-        now.at += 0.01
-        host.record_failure(DOWN, started, now.clock)
+    host.record_well(now, now)
+    assert host.works(now)
+    host.record_failure(error, now, now)
+    assert host.rests_until - now == 0.25
+
+
+def test_requests_that_were_in_flight_together_are_one_failure():
+    host = one_host(in_flight=8)
+    for number in range(8):
+        host.record_failure(DOWN, 100.0, 100.01 + number / 100)
     assert host.failures == 1
 
 
 def test_429_halves_the_requests_in_flight_and_success_restores_them_slowly():
-    now, host = one_host(in_flight=8)
-    host.admit(now.at)
-    started = now.at
+    host, now = one_host(in_flight=8), 100.0
     for _ in range(4):  # all in flight at once
-        host.record_rate_limit(RateLimited("slow down", 7.0), started, now.clock)
-    assert (host.free_slots(now.at), host.resting(now.at), host.not_before) == (0, True, now.at + 7)
-    now.at += 7
-    assert (host.free_slots(now.at), host.resting(now.at)) == (4, False)
-    for _ in range(9):
+        host.record_failure(RateLimited("slow down", 7.0), now - 1, now)
+    assert host.rests_until == now + 7
+    host.record_well(now + 7, now + 7)
+    capacities = []
+    for number in range(1, 50):
         host.record_success()
-    assert host.free_slots(now.at) == 4
-    for _ in range(40):
-        host.record_success()
-    assert host.free_slots(now.at) == 8
+        if number in (9, 49):
+            capacities.append(int(host.capacity))
+    assert capacities == [4, 8]
 
 
 def test_timeouts_halve_the_requests_in_flight_for_good_and_then_the_texts_of_a_request():
-    now, host = one_host(in_flight=4)
-    slots, texts = [], []
+    host, now = one_host(in_flight=4), 100.0
+    requests, texts = [], []
     for _ in range(4):
-        started = now.at
+        started = now
         for _ in range(3):  # in flight together
-            now.at += 1
-            host.record_timeout(started, now.at, texts=min(64, host.max_texts))
+            now += 1
+            host.record_timeout(started, now, items=min(64, host.max_items))
         for _ in range(100):
             host.record_success()
-        slots.append(host.slots), texts.append(min(64, host.max_texts))
-        now.at += 1
-    assert (slots, texts) == ([2, 1, 1, 1], [64, 64, 32, 16])
-
-
-def test_429_without_retry_after_pauses_longer_each_time():
-    now, host = one_host()
-    pauses = []
-    for _ in range(7):
-        host.record_rate_limit(RateLimited("slow down"), now.at, now.clock)
-        pauses.append(host.not_before - now.at)
-        now.at = host.not_before + 0.01
-    assert (pauses, host.free_slots(now.at)) == (pytest.approx([1, 2, 4, 8, 16, 30, 30]), 0)
-    host.admit(now.at)
-    assert host.free_slots(now.at) == 1
+        requests.append(int(host.capacity))
+        texts.append(min(64, host.max_items))
+        now += 1
+    assert (requests, texts) == ([2, 1, 1, 1], [64, 64, 32, 16])

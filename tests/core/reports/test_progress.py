@@ -9,8 +9,9 @@ from contextlib import suppress
 
 import pytest
 
-from rag_index.core.recovery import Calls, Outage
+from rag_index.core.recovery import Outage, Services
 from rag_index.core.reports.progress import Lines, Progress, open_display
+from rag_index.errors import EmbedderUnavailable
 from tests.fakes.ollama import FakeOllama
 from tests.flows.conftest import Recorder
 from tests.project import PROGRAM, Project
@@ -291,7 +292,7 @@ def test_a_display_whose_reader_is_gone_ends_no_run_and_hides_no_other(clock):
 
 
 def test_a_call_is_an_outage_once_its_patience_is_used_up_until_it_ends_or_an_answer_comes(clock):
-    calls = Calls(clock=clock)
+    calls = Services(clock=clock)
     with calls.asking("Qdrant", patience=5):
         clock.now += 4.9
         assert not calls.outages()
@@ -302,11 +303,52 @@ def test_a_call_is_an_outage_once_its_patience_is_used_up_until_it_ends_or_an_an
         clock.now += 6
         call.failed(ValueError("accepts no connection"))
         assert calls.outages()[0].sentence().endswith(": accepts no connection")
-        call.answered(20)
-        clock.now += 19
+        call.answered()
+        clock.now += 4
         assert not calls.outages()
         clock.now += 1
         assert [(outage.service, outage.reason) for outage in calls.outages()] == [("Ollama", "")]
+
+
+def test_whether_a_service_is_unavailable_is_a_state_of_the_service_and_not_of_a_call(clock):
+    """One request hangs, and others are answered."""
+    services = Services(clock=clock)
+    with services.asking("Ollama", patience=5):
+        for _ in range(3):
+            clock.now += 4
+            with services.asking("Ollama", patience=5):
+                clock.now += 0.5
+            assert not services.outages()
+        clock.now += 6
+        assert [outage.service for outage in services.outages()] == ["Ollama"]
+
+
+def test_a_call_that_gave_up_and_the_next_one_are_one_outage(clock):
+    services = Services(clock=clock)
+    for _ in range(2):
+        with suppress(EmbedderUnavailable), services.asking("Ollama", patience=15) as service:
+            clock.now += 10
+            service.failed("accepts no connection")
+            raise EmbedderUnavailable("accepts no connection")
+        clock.now += 15
+    [outage] = services.outages()
+    with services.asking("Ollama", patience=15):
+        assert services.outages() == (outage,)
+    assert not services.outages()
+
+
+def test_what_other_processes_send_is_part_of_the_same_answer(clock):
+    services, sent = Services(clock=clock), [Outage("Ollama", 100.0), Outage("Qdrant", 50.0)]
+    received = sent.copy
+    services.include(received)
+    with services.asking("Ollama", patience=5):
+        clock.now += 6
+        assert [outage.service for outage in services.outages()] == ["Qdrant", "Ollama"]
+    sent.clear()
+    assert not services.outages()
+    sent.append(Outage("Qdrant", 50.0))
+    services.exclude(received)
+    assert not services.outages()
 
 
 def test_a_pause_that_a_service_asks_for_is_its_pace(progress, clock):

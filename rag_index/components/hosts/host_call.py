@@ -1,0 +1,241 @@
+"""A call that needs servers: its items, the batches in which they are sent, and what becomes of each. `host_pool` sends
+the batches.
+
+What may be an item's fault goes last, alone and in halves. If a request fails and one of its items may be the reason,
+its halves are sent after all other items of the call, with nothing else under way at their server, until one item is
+left. That item is at fault after three failures in a row, each with a plain text embedded by the same server just
+before and just after it. A server that fails at the plain text clears the item. After ten failures the item is at fault
+even so: else a text that ends its server each time would be sent for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from rag_index.core.documents.sizes import shows_sizes
+from rag_index.errors import EmbedderUnavailable
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Sequence
+
+    from rag_index.components.hosts.endpoint import Endpoint
+    from rag_index.components.hosts.host import Host, RequestStats
+
+PROOFS = 3
+"""Failures in a row, between plain texts that the same server embeds, after which an item is at fault."""
+MOST_FAILURES = 10
+"""Failures after which an item is at fault although its server failed at the plain texts, too."""
+MIN_ITEMS = 16
+"""The smallest share of a server: with fewer items left, none are kept back for a server that is busy."""
+
+Item = TypeVar("Item", bound=Hashable)
+log = logging.getLogger("rag_index.embedders")
+
+
+@shows_sizes("alone", "failures", "proofs")
+@dataclass(slots=True, eq=False)
+class Batch(Generic[Item]):
+    """The items of one request, and how it has failed so far."""
+
+    items: Sequence[Item]
+    alone: bool = False
+    """Whether it is sent with nothing else under way at its server."""
+    failures: int = 0
+    """How many requests with these items failed, and one of them may have been the reason."""
+    proofs: int = 0
+    """How many failures in a row of its only item lay between plain texts that the server embedded."""
+    host: Host | None = None
+    """The server where it failed last."""
+    failed_at: float = -math.inf
+    error: Exception | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether there is only one item, so that no other can be at fault."""
+        return len(self.items) == 1
+
+    def halves(self) -> list[Batch[Item]]:
+        """Return its halves, each with the failures so far; itself if it has one item."""
+        if self.single:
+            return [self]
+        middle = len(self.items) // 2
+        parts = self.items[:middle], self.items[middle:]
+        return [self.part(items) for items in parts]
+
+    def part(self, items: Sequence[Item]) -> Batch[Item]:
+        """Return a batch of some of its items, with its failures so far."""
+        return Batch(items, self.alone, self.failures, self.proofs, self.host, self.failed_at, self.error)
+
+
+class HostCall(ABC, Generic[Item]):
+    """The items that one caller wants done by servers, each once. After `HostPool.run` each item has an entry.
+
+    A call that gave up is kept by its pool. A later call with some of the same items takes over what it has.
+    """
+
+    confirms: ClassVar[bool] = True
+    """Whether an answer counts only once the model of its server was compared after it came."""
+    most_items = 1
+    """How many items a request has at most."""
+    most_chars = sys.maxsize
+    """How many characters a request has at most. An item that has more goes by itself."""
+
+    def __init__(self, items: Iterable[Item], stats: RequestStats, *, one_by_one: bool = False) -> None:
+        """With `one_by_one`, the items are those of one document, which ended a server on another day: each is sent
+        alone, between two plain texts, and one failure is enough to hold it at fault."""
+        self.stats = stats
+        self.entries: dict[Item, Any] = {}
+        """The answer or the error of each item that is done."""
+        ordered = sorted(dict.fromkeys(items), key=self.length, reverse=True)
+        self.fresh: deque[Item] = deque() if one_by_one else deque(ordered)
+        """What was not sent yet, the longest first: those of a request have similar lengths, none waits for another."""
+        self.again: deque[Batch[Item]] = deque()
+        """What is sent again before the fresh ones, since none of its items is known to be at fault."""
+        self.suspects: list[Batch[Item]] = []
+        """What failed, and one of its items may be the reason: all others go first."""
+        if one_by_one:
+            self.suspects = [Batch([item], alone=True) for item in ordered]
+        self.one_by_one = one_by_one
+        self._most_failures = 1 if one_by_one else MOST_FAILURES
+        self.unconfirmed: dict[Host, list[Item]] = {}
+        """The items that have an answer of a server whose model was not compared since."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.in_flight = 0
+        self.busy_since = 0.0
+        self.began: float | None = None
+        """When its first request could be sent; None while it waits for the calls before it."""
+        self.down_seconds = 0.0
+        """Seconds since then in which no server answered."""
+        self.error: Exception | None = None
+        """Why it ends without entries for all items."""
+        self.gave_up_at = -math.inf
+
+    @abstractmethod
+    async def ask(self, endpoint: Endpoint, items: Sequence[Item]) -> Sequence[Any]:
+        """Return an answer for each item. Raises the errors of `Endpoint`."""
+
+    def length(self, item: Item) -> int:
+        """Return how many characters of a request an item takes."""
+        return 0
+
+    def why_broken(self, item: Item, answer: Any, host: Host) -> Exception | None:
+        """Return why an answer cannot be right; None if it can."""
+        return None
+
+    def fault(self, error: Exception, host: Host) -> Exception:
+        """Return the error of an item that is at fault, given what its last request ended with. `host` has embedded a
+        plain text since."""
+        return error
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self.fresh or self.again or self.suspects)
+
+    def next_batch(self, most: int, *, free: int, used: int) -> Batch[Item]:
+        """Take what a server gets next, of at most so many items; `free` of `used` servers could take some now.
+
+        Free servers get equal shares. With few items left, each gets a share that is large enough to be worth a
+        request: of 40 items and two servers the free one gets 20.
+        """
+        if self.again:
+            batch = self.again.popleft()
+            if len(batch.items) <= most:
+                return batch
+            self.again.extendleft(reversed(batch.halves()))
+            return self.next_batch(most, free=free, used=used)
+        left = len(self.fresh)
+        share = min(self.most_items, most, -(-left // free), max(MIN_ITEMS, -(-left // used)))
+        return Batch(take_batch(self.fresh, self.length, share, self.most_chars))
+
+    def send_again(self, batch: Batch[Item]) -> None:
+        """Send a batch again as it is, because its failure is the server's fault."""
+        self.stats.retries += 1
+        if batch.alone:
+            self.suspects.insert(0, batch)
+        else:
+            self.again.appendleft(batch)
+
+    def send_halves(self, batch: Batch[Item]) -> None:
+        """Send the halves of what a server refuses: it is well, and needs no proof of that before it gets them."""
+        halves = batch.halves()
+        if batch.alone:
+            self.suspects[:0] = halves
+        else:
+            self.again.extendleft(reversed(halves))
+
+    def suspect(self, batch: Batch[Item], error: Exception, host: Host, now: float) -> None:
+        """Send the halves of a batch after all others, because one of its items may be why its request failed."""
+        batch.failures += 1
+        batch.host, batch.error, batch.failed_at = host, error, now
+        self.stats.retries += 1
+        if not self.suspects:
+            log.warning("a request failed, so all others go first: %s", error)
+        batch.alone = True
+        if self.one_by_one:  # one at fault is enough to end the others
+            self.suspects.insert(0, batch)
+        else:
+            self.suspects += batch.halves()
+
+    def is_at_fault(self, batch: Batch[Item]) -> bool:
+        """Return whether the only item of a batch is why its requests fail, since a server embeds plain texts now."""
+        return batch.single and (batch.proofs >= PROOFS or batch.failures >= self._most_failures)
+
+    def blame(self, batch: Batch[Item], host: Host) -> None:
+        """Give an item its error. The servers are well, so its failures are no retries of theirs."""
+        [item] = batch.items
+        self.stats.retries = max(0, self.stats.retries - batch.failures)
+        if batch.error is None:
+            return
+        self.entries[item] = fault = self.fault(batch.error, host)
+        # a document that ends its server: it fails as a whole, and none of its other texts shall cost another death
+        if self.one_by_one and isinstance(batch.error, EmbedderUnavailable):
+            self.entries.update(dict.fromkeys((item for one in self.suspects for item in one.items), fault))
+            self.suspects.clear()
+
+    def take_over(self, kept: HostCall[Item]) -> None:
+        """Go on from where a call gave up, with the items that both have. They are taken from it."""
+        wanted = {*self.fresh, *(item for batch in self.suspects for item in batch.items)}
+        done = wanted & kept.entries.keys()
+        for item in done:
+            self.entries[item] = kept.entries.pop(item)
+        for host, items in kept.unconfirmed.items():
+            ours = [item for item in items if item in done]
+            if ours:
+                self.unconfirmed.setdefault(host, []).extend(ours)
+            kept.unconfirmed[host] = [item for item in items if item not in done]
+        failed: list[Batch[Item]] = []
+        others: list[Batch[Item]] = []
+        for batch in kept.suspects:
+            shared = [item for item in batch.items if item in wanted]
+            if len(shared) == len(batch.items):
+                failed.append(batch)
+                continue
+            if shared:  # [a, b] failed there, and this call has b and c: b goes last here, too
+                failed.append(batch.part(shared))
+                batch.items = [item for item in batch.items if item not in wanted]
+            others.append(batch)
+        kept.suspects = others
+        known = done | {item for batch in failed for item in batch.items}
+        self.fresh = deque(item for item in self.fresh if item not in known)
+        self.suspects = failed + [batch for batch in self.suspects if known.isdisjoint(batch.items)]
+
+
+def take_batch(waiting: deque[Item], length: Callable[[Item], int], max_items: int, max_chars: int) -> list[Item]:
+    """Remove and return the first items that fit into one request; the first one in any case."""
+    batch = [waiting.popleft()]
+    room = max_chars - length(batch[0])
+    while waiting and len(batch) < max_items:
+        room -= length(waiting[0])
+        if room < 0:
+            break
+        batch.append(waiting.popleft())
+    return batch
