@@ -199,7 +199,7 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
             written = to.write(embedded)
     except MemoryError:
         return _no_memory(embedded)  # type: ignore[return-value]
-    get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.write_seconds)
+    get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.work.write_seconds)
     return written
 
 
@@ -211,11 +211,11 @@ def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
 def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> EmbeddedShard | State[EmbeddedShard]:
     """Return what a task ends with: a state with a name of its own if documents failed, so that it is seen in the graph
     and in the list of tasks."""
-    stats, failed = embedded.stats, sum(failure.kind == "failed" for failure in embedded.failures)
+    work, failed = embedded.work, sum(failure.kind == "failed" for failure in embedded.failures)
     get_run_logger().info(
         "%s of pages %s: %d texts embedded, %d reused, %s failed, in %.1f s",
         count_of(len(job.shard.documents), "document"), ", ".join(map(str, job.shard.pages)) or "-",
-        stats.texts, stats.reused, count_of(failed, "document"), stats.seconds,
+        work.texts, work.reused, count_of(failed, "document"), work.seconds,
     )  # fmt: skip
     if not failed:
         return embedded

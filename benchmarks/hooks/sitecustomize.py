@@ -23,7 +23,7 @@ SPANS = os.environ.get("BENCHMARK_SPANS")
 
 if AT_ONCE or FIRST:
     from rag_index.components import embedders
-    from rag_index.components.hosts.host import RequestStats
+    from rag_index.core.documents.work import Work
 
     original = embedders.open_embedder
 
@@ -33,7 +33,7 @@ if AT_ONCE or FIRST:
         def __init__(self) -> None:
             import numpy as np
 
-            self.stats = RequestStats()
+            self.stats = Work()
             self._vectors = list(np.random.default_rng(7).normal(size=(5000, 256)).astype(np.float32))
 
         def identity(self) -> embedders.EmbedderIdentity:

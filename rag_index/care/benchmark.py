@@ -174,21 +174,22 @@ class Bench:
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
         points = begun.opened.store.scroll(begun.scan.target.collection.name, vectors=True)
         vectors = {point.id: np.asarray(point.vector, dtype=np.float32) for point in points}
-        metrics, documents, serial = begun.record.metrics, self.report.documents, self._serial or vectors
+        outcome, documents, serial = begun.record.outcome, self.report.documents, self._serial or vectors
+        work = outcome.work
         stages = {
             "fetch": self.sample.seconds,
-            "chunk": max(0.0, metrics.work.seconds - metrics.work.embed_seconds),
-            "embed": metrics.work.embed_seconds,
-            "upsert": metrics.write_seconds,
+            "chunk": max(0.0, work.seconds - work.embed_seconds),
+            "embed": work.embed_seconds,
+            "upsert": work.write_seconds,
         }
         shares = {stage: round(spent / max(1e-9, sum(stages.values())), 4) for stage, spent in stages.items()}
-        one = Measured(name, metrics.workers, len(vectors), seconds, shares, documents / max(1e-9, seconds))
+        one = Measured(name, outcome.workers, len(vectors), seconds, shares, documents / max(1e-9, seconds))
         one.speed_up = self.report.measured[0].seconds / max(1e-9, seconds) if self.report.measured else 1.0
         one.same_ids = vectors.keys() == serial.keys()
         differences = (np.abs(vectors[point] - serial[point]).max() for point in vectors.keys() & serial.keys())
         one.largest_difference = float(max(differences, default=0.0))
         self._serial = serial
-        self._chars_per_second = self._chars_per_second or metrics.work.chars / max(1e-9, metrics.work.embed_seconds)
+        self._chars_per_second = self._chars_per_second or work.chars / max(1e-9, work.embed_seconds)
         self.report.measured.append(one)
 
 

@@ -35,7 +35,7 @@ from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.groups import document_part
 from rag_index.core.documents.keys import document_id
 from rag_index.core.machine.resources import worker_count
-from rag_index.core.reports.outcome import Counts, count_of
+from rag_index.core.reports.outcome import DocumentCounts, count_of
 from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, on_its_processor, recognised, recorded_revision
@@ -112,7 +112,7 @@ class RunCost:
 
 
 class CostCounter:
-    """Counts what has to be embedded, page by page. Nothing of the source's size is held."""
+    """DocumentCounts what has to be embedded, page by page. Nothing of the source's size is held."""
 
     def __init__(self, settings: Settings, index: IndexSettings, chars_per_second: float | None) -> None:
         self._settings = settings
@@ -168,7 +168,7 @@ def _rate(settings: Settings, of_run: float | None) -> tuple[float | None, Liter
 
 
 @dataclass(slots=True)
-class RunPlan(Counts):
+class RunPlan(DocumentCounts):
     """What a run of an index would do."""
 
     gone: int = 0

@@ -75,6 +75,7 @@ from rag_index.core.documents.groups import (
 )
 from rag_index.core.documents.keys import document_id, point_id
 from rag_index.core.documents.sizes import shows_sizes
+from rag_index.core.documents.work import Work
 from rag_index.core.recovery import downtime
 from rag_index.errors import IndexLocked, PointsRefused, RagIndexError, StoreMismatch, StoreRestored
 from rag_index.etl.embed import process_store
@@ -308,6 +309,8 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
         store.set_metadata(collection, {OVERTAKEN: epoch})
         raise
     documents = shard.documents
+    seconds = time.perf_counter() - started - down.seconds
+    written = Work(write_seconds=seconds, chunks=sum(shard.chunk_counts))
     return WrittenShard(
         number=shard.number,
         keys=documents.keys,
@@ -315,8 +318,7 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
         payload_hashes=documents.payload_hashes,
         chunk_counts=shard.chunk_counts,
         failures=shard.failures,
-        stats=shard.stats,
-        write_seconds=time.perf_counter() - started - down.seconds,
+        work=shard.work + written,
     )
 
 

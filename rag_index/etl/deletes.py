@@ -14,7 +14,7 @@ from rag_index.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.components.ledger import Collection, Counts, Ledger
+    from rag_index.components.ledger import Collection, IndexedDocuments, Ledger
     from rag_index.components.sources import Source
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import IndexSettings
@@ -119,7 +119,7 @@ class DeleteGuard:
     share: float
     hidden: str = ""
     """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
-    before: Counts | None = None
+    before: IndexedDocuments | None = None
     """The documents that the collection had before the scan; by default those that it has now."""
 
     @classmethod
@@ -134,7 +134,7 @@ class DeleteGuard:
         """The most rows that each part had."""
         return {part: rows for part, rows in self.ledger.largest_sizes(self.collection.id).items() if part}
 
-    def too_many(self, lost: Counts) -> tuple[str, bool]:
+    def too_many(self, lost: IndexedDocuments) -> tuple[str, bool]:
         """Return what would be lost if that is more than the share, "" if it is not, and whether it is of what the
         index had when it was last whole. Rows of a wrong source must not hide the loss of the right ones, so only those
         count. Later documents count too, unless the last run was refused: they come from the same faulty source."""

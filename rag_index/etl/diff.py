@@ -153,7 +153,7 @@ class Diff:
         """Whether the keys are known to have the types that the ledger has."""
         self.excluded: list[Failure] = []
         """Indexed documents that a rule of the source now keeps out."""
-        workers = record.metrics.workers
+        workers = record.outcome.workers
         self.sharder = Sharder.of(settings, index, target.identity.kind, collection, workers=workers)
         if target.rebuild and opened.live is not None:  # a new collection lists nothing yet
             self._note_listed(ledger.failures(opened.live.id))
@@ -173,7 +173,7 @@ class Diff:
         """Commit the buckets of which all documents are written now, once those of this shard are committed, and learn
         how fast they were embedded."""
         self._state.commit([*written.keys, *(failure.key for failure in written.failures)])
-        self.sharder.observe(written.stats.chars, written.stats.seconds)
+        self.sharder.observe(written.work.chars, written.work.seconds)
 
     @property
     def leaves_some(self) -> bool:

@@ -21,12 +21,12 @@ from rag_index.core.documents.batches import (
     EmbeddedShard,
     Failure,
     Shard,
-    ShardStats,
     TextLayout,
 )
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.core.documents.keys import document_id
 from rag_index.core.documents.sizes import shows_sizes
+from rag_index.core.documents.work import Work
 from rag_index.core.machine import collect_seldom, end_process_after
 from rag_index.core.recovery import PATIENCE, downtime, waiting
 from rag_index.errors import (
@@ -60,7 +60,6 @@ ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 NO_MEMORY = "the process had no more memory ([parallel] worker_memory)"
 ShardName = tuple[str, str, int]
 """What tells a shard from others: its index, its first key, and its number of documents."""
-REQUEST_COUNTS = ("requests", "retries", "rate_limited")
 
 
 @shows_sizes("shard", "chunker", "embedder", "identity", "bm25", "workers", "wait")
@@ -83,34 +82,28 @@ class EmbedJob:
         document cannot be embedded, the whole document fails, so that no half of it is ever searched. Raises
         EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason."""
         shard, started = self.shard, time.perf_counter()
-        before = replace(embedder.stats)
+        asked_before = replace(embedder.stats)
         vectors: Vectors = dict(self.known)
         with downtime() as down:
             chunked = self.chunker.chunk(shard.documents)
             chunk_seconds = time.perf_counter() - started - down.seconds
-            contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
             embed_texts = embedder.embed_documents
             if shard.ends_server:  # embedders on servers alone can do more
                 embed_texts = getattr(embedder, "embed_one_by_one", embed_texts)
             sent = _embed(chunked, vectors, self.chunker, embed_texts)
         documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
         sparse = _sparse_vectors(self.bm25, documents, whole, texts) if self.bm25 else None
-        after = embedder.stats
         elapsed = time.perf_counter() - started - down.seconds
-        stats = ShardStats(
-            seconds=elapsed - (after.waited_seconds - before.waited_seconds),
-            embed_seconds=after.busy_seconds - before.busy_seconds,
-            asked_seconds=after.asked_seconds - before.asked_seconds,
-            texts=len(sent),
-            reused=sum(text in self.known for text in texts),
-            **{name: getattr(after, name) - getattr(before, name) for name in REQUEST_COUNTS},
-            chars=shard.chars,
-            chunk_seconds=chunk_seconds,
-            contexts_made=sum(counts.made for counts in contexts),
-            contexts_cached=sum(counts.cached for counts in contexts),
-            contexts_missing=sum(counts.missing for counts in contexts),
-        )
-        return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
+        work = embedder.stats - asked_before
+        for document in chunked:
+            if isinstance(document, ChunkedDocument) and document.work is not None:  # its chunks have contexts
+                work += document.work
+        work.seconds = elapsed - work.waited_seconds
+        work.chunk_seconds = chunk_seconds
+        work.texts = len(sent)
+        work.chars = shard.chars
+        work.reused = sum(text in self.known for text in texts)
+        return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, work, sparse)
 
 
 def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
@@ -120,7 +113,7 @@ def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
     texts = {text: NO_VECTOR for one in chunked if isinstance(one, ChunkedDocument) for text in one.texts_to_embed()}
     documents, whole, matrix, sent, failures = _gather(documents, chunked, dict(texts))
     sparse = _sparse_vectors(bm25, documents, whole, sent)
-    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix[:0], failures, ShardStats(), sparse)
+    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix[:0], failures, Work(), sparse)
 
 
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
-    from rag_index.components.ledger import Counts
+    from rag_index.components.ledger import IndexedDocuments
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
 
@@ -34,7 +34,7 @@ class Scan:
     target: Target
     committer: Committer
     diff: Diff
-    before: Counts
+    before: IndexedDocuments
     """The documents with points that the collection had before the run."""
     policies: str
     """The digest of the policies by which the database showed rows when the run began."""
@@ -54,7 +54,7 @@ def begin(
 ) -> Scan:
     """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `collection.choose`.
     `workers` is how many processes embed; `documents` the expected total, if the caller knows it."""
-    record.metrics.workers = workers
+    record.outcome.workers = workers
     if documents is None:
         documents = 0
         with suppress(SourceUnavailable):  # the run retries for longer

@@ -20,8 +20,9 @@ import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
-from rag_index.core.documents.batches import RESERVED_KEY, Failure, Shard, ShardStats, WrittenShard, text_to_embed
+from rag_index.core.documents.batches import RESERVED_KEY, Failure, Shard, WrittenShard, text_to_embed
 from rag_index.core.documents.keys import point_id
+from rag_index.core.documents.work import Work
 from rag_index.core.settings.index import CODE
 from rag_index.errors import (
     IndexLocked,
@@ -135,7 +136,7 @@ class Window:
         record, steps = self._record, self._steps
         with record.stopwatch.stage("submit" if steps.has_started_workers else "embed"):
             future = steps.write(self._job(shard, steps.workers), self.to)
-        record.metrics.workers = steps.workers if steps.has_started_workers else 1
+        record.outcome.workers = steps.workers if steps.has_started_workers else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
 
@@ -217,7 +218,7 @@ def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> It
         if len(documents) == 1:
             cause: FailureCause = "server" if suspect.ends_server else ""
             failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True, cause=cause)]
-            yield WrittenShard(suspect.number, [], [], [], [], failures, ShardStats())
+            yield WrittenShard(suspect.number, [], [], [], [], failures, Work())
             return
         for shard in parts(suspect, SPLIT_PARTS):
             yield from in_parts(shard, write_alone)

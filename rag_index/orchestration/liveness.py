@@ -77,7 +77,7 @@ class Liveness:
         """Log and count the workers that have died since the last call. Raises OSError without a connection."""
         found = frozenset(self._find_deaths())
         for _ in found - self._deaths:
-            self._record.metrics.workers_died += 1
+            self._record.outcome.workers_died += 1
             self._record.log.warning(
                 "a worker process died (killed, out of memory, or a crash); what it had is embedded again"
             )

@@ -20,15 +20,15 @@ from rag_index.core.documents.batches import (
     EmbeddedShard,
     Failure,
     Shard,
-    ShardStats,
     TextPart,
 )
+from rag_index.core.documents.work import Work
 from rag_index.etl.commit import CommitPlan, DocumentRow, FailedWrite, PayloadChange, StaleChunks
 from rag_index.etl.diff import PageDiff
 from rag_index.etl.embed import EmbedJob
 
 WORD = "measles"
-COUNTS = {"ContextCounts", "ShardStats", "CommitMark"}
+COUNTS = {"Work", "Work | None", "CommitMark"}
 """Classes with numbers and times alone."""
 SETTINGS = {"index", "id", "kind", "pages"}
 """Fields that name an index, a point, a kind, or the numbers of pages."""
@@ -85,7 +85,7 @@ def test_what_goes_to_a_worker_and_back_shows_index_number_and_sizes():
     documents = job.shard.documents
     chunked = [ChunkedDocument([WORD], [WORD], [f'{{"b": "{WORD}"}}'.encode()], WORD)]
     failures = [Failure(documents.keys[0], WORD)]
-    shard = EmbeddedShard("desk", 3, documents, chunked, np.ones((1, 3), np.float32), failures, ShardStats())
+    shard = EmbeddedShard("desk", 3, documents, chunked, np.ones((1, 3), np.float32), failures, Work())
     page = SourcePage(documents, Cursor((WORD,)), failures, [WORD], {WORD: WORD}, None, {WORD: [WORD]})
     for one in (job, shard, page):
         assert WORD not in repr(one)

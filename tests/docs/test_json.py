@@ -23,6 +23,7 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.server import server_collection as server
 from rag_index.core.documents import batches
 from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch, StoredPoint
+from rag_index.core.documents.work import Work
 from rag_index.core.reports.outcome import GateVerdict, IndexOutcome, RunReport, WorseQuery
 from rag_index.etl import commit, deletes, publish
 from rag_index.etl.collection import CollectionMaker
@@ -132,8 +133,8 @@ def test_what_a_gate_found_is_as_documented():
 def test_the_payload_of_a_point_is_as_documented():
     documents = DocumentBatch(["7"], ["text"], [b'{"_rag":{"groups":["staff"]},"author":"kim"}'], [b"t"], [b"p"])
     vectors = np.ones((1, 2), dtype=np.float32)
-    chunked, stats = [batches.ChunkedDocument(["text"])], batches.ShardStats()
-    (batch,) = commit.batches(batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], stats))
+    chunked, work = [batches.ChunkedDocument(["text"])], Work()
+    (batch,) = commit.batches(batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], work))
     documented = [
         code(row[0]) for row in table(section(HOW_IT_WORKS, "## Keys and points"), f"key in `{RESERVED_KEY}`")
     ]

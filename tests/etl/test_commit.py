@@ -15,12 +15,12 @@ from rag_index.core.documents.batches import (
     Failure,
     PointBatch,
     Shard,
-    ShardStats,
     WrittenShard,
 )
 from rag_index.core.documents.canonical import encode_payload, hash_text
 from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
+from rag_index.core.documents.work import Work
 from rag_index.errors import IndexLocked, StoreMismatch
 from rag_index.etl import commit
 from rag_index.etl.collection import verify_counts
@@ -74,7 +74,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
         ledger.mark_pending(collection.id, keys)
     committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
     failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
-    committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
+    committer.commit(WrittenShard(1, [], [], [], [], failures, Work()))
     assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == ({"7"} if intact else set())
     assert ledger.known(collection.id, ["7", "8"]) == ({"7": Known(OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
@@ -180,7 +180,7 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
     committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
     write(store, "7", NEW, range(1))
     with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
-        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
     assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
     assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
 
@@ -218,7 +218,7 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
 
     def write_shard() -> None:
         committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
-        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], ShardStats()))
+        committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
 
     with pytest.raises(IndexLocked):
         write_shard()
@@ -235,7 +235,7 @@ def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkey
     chunked = [ChunkedDocument(["a", "b", "c", "d"], payloads=own), ChunkedDocument(["e"], ["context of e"])]
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
     with mock.patch.object(commit, "decode_payload", wraps=commit.decode_payload) as decode:
-        found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], ShardStats())))
+        found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], Work())))
     assert [call.args[0] for call in decode.call_args_list if call.args[0] not in own] == columns
 
     assert [len(batch) for batch in found] == [3, 2]

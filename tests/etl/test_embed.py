@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import identify
-from rag_index.components.hosts.host import RequestStats
 from rag_index.core.documents.batches import DocumentBatch, Shard, WrittenShard
 from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.work import Work
 from rag_index.core.machine import Process
 from rag_index.core.recovery import add_downtime
 from rag_index.core.settings import EmbedderSettings
@@ -50,14 +50,14 @@ class HashEmbedder:
 
     def __init__(self, longest=1000, refused="poison"):
         self.longest, self.refused = longest, refused
-        self.stats = RequestStats()
+        self.stats = Work()
         self.sent = []
 
     def embed_documents(self, texts):
         assert all(texts), "an empty text was sent"
         self.sent.append(list(texts))
         self.stats.requests += 1
-        self.stats.busy_seconds += 0.5
+        self.stats.embed_seconds += 0.5
         return [self._entry(text) for text in texts]
 
     def _entry(self, text):
@@ -131,20 +131,20 @@ def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
     embedded, embedder = embed_here(texts)
     assert (embedder.sent, chunks_of(embedded)) == ([sorted({"thank you", "printer", "Thank you"})], texts)
-    for stats in (embedded.stats, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).stats):
-        assert (stats.texts, stats.reused, stats.requests) == (3, 0, 1)
-        assert (stats.embed_seconds, stats.chars) == (0.5, sum(map(len, texts)))
-        assert stats.seconds > 0
+    for work in (embedded.work, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).work):
+        assert (work.texts, work.reused, work.requests) == (3, 0, 1)
+        assert (work.embed_seconds, work.chars) == (0.5, sum(map(len, texts)))
+        assert work.seconds > 0
 
 
 def test_what_is_too_long_is_halved_until_it_fits_and_halves_that_are_known_are_not_sent_again():
     embedded, embedder = embed_here(["one two three four five six", "ten"], longest=10)
     assert " ".join(chunks_of(embedded)) == "one two three four five six ten"
-    assert embedded.stats.texts == len(embedder.all_sent) > len(chunks_of(embedded))
-    assert embedded.stats.requests == len(embedder.sent)
+    assert embedded.work.texts == len(embedder.all_sent) > len(chunks_of(embedded))
+    assert embedded.work.requests == len(embedder.sent)
     embedded, embedder = embed_here(["thank you thank you", "thank you"], longest=9)
     assert chunks_of(embedded) == ["thank you"] * 3
-    assert (embedder.sent, embedded.stats.texts) == ([["thank you", "thank you thank you"]], 2)
+    assert (embedder.sent, embedded.work.texts) == ([["thank you", "thank you thank you"]], 2)
 
 
 def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their_documents():
@@ -163,7 +163,7 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     embedded = embed_shard(shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known)
     assert (embedded.vectors[0] == 7).all()
     assert (embedded.vectors[1] == vector_of("two")).all()
-    assert (embedder.all_sent, embedded.stats.texts, embedded.stats.reused) == (["two"], 1, 2)
+    assert (embedder.all_sent, embedded.work.texts, embedded.work.reused) == (["two"], 1, 2)
 
 
 def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents():
@@ -215,8 +215,8 @@ def test_seconds_in_which_a_server_did_not_answer_are_none_of_a_shard():
     embedded = embed_shard(shard, TextChunker(100, 0), LateEmbedder())
     written = write_shard(LateStore(), "c", embedded)
     took = time.perf_counter() - began
-    assert -100 < embedded.stats.seconds <= took - 100
-    assert -100 < written.write_seconds <= took - 100
+    assert -100 < embedded.work.seconds <= took - 100
+    assert -100 < written.work.write_seconds <= took - 100
 
 
 def job(text: str) -> EmbedJob:

@@ -240,7 +240,7 @@ def no_context(stage: Stage, _: FakeQdrant) -> int:
     stage.fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
     outcome = stage.run()
     assert (outcome.failed, outcome.incomplete) == (0, 1)
-    assert f"{outcome.contexts_missing} chunks are without context" in outcome.message
+    assert f"{outcome.work.contexts_missing} chunks are without context" in outcome.message
     assert (stage.listed().keys(), len(stage.project.texts())) == ({"40"}, DOCUMENTS)
     assert stage.run().nothing_to_do
     return RunReport([outcome]).exit_code

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from rag_index.components.embedders.servers import EmbeddingCall
 from rag_index.components.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
-from rag_index.components.hosts.host import RequestStats
 from rag_index.components.hosts.host_pool import HostPool
+from rag_index.core.documents.work import Work
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from tests.fakes.ollama import vector_of
@@ -166,7 +166,7 @@ class FakeHosts:
         self.loop = VirtualTimeLoop()
         paces = enumerate(seconds_per_text or [0.002] * count)
         self.hosts = [FakeHost(f"http://host{n}:11434", seconds_per_text=pace, timeout=timeout) for n, pace in paces]
-        self.stats, self._model = RequestStats(), KnownModel("fake-embed")
+        self.stats, self._model = Work(), KnownModel("fake-embed")
         self.pool = HostPool(self.hosts, self._model, in_flight=2, patience=patience)  # type: ignore[arg-type]
         self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
 

@@ -37,10 +37,10 @@ from tests.waiting import eventually, when
 HUNGRY = """
 import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.hosts.host import RequestStats
+from rag_index.core.documents.work import Work
 
 class Hungry:
-    def __init__(self, settings, **_): self.stats = RequestStats()
+    def __init__(self, settings, **_): self.stats = Work()
     def identity(self): return EmbedderIdentity(kind="hungry", model="hungry", digest="1", dimension=4)
     def embed_documents(self, texts):
         if any("EATS" in text for text in texts): bytearray(1 << 60)

@@ -23,10 +23,10 @@ DEBUG = {
 BREAKS = """
 import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.hosts.host import RequestStats
+from rag_index.core.documents.work import Work
 
 class Breaks:
-    def __init__(self, settings, **_): self.stats = RequestStats()
+    def __init__(self, settings, **_): self.stats = Work()
     def identity(self): return EmbedderIdentity(kind="breaks", model="breaks", digest="1", dimension=4)
     def embed_documents(self, texts):
         try:

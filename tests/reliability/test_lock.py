@@ -16,8 +16,9 @@ import pytest
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
-from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard
 from rag_index.core.documents.keys import point_id
+from rag_index.core.documents.work import Work
 from rag_index.errors import IndexLocked
 from rag_index.etl import commit
 from rag_index.etl.commit import Committer
@@ -206,7 +207,7 @@ def on_server(request, tmp_path):
 
 def late_shard(key: str) -> EmbeddedShard:
     page = DocumentBatch([key], ["late"], [b"{}"], [b"h"], [b"h"])
-    return EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
+    return EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], Work())
 
 
 def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):

@@ -25,14 +25,14 @@ from rag_index.components.hosts.endpoint import (
     ModelDetails,
     agreed_model,
 )
-from rag_index.components.hosts.host import RequestStats
 from rag_index.components.hosts.host_call import HostCall
 from rag_index.components.hosts.host_pool import HostPool
 from rag_index.components.ledger import Ledger
 from rag_index.core.database import is_file
-from rag_index.core.documents.batches import ChunkedDocument, ContextCounts, DocumentBatch
+from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.sizes import shows_sizes
+from rag_index.core.documents.work import Work
 from rag_index.core.machine import EventLoopThread
 from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings import EmbedderSettings, Settings
@@ -151,7 +151,11 @@ def _with_contexts(document: ChunkedDocument, chunks: Sequence[ContextRequest]) 
         document,
         contexts=["\n".join(filter(None, (one.context, own))) for one, own in zip(chunks, inner_contexts, strict=True)],
         incomplete="; ".join(filter(None, [document.incomplete, message])),
-        context_counts=ContextCounts(len(chunks) - cached - missing.total(), cached, missing.total()),
+        work=Work(
+            contexts_made=len(chunks) - cached - missing.total(),
+            contexts_cached=cached,
+            contexts_missing=missing.total(),
+        ),
     )
 
 
@@ -330,7 +334,7 @@ class ContextCall(HostCall[ContextKey]):
     confirms: ClassVar[bool] = False
 
     def __init__(self, requests: Mapping[ContextKey, ContextRequest], recipe: Recipe, cache: ContextCache) -> None:
-        super().__init__(requests, RequestStats())
+        super().__init__(requests, Work())
         self._requests, self._recipe, self._cache = requests, recipe, cache
 
     async def ask(self, endpoint: Endpoint, items: Sequence[ContextKey]) -> list[str | RagIndexError]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.components.hosts.host import RequestStats
+    from rag_index.core.documents.work import Work
     from rag_index.core.settings import EmbedderSettings
 
 __all__ = ["Embedder", "EmbedderIdentity", "identify", "knows_english_alone", "open_embedder", "prefix_warning"]
@@ -25,7 +25,7 @@ class Embedder(Protocol):
     """The interface of an embedder. An implementation is not safe to share between threads unless it says so."""
 
     @property
-    def stats(self) -> RequestStats:
+    def stats(self) -> Work:
         """What was asked since the embedder was opened; of one for several threads, what the calling one asked."""
 
     def identity(self) -> EmbedderIdentity:

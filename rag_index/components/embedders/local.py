@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.identity import EmbedderIdentity
-from rag_index.components.hosts.host import RequestStats
 from rag_index.core.documents.vectors import broken_reason, shorten, usable_rows
+from rag_index.core.documents.work import Work
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class InProcessEmbedder(ABC):
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
         self._model: Any = None
-        self.stats = RequestStats()
+        self.stats = Work()
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity. Its digest covers the bytes of everything that decides the vectors."""
@@ -72,7 +72,7 @@ class InProcessEmbedder(ABC):
             self._model = self._load()
         prefix = self._settings.query_prefix if query else self._settings.document_prefix
         entries = self._embed(texts, prefix or "", query=query)
-        self.stats.busy_seconds += time.perf_counter() - began
+        self.stats.embed_seconds += time.perf_counter() - began
         dimensions = self._settings.dimensions
         if dimensions is None:
             return entries

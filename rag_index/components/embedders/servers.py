@@ -16,10 +16,10 @@ from rag_index.components.hosts.endpoint import (
     plain_model_name,
     plain_vector,
 )
-from rag_index.components.hosts.host import RequestStats
 from rag_index.components.hosts.host_call import HostCall
 from rag_index.components.hosts.host_pool import HostPool
 from rag_index.core.documents.vectors import broken_reason
+from rag_index.core.documents.work import Work
 from rag_index.core.machine import EventLoopThread
 from rag_index.core.recovery import PATIENCE
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextEndsServer, TextRefused
@@ -46,7 +46,7 @@ class EmbeddingCall(HostCall[str]):
         texts: Sequence[str],
         settings: EmbedderSettings,
         model: KnownModel,
-        stats: RequestStats,
+        stats: Work,
         *,
         prefix: str | None,
         one_by_one: bool = False,
@@ -141,8 +141,8 @@ class ServerEmbedder:
         )
 
     @property
-    def stats(self) -> RequestStats:
-        stats: RequestStats = self._own.__dict__.setdefault("stats", RequestStats())
+    def stats(self) -> Work:
+        stats: Work = self._own.__dict__.setdefault("stats", Work())
         return stats
 
     def identity(self) -> EmbedderIdentity:
@@ -183,7 +183,7 @@ class ServerEmbedder:
         """Embed queries beside those of other threads. A server gets one once its model was compared with the expected
         one."""
         prefix = self._settings.query_prefix
-        call = QueryCall(texts, self._settings, self._model, RequestStats(), prefix=prefix)
+        call = QueryCall(texts, self._settings, self._model, Work(), prefix=prefix)
         self._loop.run(self._queries.run(call))
         return [call.entries[text] for text in texts]
 

@@ -20,22 +20,6 @@ CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
 
-@dataclass(slots=True)
-class RequestStats:
-    """The counts since an embedder was opened. For one call, take the difference of two copies."""
-
-    requests: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    """Requests that a server answered by asking for a pause."""
-    busy_seconds: float = 0.0
-    """Seconds in which at least one request was running."""
-    asked_seconds: float = 0.0
-    """The sum over hosts of the seconds in which one had a request."""
-    waited_seconds: float = 0.0
-    """Seconds that calls waited for those of other threads."""
-
-
 @dataclass(slots=True, eq=False)
 class Host:
     """The state of one server, as one pool sees it."""

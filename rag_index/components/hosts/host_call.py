@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from rag_index.components.hosts.endpoint import Endpoint
-    from rag_index.components.hosts.host import Host, RequestStats
+    from rag_index.components.hosts.host import Host
+    from rag_index.core.documents.work import Work
 
 PROOFS = 3
 """Failures in a row, between plain texts that the same server embeds, after which an item is at fault."""
@@ -88,7 +89,7 @@ class HostCall(ABC, Generic[Item]):
     most_chars = sys.maxsize
     """How many characters a request has at most. An item that has more goes by itself."""
 
-    def __init__(self, items: Iterable[Item], stats: RequestStats, *, one_by_one: bool = False) -> None:
+    def __init__(self, items: Iterable[Item], stats: Work, *, one_by_one: bool = False) -> None:
         """With `one_by_one`, the items are those of one document, which ended a server on another day: each is sent
         alone, between two plain texts, and one failure is enough to hold it at fault."""
         self.stats = stats

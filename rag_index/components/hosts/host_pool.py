@@ -301,7 +301,7 @@ class HostPool:
             if not host.in_flight:
                 call.stats.asked_seconds += now - host.busy_since
             if not call.in_flight:
-                call.stats.busy_seconds += now - call.busy_since
+                call.stats.embed_seconds += now - call.busy_since
             self._start_requests()
             self._notify()
 

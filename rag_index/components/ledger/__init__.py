@@ -11,8 +11,8 @@ from rag_index.components.ledger.documents import DocumentRows
 from rag_index.components.ledger.runs import RunRows, WatchRows
 from rag_index.components.ledger.tables import (
     Collection,
-    Counts,
     FailedDocument,
+    IndexedDocuments,
     Known,
     Reached,
     RunRecord,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
 
 __all__ = [
-    "Collection", "Counts", "FailedDocument", "Known", "Ledger", "Reached", "RunRecord", "Totals", "WatchRecord",
-    "reconciled_by", "unwanted_indexes",
+    "Collection", "FailedDocument", "IndexedDocuments", "Known", "Ledger", "Reached", "RunRecord", "Totals",
+    "WatchRecord", "reconciled_by", "unwanted_indexes",
 ]  # fmt: skip
 
 

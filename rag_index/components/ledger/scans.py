@@ -19,8 +19,8 @@ from rag_index.components.ledger.tables import (
     FAILED_FIELDS,
     PENDING,
     Collection,
-    Counts,
     FailedDocument,
+    IndexedDocuments,
     ScanRecord,
     buckets,
     documents,
@@ -307,19 +307,20 @@ class ScanRows(LedgerConnection):
 
     # What the delete guard decides by (`etl.deletes`)
 
-    def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> Counts:
+    def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> IndexedDocuments:
         """Count the documents of a collection for which all conditions hold."""
         columns, has_points = _counts(documents, collection), d.chunks > 0
         if where:
-            return Counts(*self._first(sa.select(*columns).where(d.collection_id == collection.id, has_points, *where)))
+            selected = sa.select(*columns).where(d.collection_id == collection.id, has_points, *where)
+            return IndexedDocuments(*self._first(selected))
         kept, counted = [b.documents, b.documents], b.added_in <= collection.whole_in
-        return Counts(*self.sum_documents(collection.id, columns, kept, has_points, counted=counted))
+        return IndexedDocuments(*self.sum_documents(collection.id, columns, kept, has_points, counted=counted))
 
-    def count_deletions(self, collection: Collection) -> Counts:
+    def count_deletions(self, collection: Collection) -> IndexedDocuments:
         """Count the documents that are recorded as gone or emptied."""
         return self.count_documents(collection, self._is_lost())
 
-    def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
+    def count_unmatched(self, collection: Collection, other: Collection) -> IndexedDocuments:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
         Documents of one text are matched one to one."""
         a, b = documents.alias("a"), documents.alias("b")
@@ -332,7 +333,7 @@ class ScanRows(LedgerConnection):
             for count in (lost.c.all, lost.c.whole)
         ]
         joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
-        return Counts(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
+        return IndexedDocuments(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
 
     def note_size(self, collection_id: int, count: int, part: str = "") -> None:
         """Record that the collection has `count` documents now, or the source rows of a part of them. The largest size

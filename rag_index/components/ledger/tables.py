@@ -262,7 +262,7 @@ class Totals(NamedTuple):
         return f"{self.documents:,} documents can be found by their words, {meant:,} by meaning"
 
 
-class Counts(NamedTuple):
+class IndexedDocuments(NamedTuple):
     """Numbers of documents with points: all, and those that were there when the index was last whole."""
 
     all: int

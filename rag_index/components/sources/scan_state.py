@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import FailedDocument, Ledger
     from rag_index.components.sources.pages import SourcePage
     from rag_index.core.documents.batches import Failure
-    from rag_index.core.reports.outcome import Counts
+    from rag_index.core.reports.outcome import DocumentCounts
     from rag_index.core.settings import IndexSettings
 
 FULL_SCAN_SECONDS = 7 * 86_400
@@ -116,7 +116,7 @@ class ScanState:
 
     # What a run tells
 
-    def see(self, page: SourcePage, counts: Counts) -> tuple[int, list[Failure]]:
+    def see(self, page: SourcePage, counts: DocumentCounts) -> tuple[int, list[Failure]]:
         """Let the scan see the documents of a page, and count them, but for those that are compared with the ledger.
 
         Return how many were not read, and those that a rule of the source keeps out although they are indexed: their
@@ -208,7 +208,7 @@ class ScanState:
                 self._read.pop(bucket)
                 self._committed.add(bucket)
 
-    def _leave_unread(self, page: SourcePage, counts: Counts) -> int:
+    def _leave_unread(self, page: SourcePage, counts: DocumentCounts) -> int:
         """Let the scan see the documents of a page that were not read, and count them as the ledger has them.
 
         Return how many these are.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.core.documents.vectors import SparseVector, SparseVectors
+    from rag_index.core.documents.work import Work
 
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
@@ -165,16 +166,7 @@ class Shard:
     """Seconds after which a process of its own that embeds the shard ends itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContextCounts:
-    """Numbers of chunks by the origin of their context: written by a model now, found in the cache, or missing."""
-
-    made: int = 0
-    cached: int = 0
-    missing: int = 0
-
-
-@shows_sizes("context_counts")
+@shows_sizes("work")
 @dataclass(frozen=True, slots=True)
 class ChunkedDocument:
     """The chunks of one document, in columns. `contexts` and `payloads` are empty lists if the chunks have none."""
@@ -186,11 +178,12 @@ class ChunkedDocument:
     """Each chunk's own payload fields, as canonical JSON. They override the document's fields of the same name."""
     incomplete: str = ""
     """A sentence for a person that says what the document lacks; "" if nothing."""
-    context_counts: ContextCounts = ContextCounts()
+    work: Work | None = None
+    """How many of the chunks have a context, by its origin; None if none should have one."""
 
     def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
         """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks up every field."""
-        more = (self.contexts, self.payloads, self.incomplete, self.context_counts)
+        more = (self.contexts, self.payloads, self.incomplete, self.work)
         return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 
     def texts_to_embed(self) -> list[str]:
@@ -214,7 +207,7 @@ class ChunkedDocument:
         )
 
 
-NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts())
+NO_MORE: tuple[Any, ...] = ([], [], "", None)
 
 
 def text_to_embed(context: str, chunk: str) -> str:
@@ -245,38 +238,7 @@ def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ShardStats:
-    """Wall time and work that it took to chunk and embed one shard, without the seconds in which a server did not
-    answer. Contexts are counted as in `ContextCounts`."""
-
-    seconds: float = 0.0
-    embed_seconds: float = 0.0
-    """The part of `seconds` in which at least one embedding request or call was running."""
-    texts: int = 0
-    """Texts sent to the embedder; equal texts are sent once."""
-    reused: int = 0
-    """Chunks whose vector was copied from the store."""
-    requests: int = 0
-    retries: int = 0
-    """Those requests that repeated an earlier one."""
-    rate_limited: int = 0
-    """Requests that a server answered by asking for a pause."""
-    asked_seconds: float = 0.0
-    """The sum over the embedder's servers of the seconds in which one had a request."""
-    chars: int = 0
-    chunk_seconds: float = 0.0
-    """The part of `seconds` spent on chunking, which includes writing contexts."""
-    contexts_made: int = 0
-    contexts_cached: int = 0
-    contexts_missing: int = 0
-
-    def plus(self, other: ShardStats) -> ShardStats:
-        """Return the work of both."""
-        return ShardStats(*map(operator.add, astuple(self), astuple(other)))
-
-
-@shows_sizes("index", "number", "documents", "stats")
+@shows_sizes("index", "number", "documents", "work")
 @attrs.frozen
 class EmbeddedShard:
     """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
@@ -290,7 +252,7 @@ class EmbeddedShard:
     chunked: list[ChunkedDocument]
     vectors: NDArray[np.float32]
     failures: list[Failure]
-    stats: ShardStats
+    work: Work
     sparse: SparseVectors | None = None
     """A sparse vector for each row of `vectors`; None if the index has none."""
 
@@ -339,7 +301,7 @@ class StoredPoint:
     by_words: bool = False
 
 
-@shows_sizes("number", "stats", "write_seconds")
+@shows_sizes("number", "work")
 @attrs.frozen
 class WrittenShard:
     """The record of an embedded shard whose points are in the store: everything the ledger has to commit."""
@@ -350,8 +312,7 @@ class WrittenShard:
     payload_hashes: list[bytes]
     chunk_counts: list[int]
     failures: list[Failure]
-    stats: ShardStats
-    write_seconds: float = 0.0
+    work: Work
 
 
 @dataclass(frozen=True, slots=True, order=True)

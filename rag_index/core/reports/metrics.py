@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.core.documents.batches import ShardStats, WrittenShard
-from rag_index.core.reports.outcome import count_of, rounded
+from rag_index.core.reports.outcome import IndexOutcome, count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,58 +40,6 @@ FASTER_OLLAMA = (
 )
 
 
-@dataclass(slots=True)
-class RunMetrics:
-    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process."""
-
-    documents: int = 0
-    seconds: float = 0.0
-    workers: int = 1
-    workers_died: int = 0
-    """Dask workers that died while the run used them, for whatever reason."""
-    stages: dict[str, float] = field(default_factory=dict)
-    work: ShardStats = field(default_factory=ShardStats)
-    """The sum over all shards, that is, over all workers."""
-    write_seconds: float = 0.0
-    """Seconds spent on writing points to the store, in the flow or summed over workers."""
-    first_shard_after: float | None = None
-    outage_seconds: float = 0.0
-    """Seconds since the first shard in which a service did not answer."""
-    shards: int = 0
-    chunks: int = 0
-
-    @property
-    def working_seconds(self) -> float:
-        """The seconds from the first shard to the end in which all services answered."""
-        return self.seconds - (self.first_shard_after or 0.0) - self.outage_seconds
-
-    @property
-    def utilisation(self) -> float:
-        """The share (0 to 1) of the working seconds in which the workers were busy."""
-        available = self.working_seconds * self.workers
-        return min(1.0, self.work.seconds / available) if available > 0 and self.shards else 0.0
-
-    def end(self, seconds: float, stopwatch: Stopwatch) -> None:
-        """Record the run's time, and how it divides into stages."""
-        stopwatch.count_rest("other")
-        self.seconds = seconds
-        self.stages = {name: stopwatch.seconds[name] for name in STAGES if name in stopwatch.seconds}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all metrics, with the utilisation, and seconds rounded to milliseconds."""
-        values = asdict(self)
-        work = values.pop("work")
-        work["worker_seconds"] = work.pop("seconds")
-        return dict(rounded({**values, **work, "utilisation": self.utilisation}, 3))
-
-    def add(self, written: WrittenShard) -> None:
-        """Add the numbers of a shard that a worker has finished."""
-        self.shards += 1
-        self.chunks += sum(written.chunk_counts)
-        self.write_seconds += written.write_seconds
-        self.work = self.work.plus(written.stats)
-
-
 class Stopwatch:
     """The seconds spent in each stage. If stages are nested, time in the inner one does not count for the outer one."""
 
@@ -114,6 +60,11 @@ class Stopwatch:
             self._count_elapsed()
             self._stack.pop()
 
+    def stages(self) -> dict[str, float]:
+        """Return the seconds of each stage that there was, in the order of `STAGES`. What no stage has is `other`."""
+        self.count_rest("other")
+        return {name: self.seconds[name] for name in STAGES if name in self.seconds}
+
     def count_rest(self, name: str) -> None:
         """Count for the stage `name` all time so far that no stage has."""
         self._count_elapsed()
@@ -126,13 +77,13 @@ class Stopwatch:
         self._since = now
 
 
-def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool = False) -> str:
+def advice(outcome: IndexOutcome, embedder: EmbedderSettings, *, on_server: bool = False) -> str:
     """Return one sentence that names the bottleneck of the run and the setting or machine that would change it.
     `on_server` says that the store is a server already."""
-    if not metrics.shards:
+    if not outcome.shards:
         return "nothing had to be embedded"
-    work = metrics.work
-    busy = f"workers busy {metrics.utilisation:.0%}"
+    work = outcome.work
+    busy = f"workers busy {outcome.utilisation:.0%}"
     if work.retries > work.requests * MAX_RETRIED:
         return (
             f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited} because a server "
@@ -143,35 +94,35 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, *, on_server: bool =
             f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: "
             "a smaller model, more hosts, or more slots (OLLAMA_NUM_PARALLEL) with a higher concurrency would help"
         )
-    written = metrics.write_seconds - metrics.stages.get("upsert", 0.0)  # by workers
-    if metrics.utilisation < MIN_BUSY and written > max(work.seconds, SMALL_RUN):
+    written = outcome.work.write_seconds - outcome.stages.get("upsert", 0.0)  # by workers
+    if outcome.utilisation < MIN_BUSY and written > max(work.seconds, SMALL_RUN):
         return (
             f"{busy}, because they waited for the store: writing took {written:.0f} s, embedding "
             f"{work.seconds:.0f} s; {_FASTER_QDRANT}"
         )
-    waited = metrics.stages.get("wait", 0.0) - metrics.outage_seconds
-    flow_waited = waited > LARGE_SHARE * (metrics.seconds - metrics.outage_seconds)
-    if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN):
-        return f"{busy}{_advice_on_workers(metrics, embedder)}"
-    if metrics.seconds < SMALL_RUN:
+    waited = outcome.stages.get("wait", 0.0) - outcome.outage_seconds
+    flow_waited = waited > LARGE_SHARE * (outcome.seconds - outcome.outage_seconds)
+    if outcome.utilisation >= MIN_BUSY or (flow_waited and outcome.seconds >= SMALL_RUN):
+        return f"{busy}{_advice_on_workers(outcome, embedder)}"
+    if outcome.seconds < SMALL_RUN:
         return f"{busy}: the run was too small for a cluster to matter"
-    return f"{busy}, {_advice_on_flow(metrics, on_server=on_server)}"
+    return f"{busy}, {_advice_on_flow(outcome, on_server=on_server)}"
 
 
-def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    chunking = 1 - metrics.work.embed_seconds / max(metrics.work.seconds, 1e-9)
-    if metrics.work.embed_seconds and chunking > LARGE_SHARE:
+def _advice_on_workers(outcome: IndexOutcome, embedder: EmbedderSettings) -> str:
+    chunking = 1 - outcome.work.embed_seconds / max(outcome.work.seconds, 1e-9)
+    if outcome.work.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
     if embedder.on_servers:
-        return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(metrics, embedder)}"
+        return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(outcome, embedder)}"
     return ": the embedder is the bottleneck; more processors and workers would help"
 
 
-def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
-    asked = metrics.work.asked_seconds
-    available = metrics.working_seconds * len(embedder.hosts)
+def _advice_on_servers(outcome: IndexOutcome, embedder: EmbedderSettings) -> str:
+    asked = outcome.work.asked_seconds
+    available = outcome.working_seconds * len(embedder.hosts)
     share = min(1.0, asked / available) if asked and available > 0 else 1.0
-    measured = f", asked for {share:.0%} of the time, {asked / metrics.work.requests:.2g} s a request" if asked else ""
+    measured = f", asked for {share:.0%} of the time, {asked / outcome.work.requests:.2g} s a request" if asked else ""
     if share < MIN_BUSY:
         return f"{measured}: more workers, or more requests at once (requests_in_flight), would keep it at work"
     if embedder.kind == "ollama":
@@ -180,9 +131,9 @@ def _advice_on_servers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     return f"{measured}: {fewer}one more, on another GPU or machine, would help (hosts)"
 
 
-def _advice_on_flow(metrics: RunMetrics, *, on_server: bool) -> str:
-    whole = max(metrics.seconds - metrics.outage_seconds, 1e-9)
-    shares = {name: min(1.0, seconds / whole) for name, seconds in metrics.stages.items()}
+def _advice_on_flow(outcome: IndexOutcome, *, on_server: bool) -> str:
+    whole = max(outcome.seconds - outcome.outage_seconds, 1e-9)
+    shares = {name: min(1.0, seconds / whole) for name, seconds in outcome.stages.items()}
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
@@ -201,7 +152,7 @@ def report_lines(run: dict[str, Any]) -> list[str]:
     """Return what there is to say of a run: its message, what its gate found, and where its time went. `run` is the
     report that the ledger keeps: of a run that has not ended, or failed before it read anything, there is less."""
     lines = [*filter(None, [run.get("message"), run.get("missed", {}).get("message")]), *_gate_lines(run.get("gate"))]
-    metrics = RunMetrics().to_json() | run.get("metrics", {})
+    metrics = IndexOutcome("").metrics() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
         lines += _work_lines(metrics)
         lines.append(run["advice"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from rag_index.core.documents.work import Work
 from rag_index.errors import RagIndexError, shortened
 
 if TYPE_CHECKING:
@@ -17,6 +18,19 @@ COUNTS = (
     "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
 )  # fmt: skip
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
+OUTCOME_KEYS = (
+    "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "held_back", "failed", "skipped",
+    "message", "deleted", "incomplete", "chunks_embedded", *CONTEXTS, "seconds", "state", "verified", "gate",
+    "error_class",
+)  # fmt: skip
+"""The keys of an outcome in their order, as docs/json.md has them."""
+OPTIONAL_KEYS = {"message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS}
+"""Those that an outcome has only with a value."""
+METRICS_OF_WORK = (
+    "embed_seconds", "texts", "reused", "requests", "retries", "rate_limited", "asked_seconds", "chars",
+    "chunk_seconds", *CONTEXTS,
+)  # fmt: skip
+"""What the metrics of a run have of its work, in their order."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 EPSILON = 1e-9
@@ -146,7 +160,7 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 
 @dataclass(slots=True)
-class Counts:
+class DocumentCounts:
     """What a run of one index does with its documents, or would do. Each document counts as exactly one of new,
     changed, payload_only, unchanged, empty, failed and skipped."""
 
@@ -173,38 +187,61 @@ class Counts:
     def count(self, failures: Sequence[Failure]) -> None:
         """Count documents that failed, were skipped, or are incomplete."""
         for failure in failures:
-            self._add_to(failure.kind, 1)
-
-    def _add_to(self, name: str, number: int) -> None:
-        setattr(self, name, getattr(self, name) + number)
+            setattr(self, failure.kind, getattr(self, failure.kind) + 1)
 
 
 @dataclass(slots=True)
-class IndexOutcome(Counts):
-    """The outcome of a run of one index."""
+class IndexOutcome(DocumentCounts):
+    """The outcome of a run of one index: what became of its documents, and the work and time that it took."""
 
     deleted: int = 0
     incomplete: int = 0
     """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
-    chunks_embedded: int = 0
-    contexts_made: int = 0
-    contexts_cached: int = 0
-    contexts_missing: int = 0
-    seconds: float = 0.0
     state: State = "completed"
     verified: str = ""
     gate: GateVerdict | None = None
     error_class: str = ""
 
+    seconds: float = 0.0
+    """Wall seconds of the run."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """How these seconds of the flow's process divide into stages (`metrics.STAGES`)."""
+    work: Work = field(default_factory=Work)
+    """The sum over all shards, that is, over all workers."""
+    shards: int = 0
+    workers: int = 1
+    workers_died: int = 0
+    """Dask workers that died while the run used them, for whatever reason."""
+    first_shard_after: float | None = None
+    """Seconds from the beginning to the first shard; None before it."""
+    outage_seconds: float = 0.0
+    """Seconds since the first shard in which a service did not answer."""
+
     def add(self, written: WrittenShard, *, new: int) -> None:
         """Count a committed shard, `new` of whose documents the ledger did not have."""
-        stats = written.stats
         self.new += new
         self.changed += len(written.keys) - new
         self.count(written.failures)
-        self.chunks_embedded += sum(written.chunk_counts) - stats.reused
-        for name in CONTEXTS:
-            self._add_to(name, getattr(stats, name))
+        self.shards += 1
+        self.work += written.work
+
+    @property
+    def chunks_embedded(self) -> int:
+        """The number of chunks whose vector was made by this run."""
+        return self.work.chunks - self.work.reused
+
+    @property
+    def working_seconds(self) -> float:
+        """The seconds from the first shard to the end in which all services answered."""
+        return self.seconds - (self.first_shard_after or 0.0) - self.outage_seconds
+
+    @property
+    def utilisation(self) -> float:
+        """The share (0 to 1) of the working seconds in which the workers were busy."""
+        available = self.working_seconds * self.workers
+        if available <= 0 or not self.shards:
+            return 0.0
+        return min(1.0, self.work.seconds / available)
 
     def hold(self, message: str) -> None:
         """Set the state to partial, and say why before all else: lists of runs show the beginning alone."""
@@ -214,13 +251,30 @@ class IndexOutcome(Counts):
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
-        values = asdict(self)
+        values: dict[str, Any] = {name: getattr(self, name, None) for name in OUTCOME_KEYS}
         values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
-        for name in ("message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
-            if not values[name]:
-                values.pop(name)
-        return values
+        values |= {name: getattr(self.work, name) for name in CONTEXTS}
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL_KEYS}
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the documented keys of `metrics` in a run's report. Seconds are rounded to milliseconds."""
+        values: dict[str, Any] = {
+            "documents": self.documents,
+            "seconds": self.seconds,
+            "workers": self.workers,
+            "workers_died": self.workers_died,
+            "stages": self.stages,
+            "write_seconds": self.work.write_seconds,
+            "first_shard_after": self.first_shard_after,
+            "outage_seconds": self.outage_seconds,
+            "shards": self.shards,
+            "chunks": self.work.chunks,
+        }
+        values |= {name: getattr(self.work, name) for name in METRICS_OF_WORK}
+        values["worker_seconds"] = self.work.seconds
+        values["utilisation"] = self.utilisation
+        return dict(rounded(values, 3))
 
     @property
     def error(self) -> RagIndexError | None:
@@ -236,9 +290,9 @@ class IndexOutcome(Counts):
     @property
     def missing_contexts(self) -> str:
         """A sentence about chunks that are indexed without a context; "" if there are none."""
-        if not self.contexts_missing:
+        if not self.work.contexts_missing:
             return ""
-        chunks = f"{self.contexts_missing:,} chunks are" if self.contexts_missing > 1 else "1 chunk is"
+        chunks = f"{self.work.contexts_missing:,} chunks are" if self.work.contexts_missing > 1 else "1 chunk is"
         return (
             f"{chunks} without context: `rag-index status {self.index} --failed` says why, "
             f"`rag-index index-all {self.index} --retry-failed` tries again"
@@ -251,7 +305,7 @@ class IndexOutcome(Counts):
         parts = [f"{count:,} {name.replace('_', ' ')}" for name in COUNTS if (count := getattr(self, name))]
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
         chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
-        contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))
+        contexts = ((self.work.contexts_made, "written"), (self.work.contexts_cached, "from the cache"))
         chunks += "".join(f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count)
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
         return f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"

@@ -19,7 +19,7 @@ import attrs
 from rag_index.core.documents.batches import kinds_of
 from rag_index.core.documents.keys import document_id
 from rag_index.core.recovery import Outage, outages
-from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
+from rag_index.core.reports.metrics import Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, count_of
 from rag_index.errors import printable
 
@@ -412,7 +412,6 @@ class RunRecord:
     outcome: IndexOutcome = attrs.field(default=attrs.Factory(lambda self: IndexOutcome(self.index), True), init=False)
     progress: Progress = attrs.field(default=attrs.Factory(lambda self: Progress(self.index), True), init=False)
     stopwatch: Stopwatch = attrs.field(factory=Stopwatch, init=False)
-    metrics: RunMetrics = attrs.field(factory=RunMetrics, init=False)
     error: RagIndexError | None = attrs.field(default=None, init=False)
     """The error of ours that ended the run."""
     report: dict[str, Any] = attrs.field(factory=dict, init=False)
@@ -433,17 +432,17 @@ class RunRecord:
 
     def note_first_shard(self) -> None:
         """Record when the first shard was begun."""
-        if self.metrics.first_shard_after is None:
-            self.metrics.first_shard_after = time.monotonic() - self._started
+        if self.outcome.first_shard_after is None:
+            self.outcome.first_shard_after = time.monotonic() - self._started
             self._outage_until = time.time()
 
     def note_outages(self, outages: Sequence[Outage]) -> None:
         """Show the services that do not answer now, and count the time since the first shard in which there are any."""
         self.progress.outages = outages
         down = [outage.since for outage in outages if not outage.is_slow]
-        if down and self.metrics.first_shard_after is not None:
+        if down and self.outcome.first_shard_after is not None:
             now, since = time.time(), min(down)
-            self.metrics.outage_seconds += max(0.0, now - max(since, self._outage_until))
+            self.outcome.outage_seconds += max(0.0, now - max(since, self._outage_until))
             self._outage_until = now
         self.progress.tick()  # whatever the run's thread does meanwhile, such as building a search index
 
@@ -453,7 +452,6 @@ class RunRecord:
         for failure in written.failures:
             self._note(failure)
         self.outcome.add(written, new=new)
-        self.metrics.add(written)
         self.progress.advance(len(written.keys) + failed, failed=failed)
 
     def _note(self, failure: Failure) -> None:
@@ -468,13 +466,12 @@ class RunRecord:
 
     def end(self, embedder: EmbedderSettings, *, on_server: bool) -> dict[str, Any]:
         """Log why documents failed, end the clocks, and return the report that the ledger keeps."""
-        outcome, metrics = self.outcome, self.metrics
+        outcome = self.outcome
         for (kind, like), count in self._reasons.most_common():  # of 1,230 pictures one line
             said = f"{'the first: ' * (count > 1)}{self._first_reasons[kind, like]}"
             self.log.warning("%s: %s %s: %s", self.index, count_of(count, "document"), kind, said)
         outcome.seconds = time.monotonic() - self._started
-        metrics.documents = outcome.documents
-        metrics.end(outcome.seconds, self.stopwatch)
-        said = advice(metrics, embedder, on_server=on_server)
-        self.report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": said}
+        outcome.stages = self.stopwatch.stages()
+        said = advice(outcome, embedder, on_server=on_server)
+        self.report = {**outcome.to_json(), "metrics": outcome.metrics(), "advice": said}
         return self.report

@@ -10,8 +10,8 @@ import pytest
 
 from rag_index.components.embedders.servers import QUERY_PATIENCE, QueryCall
 from rag_index.components.hosts.endpoint import KnownModel
-from rag_index.components.hosts.host import RequestStats
 from rag_index.components.hosts.host_pool import HostPool
+from rag_index.core.documents.work import Work
 from rag_index.core.recovery import downtime
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (
@@ -313,7 +313,7 @@ class Callers:
     async def _answer(self, text: str, at: float) -> np.ndarray | Exception:
         await asyncio.sleep(at)
         try:
-            call = QueryCall([text], self.settings, self.model, RequestStats(), prefix=PREFIX)
+            call = QueryCall([text], self.settings, self.model, Work(), prefix=PREFIX)
             await self.pool.run(call)
             entry = call.entries[text]
         except Exception as exc:

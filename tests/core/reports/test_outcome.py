@@ -1,9 +1,12 @@
 """The metrics of a run, the advice that follows, and its outcome: documented keys, its sentence, its exit code."""
 
+import json
+
 import pytest
 
-from rag_index.core.documents.batches import ShardStats
-from rag_index.core.reports.metrics import RunMetrics, Stopwatch, advice
+from rag_index.core.documents.batches import WrittenShard
+from rag_index.core.documents.work import Work
+from rag_index.core.reports.metrics import Stopwatch, advice
 from rag_index.core.reports.outcome import IndexOutcome, RunReport
 from rag_index.core.settings import EmbedderSettings
 from tests.waiting import Clock
@@ -12,6 +15,10 @@ LOCAL = EmbedderSettings()
 MORE = "more requests at once (requests_in_flight)"
 VLLM = EmbedderSettings(kind="openai", model="m", url="http://a:1")
 FEW = EmbedderSettings(kind="openai", model="m", url="http://a:1", requests_in_flight=1)
+
+
+def outcome(index="notes", **given):
+    return IndexOutcome(index, **given)
 
 
 def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twice():
@@ -28,58 +35,60 @@ def test_the_stages_add_up_to_the_whole_run_and_an_inner_one_is_not_counted_twic
     with watch.stage("wait"):
         clock.now = 18
     clock.now = 22
-    metrics = RunMetrics(workers=2, first_shard_after=8.0, shards=1, work=ShardStats(seconds=18.0))
-    metrics.end(22.0, watch)
-    assert list(metrics.stages.items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
-    assert metrics.utilisation == pytest.approx(18 / 28)
+    assert list(watch.stages().items()) == [("start", 3), ("fetch", 2), ("diff", 2), ("wait", 10), ("other", 5)]
+    ended = outcome(seconds=22.0, workers=2, first_shard_after=8.0, shards=1, work=Work(seconds=18.0))
+    assert ended.utilisation == pytest.approx(18 / 28)
 
 
 def test_what_a_run_does_seldom_is_one_of_its_stages():
     for stage in ("words", "gate", "erase"):
-        clock, metrics = Clock(), RunMetrics()
+        clock = Clock()
         watch = Stopwatch(clock)
         with watch.stage(stage):
             clock.now += 5
-        metrics.end(5.0, watch)
-        assert metrics.stages == {stage: 5, "other": 0}
+        assert watch.stages() == {stage: 5, "other": 0}
 
 
 def ollama(*hosts: str, **more) -> EmbedderSettings:
     return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
 
 
-def busy(*, took=100.0, write_seconds=0.0, **work) -> RunMetrics:
-    """Return metrics of a run whose workers were busy nearly all the time."""
-    metrics = RunMetrics(1000, took, workers=2, first_shard_after=0.0, shards=9)
-    metrics.work = ShardStats(**{"seconds": 195.0, "embed_seconds": 190.0, **work})
-    metrics.write_seconds = write_seconds
-    metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
-    return metrics
+def busy(*, took=100.0, **work) -> IndexOutcome:
+    """Return the outcome of a run whose workers were busy nearly all the time."""
+    return outcome(
+        documents=1000,
+        seconds=took,
+        workers=2,
+        first_shard_after=0.0,
+        shards=9,
+        work=Work(**{"seconds": 195.0, "embed_seconds": 190.0, **work}),
+        stages={"fetch": 1.0, "upsert": 2.0, "wait": 90.0},
+    )
 
 
-def asked(seconds: float) -> RunMetrics:
+def asked(seconds: float) -> IndexOutcome:
     return busy(requests=400, asked_seconds=seconds)
 
 
-def idle(values: dict | None = None, **stages: float) -> RunMetrics:
-    """Return metrics of a run whose workers were busy for a third of the time."""
-    metrics = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
-    metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
-    return metrics
+def idle(values: dict | None = None, **stages: float) -> IndexOutcome:
+    """Return the outcome of a run whose workers were busy for a third of the time."""
+    ended = busy(**{"seconds": 60.0, "embed_seconds": 55.0, **(values or {})})
+    ended.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
+    return ended
 
 
-def with_outage(metrics: RunMetrics, seconds: float) -> RunMetrics:
-    """Return metrics of a run that waited so much longer for a service that did not answer."""
-    metrics.seconds += seconds
-    metrics.outage_seconds = seconds
-    metrics.stages["wait"] += seconds
-    return metrics
+def with_outage(ended: IndexOutcome, seconds: float) -> IndexOutcome:
+    """Return the outcome of a run that waited so much longer for a service that did not answer."""
+    ended.seconds += seconds
+    ended.outage_seconds = seconds
+    ended.stages["wait"] += seconds
+    return ended
 
 
 @pytest.mark.parametrize(
-    ("metrics", "embedder", "expected"),
+    ("ended", "embedder", "expected"),
     [
-        (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
+        (outcome(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, retries=40, rate_limited=9), ollama(), "40 of 100 requests had to be repeated, 9 because"),
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
@@ -110,14 +119,10 @@ def with_outage(metrics: RunMetrics, seconds: float) -> RunMetrics:
         (with_outage(idle(fetch=70.0), 400.0), LOCAL, "workers busy 30%, reading the source took 70%"),
     ],
 )
-def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
-    assert expected in advice(metrics, embedder)
+def test_the_advice_names_the_bottleneck_and_the_remedy(ended, embedder, expected):
+    assert expected in advice(ended, embedder)
     on_server = advice(idle(upsert=60.0), LOCAL, on_server=True)
     assert "writing took 60%: a faster disk or more processors for Qdrant" in on_server, "it writes to a server already"
-
-
-def outcome(index="notes", **given):
-    return IndexOutcome(index, **given)
 
 
 def test_the_sentence_of_an_outcome():
@@ -125,7 +130,7 @@ def test_the_sentence_of_an_outcome():
         ({}, "notes: 0 documents: nothing changed in 0.0 s"),
         ({"documents": 9, "unchanged": 9, "seconds": 1.26}, "notes: 9 documents: nothing changed in 1.3 s"),
         (
-            {"documents": 1234, "new": 1000, "changed": 4, "unchanged": 100, "chunks_embedded": 2000},
+            {"documents": 1234, "new": 1000, "changed": 4, "unchanged": 100, "work": Work(chunks=2000)},
             "notes: 1,234 documents: 1,000 new, 4 changed, 100 unchanged, 2,000 chunks embedded in 0.0 s",
         ),
         (
@@ -170,3 +175,42 @@ def test_why_an_index_is_partial_is_said_before_what_else_a_person_should_know()
     outcome = IndexOutcome("notes", message="its model is unknown")
     outcome.hold("2 documents failed")
     assert (outcome.state, outcome.message) == ("partial", "2 documents failed; its model is unknown")
+
+
+def test_the_keys_of_a_run_keep_their_names_order_and_values():
+    """Programs read them from `--json`, the ledger, and Prefect's artifacts."""
+    work = Work(
+        seconds=10.0,
+        embed_seconds=6.0,
+        chunk_seconds=3.0,
+        asked_seconds=5.5,
+        write_seconds=1.25,
+        texts=5,
+        chars=900,
+        chunks=7,
+        reused=2,
+        requests=4,
+        retries=1,
+        rate_limited=1,
+        contexts_made=3,
+        contexts_cached=2,
+        contexts_missing=1,
+    )
+    ended = outcome(
+        workers=2, first_shard_after=1.0, outage_seconds=2.0, workers_died=1, stages={"start": 1.0, "fetch": 2.0}
+    )
+    ended.add(WrittenShard(1, ["1", "2"], [b"", b""], [b"", b""], [4, 3], [], work), new=1)
+    ended.documents, ended.seconds, ended.deleted = 2, 20.0, 1
+    ended.say("a sentence")
+    assert json.dumps(ended.to_json()) == (
+        '{"index": "notes", "documents": 2, "new": 1, "changed": 1, "payload_only": 0, "unchanged": 0, "empty": 0, '
+        '"failed": 0, "message": "a sentence", "deleted": 1, "chunks_embedded": 5, "contexts_made": 3, '
+        '"contexts_cached": 2, "contexts_missing": 1, "seconds": 20.0, "state": "completed"}'
+    )
+    assert json.dumps(ended.metrics()) == (
+        '{"documents": 2, "seconds": 20.0, "workers": 2, "workers_died": 1, "stages": {"start": 1.0, "fetch": 2.0}, '
+        '"write_seconds": 1.25, "first_shard_after": 1.0, "outage_seconds": 2.0, "shards": 1, "chunks": 7, '
+        '"embed_seconds": 6.0, "texts": 5, "reused": 2, "requests": 4, "retries": 1, "rate_limited": 1, '
+        '"asked_seconds": 5.5, "chars": 900, "chunk_seconds": 3.0, "contexts_made": 3, "contexts_cached": 2, '
+        '"contexts_missing": 1, "worker_seconds": 10.0, "utilisation": 0.294}'
+    )

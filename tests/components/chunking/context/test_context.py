@@ -13,8 +13,8 @@ from rag_index.components.chunking import context as contexts
 from rag_index.components.chunking import open_chunker
 from rag_index.components.chunking.context import PROMPT, ContextCache, ContextChunker, extract_context, question
 from rag_index.components.hosts.clients import Answer
-from rag_index.core.documents.batches import ContextCounts
 from rag_index.core.documents.canonical import hash_text
+from rag_index.core.documents.work import Work
 from rag_index.errors import EmbedderError, EmbedderUnavailable, RateLimited
 from tests.components.chunking.context.conftest import numbered, page, servers_of
 from tests.fakes.ollama import FakeOllama
@@ -111,7 +111,7 @@ def test_what_decides_contexts_changes_the_fingerprint_and_the_cache_key(server,
     assert before.fingerprint != after.fingerprint
     assert before.fingerprint.startswith(before.inner.fingerprint)
     before.chunk(page(numbered(3)))
-    assert after.chunk(page(numbered(3)))[0].context_counts == ContextCounts(made=3)
+    assert after.chunk(page(numbered(3)))[0].work == Work(contexts_made=3)
 
 
 def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chunker):
@@ -121,7 +121,7 @@ def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chun
     assert len(packed) < 5000
     assert pickle.loads(packed) == chunker
     assert "ledger.db" not in repr(chunker)
-    assert pickle.loads(packed).chunk(page(numbered(2)))[0].context_counts.cached == 2
+    assert pickle.loads(packed).chunk(page(numbered(2)))[0].work.contexts_cached == 2
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://me:s3cret@127.0.0.1:9/none", "sqlite:////nowhere/ledger.db"])
@@ -151,7 +151,7 @@ def test_an_answer_that_fails_or_cannot_be_used_costs_no_other_context(server, m
     assert [bool(context) for context in document.contexts] == [True, False, True, True, True, True]
     assert document.incomplete.startswith("1 of 6 chunks have no context: ")
     assert reason in document.incomplete
-    assert document.context_counts == ContextCounts(made=5, missing=1)
+    assert document.work == Work(contexts_made=5, contexts_missing=1)
     asked = [request for request in server.generates() if MARKED["marker"] in request.texts[0]]
     assert {request.body["options"]["temperature"] for request in asked} == {0}
     assert len(asked) == 1 or not isinstance(options.get("response"), str), "it would say the same again"
@@ -161,7 +161,7 @@ def test_a_model_that_did_not_read_all_of_the_question_gives_no_context(server, 
     """Each sign is a token here, twice the estimate: the server's count shows that it left something out."""
     server.chars_per_token = 1.0
     (document,) = make_chunker(server, num_ctx=1024).chunk(page(numbered(60)))
-    assert document.context_counts == ContextCounts(missing=60)
+    assert document.work == Work(contexts_missing=60)
     assert "and 874 fit" in document.incomplete
 
 
@@ -172,7 +172,7 @@ def test_servers_that_do_not_recover_fail_the_shard_and_written_contexts_are_kep
         make_chunker(server, requests_in_flight=1).chunk(page(numbered(6)))
     server.clear()
     (document,) = make_chunker(server, requests_in_flight=2).chunk(page(numbered(6)))
-    assert (document.context_counts, len(server.generates())) == (ContextCounts(made=3, cached=3), 3)
+    assert (document.work, len(server.generates())) == (Work(contexts_made=3, contexts_cached=3), 3)
 
 
 def test_the_model_is_made_to_write_a_word(server):
@@ -230,7 +230,8 @@ def test_contexts_are_written_once_cached_and_counted(desk, server):
     assert all("Context " not in one["text"] for one in chunks)
     with_context = [payload["_rag"] for payload, _ in desk.points().values() if "context" in payload["_rag"]]
     assert len(with_context) == len(chunks)
-    assert (outcome.contexts_made, outcome.contexts_cached, outcome.contexts_missing) == (len(chunks), 0, 0)
+    work = outcome.work
+    assert (work.contexts_made, work.contexts_cached, work.contexts_missing) == (len(chunks), 0, 0)
     assert (outcome.state, outcome.message) == ("completed", "")
     assert f"{len(chunks)} contexts written" in outcome.sentence()
     hits = desk.json("search", "printer network", "--limit", "3")["hits"]
@@ -240,7 +241,7 @@ def test_contexts_are_written_once_cached_and_counted(desk, server):
     assert desk.run().indexes[0].nothing_to_do
     assert server.generates() == []
     rebuilt = desk.run(full=True).indexes[0]
-    assert (rebuilt.contexts_made, rebuilt.contexts_cached) == (0, len(chunks))
+    assert (rebuilt.work.contexts_made, rebuilt.work.contexts_cached) == (0, len(chunks))
     assert (rebuilt.state, rebuilt.chunks_embedded) == ("completed", 0), "equal contexts leave vectors as they are"
     assert "of 20 sampled found themselves" in rebuilt.verified
     assert server.generates() == []
@@ -256,7 +257,7 @@ def test_missing_contexts_are_listed_and_requested_again(desk, server):
     report = desk.run()
     outcome = report.indexes[0]
     assert (outcome.state, outcome.failed, outcome.incomplete) == ("completed", 0, 1)
-    missing = outcome.contexts_missing
+    missing = outcome.work.contexts_missing
     assert missing >= 2
     assert outcome.message.startswith(f"{missing} chunks are without context: `rag-index status notes --failed`")
     assert outcome.message in report.sentence()

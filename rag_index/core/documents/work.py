@@ -1,0 +1,62 @@
+"""The work of a run: what embedding its documents took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(slots=True)
+class Work:
+    """What it took to chunk, embed and write some chunks. The work of two shards, and that of two moments, add up and
+    subtract.
+
+    An embedder counts its requests in one of these, a chunker its contexts, and each shard has one of its own; a run
+    has the sum over its shards.
+
+    Example:
+        total = first + second
+        since = embedder.stats - before
+    """
+
+    seconds: float = 0.0
+    """Wall seconds of chunking and embedding, without those in which a server did not answer."""
+    embed_seconds: float = 0.0
+    """The part of `seconds` in which at least one embedding request or call was running."""
+    chunk_seconds: float = 0.0
+    """The part of `seconds` spent on chunking, which includes writing contexts."""
+    asked_seconds: float = 0.0
+    """The sum over the embedder's servers of the seconds in which one had a request."""
+    waited_seconds: float = 0.0
+    """Seconds that calls waited for those of other threads."""
+    write_seconds: float = 0.0
+    """Seconds spent on writing points to the store, in the flow or in workers."""
+    texts: int = 0
+    """Texts sent to the embedder; equal texts are sent once."""
+    chars: int = 0
+    """Characters of the documents."""
+    chunks: int = 0
+    """Chunks that were written."""
+    reused: int = 0
+    """Chunks whose vector was copied from the store."""
+    requests: int = 0
+    retries: int = 0
+    """Those requests that repeated an earlier one."""
+    rate_limited: int = 0
+    """Requests that a server answered by asking for a pause."""
+    contexts_made: int = 0
+    """Chunks whose context was written by a model now."""
+    contexts_cached: int = 0
+    """Chunks whose context was found in the cache."""
+    contexts_missing: int = 0
+    """Chunks without the context that they should have."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*[mine + theirs for mine, theirs in zip(self.numbers(), other.numbers(), strict=True)])
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(*[mine - theirs for mine, theirs in zip(self.numbers(), other.numbers(), strict=True)])
+
+    def numbers(self) -> list[Any]:
+        """Return all numbers, in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
