@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from rag_index.core import recovery
 from rag_index.core.machine import Process
 from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine, estimate_worker_memory
 from rag_index.core.recovery import asking, outages
@@ -111,7 +112,8 @@ def wait_for_the_embedder() -> None:
 
 
 @pytest.mark.long
-def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_as_it_began():
+def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_as_it_began(monkeypatch):
+    monkeypatch.setattr(recovery, "SERVICES", recovery.Services())  # without what earlier tests gave up
     with Process(0, outages) as process:
         with asking("Qdrant", patience=0.0):
             number = process.submit(os.getpid).result(timeout=60)
