@@ -128,7 +128,11 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     truncation, padding = tokenizer.get("truncation") or {}, tokenizer.get("padding") or {}
     tokens = {token.get("content") for token in tokenizer.get("added_tokens", ())}
     pad = padding.get("pad_token") or next((token for token in PAD_TOKENS if token in tokens), PAD_TOKENS[0])
-    return {"model_max_length": truncation.get("max_length") or USUAL_TOKENS, "pad_token": pad}
+    # all-MiniLM-L6-v2 cuts at 128 tokens by its tokenizer, and was trained with 256: that is what it takes.
+    limits = folder / LIMITS
+    trained_with = json.loads(limits.read_text()).get("max_seq_length") if limits.is_file() else None
+    most = trained_with or truncation.get("max_length") or USUAL_TOKENS
+    return {"model_max_length": most, "pad_token": pad}
 
 
 def find_model(library: Library, given: str, *, revision: str = "", download: bool = True) -> ModelFiles:

@@ -211,6 +211,17 @@ def test_a_name_that_is_like_none_gets_no_guess():
     assert refused("qqqq").endswith("list of models: set model to one")
 
 
+def test_a_model_takes_as_many_tokens_as_it_was_trained_with_though_its_tokenizer_cuts_before(model):
+    (model / "tokenizer_config.json").unlink()
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["truncation"] = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    text = "w7 w8 w9 w10"
+    assert "more than 4 tokens" in str(open_embedder(settings(model)).embed_documents([text])[0])
+    (model / "sentence_bert_config.json").write_text('{"max_seq_length": 8}')
+    assert open_embedder(settings(model)).embed_documents([text])[0].shape == (8,)
+
+
 # The hub
 
 
