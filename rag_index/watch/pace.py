@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from rag_index.components.sources.hints import Moved
 
 REST_FACTOR = 4.0
+"""How many times as long as a run an index rests: its runs take a fifth of the time at most. Chosen."""
 MAX_REST_SECONDS = 900.0
 """How long an index rests at most: after this time a run comes whatever the hints say."""
 DOUBT_SECONDS = 60.0
+"""How long counters that say "unchanged" are believed: PostgreSQL's come up to 11 seconds late, others in part."""
 DAY_SECONDS = 86_400.0
+"""For how long an index is left to the nightly run: until it has had one."""
 FEW_DOCUMENTS = 20
 """A run that changes fewer documents costs too little to be left to the night."""
 LONG_AGO = float("-inf")

@@ -196,7 +196,10 @@ class HostPool:
 
     def _used(self) -> list[Host]:
         """Return the servers that get items: those of the share that do not fail, or else all that do not."""
-        return [host for host in self.own if not host.failures] or [host for host in self.hosts if not host.failures]
+        own = [host for host in self.own if not host.failures]
+        if own:
+            return own
+        return [host for host in self.hosts if not host.failures]
 
     def _start_requests(self) -> None:
         """Give each server what it has room for, the least busy one first."""

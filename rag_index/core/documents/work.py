@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 
 @dataclass(slots=True)
@@ -52,11 +51,13 @@ class Work:
     """Chunks without the context that they should have."""
 
     def __add__(self, other: Work) -> Work:
-        return Work(*[mine + theirs for mine, theirs in zip(self.numbers(), other.numbers(), strict=True)])
+        total = Work()
+        for number in fields(self):
+            setattr(total, number.name, getattr(self, number.name) + getattr(other, number.name))
+        return total
 
     def __sub__(self, other: Work) -> Work:
-        return Work(*[mine - theirs for mine, theirs in zip(self.numbers(), other.numbers(), strict=True)])
-
-    def numbers(self) -> list[Any]:
-        """Return all numbers, in the order of the fields."""
-        return [getattr(self, field.name) for field in fields(self)]
+        since = Work()
+        for number in fields(self):
+            setattr(since, number.name, getattr(self, number.name) - getattr(other, number.name))
+        return since

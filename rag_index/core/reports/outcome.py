@@ -251,10 +251,12 @@ class IndexOutcome(DocumentCounts):
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
-        values: dict[str, Any] = {name: getattr(self, name, None) for name in OUTCOME_KEYS}
+        values: dict[str, Any] = {}
+        for name in OUTCOME_KEYS:
+            holder = self.work if name in CONTEXTS else self
+            values[name] = getattr(holder, name)
         values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
-        values |= {name: getattr(self.work, name) for name in CONTEXTS}
         return {name: value for name, value in values.items() if value or name not in OPTIONAL_KEYS}
 
     def metrics(self) -> dict[str, Any]:
