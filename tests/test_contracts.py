@@ -75,6 +75,7 @@ def test_the_example_fulfils_the_contracts(site):
 
 def test_the_example_indexes_and_searches(site, tmp_path):
     project = Project(tmp_path / "project").fill(20)
+    (project.folder / "words").mkdir()  # that of the package: the plug-in of this name comes first
     project.write_settings('project = "test"\n[source]\nurl = "sqlite:///source.db"\n' + SETTINGS)
     assert project.run().exit_code == 0
     assert {len(vector) for _, vector in project.points().values()} == {256}

@@ -27,8 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from rag_index.core.database import database_url
 from rag_index.core.files import file_stamp, other_writer, read_written
-from rag_index.core.settings.index import SQL, IndexSettings
+from rag_index.core.settings.index import CODE, SQL, IndexSettings
 from rag_index.core.settings.parts import Secret, keys_of, stripped, tables_of
+from rag_index.core.settings.plugins import RERANKERS, SOURCES, installed
 from rag_index.core.settings.sections import (
     EmbedderSettings,
     LedgerSettings,
@@ -112,6 +113,8 @@ class Settings(BaseModel):
             raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
+        for index in self.indexes:
+            _require_installed_kind(index)
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
             raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
@@ -332,6 +335,19 @@ def origins(path: Path) -> dict[Place, str]:
     }
 
 
+def _require_installed_kind(index: IndexSettings) -> None:
+    """Raise ValueError if an index has a kind that is neither built in nor that of an installed plug-in."""
+    if index.kind in (SQL, CODE):
+        return
+    plugins = installed(SOURCES)
+    if index.kind not in plugins:
+        known = ", ".join(map(repr, (SQL, CODE, *plugins)))
+        raise ValueError(
+            f"index {index.name}: kind {index.kind!r} should be {known} or another plug-in's name, "
+            "once its package is installed"
+        )
+
+
 def _places(values: Any, place: Place = ()) -> Iterator[Place]:
     inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in inner:
@@ -355,7 +371,9 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         updates["ledger"]["url"] = Secret(f"sqlite:///{data / 'ledger.db'}")
     if settings.embedder.kind == "fastembed" and (folder / settings.embedder.model).is_dir():
         updates["embedder"]["model"] = str(folder / settings.embedder.model)
-    if (reranker := settings.retrieve.reranker) and (folder / reranker).is_dir():
+    reranker = settings.retrieve.reranker
+    # a plug-in `words` comes before a folder `words`, in which its package may lie
+    if reranker and (folder / reranker).is_dir() and reranker not in installed(RERANKERS):
         updates["retrieve"]["reranker"] = str(folder / reranker)
     resolved = {section: getattr(settings, section).model_copy(update=keys) for section, keys in updates.items()}
     project = settings.project or project_name(folder.name)

@@ -21,6 +21,7 @@ from rag_index.components.sources.pages import PAGE_CHARS
 from rag_index.components.sources.row_file import RowFile
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.documents.canonical import decode_payload
+from rag_index.core.settings import load_settings
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
 from tests.components.sources.conftest import SourceDatabase, pages, read
 from tests.docs.pages import blocks, page
@@ -324,7 +325,7 @@ def example(project, tmp_path, monkeypatch) -> Project:
     """A project with the settings of the example, whose package is installed."""
     install_as_written(blocks(SECTION, "text")[0], tmp_path / "site", {"notes.py": blocks(SECTION, "python")[0]})
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    project.write_settings('project = "test"\n' + blocks(SECTION, "toml")[0])
+    project.write_settings('project = "test"\n' + blocks(SECTION, "text")[1])
     sys.modules.pop("notes", None)
     return project
 
@@ -352,5 +353,6 @@ def test_the_example_is_indexed_and_kept_up_to_date(example):
 
 def test_a_kind_that_is_not_installed(project):
     project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
-    with pytest.raises(SettingsError, match=r"there is no 'mails' \(there are: sql, code.* install the package"):
-        open_source(project.settings, project.settings.indexes[0])
+    message = r"index mails: kind 'mails' should be 'sql', 'code'.* once its package is installed"
+    with pytest.raises(SettingsError, match=message):
+        load_settings(project.config)
