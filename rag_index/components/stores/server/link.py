@@ -185,6 +185,8 @@ class Link:
         self._used = -math.inf
         self.version, self.fallback = MIN_VERSION, ""
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
+        self.uses_grpc = False
+        """Whether the client that `call` and `ask` give to a request uses gRPC."""
 
     def call(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = ()) -> T:
         """Return what a request returns that writes points. Raises as `ask`, or PointsRefused for one that blames the
@@ -314,7 +316,9 @@ class Link:
                     f"Qdrant at {self.url} is version {found.version}, and metadata of collections needs "
                     f"{'.'.join(map(str, MIN_VERSION))} or newer: upgrade it"
                 )
+            self.uses_grpc = False
             if by_grpc and self._same_by_grpc(port, by_grpc, found, names_of(rest)):
+                self.uses_grpc = True
                 return self._new_client(port, by_grpc)
         if by_grpc is None:
             self.fallback = f"the port of {self.url} does not tell where Qdrant answers gRPC"
@@ -333,7 +337,7 @@ class Link:
         return QdrantClient(
             url=self.url,
             port=port,
-            timeout=math.ceil(timeout),
+            timeout=math.ceil(timeout),  # the client takes whole seconds
             prefer_grpc=bool(grpc_port),
             grpc_port=grpc_port or port,
             grpc_options={
