@@ -334,20 +334,25 @@ class Link:
 
     def _new_client(self, port: int, grpc_port: int | None = None, timeout: float | None = None) -> QdrantClient:
         timeout = timeout or self.access.timeout
+        headers: dict[str, str] = {}
+        if self.access.api_key:  # given as `api_key`, it would be warned of over http
+            headers["api-key"] = self.access.api_key
+        certificates = None
+        if self.url.startswith("https://"):
+            certificates = trusted_certificates()
+        grpc_options = {
+            "grpc.max_reconnect_backoff_ms": 1000,  # its own two minutes would outlast our patience
+            "grpc.max_receive_message_length": MAX_ANSWER,
+            "root_certificates": certificates,
+        }
         return QdrantClient(
             url=self.url,
             port=port,
             timeout=math.ceil(timeout),  # the client takes whole seconds
             prefer_grpc=bool(grpc_port),
             grpc_port=grpc_port or port,
-            grpc_options={
-                "grpc.max_reconnect_backoff_ms": 1000,  # its own two minutes would outlast our patience
-                "grpc.max_receive_message_length": MAX_ANSWER,
-                "root_certificates": trusted_certificates() if self.url.startswith("https://") else None,
-            },
-            headers={"api-key": self.access.api_key}
-            if self.access.api_key
-            else None,  # as `api_key` it is warned of over http
+            grpc_options=grpc_options,
+            headers=headers or None,
             check_compatibility=False,
             transport=BoundedTransport(self.url, timeout),
         )

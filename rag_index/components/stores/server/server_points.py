@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -37,6 +37,9 @@ from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatc
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 M = TypeVar("M", bound=BaseModel)
 REQUEST_POINTS = 256
@@ -248,19 +251,17 @@ class ServerPoints(PointCollection):
         info = self._info()
         dimension = self._vector_params(info).size
         vectors = unit_vectors(points, dimension, self.name, sparse=has_sparse(info))
-        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        words = np.zeros(len(points), dtype=np.int64)
+        if points.sparse is not None:
+            words = np.diff(points.sparse.offsets)
+        payload_sizes = _payload_sizes(points.ids, points.payloads)
         sizes = [
             (dimension + 2 * count) * NUMBER_BYTES + size
-            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+            for count, size in zip(words.tolist(), payload_sizes, strict=True)
         ]
 
         def send(rows: slice) -> None:
-            part = PointBatch(
-                points.ids[rows],
-                None if vectors is None else vectors[rows],
-                points.payloads[rows],
-                None if points.sparse is None else points.sparse.rows(rows.start, rows.stop),
-            )
+            part = _part(points, vectors, rows)
             self._write(lambda client: [self._upsert(client, part)], part.payloads)
 
         _send_all(self.name, points.ids, sizes, send)
@@ -400,6 +401,13 @@ class ServerPoints(PointCollection):
             if info.status == models.CollectionStatus.GREY:  # after a restart it waits for a change to begin
                 self._set_threshold(info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD)
             link.sleep(INDEX_POLL)
+
+
+def _part(points: PointBatch, vectors: NDArray[np.float32] | None, rows: slice) -> PointBatch:
+    """Return some of the points, with these vectors in place of their own."""
+    own_vectors = None if vectors is None else vectors[rows]
+    sparse = None if points.sparse is None else points.sparse.rows(rows.start, rows.stop)
+    return PointBatch(points.ids[rows], own_vectors, points.payloads[rows], sparse)
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
