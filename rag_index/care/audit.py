@@ -10,7 +10,6 @@ import sqlite3
 from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import chain, groupby, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from rag_index.care.plan import CostCounter, RunCost
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.attachments import with_files
 from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server.link import ServerAccess
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.progress import counted
 from rag_index.errors import SettingsError
@@ -84,13 +84,14 @@ def audit(
     """Compare a collection of a Qdrant server with the source of an index, given the fields with key and text. Raises
     SettingsError if no payload has one of these fields, and what the source and the server raise."""
     with (
-        closing(ServerStore(url, api_key=api_key, timeout=settings.store.timeout)) as store,
+        closing(ServerStore(ServerAccess(url, api_key=api_key, timeout=settings.store.timeout))) as store,
         closing(sqlite3.connect("")) as scratch,
     ):
         scratch.executescript(
             "CREATE TABLE source (id TEXT PRIMARY KEY, text TEXT); CREATE TABLE points (point TEXT, id TEXT, text TEXT)"
         )
-        scrolled = store.scroll(collection, page=AUDIT_PAGE)
+        stored = store.points(collection)
+        scrolled = stored.scroll(page=AUDIT_PAGE)
         records = ({POINT_ID: point.id, **dict(_fields(point.payload))} for point in scrolled)
         sample = list(islice(records, AUDIT_SAMPLE))
         for field in (key, text):
@@ -98,7 +99,7 @@ def audit(
                 known = ", ".join(f"{path} ({value:.40})" for fields in sample[:1] for path, value in fields.items())
                 raise SettingsError(f"no payload has a field {field}; the first point has {known}")
         cost = _read_source(settings, index, scratch)
-        points = counted(chain(sample, records), "points read", partial(store.count, collection))
+        points = counted(chain(sample, records), "points read", stored.count)
         rows = ((fields[POINT_ID], fields.get(key), str(fields.get(text) or "")) for fields in points)
         scratch.executemany("INSERT INTO points VALUES (?, ?, ?)", rows)
         counts, examples = _compare(scratch)

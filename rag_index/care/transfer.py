@@ -24,7 +24,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -68,8 +67,8 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
         with _open_output(out) as file:
-            points = store.scroll(live.readable, vectors=vectors)
-            for point in counted(points, "points written", partial(store.count, live.readable)):
+            points = store.points(live.readable)
+            for point in counted(points.scroll(vectors=vectors), "points written", points.count):
                 file.write(json_line(point))
                 count += 1
         return count
@@ -121,20 +120,20 @@ def copy_points(old: Store, new: Store, name: str, check: Callable[[], None]) ->
         sent += (differing := _copy_once(old, new, name, check))
         if not differing:
             break
-    old_count, new_count = old.count(name), new.count(name)
+    old_count, new_count = old.points(name).count(), new.points(name).count()
     if differing or old_count != new_count:
         raise StoreError(
             f"{name} in the new store still differs, with {new_count:,} points and not {old_count:,}; stop other "
             "programs that write to it, then run the same command again"
         )
-    new.flush(name)
+    new.points(name).flush()
     return sent
 
 
 def _copy_once(old: Store, new: Store, name: str, check: Callable[[], None]) -> int:
     """Write and delete what differs; return how many points did."""
-    both = _pair_by_id(*(store.scroll(name, vectors=True, page=COPY_POINTS) for store in (old, new)))
-    pairs = counted(both, f"points of {name} copied and compared", partial(old.count, name))
+    both = _pair_by_id(*(store.points(name).scroll(vectors=True, page=COPY_POINTS) for store in (old, new)))
+    pairs = counted(both, f"points of {name} copied and compared", old.points(name).count)
     missing: list[StoredPoint] = []
     surplus: list[str] = []
     differing = 0
@@ -163,8 +162,8 @@ def _pair_by_id(
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
     for batch in batches_of(missing):
-        store.upsert(name, batch)
-    store.delete_points(name, surplus)
+        store.points(name).upsert(batch)
+    store.points(name).delete_points(surplus)
     return len(missing) + len(surplus)
 
 
@@ -269,11 +268,11 @@ class _IndexMove:
                 sent = sum([self._copy_collection(collection, lease) for collection in collections])
                 for c in collections:
                     moved = {"store_id": None, MOVED_ID: c.store_id, MOVED_TO: self._location}
-                    self._old.set_metadata(c.name, moved)
+                    self._old.points(c.name).set_metadata(moved)
                 for c in collections:
-                    self._new.set_metadata(c.name, {"store_id": c.store_id, MOVED_ID: None})
+                    self._new.points(c.name).set_metadata({"store_id": c.store_id, MOVED_ID: None})
                 self._new.point_alias(self._alias, live.name)
-            documents, points = self._ledger.totals(live.id).documents, self._new.count(live.name)
+            documents, points = self._ledger.totals(live.id).documents, self._new.points(live.name).count()
             return MovedIndex(self._index, [c.name for c in collections], documents, points, sent)
 
     def _collections(self) -> list[Collection]:
@@ -313,13 +312,13 @@ class _IndexMove:
 
     def _copy_collection(self, collection: Collection, lease: IndexLease) -> int:
         """Copy one collection, and return how many points were sent; the copy does not get its id yet."""
-        name, metadata = collection.name, self._old.metadata(collection.name)
+        name, metadata = collection.name, self._old.points(collection.name).metadata()
         incomplete = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
         self._new.create(name, collection.dimension, {**metadata, **incomplete}, sparse=BM25 in metadata)
         if not self._old.embedded:  # from here on, the server refuses what workers of a dead run still send
-            self._old.set_metadata(name, {"epoch": lease.epoch})
+            self._old.points(name).set_metadata({"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):
-            self._new.index_fields(name, fields)
+            self._new.points(name).index_fields(fields)
         sent = copy_points(self._old, self._new, name, lease.check)
-        self._new.set_commit_mark(name, self._old.commit_mark(name))
+        self._new.points(name).set_commit_mark(self._old.points(name).commit_mark())
         return sent

@@ -12,7 +12,7 @@ import pytest
 from rag_index.care.doctor import examine, repair
 from rag_index.care.transfer import export, move, target_settings
 from rag_index.components.stores import open_store
-from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.protocol import PointReader
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from tests.etl.plain import printed
@@ -136,7 +136,9 @@ def test_what_would_mix_two_indexes_or_is_no_store_is_refused(project, qdrant, t
             move(project.settings, target)
     assert project.run().state == "completed", "nothing has changed here"
     with project.store() as store:
-        store.upsert("test_notes__2", PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points("test_notes__2").upsert(
+            PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}])
+        )
     with pytest.raises(StoreMismatch, match="doctor --repair"):
         move(project.settings, target)
     with pytest.raises(StoreError, match="is empty, there is nothing to move"):
@@ -206,7 +208,7 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
             for _ in range(points // 1500):
                 ids = [str(uuid.uuid4()) for _ in range(1500)]
                 payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
-                store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+                store.points(f"test_notes__{number}").upsert(PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
         tracemalloc.start()
         try:
             assert export(settings, "notes", str(tmp_path / "out.jsonl")) == points
@@ -219,15 +221,15 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
 def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text("as before")
-    scroll = EdgeReader.scroll
+    scroll = PointReader.scroll
 
-    def broken(self, name, **how):
-        for number, point in enumerate(scroll(self, name, **how)):
+    def broken(self, **how):
+        for number, point in enumerate(scroll(self, **how)):
             if number == 10:
                 raise StoreError("the store broke")
             yield point
 
-    monkeypatch.setattr(EdgeReader, "scroll", broken)
+    monkeypatch.setattr(PointReader, "scroll", broken)
     with pytest.raises(StoreError, match="broke"):
         export(project.settings, "notes", str(out))
     assert out.read_text() == "as before"

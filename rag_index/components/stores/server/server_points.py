@@ -4,11 +4,11 @@ are requests of bounded size; a refusal is narrowed down to points."""
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -28,9 +28,11 @@ from rag_index.components.stores.points import (
     unit_vectors,
     unquoted,
 )
+from rag_index.components.stores.protocol import PointCollection
 from rag_index.components.stores.queries import SPARSE
-from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
+from rag_index.components.stores.reads import SEARCH_EF, LookUp
 from rag_index.components.stores.server.link import Link, names_of
+from rag_index.components.stores.server.upserts import upsert_by_grpc, upsert_by_rest
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
@@ -38,8 +40,6 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnav
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from rag_index.core.documents.vectors import SparseVectors
 
 M = TypeVar("M", bound=BaseModel)
 REQUEST_POINTS = 256
@@ -49,9 +49,6 @@ NUMBER_BYTES = 22
 """The size of one value of a vector as JSON."""
 OVERSAMPLING = 2.0
 """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
-NO_WORDS_OF_POINT: tuple[list[int], list[float]] = ([], [])
-
-
 MIN_IDF = (1, 19)
 """The first version that can count words among the points of a filter."""
 DEFAULT_THRESHOLD = 10_000
@@ -94,7 +91,7 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[
     return {name: value for name, value in found.items() if value is not None}
 
 
-class ServerCollection(PointReads):
+class ServerPoints(PointCollection):
     """The points, the settings and the metadata of one collection."""
 
     ids_at_once = keys_at_once = 1000
@@ -125,7 +122,7 @@ class ServerCollection(PointReads):
         if metadata and (info.config.metadata or {}) != given:
             self.set_metadata(metadata)
         if like is not None:
-            self._carry_over(ServerCollection(self._link, like))
+            self._carry_over(ServerPoints(self._link, like))
 
     def _create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
         words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
@@ -137,7 +134,7 @@ class ServerCollection(PointReads):
             if not self._exists():  # else it is made by another process, or the answer was lost
                 raise
 
-    def _carry_over(self, old: ServerCollection) -> None:
+    def _carry_over(self, old: ServerPoints) -> None:
         """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
         try:
             was, now = old._info(), self._info()
@@ -151,9 +148,6 @@ class ServerCollection(PointReads):
             ours = field.startswith(f"{RESERVED_KEY}.") or unquoted(field) in made
             if not ours and field not in now.payload_schema:
                 self._index(field, index.params or index.data_type)
-
-    def drop(self) -> None:
-        self._link.ask(lambda client: client.delete_collection(self.name))
 
     def metadata(self) -> dict[str, Any]:
         return dict(self._info().config.metadata or {})
@@ -257,18 +251,26 @@ class ServerCollection(PointReads):
         info = self._info()
         dimension = self._vector_params(info).size
         vectors = unit_vectors(points, dimension, self.name, sparse=has_sparse(info))
-        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        words = np.zeros(len(points), dtype=np.int64)
+        if points.sparse is not None:
+            words = np.diff(points.sparse.offsets)
+        payload_sizes = _payload_sizes(points.ids, points.payloads)
         sizes = [
             (dimension + 2 * count) * NUMBER_BYTES + size
-            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+            for count, size in zip(words.tolist(), payload_sizes, strict=True)
         ]
 
         def send(rows: slice) -> None:
-            sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
-            columns = points.ids[rows], None if vectors is None else vectors[rows], points.payloads[rows], sparse
-            self._write(lambda client: [_upsert(client, self.name, *columns)], points.payloads[rows])
+            part = _part(points, vectors, rows)
+            self._write(lambda client: [self._upsert(client, part)], part.payloads)
 
         _send_all(self.name, points.ids, sizes, send)
+
+    def _upsert(self, client: QdrantClient, points: PointBatch) -> models.UpdateResult:
+        if self._link.uses_grpc:
+            seconds = math.ceil(self._link.access.timeout)  # as for the client's own requests
+            return upsert_by_grpc(client, self.name, points, seconds)
+        return upsert_by_rest(client, self.name, points)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if not payloads:
@@ -401,23 +403,11 @@ class ServerCollection(PointReads):
             link.sleep(INDEX_POLL)
 
 
-def _upsert(
-    client: QdrantClient,
-    name: str,
-    ids: Sequence[str],
-    vectors: NDArray[np.float32] | None,
-    payloads: Sequence[dict[str, Any]],
-    sparse: SparseVectors | None,
-) -> models.UpdateResult:
-    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
-    structs = []
-    rows = [None] * len(ids) if vectors is None else vectors.tolist()
-    for point_id, row, (indices, values), payload in zip(ids, rows, words, payloads, strict=True):
-        vector: dict[str, Any] = {} if row is None else {"": row}
-        if indices:
-            vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
-        structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
-    return client.upsert(name, structs, wait=True)
+def _part(points: PointBatch, vectors: NDArray[np.float32] | None, rows: slice) -> PointBatch:
+    """Return some of the points, with these vectors in place of their own."""
+    own_vectors = None if vectors is None else vectors[rows]
+    sparse = None if points.sparse is None else points.sparse.rows(rows.start, rows.stop)
+    return PointBatch(points.ids[rows], own_vectors, points.payloads[rows], sparse)
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
