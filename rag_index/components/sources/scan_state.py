@@ -216,7 +216,8 @@ class ScanState:
         documents, empty, failed, skipped = len(page.unread), 0, 0, 0
         if page.buckets is not None and page.buckets.unread:
             documents = page.buckets.unread
-            empty, failed, skipped = self._ledger.count_unread(self._cid)
+            unread = self._ledger.count_unread(self._cid)
+            empty, failed, skipped = unread.empty, unread.failed, unread.skipped
         elif page.unread:
             known = self._ledger.known(self._cid, page.unread)
             listed = self._ledger.failures(self._cid, page.unread)  # tried often enough, and not changed since
