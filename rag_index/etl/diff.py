@@ -21,7 +21,7 @@ from rag_index.etl.sharding import Sharder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.components.ledger import Collection, FailedDocument, Known
+    from rag_index.components.ledger import Collection, FailedDocument, RecordedDocument
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
     from rag_index.core.reports.progress import RunRecord
@@ -60,7 +60,7 @@ class PageDiff:
 
 def diff(
     page: DocumentBatch,
-    known: Mapping[str, Known],
+    known: Mapping[str, RecordedDocument],
     failed: Mapping[str, FailedDocument],
     *,
     retry: bool = False,

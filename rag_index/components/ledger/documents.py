@@ -22,7 +22,7 @@ from rag_index.components.ledger.tables import (
     Collection,
     Erasable,
     FailedDocument,
-    Known,
+    RecordedDocument,
     Totals,
     buckets,
     collections,
@@ -134,13 +134,13 @@ class DocumentRows(ScanRows):
 
     # Documents
 
-    def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
+    def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, RecordedDocument]:
         """Return the rows of these documents by key. Documents without a row are missing."""
         is_ours = d.collection_id == collection_id
         rows = self._select(_ROWS.where(is_ours, self._is_in(d.key, keys)))
-        return {key: Known(*row) for key, *row in rows}
+        return {key: RecordedDocument(*row) for key, *row in rows}
 
-    def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, Known]]:
+    def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, RecordedDocument]]:
         """Return a page of documents as pairs of key and row, in the order of their keys.
 
         Args:
@@ -148,7 +148,7 @@ class DocumentRows(ScanRows):
         """
         later = _ROWS.where(d.collection_id == collection_id, d.key > after)
         page = later.order_by(d.key).limit(limit)
-        return [(key, Known(*row)) for key, *row in self._select(page)]
+        return [(key, RecordedDocument(*row)) for key, *row in self._select(page)]
 
     def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
         """Make documents pending, before they are written or deleted in the store.

@@ -285,7 +285,7 @@ def version_of(connection: Connection) -> int | None:
     return int(connection.scalar(newest) or 1)
 
 
-class Known(NamedTuple):
+class RecordedDocument(NamedTuple):
     """The ledger's row of a document.
 
     A pending document is treated as changed. One that was written by words alone is treated as new,
