@@ -105,7 +105,7 @@ class DocumentRows(ScanRows):
         update = collections.update().where(collections.c.id == collection_id)
         self._write(update.values(**values))
 
-    def note_whole(self, collection_id: int) -> None:
+    def record_complete(self, collection_id: int) -> None:
         """Record that a collection is complete: it has what its source has, and nothing else."""
         self.update_collection(collection_id, whole_in=collections.c.commits)
 

@@ -485,7 +485,7 @@ class ScanRows(LedgerConnection):
 
         # Of a text with 5 missing and 2 moved documents, 3 have no match.
         matched = sa.func.coalesce(moved_texts.c.found, 0)
-        sums = [_sum_above(missing_texts.c.all, matched), _sum_above(missing_texts.c.whole, matched)]
+        sums = [_sum_above(missing_texts.c.all, matched), _sum_above(missing_texts.c.when_complete, matched)]
         is_same = moved_texts.c.text_hash == missing_texts.c.text_hash
         joined = missing_texts.outerjoin(moved_texts, is_same)
         found = self._first(sa.select(*sums).select_from(joined))
@@ -550,8 +550,8 @@ def _sum_above(count: sa.ColumnElement[Any], matched: sa.ColumnElement[Any]) -> 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
     """Return the columns of `IndexedDocuments`, as aggregates over a table of documents."""
     was_there = table.c.added_in <= collection.whole_in
-    whole = sa.func.coalesce(sum_if(was_there, 1), 0)
-    return [sa.func.count().label("all"), whole.label("whole")]
+    when_complete = sa.func.coalesce(sum_if(was_there, 1), 0)
+    return [sa.func.count().label("all"), when_complete.label("when_complete")]
 
 
 def _without_key(

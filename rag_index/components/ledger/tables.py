@@ -333,7 +333,7 @@ class IndexedDocuments(NamedTuple):
     """Numbers of documents with points."""
 
     all: int
-    whole: int
+    when_complete: int
     """Those that the index had already when it was last complete."""
 
 
