@@ -51,10 +51,10 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     with record.stopwatch.stage("delete"):
         opened.lease.check()
         back = 0
-        if (gone := ledger.find_gone(cid)) and isinstance(source, SqlSource):
+        if (gone := ledger.find_deleted(cid)) and isinstance(source, SqlSource):
             for keys in source.keys_now():
                 ledger.see(keys, page=0)
-            back = gone - ledger.find_gone(cid)
+            back = gone - ledger.find_deleted(cid)
         guard = DeleteGuard.of(opened, scan)
         if scan.target.rebuild or opened.options.allow_deletes:
             guard.allow()
@@ -83,7 +83,7 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
     ledger, cid = opened.ledger, scan.target.collection.id
     with record.stopwatch.stage("delete"):
         opened.lease.check()
-        ledger.note_gone(gone)
+        ledger.record_deleted(gone)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted")
@@ -151,7 +151,7 @@ class DeleteGuard:
         return "", False
 
     def foresee(self) -> tuple[int, str]:
-        """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
+        """Return how many documents a run would hold back, and why, after `Ledger.find_deleted`."""
         lost = self.ledger.count_deletions(self.collection)
         if self.hidden and lost.all:
             return lost.all, f"the run would hold back {lost.all:,} documents: {self.hidden}"

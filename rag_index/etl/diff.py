@@ -241,7 +241,7 @@ class Diff:
     def _settle(self, changes: PageDiff) -> None:
         """Write the ledger's rows of documents that have no text, or are again as the ledger has them."""
         ledger, cid = self._opened.ledger, self._cid
-        ledger.note_emptied(changes.emptied)
+        ledger.record_emptied(changes.emptied)
         with ledger.transaction():
             ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
             ledger.record(cid, changes.newly_empty)

@@ -120,7 +120,7 @@ class ScanRows(LedgerConnection):
             distinct.add(key)
         return sorted(duplicates)
 
-    def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
+    def record_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
         """Record documents that have points and whose text is now empty.
 
         Args:
@@ -133,13 +133,13 @@ class ScanRows(LedgerConnection):
         """Count the emptied documents that still have points."""
         return self._count(lost, self._is_mine(lost), ~IS_DELETED)
 
-    def note_gone(self, keys: Sequence[str]) -> None:
+    def record_deleted(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has."""
         key = self._keys_as_rows(keys).subquery().c[0]
         rows = sa.select(sa.literal(self._scan, Integer), key)
         self._put_selected(lost, ["scan", "key"], rows)
 
-    def find_gone(self, collection_id: int) -> int:
+    def find_deleted(self, collection_id: int) -> int:
         """Record all documents that the complete scan did not see. Return how many have points.
 
         Raises:

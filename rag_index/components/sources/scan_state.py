@@ -135,7 +135,7 @@ class ScanState:
         skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
         known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
         excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
-        self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
+        self._ledger.record_emptied([(failure.key, b"", b"") for failure in excluded])
         self.expect(page, [failure.key for failure in excluded])
         return unread, excluded
 

@@ -74,8 +74,8 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
         assert ledger.see(KEYS[:2], page=1) == ledger.see([], page=2) == []
         assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
         assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
-        ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
-        assert [ledger.find_gone(cid) for _ in range(2)] == [1, 1]
+        ledger.record_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
+        assert [ledger.find_deleted(cid) for _ in range(2)] == [1, 1]
         assert sorted(ledger.lost(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B), (KEYS[4], None, None)])
         ledger.forget_lost([KEYS[0], KEYS[4]])
         assert (ledger.lost(cid, limit=5), ledger.count_emptied()) == ([(KEYS[1], C, B)], 1)
