@@ -529,7 +529,7 @@ class Committer:
             self.store.flush(name)
         with self._committing():
             self.ledger.record(cid, documents, by_words=by_words)
-            self.ledger.note_erasable(cid, plan.erasable)
+            self.ledger.add_erasable(cid, plan.erasable)
             if written.failures:
                 self.ledger.unmark_pending(cid, known=plan.restored, new=plan.dropped)
             # By words: the documents are embedded later all the same, and may fail then.
@@ -653,7 +653,7 @@ class Committer:
             return
         with self._committing():
             self.ledger.record(cid, rows, clear_failures=clear_failures, by_words=None)
-            self.ledger.note_erasable(cid, len(rows))
+            self.ledger.add_erasable(cid, len(rows))
 
     def delete_lost(self) -> Iterator[int]:
         """Delete the points of deleted and emptied documents, and commit page by page.
@@ -682,7 +682,7 @@ class Committer:
             with self._committing():
                 self.ledger.forget(cid, deleted)
                 self.ledger.record(cid, emptied)
-                self.ledger.note_erasable(cid, len(emptied))
+                self.ledger.add_erasable(cid, len(emptied))
             self.ledger.forget_lost(keys)
             yield sum(1 for row in known.values() if row.chunks > 0 or row.pending)
 

@@ -164,7 +164,7 @@ class Comparison:
         while rows := self._rows(page.where(o.id > after)):
             self._check()
             self._store.delete_points(self._collection.name, [row.id for row in rows])
-            self._ledger.note_erasable(self._collection.id, len({row.key for row in rows} - {None}))
+            self._ledger.add_erasable(self._collection.id, len({row.key for row in rows} - {None}))
             after = rows[-1].id
         return int(count)
 

@@ -229,7 +229,7 @@ class DocumentRows(ScanRows):
             self._write(restored.values(pending=0))
             self._write(documents.delete().where(is_ours, self._is_in(d.key, new)))
 
-    def note_erasable(self, collection_id: int, count: int) -> None:
+    def add_erasable(self, collection_id: int, count: int) -> None:
         """Add to the number of documents whose former content the store's files still have."""
         if count:
             self.update_collection(collection_id, erasable=collections.c.erasable + count)
@@ -254,7 +254,7 @@ class DocumentRows(ScanRows):
         is_ours = d.collection_id == collection_id
         with self.transaction():
             self.forget_digests_of(collection_id, keys)
-            self.note_erasable(collection_id, len(keys))
+            self.add_erasable(collection_id, len(keys))
             self._write(documents.delete().where(is_ours, self._is_in(d.key, keys)))
             self.clear_failures(collection_id, keys)
 
@@ -427,7 +427,7 @@ class DocumentRows(ScanRows):
         is_ours = h.collection_id == collection_id
         return dict(self._select(statement.where(is_ours, self._is_in(h.key, keys))))
 
-    def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
+    def record_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
         """Record what files hold.
 
         Args:

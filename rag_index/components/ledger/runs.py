@@ -405,7 +405,7 @@ class WatchRows(LedgerConnection):
             }
             self._put_row(positions, {"alias": alias}, values)
 
-    def note_look(self, alias: str, at: float, *, after: float) -> bool:
+    def record_look(self, alias: str, at: float, *, after: float) -> bool:
         """Record that a watch looked at the source and found no write since a complete scan.
 
         Args:

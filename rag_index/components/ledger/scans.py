@@ -491,7 +491,7 @@ class ScanRows(LedgerConnection):
         found = self._first(sa.select(*sums).select_from(joined))
         return IndexedDocuments(*map(int, found))
 
-    def note_size(self, collection_id: int, count: int, part: str = "") -> None:
+    def record_size(self, collection_id: int, count: int, part: str = "") -> None:
         """Record the size of a collection or of a part of its source, unless a larger one is valid.
 
         A size is valid for a day, so that several losses within a day count as one loss.

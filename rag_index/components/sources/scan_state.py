@@ -153,7 +153,7 @@ class ScanState:
             self._complete.update(buckets.complete)
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
-        self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
+        self._ledger.record_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
 
     def expect(self, page: SourcePage, keys: Iterable[str]) -> None:
