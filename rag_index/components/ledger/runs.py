@@ -167,7 +167,7 @@ class IndexLease:
         self._lost = False
         self.epoch = 0
         """A number that is higher than that of every earlier holder; 0 before the block."""
-        self.died: str | None = None
+        self.interrupted_run: str | None = None
         """The id of the run whose process ended while it held the lease, just before this run."""
 
     def __enter__(self) -> IndexLease:
@@ -251,7 +251,7 @@ class IndexLease:
         self._take(epoch + 1, now, is_unchanged)
         # A holder with our own id is this run, which Prefect has started again.
         if row is not None and row["run_id"] != self.run_id:
-            self.died = row["run_id"]
+            self.interrupted_run = row["run_id"]
         return epoch + 1
 
     def _take(self, epoch: int, now: float, is_unchanged: sa.ColumnElement[bool]) -> None:
