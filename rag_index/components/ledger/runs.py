@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from rag_index.components.ledger.connection import LedgerConnection
 from rag_index.components.ledger.tables import (
     Reached,
-    RunRecord,
+    RunRow,
     WatchRecord,
     collections,
     failed_documents,
@@ -90,7 +90,7 @@ class RunRows(LedgerConnection):
         update = runs.update().where(runs.c.id == run_id)
         self._write(update.values(**values))
 
-    def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
+    def last_run(self, alias: str, run_id: str | None = None) -> RunRow | None:
         """Return the newest run of an index over all its documents. None if there is none.
 
         Args:
@@ -108,7 +108,7 @@ class RunRows(LedgerConnection):
         if found is None:
             return None
         report = json.loads(found.report)
-        return RunRecord(**{**found._mapping, "report": report})
+        return RunRow(**{**found._mapping, "report": report})
 
     def prune(self, before: float) -> int:
         """Delete old runs, and the failures of unknown collections. Return the number of rows.
@@ -316,7 +316,7 @@ def holder(ledger: LedgerConnection, name: str) -> str | None:
     return str(row["run_id"])
 
 
-def run_state(ledger: LedgerConnection, run: RunRecord) -> str:
+def run_state(ledger: LedgerConnection, run: RunRow) -> str:
     """Return the state of a run; `interrupted` if its process ended before it recorded the end."""
     if run.state == "running" and holder(ledger, run.alias) != run.id:
         return "interrupted"

@@ -511,7 +511,7 @@ FAILED_FIELDS = [failed_documents.c[field.name] for field in fields(FailedDocume
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRow:
     """The ledger's row of a run of one index."""
 
     id: str
