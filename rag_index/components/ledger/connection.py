@@ -298,7 +298,7 @@ class LedgerConnection:
         return self._write(insert.on_conflict_do_nothing())
 
     def _execute_many(self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
-        """Execute a statement once for each row. Every document passes here.
+        """Execute a statement once for each row. Every document is recorded by it.
 
         Args:
             names: The parameters of the statement, in the order of a row's values.

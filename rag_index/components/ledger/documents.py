@@ -119,9 +119,9 @@ class DocumentRows(ScanRows):
         elif collection.held:
             self.update_collection(collection.id, held=0, held_since=None)
 
-    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+    def record_commit(self, collection_id: int, commit_mark: CommitMark) -> None:
         """Record the last commit of a collection, with the rows that it commits."""
-        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
+        self.update_collection(collection_id, commits=commit_mark.number, committed_at=commit_mark.at)
 
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""
@@ -266,23 +266,23 @@ class DocumentRows(ScanRows):
         is_ours = self._is_in_index(collection_id)
         return self._column(sa.select(d.key).where(is_ours, PENDING))
 
-    def different_commits(self, collection: Collection, mark: CommitMark) -> str:
+    def different_commits(self, collection: Collection, store_mark: CommitMark) -> str:
         """Return a message if store and ledger are at different commits; "" if they are not.
 
         Args:
-            mark: The commit mark of the collection in the store.
+            store_mark: The commit mark of the collection in the store.
         """
         ours = collection.commit_mark
-        if mark == ours:
+        if store_mark == ours:
             return ""
         # A run was interrupted within a commit, after the store and before the ledger: the store is
         # one commit ahead, and the documents of that commit are pending.
-        is_one_ahead = mark.number == ours.number + 1
+        is_one_ahead = store_mark.number == ours.number + 1
         if is_one_ahead and self.pending_keys(collection.id):
             return ""
-        older = "the store" if mark < ours else "the ledger"
+        older = "the store" if store_mark < ours else "the ledger"
         return (
-            f"{collection.name} is at {mark} in the store and at {ours} in the ledger: "
+            f"{collection.name} is at {store_mark} in the store and at {ours} in the ledger: "
             f"{older} was put back to an older copy"
         )
 
