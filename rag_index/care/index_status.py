@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from rag_index.components.ledger import Ledger, RunRecord, unwanted_indexes
+from rag_index.components.ledger import Ledger, RunRow, unwanted_indexes
 from rag_index.components.ledger.runs import holder, lease_name, run_state
 from rag_index.components.stores import commit_marks, count_indexed, live_aliases
 from rag_index.core.files import unwritable
@@ -145,7 +145,7 @@ def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
     return {**told, "message": message, "seconds": seconds}
 
 
-def _began_and_ended(ledger: Ledger, run: RunRecord) -> dict[str, Any]:
+def _began_and_ended(ledger: Ledger, run: RunRow) -> dict[str, Any]:
     ended = iso_time(run.ended_at) if run.ended_at else None
     return {"started": iso_time(run.started_at), "ended": ended, "state": run_state(ledger, run)}
 

@@ -336,7 +336,7 @@ def _compare(
         cost.add(_count(plan, page.documents, ledger, collection_id))
     plan.say(_other_languages(index, languages))
     plan.cost = cost.cost() if plan.new + plan.changed else None
-    plan.gone = ledger.find_gone(collection_id)
+    plan.gone = ledger.find_deleted(collection_id)
     if guard is not None:
         plan.held_back, reason = guard.foresee()
         plan.say(reason)
@@ -348,7 +348,7 @@ def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_i
     keys = documents.keys
     is_due = partial(FailedDocument.is_due, now=ledger.clock(), watched=False)
     changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys), is_due=is_due)
-    ledger.note_emptied(changes.emptied)
+    ledger.record_emptied(changes.emptied)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new
     plan.payload_only += len(changes.payload_only)

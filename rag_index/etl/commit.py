@@ -83,7 +83,7 @@ from rag_index.etl.embed import process_store
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
-    from rag_index.components.ledger import Collection, Known, Ledger
+    from rag_index.components.ledger import Collection, Ledger, RecordedDocument
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.sources import SourcePage
     from rag_index.components.stores.protocol import PointCollection, Store
@@ -126,7 +126,7 @@ class FailedWrite:
     """A document of a shard that was not written."""
 
     key: str
-    row: Known | None
+    row: RecordedDocument | None
     """The ledger row before the shard. None if the ledger had none."""
     is_uncertain: bool
     """Whether its process died, or it was pending before the shard. The store may then have points
@@ -150,7 +150,7 @@ class CommitPlan:
     crashed: set[str] = field(default_factory=set)
     """Failed documents that were pending before the shard. That counts as a try as well."""
 
-    def add_written(self, document: DocumentRow, row: Known | None) -> None:
+    def add_written(self, document: DocumentRow, row: RecordedDocument | None) -> None:
         """Add a document whose points are in the store; `row` is its former ledger row."""
         # New: the store has no other points of it.
         if row is None:
@@ -482,7 +482,7 @@ class Committer:
     store: Store
     collection: Collection
     _lease: IndexLease | None = None
-    _rows_before: dict[str, Known | None] = attrs.field(factory=dict, init=False)
+    _rows_before: dict[str, RecordedDocument | None] = attrs.field(factory=dict, init=False)
     """The ledger rows of documents between `begin` and `commit`, as they were before they became
     pending. None if the ledger had no row."""
     _has_moved_mark: bool = attrs.field(default=False, init=False)
@@ -535,7 +535,7 @@ class Committer:
             points.flush()
         with self._committing():
             self.ledger.record(cid, documents, by_words=by_words)
-            self.ledger.note_erasable(cid, plan.erasable)
+            self.ledger.add_erasable(cid, plan.erasable)
             if written.failures:
                 self.ledger.unmark_pending(cid, known=plan.restored, new=plan.dropped)
             # By words: the documents are embedded later all the same, and may fail then.
@@ -556,7 +556,7 @@ class Committer:
     def _find_damaged(self, failed: Iterable[FailedWrite]) -> set[str]:
         """Return the uncertain documents whose former points are not all there and unchanged."""
         damaged: set[str] = set()
-        committed: dict[str, Known] = {}
+        committed: dict[str, RecordedDocument] = {}
         for document in failed:
             if not document.is_uncertain:
                 continue
@@ -626,7 +626,9 @@ class Committer:
                 self.points.set_metadata({OVERTAKEN: self._lease.epoch})
             raise
 
-    def stored(self, known: Mapping[str, Known], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    def stored(
+        self, known: Mapping[str, RecordedDocument], keys: Iterable[str]
+    ) -> dict[str, dict[str, dict[str, Any]]]:
         """Return the payloads of the points that the ledger rows `known` count.
 
         They are ordered by document, then by chunk: `{key: {point id: payload}}`. Missing points
@@ -658,7 +660,7 @@ class Committer:
             return
         with self._committing():
             self.ledger.record(cid, rows, clear_failures=clear_failures, by_words=None)
-            self.ledger.note_erasable(cid, len(rows))
+            self.ledger.add_erasable(cid, len(rows))
 
     def delete_lost(self) -> Iterator[int]:
         """Delete the points of deleted and emptied documents, and commit page by page.
@@ -687,19 +689,19 @@ class Committer:
             with self._committing():
                 self.ledger.forget(cid, deleted)
                 self.ledger.record(cid, emptied)
-                self.ledger.note_erasable(cid, len(emptied))
+                self.ledger.add_erasable(cid, len(emptied))
             self.ledger.forget_lost(keys)
             yield sum(1 for row in known.values() if row.chunks > 0 or row.pending)
 
 
-def _counted_chunks(row: Known | None) -> int | None:
+def _counted_chunks(row: RecordedDocument | None) -> int | None:
     """Return how many chunks a document has. None if its ledger row does not count them all."""
     if row is None or row.pending:
         return None
     return row.chunks
 
 
-def _has_hashes(payload: Mapping[str, Any], row: Known) -> bool:
+def _has_hashes(payload: Mapping[str, Any], row: RecordedDocument) -> bool:
     """Return whether a point was written for the text and payload that a ledger row records."""
     reserved = payload[RESERVED_KEY]
     has_text: bool = reserved.get("text_hash") == row.text_hash.hex()
@@ -708,7 +710,11 @@ def _has_hashes(payload: Mapping[str, Any], row: Known) -> bool:
 
 
 def update_payloads(
-    committer: Committer, wanted: Mapping[str, bytes | Sequence[str]], known: Mapping[str, Known], *, alone: bool = True
+    committer: Committer,
+    wanted: Mapping[str, bytes | Sequence[str]],
+    known: Mapping[str, RecordedDocument],
+    *,
+    alone: bool = True,
 ) -> set[str]:
     """Replace the payloads of documents, or the groups in them.
 
@@ -739,7 +745,7 @@ def update_payloads(
 
 
 def _payload_change(
-    key: str, row: Known, points: Mapping[str, dict[str, Any]], wanted: bytes | Sequence[str]
+    key: str, row: RecordedDocument, points: Mapping[str, dict[str, Any]], wanted: bytes | Sequence[str]
 ) -> PayloadChange:
     """Return the new payloads of a document's points, for its new payload or its new groups."""
     is_intact = len(points) >= row.chunks and not row.pending
@@ -763,7 +769,9 @@ def _payload_change(
     return _replace_payload(key, row, points, payload)
 
 
-def _replace_payload(key: str, row: Known, points: Mapping[str, dict[str, Any]], payload: bytes) -> PayloadChange:
+def _replace_payload(
+    key: str, row: RecordedDocument, points: Mapping[str, dict[str, Any]], payload: bytes
+) -> PayloadChange:
     payload_hash = hash_bytes(payload)
     replaced = [(id_, replaced_payload(old, payload, payload_hash)) for id_, old in points.items()]
     return PayloadChange(replaced, DocumentRow(key, row.text_hash, payload_hash, row.chunks))
@@ -775,7 +783,9 @@ def _with_access(point: Mapping[str, Any], groups: Sequence[str]) -> dict[str, A
     return {**point, RESERVED_KEY: reserved}
 
 
-def outdated_groups(page: SourcePage, known: Mapping[str, Known], settled: Container[str]) -> dict[str, Sequence[str]]:
+def outdated_groups(
+    page: SourcePage, known: Mapping[str, RecordedDocument], settled: Container[str]
+) -> dict[str, Sequence[str]]:
     """Return the groups of a page's documents whose points may still have other groups.
 
     Changes of access do not wait for the rest of a document. Its new text is embedded later, or

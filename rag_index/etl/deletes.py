@@ -51,10 +51,10 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
     with record.stopwatch.stage("delete"):
         opened.lease.check()
         back = 0
-        if (gone := ledger.find_gone(cid)) and isinstance(source, SqlSource):
+        if (gone := ledger.find_deleted(cid)) and isinstance(source, SqlSource):
             for keys in source.keys_now():
                 ledger.see(keys, page=0)
-            back = gone - ledger.find_gone(cid)
+            back = gone - ledger.find_deleted(cid)
         guard = DeleteGuard.of(opened, scan)
         if scan.target.rebuild or opened.options.allow_deletes:
             guard.allow()
@@ -72,7 +72,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             if not scan.target.rebuild and collection.policies != scan.policies:
                 ledger.update_collection(cid, policies=scan.policies)
             ledger.forget_unseen_failures(cid)
-            ledger.note_whole(cid)
+            ledger.record_complete(cid)
         complete = not (back or ledger.count_emptied())  # those must be read again
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
 
@@ -83,7 +83,7 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
     ledger, cid = opened.ledger, scan.target.collection.id
     with record.stopwatch.stage("delete"):
         opened.lease.check()
-        ledger.note_gone(gone)
+        ledger.record_deleted(gone)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted")
@@ -139,19 +139,19 @@ class DeleteGuard:
         index had when it was last whole. Rows of a wrong source must not hide the loss of the right ones, so only those
         count. Later documents count too, unless the last run was refused: they come from the same faulty source."""
         before = self.before or self.ledger.count_documents(self.collection)
-        largest = max(before.whole, self.ledger.largest_sizes(self.collection.id).get("", 0))
-        earlier = largest - before.whole
-        if lost.whole and _too_many(earlier + lost.whole, largest, self.share):
+        largest = max(before.when_complete, self.ledger.largest_sizes(self.collection.id).get("", 0))
+        earlier = largest - before.when_complete
+        if lost.when_complete and _too_many(earlier + lost.when_complete, largest, self.share):
             if not earlier:
-                return f"{lost.whole:,} of {largest:,} documents", True
-            together = f"{earlier + lost.whole:,} of {largest:,} with those lost in the last day"
-            return f"{lost.whole:,} documents ({together})", True
+                return f"{lost.when_complete:,} of {largest:,} documents", True
+            together = f"{earlier + lost.when_complete:,} of {largest:,} with those lost in the last day"
+            return f"{lost.when_complete:,} documents ({together})", True
         if not self.collection.held and _too_many(lost.all, before.all, self.share):
             return f"{lost.all:,} of {before.all:,} documents", False
         return "", False
 
     def foresee(self) -> tuple[int, str]:
-        """Return how many documents a run would hold back, and why, after `Ledger.find_gone`."""
+        """Return how many documents a run would hold back, and why, after `Ledger.find_deleted`."""
         lost = self.ledger.count_deletions(self.collection)
         if self.hidden and lost.all:
             return lost.all, f"the run would hold back {lost.all:,} documents: {self.hidden}"
@@ -172,7 +172,7 @@ class DeleteGuard:
             refused = f"{too_many}; nothing was deleted: if the source is right, {AGAIN}"
         with self.ledger.transaction():
             if many and not of_whole:
-                self.ledger.note_whole(self.collection.id)
+                self.ledger.record_complete(self.collection.id)
             self.ledger.hold_back(self.collection, lost.all if refused else 0)
         return lost.all, refused
 

@@ -21,7 +21,7 @@ from rag_index.etl.sharding import Sharder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.components.ledger import Collection, FailedDocument, Known
+    from rag_index.components.ledger import Collection, FailedDocument, RecordedDocument
     from rag_index.components.sources import SourcePage
     from rag_index.core.documents.batches import DocumentBatch, Failure, Shard, WrittenShard
     from rag_index.core.reports.progress import RunRecord
@@ -60,7 +60,7 @@ class PageDiff:
 
 def diff(
     page: DocumentBatch,
-    known: Mapping[str, Known],
+    known: Mapping[str, RecordedDocument],
     failed: Mapping[str, FailedDocument],
     *,
     retry: bool = False,
@@ -241,7 +241,7 @@ class Diff:
     def _settle(self, changes: PageDiff) -> None:
         """Write the ledger's rows of documents that have no text, or are again as the ledger has them."""
         ledger, cid = self._opened.ledger, self._cid
-        ledger.note_emptied(changes.emptied)
+        ledger.record_emptied(changes.emptied)
         with ledger.transaction():
             ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
             ledger.record(cid, changes.newly_empty)

@@ -167,7 +167,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
         return False
     opened.lease.check()  # the gate may have taken long
     if live:  # the next runs know how large the former collection was
-        ledger.note_size(live.id, ledger.count_documents(live).whole)
+        ledger.record_size(live.id, ledger.count_documents(live).when_complete)
         ledger.copy_sizes(live.id, collection.id)
     publish_collection(ledger, store, collection, keep=settings.store.keep_previous)
     return True

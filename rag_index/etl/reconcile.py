@@ -28,7 +28,7 @@ from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_commit_mark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from rag_index.components.ledger import Collection, Known, Ledger
+    from rag_index.components.ledger import Collection, Ledger, RecordedDocument
     from rag_index.components.stores.protocol import Store
 
 PAGE_POINTS = 1000
@@ -164,7 +164,7 @@ class Comparison:
         while rows := self._rows(page.where(o.id > after)):
             self._check()
             self._store.points(self._collection.name).delete_points([row.id for row in rows])
-            self._ledger.note_erasable(self._collection.id, len({row.key for row in rows} - {None}))
+            self._ledger.add_erasable(self._collection.id, len({row.key for row in rows} - {None}))
             after = rows[-1].id
         return int(count)
 
@@ -237,7 +237,7 @@ def _parse_hash(value: Any) -> bytes:
         return b""
 
 
-def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
+def _is_altered(point: StoredPoint, key: str, row: RecordedDocument, *, canonical: bool) -> bool:
     """Return whether a point disagrees with the ledger. The content of its payload is compared only if it is
     `canonical`, that is, written in today's version of canonical JSON."""
     ours, payload_hash = point.payload[RESERVED_KEY], row.payload_hash.hex()

@@ -62,7 +62,7 @@ def begin(
     ledger, target = opened.ledger, choose(opened, record, identity, chunker)
     policies, before = policy_digest(opened.source), ledger.count_documents(target.collection)
     if not opened.single:  # so that later runs notice if it shrinks little by little
-        ledger.note_size(target.collection.id, before.whole)
+        ledger.record_size(target.collection.id, before.when_complete)
     committer = Committer(opened.index.name, ledger, opened.store, target.collection, opened.lease)
     diff = Diff(opened, target, committer, record)
     record.progress.start(documents)

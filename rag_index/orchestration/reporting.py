@@ -288,11 +288,11 @@ def end_suspended() -> None:
 def end_died(lease: IndexLease) -> None:
     """Mark the flow run that died with this lease as Crashed, if Prefect takes it for one that runs. Nobody else does
     so if the process of a part of a run was killed, or the whole machine."""
-    if lease.died is None:
+    if lease.interrupted_run is None:
         return
     said = "its process died; what was committed is kept, and a later run continues from there"
     with suppress(ValueError, *UNANSWERED), impatient(), get_client(sync_client=True) as client:
-        run_id = UUID(lease.died)  # another id is that of no flow run
+        run_id = UUID(lease.interrupted_run)  # another id is that of no flow run
         state = client.read_flow_run(run_id).state
         if state is not None and (state.is_running() or state.is_cancelling()):
             client.set_flow_run_state(run_id, Crashed(message=said), force=True)

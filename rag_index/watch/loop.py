@@ -176,7 +176,7 @@ class Watch:
             return
         index.claimed_at = now
         with suppress(LedgerUnavailable):
-            if not self.ledger.note_look(index.alias, look.at, after=index.seen.at):
+            if not self.ledger.record_look(index.alias, look.at, after=index.seen.at):
                 index.seen = None  # other settings, or an older copy of the ledger
 
     def _start(self, index: _Index, look: Look, now: float) -> None:

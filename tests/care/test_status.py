@@ -96,7 +96,7 @@ def test_an_index_grows_old_while_deletions_are_held_back(project, ledger):
     project.execute("DELETE FROM note")
     run_plain(project)
     assert ledger.reached()[ALIAS].at == before
-    assert ledger.note_look(ALIAS, ledger.clock(), after=before), "it is not forgotten"
+    assert ledger.record_look(ALIAS, ledger.clock(), after=before), "it is not forgotten"
     assert ledger.reached()[ALIAS].at == before
     run_plain(project, allow_deletes=True)
     assert ledger.reached()[ALIAS].at > before

@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from rag_index.components.ledger import Known
+from rag_index.components.ledger import RecordedDocument
 from rag_index.core.documents.batches import (
     ChunkedDocument,
     DocumentBatch,
@@ -78,7 +78,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     assert {point.payload["_rag"]["key"] for point in store.points("p_notes__1").scroll()} == (
         {"7"} if intact else set()
     )
-    assert ledger.known(collection.id, ["7", "8"]) == ({"7": Known(OLD, PAYLOAD, 2, 0)} if intact else {})
+    assert ledger.known(collection.id, ["7", "8"]) == ({"7": RecordedDocument(OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
     tries = {key: one.tries for key, one in ledger.failures(collection.id).items()}
     assert tries == dict.fromkeys("78", 2 if earlier else 1), "the run that died was a try as well"
@@ -133,12 +133,20 @@ def test_a_document_without_its_points_is_embedded_although_its_payload_alone_ch
     ("row", "stale", "new", "erasable"),
     [
         pytest.param(None, [], 1, 0, id="new"),
-        pytest.param(Known(b"", b"", 0, 1), [StaleChunks("7", 3, None)], 1, 0, id="never committed, since a run died"),
-        pytest.param(Known(OLD, PAYLOAD, 5, 1), [StaleChunks("7", 3, None)], 0, 1, id="pending, since a run died"),
-        pytest.param(Known(OLD, PAYLOAD, 3, 0), [], 0, 1, id="as many chunks as before"),
-        pytest.param(Known(OLD, PAYLOAD, 5, 0), [StaleChunks("7", 3, 5)], 0, 1, id="fewer chunks than before"),
-        pytest.param(Known(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"),
-        pytest.param(Known(OLD, PAYLOAD, 5, 0, 1), [StaleChunks("7", 3, 5)], 1, 1, id="another text gets its vectors"),
+        pytest.param(
+            RecordedDocument(b"", b"", 0, 1), [StaleChunks("7", 3, None)], 1, 0, id="never committed, since a run died"
+        ),
+        pytest.param(
+            RecordedDocument(OLD, PAYLOAD, 5, 1), [StaleChunks("7", 3, None)], 0, 1, id="pending, since a run died"
+        ),
+        pytest.param(RecordedDocument(OLD, PAYLOAD, 3, 0), [], 0, 1, id="as many chunks as before"),
+        pytest.param(
+            RecordedDocument(OLD, PAYLOAD, 5, 0), [StaleChunks("7", 3, 5)], 0, 1, id="fewer chunks than before"
+        ),
+        pytest.param(RecordedDocument(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"),
+        pytest.param(
+            RecordedDocument(OLD, PAYLOAD, 5, 0, 1), [StaleChunks("7", 3, 5)], 1, 1, id="another text gets its vectors"
+        ),
     ],
 )
 def test_a_written_document_loses_stale_chunks_and_is_counted(row, stale, new, erasable):
@@ -147,7 +155,7 @@ def test_a_written_document_loses_stale_chunks_and_is_counted(row, stale, new, e
     assert plan == CommitPlan(stale=stale, new=new, erasable=erasable)
 
 
-ROW, WORDED = Known(OLD, PAYLOAD, 5, 0), Known(OLD, PAYLOAD, 5, 0, 1)
+ROW, WORDED = RecordedDocument(OLD, PAYLOAD, 5, 0), RecordedDocument(OLD, PAYLOAD, 5, 0, 1)
 ALL = [StaleChunks("7", 0, None)]
 
 
@@ -187,7 +195,7 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
     write(store, "7", NEW, range(1))
     with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
-    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
+    assert ledger.known(collection.id, ["7"]) == {"7": RecordedDocument(OLD, PAYLOAD, 1, 1)}
     assert not ledger.different_commits(ledger.collection("p_notes__1"), store.points("p_notes__1").commit_mark())
 
 
@@ -228,7 +236,7 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
 
     with pytest.raises(IndexLocked):
         write_shard()
-    assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, pending)}
+    assert ledger.known(collection.id, ["7"]) == {"7": RecordedDocument(OLD, PAYLOAD, 1, pending)}
     assert store.points("p_notes__1").commit_mark().number == store_mark
     assert ledger.collection("p_notes__1").commit_mark.number == ledger_mark
 

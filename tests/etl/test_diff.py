@@ -6,20 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.components.ledger import FailedDocument, Known
+from rag_index.components.ledger import FailedDocument, RecordedDocument
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import hash_bytes, hash_text
 from rag_index.etl.diff import diff
 
 KEY, TEXT, PAYLOAD = "1", "a text", b'{"a":1}'
-SAME = Known(hash_text(TEXT), hash_bytes(PAYLOAD), 2, 0)
-OTHER_TEXT = Known(hash_text("another"), hash_bytes(PAYLOAD), 2, 0)
-OTHER_PAYLOAD = Known(hash_text(TEXT), hash_bytes(b"{}"), 2, 0)
-BEGUN = Known(b"", b"", 0, 1)
+SAME = RecordedDocument(hash_text(TEXT), hash_bytes(PAYLOAD), 2, 0)
+OTHER_TEXT = RecordedDocument(hash_text("another"), hash_bytes(PAYLOAD), 2, 0)
+OTHER_PAYLOAD = RecordedDocument(hash_text(TEXT), hash_bytes(b"{}"), 2, 0)
+BEGUN = RecordedDocument(b"", b"", 0, 1)
 """A new document that was about to be written when a run died."""
-WAS_EMPTY = Known(hash_text(""), hash_bytes(PAYLOAD), 0, 0)
+WAS_EMPTY = RecordedDocument(hash_text(""), hash_bytes(PAYLOAD), 0, 0)
 rows = st.builds(
-    Known,
+    RecordedDocument,
     st.sampled_from([hash_text(TEXT), hash_text("b"), hash_text(""), b""]),
     st.sampled_from([hash_bytes(PAYLOAD), hash_bytes(b"{}")]),
     st.integers(0, 2),

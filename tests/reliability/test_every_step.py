@@ -36,8 +36,8 @@ WRITES = {
         "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
         "record_commit", "fail", "clear_failures", "forget_unseen_failures", "record_scan", "begin_buckets",
         "commit_buckets", "open_buckets", "place", "forget_empty_buckets", "forget_digests", "forget_digests_of",
-        "start_run", "finish_run", "note_emptied", "find_gone", "forget_lost", "note_size", "copy_sizes", "hold_back",
-        "note_whole", "forget_sizes",
+        "start_run", "finish_run", "record_emptied", "find_deleted", "forget_lost", "record_size", "copy_sizes",
+        "hold_back", "record_complete", "forget_sizes",
     ),
 }  # fmt: skip
 HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}

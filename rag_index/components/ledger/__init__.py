@@ -1,6 +1,16 @@
-"""The ledger: what is indexed, in which collection and with which hashes; what failed; which runs there were. Rows
-belong to a collection, not to an index, and the store's alias alone says which collection is live. A document is marked
-pending before it is written. A row that is not pending is exactly what the store holds."""
+"""The ledger: what is indexed in which collection, what failed, and which runs there were.
+
+A database in SQLite or PostgreSQL. Rows belong to a collection, not to an index; the alias in the
+store alone decides which collection is live. This package imports `core`, and no other component.
+
+Orders that must hold, and the tests (in tests/reliability) that fail if one does not:
+- A document is pending before its points are written or deleted, and is recorded once they are
+  durable; a row that is not pending is exactly what the store holds: test_order_of_writes.py.
+- A commit marks the store, then the ledger, in one transaction with its rows:
+  test_order_of_writes.py. The lease is checked in that transaction: test_lock.py.
+- Buckets are opened before anything is written: test_every_step.py.
+- A scan is recorded as complete after its last deletion: test_order_of_writes.py.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +23,9 @@ from rag_index.components.ledger.tables import (
     Collection,
     FailedDocument,
     IndexedDocuments,
-    Known,
     Reached,
-    RunRecord,
+    RecordedDocument,
+    RunRow,
     Totals,
     WatchRecord,
     metadata,
@@ -27,25 +37,50 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
 
 __all__ = [
-    "Collection", "FailedDocument", "IndexedDocuments", "Known", "Ledger", "Reached", "RunRecord", "Totals",
-    "WatchRecord", "reconciled_by", "unwanted_indexes",
-]  # fmt: skip
+    "Collection",
+    "FailedDocument",
+    "IndexedDocuments",
+    "RecordedDocument",
+    "Ledger",
+    "Reached",
+    "RunRow",
+    "Totals",
+    "WatchRecord",
+    "reconciled_by",
+    "unwanted_indexes",
+]
 
 
 class Ledger(DocumentRows, RunRows, WatchRows):
-    """One connection to the ledger's database, which threads of a process may share. Its methods raise
-    LedgerUnavailable if another try may help, and LedgerError if not."""
+    """One connection to the ledger's database, which the threads of a process may share.
+
+    Raises:
+        LedgerUnavailable: By all methods, if another attempt may help.
+        LedgerError: By all methods, if not.
+
+    Example:
+        with closing(Ledger(settings.ledger_url)) as ledger:
+            collection = ledger.collection("desk_tickets__3")
+    """
 
     def write_by(self, collection: Collection, settings: str, *, new: bool) -> None:
-        """Record by which other settings a collection is written from now on. Unless it is `new`, it may hold documents
-        by both, so that by when it was complete is forgotten until a scan is."""
+        """Record by which settings a collection is written from now on.
+
+        Args:
+            settings: A hash of them.
+            new: Whether the collection has no documents yet. One that has some may have documents
+                by both settings, so it is not complete until a scan is.
+        """
         with self.transaction():
             self.update_collection(collection.id, written_by=settings)
             if not new:
                 self.drop_position(collection.alias)
 
     def forget_index(self, alias: str) -> None:
-        """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""
+        """Delete everything about an index but its lease.
+
+        The epoch of the lease must stay: late writes of former runs are refused by it.
+        """
         with self.transaction():
             for collection in self.collections(alias):
                 self.drop_collection(collection.id)
@@ -58,17 +93,43 @@ class Ledger(DocumentRows, RunRows, WatchRows):
     def find_restored(
         self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
     ) -> dict[str, str]:
-        """Return what a person should know of indexes whose store and ledger are at different commits, by their name.
-        `indexes` has the live collection of each, and `read_marks` returns the marks that the store has. A run may be
-        writing, so a difference counts if a second look shows the same."""
-        found: list[dict[str, str]] = []
-        for _ in range(2):
-            marks = read_marks(indexes.values()) if indexes else {}
-            rows = {name: self.collection(live) for name, live in indexes.items() if live in marks}
-            found.append({name: self.different_commits(row, marks[row.name]) for name, row in rows.items() if row})
-            indexes = {name: indexes[name] for name, difference in found[-1].items() if difference}
-        first, again = found
-        return {name: f"{first[name]}; {reconciled_by(name)}" for name in indexes if again[name] == first[name]}
+        """Return a message for each index whose store and ledger are at different commits.
+
+        A run may commit at this moment, so a difference counts only if a second look finds it too.
+
+        Args:
+            indexes: The name of the live collection of each index.
+            read_marks: Returns the commit marks in the store by name of collection. Collections
+                that the store does not have are missing.
+        """
+        first = self._find_different(indexes, read_marks)
+        different = {name: live for name, live in indexes.items() if name in first}
+        second = self._find_different(different, read_marks)
+        messages: dict[str, str] = {}
+        for name, difference in second.items():
+            if difference == first[name]:
+                messages[name] = f"{difference}; {reconciled_by(name)}"
+        return messages
+
+    def _find_different(
+        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
+    ) -> dict[str, str]:
+        """Return how store and ledger differ now, for each index where they do."""
+        # Without an index, the store is not opened.
+        if not indexes:
+            return {}
+        marks = read_marks(indexes.values())
+        collections: dict[str, Collection] = {}
+        for name, live in indexes.items():
+            collection = self.collection(live) if live in marks else None
+            if collection is not None:
+                collections[name] = collection
+        differences: dict[str, str] = {}
+        for name, collection in collections.items():
+            difference = self.different_commits(collection, marks[collection.name])
+            if difference:
+                differences[name] = difference
+        return differences
 
 
 def reconciled_by(index: str) -> str:
@@ -77,15 +138,23 @@ def reconciled_by(index: str) -> str:
 
 
 def unwanted_indexes(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
-    """Return a sentence about each index that is kept although the settings no longer have it, by its name. `live` are
-    the aliases of the store. What another ledger knows, of a project with a similar name, does not count."""
-    prefix, wanted = settings.alias(""), {settings.alias(index.name) for index in settings.indexes}
-    found = {}
+    """Return a message for each index that is kept although the settings no longer have it.
+
+    Args:
+        live: The name of the live collection of each alias of the store.
+    """
+    prefix = settings.alias("")
+    wanted = {settings.alias(index.name) for index in settings.indexes}
+    unwanted: dict[str, str] = {}
     for alias, name in sorted(live.items()):
         index = alias.removeprefix(prefix)
-        if alias in wanted or index == alias or (known := ledger.collection(name)) is None or known.alias != alias:
+        # "desk_tickets" is wanted; "shop_orders" is of another project.
+        if alias in wanted or index == alias:
             continue
-        found[index] = (
-            f"{settings.path.name} has no such index, but {name} keeps its texts: `rag-index drop {index}` deletes them"
-        )
-    return found
+        # "desk_old_tickets" may be of a project "desk_old" with another ledger.
+        collection = ledger.collection(name)
+        if collection is None or collection.alias != alias:
+            continue
+        found = f"{settings.path.name} has no such index, but {name} keeps its texts"
+        unwanted[index] = f"{found}: `rag-index drop {index}` deletes them"
+    return unwanted

@@ -1,11 +1,17 @@
-"""What a scan of the source has seen, and would delete; what the delete guard holds back; what the next scan needs.
-What it has seen is in tables on disk, whose rows have the number of the scan: in SQLite, and for who may only read, in
-temporary ones."""
+"""The tables of one scan of the source, and the decisions that depend on them.
+
+A scan records the keys that it saw (`seen`), the documents whose points must be deleted (`lost`)
+and the buckets that it reads (`to_read`). Every row of these tables has the number of its scan. In
+SQLite, and for a read-only ledger, they are temporary tables.
+
+This module also has what the next scan needs (`scan_states`, `buckets`), and the sizes by which the
+delete guard decides (`sizes`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Collection as Some
+from collections.abc import Collection as Container
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,10 +24,13 @@ from rag_index.components.ledger.tables import (
     EMPTY,
     FAILED_FIELDS,
     PENDING,
+    BucketCounts,
     Collection,
     FailedDocument,
     IndexedDocuments,
+    LostDocument,
     ScanRecord,
+    UnreadCounts,
     buckets,
     documents,
     failed_documents,
@@ -34,110 +43,162 @@ from rag_index.components.ledger.tables import (
 
 d, f, b = documents.c, failed_documents.c, buckets.c
 
-GONE = lost.c.text_hash.is_(None)
+IS_DELETED = lost.c.text_hash.is_(None)
+"""The documents in `lost` that the source no longer has. The others have their new hashes."""
 
 
 class ScanRows(LedgerConnection):
-    """What the current scan has seen, and the state that a scan leaves for the next one. A source with digests is
-    divided into buckets: each has a digest, and those that did not change are left unread."""
+    """The rows of the current scan, and the state that it leaves for the next one.
+
+    A source with digests is divided into buckets. Each bucket has a digest, and a scan leaves
+    buckets with an unchanged digest unread.
+    """
 
     _scan: int | None = None
     """The number of the current scan; 0 where the tables are temporary."""
     _texts_of: int | None = None
-    """The collection whose texts this scan has in its table, once it was asked for them."""
-    _reads_some = False
+    """The collection whose texts are in the scan's table `texts`."""
+    _has_unread = False
     """Whether the scan leaves buckets unread."""
     _opened: int | None = None
-    """The collection whose buckets are known to be open, as far as the scan writes to them."""
+    """The collection whose buckets `begin_buckets` has opened for this scan."""
 
     def begin_scan(self, alias: str) -> None:
         """Begin a scan of an index."""
-        self._scan, self._reads_some = self.new_scan(alias), False
-        self._texts_of = self._opened = None
+        self._scan = self.new_scan(alias)
+        self._has_unread = False
+        self._texts_of = None
+        self._opened = None
 
     def _is_mine(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Return the condition for the rows of the current scan."""
         return table.c.scan == self._scan
 
     def _is_lost(self, *where: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-        return d.key.in_(sa.select(lost.c.key).where(self._is_mine(lost), *where))
+        lost_keys = sa.select(lost.c.key)
+        return d.key.in_(lost_keys.where(self._is_mine(lost), *where))
 
     def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
-        """Record the keys of a page as seen, with the bucket of each if it is known. Return those that occur twice, in
-        this page or also in an earlier one."""
+        """Record the keys of a page as seen. Return the duplicates, sorted.
+
+        Args:
+            keys: The keys of the page's documents.
+            page: The number of the page. A key is a duplicate if it occurs twice in this page, or
+                also in a page with a lower number.
+            buckets: The bucket of each key, if the source has buckets.
+        """
         if not keys:
             return []
         scan = sa.literal(self._scan, Integer)
         if buckets is None:
-            rows = sa.select(scan, self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
+            key = self._keys_as_rows(keys).subquery().c[0]
+            rows = sa.select(scan, key, sa.null(), sa.literal(page))
         else:
-            pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
-            key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
+            # One JSON array of pairs such as ["i:17", 3]; `->>` 0 and 1 are the key and the bucket.
+            pairs = list(zip(keys, buckets, strict=True))
+            pair = self._elements(pairs, "json_array_elements")
+            key = pair.op("->>")(sa.literal_column("0"))
+            bucket = pair.op("->>")(sa.literal_column("1"))
             rows = sa.select(scan, key, sa.cast(bucket, BigInteger), sa.literal(page))
-        if self._put_selected(seen, ["scan", "key", "bucket", "page"], rows) == len(keys):
+        inserted = self._put_selected(seen, ["scan", "key", "bucket", "page"], rows)
+        if inserted == len(keys):
             return []
-        earlier = sa.select(seen.c.key).where(self._is_mine(seen), self._is_in(seen.c.key, keys), seen.c.page < page)
+        # Some keys were there already: from an earlier page, twice in this page, or because the
+        # same page is recorded again, which makes no duplicates.
+        return self._find_duplicates(keys, page)
+
+    def _find_duplicates(self, keys: Sequence[str], page: int) -> list[str]:
+        """Return the keys that occur twice among these, or also in a page with a lower number."""
+        is_seen = self._is_in(seen.c.key, keys)
+        earlier = sa.select(seen.c.key)
+        earlier = earlier.where(self._is_mine(seen), is_seen, seen.c.page < page)
         duplicates = set(self._column(earlier))
         distinct: set[str] = set()
         for key in keys:
-            (duplicates if key in distinct else distinct).add(key)
+            if key in distinct:
+                duplicates.add(key)
+            distinct.add(key)
         return sorted(duplicates)
 
-    def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
-        """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
-        self._put_rows(lost, [(self._scan, *row) for row in rows], update=("text_hash", "payload_hash"))
+    def record_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """Record documents that have points and whose text is now empty.
+
+        Args:
+            rows: The key, text hash and payload hash of each document.
+        """
+        numbered = [(self._scan, *row) for row in rows]
+        self._put_rows(lost, numbered, update=("text_hash", "payload_hash"))
 
     def count_emptied(self) -> int:
         """Count the emptied documents that still have points."""
-        return self._count(lost, self._is_mine(lost), ~GONE)
+        return self._count(lost, self._is_mine(lost), ~IS_DELETED)
 
-    def note_gone(self, keys: Sequence[str]) -> None:
+    def record_deleted(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has."""
-        rows = sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0])
+        key = self._keys_as_rows(keys).subquery().c[0]
+        rows = sa.select(sa.literal(self._scan, Integer), key)
         self._put_selected(lost, ["scan", "key"], rows)
 
-    def find_gone(self, collection_id: int) -> int:
-        """Record all documents that the scan, which has read the whole source, did not see. Return how many of them
-        have points. Raises LedgerError as `check_scan`."""
-        rows = sa.select(sa.literal(self._scan, Integer), d.key)
+    def find_deleted(self, collection_id: int) -> int:
+        """Record all documents that the complete scan did not see. Return how many have points.
+
+        Raises:
+            LedgerError: The rows of this scan were lost (`check_scan`).
+        """
+        is_ours = d.collection_id == collection_id
+        candidates = sa.select(sa.literal(self._scan, Integer), d.key)
         with self.transaction():
             self.check_scan(self._scan)
-            self._write(lost.delete().where(self._is_mine(lost), GONE))
-            # of some buckets two conditions: SQLite does not look for both at once by the index
-            known = [d.bucket.is_(None), d.bucket.in_(self._read_buckets())] if self._reads_some else [sa.true()]
-            for some in known:
-                gone = rows.where(d.collection_id == collection_id, some, ~self._is_seen(d))
-                self._put_selected(lost, ["scan", "key"], gone)
-            return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
+            self._write(lost.delete().where(self._is_mine(lost), IS_DELETED))
+            conditions: list[sa.ColumnElement[bool]] = [sa.true()]
+            if self._has_unread:
+                # Two statements: SQLite does not use the index for an OR of both conditions.
+                conditions = [d.bucket.is_(None), d.bucket.in_(self._read_buckets())]
+            for condition in conditions:
+                unseen = candidates.where(is_ours, condition, ~self._is_seen(d))
+                self._put_selected(lost, ["scan", "key"], unseen)
+            return self._count(documents, is_ours, self._is_lost(IS_DELETED), d.chunks > 0)
 
-    def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
-        """Return a page of what is recorded as gone (without hashes) or emptied."""
+    def lost(self, collection_id: int, *, limit: int = 1000) -> list[LostDocument]:
+        """Return one page of the documents whose points must be deleted."""
         columns = sa.select(lost.c.key, lost.c.text_hash, lost.c.payload_hash)
-        return [tuple(row) for row in self._select(columns.where(self._is_mine(lost)).limit(limit))]
+        page = columns.where(self._is_mine(lost)).limit(limit)
+        return [LostDocument(*row) for row in self._select(page)]
 
     def forget_lost(self, keys: Sequence[str]) -> None:
         """Delete the records of documents whose points have been deleted."""
-        self._write(lost.delete().where(self._is_mine(lost), self._is_in(lost.c.key, keys)))
+        is_deleted = self._is_in(lost.c.key, keys)
+        self._write(lost.delete().where(self._is_mine(lost), is_deleted))
 
     def forget_unseen_failures(self, collection_id: int) -> None:
-        """Delete the failures of documents that the source no longer has. Raises LedgerError as `check_scan`."""
+        """Delete the failures of documents that the source no longer has.
+
+        Raises:
+            LedgerError: The rows of this scan were lost (`check_scan`).
+        """
+        is_ours = f.collection_id == collection_id
         with self.transaction():
             self.check_scan(self._scan)
-            self._write(failed_documents.delete().where(f.collection_id == collection_id, self._is_unseen(f)))
+            self._write(failed_documents.delete().where(is_ours, self._is_unseen(f)))
 
-    def _is_seen(self, c: Any) -> sa.ColumnElement[bool]:
-        return sa.exists().where(self._is_mine(seen), seen.c.key == c.key)
+    def _is_seen(self, columns: Any) -> sa.ColumnElement[bool]:
+        """Return the condition that the scan saw a row's document."""
+        is_same = seen.c.key == columns.key
+        return sa.exists().where(self._is_mine(seen), is_same)
 
-    def _is_unseen(self, c: Any) -> sa.ColumnElement[bool]:
-        """Return the condition for a row of a table, by its columns, that the scan neither saw nor left unread."""
-        unseen = ~self._is_seen(c)
-        if self._reads_some:
-            unseen &= sa.or_(c.bucket.is_(None), c.bucket.in_(self._read_buckets()))
+    def _is_unseen(self, columns: Any) -> sa.ColumnElement[bool]:
+        """Return the condition that the scan neither saw a row's document nor left it unread."""
+        unseen = ~self._is_seen(columns)
+        if self._has_unread:
+            is_read = columns.bucket.in_(self._read_buckets())
+            unseen &= sa.or_(columns.bucket.is_(None), is_read)
         return unseen
 
     def scan_state(self, collection_id: int) -> ScanRecord | None:
-        """Return what the last complete scan of a collection left for the next one."""
+        """Return the state that the last complete scan of a collection left."""
         s = scan_states.c
-        found = self._first(sa.select(s.watermark, s.settings, s.full_at).where(s.collection_id == collection_id))
+        statement = sa.select(s.watermark, s.settings, s.full_at)
+        found = self._first(statement.where(s.collection_id == collection_id))
         return ScanRecord(*found) if found else None
 
     def record_scan(self, collection_id: int, record: ScanRecord) -> None:
@@ -145,27 +206,33 @@ class ScanRows(LedgerConnection):
         self._put_row(scan_states, {"collection_id": collection_id}, record._asdict())
 
     def forget_scan(self, collection_id: int) -> None:
-        """Delete the state that a complete scan of a collection left, so that the next one reads everything."""
-        self._write(scan_states.delete().where(scan_states.c.collection_id == collection_id))
+        """Delete the state of the last complete scan, so that the next one reads everything."""
+        is_ours = scan_states.c.collection_id == collection_id
+        self._write(scan_states.delete().where(is_ours))
 
     # Buckets
 
     def digests(self, collection_id: int) -> dict[int, str]:
-        """Return the digests of committed buckets; "" for those that have to be read."""
-        return dict(self._select(sa.select(b.bucket, b.digest).where(b.collection_id == collection_id)))
+        """Return the digest of each bucket; "" for buckets that the next scan must read."""
+        statement = sa.select(b.bucket, b.digest)
+        rows = self._select(statement.where(b.collection_id == collection_id))
+        return dict(rows)
 
     def begin_buckets(
-        self, collection_id: int, record: ScanRecord | None, read: Some[int] | None, *, anew: bool
+        self, collection_id: int, record: ScanRecord | None, read: Container[int] | None, *, anew: bool
     ) -> None:
-        """Record, before anything is written, how the scan divides the rows, None for not at all, and that it reads
-        these buckets, None for all. Until they are committed, the next scan reads them, too. With `anew`, the rows were
-        divided in another way before."""
+        """Record which buckets a scan reads. The next scan reads those that stay uncommitted.
+
+        Must be called before anything is written.
+
+        Args:
+            record: The state of this scan; None if it does not divide the rows.
+            read: The buckets that the scan reads; None for all.
+            anew: Whether the earlier scan divided the rows in another way.
+        """
         with self.transaction():
             if anew:
-                self._write(buckets.delete().where(b.collection_id == collection_id))
-                for table in (documents, failed_documents):
-                    placed = (table.c.collection_id == collection_id) & table.c.bucket.is_not(None)
-                    self._write(table.update().where(placed).values(bucket=None))
+                self._forget_buckets(collection_id)
             elif read is None:
                 self.forget_digests(collection_id)
             self.open_buckets(collection_id, read or ())
@@ -174,6 +241,14 @@ class ScanRows(LedgerConnection):
                 self.record_scan(collection_id, record)
         self._opened = collection_id if record is not None else None
 
+    def _forget_buckets(self, collection_id: int) -> None:
+        """Delete the buckets of a collection, and take its documents out of them."""
+        self._write(buckets.delete().where(b.collection_id == collection_id))
+        for table in (documents, failed_documents):
+            is_ours = table.c.collection_id == collection_id
+            is_placed = is_ours & table.c.bucket.is_not(None)
+            self._write(table.update().where(is_placed).values(bucket=None))
+
     def open_buckets(self, collection_id: int, numbers: Iterable[int]) -> None:
         """Let the next scan read these buckets, until they are committed."""
         rows = [(collection_id, number, "") for number in numbers]
@@ -181,79 +256,120 @@ class ScanRows(LedgerConnection):
 
     def forget_digests(self, collection_id: int) -> None:
         """Let the next scan read all buckets of a collection."""
-        self._write(buckets.update().where(b.collection_id == collection_id).values(digest=""))
+        update = buckets.update().where(b.collection_id == collection_id)
+        self._write(update.values(digest=""))
 
     def unfinished_buckets(self, collection_id: int, is_due: Callable[[FailedDocument], bool] | None) -> set[int]:
-        """Return the buckets with documents that are pending, or failed and have to be tried again: those of which
-        `is_due` says so; None: all that are listed."""
-        pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
+        """Return the buckets with documents that are pending, or failed and due for a retry.
+
+        Args:
+            is_due: Whether a failed document is due. None makes all listed documents due,
+                including skipped and incomplete ones.
+        """
+        unfinished: set[int | None] = set()
+        # A document that failed for the first time has no row in `documents`.
         bucket = sa.func.coalesce(f.bucket, d.bucket)
-        same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
-        failed = sa.select(bucket, *FAILED_FIELDS).select_from(failed_documents.outerjoin(documents, same))
-        found = [
-            (place, FailedDocument(*row))
-            for place, *row in self._select(failed.where(f.collection_id == collection_id))
-        ]
-        due = [place for place, one in found if is_due is None or (one.kind == "failed" and is_due(one))]
-        return {*self._column(pending), *due} - {None}
+        is_same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
+        joined = failed_documents.outerjoin(documents, is_same)
+        failed = sa.select(bucket, *FAILED_FIELDS).select_from(joined)
+        for number, *row in self._select(failed.where(f.collection_id == collection_id)):
+            document = FailedDocument(*row)
+            if is_due is None or (document.kind == "failed" and is_due(document)):
+                unfinished.add(number)
+        pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
+        unfinished.update(self._column(pending))
+        # None: the rows were not divided when the document was written.
+        return {number for number in unfinished if number is not None}
 
     def read_only(self, numbers: Iterable[int]) -> None:
-        """Let the documents of all other buckets count as seen by the scan."""
-        self._reads_some = True
+        """Read only these buckets. The documents of all others count as seen by the scan."""
+        self._has_unread = True
         self._put_rows(to_read, [(self._scan, number) for number in numbers])
 
     def _read_buckets(self) -> sa.Select[Any]:
+        """Return the query for the buckets that the scan reads."""
         return sa.select(to_read.c.bucket).where(self._is_mine(to_read))
 
-    def count_unread(self, collection_id: int) -> tuple[int, int, int]:
-        """Count the documents in unread buckets that are empty, that are listed as failed, and that are skipped."""
+    def count_unread(self, collection_id: int) -> UnreadCounts:
+        """Count the empty, failed and skipped documents in unread buckets."""
         read = self._read_buckets()
-        listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
-        is_listed = sa.exists().where(listed, f.key == d.key)
-        empty = self._count(documents, self._is_in_index(collection_id), EMPTY, d.bucket.not_in(read), ~is_listed)
-        failed, skipped = (
-            self._count(failed_documents, listed, f.bucket.not_in(read), f.kind == kind)
-            for kind in ("failed", "skipped")
-        )
-        return empty, failed, skipped
+        # An incomplete document is indexed, and counts as unchanged.
+        is_listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
+        is_unread = f.bucket.not_in(read)
+        # An empty document that is listed as failed or skipped counts only there.
+        has_failed = sa.exists().where(is_listed, f.key == d.key)
+        is_ours = self._is_in_index(collection_id)
+        empty = self._count(documents, is_ours, EMPTY, d.bucket.not_in(read), ~has_failed)
+        failed = self._count(failed_documents, is_listed, is_unread, f.kind == "failed")
+        skipped = self._count(failed_documents, is_listed, is_unread, f.kind == "skipped")
+        return UnreadCounts(empty, failed, skipped)
 
     def commit_buckets(self, collection_id: int, digests: Mapping[int, str]) -> set[int]:
-        """Record the digests of buckets that are indexed as they were read. One with a document that is still pending,
-        such as one that cannot be read any more, or that has no vectors yet, stays to be read, and its documents are
-        counted one by one. Return those that were left out, because they have documents that the scan did not see.
-        Raises LedgerError as `check_scan`."""
-        failed = (f.collection_id == collection_id) & f.bucket.is_(None)
-        has_points = d.chunks > 0
-        cases = ((~self._is_seen(d), 1), (PENDING | BY_WORDS, 1), (has_points, 1), (has_points, d.chunks))
-        sums = [sa.func.sum(sa.case(case, else_=0)) for case in cases]
-        counts = sa.select(d.bucket, *sums, sa.func.max(sa.case((has_points, d.added_in), else_=0)))
-        counts = counts.where(d.collection_id == collection_id, d.bucket.in_(self._numbers(digests)))
+        """Record the digests of buckets whose rows were read and written.
+
+        Return the buckets that were left out, because they have documents that the scan did not
+        see: these may have to be deleted first.
+
+        Raises:
+            LedgerError: The rows of this scan were lost (`check_scan`).
+        """
+        is_unplaced = (f.collection_id == collection_id) & f.bucket.is_(None)
         with self.transaction():
             self.check_scan(self._scan)
-            self._write(failed_documents.update().where(failed).values(bucket=self._seen_in(f.key)))
-            found = {bucket: row for bucket, *row in self._select(counts.group_by(d.bucket))}
-            left = {bucket for bucket, row in found.items() if row[0]}
-            rows = [
-                (collection_id, number, "" if pending else digest, *counted)
-                for number, digest in digests.items()
-                if number not in left
-                for _, pending, *counted in [found.get(number, (0, 0, 0, 0, 0))]
-            ]
+            placed = failed_documents.update().where(is_unplaced)
+            self._write(placed.values(bucket=self._seen_in(f.key)))
+            counts = self._count_in_buckets(collection_id, digests)
+            left_out = {number for number, counted in counts.items() if counted.unseen}
+            rows: list[tuple[Any, ...]] = []
+            for number, digest in digests.items():
+                if number in left_out:
+                    continue
+                # A bucket without documents: all of its rows are excluded or failed.
+                counted = counts.get(number, BucketCounts())
+                # A document is pending, for example because its row cannot be read any more, or
+                # has no vectors yet. The next scan reads the bucket, and counts its documents one
+                # by one.
+                recorded = "" if counted.unfinished else digest
+                numbers = (counted.documents, counted.points, counted.added_in)
+                rows.append((collection_id, number, recorded, *numbers))
             self._put_rows(buckets, rows, update=["digest", "documents", "points", "added_in"])
-        return left
+        return left_out
+
+    def _count_in_buckets(self, collection_id: int, numbers: Iterable[int]) -> dict[int, BucketCounts]:
+        """Count the documents of these buckets. Buckets without documents are missing."""
+        has_points = d.chunks > 0
+        statement = sa.select(
+            d.bucket,
+            sum_if(~self._is_seen(d), 1),
+            sum_if(PENDING | BY_WORDS, 1),
+            sum_if(has_points, 1),
+            sum_if(has_points, d.chunks),
+            sa.func.max(sa.case((has_points, d.added_in), else_=0)),
+        )
+        is_counted = d.bucket.in_(self._numbers(numbers))
+        statement = statement.where(d.collection_id == collection_id, is_counted)
+        rows = self._select(statement.group_by(d.bucket))
+        return {number: BucketCounts(*counts) for number, *counts in rows}
 
     def _numbers(self, buckets: Iterable[int]) -> sa.Select[Any]:
-        return sa.select(sa.cast(self._elements(list(buckets), "json_array_elements_text"), BigInteger))
+        number = self._elements(list(buckets), "json_array_elements_text")
+        return sa.select(sa.cast(number, BigInteger))
 
     def forget_empty_buckets(self, collection_id: int) -> None:
         """Delete the buckets that were read and have no documents any more."""
-        left = self._column(sa.select(b.bucket).where(b.collection_id == collection_id, b.digest == ""))
-        used = set[int]()
-        for c in (d, f) if left else ():
-            ours = (c.collection_id == collection_id) & c.bucket.in_(self._numbers(left))
-            used.update(self._column(sa.select(c.bucket).where(ours).distinct()))
-        if empty := set(left) - used:
-            self._write(buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(self._numbers(empty))))
+        statement = sa.select(b.bucket)
+        open_buckets = self._column(statement.where(b.collection_id == collection_id, b.digest == ""))
+        if not open_buckets:
+            return
+        used: set[int] = set()
+        for columns in (d, f):
+            is_ours = columns.collection_id == collection_id
+            is_used = is_ours & columns.bucket.in_(self._numbers(open_buckets))
+            used.update(self._column(sa.select(columns.bucket).where(is_used).distinct()))
+        empty = set(open_buckets) - used
+        if empty:
+            is_empty = b.bucket.in_(self._numbers(empty))
+            self._write(buckets.delete().where(b.collection_id == collection_id, is_empty))
 
     def sum_documents(
         self,
@@ -263,113 +379,186 @@ class ScanRows(LedgerConnection):
         *where: sa.ColumnElement[bool],
         counted: sa.ColumnElement[bool],
     ) -> list[int]:
-        """Return sums over the documents of a collection for which all conditions hold: for buckets that were
-        `counted` when they were committed, sums of what was counted, and for other documents those of `columns`."""
-        ours = d.collection_id == collection_id
-        counted = (b.digest != "") & counted
-        kept = [sa.func.coalesce(sa.func.sum(column), 0) for column in of_buckets]
-        statement = sa.select(*kept, sa.func.count()).where(b.collection_id == collection_id, counted)
-        *sums, any_ = map(int, self._first(statement))
-        others = d.bucket.in_(sa.select(b.bucket).where(b.collection_id == collection_id, ~counted))
-        for some in [d.bucket.is_(None), others] if any_ else [sa.true()]:
-            found = self._first(sa.select(*columns).where(ours, some, *where))
-            sums = [one + int(other or 0) for one, other in zip(sums, found, strict=True)]
+        """Return sums over documents of a collection, without a look at each document.
+
+        Args:
+            columns: The sums, as aggregates over `documents`.
+            of_buckets: The same numbers as columns of `buckets`, which has them since a commit.
+            where: Conditions for a document.
+            counted: The condition for a bucket whose numbers may be used. The documents of all
+                other buckets, and those without a bucket, are summed one by one.
+        """
+        is_ours = b.collection_id == collection_id
+        is_counted = (b.digest != "") & counted
+        totals = [sa.func.coalesce(sa.func.sum(column), 0) for column in of_buckets]
+        statement = sa.select(*totals, sa.func.count()).where(is_ours, is_counted)
+        *sums, counted_buckets = map(int, self._first(statement))
+        # Without counted buckets, all documents are summed by one statement.
+        conditions: list[sa.ColumnElement[bool]] = [sa.true()]
+        if counted_buckets:
+            other_buckets = sa.select(b.bucket).where(is_ours, ~is_counted)
+            conditions = [d.bucket.is_(None), d.bucket.in_(other_buckets)]
+        for condition in conditions:
+            others = sa.select(*columns)
+            found = self._first(others.where(d.collection_id == collection_id, condition, *where))
+            # SUM over no rows is NULL.
+            sums = [total + int(other or 0) for total, other in zip(sums, found, strict=True)]
         return sums
 
     def any_unplaced(self, collection_id: int) -> bool:
-        """Return whether it is unknown of a document in which bucket it is."""
+        """Return whether a document of the collection has no bucket yet."""
         unplaced = sa.select(d.key).where(d.collection_id == collection_id, d.bucket.is_(None))
         return self._value(unplaced.limit(1)) is not None
 
     def place(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Give documents that have no bucket the one in which the scan saw them."""
-        unplaced = (d.collection_id == collection_id) & d.bucket.is_(None) & self._is_in(d.key, keys)
-        self._write(documents.update().where(unplaced).values(bucket=self._seen_in(d.key)))
+        """Give documents without a bucket the one in which the scan saw them."""
+        is_unplaced = (d.collection_id == collection_id) & d.bucket.is_(None)
+        update = documents.update().where(is_unplaced & self._is_in(d.key, keys))
+        self._write(update.values(bucket=self._seen_in(d.key)))
 
     def _seen_in(self, key: sa.ColumnElement[str]) -> sa.ScalarSelect[Any]:
-        return sa.select(seen.c.bucket).where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
+        """Return the bucket in which the scan saw a key, as a subquery."""
+        statement = sa.select(seen.c.bucket)
+        return statement.where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
 
     def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
-        """Return the bucket of a document without a row: where this scan saw it, or where the one saw it that failed.
-        Without it, a scan that leaves the bucket unread would take the document for deleted."""
-        failed = sa.select(f.bucket).where(f.collection_id == collection_id, f.key == key).scalar_subquery()
-        return failed if self._scan is None else sa.func.coalesce(self._seen_in(key), failed)
+        """Return the bucket of a document that has no row yet, as an expression.
+
+        It is the one in which this scan saw the document, or an earlier scan in which it failed.
+        Without it, a scan that leaves the bucket unread would take the document for deleted.
+        """
+        failed = sa.select(f.bucket).where(f.collection_id == collection_id, f.key == key)
+        failed_in = failed.scalar_subquery()
+        # A comparison of store and ledger writes without a scan of the source.
+        if self._scan is None:
+            return failed_in
+        return sa.func.coalesce(self._seen_in(key), failed_in)
 
     def forget_digests_of(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Let the next scan read the buckets of these documents, because their rows are about to change."""
+        """Let the next scan read the buckets of these documents, whose rows are about to change."""
+        # `begin_buckets` has done so for all buckets that the scan writes to.
         if self._opened == collection_id or not keys:
             return
         with self.transaction():
-            for c in (d, f):  # one that failed may have no row among the documents
-                theirs = sa.select(c.bucket).where(c.collection_id == collection_id, self._is_in(c.key, keys))
-                of_theirs = (b.collection_id == collection_id) & b.bucket.in_(theirs)
-                self._write(buckets.update().where(of_theirs).values(digest=""))
+            # A document that failed may have no row in `documents`.
+            for columns in (d, f):
+                is_theirs = (columns.collection_id == collection_id) & self._is_in(columns.key, keys)
+                theirs = sa.select(columns.bucket).where(is_theirs)
+                is_changing = (b.collection_id == collection_id) & b.bucket.in_(theirs)
+                self._write(buckets.update().where(is_changing).values(digest=""))
 
-    # What the delete guard decides by (`etl.deletes`)
+    # The counts and sizes by which the delete guard decides (`etl.deletes`)
 
     def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> IndexedDocuments:
-        """Count the documents of a collection for which all conditions hold."""
-        columns, has_points = _counts(documents, collection), d.chunks > 0
+        """Count the documents of a collection that have points and meet all conditions."""
+        columns = _counts(documents, collection)
+        has_points = d.chunks > 0
+        # The numbers of a bucket are those of all its documents, whatever the conditions.
         if where:
-            selected = sa.select(*columns).where(d.collection_id == collection.id, has_points, *where)
-            return IndexedDocuments(*self._first(selected))
-        kept, counted = [b.documents, b.documents], b.added_in <= collection.whole_in
-        return IndexedDocuments(*self.sum_documents(collection.id, columns, kept, has_points, counted=counted))
+            statement = sa.select(*columns)
+            is_ours = d.collection_id == collection.id
+            return IndexedDocuments(*self._first(statement.where(is_ours, has_points, *where)))
+        # A bucket without newer documents: the index had all of them when it was last complete.
+        is_old = b.added_in <= collection.whole_in
+        of_buckets = [b.documents, b.documents]
+        sums = self.sum_documents(collection.id, columns, of_buckets, has_points, counted=is_old)
+        return IndexedDocuments(*sums)
 
     def count_deletions(self, collection: Collection) -> IndexedDocuments:
-        """Count the documents that are recorded as gone or emptied."""
+        """Count the documents that are recorded as deleted or emptied."""
         return self.count_documents(collection, self._is_lost())
 
     def count_unmatched(self, collection: Collection, other: Collection) -> IndexedDocuments:
-        """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
-        Documents of one text are matched one to one."""
-        a, b = documents.alias("a"), documents.alias("b")
-        missing, moved = _without_key(a, collection.id, b, other.id), _without_key(b, other.id, a, collection.id)
-        lost = sa.select(a.c.text_hash, *_counts(a, collection)).where(missing).group_by(a.c.text_hash).subquery()
-        found = sa.select(b.c.text_hash, sa.func.count().label("found")).where(moved).group_by(b.c.text_hash).subquery()
-        there = sa.func.coalesce(found.c.found, 0)
-        sums = [
-            sa.func.coalesce(sa.func.sum(sa.case((count > there, count - there), else_=0)), 0)
-            for count in (lost.c.all, lost.c.whole)
-        ]
-        joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
-        return IndexedDocuments(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
+        """Count the documents that have no match in another collection.
 
-    def note_size(self, collection_id: int, count: int, part: str = "") -> None:
-        """Record that the collection has `count` documents now, or the source rows of a part of them. The largest size
-        counts for a day: what is lost within one is one loss."""
-        s, now = sizes.c, self.clock()
-        outdone = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
-        larger = {name: sa.case((outdone, new), else_=s[name]) for name, new in (("size", count), ("at", now))}
-        self._put_row(sizes, {"collection_id": collection_id, "part": part}, {"size": count, "at": now}, larger)
+        A match has the same key, or the same text under a key that is new in the other collection
+        (the document moved). Documents with the same text are matched one to one.
+        """
+        ours = documents.alias("a")
+        theirs = documents.alias("b")
+        missing = sa.select(ours.c.text_hash, *_counts(ours, collection))
+        missing = missing.where(_without_key(ours, collection.id, theirs, other.id))
+        missing_texts = missing.group_by(ours.c.text_hash).subquery()
+        moved = sa.select(theirs.c.text_hash, sa.func.count().label("found"))
+        moved = moved.where(_without_key(theirs, other.id, ours, collection.id))
+        moved_texts = moved.group_by(theirs.c.text_hash).subquery()
+
+        # Of a text with 5 missing and 2 moved documents, 3 have no match.
+        matched = sa.func.coalesce(moved_texts.c.found, 0)
+        sums = [_sum_above(missing_texts.c.all, matched), _sum_above(missing_texts.c.when_complete, matched)]
+        is_same = moved_texts.c.text_hash == missing_texts.c.text_hash
+        joined = missing_texts.outerjoin(moved_texts, is_same)
+        found = self._first(sa.select(*sums).select_from(joined))
+        return IndexedDocuments(*map(int, found))
+
+    def record_size(self, collection_id: int, count: int, part: str = "") -> None:
+        """Record the size of a collection or of a part of its source, unless a larger one is valid.
+
+        A size is valid for a day, so that several losses within a day count as one loss.
+
+        Args:
+            count: The number of documents of the collection, or of source rows of the part.
+        """
+        s = sizes.c
+        now = self.clock()
+        # The recorded size is replaced if it is not larger, older than a day, or from the future
+        # (the clock was set back).
+        is_replaced = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
+        values = {"size": count, "at": now}
+        update = {name: sa.case((is_replaced, value), else_=s[name]) for name, value in values.items()}
+        self._put_row(sizes, {"collection_id": collection_id, "part": part}, values, update)
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
-        """Return the most documents that the collection had in the last day, as "", and the most rows of each part in
-        the day before the last complete run."""
-        s, now = sizes.c, self.clock()
-        counted = (s.part != "") | s.at.between(now - DAY, now)
-        return dict(self._select(sa.select(s.part, s.size).where(s.collection_id == collection_id, counted)))
+        """Return the largest sizes by part; "" is the collection itself.
+
+        The size of the collection is that of the last day. Those of parts are from the day before
+        the last complete run.
+        """
+        s = sizes.c
+        now = self.clock()
+        is_valid = (s.part != "") | s.at.between(now - DAY, now)
+        statement = sa.select(s.part, s.size)
+        return dict(self._select(statement.where(s.collection_id == collection_id, is_valid)))
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
         """Give another collection the sizes of this one, which it replaces."""
+        others = [column for column in sizes.c if column.name != "collection_id"]
+        names = ["collection_id", *[column.name for column in others]]
+        rows = sa.select(sa.literal(other_id), *others)
+        rows = rows.where(sizes.c.collection_id == collection_id)
         with self.transaction():
             self.forget_sizes(other_id)
-            others = [column for column in sizes.c if column.name != "collection_id"]
-            rows = sa.select(sa.literal(other_id), *others).where(sizes.c.collection_id == collection_id)
-            self._write(self._insert(sizes).from_select(["collection_id", *[one.name for one in others]], rows))
+            self._write(self._insert(sizes).from_select(names, rows))
 
     def forget_sizes(self, collection_id: int) -> None:
-        """Forget earlier sizes: a person allowed what was lost."""
-        self._write(sizes.delete().where(sizes.c.collection_id == collection_id))
+        """Delete the recorded sizes, after a person has approved a loss."""
+        is_ours = sizes.c.collection_id == collection_id
+        self._write(sizes.delete().where(is_ours))
+
+
+def sum_if(condition: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[Any]:
+    """Return the sum of a value over the rows that meet a condition; NULL without rows."""
+    return sa.func.sum(sa.case((condition, value), else_=0))
+
+
+def _sum_above(count: sa.ColumnElement[Any], matched: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the sum of `count - matched` over the rows where that is positive."""
+    excess = sa.case((count > matched, count - matched), else_=0)
+    return sa.func.coalesce(sa.func.sum(excess), 0)
 
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:
-    whole = sa.func.sum(sa.case((table.c.added_in <= collection.whole_in, 1), else_=0))
-    return [sa.func.count().label("all"), sa.func.coalesce(whole, 0).label("whole")]
+    """Return the columns of `IndexedDocuments`, as aggregates over a table of documents."""
+    was_there = table.c.added_in <= collection.whole_in
+    when_complete = sa.func.coalesce(sum_if(was_there, 1), 0)
+    return [sa.func.count().label("all"), when_complete.label("when_complete")]
 
 
 def _without_key(
     table: sa.FromClause, collection_id: int, other: sa.FromClause, other_id: int
 ) -> sa.ColumnElement[bool]:
-    same = sa.exists().where(other.c.collection_id == other_id, other.c.key == table.c.key, other.c.chunks > 0)
-    return (table.c.collection_id == collection_id) & (table.c.chunks > 0) & ~same
+    """Return the condition for a document with points whose key the other collection lacks."""
+    is_other = other.c.collection_id == other_id
+    is_same = other.c.key == table.c.key
+    has_key = sa.exists().where(is_other, is_same, other.c.chunks > 0)
+    return (table.c.collection_id == collection_id) & (table.c.chunks > 0) & ~has_key

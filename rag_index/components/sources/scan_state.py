@@ -135,7 +135,7 @@ class ScanState:
         skipped = {failure.key: failure for failure in page.unreadable if failure.kind == "skipped"}
         known = self._ledger.known(self._cid, list(skipped)) if skipped else {}
         excluded = [skipped[key] for key, row in known.items() if row.chunks or row.pending]
-        self._ledger.note_emptied([(failure.key, b"", b"") for failure in excluded])
+        self._ledger.record_emptied([(failure.key, b"", b"") for failure in excluded])
         self.expect(page, [failure.key for failure in excluded])
         return unread, excluded
 
@@ -153,7 +153,7 @@ class ScanState:
             self._complete.update(buckets.complete)
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
-        self._ledger.note_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
+        self._ledger.record_files(self._cid, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
 
     def expect(self, page: SourcePage, keys: Iterable[str]) -> None:
@@ -216,7 +216,8 @@ class ScanState:
         documents, empty, failed, skipped = len(page.unread), 0, 0, 0
         if page.buckets is not None and page.buckets.unread:
             documents = page.buckets.unread
-            empty, failed, skipped = self._ledger.count_unread(self._cid)
+            unread = self._ledger.count_unread(self._cid)
+            empty, failed, skipped = unread.empty, unread.failed, unread.skipped
         elif page.unread:
             known = self._ledger.known(self._cid, page.unread)
             listed = self._ledger.failures(self._cid, page.unread)  # tried often enough, and not changed since

@@ -16,7 +16,7 @@ from tests.twin import LEDGER, STORE, back_up, lose_ledger, restore, twin
 
 WRITTEN = {
     "store": WRITES["store"],
-    "ledger": (*WRITES["ledger"], "transaction", "drop_position", "note_erasable"),
+    "ledger": (*WRITES["ledger"], "transaction", "drop_position", "add_erasable"),
 }
 """A transaction may write by itself, so that dying before one counts as dying before a write."""
 

@@ -34,8 +34,8 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
         made = add(ledger, f"a{number}__1")
         ledger.record(made.id, [("1", b"t", b"p", 1)])
         ledger.record_scan(made.id, ScanRecord("w", "s", 1.0))
-        ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
-        ledger.note_size(made.id, 1)
+        ledger.record_files(made.id, [("1", "stamp", b"t", b"p")])
+        ledger.record_size(made.id, 1)
         ledger.begin_scan("p_notes")
         ledger.complete_scan(made.alias, made.id, began=1.0, how="run")
         ledger.fail(made.id, [Failure("2", "why", b"t")])
@@ -74,8 +74,8 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
         assert ledger.see(KEYS[:2], page=1) == ledger.see([], page=2) == []
         assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
         assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
-        ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
-        assert [ledger.find_gone(cid) for _ in range(2)] == [1, 1]
+        ledger.record_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
+        assert [ledger.find_deleted(cid) for _ in range(2)] == [1, 1]
         assert sorted(ledger.lost(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B), (KEYS[4], None, None)])
         ledger.forget_lost([KEYS[0], KEYS[4]])
         assert (ledger.lost(cid, limit=5), ledger.count_emptied()) == ([(KEYS[1], C, B)], 1)

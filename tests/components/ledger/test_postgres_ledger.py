@@ -115,7 +115,7 @@ def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, post
     ledger.record(cid, [(KEYS[1], A, B, 1)])
     assert ledger.totals(cid).documents == 2
     with pytest.raises(LedgerError, match="lost what this run has seen"):
-        ledger.find_gone(cid)
+        ledger.find_deleted(cid)
 
 
 def test_a_wrong_password_is_not_in_the_message_and_a_key_too_long_for_an_index_is_terminal(postgres, ledger, cid):
@@ -180,10 +180,10 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert one.see(["1", "2"], page=1, buckets=[1, 1]) == []
     assert other.see(["2", "3", "4"], page=1, buckets=[2, 2, 2]) == []
     other.read_only([2])
-    other.note_emptied([("2", B, B)])
+    other.record_emptied([("2", B, B)])
     assert (one.count_emptied(), other.count_emptied()) == (0, 1)
     assert one.keys_of_texts(ids[0], [A]) == other.keys_of_texts(ids[1], [A]) == ["1"]
-    assert (one.find_gone(ids[0]), other.find_gone(ids[1])) == (2, 1)
+    assert (one.find_deleted(ids[0]), other.find_deleted(ids[1])) == (2, 1)
     assert [sorted(key for key, *_ in two[n].lost(ids[n])) for n in (0, 1)] == [["3", "4"], ["1", "2"]]
     one.place(ids[0], ["1", "2"])
     assert one.commit_buckets(ids[0], {1: "1:00"}) == set()
@@ -192,14 +192,14 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     other.forget_lost(["1"])
     assert (one.lost(ids[0]), other.lost(ids[1])) == ([], [("2", B, B)])
     other.begin_scan("p_b")
-    assert (other.lost(ids[1]), one.see(["1"], page=2), one.find_gone(ids[0])) == ([], ["1"], 2)
+    assert (other.lost(ids[1]), one.see(["1"], page=2), one.find_deleted(ids[0])) == ([], ["1"], 2)
     one.begin_scan("p_a")
     other.read_only([1])
     one.read_only([7])
-    assert one.find_gone(ids[0]) == 2
+    assert one.find_deleted(ids[0]) == 2
     one.read_only([1])
     other.see(["1"], page=1, buckets=[2])
-    assert (one.commit_buckets(ids[0], {1: "1:00", 7: "1:00"}), one.find_gone(ids[0])) == ({1}, 4)
+    assert (one.commit_buckets(ids[0], {1: "1:00", 7: "1:00"}), one.find_deleted(ids[0])) == ({1}, 4)
 
 
 def comparison(ledger, folder, index):
@@ -242,7 +242,7 @@ def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_
     one.begin_scan("p_a")
     assert left(one) == {"rag_index_scans": 2, "rag_index_seen": 2, "rag_index_intact": 2}
     with pytest.raises(LedgerError, match="lost what this run has seen"):
-        killed.find_gone(1)
+        killed.find_deleted(1)
     other.close()
     assert left(one) == {"rag_index_scans": 1, "rag_index_intact": 1}
     one.forget_index("p_a")
@@ -263,7 +263,7 @@ def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres, tmp_path):
     eventually(lambda: answers(ledger) and answers(other))
     ledger.see(["2"], page=2)
     for claim in (
-        lambda: ledger.find_gone(cid),
+        lambda: ledger.find_deleted(cid),
         lambda: ledger.forget_unseen_failures(cid),
         lambda: ledger.commit_buckets(cid, {1: "1:00"}),  # what is left to delete would count as unchanged
         compared.differing,
@@ -281,7 +281,7 @@ def test_who_may_only_read_a_ledger_scans_in_one_session(two, url):
     with closing(Ledger(url, read_only=True)) as reader:
         for _ in range(2):
             reader.begin_scan("p_notes")
-            assert (reader.see(["1", "2"], page=1), reader.find_gone(cid)) == ([], 1)
+            assert (reader.see(["1", "2"], page=1), reader.find_deleted(cid)) == ([], 1)
     assert left(one) == {}
 
 
