@@ -18,6 +18,7 @@ from attrs import evolve
 
 from rag_index.components.sources import engine, pages
 from rag_index.components.sources.attachments import start_of
+from rag_index.components.sources.decisions import check_decisions, decided
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
@@ -79,11 +80,12 @@ class SqlSource:
         self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
     ) -> None:
         """`folder` is for the rows of a query. A caller that reads no more than the `first` rows says so."""
-        self._index, self._folder, self._first = index, folder, first
+        self._declared, self._folder, self._first = index, folder, first
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
         self._engine = self._new_engine()
+        self._index = index = decided(index, self._engine.dialect)
         self._any_text: Engine | None = None
         """The engine in use where a text is not valid in its charset (`_reading_any_text`)."""
         self._reader = pages.RowReader(index)
@@ -126,6 +128,7 @@ class SqlSource:
         """Check what the settings name, and return how many rows have no key."""
         index = self._index
         with self._connect() as connection:
+            check_decisions(connection, self._declared)
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
                 _, rows = first_rows(connection, index, self._select(), "the query of its documents")
@@ -176,7 +179,7 @@ class SqlSource:
         if self._url.get_backend_name() != "postgresql":  # no other database has any
             return RowPolicies()
         with self._connect() as connection:
-            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
+            return read_policies(connection, relations_read(self._declared.model_dump(by_alias=True), doubtful=True))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)
