@@ -37,7 +37,7 @@ WRITES = {
         "record_commit", "fail", "clear_failures", "forget_unseen_failures", "record_scan", "begin_buckets",
         "commit_buckets", "open_buckets", "place", "forget_empty_buckets", "forget_digests", "forget_digests_of",
         "start_run", "finish_run", "note_emptied", "find_gone", "forget_lost", "note_size", "copy_sizes", "hold_back",
-        "note_whole", "forget_sizes",
+        "note_whole", "forget_sizes", "note_undecided", "keep_undecided", "reduce_size",
     ),
 }  # fmt: skip
 HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}

@@ -35,6 +35,7 @@ from rag_index.components.ledger.tables import (
 d, f, b = documents.c, failed_documents.c, buckets.c
 
 GONE = lost.c.text_hash.is_(None)
+UNDECIDED = GONE & lost.c.payload_hash.is_not(None)
 
 
 class ScanRows(LedgerConnection):
@@ -108,6 +109,17 @@ class ScanRows(LedgerConnection):
                 gone = rows.where(d.collection_id == collection_id, some, ~self._is_seen(d))
                 self._put_selected(lost, ["scan", "key"], gone)
             return self._count(documents, d.collection_id == collection_id, self._is_lost(GONE), d.chunks > 0)
+
+    def note_undecided(self, keys: Sequence[str]) -> None:
+        """Record of documents that are gone for this scan that the source still has their rows: with a value that
+        nobody decided on, so that they are shown to nobody."""
+        theirs = self._is_mine(lost) & GONE & self._is_in(lost.c.key, keys)
+        self._write(lost.update().where(theirs).values(payload_hash=b""))
+
+    def keep_undecided(self) -> None:
+        """Forget what is gone and emptied but for the documents that nobody decided on."""
+        others = sa.or_(~GONE, lost.c.payload_hash.is_(None))
+        self._write(lost.delete().where(self._is_mine(lost), others))
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes | None, bytes | None]]:
         """Return a page of what is recorded as gone (without hashes) or emptied."""
@@ -317,8 +329,16 @@ class ScanRows(LedgerConnection):
         return IndexedDocuments(*self.sum_documents(collection.id, columns, kept, has_points, counted=counted))
 
     def count_deletions(self, collection: Collection) -> IndexedDocuments:
-        """Count the documents that are recorded as gone or emptied."""
-        return self.count_documents(collection, self._is_lost())
+        """Count the documents that are recorded as gone or emptied, without those that nobody decided on."""
+        return self.count_documents(collection, self._is_lost(sa.or_(~GONE, lost.c.payload_hash.is_(None))))
+
+    def count_undecided(self, collection: Collection) -> IndexedDocuments:
+        """Count the documents whose rows have a value that nobody decided on."""
+        return self.count_documents(collection, self._is_lost(UNDECIDED))
+
+    def count_known(self, collection: Collection, keys: Sequence[str]) -> IndexedDocuments:
+        """Count the documents of a collection with these keys."""
+        return self.count_documents(collection, self._is_in(d.key, keys))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> IndexedDocuments:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
@@ -342,6 +362,12 @@ class ScanRows(LedgerConnection):
         outdone = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
         larger = {name: sa.case((outdone, new), else_=s[name]) for name, new in (("size", count), ("at", now))}
         self._put_row(sizes, {"collection_id": collection_id, "part": part}, {"size": count, "at": now}, larger)
+
+    def reduce_size(self, collection_id: int, count: int) -> None:
+        """Let the largest size of a collection be smaller by documents that are no loss of the source."""
+        s = sizes.c
+        smaller = sa.case((s.size > count, s.size - count), else_=0)
+        self._write(sizes.update().where(s.collection_id == collection_id, s.part == "").values(size=smaller))
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
         """Return the most documents that the collection had in the last day, as "", and the most rows of each part in

@@ -173,7 +173,8 @@ intact = scan_table("intact")
 """The scans whose rows these tables still have: a crash empties them."""
 seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
 lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
-"""Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones."""
+"""Documents that the source no longer has, without hashes, and those whose text is empty now, with their new ones. A
+document whose row the source still has, with a value that nobody decided on, has an empty payload hash alone."""
 texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
 """A document of each text of one collection."""
 to_read = scan_table("to_read", primary(bucket=BigInteger))

@@ -9,29 +9,41 @@ has them, whatever a person decides.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.components.sources.secret_values import MASK
 from rag_index.components.sources.source_tables import (
     SourceTable,
+    documents_from,
     first_rows,
     own_rows,
     relations_read,
     without_end,
 )
 from rag_index.components.sources.value_text import value_sql
+from rag_index.core.reports.outcome import UndecidedValue
+from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.visible import VisibleSettings, name_parts, replace_tokens, sql_texts, tokens_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.engine import Connection
-    from sqlalchemy.sql.selectable import Select
+    from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.core.settings import IndexSettings
     from rag_index.core.settings.parts import JoinSettings, PartSettings
 
 _NAME_IN_RELATION = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|\[([^\]]*)\]|(\w+)')
+
+MAX_GROUPS = 1000
+"""The combinations of values that are read: a column of texts would have one in each row."""
+MAX_VALUES = 20
+"""The values of one decision that are reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +74,10 @@ class Decision:
             return f"(NOT {sql.is_any(text, self.settings.hidden)})"
         return sql.is_any(text, self.settings.shown)
 
-    def is_undecided(self, dialect: sa.Dialect) -> str:
+    def is_undecided(self, dialect: sa.Dialect, alias: str) -> str:
         """Return the condition for the rows whose value neither list names."""
         named = (*self.settings.shown, *self.settings.hidden)
-        return f"(NOT {value_sql(dialect).is_any(self.text(dialect), named)})"
+        return f"(NOT {value_sql(dialect).is_any(self.text(dialect, alias), named)})"
 
 
 def decisions_of(index: IndexSettings) -> list[Decision]:
@@ -146,6 +158,75 @@ def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = Fals
         "joins": with_joins(index), "parts": parts,
     }  # fmt: skip
     return index.model_copy(update=changed)
+
+
+def undecided_values(connection: Connection, index: IndexSettings) -> list[UndecidedValue]:
+    """Return the values that nobody decided on, those with the most rows first, at most `MAX_VALUES` of a decision.
+
+    It takes one pass over the rows of each table with a decision. Rows that are hidden anyway do not count.
+    """
+    dialect = connection.dialect
+    decisions = decisions_of(index)
+    there = decided(index, dialect, undecided=True)
+    own = [one for one in decisions if one.table is None]
+    found: list[UndecidedValue] = []
+    if own:
+        rows = own_rows(there, dict.fromkeys([*index.key_columns, *(one.column for one in own)]), "documents")
+        found += _undecided_in(connection, rows, own)
+    for decision in decisions:
+        if decision.table is not None:
+            table = sa.table(decision.table, sa.column(decision.column), schema=decision.schema)
+            found += _undecided_in(connection, sa.select(table).subquery("documents"), [decision])
+    return found
+
+
+def _undecided_in(connection: Connection, rows: FromClause, decisions: Sequence[Decision]) -> list[UndecidedValue]:
+    """Return the values that nobody decided on among these rows, which are called `documents`."""
+    dialect = connection.dialect
+    sql = value_sql(dialect)
+    texts: list[sa.Label[Any]] = []
+    for number, one in enumerate(decisions):
+        text = sql.beginning(one.text(dialect, "documents"))
+        # a password, for which an empty value is shown
+        if is_named_like_a_secret([one.column, *one.keys][-1]):
+            text = sql.literal(MASK)
+        is_undecided = one.is_undecided(dialect, "documents")
+        texts.append(sa.literal_column(f"CASE WHEN {is_undecided} THEN {text} END").label(f"value_{number}"))
+    undecided: list[sa.ColumnElement[bool]] = [
+        sa.literal_column(one.is_undecided(dialect, "documents")) for one in decisions
+    ]
+    some = sa.select(*texts).select_from(rows).where(sa.or_(*undecided)).subquery("undecided_rows")
+    count = sa.func.count().label("row_count")
+    groups = sa.select(*some.c, count).group_by(*some.c).order_by(count.desc()).limit(MAX_GROUPS)
+    counts: list[Counter[str]] = [Counter() for _ in decisions]
+    for *values, number_of_rows in connection.execute(groups):
+        for value, counted in zip(values, counts, strict=True):
+            if value is not None:
+                counted[sql.read(value)] += number_of_rows
+    return [
+        UndecidedValue(decision.name, value, rows_of_value)
+        for decision, counted in zip(decisions, counts, strict=True)
+        for value, rows_of_value in counted.most_common(MAX_VALUES)
+    ]
+
+
+def undecided_keys(index: IndexSettings, dialect: sa.Dialect) -> Select[Any]:
+    """Return the query of the keys of documents that are not shown alone because of values nobody decided on."""
+    shown = documents_from(_keys_alone(decided(index, dialect)))
+    there = documents_from(_keys_alone(decided(index, dialect, undecided=True)))
+    keys = [there.c[name] for name in index.key_columns]
+    # a name of its own, so that the inner rows are compared with these, and not with themselves
+    rows = sa.select(*keys).where(*[key.is_not(None) for key in keys]).subquery("undecided_rows")
+    same = [shown.c[name] == rows.c[name] for name in index.key_columns]
+    one: sa.ColumnClause[Any] = sa.literal_column("1")
+    return sa.select(*rows.c).where(~sa.exists(sa.select(one).select_from(shown).where(*same)))
+
+
+def _keys_alone(index: IndexSettings) -> IndexSettings:
+    """Return an index of the same documents with their keys alone."""
+    less: dict[str, Any] = dict.fromkeys(("title", "link", "access", "language_column"))
+    less |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}}
+    return index.model_copy(update=less)
 
 
 def check_decisions(connection: Connection, index: IndexSettings) -> None:

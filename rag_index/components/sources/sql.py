@@ -18,7 +18,7 @@ from attrs import evolve
 
 from rag_index.components.sources import engine, pages
 from rag_index.components.sources.attachments import start_of
-from rag_index.components.sources.decisions import check_decisions, decided
+from rag_index.components.sources.decisions import check_decisions, decided, undecided_keys, undecided_values
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
+    from rag_index.core.reports.outcome import UndecidedValue
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ USUAL_SECONDS = 10.0
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
 """A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
+KEYS_AT_ONCE = 1000
 
 
 @shows_sizes("rows", "size")
@@ -148,11 +150,35 @@ class SqlSource:
         return self._counted
 
     def count_parts(self) -> dict[str, int]:
-        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
+        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`.
+
+        Rows that are hidden because nobody decided on them count: the source has them.
+        """
         if not self._parts.tables:
             return {}
+        there = decided(self._declared, self._engine.dialect, undecided=True)
+        tables = PartsReader(there, self._reader.positions).tables
         with self._connect(patience=self._timeout) as connection:
-            return {table.label: pages.count_rows(connection, table.select()) for table in self._parts.tables}
+            return {table.label: pages.count_rows(connection, table.select()) for table in tables}
+
+    def undecided_values(self) -> list[UndecidedValue]:
+        """Return the values that nobody decided on, with their rows. Raises as `page`."""
+        if not self._declared.visible:
+            return []
+
+        def read() -> list[UndecidedValue]:
+            with self._connect(patience=self._timeout) as connection:
+                return undecided_values(connection, self._declared)
+
+        return self._with_any_text(read)
+
+    def undecided_keys(self) -> Iterator[list[str]]:
+        """Yield the typed keys of the documents that are hidden because of such a value alone. Raises as `page`."""
+        with self._connect(patience=self._timeout) as connection:
+            statement = undecided_keys(self._declared, connection.dialect)
+            result = connection.execute(statement, execution_options=pages.STREAMED)
+            for rows in result.partitions(KEYS_AT_ONCE):
+                yield [encode_key(tuple(row)) for row in rows]
 
     def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
         """Yield the columns of titles, texts and parts that no file is in: name, format, and values of the first rows.

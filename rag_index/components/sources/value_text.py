@@ -29,6 +29,8 @@ NO_TIME = "(no time)"
 """The text of a value that should be a time, and can be read neither as one nor as a number of seconds."""
 MAX_CHARS = 255
 """The characters of a text that are compared where a database has no text without a limit."""
+MAX_SHOWN = 100
+"""The characters, or bytes, of a text that a person is shown."""
 MILLISECONDS, MICROSECONDS = 100_000_000_000, 100_000_000_000_000
 """From these numbers on, a time is in milliseconds or microseconds since 1970, not in seconds."""
 
@@ -71,6 +73,10 @@ class ValueSql:
         condition = " OR ".join(parts) or "1 = 0"
         return f"(CASE WHEN {condition} THEN 1 ELSE 0 END = 1)"
 
+    def beginning(self, text: str) -> str:
+        """Return the beginning of a text in SQL, to be shown to a person."""
+        return text
+
     def literal(self, value: str) -> str:
         """Return a text in SQL."""
         return "'" + value.replace("'", "''") + "'"
@@ -78,8 +84,8 @@ class ValueSql:
     def read(self, value: object) -> str:
         """Return a text as Python has it, from what a query of `text` gave."""
         if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value).decode(errors="replace")
-        return "" if value is None else str(value)
+            return bytes(value).decode(errors="ignore")  # it may be cut
+        return str(value)
 
     def _text(self, column: str) -> str:
         # a CHAR is filled with blanks
@@ -111,6 +117,10 @@ class _KnownSql(ValueSql):
         """Return the condition that a text is one of these values."""
         listed = ", ".join(map(self.literal, values))
         return f"({text} IN ({listed}))" if listed else "(1 = 0)"
+
+    def beginning(self, text: str) -> str:
+        """Return the beginning of a text in SQL, to be shown to a person."""
+        return f"SUBSTR({text}, 1, {MAX_SHOWN})"
 
     def _time_text(self, column: str) -> str:
         return self._text(column)

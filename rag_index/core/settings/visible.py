@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from rag_index.core.settings.parts import Section
 
@@ -28,7 +28,8 @@ def _as_text(value: Any) -> Any:
     raise ValueError(f"holds {value}; write the value as a text, as the database shows it")
 
 
-Value = Annotated[bool | str, BeforeValidator(_as_text)]
+_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]})
+Value = Annotated[bool | str, BeforeValidator(_as_text), _SCHEMA]
 """A value of a column as a text. "" stands for NULL and for an empty text."""
 
 

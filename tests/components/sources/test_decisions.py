@@ -1,10 +1,14 @@
 """Which rows an index shows by the values of a column: conditions of each database, and where SQL refers to them."""
 
 import datetime as dt
+from contextlib import closing
 
 import pytest
+from sqlalchemy.dialects import mssql, oracle
 
 from rag_index.components.sources.decisions import decided, decisions_of
+from rag_index.components.sources.policies import RowRights
+from rag_index.components.sources.value_text import value_sql
 from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError
 from tests.components.sources.conftest import read
@@ -219,6 +223,45 @@ def test_whoever_may_see_a_document_may_follow_from_a_decision(database):
     assert [b'"staff"' in payload for payload in source.page(None, 10).documents.payloads] == [True] + [False] * 3
 
 
+def test_the_database_is_asked_for_the_rights_to_shown_rows_alone(desk):
+    texts(desk, "state", "open", "draft", "new")
+    index = IndexSettings(name="n", table="note", key="id", text="body", visible={"state": {"show": ["open"]}})
+    with closing(RowRights(desk.url)) as rights:
+        assert rights.permitted(index, desk.url.username, {}, ["1", "2", "3"], 30) == {"1"}
+
+
+def test_values_that_nobody_decided_on_are_counted_in_rows_that_nothing_else_hides(database):
+    texts(database, "state", "open", "draft", "new", "new", "neü", None, "x" * 40)
+    decided_on = {"state": {"show": ["open"], "hide": ["draft"]}}
+    source = database.source(visible=decided_on)
+    found = {one.value: one.rows for one in source.undecided_values()}
+    assert found == {"new": 2, "neü": 1, "": 1, "x" * 40: 1}
+    assert sorted(key for keys in source.undecided_keys() for key in keys) == ["3", "4", "5", "6", "7"]
+    source = database.source(where="id < 4", visible=decided_on)
+    assert [(one.value, one.rows) for one in source.undecided_values()] == [("new", 1)]
+    assert [*source.undecided_keys()] == [["3"]]
+
+
+def test_values_that_nobody_decided_on_in_a_query_and_by_several_columns(database, tmp_path):
+    desk_of(database)
+    where = "customer_id IN (SELECT id FROM customer WHERE $visible(customer.kind))"
+    query = f"SELECT id, body, state FROM note WHERE {where}"
+    visible = {"customer.kind": CUSTOMERS, "state": {"show": ["open"]}}
+    source = database.source(query=query, folder=tmp_path, visible=visible)
+    found = {(one.name, one.value, one.rows) for one in source.undecided_values()}
+    assert found == {("customer.kind", "odd", 1), ("state", "draft", 1)}
+    assert sorted(key for keys in source.undecided_keys() for key in keys) == ["3", "4"], "2 is hidden by a decision"
+
+
+def test_keys_of_several_columns_and_versions_are_found_too(database):
+    database.run("CREATE TABLE note (id INTEGER, part VARCHAR(9), version INTEGER, body VARCHAR(50), state VARCHAR(9))")
+    rows = [(1, "a", 1, "old", "new"), (1, "a", 2, "now", "open"), (1, "b", 1, "x", "open"), (1, "b", 2, "y", "new")]
+    database.run("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows=rows)
+    source = database.source(key=["id", "part"], newest="version", visible={"state": {"show": ["open"]}})
+    assert [*source.undecided_keys()] == [['[1,"b"]']]
+    assert [(one.value, one.rows) for one in source.undecided_values()] == [("new", 1)]
+
+
 def test_the_parts_of_a_name_are_a_table_only_if_sql_refers_to_it():
     def names(where, *named):
         visible = {name: {"show": ["x"]} for name in named}
@@ -229,6 +272,25 @@ def test_the_parts_of_a_name_are_a_table_only_if_sql_refers_to_it():
     there = "id IN (SELECT id FROM Desk.Ticket WHERE $visible(desk.ticket.state) AND $visible(ticket.extra.a))"
     found = [("desk", "ticket", "state"), (None, "ticket", "extra", "a"), (None, None, "extra", "ticket")]
     assert names(there, "desk.ticket.state", "ticket.extra.a", "extra.ticket") == found
+
+
+def test_values_of_a_column_that_is_named_like_a_secret_are_counted_and_not_told(database):
+    texts(database, "post_password", "", "winter", "summer")
+    [found] = database.source(visible={"post_password": {"show": [""]}}).undecided_values()
+    assert (found.value, found.rows) == ("[secret]", 2)
+
+
+def test_other_databases_compare_as_exactly_as_they_can():
+    sql = value_sql(mssql.dialect())
+    text = sql.text("[state]")
+    assert text == "RTRIM(CAST([state] AS VARCHAR(255))) COLLATE Latin1_General_BIN2"
+    is_any = f"(CASE WHEN {text} IN ('a''b') OR {text} IS NULL OR {text} = '' THEN 1 ELSE 0 END = 1)"
+    assert sql.is_any(text, ["a'b", ""]) == is_any
+    sql = value_sql(oracle.dialect())
+    assert sql.quoted("order") == '"order"'
+    assert sql.text("at", kind="time").startswith("CASE WHEN at IS NULL THEN 'empty' WHEN at > CURRENT_TIMESTAMP")
+    with pytest.raises(SettingsError, match=r"\(extra\.private\) is read from SQLite, .* not from oracle: name a view"):
+        sql.text("extra", ["private"])
 
 
 def test_an_index_without_decisions_is_the_same(sqlite):
