@@ -70,6 +70,8 @@ class IndexStatus:
     """Documents that have no vectors yet, so that their words alone find them."""
     findable: str = ""
     """What can be found of an index that was never complete; otherwise empty."""
+    undecided: Sequence[dict[str, Any]] = ()
+    """The values that nobody decided on, as the last run found them: `name`, `value` and `rows` of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,12 @@ def _index_status(
     settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str], indexed: dict[str, int]
 ) -> IndexStatus:
     alias = settings.alias(index.name)
-    run, watch = _last_run(ledger, alias), watch_report(settings, index, ledger)
+    last = ledger.last_run(alias)
+    run, watch = _last_run(ledger, last), watch_report(settings, index, ledger)
+    undecided = last.report.get("undecided", []) if last else []
     collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
+        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch, undecided=undecided)
     totals = ledger.totals(collection.id)
     failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
     counts = (totals.documents, totals.points, indexed.get(collection.name), failed, collection.held)
@@ -131,11 +135,11 @@ def _index_status(
         erasable_since=iso_time(erasable.since) if erasable.documents else None,
         by_words=totals.by_words,
         findable=totals.findable if as_of is None and not collection.whole_in else "",
+        undecided=undecided,
     )
 
 
-def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
-    last = ledger.last_run(alias)
+def _last_run(ledger: Ledger, last: RunRow | None) -> dict[str, Any] | None:
     if last is None:
         return None
     told = _began_and_ended(ledger, last)

@@ -39,7 +39,7 @@ from rag_index.core.reports.outcome import DocumentCounts, count_of
 from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.collection import check_fits, live_collection, on_its_processor, recognised, recorded_revision
-from rag_index.etl.deletes import DeleteGuard, count_parts, hidden_by_policies
+from rag_index.etl.deletes import DeleteGuard, count_parts, find_undecided, hidden_by_policies
 from rag_index.etl.diff import diff
 
 if TYPE_CHECKING:
@@ -180,10 +180,10 @@ class RunPlan(DocumentCounts):
     exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
+        """Return the object that `--json` prints. `undecided`, `message` and `error` are left out if they are empty."""
         values = {**asdict(self), "cost": self.cost and self.cost.to_json()}
         values.pop("exit_code")
-        return {name: value for name, value in values.items() if value != ""}
+        return {name: value for name, value in values.items() if value not in ("", [])}
 
 
 def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
@@ -337,6 +337,7 @@ def _compare(
     plan.say(_other_languages(index, languages))
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.find_deleted(collection_id)
+    find_undecided(source, ledger, plan)
     if guard is not None:
         plan.held_back, reason = guard.foresee()
         plan.say(reason)

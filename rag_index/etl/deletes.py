@@ -3,19 +3,22 @@ delete too much deletes nothing, until the source has the documents again or a p
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import attrs
 
+from rag_index.components.ledger.tables import IndexedDocuments
 from rag_index.components.sources.sql import SqlSource, policy_digest
-from rag_index.core.reports.outcome import count_of
-from rag_index.errors import SourceError
+from rag_index.core.reports.outcome import count_of, undecided_sentence
+from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.components.ledger import Collection, IndexedDocuments, Ledger
+    from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.sources import Source
+    from rag_index.core.reports.outcome import DocumentCounts
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import IndexSettings
     from rag_index.etl.opened import Opened
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 UNGUARDED_DELETES = 100
 """Up to this many deletions, or lost rows of a part, are never guarded."""
 AGAIN = "run again with --allow-deletes"
+logger = logging.getLogger("rag_index.deletes")
 
 
 @attrs.frozen
@@ -55,6 +59,7 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             for keys in source.keys_now():
                 ledger.see(keys, page=0)
             back = gone - ledger.find_deleted(cid)
+        find_undecided(source, ledger, record.outcome)
         guard = DeleteGuard.of(opened, scan)
         if scan.target.rebuild or opened.options.allow_deletes:
             guard.allow()
@@ -65,6 +70,9 @@ def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
             if refused:
                 record.outcome.held_back = lost
                 record.outcome.hold(refused)
+                # what nobody decided on is shown to nobody, whatever else is held back
+                ledger.keep_undecided()
+                _delete_points(opened, scan, record)
                 return Deleted(refused)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
@@ -89,10 +97,34 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
     return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted")
 
 
+def find_undecided(source: Source, ledger: Ledger, counts: DocumentCounts) -> None:
+    """Find the values that nobody decided on, and say so; note which of the gone documents have such a value. Call it
+    after `Ledger.find_deleted`. An error is logged: then these documents count as lost."""
+    if not isinstance(source, SqlSource):
+        return
+    try:
+        counts.undecided = source.undecided_values()
+        sentence = undecided_sentence(counts.index, counts.undecided)
+        if sentence not in counts.message:  # a step may be tried again
+            counts.say(sentence)
+        if counts.undecided:
+            for keys in source.undecided_keys():
+                ledger.record_undecided(keys)
+    except (SettingsError, SourceError, SourceUnavailable) as error:
+        logger.warning("%s: values that nobody decided on could not be counted: %s", counts.index, error)
+
+
 def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
+    _delete_points(opened, scan, record)
+    opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list
+
+
+def _delete_points(opened: Opened, scan: Scan, record: RunRecord) -> None:
+    ledger, collection = opened.ledger, scan.target.collection
+    if undecided := ledger.count_undecided(collection).when_complete:
+        ledger.reduce_size(collection.id, undecided)  # later losses are not added to what is none
     for deleted in scan.committer.delete_lost():
         record.outcome.deleted += deleted
-    opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)  # deleting their points took them off the list
 
 
 def held_back(documents: int, index: str) -> str:
@@ -182,9 +214,13 @@ class DeleteGuard:
             self.ledger.hold_back(self.collection, 0)
             self.ledger.forget_sizes(self.collection.id)
 
-    def replacement_refused(self, rebuilt: Collection) -> str:
-        """Return why `rebuilt` cannot replace the collection; "" if it lacks little of it."""
+    def replacement_refused(self, rebuilt: Collection, undecided: IndexedDocuments) -> str:
+        """Return why `rebuilt` cannot replace the collection; "" if it lacks little of it but for `undecided` ones."""
         lost = self.ledger.count_unmatched(self.collection, rebuilt)
+        lost = IndexedDocuments(
+            max(0, lost.all - undecided.all),
+            max(0, lost.when_complete - undecided.when_complete),
+        )
         many, _ = self.too_many(lost)
         if not many and not (self.hidden and lost.all):
             return ""
@@ -193,6 +229,20 @@ class DeleteGuard:
             f"the rebuilt {rebuilt.name} lacks {many or f'{lost.all:,} documents'} of the live collection, {reason}; "
             f"it was not published: if that is right, {AGAIN}"
         )
+
+
+def count_undecided(source: Source, ledger: Ledger, collection: Collection) -> IndexedDocuments:
+    """Count the documents of a collection whose rows have a value that nobody decided on. An error is logged: then
+    those count that were found before it."""
+    every = when_complete = 0
+    try:
+        for keys in source.undecided_keys() if isinstance(source, SqlSource) else ():
+            found = ledger.count_known(collection, keys)
+            every += found.all
+            when_complete += found.when_complete
+    except (SettingsError, SourceError, SourceUnavailable) as error:
+        logger.warning("%s: documents that nobody decided on could not be counted: %s", collection.alias, error)
+    return IndexedDocuments(every, when_complete)
 
 
 def hidden_by_policies(live: Collection | None, *digests: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rag_index.components.embedders import Embedder, open_embedder
+from rag_index.components.ledger.tables import IndexedDocuments
 from rag_index.components.stores import LEFT, OVERTAKEN, find_live
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
@@ -18,7 +19,7 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.etl.collection import require_own, verify_counts
 from rag_index.etl.commit import carry_access
-from rag_index.etl.deletes import DeleteGuard, hidden_now
+from rag_index.etl.deletes import DeleteGuard, count_undecided, hidden_now
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Ledger
@@ -148,10 +149,12 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
     collection = scan.target.collection
     with closing(open_embedder(settings.embedder, expected=scan.target.identity)) as embedder:
         outcome.verified = verify_sample(ledger, store, opened.index.name, collection, embedder)
-    refused = ""
+    refused, undecided = "", IndexedDocuments(0, 0)
     if live := None if opened.options.allow_deletes else opened.live:
         former = DeleteGuard(ledger, live, settings.run.delete_guard, hidden_now(opened, scan, live))
-        refused = former.replacement_refused(collection)
+        if outcome.undecided:
+            undecided = count_undecided(opened.source, ledger, live)
+        refused = former.replacement_refused(collection, undecided)
     too_many = outcome.failed > settings.run.tolerate_failed * max(1, outcome.documents)
     if too_many and not refused:
         refused = (
@@ -168,6 +171,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
     opened.lease.check()  # the gate may have taken long
     if live:  # the next runs know how large the former collection was
         ledger.record_size(live.id, ledger.count_documents(live).when_complete)
+        ledger.reduce_size(live.id, undecided.when_complete)
         ledger.copy_sizes(live.id, collection.id)
     publish_collection(ledger, store, collection, keep=settings.store.keep_previous)
     return True

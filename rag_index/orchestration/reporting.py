@@ -237,6 +237,7 @@ class WholeRun(ArtifactDisplay):
         rows = [{**first, **outcome.to_json()} for outcome in report.indexes]
         for row in rows:
             row.pop("gate", None)
+            row.pop("undecided", None)  # the message has them
         _table(said, rows, self._project, "all", "outcome")
         _failed_table(self.failed, project=self._project)
         self.update(self._percent(0.0), said, force=True)

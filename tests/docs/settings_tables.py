@@ -11,6 +11,7 @@ from rag_index.core.settings import SECTIONS, IndexSettings, Settings
 from rag_index.core.settings.parts import JoinSettings, PartSettings, keys_of
 from rag_index.core.settings.project import TOP_KEYS
 from rag_index.core.settings.sections import ContextSettings, GateSettings, ServerSettings
+from rag_index.core.settings.visible import VisibleSettings
 
 TABLE = re.compile(r"^[|].*(?:\n[|].*)*", re.MULTILINE)
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -18,7 +19,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "### Top of the file": Settings, **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
     "### `[store.server]`": ServerSettings, "### `[[indexes]]`": IndexSettings, "### `[indexes.gate]`": GateSettings,
     "### `[indexes.context]`": ContextSettings, "### `[indexes.joins.NAME]`": JoinSettings,
-    "### `[[indexes.parts]]`": PartSettings,
+    "### `[[indexes.parts]]`": PartSettings, "### `[indexes.visible.NAME]`": VisibleSettings,
 }  # fmt: skip
 
 

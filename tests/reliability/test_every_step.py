@@ -38,6 +38,7 @@ WRITES = {
         "commit_buckets", "open_buckets", "place", "forget_empty_buckets", "forget_digests", "forget_digests_of",
         "start_run", "finish_run", "record_emptied", "find_deleted", "forget_lost", "record_size", "copy_sizes",
         "hold_back", "record_complete", "forget_sizes",
+        "record_undecided", "keep_undecided", "reduce_size",
     ),
 }  # fmt: skip
 HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}

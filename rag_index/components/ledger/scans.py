@@ -45,6 +45,8 @@ d, f, b = documents.c, failed_documents.c, buckets.c
 
 IS_DELETED = lost.c.text_hash.is_(None)
 """The documents in `lost` that the source no longer has. The others have their new hashes."""
+IS_UNDECIDED = IS_DELETED & lost.c.payload_hash.is_not(None)
+"""Of those, the documents whose row the source still has, with a value that nobody decided on."""
 
 
 class ScanRows(LedgerConnection):
@@ -158,6 +160,19 @@ class ScanRows(LedgerConnection):
                 unseen = candidates.where(is_ours, condition, ~self._is_seen(d))
                 self._put_selected(lost, ["scan", "key"], unseen)
             return self._count(documents, is_ours, self._is_lost(IS_DELETED), d.chunks > 0)
+
+    def record_undecided(self, keys: Sequence[str]) -> None:
+        """Record of deleted documents that the source still has their rows.
+
+        The rows have a value that nobody decided on, so that they are shown to nobody.
+        """
+        is_theirs = self._is_mine(lost) & IS_DELETED & self._is_in(lost.c.key, keys)
+        self._write(lost.update().where(is_theirs).values(payload_hash=b""))
+
+    def keep_undecided(self) -> None:
+        """Forget all deleted and emptied documents, except those that nobody decided on."""
+        is_other = sa.or_(~IS_DELETED, lost.c.payload_hash.is_(None))
+        self._write(lost.delete().where(self._is_mine(lost), is_other))
 
     def lost(self, collection_id: int, *, limit: int = 1000) -> list[LostDocument]:
         """Return one page of the documents whose points must be deleted."""
@@ -465,8 +480,17 @@ class ScanRows(LedgerConnection):
         return IndexedDocuments(*sums)
 
     def count_deletions(self, collection: Collection) -> IndexedDocuments:
-        """Count the documents that are recorded as deleted or emptied."""
-        return self.count_documents(collection, self._is_lost())
+        """Count the documents that are recorded as deleted or emptied, without undecided ones."""
+        is_loss = sa.or_(~IS_DELETED, lost.c.payload_hash.is_(None))
+        return self.count_documents(collection, self._is_lost(is_loss))
+
+    def count_undecided(self, collection: Collection) -> IndexedDocuments:
+        """Count the documents whose rows have a value that nobody decided on."""
+        return self.count_documents(collection, self._is_lost(IS_UNDECIDED))
+
+    def count_known(self, collection: Collection, keys: Sequence[str]) -> IndexedDocuments:
+        """Count the documents of a collection with these keys."""
+        return self.count_documents(collection, self._is_in(d.key, keys))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> IndexedDocuments:
         """Count the documents that have no match in another collection.
@@ -507,6 +531,12 @@ class ScanRows(LedgerConnection):
         values = {"size": count, "at": now}
         update = {name: sa.case((is_replaced, value), else_=s[name]) for name, value in values.items()}
         self._put_row(sizes, {"collection_id": collection_id, "part": part}, values, update)
+
+    def reduce_size(self, collection_id: int, count: int) -> None:
+        """Let the largest size of a collection be smaller by documents that are no loss of the source."""
+        s = sizes.c
+        smaller = sa.case((s.size > count, s.size - count), else_=0)
+        self._write(sizes.update().where(s.collection_id == collection_id, s.part == "").values(size=smaller))
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
         """Return the largest sizes by part; "" is the collection itself.

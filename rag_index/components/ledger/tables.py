@@ -204,7 +204,8 @@ seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigIn
 """Documents that the source has, with the number of the page that they were read in."""
 lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
 """Documents whose points must be deleted. Those that the source no longer has are without hashes;
-those whose text is now empty have their new hashes."""
+those whose text is now empty have their new hashes. A document whose row the source still has,
+with a value that nobody decided on, has an empty payload hash alone."""
 texts = scan_table("texts", primary(text_hash=LargeBinary), optional(key=Text))
 """One document for each text of a collection."""
 to_read = scan_table("to_read", primary(bucket=BigInteger))

@@ -6,13 +6,16 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.sources.decisions import decisions_of
 from rag_index.components.sources.sql import SqlSource
 from rag_index.core.settings.index import is_named_like_a_secret
+from rag_index.core.settings.visible import tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings.visible import VisibleSettings
 
 _PIECE = re.compile(
     r"'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|.", re.DOTALL
@@ -49,7 +52,7 @@ class RowFinder:
         self._settings, self._index, self._id = settings, index, document_id
         joins = {name: one.model_copy(update={"where": None, "required": False}) for name, one in index.joins.items()}
         nothing: dict[str, Any] = dict.fromkeys(("title", "link", "access", "language_column", "where", "newest"))
-        nothing |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}, "joins": joins}
+        nothing |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}, "joins": joins, "visible": {}}
         self._bare = index.model_copy(update=nothing)
 
     def hidden_by(self) -> str | None:
@@ -64,14 +67,27 @@ class RowFinder:
     def _conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield what the settings ask of a row, one after another, and the settings that ask nothing else."""
         index = self._index
+        for decision in decisions_of(index):
+            if decision.table is None:
+                only = {decision.name: decision.settings}
+                yield f"visible.{decision.name}, which does not show its value", {"visible": only}
         for part in and_parts(index.where):
-            yield f"where: {part}", {"where": part}
+            yield f"where: {part}", {"where": part, "visible": self._referred(part)}
         of_newest = f", which the version with the greatest {index.newest} does not meet" if index.newest else ""
-        yield f"where{of_newest}", {"where": index.where, "newest": index.newest}
+        yield f"where{of_newest}", self._asked_of_newest()
         for name, join in index.joins.items():
             for one in [None, *and_parts(join.where)] if join.required else ():
                 joins = {**self._bare.joins, name: join.model_copy(update={"where": one})}
-                yield f"joins.{name}: " + (one or f"{join.table} has no row for it"), {"joins": joins}
+                asked = {"joins": joins, "visible": self._referred(one)}
+                yield f"joins.{name}: " + (one or f"{join.table} has no row for it"), asked
+
+    def _asked_of_newest(self) -> dict[str, Any]:
+        where = self._index.where
+        return {"where": where, "newest": self._index.newest, "visible": self._referred(where)}
+
+    def _referred(self, sql: str | None) -> dict[str, VisibleSettings]:
+        """Return the decisions that a condition refers to. Those of the row's own columns hold already."""
+        return {name: self._index.visible[name] for name, _ in tokens_of(sql)}
 
     def whole_row(self) -> dict[str, Any]:
         """Return all columns of the row that may be shown, also those that are not indexed."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from rag_index.components.sources.decisions import decided
 from rag_index.components.sources.engine import begin_snapshot, errors_as_ours, limited, open_read_only
 from rag_index.components.sources.source_tables import documents_from, equals_any, part_from, relation
 from rag_index.core.documents.canonical import hash_text
@@ -173,6 +174,7 @@ class RowRights:
     ) -> set[str]:
         """Return which of these typed keys belong to documents that a role sees as completely as the reader does.
         `settings` are what policies read. Raises SourceUnavailable and SourceError."""
+        index = decided(index, self._engine.dialect)
         seconds, compared = max(seconds, MIN_TIME_LIMIT), index.query is not None or bool(index.joins or index.parts)
         named = relation(index.db_schema, index.table) if index.table else None
         with (

@@ -183,26 +183,27 @@ def as_known(name: str, names: Sequence[str]) -> str | None:
 
 
 def documents_from(index: IndexSettings) -> FromClause:
-    """Return the rows of documents."""
-    name = ROWS if index.joins else "documents"
-    if index.query is not None:
-        base = query_from(index, name)
-    else:
-        table, conditions = _table(_document_tables(index)[0]), _conditions(index.where, index.name)
-        if index.newest is not None:
-            newer, newest = table.alias("newer"), table.c[index.newest]
-            same = [newer.c[key] == table.c[key] for key in index.key_columns]
-            later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
-            later = later.where(*same, newer.c[index.newest] > newest)
-            conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
-        base = _rows(table, conditions, name)
+    """Return the rows of documents, of an index whose decisions are in its conditions (`decisions.decided`)."""
+    if index.visible:
+        raise ValueError(f"index {index.name}: what is visible must be decided before rows are read")
+    base = own_rows(index, own_columns(index), ROWS if index.joins else "documents")
     return _with_joins(base, document_columns(index), index.joins, index.name, "documents")
 
 
-def query_from(index: IndexSettings, name: str = "documents") -> FromClause:
-    """Return the rows of the query of an index, without its joins."""
-    query = single_select(str(index.query), index.name)
-    return query.columns(*map(sa.column, own_columns(index))).subquery(name)
+def own_rows(index: IndexSettings, columns: Iterable[str], name: str) -> FromClause:
+    """Return the rows of the table or the query of an index with these columns, without its joins."""
+    if index.query is not None:
+        query = single_select(index.query, index.name)
+        return query.columns(*map(sa.column, columns)).subquery(name)
+    own = SourceTable(index.table or "", index.db_schema, tuple(_unique([*columns, index.newest])), "")
+    table, conditions = _table(own), _conditions(index.where, index.name)
+    if index.newest is not None:
+        newer, newest = table.alias("newer"), table.c[index.newest]
+        same = [newer.c[key] == table.c[key] for key in index.key_columns]
+        later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
+        later = later.where(*same, newer.c[index.newest] > newest)
+        conditions = [newest.is_not(None), ~sa.exists(later), *conditions]
+    return _rows(table, conditions, name)
 
 
 def part_from(part: PartSettings, index: IndexSettings) -> FromClause:
@@ -274,7 +275,9 @@ def check_columns(connection: Connection, index: IndexSettings) -> None:
     Raises SettingsError if one does not."""
     limit = 1 if index.has_files else CHECKED_ROWS
     if index.query is not None:
-        every: Select[Any] = sa.select(sa.literal_column("*")).select_from(query_from(index))
+        every: Select[Any] = sa.select(sa.literal_column("*")).select_from(
+            own_rows(index, own_columns(index), "documents")
+        )
         names, rows = first_rows(connection, index, every, "the query", limit=limit)
         for name in own_columns(index):
             if name not in names:
@@ -340,15 +343,19 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
 
 
 def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
+    """Return the query as `without_end` does. A colon in it stays a colon and never begins a parameter."""
+    return sa.text(without_end(query, index, what).replace(":", "\\:"))
+
+
+def without_end(query: str, index: str, what: str = "query") -> str:
     """Return the query without semicolons and comments at its end, ready to be put in parentheses. There the database
-    refuses several statements. A colon in it stays a colon and never begins a parameter. `what` names it in a message.
-    Raises SettingsError if the query is empty."""
+    refuses several statements. `what` names it in a message. Raises SettingsError if the query is empty."""
     end = _END.search(query)
     text = query[: end.start() if end else None].strip()
     if not text:
         raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
     newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
-    return sa.text(text.replace(":", "\\:") + newline)
+    return text + newline
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:

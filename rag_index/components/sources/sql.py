@@ -18,6 +18,7 @@ from attrs import evolve
 
 from rag_index.components.sources import engine, pages
 from rag_index.components.sources.attachments import start_of
+from rag_index.components.sources.decisions import check_decisions, decided, undecided_keys, undecided_values
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.scan_state import ScanState
+    from rag_index.core.reports.outcome import UndecidedValue
     from rag_index.core.settings import IndexSettings
 
 T = TypeVar("T")
@@ -61,6 +63,7 @@ USUAL_SECONDS = 10.0
 _BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
 """A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
+KEYS_AT_ONCE = 1000
 
 
 @shows_sizes("rows", "size")
@@ -79,11 +82,12 @@ class SqlSource:
         self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
     ) -> None:
         """`folder` is for the rows of a query. A caller that reads no more than the `first` rows says so."""
-        self._index, self._folder, self._first = index, folder, first
+        self._declared, self._folder, self._first = index, folder, first
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
         self._engine = self._new_engine()
+        self._index = index = decided(index, self._engine.dialect)
         self._any_text: Engine | None = None
         """The engine in use where a text is not valid in its charset (`_reading_any_text`)."""
         self._reader = pages.RowReader(index)
@@ -126,6 +130,7 @@ class SqlSource:
         """Check what the settings name, and return how many rows have no key."""
         index = self._index
         with self._connect() as connection:
+            check_decisions(connection, self._declared)
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
                 _, rows = first_rows(connection, index, self._select(), "the query of its documents")
@@ -145,11 +150,35 @@ class SqlSource:
         return self._counted
 
     def count_parts(self) -> dict[str, int]:
-        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
+        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`.
+
+        Rows that are hidden because nobody decided on them count: the source has them.
+        """
         if not self._parts.tables:
             return {}
+        there = decided(self._declared, self._engine.dialect, undecided=True)
+        tables = PartsReader(there, self._reader.positions).tables
         with self._connect(patience=self._timeout) as connection:
-            return {table.label: pages.count_rows(connection, table.select()) for table in self._parts.tables}
+            return {table.label: pages.count_rows(connection, table.select()) for table in tables}
+
+    def undecided_values(self) -> list[UndecidedValue]:
+        """Return the values that nobody decided on, with their rows. Raises as `page`."""
+        if not self._declared.visible:
+            return []
+
+        def read() -> list[UndecidedValue]:
+            with self._connect(patience=self._timeout) as connection:
+                return undecided_values(connection, self._declared)
+
+        return self._with_any_text(read)
+
+    def undecided_keys(self) -> Iterator[list[str]]:
+        """Yield the typed keys of the documents that are hidden because of such a value alone. Raises as `page`."""
+        with self._connect(patience=self._timeout) as connection:
+            statement = undecided_keys(self._declared, connection.dialect)
+            result = connection.execute(statement, execution_options=pages.STREAMED)
+            for rows in result.partitions(KEYS_AT_ONCE):
+                yield [encode_key(tuple(row)) for row in rows]
 
     def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
         """Yield the columns of titles, texts and parts that no file is in: name, format, and values of the first rows.
@@ -176,7 +205,7 @@ class SqlSource:
         if self._url.get_backend_name() != "postgresql":  # no other database has any
             return RowPolicies()
         with self._connect() as connection:
-            return read_policies(connection, relations_read(self._index.model_dump(by_alias=True), doubtful=True))
+            return read_policies(connection, relations_read(self._declared.model_dump(by_alias=True), doubtful=True))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +22,13 @@ COUNTS = (
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 OUTCOME_KEYS = (
     "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "held_back", "failed", "skipped",
-    "message", "deleted", "incomplete", "chunks_embedded", *CONTEXTS, "seconds", "state", "verified", "gate",
-    "error_class",
+    "message", "deleted", "incomplete", "undecided", "chunks_embedded", *CONTEXTS, "seconds", "state", "verified",
+    "gate", "error_class",
 )  # fmt: skip
 """The keys of an outcome in their order, as docs/json.md has them."""
-OPTIONAL_KEYS = {"message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS}
+OPTIONAL_KEYS = {
+    "message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", "undecided", *CONTEXTS,
+}  # fmt: skip
 """Those that an outcome has only with a value."""
 METRICS_OF_WORK = (
     "embed_seconds", "texts", "reused", "requests", "retries", "rate_limited", "asked_seconds", "chars",
@@ -159,6 +163,41 @@ def rounded(value: Any, digits: int = 6) -> Any:
     return round(value, digits) if isinstance(value, float) else value
 
 
+@dataclass(frozen=True, slots=True)
+class UndecidedValue:
+    """A value that neither `show` nor `hide` of a decision names, so that its rows are shown to nobody."""
+
+    name: str
+    """The name of the decision: that of `[indexes.visible.NAME]`."""
+    value: str
+    """The value as the settings would name it; a long one is cut."""
+    rows: int
+
+
+def undecided_sentence(index: str, values: Sequence[UndecidedValue]) -> str:
+    """Return which values nobody decided on, and how to decide; "" if there are none."""
+    by_name: dict[str, list[str]] = {}
+    for one in values:
+        by_name.setdefault(one.name, []).append(f"{shortened(one.value, MAX_QUERY)!r} ({count_of(one.rows, 'row')})")
+    if not by_name:
+        return ""
+    found = "; ".join(f"{shortened_list(listed)} of {name}" for name, listed in by_name.items())
+    tables = ", ".join(f"[indexes.visible.{_toml_key(name)}]" for name in by_name)
+    return (
+        f"nobody decided who may see {found}, so these rows are shown to nobody: add the values to show or hide in "
+        f"{tables}, and run `rag-index index {index}`"
+    )
+
+
+def _toml_key(name: str) -> str:
+    """Return a name as the header of a table in TOML has it."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        return name
+    if "'" not in name:
+        return f"'{name}'" if '"' in name else f'"{name}"'
+    return json.dumps(name, ensure_ascii=False)
+
+
 @dataclass(slots=True)
 class DocumentCounts:
     """What a run of one index does with its documents, or would do. Each document counts as exactly one of new,
@@ -177,6 +216,8 @@ class DocumentCounts:
     """Documents that cannot be read or embedded, or that failed too often to be tried again."""
     skipped: int = 0
     """Documents that a rule of the source excludes. They are listed with the failed ones."""
+    undecided: list[UndecidedValue] = field(default_factory=list)
+    """The values that nobody decided on, of each decision those with the most rows first."""
     message: str = ""
     """Sentences that a person should know: why a run was not completed, or what the index lacks although it was."""
 
@@ -256,6 +297,7 @@ class IndexOutcome(DocumentCounts):
             holder = self.work if name in CONTEXTS else self
             values[name] = getattr(holder, name)
         values["gate"] = self.gate.to_json() if self.gate else None
+        values["undecided"] = [asdict(one) for one in self.undecided]
         values["seconds"] = round(self.seconds, 3)
         return {name: value for name, value in values.items() if value or name not in OPTIONAL_KEYS}
 

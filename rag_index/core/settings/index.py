@@ -36,6 +36,7 @@ from rag_index.core.settings.sections import (
     GateSettings,  # noqa: TC001 - pydantic looks it up
     RecencySettings,  # noqa: TC001 - pydantic looks it up
 )
+from rag_index.core.settings.visible import VisibleSettings, check_visible, sql_texts
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -51,7 +52,7 @@ LANGUAGES = (
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "access", "access_separator",
     "not_secret", "where", "newest", "title", "link", "format", "files",
-    "joins", "parts", "language_column",
+    "joins", "parts", "language_column", "visible",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages"}
 """Keys that belong to one kind only."""
@@ -109,6 +110,8 @@ class IndexSettings(Section):
     where: str | None = Field(default=None, min_length=1)
     """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`. Parts and joins
     have their own. With a `query`, write it there."""
+    visible: dict[str, VisibleSettings] = Field(default={})
+    """Which values of a column are shown: [`[indexes.visible.NAME]`](#indexesvisiblename)."""
     newest: str | None = Field(default=None, min_length=1)
     """The column whose greatest value wins if several rows have the same `key`, such as the versions of a note. `where`
     decides about that row alone: a note whose newest version is withdrawn is not shown in an older one."""
@@ -259,6 +262,7 @@ class IndexSettings(Section):
         if title := set(file_columns(self.format)) & set(self.title_columns):
             raise ValueError(f"the title cannot be a file ({', '.join(title)}); name a column of text")
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
+        check_visible(self.visible, sql_texts(self))
         if self.language_column is not None and len(split_languages(self.language)) < 2:
             raise ValueError(
                 f"language_column chooses among several languages, but language is {self.language!r}; "

@@ -83,6 +83,31 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
     assert list(ledger.failures(cid)) == [KEYS[0]]
 
 
+def test_gone_documents_that_nobody_decided_on_are_no_deletions(each_ledger):
+    ledger, collection = each_ledger, add(each_ledger)
+    cid = collection.id
+    ledger.record(cid, [(key, A, B, 1) for key in KEYS])
+    ledger.note_size(cid, len(KEYS))
+    ledger.begin_scan("p_notes")
+    ledger.see(KEYS[:1], page=1)
+    ledger.note_emptied([(KEYS[1], C, B)])
+    ledger.see(KEYS[1:2], page=1)
+    gone = ledger.find_gone(cid)
+    ledger.note_undecided([*KEYS[:3], "none"])
+    assert (gone, ledger.count_deletions(collection).all, ledger.count_undecided(collection).all) == (3, 3, 1)
+    assert ledger.count_known(collection, [*KEYS[:3], "none"]).all == 3
+    assert ledger.find_gone(cid) == gone, "found anew, they are to be noted anew"
+    assert ledger.count_undecided(collection).all == 0
+    ledger.note_undecided(KEYS[2:4])
+    ledger.keep_undecided()
+    assert sorted(key for key, text_hash, _ in ledger.lost(cid) if text_hash is None) == sorted(KEYS[2:4])
+    assert (len(ledger.lost(cid)), ledger.count_deletions(collection).all) == (2, 0)
+    ledger.reduce_size(cid, 2)
+    assert ledger.largest_sizes(cid) == {"": len(KEYS) - 2}
+    ledger.reduce_size(cid, 20)
+    assert ledger.largest_sizes(cid) == {"": 0}
+
+
 def interrupt_at(number, work):
     """Do the work with a Ctrl-C at the line of this number, counting lines of libraries. Return the number of lines."""
     lines = 0
