@@ -87,18 +87,18 @@ def test_gone_documents_that_nobody_decided_on_are_no_deletions(each_ledger):
     ledger, collection = each_ledger, add(each_ledger)
     cid = collection.id
     ledger.record(cid, [(key, A, B, 1) for key in KEYS])
-    ledger.note_size(cid, len(KEYS))
+    ledger.record_size(cid, len(KEYS))
     ledger.begin_scan("p_notes")
     ledger.see(KEYS[:1], page=1)
-    ledger.note_emptied([(KEYS[1], C, B)])
+    ledger.record_emptied([(KEYS[1], C, B)])
     ledger.see(KEYS[1:2], page=1)
-    gone = ledger.find_gone(cid)
-    ledger.note_undecided([*KEYS[:3], "none"])
+    gone = ledger.find_deleted(cid)
+    ledger.record_undecided([*KEYS[:3], "none"])
     assert (gone, ledger.count_deletions(collection).all, ledger.count_undecided(collection).all) == (3, 3, 1)
     assert ledger.count_known(collection, [*KEYS[:3], "none"]).all == 3
-    assert ledger.find_gone(cid) == gone, "found anew, they are to be noted anew"
+    assert ledger.find_deleted(cid) == gone, "found anew, they are to be recorded anew"
     assert ledger.count_undecided(collection).all == 0
-    ledger.note_undecided(KEYS[2:4])
+    ledger.record_undecided(KEYS[2:4])
     ledger.keep_undecided()
     assert sorted(key for key, text_hash, _ in ledger.lost(cid) if text_hash is None) == sorted(KEYS[2:4])
     assert (len(ledger.lost(cid)), ledger.count_deletions(collection).all) == (2, 0)
