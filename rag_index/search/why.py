@@ -25,7 +25,7 @@ from rag_index.search.concurrency import Deadline
 from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
 from rag_index.search.question import Question, make_question, spaced, text_of
 from rag_index.search.relevance import collapse_key
-from rag_index.search.results import Answered, SearchHit, value_of
+from rag_index.search.results import SearchHit, value_of
 from rag_index.search.soft_match import nearest_word
 from rag_index.search.spelling import spellings
 
@@ -47,7 +47,7 @@ MAX_CHUNKS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Why(Answered):
+class Why:
     """Why a search does not find a document, and what helps.
 
     Attributes:
