@@ -7,11 +7,12 @@ types: their JSON schemas, checks and help texts come from here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from rag_index.errors import SettingsError
 from rag_index.search.access import Groups  # noqa: TC001 - looked up by name
 from rag_index.search.filters import Filter  # noqa: TC001
 
@@ -134,3 +135,22 @@ class ProgramOptions(AgentOptions):
 
     timeout: Timeout = None
     dense_weight: DenseWeight = None
+
+
+class PythonOptions(ProgramOptions):
+    """The options of `Retriever.search`. Those of any type are checked where they are used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    indexes: Any = None
+    filter: Any = None
+    groups: Any = None
+
+    @classmethod
+    def of(cls, options: SearchOptions) -> PythonOptions:
+        """Return the options. Raises SettingsError for one that does not exist or is out of bounds."""
+        try:
+            return cls.model_validate(options)
+        except ValidationError as exc:
+            [fault, *_] = exc.errors()
+            raise SettingsError(f"{fault['loc'][0]}: {fault['msg']}") from None

@@ -20,7 +20,7 @@ from rag_index.errors import SettingsError
 from rag_index.search.access import NOBODY, Caller, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.filters import check_fields, conditions_of
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.options import MAX_HITS, PythonOptions
 from rag_index.search.synonyms import Pair, Phrases, words_beside
 
 if TYPE_CHECKING:
@@ -326,43 +326,33 @@ def names_document(text: str) -> bool:
     return bool(index and slash)
 
 
-def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:
+def make_question(settings: Settings, query: str, options: PythonOptions) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
-    Raises SettingsError for an argument that is not valid, and TypeError for one that does not exist.
+    Raises SettingsError for an option that is not valid.
     """
-    if unknown := options.keys() - SearchOptions.__annotations__.keys():
-        raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
-    indexes, limit, offset = options.get("indexes"), options.get("limit", DEFAULT_LIMIT), options.get("offset", 0)
-    timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
-    like = options.get("like")
+    indexes, limit, offset, like = options.indexes, options.limit, options.offset, options.like
     if like is not None and (query or not names_document(like)):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
     if not query.strip() and like is None:
         raise SettingsError("the query is empty")
-    if not 1 <= limit <= MAX_HITS:
-        raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
-    if not 0 <= offset <= MAX_HITS - limit:
+    if offset > MAX_HITS - limit:
         reach = f"a search goes {MAX_HITS:,} documents deep"
         raise SettingsError(f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead")
-    if timeout is not None and not timeout > 0:
-        raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
-    if dense_weight is not None and not 0 <= dense_weight <= 1:
-        raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
     if indexes is not None and not indexes:
         raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
     conditions: tuple[Condition, ...] = ()
-    if (given := options.get("filter")) is not None:
-        conditions = conditions_of(given, searched)
+    if options.filter is not None:
+        conditions = conditions_of(options.filter, searched)
         check_fields(conditions, searched)
     retrieve = settings.retrieve
-    weight = retrieve.dense_weight if dense_weight is None else dense_weight
-    name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
-    deadline = Deadline.after(timeout or retrieve.timeout)
+    weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
+    name = options.dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    deadline = Deadline.after(options.timeout or retrieve.timeout)
     text, phrases, excluded = taken_apart(query)
     question = Question(
-        text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
-        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
+        text, limit, conditions, deadline, weight, name, caller_of(options.groups),
+        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.exact,
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

@@ -22,7 +22,7 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, SearchFailed, StoreError
 from rag_index.search.access import ALL_GROUPS, NOBODY, caller_of
 from rag_index.search.concurrency import Deadline
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, PythonOptions, SearchOptions
 from rag_index.search.question import Question, make_question, spaced, text_of
 from rag_index.search.relevance import collapse_key
 from rag_index.search.results import SearchHit, value_of
@@ -96,7 +96,7 @@ class Inquiry:
 
     async def answer(self) -> Why:
         """Return the first reason. Raises as `Retriever.search`."""
-        question, names = make_question(self.settings, self.query, self.options)
+        question, names = make_question(self.settings, self.query, PythonOptions.of(self.options))
         if names and self.index.name not in names:
             return self._why("filter", f"The search does not ask index {self.index.name}.", "Name that index, too.")
         failure: Exception | None = None

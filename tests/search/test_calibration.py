@@ -123,7 +123,7 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
     assert (by_text[0].collapsed, HitAnswer.model_validate(by_text[0]).to_json()["collapsed"]) == (2, 2)
     assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
     for options, message in (
-        ({"min_relevance": 2}, "min_relevance is from 0 to 1, not 2"),
+        ({"min_relevance": 2}, "min_relevance: Input should be less than or equal to 1"),
         ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
     ):
         with pytest.raises(SettingsError, match=message):
