@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ DIGITS = 6
 Rounded = Annotated[float, PlainSerializer(lambda number: round(number, DIGITS), return_type=float)]
 Nothing = SkipJsonSchema[None]
 """What is left out, and never null."""
-Part = Annotated[dict[str, str], Field(description="The part of the document that the text is of: name, id and link.")]
 
 
 class Answer(BaseModel):
@@ -71,7 +70,8 @@ class HitAnswer(Answer):
     """How many hits that repeat this one are left out."""
     highlights: list[str] = []
     """The words of the query as they stand in title and text."""
-    part: Part = {}
+    part: dict[str, str] = {}
+    """The part of the document that the text is of: name, id and link."""
 
 
 class ChunkAnswer(Answer):
@@ -173,7 +173,8 @@ class DocumentChunkAnswer(Answer):
     text: str
     payload: dict[str, Any] = {}
     """The fields that the chunk has for itself, as those of source code have."""
-    part: Part = {}
+    part: dict[str, str] = {}
+    """The part of the document that the text is of: name, id and link."""
     matched: list[str] = []
     """The words of `find` that it has."""
 

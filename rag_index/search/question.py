@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import QueryWord, is_compound_name, names_of
-from rag_index.components.embedders.tokenizer import folded, is_excludable, words_of_phrases
+from rag_index.components.embedders.tokenizer import OF_PHRASES, folded, is_excludable
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
@@ -251,6 +251,11 @@ class Asked:
         """Return the answers in the order in which the indexes were asked."""
         return [self.answers[index] for index in self.indexes if index in self.answers]
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Return why indexes failed, in the order in which they were asked."""
+        return {index: str(self.errors[index]) for index in self.indexes if index in self.errors}
+
     def fail(self, index: str, error: Exception) -> None:
         """Take an error for the answer of an index."""
         self.errors[index] = error
@@ -300,7 +305,7 @@ def spaced(text: str) -> str:
 
     What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
     """
-    return f" {' '.join(words_of_phrases(folded(text)))} "
+    return f" {' '.join(OF_PHRASES.words_in(folded(text)))} "
 
 
 def taken_apart(query: str) -> tuple[str, list[str], list[str]]:

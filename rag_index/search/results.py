@@ -434,7 +434,7 @@ def read_document(
     def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
         ids = [point_id(index.name, key, number) for number in numbers]
         points = store.retrieve(collection, ids, conditions=conditions)
-        return {int(_ours(point).get("chunk", 0)): point for point in points}
+        return {_chunk_of(point): point for point in points}
 
     for key in (key for key in keys if key in firsts):
         numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
@@ -472,12 +472,12 @@ def _document(
     own = {name for point in points for name in _ours(point).get("own", ())}
     chunks = tuple(
         DocumentChunk(
-            int(_ours(point).get("chunk", 0)),
+            _chunk_of(point),
             str(_ours(point).get("text", "")),
             {name: value for name, value in point.payload.items() if name in own},
             _ours(point).get(PART, {}),
         )
-        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+        for point in sorted(points, key=_chunk_of)
     )
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
@@ -486,6 +486,11 @@ def _document(
     return Document(
         index, document_id, "", shared, chunks, NOTHING_KNOWN, total, following, title, link, key, text_hash
     )
+
+
+def _chunk_of(point: StoredPoint) -> int:
+    """Return the number of the chunk in its document."""
+    return int(_ours(point).get("chunk", 0))
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

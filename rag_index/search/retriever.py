@@ -582,7 +582,7 @@ class Retriever:
     async def _result(self, asked: Asked, reranking: Reranking | None, sieve: Sieve) -> SearchResult:
         """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
-        errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+        errors = asked.reasons
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing

@@ -239,7 +239,7 @@ class Inquiry:
         matched = encoder.matched(words := encoder.words(self.query), ["\n".join(self.texts)])[0]
         missing = {word: one for word, one in words.items() if word not in matched}
         every = " ".join(self.texts)
-        own = {one.lower(): one for one in LETTERS_ALONE.of(every).findall(every)}
+        own = {one.lower(): one for one in LETTERS_ALONE.words_in(every)}
         typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
         near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
         alike = {word: own[one] for word, one in near.items() if one in own}

@@ -236,10 +236,11 @@ class LedgerConnection:
 
     def _is_in(self, column: Any, keys: Iterable[str]) -> sa.ColumnElement[bool]:
         """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""
-        return column.in_(self._keys_as_rows(keys))  # type: ignore[no-any-return]
+        return column.in_(sa.select(self._keys(keys)))  # type: ignore[no-any-return]
 
-    def _keys_as_rows(self, keys: Iterable[str]) -> sa.Select[Any]:
-        return sa.select(self._elements(list(keys), "json_array_elements_text"))
+    def _keys(self, keys: Iterable[str]) -> Any:
+        """Return the column of a table of these keys."""
+        return self._elements(list(keys), "json_array_elements_text")
 
     def _elements(self, values: list[Any], postgresql: str) -> Any:
         """Return the column of a table of these values; `postgresql` is the function that makes it there."""

@@ -126,7 +126,7 @@ class DocumentRows(ScanRows):
         Those that were written before the scan saw them get their buckets now."""
         if not keys:
             return
-        key = self._keys_as_rows(keys).subquery().c[0]
+        key = self._keys(keys)
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
         rows = rows.add_columns(sa.literal(self._next_commit(collection_id)), sa.literal(0))
         rows = rows.add_columns(self._known_bucket(collection_id, key))

@@ -134,12 +134,12 @@ class IndexLease:
         self._stop.set()
         self._renewer.join(timeout=RENEW_SECONDS)
         with suppress(LedgerUnavailable), self._ledger.transaction() as connection:  # it would expire by itself
-            connection.execute(leases.update().where(self._is_mine()).values(run_id=None, renewed_at=0.0))
+            connection.execute(self._update(run_id=None, renewed_at=0.0))
 
     def check(self) -> None:
         """Renew the lease, in the caller's transaction if there is one: then nothing is written after another run took
         over. Raises IndexLocked if one did. A process that stood still asks before its renewing thread has."""
-        renewed = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
+        renewed = self._update(renewed_at=self._ledger.clock())
         with self._ledger.transaction() as connection:
             self._lost = self._lost or connection.execute(renewed).rowcount != 1
         if self._lost:
@@ -148,8 +148,10 @@ class IndexLease:
                 "run it again"
             )
 
-    def _is_mine(self) -> sa.ColumnElement[bool]:
-        return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
+    def _update(self, **values: Any) -> sa.Update:
+        """Return the change of the lease's row, which changes nothing once another run has taken over."""
+        is_mine = (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
+        return leases.update().where(is_mine).values(**values)
 
     def _acquire(self) -> int:
         import psutil
@@ -189,8 +191,7 @@ class IndexLease:
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 with self._ledger.engine.begin() as connection:
-                    statement = leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
-                    if connection.execute(statement).rowcount != 1:
+                    if connection.execute(self._update(renewed_at=self._ledger.clock())).rowcount != 1:
                         self._lost = True
                         return
                 last = time.monotonic()

@@ -68,7 +68,7 @@ class ScanRows(LedgerConnection):
             return []
         scan = sa.literal(self._scan, Integer)
         if buckets is None:
-            rows = sa.select(scan, self._keys_as_rows(keys).subquery().c[0], sa.null(), sa.literal(page))
+            rows = sa.select(scan, self._keys(keys), sa.null(), sa.literal(page))
         else:
             pair = self._elements(list(zip(keys, buckets, strict=True)), "json_array_elements")
             key, bucket = (pair.op("->>")(sa.literal_column(place)) for place in "01")
@@ -92,7 +92,7 @@ class ScanRows(LedgerConnection):
 
     def note_gone(self, keys: Sequence[str]) -> None:
         """Record documents that the source no longer has."""
-        rows = sa.select(sa.literal(self._scan, Integer), self._keys_as_rows(keys).subquery().c[0])
+        rows = sa.select(sa.literal(self._scan, Integer), self._keys(keys))
         self._put_selected(lost, ["scan", "key"], rows)
 
     def find_gone(self, collection_id: int) -> int:

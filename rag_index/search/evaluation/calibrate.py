@@ -18,7 +18,7 @@ import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
-from rag_index.components.embedders.tokenizer import backwards, sample_words
+from rag_index.components.embedders.tokenizer import SAMPLED, backwards
 from rag_index.components.embedders.traits import PAIRS, ModelTraits
 from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, TRAITS, UNLEARNED
 from rag_index.components.stores.protocol import Store, VectorQuery
@@ -156,7 +156,7 @@ class Learner:
         """Return the words of some documents of the collection, by id; none of those with few."""
         ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)]
         ours = [point.payload[RESERVED_KEY] for point in self.store.retrieve(self.collection.name, ids)]
-        texts = {str(one["document_id"]): sample_words(one["text"]) for one in ours}
+        texts = {str(one["document_id"]): SAMPLED.words_in(one["text"]) for one in ours}
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 

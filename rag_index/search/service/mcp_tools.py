@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -43,6 +42,7 @@ from rag_index.search.service.models import (
     WhyQuestion,
     check_unicode,
     faults,
+    log_place,
 )
 
 if TYPE_CHECKING:
@@ -360,8 +360,7 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
         except RagIndexError as exc:
             return _result(" ".join(str(exc).split()), failed=True)
         except Exception as exc:  # noqa: BLE001 - the client gets a line, and the log the place, but not what was asked
-            place = traceback.extract_tb(exc.__traceback__)[-1]
-            logger.error("unexpected %s in %s line %s", type(exc).__name__, place.filename, place.lineno)
+            log_place(exc)
             return _result("an unexpected error; the log of rag-index has its place", failed=True)
         return _result(answer)
 

@@ -4,6 +4,8 @@ are problem details (RFC 9457), one form for everything that a request can meet.
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
 
+logger = logging.getLogger(__name__)
 MAX_FACETS = 100
 MAX_CITATIONS = 100
 MAX_DOCUMENT_CHARS = 200_000
@@ -287,6 +290,12 @@ class ProblemResponse(JSONResponse):
     """A response with problem details."""
 
     media_type = "application/problem+json"
+
+
+def log_place(error: Exception) -> None:
+    """Log where an unexpected error was raised, without its message, which may repeat what was searched for."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
 
 
 def problem(
