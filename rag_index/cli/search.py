@@ -49,25 +49,28 @@ ALL = "all"
 
 
 class _Option(click.Option):
-    """An option of a search, with the text and the bounds that `SearchOptions` has, which its commands alone import."""
+    """An option of a search, with the text and the bounds of `ProgramOptions`, which its commands alone import."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
-        from rag_index.search.options import option_fields
+        from rag_index.search.options import ProgramOptions
 
-        self.help = option_fields()[str(self.name)][1].description
+        self.help = ProgramOptions.model_fields[str(self.name)].description
         return super().get_help_record(ctx)
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Return the value as the search takes it. Raises BadParameter."""
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
-        from rag_index.search.options import option_fields
+        from rag_index.search.options import ProgramOptions
 
+        if value is None:
+            return None
         try:
-            return value if value is None else TypeAdapter(option_fields()[str(self.name)][0]).validate_python(value)
+            checked = ProgramOptions.model_validate({self.name: value})
         except ValidationError as exc:
             raise click.BadParameter(exc.errors()[0]["msg"], ctx, self) from None
+        return getattr(checked, str(self.name))
 
 
 def _option(name: str, metavar: str | None = None, **more: Any) -> Callable[[Any], Any]:
@@ -128,6 +131,7 @@ def _print_why(
     """Say why a document is not found. With `all_groups` a person learns of every document; groups beside it say for
     whom that person asks."""
     from rag_index.search import Retriever
+    from rag_index.search.json_answers import WhyAnswer
 
     options = _search_options(all_groups=all_groups, **chosen)
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
@@ -135,7 +139,7 @@ def _print_why(
     lines = [found.message, found.remedy]
     lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
     lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
-    show(found.to_json(), *filter(None, lines), as_json=as_json)
+    show(WhyAnswer.model_validate(found).to_json(), *filter(None, lines), as_json=as_json)
     return 0
 
 
@@ -193,12 +197,13 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
     """
     from rag_index.core.reports.progress import counted
     from rag_index.search import ALL_GROUPS, Retriever
+    from rag_index.search.json_answers import VerifyAnswer
 
     with Retriever.from_settings(context.settings()) as retriever:
         cited = counted(citations, "citations verified", lambda: len(citations))
         found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in cited]
     if as_json:
-        print_json({"citations": [one.to_json() for one in found]})
+        print_json(VerifyAnswer.model_validate({"citations": found}).to_json())
     for one in [] if as_json else found:
         since = f" since {one.since}" if one.since else ""
         at = one.as_of.at

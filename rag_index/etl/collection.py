@@ -114,7 +114,7 @@ def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, al
         metadata: Mapping[str, Any] = {}
         with suppress(StoreRefused):  # an index of others, which the key may not read
             metadata = store.find(collection.name) or {}
-        recorded = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        recorded = _recorded(metadata)
         if recorded is not None and recorded.same_model(identity):
             return recorded
     return identity

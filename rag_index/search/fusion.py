@@ -345,7 +345,7 @@ def failure_of(asked: Asked) -> Exception:
     errors = [asked.errors[index] for index in asked.indexes if index in asked.errors]
     if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
         return errors[0]
-    reasons = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+    reasons = asked.reasons
     codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
     all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
     late = all(isinstance(error, SearchTimedOut) for error in errors)

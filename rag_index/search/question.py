@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import QueryWord, is_compound_name, names_of
-from rag_index.components.embedders.tokenizer import folded, is_excludable, words_of_phrases
+from rag_index.components.embedders.tokenizer import OF_PHRASES, folded, is_excludable
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
@@ -20,7 +20,7 @@ from rag_index.errors import SettingsError
 from rag_index.search.access import NOBODY, Caller, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.filters import check_fields, conditions_of
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.options import MAX_HITS, PythonOptions
 from rag_index.search.synonyms import Pair, Phrases, words_beside
 
 if TYPE_CHECKING:
@@ -251,6 +251,11 @@ class Asked:
         """Return the answers in the order in which the indexes were asked."""
         return [self.answers[index] for index in self.indexes if index in self.answers]
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Return why indexes failed, in the order in which they were asked."""
+        return {index: str(self.errors[index]) for index in self.indexes if index in self.errors}
+
     def fail(self, index: str, error: Exception) -> None:
         """Take an error for the answer of an index."""
         self.errors[index] = error
@@ -300,7 +305,7 @@ def spaced(text: str) -> str:
 
     What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
     """
-    return f" {' '.join(words_of_phrases(folded(text)))} "
+    return f" {' '.join(OF_PHRASES.words_in(folded(text)))} "
 
 
 def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
@@ -326,43 +331,33 @@ def names_document(text: str) -> bool:
     return bool(index and slash)
 
 
-def make_question(settings: Settings, query: str, options: SearchOptions) -> tuple[Question, list[str] | None]:
+def make_question(settings: Settings, query: str, options: PythonOptions) -> tuple[Question, list[str] | None]:
     """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
 
-    Raises SettingsError for an argument that is not valid, and TypeError for one that does not exist.
+    Raises SettingsError for an option that is not valid.
     """
-    if unknown := options.keys() - SearchOptions.__annotations__.keys():
-        raise TypeError(f"a search has no option {', '.join(sorted(unknown))}")
-    indexes, limit, offset = options.get("indexes"), options.get("limit", DEFAULT_LIMIT), options.get("offset", 0)
-    timeout, dense_weight = options.get("timeout"), options.get("dense_weight")
-    like = options.get("like")
+    indexes, limit, offset, like = options.indexes, options.limit, options.offset, options.like
     if like is not None and (query or not names_document(like)):
         raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
     if not query.strip() and like is None:
         raise SettingsError("the query is empty")
-    if not 1 <= limit <= MAX_HITS:
-        raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
-    if not 0 <= offset <= MAX_HITS - limit:
+    if offset > MAX_HITS - limit:
         reach = f"a search goes {MAX_HITS:,} documents deep"
         raise SettingsError(f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead")
-    if timeout is not None and not timeout > 0:
-        raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
-    if dense_weight is not None and not 0 <= dense_weight <= 1:
-        raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
     if indexes is not None and not indexes:
         raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
     conditions: tuple[Condition, ...] = ()
-    if (given := options.get("filter")) is not None:
-        conditions = conditions_of(given, searched)
+    if options.filter is not None:
+        conditions = conditions_of(options.filter, searched)
         check_fields(conditions, searched)
     retrieve = settings.retrieve
-    weight = retrieve.dense_weight if dense_weight is None else dense_weight
-    name = dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
-    deadline = Deadline.after(timeout or retrieve.timeout)
+    weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
+    name = options.dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    deadline = Deadline.after(options.timeout or retrieve.timeout)
     text, phrases, excluded = taken_apart(query)
     question = Question(
-        text, limit, conditions, deadline, weight, name, caller_of(options.get("groups")),
-        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.get("exact", False),
+        text, limit, conditions, deadline, weight, name, caller_of(options.groups),
+        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.exact,
     )  # fmt: skip
     return question, [index.name for index in searched] if indexes else None

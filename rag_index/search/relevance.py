@@ -127,18 +127,19 @@ def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
         matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
         known = max(known, SURE) if hit.names or question.phrases else known
         cosine = hit.cosine if answer.live.fingerprint in asked.vectors and not hit.by_words else None
-        beside = answer.synonyms.said(f"{hit.title}\n{hit.text}") if answer.synonyms else ()
+        text = f"{hit.title}\n{hit.text}"
+        beside = answer.synonyms.said(text) if answer.synonyms else ()
         weights, words_alone = answer.live.calibration, without_spaces and answer.live.english_alone and encoder
         if words_alone:
             cosine = None  # it tells nothing: to a model of English, any two texts in Thai are alike
         likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
-        if words_alone and known < SURE and not (beside or has_word(matched, f"{hit.title}\n{hit.text}")):
+        if words_alone and known < SURE and not (beside or has_word(matched, text)):
             likely = min(likely, UNFIT)
         if hit.names:  # it is what was asked for, whatever it means
             likely = max(likely, relevance(weights, None, known))
         said, marks = matched if answer.hybrid else (), tuple[str, ...]()
         if (said or hit.bm25) and encoder:
-            marks = encoder.highlights(answer.all_words, f"{hit.title}\n{hit.text}")
+            marks = encoder.highlights(answer.all_words, text)
         made = replace(hit, matched=said, highlights=marks, synonyms=beside, relevance=round(likely, 3))
         judged_hits.append(made)
     return judged_hits

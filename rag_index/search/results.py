@@ -11,12 +11,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
-
-from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.components.stores.protocol import Condition, PointReader
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
@@ -36,9 +33,6 @@ _DIGITS = rf"([0-9a-f]{{{CITED_HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
 _FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]*)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
 
 State = Literal["unchanged", "changed", "deleted", "unknown"]
-DIGITS = 6
-EXPLAINED = {"explained": True}
-"""Metadata of a field that is answered to those alone who ask for explanations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,47 +53,6 @@ class AsOf:
 
 
 NOTHING_KNOWN = AsOf()
-
-
-class Answered:
-    """An answer that the service, and commands with `--json`, give as JSON."""
-
-    __slots__ = ()
-
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """Return the object. Fields that its JSON schema skips are not in it, nor those with a default without a value.
-
-        With `explain`, those that explain are, whatever they hold but None.
-        """
-        plain, kind = {}, cast("Any", type(self))
-        for name, optional, explains in _members(kind):
-            value = getattr(self, name)
-            if (explain and value is not None) if explains else (value or not optional):
-                plain[name] = _plain(value, explain=explain)
-        return plain
-
-
-@cache
-def _members(kind: Any) -> list[tuple[str, bool, bool]]:
-    """Return the fields that are answered: the name, whether there is a default, and whether it explains."""
-    return [
-        (one.name, one.default is not MISSING or one.default_factory is not MISSING, bool(one.metadata))
-        for one in fields(kind)
-        if not str(one.type).startswith("SkipJsonSchema")
-    ]
-
-
-def _plain(value: Any, *, explain: bool) -> Any:
-    """Return a value of an answer for JSON. Numbers of a payload are not rounded."""
-    if isinstance(value, float):
-        return round(value, DIGITS)
-    if isinstance(value, tuple):
-        return [_plain(one, explain=explain) for one in value]
-    if isinstance(value, dict):
-        return {key: one if isinstance(one, float) else _plain(one, explain=explain) for key, one in value.items()}
-    if isinstance(value, Answered):
-        return value.to_json(explain=explain)
-    return asdict(value) if isinstance(value, AsOf) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +110,7 @@ def _word(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkHit(Answered):
+class ChunkHit:
     """A chunk that was found in a document: its number, its score and its text."""
 
     chunk: int
@@ -166,8 +119,8 @@ class ChunkHit(Answered):
 
 
 @dataclass(frozen=True, slots=True)
-class SearchHit(Answered):
-    """A document that was found. The attributes from `rank` on are in an answer with `explain` alone.
+class SearchHit:
+    """A document that was found. Over HTTP, the attributes from `rank` on are in an answer with `explain` alone.
 
     Attributes:
         index: The index that holds the document.
@@ -212,32 +165,32 @@ class SearchHit(Answered):
     collapsed: int = 0
     highlights: tuple[str, ...] = ()
     part: Mapping[str, str] = field(default_factory=dict)
-    rank: int = field(default=0, metadata=EXPLAINED)
-    fused: float = field(default=0.0, metadata=EXPLAINED)
-    cosine: float = field(default=0.0, metadata=EXPLAINED)
-    bm25: float = field(default=0.0, metadata=EXPLAINED)
-    soft: float = field(default=0.0, metadata=EXPLAINED)
-    recency: float | None = field(default=None, metadata=EXPLAINED)
-    matched: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
-    synonyms: tuple[str, ...] = field(default=(), metadata=EXPLAINED)
-    chunks: tuple[ChunkHit, ...] = field(default=(), metadata=EXPLAINED)
-    rerank_score: float | None = field(default=None, metadata=EXPLAINED)
-    exact: SkipJsonSchema[bool] = False
+    rank: int = 0
+    fused: float = 0.0
+    cosine: float = 0.0
+    bm25: float = 0.0
+    soft: float = 0.0
+    recency: float | None = None
+    matched: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    chunks: tuple[ChunkHit, ...] = ()
+    rerank_score: float | None = None
+    exact: bool = False
     """Whether the query is its key, title or first line."""
-    names: SkipJsonSchema[float] = 0.0
+    names: float = 0.0
     """How many rare names of the query it has."""
-    key: SkipJsonSchema[str] = ""
+    key: str = ""
     """Its typed key."""
-    by_title: SkipJsonSchema[bool] = False
+    by_title: bool = False
     """Whether the title alone has words of the query, and not the text."""
-    text_hash: SkipJsonSchema[str] = ""
+    text_hash: str = ""
     """The hash of its whole text."""
-    by_words: SkipJsonSchema[bool] = False
+    by_words: bool = False
     """Whether it has no vector yet: its words alone say how relevant it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult(Answered):
+class SearchResult:
     """The result of one search.
 
     Attributes:
@@ -277,12 +230,18 @@ class SearchResult(Answered):
     remark: str = ""
     missing: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
-    timings_ms: Mapping[str, float] = field(default_factory=dict, metadata=EXPLAINED)
-    fusion: str = field(default="", metadata=EXPLAINED)
-    dense_weight: float = field(default=1.0, metadata=EXPLAINED)
-    collections: Mapping[str, str] = field(default_factory=dict, metadata=EXPLAINED)
-    reranked: bool = field(default=False, metadata=EXPLAINED)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    fusion: str = ""
+    dense_weight: float = 1.0
+    collections: Mapping[str, str] = field(default_factory=dict)
+    reranked: bool = False
     rerank_error: str = ""
+
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
+        """Return the answer as `POST /search` gives it, which leaves out what has no value."""
+        from rag_index.search.json_answers import search_answer  # most searches need none of these models
+
+        return search_answer(self, explain=explain).to_json()
 
     @property
     def verdict(self) -> str:
@@ -323,7 +282,7 @@ def missing_text(errors: Mapping[str, str], lacking: Mapping[str, str], answered
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentChunk(Answered):
+class DocumentChunk:
     """A chunk of a document. `payload` holds the fields that the chunk has for itself, as those of source code have."""
 
     chunk: int
@@ -336,7 +295,7 @@ class DocumentChunk(Answered):
 
 
 @dataclass(frozen=True, slots=True)
-class Document(Answered):
+class Document:
     """A document as the index holds it: its chunks in order, or those that were asked for, and its payload."""
 
     index: str
@@ -351,18 +310,18 @@ class Document(Answered):
     """The chunk after those that were asked for, None after the last."""
     title: str = ""
     link: str = ""
-    key: SkipJsonSchema[str] = ""
+    key: str = ""
     """Its typed key."""
-    text_hash: SkipJsonSchema[str] = ""
+    text_hash: str = ""
     """The hash of its whole text."""
-    seal_key: SkipJsonSchema[str] = field(default="", repr=False)
+    seal_key: str = field(default="", repr=False)
     """What its citations are sealed with."""
-    matching_chunks: SkipJsonSchema[int | None] = None
+    matching_chunks: int | None = None
     """How many chunks have words that were looked for, also those left out; None if none were looked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verified(Answered):
+class Verified:
     """What became of a citation, as of a position.
 
     `state` is `unknown` if nothing like it was ever cited, or if the document is not there for a caller from whom some
@@ -380,7 +339,7 @@ class Verified(Answered):
 
 
 @dataclass(frozen=True, slots=True)
-class FacetValue(Answered):
+class FacetValue:
     """A value of a field, and about how many documents have it."""
 
     value: str
@@ -388,7 +347,7 @@ class FacetValue(Answered):
 
 
 @dataclass(frozen=True, slots=True)
-class Facets(Answered):
+class Facets:
     """The most frequent values of each field, the most frequent first; and the reasons of failed indexes."""
 
     fields: Mapping[str, tuple[FacetValue, ...]]
@@ -477,7 +436,7 @@ def read_document(
     def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
         ids = [point_id(index.name, key, number) for number in numbers]
         found = points.retrieve(ids, conditions=conditions)
-        return {int(_ours(point).get("chunk", 0)): point for point in found}
+        return {_chunk_of(point): point for point in found}
 
     for key in (key for key in keys if key in firsts):
         numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
@@ -515,12 +474,12 @@ def _document(
     own = {name for point in points for name in _ours(point).get("own", ())}
     chunks = tuple(
         DocumentChunk(
-            int(_ours(point).get("chunk", 0)),
+            _chunk_of(point),
             str(_ours(point).get("text", "")),
             {name: value for name, value in point.payload.items() if name in own},
             _ours(point).get(PART, {}),
         )
-        for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
+        for point in sorted(points, key=_chunk_of)
     )
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
     title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
@@ -529,6 +488,11 @@ def _document(
     return Document(
         index, document_id, "", shared, chunks, NOTHING_KNOWN, total, following, title, link, key, text_hash
     )
+
+
+def _chunk_of(point: StoredPoint) -> int:
+    """Return the number of the chunk in its document."""
+    return int(_ours(point).get("chunk", 0))
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

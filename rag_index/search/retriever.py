@@ -25,7 +25,7 @@ from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
 from rag_index.search.fusion import compares_scores, failure_of, in_order
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, PythonOptions, SearchOptions
 from rag_index.search.positions import Known, Positions, age_seconds, find_too_old
 from rag_index.search.question import (
     LIKE_CHARS,
@@ -200,17 +200,14 @@ class Retriever:
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        rerank, collapse = options.get("rerank"), options.get("collapse")
-        min_relevance = options.get("min_relevance") or 0.0
-        if rerank and self._reranking is None:
+        chosen = PythonOptions.of(options)
+        collapse, like, order, offset = chosen.collapse, chosen.like, chosen.order, chosen.offset
+        if chosen.rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
-        if not 0 <= min_relevance <= 1:
-            raise SettingsError(f"min_relevance is from 0 to 1, not {min_relevance!r}")
-        reranking = None if rerank is False else self._reranking
-        question, names = make_question(self._settings, query, options)
+        reranking = None if chosen.rerank is False else self._reranking
+        question, names = make_question(self._settings, query, chosen)
         if collapse and collapse != BY_TEXT:
             check_field(collapse, self._settings.named(names), "collapse")
-        like, order, offset = options.get("like"), options.get("order"), options.get("offset", 0)
         if order:
             check_field(order.removeprefix("-"), self._settings.named(names), "order")
         if like:
@@ -220,10 +217,10 @@ class Retriever:
         depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
         wanted = None if sifted else max(end, top)
         question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted)
-        max_age = options.get("max_age")
+        max_age = chosen.max_age
         asked, as_of = await self._ask_as_of(question, names, None if max_age is None else age_seconds(max_age))
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
-        sieve = Sieve(question.model, min_relevance, collapse, order)
+        sieve = Sieve(question.model, chosen.min_relevance or 0.0, collapse, order)
         await self._fill(asked, sieve, end, further=offset > 0)
         result = await self._result(asked, reranking, sieve)
         result = _page(asked, sieve, result, offset, end)
@@ -239,7 +236,7 @@ class Retriever:
 
         `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
         """
-        question, names = make_question(self._settings, query, options)
+        question, names = make_question(self._settings, query, PythonOptions.of(options))
         both = replace(question, dense_weight=BOTH_WEIGHT, every=True)
         asked = await self._fan_out.ask(both, names, {}, add_soft_match)
         if asked.errors and not asked.answers:
@@ -588,7 +585,7 @@ class Retriever:
     async def _result(self, asked: Asked, reranking: Reranking | None, sieve: Sieve) -> SearchResult:
         """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
-        errors = {index: str(asked.errors[index]) for index in asked.indexes if index in asked.errors}
+        errors = asked.reasons
         lacks = errors or asked.lacking
         missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing

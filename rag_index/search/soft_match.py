@@ -19,7 +19,7 @@ import numpy as np
 
 from rag_index.components.embedders.bm25 import key_words, leaves_out, split_identifiers
 from rag_index.components.embedders.local import load_table
-from rag_index.components.embedders.tokenizer import divided, is_simple, normalized, runs
+from rag_index.components.embedders.tokenizer import LETTERS, divided, is_simple, normalized
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE
 from rag_index.search.concurrency import Deadline, in_time
 
@@ -152,12 +152,12 @@ def _words_of(texts: Sequence[str], identifiers: bool) -> tuple[_Words, _Words]:
     own = _Words.of([_split(text, identifiers) for text in plain])
     if not identifiers and all(map(is_simple, plain)):
         return own, own
-    return own, _Words.of([runs(divided(text)) for text in plain])
+    return own, _Words.of([LETTERS.words_in(divided(text)) for text in plain])
 
 
 def _split(text: str, identifiers: bool) -> list[str]:
     """Return the words of a normalized text, without dividing one that has no spaces."""
-    return runs(split_identifiers(text)[:MAX_COMPARED_CHARS] if identifiers else text)
+    return LETTERS.words_in(split_identifiers(text)[:MAX_COMPARED_CHARS] if identifiers else text)
 
 
 def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:

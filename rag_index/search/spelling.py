@@ -120,7 +120,7 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
         found = text_of(point.payload)
         found = split_identifiers(found) if live.encoder.model.identifiers else found
         found = unicodedata.normalize("NFC", found)
-        written[point.id] = {_plain(word): word for word in LETTERS_ALONE.of(found).findall(found)}
+        written[point.id] = {_plain(word): word for word in LETTERS_ALONE.words_in(found)}
     others = {_plain(word) for word in answer.words}
     # an older server also counts documents that the caller may not see
     total = {} if answer.own else collection.word_counts(sorted(samples)).having

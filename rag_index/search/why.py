@@ -22,10 +22,10 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, SearchFailed, StoreError
 from rag_index.search.access import ALL_GROUPS, NOBODY, caller_of
 from rag_index.search.concurrency import Deadline
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, SearchOptions
+from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, PythonOptions, SearchOptions
 from rag_index.search.question import Question, make_question, spaced, text_of
 from rag_index.search.relevance import collapse_key
-from rag_index.search.results import Answered, SearchHit, value_of
+from rag_index.search.results import SearchHit, value_of
 from rag_index.search.soft_match import nearest_word
 from rag_index.search.spelling import spellings
 
@@ -47,7 +47,7 @@ MAX_CHUNKS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Why(Answered):
+class Why:
     """Why a search does not find a document, and what helps.
 
     Attributes:
@@ -96,7 +96,7 @@ class Inquiry:
 
     async def answer(self) -> Why:
         """Return the first reason. Raises as `Retriever.search`."""
-        question, names = make_question(self.settings, self.query, self.options)
+        question, names = make_question(self.settings, self.query, PythonOptions.of(self.options))
         if names and self.index.name not in names:
             return self._why("filter", f"The search does not ask index {self.index.name}.", "Name that index, too.")
         failure: Exception | None = None
@@ -241,7 +241,7 @@ class Inquiry:
         matched = encoder.matched(words := encoder.words(self.query), ["\n".join(self.texts)])[0]
         missing = {word: one for word, one in words.items() if word not in matched}
         every = " ".join(self.texts)
-        own = {one.lower(): one for one in LETTERS_ALONE.of(every).findall(every)}
+        own = {one.lower(): one for one in LETTERS_ALONE.words_in(every)}
         typed = {word: next((one for one in spellings(word.lower()) if one in own), "") for word in missing}
         near = {word: one or nearest_word(word.lower(), list(own)) for word, one in typed.items()}
         alike = {word: own[one] for word, one in near.items() if one in own}

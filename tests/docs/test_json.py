@@ -31,6 +31,7 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import AsOf, Retriever, Verified
 from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.search.evaluation.measures import Estimate
+from rag_index.search.json_answers import ChunkAnswer, ExplainedAnswer, ExplainedHit, HitAnswer, SearchAnswer, WhyAnswer
 from rag_index.search.why import Why
 from tests.docs.pages import code, page, section, table
 from tests.etl.plain import run_plain
@@ -128,6 +129,17 @@ def test_what_a_gate_found_is_as_documented():
     rows = {row[0]: row[1] for row in table(section(PAGE, "## Runs"), "key of `gate`")}
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == verdict.keys()
     assert set(re.findall(r"`(\w+)`", rows["`worse`"])) == verdict["worse"][0].keys()
+
+
+def test_the_keys_of_a_search_are_as_documented():
+    of = {row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in table(section(PAGE, "## Searching"), "of")}
+    assert of["the answer"] == SearchAnswer.model_fields.keys()
+    assert of["the answer"] | of["`--explain`"] == ExplainedAnswer.model_fields.keys()
+    assert of["a hit"] == HitAnswer.model_fields.keys()
+    assert of["a hit"] | of["a hit, `--explain`"] == ExplainedHit.model_fields.keys()
+    assert of["one of `chunks`"] == ChunkAnswer.model_fields.keys()
+    why = set(re.findall(r"`(\w+)`", section(PAGE, "## Searching").partition("`search --why` prints")[2]))
+    assert why >= WhyAnswer.model_fields.keys()
 
 
 def test_the_payload_of_a_point_is_as_documented():

@@ -11,6 +11,7 @@ from typing import Any
 
 from rag_index.errors import DocumentNotFound, RagIndexError
 from rag_index.search import Caller, Retriever
+from rag_index.search.json_answers import DocumentAnswer, VerifiedAnswer
 from tests.project import WORDS, Project
 
 CHANGES = 30
@@ -140,12 +141,13 @@ class World:
                 indexed = seen & self.indexed
                 self.expect(len(found) == min(limit, len(indexed)), f"{query!r}: {len(found)} of {len(indexed)} hits")
             elif kind < 0.75:
-                told = json.dumps(retriever.run(retriever.document("tickets", key, groups=caller)).to_json())
+                document = retriever.run(retriever.document("tickets", key, groups=caller))
+                told = json.dumps(DocumentAnswer.model_validate(document).to_json())
                 self.expect(number in seen, f"document {number} is shown")
             elif kind < 0.95:
                 verified = retriever.verify_sync(f"tickets/{key}#0:{'0' * 16}", groups=caller)
                 self.expect(verified.state == "unknown", f"{number}: {verified}")
-                told = json.dumps({**verified.to_json(), "citation": ""})
+                told = json.dumps({**VerifiedAnswer.model_validate(verified).to_json(), "citation": ""})
             else:
                 facets = retriever.run(retriever.facets(["tenant"], groups=caller))
                 self.expect(not facets.fields, f"counts {facets.fields}")

@@ -15,6 +15,7 @@ from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.search import ALL_GROUPS, Retriever
 from rag_index.search.access import Caller, caller_of
+from rag_index.search.json_answers import FacetsAnswer
 from tests.project import WORDS
 from tests.search.conftest import KINDS
 from tests.search.conftest import _desk as make_desks
@@ -47,7 +48,7 @@ async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
     try:
         if kind < 0.1:
             facets = await retriever.facets(["author"], indexes=indexes, limit=1000, filter=chosen, groups=groups)
-            return json.dumps(facets.to_json())
+            return json.dumps(FacetsAnswer.model_validate(facets).to_json())
         if kind < 0.3:
             document = await retriever.document(secret.index, str(secret.number), groups=groups)
             assert [chunk.chunk for chunk in document.chunks] == list(range(len(document.chunks)))

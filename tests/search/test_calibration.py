@@ -16,6 +16,7 @@ from rag_index.errors import EmbedderUnavailable, SettingsError
 from rag_index.orchestration.hooks import to_learn
 from rag_index.search import Retriever
 from rag_index.search.evaluation import calibrate
+from rag_index.search.json_answers import HitAnswer
 from rag_index.search.live_collections import (
     WEIGHT_OF_ORDER,
     WEIGHT_OF_TOKENS,
@@ -119,10 +120,10 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
     assert len({hit.text for hit in retriever.search_sync(query, limit=3).hits}) == 1
     by_text = retriever.search_sync(query, limit=3, collapse="text").hits
     assert len(by_text) == len({hit.text for hit in by_text}) == 3
-    assert (by_text[0].collapsed, by_text[0].to_json()["collapsed"]) == (2, 2)
+    assert (by_text[0].collapsed, HitAnswer.model_validate(by_text[0]).to_json()["collapsed"]) == (2, 2)
     assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
     for options, message in (
-        ({"min_relevance": 2}, "min_relevance is from 0 to 1, not 2"),
+        ({"min_relevance": 2}, "min_relevance: Input should be less than or equal to 1"),
         ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
     ):
         with pytest.raises(SettingsError, match=message):

@@ -10,6 +10,7 @@ from rag_index.core.documents.batches import StoredPoint
 from rag_index.core.settings.sections import RecencySettings
 from rag_index.search.concurrency import Deadline
 from rag_index.search.fusion import agree, best_candidates, freshness, order_answers, ranked, scorings
+from rag_index.search.json_answers import ExplainedHit
 from rag_index.search.live_collections import WITH_WORDS, LiveCollection
 from rag_index.search.question import IndexAnswer, Question, Scoring
 from tests.project import WORDS
@@ -231,7 +232,7 @@ def test_a_newer_of_nearly_equal_documents_comes_first_by_a_tenth_at_most(dated)
     assert [one for _, one in found(lifted)][:2] == ["3", "1"]
     for hit in (one for one in lifted.hits if one.score > 0):
         assert hit.score / plain[hit.document_id].score - 1 == pytest.approx(0.1 * hit.recency, abs=1e-4)
-        assert hit.to_json(explain=True)["recency"] == pytest.approx(hit.recency, abs=1e-5)
+        assert ExplainedHit.model_validate(hit).to_json()["recency"] == pytest.approx(hit.recency, abs=1e-5)
     by_id = {hit.document_id: hit.recency for hit in lifted.hits}
     assert by_id["1"] == pytest.approx(0.5**5, abs=1e-3)
     assert by_id["2"] == pytest.approx(1, abs=0.01)

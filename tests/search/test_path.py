@@ -16,6 +16,7 @@ from rag_index import Retriever
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.edge.shard import Shard
 from rag_index.errors import EmbedderUnavailable
+from rag_index.search import positions
 from rag_index.search.fan_out import FanOut
 from rag_index.search.query_model import QueryModel
 from tests.search.desk import DESK, PATIENT
@@ -57,6 +58,7 @@ class Ways:
 
 @pytest.fixture
 def ways(monkeypatch):
+    monkeypatch.setattr(positions, "REST_SECONDS", math.inf)  # on a slow machine it is due between the two searches
     ways = Ways()
 
     class WatchedThread(threading.Thread):

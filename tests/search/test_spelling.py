@@ -8,6 +8,7 @@ from rag_index.core.documents.groups import access_part
 from rag_index.errors import SettingsError
 from rag_index.search import ALL_GROUPS
 from rag_index.search.fusion import ranked
+from rag_index.search.json_answers import ExplainedHit, HitAnswer
 from rag_index.search.synonyms import parse
 from tests.search.desk import Desk, found
 
@@ -178,8 +179,8 @@ def test_a_hit_says_by_which_words_it_was_found_and_none_are_added_against_an_ar
     first, second, *others = search("MBP does not charge").hits
     assert (first.document_id, first.matched, first.synonyms) == ("1", ("MBP", "charge"), ("MacBook Pro",))
     assert first.highlights == ("MacBook", "Pro", "charge")
-    assert first.to_json(explain=True)["synonyms"] == ["MacBook Pro"]
-    assert "synonyms" not in first.to_json()
+    assert ExplainedHit.model_validate(first).to_json()["synonyms"] == ["MacBook Pro"]
+    assert "synonyms" not in HitAnswer.model_validate(first).to_json()
     assert (second.document_id, second.synonyms) == ("2", ())
     assert not any(hit.synonyms for hit in others)
     for query in ("MBP or MacBook Pro", "virtual private network", "is it closed", "private", "pro users", "networks"):

@@ -134,6 +134,10 @@ class TextPattern:
         """Return the pattern for a text."""
         return self._simple if is_simple(text) else self._full
 
+    def words_in(self, text: str) -> list[str]:
+        """Return everything in a text that fits, in order."""
+        return self.of(text).findall(text)
+
     @cached_property
     def _full(self) -> re.Pattern[str]:
         return re.compile(self._source(Signs(marks())))
@@ -148,16 +152,19 @@ LETTERS_ALONE = TextPattern(lambda signs: f"{signs.alphabetic}++")
 _STANDING = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.named(signs.letters))
 """A word as it stands in a text, with its signs, or a run of a script without spaces."""
 _STANDING_ALONE = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.letters)
-_OF_PHRASES = TextPattern(
+OF_PHRASES = TextPattern(
     lambda signs: (f"{_EMOJI_PART}|{_character(signs)}|" if signs.marks else "") + f"{signs.letters}[+#]*+"
 )
-_SAMPLED = TextPattern(
+"""A word as phrases are compared. A name is several words, so that its dashes make no difference. A text without spaces
+is its characters and an emoji its parts, so that a phrase may begin anywhere in it."""
+SAMPLED = TextPattern(
     lambda signs: (
         rf"(?:{_character(signs)}){{2,4}}|(?:[^\W\d_]|[{signs.marks}\u200c{JOINER}]){{3,}}"
         if signs.marks
         else r"[^\W\d_]{3,}"
     )
 )
+"""A word that a person could search for, as a text has it: of three letters, or a few characters."""
 
 
 def _character(signs: Signs) -> str:
@@ -286,25 +293,6 @@ def words(text: str, *, signs: bool = True) -> list[TextWord]:
     return found
 
 
-def words_of_phrases(text: str) -> list[str]:
-    """Return the words of a normalized text as phrases are compared.
-
-    A name is several words, so that its dashes make no difference. A text without spaces is its characters and an emoji
-    its parts, so that a phrase may begin anywhere in it.
-    """
-    return _OF_PHRASES.of(text).findall(text)
-
-
-def runs(text: str) -> list[str]:
-    """Return the runs of letters and digits in a normalized text, and the emojis; not divided if it has no spaces."""
-    return LETTERS.of(text).findall(text)
-
-
-def sample_words(text: str) -> list[str]:
-    """Return words of a text, as it has them, that a person could search for: of three letters, or a few characters."""
-    return _SAMPLED.of(text).findall(text)
-
-
 def backwards(word: str) -> str:
     """Return a word with its characters in reverse order, each with its marks."""
     return word[::-1] if word.isascii() else "".join(reversed(_scripts().piece.findall(word)))
@@ -342,7 +330,7 @@ def is_mostly_unspaced(text: str) -> bool:
         return False
     plain = normalized(text)
     unspaced = sum(map(len, _scripts().run.findall(plain)))
-    return 2 * unspaced > sum(map(len, LETTERS_ALONE.of(plain).findall(plain)))
+    return 2 * unspaced > sum(map(len, LETTERS_ALONE.words_in(plain)))
 
 
 def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:

@@ -206,11 +206,8 @@ class HostPool:
         now = self._now()
         if self._calls:
             self._note_began(self._calls[0], now)
-        while any(self._start_next(host, now) for host in self._least_busy_first()):
+        while any(self._start_next(host, now) for host in sorted(self.hosts, key=lambda host: host.in_flight)):
             pass
-
-    def _least_busy_first(self) -> list[Host]:
-        return sorted(self.hosts, key=lambda host: host.in_flight)
 
     def _start_next(self, host: Host, now: float) -> bool:
         """Start what a server is to do next. Return whether there was something."""

@@ -517,11 +517,11 @@ class SqlSource:
             (self._any_text or self._engine).connect() as connection,
         ):
             engine.begin_snapshot(connection)
-            with engine.limited(connection, self._timeout, self._name):
+            with self._limited(connection):
                 engine.limit_on_server(connection, self._timeout, streams=True)
                 result = connection.execute(statement, execution_options=pages.STREAMED)
             while True:
-                with engine.limited(connection, self._timeout, self._name):
+                with self._limited(connection):
                     some = result.fetchmany(self._fetch_rows)
                 call.answered()
                 if not some:
@@ -529,8 +529,11 @@ class SqlSource:
                 read += len(some)
                 yield from some
             if read not in (self._counted, self._first):
-                with engine.limited(connection, self._timeout, self._name):
+                with self._limited(connection):
                     pages.require_all(connection, statement, read)
+
+    def _limited(self, connection: Connection) -> AbstractContextManager[None]:
+        return engine.limited(connection, self._timeout, self._name)
 
     def _remove_copy(self) -> None:
         if self._copy is not None:
@@ -544,7 +547,7 @@ class SqlSource:
         with self._errors_as_ours(), asking(self._name, patience=patience), used.connect() as connection:
             if snapshot or connection.dialect.name != "sqlite":
                 engine.begin_snapshot(connection)
-            with engine.limited(connection, self._timeout, self._name):
+            with self._limited(connection):
                 engine.limit_on_server(connection, self._timeout, streams=False)
                 yield connection
 

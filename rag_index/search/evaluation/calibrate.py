@@ -18,7 +18,7 @@ import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
-from rag_index.components.embedders.tokenizer import backwards, sample_words
+from rag_index.components.embedders.tokenizer import SAMPLED, backwards
 from rag_index.components.embedders.traits import PAIRS, ModelTraits
 from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, TRAITS, UNLEARNED
 from rag_index.components.stores.protocol import Store, VectorQuery
@@ -158,7 +158,7 @@ class Learner:
         ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)]
         found = self.store.points(self.collection.name).retrieve(ids)
         ours = [point.payload[RESERVED_KEY] for point in found]
-        texts = {str(one["document_id"]): sample_words(one["text"]) for one in ours}
+        texts = {str(one["document_id"]): SAMPLED.words_in(one["text"]) for one in ours}
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 
 

@@ -20,6 +20,7 @@ from rag_index.core.settings.index import CODE
 from rag_index.errors import NotAllowed, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
 from rag_index.search.access import AllGroups
+from rag_index.search.json_answers import AsOfAnswer
 from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
 
 if TYPE_CHECKING:
@@ -172,12 +173,20 @@ def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
     fields = (
         None
         if index.fields is None
-        else tuple(FieldInfo(name, kinds.get(name), index.labels.get(name, "")) for name in index.fields)
+        else [FieldInfo(name=name, kind=kinds.get(name), label=index.labels.get(name, "")) for name in index.fields]
     )
     documents, chunks = (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
     if index.access is not None:
         documents, chunks = None, None
-    as_of = known.as_of(index.name, known.newest(index.name))
     return IndexInfo(
-        index.name, index.kind, index.language, index.search, fields, live, documents, chunks, as_of, closed
+        name=index.name,
+        kind=index.kind,
+        language=index.language,
+        search=index.search,
+        fields=fields,
+        live=live,
+        documents=documents,
+        chunks=chunks,
+        as_of=AsOfAnswer.model_validate(known.as_of(index.name, known.newest(index.name))),
+        closed=closed,
     )

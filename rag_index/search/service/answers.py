@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.search import AsOf, Document, SearchResult, Verified
+    from rag_index.search.json_answers import AsOfAnswer
     from rag_index.search.results import FacetValue, SearchHit
     from rag_index.search.service.models import FieldInfo, IndexInfo
 
@@ -172,7 +173,7 @@ def verified_text(verified: Verified) -> str:
     return f"[{verified.citation}] is {verified.state}{since}; the index was {as_of_text(verified.as_of)}{now}."
 
 
-def as_of_text(as_of: AsOf) -> str:
+def as_of_text(as_of: AsOf | AsOfAnswer) -> str:
     """Return how old the content of an index is."""
     ended = {
         "running": "; a run is under way",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
@@ -18,9 +17,17 @@ from starlette.staticfiles import StaticFiles
 
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, StoreError, install_command
-from rag_index.search import Caller, Document, Retriever, SearchResult
+from rag_index.search import Caller, Retriever
+from rag_index.search.json_answers import (
+    DocumentAnswer,
+    ExplainedAnswer,
+    FacetsAnswer,
+    SearchAnswer,
+    VerifyAnswer,
+    WhyAnswer,
+    search_answer,
+)
 from rag_index.search.options import MAX_CHARS
-from rag_index.search.results import Facets
 from rag_index.search.service import SearchService
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
@@ -33,12 +40,10 @@ from rag_index.search.service.models import (
     SearchBody,
     SearchQuery,
     VerifyBody,
-    VerifyModel,
     WhyBody,
     add_problem_handlers,
 )
 from rag_index.search.service.tokens import TokenRegister
-from rag_index.search.why import Why
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -90,47 +95,43 @@ def caller_of(request: Request) -> Caller:
     return found if isinstance(found, Caller) else Caller()
 
 
-async def answer_search(service: SearchService, asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
-    """Return what a search finds, asked by a body or by an address."""
-    found = await service.search(asked.text, caller_of(request), **asked.options())
-    return JSONResponse(found.to_json(explain=asked.explain))
-
-
 def make_router(service: SearchService) -> APIRouter:
-    """Return the routes over a service."""
-    router = APIRouter(responses=PROBLEMS)
+    """Return the routes over a service. What an answer does not have is left out, where its model has a default."""
+    # the response class writes numbers as Python does, 1e-05 for 0.00001, where pydantic alone writes 1e-5
+    router = APIRouter(responses=PROBLEMS, default_response_class=JSONResponse)
+    sparse: dict[str, Any] = {"response_model_exclude_defaults": True}
 
-    @router.post("/search", response_model=SearchResult, summary="Search")
-    async def post_search(body: SearchBody, request: Request) -> JSONResponse:
+    @router.post("/search", summary="Search", **sparse)
+    async def post_search(body: SearchBody, request: Request) -> SearchAnswer | ExplainedAnswer:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
-        return await answer_search(service, body, request)
+        found = await service.search(body.text, caller_of(request), **body.options())
+        return search_answer(found, explain=body.explain)
 
-    @router.get("/search", response_model=SearchResult, summary="Search by address")
-    async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> JSONResponse:
+    @router.get("/search", summary="Search by address", **sparse)
+    async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> SearchAnswer | ExplainedAnswer:
         """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
-        return await answer_search(service, query, request)
+        found = await service.search(query.text, caller_of(request), **query.options())
+        return search_answer(found, explain=query.explain)
 
-    @router.post("/why", responses=NOT_ALLOWED, response_model=Why, summary="Why a document is not found")
-    async def why(body: WhyBody, request: Request) -> JSONResponse:
+    @router.post("/why", responses=NOT_ALLOWED, summary="Why a document is not found", **sparse)
+    async def why(body: WhyBody, request: Request) -> WhyAnswer:
         """Say why a search does not find a document, and what helps. The caller needs all rights."""
-        return JSONResponse((await service.why(caller_of(request), **body.model_dump())).to_json())
+        return WhyAnswer.model_validate(await service.why(caller_of(request), **body.model_dump()))
 
-    @router.post("/facets", response_model=Facets, summary="Count values")
-    async def facets(body: FacetsBody, request: Request) -> JSONResponse:
+    @router.post("/facets", summary="Count values", **sparse)
+    async def facets(body: FacetsBody, request: Request) -> FacetsAnswer:
         """Count the documents with each value of a field, among those that match and that the caller may see."""
         found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
-        return JSONResponse(found.to_json())
+        return FacetsAnswer.model_validate(found)
 
-    @router.get(
-        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=Document, summary="A document"
-    )
+    @router.get("/documents/{index}/{document_id:path}", responses=NOT_FOUND, summary="A document", **sparse)
     async def get_document(
         index: str,
         document_id: str,
         query: Annotated[DocumentQuery, Query()],
         request: Request,
         found_by: Annotated[str, Header(alias=OPENED, description=OPENED_TEXT)] = "",
-    ) -> JSONResponse:
+    ) -> DocumentAnswer:
         """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
 
         The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is `?document_id=..`.
@@ -139,19 +140,17 @@ def make_router(service: SearchService) -> APIRouter:
         found = await service.document(
             index, document_id or query.document_id, caller_of(request), query, opened=opened
         )
-        return JSONResponse(found.to_json())
+        return DocumentAnswer.model_validate(found)
 
-    @router.post("/verify", response_model=VerifyModel, summary="Check citations")
-    async def verify(body: VerifyBody, request: Request) -> JSONResponse:
+    @router.post("/verify", summary="Check citations", **sparse)
+    async def verify(body: VerifyBody, request: Request) -> VerifyAnswer:
         """Say whether each cited document is unchanged, changed, deleted, or unknown to the caller."""
-        found = await service.verify(caller_of(request), body.citations)
-        return JSONResponse({"citations": [one.to_json() for one in found]})
+        return VerifyAnswer.model_validate({"citations": await service.verify(caller_of(request), body.citations)})
 
-    @router.get("/indexes", response_model=IndexesModel, summary="Indexes")
-    async def get_indexes(request: Request) -> JSONResponse:
+    @router.get("/indexes", summary="Indexes")
+    async def get_indexes(request: Request) -> IndexesModel:
         """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
-        found = [asdict(one) for one in await service.indexes(caller_of(request))]
-        return JSONResponse({"indexes": found, "kinds": KINDS})
+        return IndexesModel.model_validate({"indexes": await service.indexes(caller_of(request)), "kinds": KINDS})
 
     return router
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from starlette.datastructures import Headers
 from rag_index.errors import RagIndexError, RequestTooLarge
 from rag_index.search import Caller
 from rag_index.search.concurrency import Places
-from rag_index.search.service.models import ProblemResponse, problem, problem_of
+from rag_index.search.service.models import ProblemResponse, log_place, problem, problem_of
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
@@ -306,7 +305,6 @@ class Guard:
         if isinstance(error, RagIndexError):
             await exchange.refuse(problem_of(error), receive)
             return
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
+        log_place(error)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)

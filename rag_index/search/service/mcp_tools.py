@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import RagIndexError, SettingsError, install_command
 from rag_index.search import Caller, Retriever
-from rag_index.search.options import Nothing, with_options
+from rag_index.search.options import DEFAULT_LIMIT, Nothing
 from rag_index.search.service import SearchService
 from rag_index.search.service.answers import (
     CLOSED_INDEX,
@@ -36,15 +34,15 @@ from rag_index.search.service.answers import (
     verified_text,
 )
 from rag_index.search.service.models import (
-    AGENT_OPTIONS,
     MAX_DOCUMENT_CHARS,
-    Asked,
+    Arguments,
     DocumentQuery,
     SearchArguments,
     VerifyBody,
     WhyQuestion,
     check_unicode,
     faults,
+    log_place,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ FILTER_DESCRIPTION = (
 )
 
 
-class _Tool(Asked):
+class _Tool(Arguments):
     """A tool with its arguments. Agents read its docstring, and what stands below each field with its bounds."""
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
@@ -81,16 +79,14 @@ class _Tool(Asked):
         raise NotImplementedError
 
 
-@with_options(
-    *AGENT_OPTIONS,
-    limit=(int, Field(default=10, ge=1, le=100, description="Documents at most.")),
-    filter=(Annotated[dict[str, Any], AfterValidator(check_unicode)] | Nothing, None),
-)
 class _Search(_Tool, SearchArguments):
     """Find the documents that fit a query best, by meaning and by words.
 
     Each hit has the text of its best chunk, its fields, and a citation.
     """
+
+    limit: int = Field(default=DEFAULT_LIMIT, ge=1, le=100, description="Documents at most.")
+    filter: Annotated[dict[str, Any], AfterValidator(check_unicode)] | Nothing = None
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
         options = self.model_dump(exclude={"query"})
@@ -119,7 +115,7 @@ class _GetDocument(_Tool, DocumentQuery):
     index: str = Field(description="As a hit names it.")
     document_id: str = Field(description="As a hit gives it.")
     max_chars: int = Field(default=10_000, ge=1, le=MAX_DOCUMENT_CHARS, description="Characters of the answer at most.")
-    field: str | SkipJsonSchema[None] = Field(default=None, description="A field to read whole, if it was cut.")
+    field: str | Nothing = Field(default=None, description="A field to read whole, if it was cut.")
     offset: int = Field(default=0, ge=0, description="Where to go on in it.")
 
     async def answer(self, service: SearchService, caller: Caller) -> str:
@@ -364,8 +360,7 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
         except RagIndexError as exc:
             return _result(" ".join(str(exc).split()), failed=True)
         except Exception as exc:  # noqa: BLE001 - the client gets a line, and the log the place, but not what was asked
-            place = traceback.extract_tb(exc.__traceback__)[-1]
-            logger.error("unexpected %s in %s line %s", type(exc).__name__, place.filename, place.lineno)
+            log_place(exc)
             return _result("an unexpected error; the log of rag-index has its place", failed=True)
         return _result(answer)
 

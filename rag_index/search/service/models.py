@@ -4,7 +4,8 @@ are problem details (RFC 9457), one form for everything that a request can meet.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,8 +27,18 @@ from rag_index.errors import (
     SettingsError,
     UnknownIndex,
 )
-from rag_index.search.options import MAX_CHARS, SearchOptions, with_options
-from rag_index.search.results import MAX_FACET_VALUES, AsOf, Verified
+from rag_index.search.json_answers import AsOfAnswer  # noqa: TC001 - pydantic looks it up
+from rag_index.search.options import (
+    DEFAULT_LIMIT,
+    MAX_CHARS,
+    AgentOptions,
+    Collapse,
+    Indexes,
+    Limit,
+    ProgramOptions,
+    Timeout,
+)
+from rag_index.search.results import MAX_FACET_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,13 +46,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
 
+logger = logging.getLogger(__name__)
 MAX_FACETS = 100
 MAX_CITATIONS = 100
 MAX_DOCUMENT_CHARS = 200_000
-AGENT_OPTIONS = [
-    one for one in SearchOptions.__annotations__ if one not in ("filter", "groups", "timeout", "dense_weight")
-]
-"""The options that agents have alike with programs."""
 EXAMPLE_FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 LIKE = "like"
 """What stands for the query if there is a document in its place."""
@@ -86,17 +94,21 @@ def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
 FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(check_unicode)]
 
 
-class Asked(BaseModel):
-    """A request over HTTP or by a tool. The text below each field is its description for clients and agents."""
+class Arguments(BaseModel):
+    """A request over HTTP or by a tool. The text below a field is its description for clients and agents."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-class SearchArguments(Asked):
-    """What HTTP and the tools of agents ask alike; `with_options` gives each its options."""
+class SearchQuestion(Arguments):
+    """What is searched for."""
 
     query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
     """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a minus must not."""
+
+
+class SearchArguments(AgentOptions, SearchQuestion):
+    """What HTTP and the tools of agents ask alike."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("query"))
 
@@ -110,11 +122,10 @@ class SearchArguments(Asked):
     @property
     def text(self) -> str:
         """Return what to search for; "" if there is a document in its place."""
-        return "" if self.query == LIKE and getattr(self, "like", None) else self.query
+        return "" if self.query == LIKE and self.like else self.query
 
 
-@with_options(*AGENT_OPTIONS, "timeout", "dense_weight")
-class _Search(SearchArguments):
+class _Search(ProgramOptions, SearchArguments):
     """The arguments of both ways to search over HTTP."""
 
     explain: bool = False
@@ -139,7 +150,7 @@ class SearchQuery(_Search):
     """Payload fields that a document must match, as on the command line. All conditions must hold."""
 
 
-class WhyQuestion(Asked):
+class WhyQuestion(Arguments):
     """The question why a search does not find a document."""
 
     query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
@@ -148,7 +159,6 @@ class WhyQuestion(Asked):
     """The document that was not found, as INDEX/ID."""
 
 
-@with_options("collapse", "limit")
 class WhyBody(WhyQuestion):
     """The body of `POST /why`."""
 
@@ -156,10 +166,11 @@ class WhyBody(WhyQuestion):
     """The filter of the search."""
     groups: list[str] | SkipJsonSchema[None] = None
     """The groups for whom you ask; by default yourself."""
+    collapse: Collapse = None
+    limit: Limit = DEFAULT_LIMIT
 
 
-@with_options("indexes", "timeout")
-class FacetsBody(Asked):
+class FacetsBody(Arguments):
     """The body of `POST /facets`."""
 
     fields: Annotated[list[str], Field(min_length=1, max_length=MAX_FACETS)] | None = Field(
@@ -170,16 +181,18 @@ class FacetsBody(Asked):
     """The payload fields that a document must match, as for a search."""
     limit: int = Field(default=10, ge=1, le=MAX_FACET_VALUES)
     """The maximum number of values of each field."""
+    indexes: Indexes = None
+    timeout: Timeout = None
 
 
-class VerifyBody(Asked):
+class VerifyBody(Arguments):
     """The body of `POST /verify`."""
 
     citations: Annotated[list[str], Field(min_length=1, max_length=MAX_CITATIONS)]
     """The `citation` of hits and documents."""
 
 
-class ChoicesBody(Asked):
+class ChoicesBody(Arguments):
     """What a person chose on the page of a trial, as `Choices` in rag_index/first_run/schema has it."""
 
     include: tuple[str, ...] = ()
@@ -193,13 +206,7 @@ class ChoicesBody(Asked):
     """An index of which to show documents, in place of the lines."""
 
 
-class VerifyModel(BaseModel):
-    """The state of each citation, in the order of the request."""
-
-    citations: list[Verified]
-
-
-class DocumentQuery(Asked):
+class DocumentQuery(Arguments):
     """The chunks of a document to return: from `first_chunk` on, around one, or with some words.
 
     The answer has as many whole chunks as fit into `max_chars`, and at least one.
@@ -224,8 +231,7 @@ class DocumentQuery(Asked):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class FieldInfo:
+class FieldInfo(BaseModel):
     """A payload field that filters may name; `kind` is that of its payload index, None without one."""
 
     name: str
@@ -234,8 +240,7 @@ class FieldInfo:
     """What the page calls it; "" for its name."""
 
 
-@dataclass(frozen=True, slots=True)
-class IndexInfo:
+class IndexInfo(BaseModel):
     """An index of the settings: what can be asked of it, and what it holds.
 
     `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where the
@@ -246,12 +251,12 @@ class IndexInfo:
     kind: str
     language: str
     search: str
-    fields: tuple[FieldInfo, ...] | None
+    fields: list[FieldInfo] | None
     live: bool
     """Whether the index can be searched; False before its first run."""
     documents: int | None
     chunks: int | None
-    as_of: AsOf
+    as_of: AsOfAnswer
     closed: bool = False
     """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
 
@@ -285,6 +290,12 @@ class ProblemResponse(JSONResponse):
     """A response with problem details."""
 
     media_type = "application/problem+json"
+
+
+def log_place(error: Exception) -> None:
+    """Log where an unexpected error was raised, without its message, which may repeat what was searched for."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
 
 
 def problem(

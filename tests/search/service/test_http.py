@@ -267,14 +267,14 @@ def test_answers_are_as_documented_and_as_openapi_describes_them(client):
     hit, document = found["hits"][0], client.get("/documents/comments/1", params={"find": "printer"}).json()
     checked = client.post("/verify", json={"citations": [hit["citation"]]}).json()["citations"][0]
     for name, answer in (
-        ("SearchResult", found),
-        ("SearchHit", hit),
-        ("ChunkHit", hit["chunks"][0]),
-        ("AsOf", document["as_of"]),
-        ("Document", document),
-        ("DocumentChunk", document["chunks"][0]),
-        ("Verified", checked),
-        ("Facets", client.post("/facets", json={}).json()),
+        ("ExplainedAnswer", found),
+        ("ExplainedHit", hit),
+        ("ChunkAnswer", hit["chunks"][0]),
+        ("AsOfAnswer", document["as_of"]),
+        ("DocumentAnswer", document),
+        ("DocumentChunkAnswer", document["chunks"][0]),
+        ("VerifiedAnswer", checked),
+        ("FacetsAnswer", client.post("/facets", json={}).json()),
     ):
         assert set(schemas[name].get("required", [])) <= answer.keys() <= set(schemas[name]["properties"]), name
 
