@@ -144,11 +144,12 @@ def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = Fals
     def with_joins(rows: IndexSettings | PartSettings) -> dict[str, JoinSettings]:
         return {name: join.model_copy(update={"where": replaced(join.where)}) for name, join in rows.joins.items()}
 
-    own = [one.condition(dialect, undecided=undecided) for one in decisions if one.table is None]
+    alias = "" if index.query is None else "decided_rows"
+    own = [one.condition(dialect, alias, undecided=undecided) for one in decisions if one.table is None]
     query, where = replaced(index.query), replaced(index.where)
     if query is not None and own:
         # the query returns the columns that are decided on
-        query = f"SELECT * FROM ({without_end(query, index.name)}) decided_rows WHERE {' AND '.join(own)}"
+        query = f"SELECT * FROM ({without_end(query, index.name)}) {alias} WHERE {' AND '.join(own)}"
     elif own:
         written = [] if where is None else [f"({without_end(where, index.name, 'condition')})"]
         where = " AND ".join([*written, *own])
@@ -247,6 +248,8 @@ def check_decisions(connection: Connection, index: IndexSettings) -> None:
         name = decision.table or index.table or ""
         schema = decision.schema if decision.table else index.db_schema
         table = SourceTable(name, schema, (decision.column,), "")
-        value: sa.ColumnClause[Any] = sa.literal_column(decision.text(connection.dialect))
-        statement: Select[Any] = sa.select(value).select_from(sa.table(name, schema=schema))
+        # SQLite reads a quoted name that no column has as a text, unless it follows a table
+        rows = sa.table(name, schema=schema).alias("decided_rows")
+        value: sa.ColumnClause[Any] = sa.literal_column(decision.text(connection.dialect, rows.name))
+        statement: Select[Any] = sa.select(value).select_from(rows)
         first_rows(connection, index, statement, f"{what} of table {name!r}", limit=1, table=table)

@@ -193,9 +193,6 @@ class SqliteValueSql(_KnownSql):
     def _seconds_now(self) -> str:
         return "(julianday('now') - 2440587.5) * 86400"
 
-    def _exact(self, text: str) -> str:
-        return f"({text}) COLLATE BINARY"
-
 
 class PostgresqlValueSql(_KnownSql):
     """The SQL for values of PostgreSQL."""

@@ -151,6 +151,8 @@ def test_a_query_is_shown_by_the_columns_that_it_returns(database, tmp_path):
     texts(database, "state", "open", "draft", None)
     query = "SELECT id, body, state FROM note; -- all of them"
     assert shown(database, query=query, folder=tmp_path, visible={"state": {"show": ["open"]}}) == {1}
+    with pytest.raises(SettingsError, match=r"visible 'No State' of the query cannot be read"):
+        database.source(query="SELECT id, body FROM note", visible={"No State": {"show": ["No State"]}}).check()
     missing = {"query": "SELECT id, body FROM note", "visible": {"state": {"show": ["open"]}}}
     with pytest.raises(SettingsError, match=r"index notes: visible 'state' of the query cannot be read: .*state"):
         database.source(**missing).check()
@@ -160,6 +162,8 @@ def test_a_column_that_does_not_exist_is_named(database):
     texts(database, "state", "open")
     with pytest.raises(SettingsError, match=r"visible 'stat' of table 'note' cannot be read: .*did you mean state"):
         database.source(visible={"stat": {"show": ["open"]}}).check()
+    with pytest.raises(SettingsError, match=r"visible 'No State' of table 'note' cannot be read"):
+        database.source(visible={"No State": {"show": ["No State"]}}).check()
     where = "id IN (SELECT id FROM note WHERE $visible(note.stat))"
     with pytest.raises(SettingsError, match=r"visible 'note\.stat' of table 'note' cannot be read"):
         database.source(where=where, visible={"note.stat": {"show": ["open"]}}).check()
