@@ -1,5 +1,7 @@
 """What others rely on by name: everything that a rewrite must not change without anybody's notice.
 
+What HTTP and MCP describe and answer is in tests/search/service/interface.py.
+
 `python -m tests.interface` writes it to tests/interface.json, which `tests/test_interface.py` compares. A change of
 that file is a change for users, plug-ins, dashboards or stored data, and belongs in the changelog.
 """
@@ -35,8 +37,7 @@ def collect() -> dict[str, Any]:
         "prefect": prefect_names(),
         "loggers": logger_names(),
         "ledger": ledger_columns(),
-        "http": http_interface(),
-        "mcp": mcp_tools(),
+        "metrics": metric_names(),
         **answers_and_stored_names(),
     }
 
@@ -166,28 +167,14 @@ def ledger_columns() -> dict[str, Any]:
     return {"version": LEDGER_VERSION, "index version": INDEX_VERSION, "tables": tables}
 
 
-def http_interface() -> dict[str, Any]:
-    """Return what the service describes at /openapi.json, without the texts for people."""
+def metric_names() -> list[str]:
+    """Return the metrics that the service and a retriever report to Prometheus."""
     from rag_index.search import Retriever
-    from rag_index.search.service.app import make_app
     from rag_index.search.service.guard import HttpMetrics
 
-    with TemporaryDirectory() as folder:
-        settings = Workshop(Path(folder)).settings
-        with Retriever(settings) as retriever:
-            described = make_app(settings, retriever).openapi()
-            measured = [family.name for family in retriever.metrics().collect()]
-    measured += [family.name for family in HttpMetrics().registry.collect()]
-    schemas = _without_texts(described["components"]["schemas"])
-    return {"paths": _without_texts(described["paths"]), "schemas": schemas, "metrics": sorted(measured)}
-
-
-def mcp_tools() -> list[Any]:
-    """Return the tools that agents see, without the texts for them."""
-    from rag_index.search.service.mcp_tools import descriptions_of
-
-    with TemporaryDirectory() as folder:
-        return _without_texts(descriptions_of(Workshop(Path(folder)).settings, reranker=True))
+    with TemporaryDirectory() as folder, Retriever(Workshop(Path(folder)).settings) as retriever:
+        families = [*retriever.metrics().collect(), *HttpMetrics().registry.collect()]
+    return sorted(family.name for family in families)
 
 
 def answers_and_stored_names() -> dict[str, Any]:
@@ -247,7 +234,7 @@ class Workshop:
         with closing(open_store(loaded.store)) as store:
             (name,) = store.names()
             metadata = store.collections()[name]
-            (point, *_) = store.scroll(name)
+            (point, *_) = store.points(name).scroll()
         files = sorted({path.name for path in loaded.store.path.rglob("*.json") if "segments" not in path.parts})
         written = {name: _shape(json.loads(next(loaded.store.path.rglob(name)).read_text())) for name in files}
         return {
