@@ -172,18 +172,24 @@ class IndexLease:
 
     def __enter__(self) -> IndexLease:
         while not self.epoch:
+            asked_at = self._ledger.clock()
             try:
-                self.epoch = self._acquire()
+                self.epoch = self._acquire(asked_at)
             except IndexLocked:
-                if not self._is_free_soon():
+                if not self._is_free_soon(asked_at):
                     raise
                 time.sleep(SHORT_POLL)
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
         self._renewer.start()
         return self
 
-    def _is_free_soon(self) -> bool:
-        """Return whether to wait for the holder of the lease."""
+    def _is_free_soon(self, asked_at: float) -> bool:
+        """Return whether to wait for the holder of the lease.
+
+        Args:
+            asked_at: The time at which the holder counted as alive. A lease that has expired since
+                then, while this run asked, is free at the next try.
+        """
         row = _read_row(self._ledger, self._name)
         # A run of a watch does not wait.
         if self.run_id.startswith(WATCH):
@@ -193,7 +199,7 @@ class IndexLease:
             return True
         # "watch-desk_tickets" and "doctor-…" end soon, but not if their machine was switched off.
         is_short = str(row["run_id"]).startswith(SHORT_HOLDERS)
-        is_renewed = abs(self._ledger.clock() - row["renewed_at"]) <= LEASE_SECONDS
+        is_renewed = abs(asked_at - row["renewed_at"]) <= LEASE_SECONDS
         return is_short and is_renewed
 
     def __exit__(self, *error: object) -> None:
@@ -229,13 +235,12 @@ class IndexLease:
         """Return the statement that renews the lease. It changes no row if it was lost."""
         return leases.update().where(self._is_mine()).values(renewed_at=self._ledger.clock())
 
-    def _acquire(self) -> int:
+    def _acquire(self, now: float) -> int:
         """Take the lease, and return its new epoch.
 
         Raises:
             IndexLocked: Another run holds the lease.
         """
-        now = self._ledger.clock()
         row = _read_row(self._ledger, self._name)
         if row is not None and row["run_id"] is not None and self._is_holder_alive(row, now):
             since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.components.ledger import Ledger
-from rag_index.components.ledger.tables import DAY, LEDGER_VERSION, ScanRecord, metadata, schema_version
-from rag_index.core.database import interrupts_deferred
+from rag_index.components.ledger.runs import LEASE_SECONDS, IndexLease
+from rag_index.components.ledger.tables import DAY, LEDGER_VERSION, ScanRecord, leases, metadata, schema_version
+from rag_index.core.database import database_url, interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key
@@ -308,3 +309,16 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(url, change, r
         assert "`rag-index doctor --repair` makes it from the store, without embedding" in said
         assert "Tries of failed documents, the history of runs and cached contexts are lost" in said
     assert rows_of(url) == before
+
+
+def test_a_lease_of_a_killed_watch_that_expires_while_a_run_asks_is_taken(tmp_path):
+    start = 1_700_000_000.0
+    ticks = itertools.count()
+    url = database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path)
+    with closing(Ledger(url, clock=lambda: start + 0.05 * next(ticks))) as ledger:
+        elsewhere = {"name": "p_notes", "run_id": "watch-p_notes", "epoch": 3, "host": "another machine", "pid": 1}
+        times = {"process_started": start, "since": start, "renewed_at": start - LEASE_SECONDS + 0.12}
+        with ledger.transaction() as connection:
+            connection.execute(leases.insert().values(**elsewhere, **times))
+        with IndexLease(ledger, "p_notes", "a run of the night") as lease:
+            assert (lease.epoch, lease.interrupted_run) == (4, "watch-p_notes")
