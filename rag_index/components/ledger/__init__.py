@@ -3,12 +3,13 @@
 A database in SQLite or PostgreSQL. Rows belong to a collection, not to an index; the alias in the
 store alone decides which collection is live. This package imports `core`, and no other component.
 
-Orders that must hold, and the tests (in tests/reliability) that fail if one does not:
+Orders that must hold, and the test that fails if one does not:
 - A document is pending before its points are written or deleted, and is recorded once they are
-  durable; a row that is not pending is exactly what the store holds: test_order_of_writes.py.
-- A commit marks the store, then the ledger, in one transaction with its rows:
-  test_order_of_writes.py. The lease is checked in that transaction: test_lock.py.
-- Buckets are opened before anything is written: test_every_step.py.
+  durable; a row that is not pending is exactly what the store holds:
+  tests/reliability/test_order_of_writes.py.
+- A commit marks the store, then the ledger, in one transaction with its rows: the same file. The
+  lease is checked in that transaction: tests/reliability/test_lock.py.
+- Buckets are opened before anything is written: tests/etl/test_digest.py.
 - A scan is recorded as complete after its last deletion: test_order_of_writes.py.
 """
 

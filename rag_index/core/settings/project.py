@@ -113,8 +113,6 @@ class Settings(BaseModel):
             raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
-        for index in self.indexes:
-            _require_installed_kind(index)
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
             raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
@@ -310,6 +308,8 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
         settings = Settings(**values)
     except ValidationError as exc:
         raise SettingsError(first_problem(exc, values, origin, path.name)) from exc
+    for index in settings.indexes:
+        _require_installed_kind(index, path.name)
     return _with_places(settings, path).read_at(stamp)
 
 
@@ -335,15 +335,15 @@ def origins(path: Path) -> dict[Place, str]:
     }
 
 
-def _require_installed_kind(index: IndexSettings) -> None:
-    """Raise ValueError if an index has a kind that is neither built in nor that of an installed plug-in."""
+def _require_installed_kind(index: IndexSettings, file: str) -> None:
+    """Raise SettingsError if an index has a kind that is neither built in nor that of a plug-in."""
     if index.kind in (SQL, CODE):
         return
     plugins = installed(SOURCES)
     if index.kind not in plugins:
         known = ", ".join(map(repr, (SQL, CODE, *plugins)))
-        raise ValueError(
-            f"index {index.name}: kind {index.kind!r} should be {known} or another plug-in's name, "
+        raise SettingsError(
+            f"{file}: index {index.name}: kind {index.kind!r} should be {known} or another plug-in's name, "
             "once its package is installed"
         )
 
