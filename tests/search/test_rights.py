@@ -253,7 +253,8 @@ def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_
             return list(asked), len(found.hits)
 
         assert told("printer room") == told('"printer" room') == ([200], 10)
-        for rule in ("id % 7 <> 0", "id % 7 IN (1, 2)"):
+        # Far from 50 of 150, which are enough: equal texts come in any order, so 2/7 are enough or not by chance.
+        for rule in ("id % 7 <> 0", "id % 7 IN (1, 2, 3, 4)"):
             world.run(f"ALTER POLICY mine ON ticket USING ({rule})")
             for query in ("printer {}", "{} mail disk", '"printer" {}', '"{}"', "printer -{}"):
                 assert told(query.format("zqzq7x")) == told(query.format("zqzq8x")), "the second is in no document"
