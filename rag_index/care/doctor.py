@@ -23,7 +23,6 @@ from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import (
     LEFT,
     MAKER_KEYS,
-    MOVED_TO,
     OWNER,
     REST_REMEDY,
     SEAL,
@@ -148,9 +147,6 @@ class CollectionState:
         names = {*(c.name for c in known), *([live] if live else [])}
         stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
         stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}
-        if moved_to := stored.get(live or "", {}).get(MOVED_TO):
-            moved = f"{live} was moved to {moved_to}, and only that store is kept up to date: set [store] to it"
-            return cls(alias, None, {}, (), foreign=moved)
         return cls(alias, live, stored, tuple(known), misled=misled)
 
     def is_stored(self, collection: Collection) -> bool:

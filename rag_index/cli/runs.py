@@ -1,5 +1,5 @@
 """The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that (`benchmark`), and those
-that repair: `doctor`, `erase`, `drop`, `export`, `move`."""
+that repair: `doctor`, `erase`, `drop`, `export`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import click
 from rag_index.cli import (
     POSITIVE,
     Context,
-    api_key_in,
-    api_key_option,
     command,
     json_option,
     log_to_terminal,
@@ -230,40 +228,11 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
 @wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
     """Write every point of an index as JSON lines, sorted by id."""
-    from rag_index.care.transfer import STANDARD_OUTPUT, export
+    from rag_index.care.export import STANDARD_OUTPUT, export
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
     where = "standard output" if out == STANDARD_OUTPUT else out
     say(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)
-
-
-@command(
-    quiet=True,
-    example="move --to http://qdrant.example.org:6333",
-    kept="stopped; what was copied is kept, and the same command goes on from there",
-)
-@names_argument
-@click.option(
-    "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
-)
-@api_key_option
-@wait_option
-@json_option
-def move(
-    context: Context, names: tuple[str, ...], to: str, api_key_env: str | None, wait: float | None, as_json: bool
-) -> None:
-    """Move indexes to another store, without embedding.
-
-    Repeat the command to resume a move that was stopped.
-    """
-    from rag_index.care.transfer import move, next_steps, settings_line, target_settings
-
-    settings = context.settings(wait=wait)
-    target = target_settings(settings, to, api_key_in(api_key_env))
-    moved = move(settings, target, names)
-    lines = [f"{one.index}: {one.sentence()}" for one in moved]
-    lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
-    show({"indexes": moved, "store": settings_line(target)}, *lines, as_json=as_json)
 
 
 @command(quiet=True, example="rollback comments")

@@ -57,8 +57,6 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
             )
         return None
     metadata = live.metadata
-    if moved_to := metadata.get(stores.MOVED_TO):  # first: a ledger that was lost is made from the other store
-        raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(live.name)
     if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
         collection = take_name(ledger, former, live.name, metadata)

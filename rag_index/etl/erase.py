@@ -22,7 +22,6 @@ from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.components.stores import (
     BM25,
     INDEX_NAME,
-    MOVED_TO,
     OWNER,
     REPLACES,
     check_owner,
@@ -154,7 +153,6 @@ def kept_index(settings: Settings, name: str) -> str:
         for one, row in rows.items():
             documents = count_of(ledger.totals(row.id).documents, "document")
             collections[one] = documents if one in stored else f"{documents}, not in this store"
-        collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
         if collections:
             return ", ".join(f"{one} ({what})" for one, what in collections.items())
         others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
@@ -164,23 +162,21 @@ def kept_index(settings: Settings, name: str) -> str:
 
 
 def drop_index(settings: Settings, name: str) -> list[str]:
-    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. What was
-    moved to another store is deleted in this one alone: the ledger explains the other. A death in between leaves what a
-    repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is of another project, and what
-    store and ledger raise."""
+    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. A
+    death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is
+    of another project, and what store and ledger raise."""
     alias = settings.alias(name)
     with hold_index(settings, alias) as (ledger, _, store):
         require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)
         for collection in stored:
             store.drop(collection)
-        if not any(stored.values()):
-            ledger.forget_index(alias)
-            ledger.prune_contexts(math.inf)  # they repeat the texts
-        return list(stored)
+        ledger.forget_index(alias)
+        ledger.prune_contexts(math.inf)  # they repeat the texts
+        return stored
 
 
-def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> dict[str, str]:
+def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:
     known = {collection.name for collection in ledger.collections(alias)}
     found = {
         name: metadata
@@ -189,7 +185,7 @@ def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> dict[str, str]:
     }
     for name, metadata in found.items():
         check_owner(alias, name, metadata.get(OWNER))
-    return {name: str(metadata.get(MOVED_TO) or "") for name, metadata in found.items()}
+    return list(found)
 
 
 def erasure_due(opened: Opened, target: Target) -> bool:

@@ -48,10 +48,6 @@ SEAL = "citation_seal"
 """Key for what seals the citations of an index, in this collection and in those that take its place."""
 REPLACES = "replaces"
 """Key for the `store_id` of the collection whose place a copy takes that an erasure made; else missing."""
-MOVED_TO = "moved_to"
-"""Key in the metadata of a collection that was moved: the location of the store that holds it now."""
-MOVED_ID = "moved_store_id"
-"""Key for the `store_id` that a collection had before it was moved, or will get when the move is complete."""
 
 
 def on_server(store: StoreReader) -> ServerStore | None:
