@@ -172,7 +172,7 @@ def documents(settings: Settings, wanted: list[str]) -> tuple[list[str], int]:
     try:
         for index in settings.indexes:
             found: dict[str, str] = {}
-            for point in store.scroll(settings.alias(index.name), vectors=False):
+            for point in store.points(settings.alias(index.name)).scroll(vectors=False):
                 ours = point.payload["_rag"]["document_id"]
                 found[ours] = found.get(ours, "") + "\n" + json.dumps(point.payload, ensure_ascii=False)
             texts += found.values()

@@ -51,7 +51,7 @@ def write(store: EdgeStore, count: int, dimension: int, note: str = "") -> float
     for start in range(0, count, BATCH):
         batch = points(range(start, min(start + BATCH, count)), dimension, note)
         began = time.perf_counter()
-        store.upsert(NAME, batch)
+        store.points(NAME).upsert(batch)
         first = first or time.perf_counter() - began
     return first
 
@@ -76,7 +76,7 @@ class Searches:
     def _run(self) -> None:
         while not self._stop.wait(0.02):
             began = time.perf_counter()
-            self._store.search(NAME, VectorQuery(self._queries[len(self.took) % 100], 10))
+            self._store.points(NAME).search(VectorQuery(self._queries[len(self.took) % 100], 10))
             self.took.append(1000 * (time.perf_counter() - began))
 
 
@@ -101,7 +101,7 @@ def measure(path: Path, total: int, dimension: int, changed: int) -> None:
     print(f"{total:,} points of {dimension} dimensions, {size / 1e6:,.0f} MB on disk, {psutil.cpu_count()} processors")
     with closing(EdgeReader(path)) as reader:
         began = time.perf_counter()
-        reader.count(NAME)
+        reader.points(NAME).count()
         view = sum(f.stat().st_blocks * 512 for f in (path / "readers").rglob("*") if f.stat().st_nlink == 1)
         print(f"a view: {time.perf_counter() - began:.2f} s, {view / 1e6:.1f} MB of its own")
         with Searches(reader, dimension) as alone:
@@ -132,7 +132,7 @@ def beside(path: Path, reader: EdgeReader, dimension: int, changed: int) -> None
         asked.put("close")
         closed = said.get()
         ids = points(range(1), dimension).ids
-        while reader.retrieve(NAME, ids)[0].payload["note"] != "changed":
+        while reader.points(NAME).retrieve(ids)[0].payload["note"] != "changed":
             time.sleep(0.005)
         found = time.time() - closed
     process.join()

@@ -126,7 +126,7 @@ class Project:
     def points(self, index: str = "notes") -> dict[str, tuple[dict[str, Any], list[float]]]:
         """Return the payload and the vector of each live point, by point id."""
         with self.store() as store:
-            found = store.scroll(self.settings.alias(index), vectors=True)
+            found = store.points(self.settings.alias(index)).scroll(vectors=True)
             return {point.id: (point.payload, list(point.vector or [])) for point in found}
 
     def texts(self, index: str = "notes") -> dict[str, list[str]]:

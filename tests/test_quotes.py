@@ -168,7 +168,7 @@ def test_a_store_that_repeats_a_payload_is_quoted_without_it(qdrant, caplog, sta
         payloads = [{"author": "person7@example.com", "_rag": {"text": TEXT}}]
         points = PointBatch(["00000000-0000-4000-8000-000000000001"], np.ones((1, 4), np.float32), payloads)
         with pytest.raises(error, match="Wrong input: ") as caught:
-            store.upsert("notes", points)
+            store.points("notes").upsert(points)
     shown = "".join(traceback.format_exception(caught.value))
     assert "measles" not in shown + caplog.text
     assert "example.com" not in shown + caplog.text

@@ -76,37 +76,48 @@ class TimedStore:
     def aliases(self) -> dict[str, str]:
         return {alias: f"{alias}__1" for alias in self.names}
 
-    def metadata(self, _: str) -> dict[str, Any]:
-        return {
-            "embedder_fingerprint": self.identity.fingerprint,
-            "embedder_identity": {name: getattr(self.identity, name) for name in EmbedderIdentity.__slots__},
-        }
-
     def find(self, _: str) -> None:
         return None
 
-    def prepare(self, _: str) -> None:
+    def points(self, name: str) -> TimedPoints:
+        return TimedPoints(self, name)
+
+    def close(self) -> None:
         pass
 
-    def seen_commits(self, _: str) -> None:
+
+class TimedPoints:
+    """The points of one collection of a `TimedStore`."""
+
+    def __init__(self, store: TimedStore, name: str) -> None:
+        self._store, self._name = store, name
+
+    def metadata(self) -> dict[str, Any]:
+        identity = self._store.identity
+        return {
+            "embedder_fingerprint": identity.fingerprint,
+            "embedder_identity": {name: getattr(identity, name) for name in EmbedderIdentity.__slots__},
+        }
+
+    def prepare(self) -> None:
+        pass
+
+    def seen_commits(self) -> None:
         return None
 
-    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+    def search(self, query: VectorQuery) -> list[StoredPoint]:
         started = time.perf_counter()
         time.sleep(0.02)
         payload = {"author": "a", "priority": "high", "created_at": "2024-01-01T00:00:00Z"}
         found = [
             StoredPoint(
-                f"{name}{n}", {**payload, RESERVED_KEY: {"key": str(n // 2), "chunk": n % 2, "text": "t" * 400}},
+                f"{self._name}{n}", {**payload, RESERVED_KEY: {"key": str(n // 2), "chunk": n % 2, "text": "t" * 400}},
                 score=random.random(),
             )
             for n in range(query.limit)
         ]  # fmt: skip
-        self.calls.append(time.perf_counter() - started)
+        self._store.calls.append(time.perf_counter() - started)
         return found
-
-    def close(self) -> None:
-        pass
 
 
 def overhead(arguments: argparse.Namespace) -> None:

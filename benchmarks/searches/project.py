@@ -49,8 +49,8 @@ def build_indexes(config: Path) -> float:
     settings, started = load_settings(config), time.perf_counter()
     with closing(open_store(settings.store)) as store:
         for name in map(settings.alias, FIVE):
-            if not store.indexed(name):
-                store.optimize(name)
+            if not store.points(name).indexed():
+                store.points(name).optimize()
     return time.perf_counter() - started
 
 

@@ -25,8 +25,8 @@ def desk(arguments: argparse.Namespace) -> None:
     with service_desk(arguments.documents, arguments.folder) as config:
         settings = load_settings(config)
         with closing(open_store(settings.store)) as store:
-            points = sum(store.count(settings.alias(name)) for name in FIVE)
-            built = all(store.indexed(settings.alias(name)) for name in FIVE)
+            points = sum(store.points(settings.alias(name)).count() for name in FIVE)
+            built = all(store.points(settings.alias(name)).indexed() for name in FIVE)
         print(f"{points:,} points in five embedded collections, {len(queries):,} distinct queries, warm")
         if not built:
             timed(settings, queries, "scanned")
@@ -68,7 +68,7 @@ def recall(settings: Settings, queries: list[str]) -> None:
                 found = {}
                 for exact in (True, False):
                     started = time.perf_counter()
-                    found[exact] = store.search(settings.alias(name), VectorQuery(vector, 10, exact=exact))
+                    found[exact] = store.points(settings.alias(name)).search(VectorQuery(vector, 10, exact=exact))
                     seconds[exact] += time.perf_counter() - started
                 min_relevance = found[True][-1].score - 1e-6
                 shares.append(sum(point.score >= min_relevance for point in found[False]) / len(found[True]))

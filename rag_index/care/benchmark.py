@@ -172,7 +172,7 @@ class Bench:
         started = time.perf_counter()
         index_pages(begun.opened, begun.scan, steps, begun.record)
         seconds = time.perf_counter() - started + self.sample.seconds  # the sample was read once, before
-        points = begun.opened.store.scroll(begun.scan.target.collection.name, vectors=True)
+        points = begun.opened.store.points(begun.scan.target.collection.name).scroll(vectors=True)
         vectors = {point.id: np.asarray(point.vector, dtype=np.float32) for point in points}
         outcome, documents, serial = begun.record.outcome, self.report.documents, self._serial or vectors
         work = outcome.work

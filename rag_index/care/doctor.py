@@ -331,7 +331,7 @@ class Checkup:
             if self.repairing:
                 ledger.forget_digests(current.id)  # they may leave unread what the ledger has lost
                 if not store.embedded:
-                    raise_epoch(store, current.name, self.lease)
+                    raise_epoch(store.points(current.name), self.lease)
         return state
 
     def _believe_store(self, state: CollectionState, live: str) -> CollectionState:
@@ -339,17 +339,18 @@ class Checkup:
         newer ones as building. Until its rows are complete, a collection has no id by which a run would take it."""
         store, ledger = self.store, self.ledger
         for name in [*(name for name in state.unknown if name != live), live]:
-            row, mark, metadata = ledger.collection(name), store.commit_mark(name), store.metadata(name)
+            row, points = ledger.collection(name), store.points(name)
+            mark, metadata = points.commit_mark(), points.metadata()
             made_by = {key: metadata.get(key) or getattr(row, key, UNKNOWN) for key in ("embedder", *MAKER_KEYS)}
             store_id = metadata.get("store_id") or getattr(row, "store_id", None) or str(uuid.uuid4())
             record = {"store_id": store_id, "alias": state.alias, OWNER: state.alias.owner, SEAL: store_id, **made_by}
-            store.set_metadata(name, {key: value for key, value in record.items() if not metadata.get(key)})
+            points.set_metadata({key: value for key, value in record.items() if not metadata.get(key)})
             newer = collection_number(name) > collection_number(live)
             with ledger.transaction():
                 if row is not None:
                     ledger.drop_collection(row.id)
                 collection = ledger.add_collection(
-                    alias=state.alias, name=name, store_id="", dimension=store.dimension(name),
+                    alias=state.alias, name=name, store_id="", dimension=points.dimension(),
                     state="building" if newer else "ready", **made_by,
                 )  # fmt: skip
             fill_ledger(ledger, store, self.index.name, collection, check=self.lease.check)

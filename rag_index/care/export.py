@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,8 +35,8 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
         with _open_output(out) as file:
-            points = store.scroll(live.readable, vectors=vectors)
-            for point in counted(points, "points written", partial(store.count, live.readable)):
+            points = store.points(live.readable)
+            for point in counted(points.scroll(vectors=vectors), "points written", points.count):
                 file.write(json_line(point))
                 count += 1
         return count

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.ledger.runs import IndexLease
-    from rag_index.components.stores.protocol import Store, StoreNames
+    from rag_index.components.stores.protocol import PointCollection, Store, StoreNames
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias, EmbedderSettings
     from rag_index.etl.opened import Opened
@@ -256,7 +256,7 @@ class CollectionMaker:
         begun = _recorded(metadata)
         if begun is not None and not begun.same_processor(self.identity):
             return False
-        return not ledger.different_commits(collection, store.commit_mark(collection.name))
+        return not ledger.different_commits(collection, store.points(collection.name).commit_mark())
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
@@ -303,13 +303,14 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
     rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
     collection = maker.beside() if rebuild else maker.current()
-    identity = on_its_processor(identity, store.metadata(collection.name))
+    identity = on_its_processor(identity, store.points(collection.name).metadata())
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)
     if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):
         ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
-    make_searchable(store, collection.name, identity, index.indexed_fields, opened.alias.owner)
+    points = store.points(collection.name)
+    make_searchable(points, identity, index.indexed_fields, opened.alias.owner)
     return Target(collection, identity, chunker, rebuild, epoch)
 
 
@@ -336,8 +337,8 @@ def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None
     store = opened.store
     if (server := stores.on_server(store)) is None:
         return None
-    epoch = raise_epoch(store, name, opened.lease)
-    record.outcome.say(server.collection(name).notes())
+    epoch = raise_epoch(store.points(name), opened.lease)
+    record.outcome.say(server.points(name).notes())
     if reason := server.fallback():
         slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)
@@ -346,17 +347,16 @@ def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None
     return epoch
 
 
-def raise_epoch(store: Store, name: str, lease: IndexLease) -> int:
+def raise_epoch(points: PointCollection, lease: IndexLease) -> int:
     """Give a collection a new epoch, by which a server refuses what workers of a dead run still send, and return it. It
     is higher than any there, as a ledger may be new."""
-    epoch = max(lease.epoch, int(store.metadata(name).get("epoch") or 0) + 1)
-    store.set_metadata(name, {"epoch": epoch})
+    epoch = max(lease.epoch, int(points.metadata().get("epoch") or 0) + 1)
+    points.set_metadata({"epoch": epoch})
     return epoch
 
 
 def make_searchable(
-    store: Store,
-    collection: str,
+    points: PointCollection,
     identity: EmbedderIdentity,
     fields: Mapping[str, str],
     owner: Mapping[str, str] | None = None,
@@ -364,33 +364,35 @@ def make_searchable(
     """Write name, model and owner into the collection's metadata, and give it exactly the settings' payload indexes.
     Indexes that a person made are left alone. Call it at the beginning of a run: it only does something if the
     collection is new or the settings changed."""
-    metadata = store.metadata(collection)
+    metadata = points.metadata()
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
-        store.index_fields(collection, {**dict.fromkeys(before), **fields})
-    wanted = {stores.INDEX_NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+        points.index_fields({**dict.fromkeys(before), **fields})
+    wanted = {stores.INDEX_NAME: points.name, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
     wanted |= {stores.OWNER: owner} if owner else {}
     if any(metadata.get(key) != value for key, value in wanted.items()):
-        store.set_metadata(collection, wanted)
+        points.set_metadata(wanted)
 
 
 def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -> None:
     """Measure the model of a collection and record its traits there, unless a run did so before. Searches need them,
     and do without them if the model cannot be measured, whatever a plug-in raises: the next run tries again."""
-    if ModelTraits.from_metadata(opened.store.metadata(collection).get(stores.TRAITS)) is not None:
+    points = opened.store.points(collection)
+    if ModelTraits.from_metadata(points.metadata().get(stores.TRAITS)) is not None:
         return
     with suppress(Exception), closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder:
         traits = measure_traits(embedder)
-        opened.store.set_metadata(collection, {stores.TRAITS: asdict(traits)})
+        points.set_metadata({stores.TRAITS: asdict(traits)})
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
     """Return the number of documents and points, after checking that the store holds what the ledger says. Points of
     pending documents may be there or not. Raises StoreMismatch if it does not."""
     totals, name = ledger.totals(collection.id), collection.name
-    stored = store.count(name)
+    points = store.points(name)
+    stored = points.count()
     if totals.pending:
-        stored -= store.count(name, keys=ledger.pending_keys(collection.id))
+        stored -= points.count(keys=ledger.pending_keys(collection.id))
     if stored == totals.points:
         return totals.documents, stored
     raise StoreMismatch(

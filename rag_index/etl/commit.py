@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from rag_index.components.ledger import Collection, Known, Ledger
     from rag_index.components.ledger.runs import IndexLease
     from rag_index.components.sources import SourcePage
-    from rag_index.components.stores.protocol import Store
+    from rag_index.components.stores.protocol import PointCollection, Store
     from rag_index.core.documents.batches import Failure, Shard
     from rag_index.core.settings import StoreSettings
 
@@ -259,9 +259,10 @@ class Destination:
                 self._error = CancelledError()
 
     def write(self, shard: EmbeddedShard) -> WrittenShard:
-        """Upsert a shard and make its points durable. Raises as `write_shard` and `Store.flush`."""
-        written = write_shard(self.store, self.collection, shard, epoch=self.epoch)
-        self.store.flush(self.collection)
+        """Upsert a shard and make its points durable. Raises as `write_shard` and the store."""
+        points = self.store.points(self.collection)
+        written = write_shard(points, shard, epoch=self.epoch)
+        points.flush()
         return written
 
 
@@ -278,13 +279,13 @@ class WorkerDestination:
     def write(self, shard: EmbeddedShard) -> WrittenShard:
         """Upsert a shard through this process's connection. Raises as `write_shard`."""
         store = process_store(self.settings)
-        return write_shard(store, self.collection, shard, epoch=self.epoch)
+        return write_shard(store.points(self.collection), shard, epoch=self.epoch)
 
 
-def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
+def write_shard(points: PointCollection, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
     """Upsert all points of a shard, and return what the ledger records of it.
 
-    The points are durable after `Store.flush`, and may be committed then. If this function raises,
+    The points are durable after `PointCollection.flush`, and may be committed then. If this function raises,
     nothing that was written counts as done.
 
     Args:
@@ -294,19 +295,19 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     Raises:
         IndexLocked: The collection belongs to a later run. If that run took over during the write,
             this is noted in the collection, and the next run compares every point.
-        StoreError: As `Store.upsert`.
+        StoreError: As `PointCollection.upsert`.
     """
     started = time.perf_counter()
     with downtime() as down:
-        _check_epoch(store, collection, epoch)
+        _check_epoch(points, epoch)
         for batch in batches(shard):
             with documents_named(batch.ids, batch.payloads):
-                store.upsert(collection, batch)
+                points.upsert(batch)
     try:
-        _check_epoch(store, collection, epoch)
+        _check_epoch(points, epoch)
     except IndexLocked:
         # This process may have stood still since the first check, and have replaced newer points.
-        store.set_metadata(collection, {OVERTAKEN: epoch})
+        points.set_metadata({OVERTAKEN: epoch})
         raise
     documents = shard.documents
     seconds = time.perf_counter() - started - down.seconds
@@ -322,13 +323,13 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     )
 
 
-def _check_epoch(store: Store, collection: str, epoch: int | None) -> None:
+def _check_epoch(points: PointCollection, epoch: int | None) -> None:
     if epoch is None:
         return
-    stored_epoch = store.metadata(collection).get("epoch")
+    stored_epoch = points.metadata().get("epoch")
     if stored_epoch != epoch:
         raise IndexLocked(
-            f"{collection} is written by a later run (epoch {stored_epoch}, this is {epoch}): this run ends here"
+            f"{points.name} is written by a later run (epoch {stored_epoch}, this is {epoch}): this run ends here"
         )
 
 
@@ -419,7 +420,7 @@ def _payloads(shard: EmbeddedShard, position: int) -> Iterator[dict[str, Any]]:
         yield payload
 
 
-def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[StaleChunks]) -> bool:
+def delete_chunks(points: PointCollection, index: str, stale: Iterable[StaleChunks]) -> bool:
     """Delete stale chunks, and return whether there were any to look for.
 
     The embedded store has no index on the key: it reads every payload to search for chunks whose
@@ -432,8 +433,8 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[Sta
             first_by_key[chunks.key] = chunks.first
         else:
             ids += [point_id(index, chunks.key, number) for number in range(chunks.first, chunks.end)]
-    store.delete_points(collection, ids)
-    store.delete_chunks(collection, first_by_key)
+    points.delete_points(ids)
+    points.delete_chunks(first_by_key)
     return bool(ids or first_by_key)
 
 
@@ -486,6 +487,11 @@ class Committer:
     pending. None if the ledger had no row."""
     _has_moved_mark: bool = attrs.field(default=False, init=False)
 
+    @property
+    def points(self) -> PointCollection:
+        """The points of the collection."""
+        return self.store.points(self.collection.name)
+
     def begin(self, shard: Shard) -> None:
         """Make the documents of a shard pending, and remember their ledger rows for `commit`."""
         keys = shard.documents.keys
@@ -524,9 +530,9 @@ class Committer:
         for failed_write in failed:
             plan.add_failed(failed_write, is_damaged=failed_write.key in damaged)
 
-        cid, name = self.collection.id, self.collection.name
-        if delete_chunks(self.store, name, self.index, plan.stale):
-            self.store.flush(name)
+        cid, points = self.collection.id, self.points
+        if delete_chunks(points, self.index, plan.stale):
+            points.flush()
         with self._committing():
             self.ledger.record(cid, documents, by_words=by_words)
             self.ledger.note_erasable(cid, plan.erasable)
@@ -591,10 +597,11 @@ class Committer:
             url = self.ledger.redacted_url
             raise StoreMismatch(f"{name} was dropped from ledger {url} while a run wrote it: run again")
         mark = next_commit_mark(self.ledger, known.commit_mark)
-        difference = self.ledger.different_commits(known, self.store.commit_mark(name))
+        points = self.points
+        difference = self.ledger.different_commits(known, points.commit_mark())
         if difference:
             raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
-        self.store.set_commit_mark(name, mark)
+        points.set_commit_mark(mark)
         with self.ledger.transaction():
             self._check_lease()
             yield
@@ -616,7 +623,7 @@ class Committer:
             self._lease.check()
         except IndexLocked:
             if not self.store.embedded:
-                self.store.set_metadata(self.collection.name, {OVERTAKEN: self._lease.epoch})
+                self.points.set_metadata({OVERTAKEN: self._lease.epoch})
             raise
 
     def stored(self, known: Mapping[str, Known], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -629,7 +636,7 @@ class Committer:
         for key in keys:
             ids_by_key[key] = [point_id(self.index, key, number) for number in range(known[key].chunks)]
         all_ids = [id_ for ids in ids_by_key.values() for id_ in ids]
-        points = self.store.retrieve(self.collection.name, all_ids)
+        points = self.points.retrieve(all_ids)
         payloads = {point.id: point.payload for point in points if RESERVED_KEY in point.payload}
         stored: dict[str, dict[str, dict[str, Any]]] = {}
         for key, ids in ids_by_key.items():
@@ -640,13 +647,13 @@ class Committer:
         self, payloads: list[tuple[str, dict[str, Any]]], rows: list[DocumentRow], *, clear_failures: bool = True
     ) -> None:
         """Replace payloads of points, and record the documents that are up to date then."""
-        cid, name = self.collection.id, self.collection.name
+        cid, points = self.collection.id, self.points
         self.mark_pending([row.key for row in rows])
         ids = [id_ for id_, _ in payloads]
         values = [payload for _, payload in payloads]
         with documents_named(ids, values):
-            self.store.update_payloads(name, payloads)
-        self.store.flush(name)
+            points.update_payloads(payloads)
+        points.flush()
         if not rows:
             return
         with self._committing():
@@ -659,7 +666,7 @@ class Committer:
         Yields the number of documents of a page that had points. If the store or the ledger raises,
         the earlier pages stay committed.
         """
-        cid, name = self.collection.id, self.collection.name
+        cid, points = self.collection.id, self.points
         while lost := self.ledger.lost(cid):
             keys: list[str] = []
             deleted: list[str] = []
@@ -675,8 +682,8 @@ class Committer:
             known = self.ledger.known(cid, keys)
             self.mark_pending(keys)
             stale = [StaleChunks(key, 0, _counted_chunks(known.get(key))) for key in keys]
-            delete_chunks(self.store, name, self.index, stale)
-            self.store.flush(name)
+            delete_chunks(points, self.index, stale)
+            points.flush()
             with self._committing():
                 self.ledger.forget(cid, deleted)
                 self.ledger.record(cid, emptied)
@@ -713,7 +720,7 @@ def update_payloads(
         alone: Whether nothing but the payload has changed. Otherwise the document's failures stay
             listed.
 
-    Raises as `Store.retrieve` and `Store.update_payloads`.
+    Raises as `PointCollection.retrieve` and `PointCollection.update_payloads`.
     """
     updated: set[str] = set()
     keys = list(wanted)
@@ -801,7 +808,8 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
         StoreRestored: The other collection is not at the ledger's last commit.
         StoreError: As the store.
     """
-    difference = ledger.different_commits(other, store.commit_mark(other.name))
+    other_points = store.points(other.name)
+    difference = ledger.different_commits(other, other_points.commit_mark())
     if difference:
         raise StoreRestored(
             f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}` replaces it"
@@ -813,12 +821,12 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
         known = dict(rows)
         # Chunks of a pending document that the ledger does not count may have any groups.
         pending = {key: row.chunks for key, row in rows if row.pending}
-        store.delete_chunks(other.name, pending)
+        other_points.delete_chunks(pending)
 
         groups: dict[str, Sequence[str]] = {key: () for key, row in rows if row.chunks}
         live_keys = ledger.known(live.id, list(known))
         key_by_id = {point_id(index, key, 0): key for key in live_keys}
-        for point in store.retrieve(live.name, list(key_by_id)):
+        for point in store.points(live.name).retrieve(list(key_by_id)):
             key = key_by_id[point.id]
             if key in groups:
                 groups[key] = stored_groups(point.payload) or ()

@@ -15,7 +15,6 @@ import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
@@ -81,7 +80,7 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     points = _copy(ledger, store, former, name, lease)
     lease.check()
     store.point_alias(alias, name)
-    take_name(ledger, former, name, store.metadata(name))
+    take_name(ledger, former, name, store.points(name).metadata())
     for dropped in [former.name, *ours]:
         store.drop(dropped)
     for one in kept:
@@ -120,25 +119,27 @@ def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, li
 
 def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:
     """Copy a collection, and return its number of points. Raises StoreError if the copy has another number."""
-    metadata = store.metadata(former.name)
+    old_points, new_points = store.points(former.name), store.points(name)
+    metadata = old_points.metadata()
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
     store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
     if fields := metadata.get("payload_indexes"):
-        store.index_fields(name, fields)
-    stored = pages(store.scroll(former.name, vectors=True, page=ERASE_POINTS), ERASE_POINTS)
-    for points in counted(stored, "points copied", partial(store.count, former.name), len):
+        new_points.index_fields(fields)
+    stored = pages(old_points.scroll(vectors=True, page=ERASE_POINTS), ERASE_POINTS)
+    for points in counted(stored, "points copied", old_points.count, len):
         lease.check()
         for batch in batches_of(points):
-            store.upsert(name, batch)
-    store.flush(name)
-    store.set_commit_mark(name, store.commit_mark(former.name))
+            new_points.upsert(batch)
+    new_points.flush()
+    new_points.set_commit_mark(old_points.commit_mark())
     verify_counts(ledger, store, former)
-    if (copied := store.count(name)) != store.count(former.name):
+    copied = new_points.count()
+    if copied != old_points.count():
         raise StoreError(
             f"{name} has {copied:,} points and not those of {former.name}: nothing was erased; run it again"
         )
-    if store.indexed(former.name):
-        store.optimize(name)
+    if old_points.indexed():
+        new_points.optimize()
     return copied
 
 

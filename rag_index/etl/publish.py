@@ -38,14 +38,14 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
     Returns the result in one line. Raises StoreMismatch if counts differ, or a sampled chunk does not find itself."""
     documents, points = verify_counts(ledger, store, collection)
     ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, VERIFIED_SAMPLE)]
-    chosen = store.retrieve(collection.name, ids)
+    chosen = store.points(collection.name).retrieve(ids)
     ours = [point.payload[RESERVED_KEY] for point in chosen]
     texts = [text_to_embed(one.get("context", ""), one["text"]) for one in ours]
     found = 0
     for point, vector in zip(chosen, embedder.embed_documents(texts) if texts else [], strict=True):
         if isinstance(vector, Exception):
             continue
-        hits = store.search(collection.name, VectorQuery(vector, 5))
+        hits = store.points(collection.name).search(VectorQuery(vector, 5))
         best = hits[0].score if hits else 0.0
         found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - EQUAL_SCORE
     if found < len(ids):
@@ -88,15 +88,15 @@ def roll_back(ledger: Ledger, store: Store, alias: Alias, index: str, *, access:
             f"there is no earlier collection of {alias} to go back to; [store] keep_previous says how many are kept"
         )
     now, before = others[-1], ledger.collection(live)
-    if access or GROUPS_FIELD in (store.metadata(live).get("payload_indexes") or {}):
+    if access or GROUPS_FIELD in (store.points(live).metadata().get("payload_indexes") or {}):
         if before is None:
             raise StoreMismatch(
                 f"the ledger does not know {live}, so it is unknown who may see the documents of {now.name}: "
                 "run `rag-index doctor --repair` first"
             )
         carry_access(index, ledger, store, before, now)
-    store.set_metadata(live, {LEFT: True})  # first, so that a lost alias is not set to it again
-    store.set_metadata(now.name, {LEFT: None})
+    store.points(live).set_metadata({LEFT: True})  # first, so that a lost alias is not set to it again
+    store.points(now.name).set_metadata({LEFT: None})
     store.point_alias(alias, now.name)
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
 
@@ -136,7 +136,7 @@ def publish(
         if hooks is not None:
             first = not (target.rebuild or scan.before.all)
             hooks.after_run(opened, target, record, first=first)
-    if not store.embedded and store.metadata(collection.name).get(OVERTAKEN):
+    if not store.embedded and store.points(collection.name).metadata().get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
     scan.diff.complete(all_read=live, all_deleted=all_deleted)
     return did
@@ -179,7 +179,7 @@ def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
     record.progress.say("building the search index")
     try:
         with record.stopwatch.stage("search index"):
-            opened.store.optimize(name)
+            opened.store.points(name).optimize()
         return f"the search index of {name} was built in {time.monotonic() - began:.1f} s"
     except StoreError as error:
         failed = f"the search index of {name} was not built ({error}); searches scan until the next run builds it"

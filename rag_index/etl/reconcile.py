@@ -8,7 +8,6 @@ does not grow with the corpus."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +80,9 @@ class Comparison:
         insert = self._insert(tallies)
         sums = {column: t[column] + insert.excluded[column] for column in ("points", "altered")}
         add = insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums)
-        for page in counted(
-            pages(self._store.scroll(name, page=PAGE_POINTS)), "points compared", partial(self._store.count, name), len
-        ):
+        points = self._store.points(name)
+        stored = pages(points.scroll(page=PAGE_POINTS))
+        for page in counted(stored, "points compared", points.count, len):
             self._check()
             keys = [typed_key(point, self._index) for point in page]
             known = self._ledger.known(cid, sorted({key for key in keys if key is not None}))
@@ -138,22 +137,23 @@ class Comparison:
         a kill before has it repeated.
         """
         ledger, store, cid, name = self._ledger, self._store, self._collection.id, self._collection.name
-        mark, overtaken = store.commit_mark(name), _overtaken(store, name)
+        points = store.points(name)
+        mark, overtaken = points.commit_mark(), _overtaken(store, name)
         gone = self._of_none() if self.complete else sa.false()
         if not self.complete and mark < self._collection.commit_mark:
             gone = o.key.is_not(None)
         ledger.drop_position(self._collection.alias)
         pending = ledger.totals(cid).pending
         deleted = self._delete(gone)
-        store.flush(name)
+        points.flush()
         ledger.forget_digests(cid)
         self._mark_pending(gone)
         again = ledger.totals(cid).pending - pending
         newest = next_commit_mark(ledger, max(mark, self._collection.commit_mark))
-        store.set_commit_mark(name, newest)
+        points.set_commit_mark(newest)
         ledger.record_commit(cid, newest)
         if overtaken is not None and _overtaken(store, name) == overtaken:  # and by no other one since
-            store.set_metadata(name, {OVERTAKEN: None})
+            points.set_metadata({OVERTAKEN: None})
         return deleted, again
 
     def _delete(self, gone: sa.ColumnElement[bool]) -> int:
@@ -163,7 +163,7 @@ class Comparison:
         page, after = sa.select(o.id, o.key).where(gone).order_by(o.id).limit(PAGE_POINTS), ""
         while rows := self._rows(page.where(o.id > after)):
             self._check()
-            self._store.delete_points(self._collection.name, [row.id for row in rows])
+            self._store.points(self._collection.name).delete_points([row.id for row in rows])
             self._ledger.note_erasable(self._collection.id, len({row.key for row in rows} - {None}))
             after = rows[-1].id
         return int(count)
@@ -203,21 +203,21 @@ class Comparison:
 def commit_difference(ledger: Ledger, store: Store, collection: Collection) -> str:
     """Return how store and ledger may differ since one of them was put back to an older copy, or a run that had stood
     still wrote beside another; "" if they do not."""
-    said = ledger.different_commits(collection, store.commit_mark(collection.name))
+    said = ledger.different_commits(collection, store.points(collection.name).commit_mark())
     if not said and _overtaken(store, collection.name) is not None:
         return f"{collection.name} was also written by an earlier run, whose process had stood still"
     return said
 
 
 def _overtaken(store: Store, name: str) -> Any:
-    return None if store.embedded else store.metadata(name).get(OVERTAKEN)
+    return None if store.embedded else store.points(name).metadata().get(OVERTAKEN)
 
 
 def fill_ledger(ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]) -> None:
     """Give a collection its rows in the ledger from the payloads of its points, as they were when it was lost. Whether
     they are whole is for a comparison to say."""
-    name = collection.name
-    for page in counted(pages(store.scroll(name)), "points read", partial(store.count, name), len):
+    points = store.points(collection.name)
+    for page in counted(pages(points.scroll()), "points read", points.count, len):
         check()
         rows: dict[bool, dict[str, tuple[str, bytes, bytes, int]]] = {True: {}, False: {}}
         for point in page:

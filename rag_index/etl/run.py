@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rag_index.components.embedders import EmbedderIdentity
     from rag_index.components.sources import SourcePage
-    from rag_index.components.stores.protocol import Store
+    from rag_index.components.stores.protocol import PointCollection
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.collection import Target
     from rag_index.etl.deletes import Deleted
@@ -198,14 +198,14 @@ def build_search_index_if_due(opened: Opened, steps: Steps, record: RunRecord) -
     if not opened.store.embedded:
         return
     live = opened.live
-    if live is not None and search_index_due(opened.store, live.name, live.dimension):
+    if live is not None and search_index_due(opened.store.points(live.name), live.dimension):
         steps.call_once(build_search_index, opened, live.name, record)
 
 
-def search_index_due(store: Store, collection: str, dimension: int) -> bool:
-    """Return whether a run should build the search index. Only an embedded collection with more than 256 MB of vectors
-    needs it: smaller ones are scanned in milliseconds, and a server builds by itself."""
-    if not store.embedded or store.indexed(collection):
+def search_index_due(points: PointCollection, dimension: int) -> bool:
+    """Return whether a run should build the search index of an embedded collection. Only one with
+    more than 256 MB of vectors needs it: smaller ones are scanned in milliseconds."""
+    if points.indexed():
         return False
-    bytes_of_vectors = store.count(collection) * dimension * 4
+    bytes_of_vectors = points.count() * dimension * 4
     return bytes_of_vectors > AUTO_MB * 1024 * 1024

@@ -203,7 +203,7 @@ class Window:
             return
         if waited >= HAND_OVER_SECONDS or self._points >= HAND_OVER_SHARE * self._shown:
             store, name = self._opened.store, self._scan.target.collection.name
-            self._shown = store.count(name)
+            self._shown = store.points(name).count()
             store.hand_over()
             self._points, self._handed_over = 0, time.monotonic()
 
@@ -268,10 +268,11 @@ class VectorReuse:
             if self.own or not row.pending
             for number in range(row.chunks)
         ]
+        points = self.opened.store.points(self.collection.name)
         vectors: dict[str, NDArray[np.float32]] = {}
         for first in range(0, len(ids), 1000):
             try:
-                stored = self.opened.store.retrieve(self.collection.name, ids[first : first + 1000], vectors=True)
+                stored = points.retrieve(ids[first : first + 1000], vectors=True)
             except StoreError as error:  # an unreadable collection is what a rebuild is for
                 logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
                 return vectors
@@ -289,7 +290,8 @@ def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
     under another key, too: files are renamed, and parts move."""
     index, target = opened.index, scan.target
     if target.rebuild and (live := opened.live) is not None:
-        made_by = EmbedderIdentity.from_metadata(opened.store.metadata(live.name).get("embedder_identity"))
+        metadata = opened.store.points(live.name).metadata()
+        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if made_by and made_by.same_model(replace(target.identity, query_prefix=made_by.query_prefix)):  # in no vector
             return VectorReuse(opened, live)
     if not scan.before.all:

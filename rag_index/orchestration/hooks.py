@@ -51,7 +51,8 @@ class SearchHooks:
         documents = to_learn(opened.ledger, opened.store, collection)
         if not documents:
             return
-        identity = EmbedderIdentity.from_metadata(opened.store.metadata(collection.name).get("embedder_identity"))
+        metadata = opened.store.points(collection.name).metadata()
+        identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is None:  # a newer rag-index made it
             return
         from rag_index.search.evaluation.calibrate import Learner
@@ -66,7 +67,7 @@ def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
 
     It should if it never did, or by another rule; and once it has twice the documents of which it could not learn.
     """
-    known = store.metadata(collection.name).get(CALIBRATION, {})
+    known = store.points(collection.name).metadata().get(CALIBRATION, {})
     learned_now = known.get("rule") == CALIBRATION_RULE
     if learned_now and UNLEARNED not in known:
         return 0

@@ -274,7 +274,7 @@ class FanOut:
             words = {one for word in answer.all_words.values() for one in word.dimensions}
             names = map(name_dimension, [question.text, *runs_of_keys(question.text)])
             words.update(name for name in names if name is not None)
-            return store.word_counts(answer.live.collection, sorted(words), answer.own)
+            return store.points(answer.live.collection).word_counts(sorted(words), answer.own)
 
         if hybrid:
             until = time.monotonic() + COUNT_SHARE * question.deadline.seconds
@@ -439,9 +439,9 @@ class FanOut:
             names = SoughtNames() if question.model else SoughtNames.of(answer, question.text, asked.counts)
             query = replace(query, sparse=answer.query(weights, asked.idf), names=names.sparse)
         with self._threads.store() as store:
-            with store.lend(collection) as points:
-                found = points.search(query)
-            commits = store.seen_commits(collection)
+            points = store.points(collection)
+            found = points.search(query)
+            commits = points.seen_commits()
         add_bm25(found, weights)
         names.mark(found)
         for point in found:
@@ -485,7 +485,8 @@ class FanOut:
             ids = [
                 point_id(hit.index, hit.key, n) for hit in own for n in range(min(hit.total_chunks, MAX_SHORT_CHUNKS))
             ]
-            return store.retrieve(answer.live.collection, ids, conditions=(*answer.own, *asked.question.conditions))
+            conditions = (*answer.own, *asked.question.conditions)
+            return store.points(answer.live.collection).retrieve(ids, conditions=conditions)
 
         found = await self._each(wanted, read, asked.question.deadline.at) if wanted else {}
         for index, points in found.items():

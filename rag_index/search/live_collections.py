@@ -121,7 +121,9 @@ class LiveCollections:
         if store.embedded:  # it has the metadata at hand
             for index, (_, loaded, metadata) in self._loaded.copy().items():
                 with suppress(StoreError):  # a search of the index says so
-                    if names.get(index) == loaded.collection and store.metadata(loaded.collection) == metadata:
+                    if names.get(index) != loaded.collection:
+                        continue
+                    if store.points(loaded.collection).metadata() == metadata:
                         self._loaded[index] = began, loaded, metadata
         self._names_read_at = began
         return names
@@ -141,7 +143,8 @@ class LiveCollections:
         began = time.monotonic()
         if collection == (alias := self._aliases[index]):
             find_unlisted(store, alias)
-        metadata = store.metadata(collection)
+        points = store.points(collection)
+        metadata = points.metadata()
         if index not in self._pinned:
             check_alias(alias, collection, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
@@ -170,7 +173,7 @@ class LiveCollections:
             restricted=restricted,
             seal=seal,
         )
-        store.prepare(collection)
+        points.prepare()
         self._loaded[index] = began, live, metadata
         return live
 

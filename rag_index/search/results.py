@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
-from rag_index.components.stores.protocol import Condition, StoreReader
+from rag_index.components.stores.protocol import Condition, PointReader
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import CODE
@@ -427,7 +427,10 @@ def facet_fields(indexes: Sequence[IndexSettings], fields: Sequence[str] | None)
 
 
 def count_values(
-    store: StoreReader, collection: str, index: IndexSettings, fields: Sequence[str], conditions: Sequence[Condition]
+    points: PointReader,
+    index: IndexSettings,
+    fields: Sequence[str],
+    conditions: Sequence[Condition],
 ) -> dict[str, dict[str, int]]:
     """Return the most frequent values of each field, with about how many documents have each. Raises what a store does.
 
@@ -437,9 +440,9 @@ def count_values(
     found = {}
     for name in fields:
         try:
-            found[name] = store.facet(collection, name, limit=MAX_FACET_VALUES, conditions=(*conditions, *first))
+            found[name] = points.facet(name, limit=MAX_FACET_VALUES, conditions=(*conditions, *first))
         except StoreError as exc:
-            if name in (store.metadata(collection).get("payload_indexes") or {}):
+            if name in (points.metadata().get("payload_indexes") or {}):
                 raise
             missing = f"field {name} has no keyword index yet: run `rag-index index {index.name}`, which makes it"
             raise StoreError(missing) from exc
@@ -447,8 +450,7 @@ def count_values(
 
 
 def read_document(
-    store: StoreReader,
-    collection: str,
+    points: PointReader,
     index: IndexSettings,
     document_id: str,
     conditions: Sequence[Condition] = (),
@@ -468,14 +470,14 @@ def read_document(
     given = [one for one in conditions if one.field == GROUPS_FIELD] if each_judged else conditions
     firsts = {
         key: point
-        for point in store.retrieve(collection, ids, conditions=given)
+        for point in points.retrieve(ids, conditions=given)
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
 
     def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
         ids = [point_id(index.name, key, number) for number in numbers]
-        points = store.retrieve(collection, ids, conditions=conditions)
-        return {int(_ours(point).get("chunk", 0)): point for point in points}
+        found = points.retrieve(ids, conditions=conditions)
+        return {int(_ours(point).get("chunk", 0)): point for point in found}
 
     for key in (key for key in keys if key in firsts):
         numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))

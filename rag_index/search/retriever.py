@@ -262,7 +262,7 @@ class Retriever:
         ids = [point_id(index, found.key, chunk.chunk) for chunk in found.chunks]
 
         def read(store: StoreReader, live: LiveCollection) -> LikeDocument:
-            points = store.retrieve(live.collection, ids, vectors=True)
+            points = store.points(live.collection).retrieve(ids, vectors=True)
             vectors = np.asarray([one.vector for one in points if one.vector is not None], dtype=np.float32)
             if points and not len(vectors):
                 raise StoreError(f"{like} has no vector yet, since its index is being filled: search for its words")
@@ -351,10 +351,11 @@ class Retriever:
         settings, known = self._settings.index(index), await self._known()
 
         def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf, str]:
-            store.prepare(live.collection)  # what is read then is not older
-            as_of = known.as_of(index, known.claim(index, live, store.seen_commits(live.collection)))
+            points = store.points(live.collection)
+            # What is read below is not older: these points stay as they are.
+            as_of = known.as_of(index, known.claim(index, live, points.seen_commits()))
             conditions = self._access.conditions(live, caller)
-            found = read_document(store, live.collection, settings, document_id, conditions, **part)
+            found = read_document(points, settings, document_id, conditions, **part)
             if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
                 keys = [found.key] if found else []
                 found = found if self._access.permitted(index, caller, keys, deadline.left) else None
@@ -432,7 +433,9 @@ class Retriever:
 
             def read(store: StoreReader, live: LiveCollection) -> dict[str, dict[str, int]]:
                 own = self._access.conditions(live, given)
-                return count_values(store, live.collection, self._settings.index(index), wanted, (*own, *conditions))
+                points = store.points(live.collection)
+                conditions_of_all = (*own, *conditions)
+                return count_values(points, self._settings.index(index), wanted, conditions_of_all)
 
             return await self._fan_out.read(index, deadline, read, known.problems)
 

@@ -110,9 +110,11 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
     if live.encoder is None:
         return {}
     stems = live.encoder.dimensions_of(words)
-    places = store.find_words(live.collection, sorted(set().union(*stems.values())), answer.own)
+    collection = store.points(live.collection)
+    places = collection.find_words(sorted(set().union(*stems.values())), answer.own)
     samples = {stem: ids[:READ_CHUNKS] for stem, ids in places.items()}
-    points = store.retrieve(live.collection, sorted(set().union(*samples.values())), conditions=answer.own)
+    sampled = sorted(set().union(*samples.values()))
+    points = collection.retrieve(sampled, conditions=answer.own)
     written: dict[str, dict[str, str]] = {}
     for point in points:  # its words, by what they are but for case and accents
         found = text_of(point.payload)
@@ -121,7 +123,7 @@ def count_spellings(store: StoreReader, answer: IndexAnswer, words: Iterable[str
         written[point.id] = {_plain(word): word for word in LETTERS_ALONE.of(found).findall(found)}
     others = {_plain(word) for word in answer.words}
     # an older server also counts documents that the caller may not see
-    total = {} if answer.own else store.word_counts(live.collection, sorted(samples)).having
+    total = {} if answer.own else collection.word_counts(sorted(samples)).having
     counts: dict[str, tuple[int, int, str]] = {}
     for word, own in stems.items():
         plain = _plain(word)

@@ -182,20 +182,22 @@ class Inquiry:
         """Return why the chunks of the document are no candidates."""
         keys = possible_document_keys(self.index.key_columns, self.document_id)
         ids = [point_id(live.index, key, number) for key in keys for number in range(MAX_CHUNKS)]
-        points = store.retrieve(live.collection, ids)
+        collection = store.points(live.collection)
+        points = collection.retrieve(ids)
         if not points:
             remedy = f"`rag-index doctor {live.index} --repair` marks it as pending, and the next run writes it again."
             return self._why("not_in_store", "The ledger has it, and the store does not.", remedy)
         self.texts = [text_of(point.payload) for point in points]
         required = self.access.conditions(live, caller_of(ALL_GROUPS))
         for one in (*required, *question.conditions):
-            if not store.retrieve(live.collection, ids, conditions=[one]):
+            if not collection.retrieve(ids, conditions=[one]):
                 whose = "required_filter" if one in required else "The filter"
                 said = f"{whose} leaves it out: its {one.field} is {value_of(points[0].payload, one.field)!r}."
                 return self._why("filter", said, "Leave that condition out, or change it.")
         seen: object = False
         with suppress(StoreError):  # who has neither groups nor a role sees nothing
-            seen = store.retrieve(live.collection, ids, conditions=self.access.conditions(live, question.caller))
+            open_to_caller = self.access.conditions(live, question.caller)
+            seen = collection.retrieve(ids, conditions=open_to_caller)
         if seen and self.access.asks(live.index, question.caller):
             seen = self.access.permitted(live.index, question.caller, keys, question.deadline.left)
         if not seen:

@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.care.export import export
 from rag_index.components.stores import open_store
-from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.protocol import PointReader
 from rag_index.core.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError
 from tests.project import Project, run_here
@@ -67,7 +67,7 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
             for _ in range(points // 1500):
                 ids = [str(uuid.uuid4()) for _ in range(1500)]
                 payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
-                store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+                store.points(f"test_notes__{number}").upsert(PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
         tracemalloc.start()
         try:
             assert export(settings, "notes", str(tmp_path / "out.jsonl")) == points
@@ -80,15 +80,15 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
 def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text("as before")
-    scroll = EdgeReader.scroll
+    scroll = PointReader.scroll
 
-    def broken(self, name, **how):
-        for number, point in enumerate(scroll(self, name, **how)):
+    def broken(self, **how):
+        for number, point in enumerate(scroll(self, **how)):
             if number == 10:
                 raise StoreError("the store broke")
             yield point
 
-    monkeypatch.setattr(EdgeReader, "scroll", broken)
+    monkeypatch.setattr(PointReader, "scroll", broken)
     with pytest.raises(StoreError, match="broke"):
         export(project.settings, "notes", str(out))
     assert out.read_text() == "as before"

@@ -164,7 +164,7 @@ def test_debug_shows_where_an_error_comes_from(project):
 
 def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(indexed):
     with indexed.store() as store:
-        store.count("test_notes__1")
+        store.points("test_notes__1").count()
         message = one_line(indexed.cli("erase", "notes"), 1)
         assert f"process {os.getpid()}" in message
         assert "--wait" in message

@@ -139,7 +139,7 @@ def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
     monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.2)
     command = ["search", "printer", "--index", "titles"]
     with closing(open_store(desk.settings.store)) as store:
-        store.delete_points("desk_titles__1", [str(uuid.uuid4())])  # it writes in place, and does not flush
+        store.points("desk_titles__1").delete_points([str(uuid.uuid4())])  # it writes in place, and does not flush
         ended = run(desk, *command, "--json", code=1)
         assert f"is being written by process {os.getpid()}" in json.loads(ended.stdout)["error"]
         waiting = subprocess.Popen(

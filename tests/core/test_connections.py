@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 
 from rag_index.components.embedders import open_embedder
 from rag_index.components.sources.engine import errors_as_ours, open_read_only
-from rag_index.components.stores.server.link import Link
+from rag_index.components.stores.server.link import Link, ServerAccess
 from rag_index.core import connections
 from rag_index.core.database import first_line, set_pragmas
 from rag_index.core.settings import EmbedderSettings
@@ -56,7 +56,9 @@ def issuer(url):
 CLIENTS = {
     "ollama": embedder("ollama"),
     "openai": embedder("openai"),
-    "qdrant": lambda url: Link(url, 0, grpc_port=0).call(lambda client: client.get_collections()),
+    "qdrant": lambda url: Link(ServerAccess(url, patience=0, grpc_port=0)).call(
+        lambda client: client.get_collections()
+    ),
     "reranker": lambda url: RerankServer(url, 5.0).score("a query", ["a text"]),
     "service": lambda url: Service(url, timeout=5.0).search_sync("a query"),
     "issuer": issuer,

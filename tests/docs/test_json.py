@@ -18,7 +18,7 @@ from rag_index.components.hosts import host
 from rag_index.components.ledger import tables
 from rag_index.components.ledger.runs import LEASE_SECONDS, RENEW_SECONDS
 from rag_index.components.stores.edge import store as edge_store
-from rag_index.components.stores.server import server_collection as server
+from rag_index.components.stores.server import server_points as server
 from rag_index.core.documents import batches
 from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch, StoredPoint
 from rag_index.core.documents.work import Work

@@ -104,7 +104,7 @@ def test_a_change_is_in_force_in_a_moment_with_index_id_and_after_a_rebuild(proj
     assert run_plain(project, full=True).state == "completed"
     assert (groups(project)["3"], groups(project)["4"]) == (["board"], ["board"])
     with project.store() as store:
-        assert store.metadata("test_notes")["payload_indexes"] == {"_rag.groups": "keyword"}
+        assert store.points("test_notes").metadata()["payload_indexes"] == {"_rag.groups": "keyword"}
 
 
 def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(project, tmp_path):
@@ -151,10 +151,12 @@ def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(pr
         fewer = "UPDATE rag_index_documents SET chunks = 1 WHERE key = '10' AND collection_id = 1"
         with ledger.transaction() as connection:
             connection.exec_driver_sql(fewer)
-        left = store.retrieve(old.name, [point_id("notes", "10", 0)], vectors=True)[0]
+        left = store.points(old.name).retrieve([point_id("notes", "10", 0)], vectors=True)[0]
         ours = {**left.payload["_rag"], "key": "77", "chunk": 0}
         vectors = np.asarray([left.vector], dtype=np.float32)
-        store.upsert(old.name, PointBatch([point_id("notes", "77", 0)], vectors, [{**left.payload, "_rag": ours}]))
+        store.points(old.name).upsert(
+            PointBatch([point_id("notes", "77", 0)], vectors, [{**left.payload, "_rag": ours}])
+        )
         grant(project, 10, "board")
     run_plain(project)
     printed(project, "rollback", "notes")
@@ -165,7 +167,7 @@ def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(pr
 def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
     run_plain(project, full=True)
     with project.store() as store:
-        store.set_commit_mark("test_notes__1", CommitMark())
+        store.points("test_notes__1").set_commit_mark(CommitMark())
     refused = run_here(project.config, "rollback", "notes", code=1)[1]
     assert "put back to an older copy, so it may show what is closed to everyone: `rag-index rebuild notes`" in refused
     assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"

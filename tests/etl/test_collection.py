@@ -11,8 +11,9 @@ import pytest
 from rag_index.care.doctor import examine
 from rag_index.care.plan import plan_runs
 from rag_index.components.embedders import EmbedderIdentity
-from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server.link import ServerAccess
 from rag_index.core.documents import INDEX_CHANGES, INDEX_VERSION
 from rag_index.core.settings import Alias
 from rag_index.etl import run as run_module
@@ -39,16 +40,16 @@ BOTH = pytest.mark.parametrize("shared", ["embedded", "server"], indirect=True)
 
 
 def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(qdrant):
-    with closing(ServerStore(qdrant.url)) as store:
+    with closing(ServerStore(ServerAccess(qdrant.url))) as store:
         store.create("c", 4, {"other": 1})
         ours = dict(qdrant.indexes["c"])
         for fields in ({"priority": "keyword", "number": "float"}, {"priority": "integer"}, {}):
-            make_searchable(store, "c", IDENTITY, fields)
+            make_searchable(store.points("c"), IDENTITY, fields)
             assert qdrant.indexes["c"] == ours | fields
             before = qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")
-            make_searchable(store, "c", IDENTITY, fields)
+            make_searchable(store.points("c"), IDENTITY, fields)
             assert (qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")) == before
-        metadata = store.metadata("c")
+        metadata = store.points("c").metadata()
         assert (EmbedderIdentity(**metadata["embedder_identity"]), metadata["other"]) == (IDENTITY, 1)
 
 
@@ -68,28 +69,25 @@ def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_em
         "the payload index on meta.tag is empty: its kind is keyword, and the source gives other values"
     )
     with project.store() as store:
-        assert store.metadata("test_notes__1")["payload_indexes"] == {**kinds, "_rag.chunk": "integer"}
+        assert store.points("test_notes__1").metadata()["payload_indexes"] == {**kinds, "_rag.chunk": "integer"}
 
 
-@pytest.mark.parametrize(
-    ("dimension", "embedded", "indexed", "due"),
-    [(256, True, False, False), (768, True, False, True), (768, True, True, False), (768, False, False, False)],
-)
-def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, embedded, indexed, due):
-    store = SimpleNamespace(embedded=embedded, indexed=lambda name: indexed, count=lambda name: 100_000)
-    assert search_index_due(store, "c", dimension) == due
+@pytest.mark.parametrize(("dimension", "indexed", "due"), [(256, False, False), (768, False, True), (768, True, False)])
+def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, indexed, due):
+    points = SimpleNamespace(indexed=lambda: indexed, count=lambda: 100_000)
+    assert search_index_due(points, dimension) == due
 
 
 def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_build_none(tmp_path, monkeypatch):
     project, seen = Project(tmp_path / "project").fill(20), []
 
-    def note_state(store, name):
+    def note_state(points):
         with project.ledger() as ledger:
             seen.append(ledger.last_run("test_notes").state)
 
     monkeypatch.setattr(run_module, "AUTO_MB", 0)
-    monkeypatch.setattr(EdgeStore, "indexed", lambda store, name: False)
-    monkeypatch.setattr(EdgeStore, "optimize", note_state)
+    monkeypatch.setattr(EdgePoints, "indexed", lambda points: False)
+    monkeypatch.setattr(EdgePoints, "optimize", note_state)
     assert (project.run().state, seen) == ("completed", ["completed"])
     project.execute("UPDATE note SET body = 'changed' WHERE id = 5")
     assert (index_documents(project.settings, "notes", ["5"]).changed, seen) == (1, ["completed"])
@@ -146,7 +144,7 @@ def hosted(tmp_path):
 
 def fingerprints(project):
     with project.store() as store:
-        found = [store.metadata(project.settings.alias(name)) for name in ("notes", "again")]
+        found = [store.points(project.settings.alias(name)).metadata() for name in ("notes", "again")]
     return {one["embedder_fingerprint"] for one in found} | {one["embedder_identity"]["digest"] for one in found}
 
 
@@ -215,7 +213,9 @@ def second(tmp_path, shared) -> Project:
 def content(project: Project):
     with project.store() as store:
         metadata = store.collections()
-        points = {name: [(point.id, point.payload) for point in store.scroll(name)] for name in sorted(metadata)}
+        points = {
+            name: [(point.id, point.payload) for point in store.points(name).scroll()] for name in sorted(metadata)
+        }
         return store.aliases(), metadata, points
 
 

@@ -51,8 +51,8 @@ def write(store, key: str, text_hash: bytes, chunks: range) -> None:
     ours = {"key": key, "text_hash": text_hash.hex(), "payload_hash": PAYLOAD.hex()}
     ids = [point_id("notes", key, number) for number in chunks]
     payloads = [{"_rag": {**ours, "chunk": number}} for number in chunks]
-    store.upsert("p_notes__1", PointBatch(ids, np.ones((len(ids), 2), np.float32), payloads))
-    store.flush("p_notes__1")
+    store.points("p_notes__1").upsert(PointBatch(ids, np.ones((len(ids), 2), np.float32), payloads))
+    store.points("p_notes__1").flush()
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -68,14 +68,16 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     if left == "one new chunk":
         write(store, "7", NEW, range(1))
     elif not intact:
-        store.delete_points("p_notes__1", [point_id("notes", "7", 1)])
+        store.points("p_notes__1").delete_points([point_id("notes", "7", 1)])
     committer, keys = Committer("notes", ledger, store, collection), ["7", "8"]
     if earlier:
         ledger.mark_pending(collection.id, keys)
     committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
     failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
     committer.commit(WrittenShard(1, [], [], [], [], failures, Work()))
-    assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == ({"7"} if intact else set())
+    assert {point.payload["_rag"]["key"] for point in store.points("p_notes__1").scroll()} == (
+        {"7"} if intact else set()
+    )
     assert ledger.known(collection.id, ["7", "8"]) == ({"7": Known(OLD, PAYLOAD, 2, 0)} if intact else {})
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
     tries = {key: one.tries for key, one in ledger.failures(collection.id).items()}
@@ -92,7 +94,7 @@ def test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_ch
     before, whole = ledger.known(collection.id, ["7"]), points == 2 and not pending
     committer = Committer("notes", ledger, store, collection)
     assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == ({"7"} if whole else set())
-    assert [stored_groups(point.payload) for point in store.scroll("p_notes__1")] == [["board"]] * points
+    assert [stored_groups(point.payload) for point in store.points("p_notes__1").scroll()] == [["board"]] * points
     assert (ledger.known(collection.id, ["7"]) == before) == (not whole)
 
 
@@ -113,10 +115,14 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
 def test_a_document_without_its_points_is_embedded_although_its_payload_alone_changed(project):
     run_plain(project.fill(3))
     with project.store() as store:
-        lost = next(point for point in store.scroll("test_notes", vectors=True) if point.payload["_rag"]["key"] == "2")
+        lost = next(
+            point for point in store.points("test_notes").scroll(vectors=True) if point.payload["_rag"]["key"] == "2"
+        )
         vector = np.asarray([lost.vector], np.float32)
-        store.delete_points("test_notes", [lost.id])
-        store.upsert("test_notes", PointBatch([point_id("notes", "9", 0)], vector, [lost.payload]))  # as many as before
+        store.points("test_notes").delete_points([lost.id])
+        store.points("test_notes").upsert(
+            PointBatch([point_id("notes", "9", 0)], vector, [lost.payload])
+        )  # as many as before
     project.execute("UPDATE note SET author = 'another' WHERE id = 2")
     with pytest.raises(StoreMismatch):  # of the point that no document explains
         run_plain(project)
@@ -182,7 +188,7 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
     with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
     assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, 1)}
-    assert not ledger.different_commits(ledger.collection("p_notes__1"), store.commit_mark("p_notes__1"))
+    assert not ledger.different_commits(ledger.collection("p_notes__1"), store.points("p_notes__1").commit_mark())
 
 
 class TakenLease:
@@ -223,7 +229,7 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
     with pytest.raises(IndexLocked):
         write_shard()
     assert ledger.known(collection.id, ["7"]) == {"7": Known(OLD, PAYLOAD, 1, pending)}
-    assert store.commit_mark("p_notes__1").number == store_mark
+    assert store.points("p_notes__1").commit_mark().number == store_mark
     assert ledger.collection("p_notes__1").commit_mark.number == ledger_mark
 
 

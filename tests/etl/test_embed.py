@@ -201,10 +201,10 @@ class LateEmbedder(HashEmbedder):
         return super().embed_documents(texts)
 
 
-class LateStore:
-    """A store that did not answer for a hundred seconds."""
+class LatePoints:
+    """Points of a store that did not answer for a hundred seconds."""
 
-    def upsert(self, collection, batch):
+    def upsert(self, batch):
         add_downtime(100.0)
 
 
@@ -213,7 +213,7 @@ def test_seconds_in_which_a_server_did_not_answer_are_none_of_a_shard():
     shard = shard_of(["the printer is broken"])
     began = time.perf_counter()
     embedded = embed_shard(shard, TextChunker(100, 0), LateEmbedder())
-    written = write_shard(LateStore(), "c", embedded)
+    written = write_shard(LatePoints(), embedded)
     took = time.perf_counter() - began
     assert -100 < embedded.work.seconds <= took - 100
     assert -100 < written.work.write_seconds <= took - 100

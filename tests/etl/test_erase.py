@@ -260,9 +260,9 @@ def what_lives(project):
     """Return the live points as an export writes them, what a caller finds, and how a server keeps them."""
     alias = project.settings.alias("notes")
     with project.store() as store:
-        points = sorted(map(json_line, store.scroll(alias, vectors=project.exact)))
+        points = sorted(map(json_line, store.points(alias).scroll(vectors=project.exact)))
         own = {"store_id", "name", "replaces"}
-        metadata = {key: value for key, value in store.metadata(alias).items() if key not in own}
+        metadata = {key: value for key, value in store.points(alias).metadata().items() if key not in own}
     with Retriever.from_settings(project.config) as retriever:
         hits = {hit.document_id for hit in retriever.search_sync("printer mail", groups=["team 1"]).hits}
     assert hits

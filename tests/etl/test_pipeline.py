@@ -75,11 +75,11 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
         embedded.release()
         return made
 
-    def write_shard(store, collection, shard, **options):
+    def write_shard(points, shard, **options):
         assert embedded.acquire(timeout=WAIT)  # its own
         assert shard.number == 3 or embedded.acquire(timeout=WAIT), "nothing is embedded meanwhile"
         embedded.release()
-        return write(store, collection, shard, **options)
+        return write(points, shard, **options)
 
     monkeypatch.setattr(local_steps, "embedded_by", answer_next)
     monkeypatch.setattr(commit_module, "write_shard", write_shard)

@@ -8,6 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.keys import point_id
@@ -73,14 +74,14 @@ def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_we
 
 def losing(chunk: int):
     """Let the store lose what is written of chunks of this number, without a word."""
-    upsert = EdgeStore.upsert
+    upsert = EdgePoints.upsert
 
-    def write_too_few(store: EdgeStore, name: str, batch: PointBatch) -> None:
+    def write_too_few(points: EdgePoints, batch: PointBatch) -> None:
         kept = [row for row, payload in enumerate(batch.payloads) if payload[RESERVED_KEY]["chunk"] != chunk]
         ids, payloads = [batch.ids[row] for row in kept], [batch.payloads[row] for row in kept]
-        upsert(store, name, PointBatch(ids, batch.vectors[kept], payloads))
+        upsert(points, PointBatch(ids, batch.vectors[kept], payloads))
 
-    return mock.patch.object(EdgeStore, "upsert", write_too_few)
+    return mock.patch.object(EdgePoints, "upsert", write_too_few)
 
 
 def test_a_run_whose_points_were_lost_on_the_way_says_so(project):
@@ -99,16 +100,16 @@ def test_points_that_no_document_explains_are_noticed_and_those_of_pending_ones_
     publish(ledger, store, 1, keep=0)
     [collection] = ledger.collections(ALIAS)
     foreign = PointBatch([point_id("notes", "7", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "7"}}])
-    store.upsert(collection.name, foreign)
-    store.flush(collection.name)
+    store.points(collection.name).upsert(foreign)
+    store.points(collection.name).flush()
     with pytest.raises(StoreMismatch, match="holds 1 points, the ledger explains 0"):
         verify_counts(ledger, store, collection)
     ledger.mark_pending(collection.id, ["7", "8"])
     assert verify_counts(ledger, store, collection) == (0, 0)
 
 
-def wrong_vectors(store: EdgeStore, name: str, batch: PointBatch, *, upsert=EdgeStore.upsert) -> None:
-    upsert(store, name, replace(batch, vectors=-batch.vectors))
+def wrong_vectors(points: EdgePoints, batch: PointBatch, *, upsert=EdgePoints.upsert) -> None:
+    upsert(points, replace(batch, vectors=-batch.vectors))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,10 @@ def wrong_vectors(store: EdgeStore, name: str, batch: PointBatch, *, upsert=Edge
     [
         (losing(0), "the ledger explains"),
         (losing(1), "the ledger explains"),  # not among those that are embedded again
-        (mock.patch.object(EdgeStore, "upsert", wrong_vectors), "sampled chunks find themselves; it was not published"),
+        (
+            mock.patch.object(EdgePoints, "upsert", wrong_vectors),
+            "sampled chunks find themselves; it was not published",
+        ),
     ],
 )
 def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, message):

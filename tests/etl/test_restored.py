@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.care.doctor import examine, repair
 from rag_index.care.index_status import status
 from rag_index.care.plan import plan_runs
-from rag_index.components.stores.edge.store import EdgeStore
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import StoreRestored
 from rag_index.etl import commit
@@ -81,7 +81,7 @@ def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(projec
     kept = back_up(project, tmp_path / "kept", LEDGER)
     old = project.source().execute(f"SELECT {column} FROM note WHERE id = 5").fetchone()
     project.execute(f"UPDATE note SET {column} = 'another' WHERE id = 5")
-    dying = mock.patch.object(EdgeStore, "flush", die) if died else nullcontext()
+    dying = mock.patch.object(EdgePoints, "flush", die) if died else nullcontext()
     with dying, pytest.raises(Died) if died else nullcontext():
         run_plain(project)
     project.execute(f"UPDATE note SET {column} = ? WHERE id = 5", *old)
@@ -142,9 +142,9 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):
     """Otherwise the next commit would write its mark over the only trace."""
     write = commit.write_shard
 
-    def put_back(store, collection, shard, **how):
-        written = write(store, collection, shard, **how)
-        store.set_commit_mark(collection, CommitMark())
+    def put_back(points, shard, **how):
+        written = write(points, shard, **how)
+        points.set_commit_mark(CommitMark())
         return written
 
     edit(project)

@@ -59,9 +59,11 @@ def test_a_rebuild_reuses_no_vector_of_what_a_dead_run_left_half_written(numbere
     before = vector()
     with numbered.store() as store:
         ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["7"])
-        found = next(one for one in store.scroll("test_notes", vectors=True) if one.payload["_rag"]["key"] == "7")
+        found = next(
+            one for one in store.points("test_notes").scroll(vectors=True) if one.payload["_rag"]["key"] == "7"
+        )
         wrong = np.roll(np.asarray([found.vector], np.float32), 1)
-        store.upsert("test_notes", PointBatch([found.id], wrong, [found.payload]))
+        store.points("test_notes").upsert(PointBatch([found.id], wrong, [found.payload]))
     assert np.allclose(vector(), wrong)
     run_plain(numbered, full=True)
     assert np.allclose(vector(), before)
@@ -120,9 +122,9 @@ def test_a_rebuild_does_not_believe_a_payload_that_another_program_changed(numbe
     """Its vector is that of the text that was there before."""
     numbered.execute("UPDATE note SET title = 'printer', body = 'It prints again.' WHERE id = 7")
     with numbered.store() as store:
-        found = next(one for one in store.scroll("test_notes") if one.payload["_rag"]["key"] == "7")
+        found = next(one for one in store.points("test_notes").scroll() if one.payload["_rag"]["key"] == "7")
         found.payload["_rag"]["text"] = "printer\nIt prints again."
-        store.update_payloads("test_notes", [(found.id, found.payload)])
+        store.points("test_notes").update_payloads([(found.id, found.payload)])
     outcome = run_plain(numbered, full=True)
     assert (outcome.state, outcome.chunks_embedded, outcome.verified[-9:]) == ("completed", 1, "hemselves")
 
@@ -215,7 +217,7 @@ def test_an_index_without_documents_takes_any_type(tmp_path):
 def points(project: Project) -> dict[str, StoredPoint]:
     """Return the live points with both vectors."""
     with project.store() as store:
-        return {point.id: point for point in store.scroll(project.settings.alias("notes"), vectors=True)}
+        return {point.id: point for point in store.points(project.settings.alias("notes")).scroll(vectors=True)}
 
 
 def check_words(project: Project) -> dict[str, StoredPoint]:

@@ -97,7 +97,7 @@ def vectorless(project):
 def content(project):
     """Return everything that is stored of each point."""
     with project.store() as store:
-        found = store.scroll(project.settings.alias("notes"), vectors=True)
+        found = store.points(project.settings.alias("notes")).scroll(vectors=True)
         return {p.id: (p.payload, np.round(p.vector or [], 4).tolist(), p.sparse) for p in found}
 
 

@@ -64,13 +64,15 @@ class Death:
 
 
 class Mortal:
-    """A store or a ledger whose writes are counted."""
+    """A store, its points or a ledger, whose writes are counted."""
 
     def __init__(self, thing, names, death) -> None:
         self._thing, self._names, self._death = thing, names, death
 
     def __getattr__(self, name):
         method, death = getattr(self._thing, name), self._death
+        if name == "points":
+            return lambda collection: Mortal(method(collection), self._names, death)
         if name not in self._names:
             return method
 
@@ -79,8 +81,8 @@ class Mortal:
             if not death.at or len(death.writes) < death.at:
                 return method(*arguments, **named)
             if death.half and len(death.writes) == death.at and name in HALVES:
-                collection, what = arguments
-                method(collection, _half(what), **named)
+                (what,) = arguments
+                method(_half(what), **named)
             raise Died
 
         return call
@@ -137,7 +139,7 @@ def live_points(project: Project):
     with project.store() as store:
         if alias not in store.aliases():
             return None
-        return {p.id: (p.payload, p.vector) for p in store.scroll(alias, vectors=True)}
+        return {p.id: (p.payload, p.vector) for p in store.points(alias).scroll(vectors=True)}
 
 
 def documents(project: Project):

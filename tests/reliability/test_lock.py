@@ -16,6 +16,7 @@ import pytest
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger import runs as lease_module
 from rag_index.components.ledger.runs import IndexLease
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard
 from rag_index.core.documents.keys import point_id
 from rag_index.core.documents.work import Work
@@ -177,7 +178,7 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
             after(monkeypatch, Committer, "begin", stands_still)
         else:
             scan.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
-            after(monkeypatch, opened.store, "set_commit_mark", stands_still)
+            after(monkeypatch, EdgePoints, "set_commit_mark", stands_still)
         with pytest.raises(IndexLocked, match="another took over"):
             index_pages(opened, scan, steps, record)
     assert ledger_rows(project) == before
@@ -213,12 +214,12 @@ def late_shard(key: str) -> EmbeddedShard:
 def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
     with on_server.store() as store:
         name = store.aliases()[on_server.settings.alias("notes")]
-        epoch = store.metadata(name)["epoch"]
+        epoch = store.points(name).metadata()["epoch"]
         on_server.run()
         with pytest.raises(IndexLocked, match="written by a later run"):
-            commit.write_shard(store, name, late_shard("99"), epoch=epoch)
-        assert store.retrieve(name, [point_id("notes", "99", 0)]) == [], "it was refused before it wrote"
-        commit.write_shard(store, name, late_shard("99"), epoch=epoch + 1)
+            commit.write_shard(store.points(name), late_shard("99"), epoch=epoch)
+        assert store.points(name).retrieve([point_id("notes", "99", 0)]) == [], "it was refused before it wrote"
+        commit.write_shard(store.points(name), late_shard("99"), epoch=epoch + 1)
 
 
 @pytest.mark.long
@@ -226,14 +227,15 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
     """Its process stands still between its look at the epoch and its first point."""
     with on_server.store() as store:
         name = store.aliases()[on_server.settings.alias("notes")]
-        epoch, upsert = store.metadata(name)["epoch"], store.upsert
+        points = store.points(name)
+        epoch, upsert = points.metadata()["epoch"], points.upsert
 
-        def overtaken(collection, batch):
-            store.set_metadata(name, {"epoch": epoch + 1})
-            upsert(collection, batch)
+        def overtaken(batch):
+            points.set_metadata({"epoch": epoch + 1})
+            upsert(batch)
 
-        with mock.patch.object(store, "upsert", overtaken), pytest.raises(IndexLocked, match="written by a later run"):
-            commit.write_shard(store, name, late_shard("7"), epoch=epoch)
+        with mock.patch.object(points, "upsert", overtaken), pytest.raises(IndexLocked, match="written by a later run"):
+            commit.write_shard(points, late_shard("7"), epoch=epoch)
     assert on_server.texts()["7"] == ["late"]
     [outcome] = on_server.run().indexes
     assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message

@@ -51,7 +51,7 @@ class Watch:
         self._unflushed |= {(collection, key) for key in keys}
 
     def before_delete_points(self, collection: str, ids) -> None:
-        points = self._store.retrieve(collection, list(ids))
+        points = self._store.points(collection).retrieve(list(ids))
         self._are_pending(collection, {point.payload[RESERVED_KEY]["key"] for point in points})
         self._unflushed |= {(collection, "")} if ids else set()
 
@@ -70,13 +70,13 @@ class Watch:
         assert not self.written(collection), "a commit is marked before its points are durable"
 
     def before_record_commit(self, collection_id: int, mark) -> None:
-        assert self._store.commit_mark(self.name(collection_id)) == mark, "the ledger commits before the store"
+        assert self._store.points(self.name(collection_id)).commit_mark() == mark, "the ledger commits before the store"
 
     def before_record(self, collection_id: int, rows, *_) -> None:
         name = self.name(collection_id)
         for key, text_hash, payload_hash, chunks in rows:
             assert (name, key) not in self._unflushed, f"{key} is recorded before its points are durable"
-            points = [p for p in self._store.scroll(name) if p.payload[RESERVED_KEY]["key"] == key]
+            points = [p for p in self._store.points(name).scroll() if p.payload[RESERVED_KEY]["key"] == key]
             ours = sorted((p.payload[RESERVED_KEY] for p in points), key=lambda one: one["chunk"])
             assert [one["chunk"] for one in ours] == list(range(chunks)), f"{key} has stale or missing chunks"
             assert {(one["text_hash"], one["payload_hash"]) for one in ours} <= {(text_hash.hex(), payload_hash.hex())}
@@ -88,7 +88,7 @@ class Watch:
         name = self.name(collection_id)
         assert collection_id not in self._complete, "the next run would not look for what is still to be deleted"
         assert not self.written(name), "documents are forgotten before their deletion is durable"
-        assert self._store.count(name, keys=list(keys)) == 0, "documents are forgotten that have points"
+        assert self._store.points(name).count(keys=list(keys)) == 0, "documents are forgotten that have points"
 
     def before_unmark_pending(self, collection_id: int, known, new) -> None:
         name = self.name(collection_id)
@@ -100,20 +100,22 @@ class Watch:
 
 
 class _Watched:
-    """A store or a ledger whose calls are checked before they are made."""
+    """A store, the points of a collection (`of`) or a ledger, whose calls are checked before they are made."""
 
-    def __init__(self, thing, watch: Watch) -> None:
-        self._thing, self._watch = thing, watch
+    def __init__(self, thing, watch: Watch, *of: str) -> None:
+        self._thing, self._watch, self._of = thing, watch, of
 
     def __getattr__(self, name):
         attribute = getattr(self._thing, name)
+        if name == "points":
+            return lambda collection: _Watched(attribute(collection), self._watch, collection)
         if not callable(attribute):
             return attribute
 
         def call(*arguments, **named):
             arguments = tuple(list(one) if name == "record" and i else one for i, one in enumerate(arguments))
-            self._watch.before(name, (*arguments, *named.values()))
-            written = self._watch.written(*arguments) if name == "flush" else set()
+            self._watch.before(name, (*self._of, *arguments, *named.values()))
+            written = self._watch.written(*self._of) if name == "flush" else set()
             result = attribute(*arguments, **named)
             self._watch.after_flush(written)
             return result

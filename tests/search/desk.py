@@ -124,10 +124,12 @@ class Desk:
                 if bm25:
                     described[BM25] = asdict(bm25)
                 store.create(name, identity.dimension, described, sparse=bm25 is not None)
-                make_searchable(store, name, identity, settings.index(index).indexed_fields)
+                make_searchable(store.points(name), identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
                 shard = Shard(index, 0, page_of((*row, {})[:3] for row in rows), 0)
-                write_shard(store, name, EmbedJob(shard, chunker, settings.embedder, identity, bm25).embed(embedder))
+                write_shard(
+                    store.points(name), EmbedJob(shard, chunker, settings.embedder, identity, bm25).embed(embedder)
+                )
                 if go_live:
                     store.point_alias(settings.alias(index), name)
         return self

@@ -124,7 +124,7 @@ def test_an_open_retriever_notices_that_documents_get_groups(blank):
     with blank.fill().retriever() as retriever:
         assert error("comments") == "{}"
         with blank.opened() as store:
-            store.set_metadata(blank.collection("comments"), {"payload_indexes": {GROUPS_FIELD: "keyword"}})
+            store.points(blank.collection("comments")).set_metadata({"payload_indexes": {GROUPS_FIELD: "keyword"}})
         eventually(lambda: "says who may see its documents" in error("comments"))
         assert error("solutions") == "{}"
 
@@ -171,8 +171,8 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(blank):
     guarded, name = guard(blank), blank.settings.alias("comments")
     for change, seen in ((["board"], 40), ([], 0)):
         with guarded.opened() as store:
-            points = [(point.id, point.payload) for point in store.scroll(name)]
-            store.update_payloads(name, [(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points])
+            points = [(point.id, point.payload) for point in store.points(name).scroll()]
+            store.points(name).update_payloads([(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points])
         with guarded.retriever() as retriever:
             asked = {"query": "printer", "indexes": ["comments"], "limit": 1000}
             assert retriever.search_sync(**asked, groups=["staff"]).hits == ()

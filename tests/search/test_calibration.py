@@ -58,7 +58,7 @@ def retriever(project):
 
 def test_a_first_run_records_what_scores_mean_and_a_small_index_has_weights_of_others(project, tmp_path, monkeypatch):
     with closing(open_store(project.settings.store)) as store:
-        recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
+        recorded = store.points(store.aliases()["test_notes"]).metadata()["calibration"]
     learned = Calibration.from_metadata(recorded, words=True)
     assert learned.trusted
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
@@ -155,7 +155,7 @@ def test_a_small_collection_knows_what_is_foreign_to_it(tmp_path):
         small.execute("UPDATE note SET title = 'printer', body = ? WHERE id = ?", body, number)
     assert run_plain(small).state == "completed"
     with closing(open_store(small.settings.store)) as store:
-        metadata = store.metadata(store.aliases()["test_notes"])
+        metadata = store.points(store.aliases()["test_notes"]).metadata()
     assert metadata[calibrate.CALIBRATION][calibrate.UNLEARNED] == 40
     assert ModelTraits.from_metadata(metadata[TRAITS]).reads_order is False
     with Retriever.from_settings(small.settings) as retriever:
@@ -167,12 +167,12 @@ def test_a_collection_learns_again_once_the_rule_is_another_one(project):
     settings = project.settings
     with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
         [collection] = ledger.collections("test_notes")
-        recorded = store.metadata(collection.name)[calibrate.CALIBRATION]
+        recorded = store.points(collection.name).metadata()[calibrate.CALIBRATION]
         assert to_learn(ledger, store, collection) == 0
         former = {name: value for name, value in recorded.items() if name != "rule"}
-        store.set_metadata(collection.name, {calibrate.CALIBRATION: former})
+        store.points(collection.name).set_metadata({calibrate.CALIBRATION: former})
         assert to_learn(ledger, store, collection) == 600
-        store.set_metadata(collection.name, {calibrate.CALIBRATION: recorded})
+        store.points(collection.name).set_metadata({calibrate.CALIBRATION: recorded})
 
 
 def test_a_corrected_word_is_weaker_evidence_than_the_word_itself(tmp_path):
@@ -196,7 +196,7 @@ def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
         settings = project.settings
         with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
             [collection] = ledger.collections("test_notes")
-            assert calibrate.UNLEARNED not in store.metadata(collection.name)[calibrate.CALIBRATION]
+            assert calibrate.UNLEARNED not in store.points(collection.name).metadata()[calibrate.CALIBRATION]
             assert to_learn(ledger, store, collection) == 0
 
 
@@ -219,9 +219,9 @@ def test_the_weight_of_meaning_is_that_of_the_live_collections_model(tmp_path):
     assert run_plain(project).state == "completed"
     with closing(open_store(project.settings.store)) as store:
         live = store.aliases()["test_notes"]
-        traits = store.metadata(live)[TRAITS]
+        traits = store.points(live).metadata()[TRAITS]
         for reads_order, weight in ((False, WEIGHT_OF_TOKENS), (True, WEIGHT_OF_ORDER)):
-            store.set_metadata(live, {TRAITS: {**traits, "reads_order": reads_order}})
+            store.points(live).set_metadata({TRAITS: {**traits, "reads_order": reads_order}})
             with Retriever(project.settings, open_store=partial(lend, store)) as retriever:
                 assert retriever.search_sync("Note 3").dense_weight == weight
                 assert retriever.search_sync("Note 3", dense_weight=0.5).dense_weight == 0.5

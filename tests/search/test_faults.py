@@ -121,9 +121,9 @@ def test_what_the_store_has_in_place_of_a_collection(ollama_desk, ollama):
         result = retriever.search_sync("mailbox", timeout=60)
         assert (documents(result), result.errors) == (ALL, {})
     with ollama_desk.opened() as store:
-        store.create("desk_titles__2", 4, store.metadata("desk_titles__1"))
+        store.create("desk_titles__2", 4, store.points("desk_titles__1").metadata())
         store.point_alias("desk_titles", "desk_titles__2")
-        store.set_metadata("desk_solutions__1", {"embedder_identity": None})
+        store.points("desk_solutions__1").set_metadata({"embedder_identity": None})
     with ollama_desk.retriever() as retriever:
         result = retriever.search_sync("printer", timeout=60)
         assert {index for index, _ in found(result)} == {"comments"}

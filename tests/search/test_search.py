@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rag_index import Retriever
 from rag_index.components.stores import lend
 from rag_index.components.stores.edge import reader as edge_reader
-from rag_index.components.stores.protocol import Condition, Store
+from rag_index.components.stores.protocol import Condition, Store, VectorQuery
+from rag_index.core.documents.batches import StoredPoint
 from rag_index.core.documents.groups import access_part
 from rag_index.errors import RagIndexError, SearchFailed, SettingsError, StoreBusy, StoreError, UnknownIndex
 from rag_index.search import fan_out
@@ -33,11 +34,11 @@ PRINTERS = {
 }
 HOLD = """
 for name in store.collections():
-    store.delete_points(name, ["00000000-0000-0000-0000-000000000000"])
+    store.points(name).delete_points(["00000000-0000-0000-0000-000000000000"])
 print("ready", flush=True)
 input()
 for name in store.collections():
-    store.flush(name)
+    store.points(name).flush()
 input()
 """
 """Another process writes each collection of the store in place, and flushes when it is told to."""
@@ -175,15 +176,22 @@ class Halved:
 
     def __init__(self, store: Store, happen: Callable[[Store, str], object]) -> None:
         self._store, self._happen = store, happen
-        self.lent = 0
+        self.searched = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def lend(self, name: str) -> Any:
-        self.lent += 1
-        self._happen(self._store, name)
-        return self._store.lend(name)
+    def points(self, name: str) -> Any:
+        points = self._store.points(name)
+        search = points.search
+
+        def search_then(query: VectorQuery) -> list[StoredPoint]:
+            self.searched += 1
+            self._happen(self._store, name)
+            return search(query)
+
+        points.search = search_then
+        return points
 
 
 @pytest.fixture
@@ -206,9 +214,13 @@ def test_the_next_are_found_in_place_of_those_that_are_deleted_meanwhile(printer
     with retriever_of(printers, halved) as retriever:
         result = retriever.search_sync("the printer of titles number 7", indexes=["titles"])
         assert (found(result)[0], result.hits[0].payload) == (("titles", "7"), {"number": 7})
-        assert halved.lent == 1, "one request brings candidates, scores and payloads"
-    gone = [point.id for point in opened.scroll(printers.collection("titles")) if point.payload["number"] % 2 == 0]
-    with retriever_of(printers, Halved(opened, lambda store, name: store.delete_points(name, gone))) as retriever:
+        assert halved.searched == 1, "one request brings candidates, scores and payloads"
+    gone = [
+        point.id for point in opened.points(printers.collection("titles")).scroll() if point.payload["number"] % 2 == 0
+    ]
+    with retriever_of(
+        printers, Halved(opened, lambda store, name: store.points(name).delete_points(gone))
+    ) as retriever:
         after = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
     assert len(after) == 20
     assert all(int(document) % 2 for _, document in after)
@@ -220,13 +232,15 @@ def test_a_document_that_is_taken_from_the_caller_or_the_filter_meanwhile_is_not
     access, board, name = access_part(("staff",)), access_part(("board",)), blank.settings.alias("titles")
     blank.fill({"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access}) for n in range(60)]})
     with blank.opened() as store:
-        payloads = {point.id: point.payload for point in store.scroll(name)}
+        payloads = {point.id: point.payload for point in store.points(name).scroll()}
         odd = {one: payload for one, payload in payloads.items() if payload["number"] % 2}
         taken = {one: {**payload, "_rag": {**payload["_rag"], **board}} for one, payload in odd.items()}
         renumbered = {one: {**payload, "number": 101} for one, payload in odd.items()}
         for changed in ({}, renumbered, taken):
-            store.update_payloads(name, list(payloads.items()))
-            halved = Halved(store, lambda store, name, changed=changed: store.update_payloads(name, [*changed.items()]))
+            store.points(name).update_payloads(list(payloads.items()))
+            halved = Halved(
+                store, lambda store, name, changed=changed: store.points(name).update_payloads([*changed.items()])
+            )
             with retriever_of(blank, halved) as retriever:
                 hits = retriever.search_sync("offline", groups=["staff"], filter={"number": {"lt": 60}}).hits
                 assert any(hit.payload["number"] % 2 for hit in hits) is not bool(changed)

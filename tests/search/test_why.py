@@ -124,7 +124,7 @@ class Planted:
         settings = self.settings
         with closing(open_store(settings.store, wait=30)) as store:
             live = store.aliases()[settings.alias("tickets")]
-            store.delete_points(live, [point_id("tickets", "119", 0)])
+            store.points(live).delete_points([point_id("tickets", "119", 0)])
         with closing(Ledger(settings.ledger_url)) as ledger:
             ledger._write(sa.text(FAILED).bindparams(collection=ledger.collection(live).id))
         self.execute("UPDATE ticket SET body = 'A unicorn' WHERE id = 120")

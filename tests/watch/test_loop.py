@@ -72,7 +72,7 @@ def project(tmp_path):
 def texts(project, index="notes"):
     """Return the first text of each document, as a reader finds it beside the watch."""
     with suppress(StoreError), closing(open_reader(project.settings.store, wait=10)) as reader:
-        points = [point.payload["_rag"] for point in reader.scroll(project.settings.alias(index))]
+        points = [point.payload["_rag"] for point in reader.points(project.settings.alias(index)).scroll()]
         return {ours["document_id"]: ours["text"] for ours in points if ours["chunk"] == 0}
     return {}
 

@@ -98,7 +98,7 @@ def _stored(folder: Path, verdict: Verdict) -> list[str]:
     found = []
     with closing(open_store(settings.store)) as store:
         for index in settings.indexes:
-            points = list(store.scroll(settings.alias(index.name), vectors=False))
+            points = list(store.points(settings.alias(index.name)).scroll(vectors=False))
             documents = {point.payload["_rag"]["document_id"] for point in points}
             verdict.documents += len(documents)
             verdict.empty += not documents

@@ -1,5 +1,9 @@
-"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one `protocol`. Here are the keys of
-a collection's metadata, and how a store is opened."""
+"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one `protocol`.
+
+A store has names; `store.points(name)` are the points of one collection, with all that is read and written of it. Its
+calls are described once: reading in `reads`, writing in `protocol`. Here are the keys of a collection's metadata, and
+how a store is opened.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from rag_index.errors import StoreMismatch
 
 if TYPE_CHECKING:
+    from rag_index.components.stores.edge.folder import Catalog
     from rag_index.components.stores.protocol import Store, StoreNames, StoreReader
     from rag_index.components.stores.server import ServerStore
     from rag_index.core.documents.batches import CommitMark
@@ -91,7 +96,7 @@ def location(settings: StoreSettings) -> str:
 def open_store(settings: StoreSettings, *, wait: float = 0.0, patience: float | None = None) -> Store:
     """Open the store that the settings name. Each collection of the embedded one is locked when it is first used;
     `wait` is how long to wait for its holder. A request to a server that is away or asks for pauses is retried for
-    `patience` seconds (default: `server.USUAL_PATIENCE`)."""
+    `patience` seconds (default: `link.USUAL_PATIENCE`)."""
     if settings.url is None:
         from rag_index.components.stores.edge.store import EdgeStore
 
@@ -120,15 +125,17 @@ def open_reader(
 def _open_server(
     settings: StoreSettings, *, timeout: float | None = None, patience: float | None = None
 ) -> ServerStore:
-    from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
+    from rag_index.components.stores.server import ServerStore
+    from rag_index.components.stores.server.link import USUAL_PATIENCE, ServerAccess
 
-    return ServerStore(
+    access = ServerAccess(
         str(settings.url),
         api_key=settings.secret_api_key(),
         timeout=settings.timeout if timeout is None else timeout,
         patience=USUAL_PATIENCE if patience is None else patience,
         grpc_port=settings.server.grpc_port,
     )
+    return ServerStore(access)
 
 
 @contextmanager
@@ -207,7 +214,7 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
         return {}
     with open_names(settings, brief=True) as store:
         there, server = store.names(), cast("ServerStore", store)
-        return {name: server.collection(name).count_indexed() for name in names if name in there}
+        return {name: server.points(name).count_indexed() for name in names if name in there}
 
 
 def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
@@ -215,4 +222,9 @@ def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, Com
     A server has `PERSON_SECONDS` to answer. Raises as `StoreReader`."""
     with open_names(settings, brief=True) as store:
         there = store.names()
-        return {name: store.commit_mark(name) for name in names if name in there}
+        wanted = [name for name in names if name in there]
+        if settings.url is None:
+            catalog = cast("Catalog", store)
+            return {name: catalog.commit_mark(name) for name in wanted}
+        server = cast("ServerStore", store)
+        return {name: server.points(name).commit_mark() for name in wanted}

@@ -85,7 +85,7 @@ class Learner:
                 recorded = {} if standing is None else asdict(standing)
                 recorded[UNLEARNED] = documents
             recorded["rule"] = CALIBRATION_RULE
-            self.store.set_metadata(self.collection.name, {CALIBRATION: recorded})
+            self.store.points(self.collection.name).set_metadata({CALIBRATION: recorded})
 
     def ask_own_texts(self) -> Calibration | None:
         """Ask the collection for texts that it has and for some that it lacks, and return the calibration.
@@ -113,7 +113,8 @@ class Learner:
         """Return the calibration of a collection too small to learn from: what it answers to queries about other things
         is nonsense, and known texts are as much nearer as the model's traits say. None if it has no points, or if its
         model was not measured."""
-        traits = ModelTraits.from_metadata(self.store.metadata(self.collection.name).get(TRAITS))
+        metadata = self.store.points(self.collection.name).metadata()
+        traits = ModelTraits.from_metadata(metadata.get(TRAITS))
         if traits is None:
             return None
         queries = [query for query, _ in PAIRS]
@@ -150,12 +151,13 @@ class Learner:
     def _found(self, wanted: VectorQuery) -> list[StoredPoint]:
         """Return the points that a search may find, the best first."""
         wanted = replace(wanted, conditions=required_conditions(self.index), payload=False)
-        return self.store.search(self.collection.name, wanted)
+        return self.store.points(self.collection.name).search(wanted)
 
     def _words(self) -> dict[str, list[str]]:
         """Return the words of some documents of the collection, by id; none of those with few."""
         ids = [point_id(self.index.name, key, 0) for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)]
-        ours = [point.payload[RESERVED_KEY] for point in self.store.retrieve(self.collection.name, ids)]
+        found = self.store.points(self.collection.name).retrieve(ids)
+        ours = [point.payload[RESERVED_KEY] for point in found]
         texts = {str(one["document_id"]): sample_words(one["text"]) for one in ours}
         return {document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS}
 

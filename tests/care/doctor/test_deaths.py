@@ -38,10 +38,10 @@ def lose_alias_and_ledger(project: Project) -> None:
 def damage_points(project: Project) -> None:
     with project.store() as store, project.ledger() as ledger:
         [name] = store.collections()
-        points = [*store.scroll(name)]
-        store.delete_points(name, [point.id for point in points[:4]])
+        points = [*store.points(name).scroll()]
+        store.points(name).delete_points([point.id for point in points[:4]])
         payloads = [(p.id, {**p.payload, RESERVED_KEY: {**p.payload[RESERVED_KEY], "text": "?"}}) for p in points[4:7]]
-        store.update_payloads(name, payloads)
+        store.points(name).update_payloads(payloads)
         with ledger.transaction() as connection:
             connection.execute(documents.delete().where(documents.c.key.in_(["11", "12", "13"])))
     project.execute("DELETE FROM note WHERE id = 12")

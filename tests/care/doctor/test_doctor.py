@@ -113,21 +113,25 @@ def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
 
 def test_damaged_points_and_rows_are_repaired(project, points):
     with project.store() as store:
-        before = {point.id: point.sparse for point in store.scroll(NAME, vectors=True)}
-        store.delete_points(NAME, ids_of(points, 7, 8, 9))
+        before = {point.id: point.sparse for point in store.points(NAME).scroll(vectors=True)}
+        store.points(NAME).delete_points(ids_of(points, 7, 8, 9))
         long = ids_of(points, 10)
         assert len(long) > 2
-        store.delete_points(NAME, long[:1])
-        store.update_payloads(NAME, [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)])
+        store.points(NAME).delete_points(long[:1])
+        store.points(NAME).update_payloads(
+            [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)]
+        )
         wrong = [(i, points[i][0], {"text_hash": "00" * 16}) for i in ids_of(points, 33)]
-        store.update_payloads(NAME, [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **other}}) for i, p, other in wrong])
+        store.points(NAME).update_payloads(
+            [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **other}}) for i, p, other in wrong]
+        )
     with project.ledger() as ledger, ledger.transaction() as connection:
         connection.execute(documents.update().where(documents.c.key == "30").values(chunks=2))  # it has more
         connection.execute(documents.update().where(documents.c.key == "44").values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_(["51", "52"])))
         ledger.mark_pending(1, ["3", "4"])
     with project.store() as store:
-        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     differing = {"7", "8", "9", "10", "20", "21", "30", "33", "44", "51", "52"}
     findings = {finding.kind: finding for finding in examine(project.settings).findings}
     expected = {"different_documents": len(differing), "orphan_points": 1}
@@ -138,12 +142,12 @@ def test_damaged_points_and_rows_are_repaired(project, points):
 
     assert (repair_all(project), project.points()) == (expected, points)
     with project.store() as store:
-        assert {point.id: point.sparse for point in store.scroll(NAME, vectors=True)} == before
+        assert {point.id: point.sparse for point in store.points(NAME).scroll(vectors=True)} == before
 
 
 def lose_points(project, points):
     with project.store() as store:
-        store.delete_points(NAME, list(points))
+        store.points(NAME).delete_points(list(points))
 
 
 def lose_store(project, points):
@@ -155,7 +159,9 @@ def change_text(project, points):
     point = next(one for one, (payload, _) in points.items() if payload[RESERVED_KEY]["chunks"] > 1)
     payload = points[point][0]
     with project.store() as store:
-        store.update_payloads(NAME, [(point, {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], "text": "PLANTED"}})])
+        store.points(NAME).update_payloads(
+            [(point, {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], "text": "PLANTED"}})]
+        )
 
 
 def point_alias_elsewhere(project, points):
@@ -178,7 +184,7 @@ def lose_alias_and_ledger(project, points):
 
 def belong_to_another(project, points):
     with project.store() as store:
-        store.set_metadata(NAME, {"store_id": "another"})
+        store.points(NAME).set_metadata({"store_id": "another"})
 
 
 @pytest.mark.parametrize(
@@ -228,7 +234,7 @@ def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, po
 
 def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebuild(project, points):
     with project.store() as store:
-        store.set_metadata(NAME, dict.fromkeys(store.metadata(NAME)))
+        store.points(NAME).set_metadata(dict.fromkeys(store.points(NAME).metadata()))
     lose_ledger(project)
     [finding] = repair(project.settings).findings
     assert (finding.kind, "nobody knows what made" in finding.message) == ("needs_rebuild", True)
@@ -251,7 +257,7 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
 def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         before = store.collections()[NAME]
-        store.set_metadata(NAME, dict.fromkeys(before))
+        store.points(NAME).set_metadata(dict.fromkeys(before))
     assert (found(project), repair(project.settings).findings) == ({"unknown_collection": 1}, [])
     with project.store() as store:
         after = store.collections()[NAME]
@@ -290,8 +296,8 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
         connection.execute(documents.delete().where(documents.c.key == "51"))
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
     with project.store() as store:
-        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
-        store.delete_points(NAME, ids_of(points, 7))
+        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).delete_points(ids_of(points, 7))
     damaged = project.points()
     assert found(project) == {"unreadable_source": 1, "different_documents": 2, "orphan_points": 1}
     findings = {finding.kind: finding for finding in repair(project.settings).findings}
@@ -304,8 +310,8 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
 
 def test_doctor_command(project, points):
     with project.store() as store:
-        store.delete_points(NAME, ids_of(points, 7))
-        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).delete_points(ids_of(points, 7))
+        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
     out = run_here(project.config, "doctor", code=3)[0]
     assert "notes: different_documents: 1 document (7)" in out
     assert "2 findings." in out

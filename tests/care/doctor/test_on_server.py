@@ -69,9 +69,9 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
     (found,) = examine(project.settings).findings
     assert (found.kind, found.count) == ("orphan_points", 3)
     with project.store() as store:
-        before = store.commit_mark(project.alias)
+        before = store.points(project.alias).commit_mark()
         left = repair(project.settings)
-        assert before < store.commit_mark(project.alias), "a copy from before the repair has other points"
+        assert before < store.points(project.alias).commit_mark(), "a copy from before the repair has other points"
     assert left.findings == []
     assert [one.kind for one in left.repaired] == ["orphan_points"]
     assert project.run().state == "completed"
@@ -102,7 +102,7 @@ def test_a_read_that_is_refused_is_no_damage(project):
     ended = project.cli("doctor")
     assert (ended.returncode, "unreadable" in ended.stdout) in {(0, False), (1, False)}, ended
     with project.store() as store, pytest.raises(StoreRefused, match=r"docs/servers\.md"):
-        store.count(f"{project.alias}__1")
+        store.points(f"{project.alias}__1").count()
     report = project.run()
     assert report.exit_code == 1
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message

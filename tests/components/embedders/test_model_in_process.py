@@ -65,16 +65,15 @@ class Notes(Project):
 
     def metadata(self) -> dict:
         with self.store() as store:
-            return dict(store.metadata(self.live(store)))
+            return dict(store.points(self.live(store)).metadata())
 
     def record(self, **changed: str) -> None:
         """Let the live collection have been made by a model that differs in this."""
         with self.store() as store:
             name = self.live(store)
-            made_by = store.metadata(name)["embedder_identity"] | changed
+            made_by = store.points(name).metadata()["embedder_identity"] | changed
             found = EmbedderIdentity.from_metadata(made_by)
-            store.set_metadata(
-                name,
+            store.points(name).set_metadata(
                 {"embedder_identity": made_by, "embedder_fingerprint": found.fingerprint, "embedder": str(found)},
             )
         with self.ledger() as ledger:
@@ -224,9 +223,9 @@ def test_a_rebuild_that_another_kind_of_processor_began_is_begun_anew(project, m
             project.run(full=True)
     with project.store() as store:
         (begun,) = store.collections().keys() - {project.live(store)}
-        made_by = store.metadata(begun)["embedder_identity"]
+        made_by = store.points(begun).metadata()["embedder_identity"]
         changed = made_by | {"probe": probe_digest(-vector(project)), "processor": "Chip without VNNI"}
-        store.set_metadata(begun, {"embedder_identity": changed})
+        store.points(begun).set_metadata({"embedder_identity": changed})
     project.record(probe=changed["probe"], processor=changed["processor"])
     assert project.run(full=True).indexes[0].chunks_embedded == 40
     assert project.metadata()["embedder_identity"]["processor"] == identity_of(project).processor
@@ -312,7 +311,7 @@ def made_by_a_plug_in(project) -> None:
         }  # fmt: skip
         found = EmbedderIdentity.from_metadata(made_by)
         changed = {"embedder_identity": made_by, "embedder_fingerprint": found.fingerprint, "embedder": str(found)}
-        store.set_metadata(name, changed)
+        store.points(name).set_metadata(changed)
     with project.ledger() as ledger:
         collection = ledger.collection(name)
         ledger.update_collection(collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found))

@@ -209,7 +209,7 @@ def comparison(ledger, folder, index):
     store = EdgeStore(folder)
     store.create(collection.name, 4, {"alias": collection.alias, "store_id": collection.store_id})
     ids, payloads = [point_id(index, key, 0) for key in "189"], [payload_of(key) for key in "189"]
-    store.upsert(collection.name, PointBatch(ids, np.ones((3, 4), dtype=np.float32), payloads))
+    store.points(collection.name).upsert(PointBatch(ids, np.ones((3, 4), dtype=np.float32), payloads))
     return Comparison(ledger, store, index, collection, check=lambda: None)
 
 

@@ -72,10 +72,10 @@ def fill(path: Path, count: int = 1000, dimension: int = WIDE) -> None:
     """Make a collection of the points from 3 to `count`, live as `live`."""
     with closing(EdgeStore(path)) as store:
         store.create("c", dimension, {})
-        store.upsert("c", points(range(count), dimension))
-        store.delete_points("c", points(range(3)).ids)
+        store.points("c").upsert(points(range(count), dimension))
+        store.points("c").delete_points(points(range(3)).ids)
         store.point_alias("live", "c")
 
 
 def numbers(store) -> set[int]:
-    return {point.payload["n"] for point in store.scroll("live")}
+    return {point.payload["n"] for point in store.points("live").scroll()}

@@ -40,12 +40,12 @@ WIDTH, POINTS, PAGE = 16, 400, 4096
 def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_path):
     with closing(EdgeStore(tmp_path)) as store:
         store.create("c", DIMENSION, {})
-    code = "store.count('c'); print('ready', flush=True); input(); store.close(); input()"
+    code = "store.points('c').count(); print('ready', flush=True); input(); store.close(); input()"
     with writer(tmp_path, code, "sys.argv.append('postgresql://u:s3cret@h/d')") as holder:
         assert holder.says() == "ready"
         with closing(EdgeStore(tmp_path, wait=0.3)) as store:
             with pytest.raises(StoreBusy) as busy:
-                store.count("c")
+                store.points("c").count()
             assert store.collections() == {"c": {}}, "nothing else is locked"
         message = str(busy.value)
         assert f"collection c of the store at {tmp_path} is open in process {holder.pid} (-c " in message
@@ -54,9 +54,9 @@ def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_p
         assert "s3cret" not in (tmp_path / "writers" / "c").read_text(), "`try URL` is seen by other commands"
         (tmp_path / "writers" / "c").write_bytes(b'{"pid": ')
         with pytest.raises(StoreBusy, match="another process"):
-            EdgeStore(tmp_path).count("c")
+            EdgeStore(tmp_path).points("c").count()
         with closing(EdgeStore(tmp_path, wait=100)) as store, when(lambda: True, holder.goes_on):
-            assert store.count("c") == 0
+            assert store.points("c").count() == 0
         assert holder.popen.poll() is None
 
 
@@ -65,18 +65,18 @@ def test_writers_of_different_collections_do_not_wait_for_each_other_and_neither
         for number in range(3):
             for store, name in ((one, "a"), (two, "b")):
                 store.create(name, DIMENSION, {"number": number})
-                store.upsert(name, points(range(10 * number, 10 * number + 10)))
-                store.set_metadata(name, {f"{number}": name})
+                store.points(name).upsert(points(range(10 * number, 10 * number + 10)))
+                store.points(name).set_metadata({f"{number}": name})
                 store.point_alias(f"live_{name}", name)
         assert one.aliases() == two.aliases() == {"live_a": "a", "live_b": "b"}
         two.create("c", DIMENSION, {})
         one.drop("c")
         with pytest.raises(StoreError, match="no collection or alias 'c'"):
-            two.count("c")
+            two.points("c").count()
     with closing(EdgeStore(tmp_path)) as store:
         for name in ("a", "b"):
-            assert store.count(f"live_{name}") == 30
-            assert store.metadata(name) == {"number": 2, "0": name, "1": name, "2": name}
+            assert store.points(f"live_{name}").count() == 30
+            assert store.points(name).metadata() == {"number": 2, "0": name, "1": name, "2": name}
 
 
 def test_a_lock_that_is_released_is_free_although_a_forked_child_has_it_too(tmp_path):
@@ -128,10 +128,10 @@ def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
         assert store.collections() == {"c": {}}
         for name in ("made_but_not_entered", "half"):
             with pytest.raises(StoreError, match=name):
-                store.count(name)
+                store.points(name).count()
             store.create(name, 3, {})
-            assert store.count(name) == 0
-        assert store.count("c") == 10
+            assert store.points(name).count() == 0
+        assert store.points("c").count() == 10
         monkeypatch.setattr(EdgeStore, "_discard", lambda self, folder: None)  # it is killed before that
         store.drop("c")
     monkeypatch.undo()
@@ -157,15 +157,15 @@ def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
     fill(tmp_path, 13, DIMENSION)
     with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
         for write in (
-            lambda: store.upsert("c", points(range(20))),
-            lambda: store.update_payloads("c", [(points(range(1)).ids[0], {})]),
+            lambda: store.points("c").upsert(points(range(20))),
+            lambda: store.points("c").update_payloads([(points(range(1)).ids[0], {})]),
             lambda: store.create("d", DIMENSION, {}),
-            lambda: store.optimize("c"),
+            lambda: store.points("c").optimize(),
         ):
             with pytest.raises(StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"):
                 write()
-        assert (store.count("c"), set(store.collections())) == (10, {"c"})
-        assert len(store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 20))) == 10
+        assert (store.points("c").count(), set(store.collections())) == (10, {"c"})
+        assert len(store.points("c").search(VectorQuery(np.ones(DIMENSION, np.float32), 20))) == 10
 
 
 def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
@@ -175,17 +175,17 @@ def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
     shutil.rmtree(tmp_path / "collections" / "gone")
     (tmp_path / "collections" / "damaged" / "edge_config.json").write_text("{")
     with closing(EdgeStore(tmp_path)) as store:
-        for use in (store.count, lambda name: store.upsert(name, points(range(1)))):
+        for use in (lambda name: store.points(name).count(), lambda name: store.points(name).upsert(points(range(1)))):
             with pytest.raises(StoreError, match="gone, is gone: run `rag-index rebuild`"):
                 use("gone")
             with pytest.raises(StoreError, match="the embedded Qdrant failed on damaged"):
                 use("damaged")
         with pytest.raises(StoreError, match=r"index of damaged was not built .*xception"):
-            store.optimize("damaged")
+            store.points("damaged").optimize()
         for name in ("gone", "damaged"):
             store.drop(name)
             store.create(name, DIMENSION, {})
-            assert store.count(name) == 0
+            assert store.points(name).count() == 0
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +198,8 @@ def clustered(tmp_path_factory):
     with closing(EdgeStore(path)) as store:
         store.create("c", 768, {}, sparse=True)
         plain, words = points(range(3600)), Bm25Encoder(Bm25Model("english")).documents(["word"] * 3600)
-        store.upsert("c", PointBatch(plain.ids, vectors, plain.payloads, words))
-        assert not store.indexed("c"), "sparse vectors count as indexed ones"
+        store.points("c").upsert(PointBatch(plain.ids, vectors, plain.payloads, words))
+        assert not store.points("c").indexed(), "sparse vectors count as indexed ones"
     return path, vectors
 
 
@@ -209,45 +209,45 @@ def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(cl
     path = tmp_path / "store"
     subprocess.run(["cp", "-a", "--sparse=always", made, path], check=True)
     with closing(EdgeReader(path)) as reader:
-        assert not reader.indexed("c")
+        assert not reader.points("c").indexed()
         with closing(EdgeStore(path)) as store:
-            store.optimize("c")
+            store.points("c").optimize()
             hits = 0
             for query in vectors[:40] + 0.1:
-                exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
-                hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
+                exact = {point.id for point in store.points("c").search(VectorQuery(query, 10, exact=True))}
+                hits += len(exact & {point.id for point in store.points("c").search(VectorQuery(query, 10))})
             assert hits / 400 >= 0.95
         (folder,) = (path / "collections").iterdir()
         assert not (folder / "unflushed").exists(), "a reader would load it once to complete it, and then again"
-        assert eventually(lambda: reader.indexed("c"))
-        assert reader.count("c") == 3600
+        assert eventually(lambda: reader.points("c").indexed())
+        assert reader.points("c").count() == 3600
     with closing(EdgeStore(path)) as store:
         new = points(range(5000, 5001), 768)
-        store.upsert("c", new)
-        assert store.search("c", VectorQuery(new.vectors[0], 1))[0].payload["n"] == 5000
-        assert store.indexed("c")
+        store.points("c").upsert(new)
+        assert store.points("c").search(VectorQuery(new.vectors[0], 1))[0].payload["n"] == 5000
+        assert store.points("c").indexed()
 
 
 def test_a_collection_stays_locked_while_an_orphan_builds(clustered, tmp_path, monkeypatch):
     monkeypatch.setattr(edge_store, "WRITER_PATIENCE", 0.0)
     path = tmp_path / "store"
     shutil.copytree(clustered[0], path)
-    with writer(path, "print('ready', flush=True); store.optimize('c')") as builder:
+    with writer(path, "print('ready', flush=True); store.points('c').optimize()") as builder:
         builder.says()
         children = eventually(psutil.Process(builder.pid).children, every=0.005)
         builder.kill()
         assert children[0].is_running()
         with pytest.raises(StoreBusy, match=f"open in process {builder.pid} "):
-            EdgeStore(path).count("c")
+            EdgeStore(path).points("c").count()
         with closing(EdgeStore(path, wait=200)) as store:
-            assert store.count("c") == 3600
-            assert store.indexed("c")
+            assert store.points("c").count() == 3600
+            assert store.points("c").indexed()
 
 
 def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
     fill(tmp_path, 1000, DIMENSION)
     with closing(EdgeStore(tmp_path)) as store:
-        pages = store.scroll("c", page=10)
+        pages = store.points("c").scroll(page=10)
         next(pages)
         store.drop("c")
         with pytest.raises(StoreError, match="c was closed or dropped"):
@@ -283,7 +283,7 @@ def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
 
 
 def found(store: EdgeStore, op: str, value: object) -> set[int]:
-    return {point.payload["number"] for point in store.scroll("c", conditions=[Condition("f", op, value)])}
+    return {point.payload["number"] for point in store.points("c").scroll(conditions=[Condition("f", op, value)])}
 
 
 def in_utc(text: str) -> datetime:
@@ -293,11 +293,11 @@ def in_utc(text: str) -> datetime:
 
 def fill_numbered(store: EdgeStore, payloads: list, kinds: dict) -> None:
     store.create("c", 2, {})
-    store.index_fields("c", kinds)
+    store.points("c").index_fields(kinds)
     reserved = {"_rag": {"key": "[1]", "chunk": 0}}
     numbered = [{**payload, **reserved, "number": number} for number, payload in enumerate(payloads)]
     ids = [str(uuid.UUID(int=number)) for number in range(len(payloads))]
-    store.upsert("c", PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))
+    store.points("c").upsert(PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))
 
 
 def batch(numbers, version: int) -> PointBatch:
@@ -315,7 +315,7 @@ def batch(numbers, version: int) -> PointBatch:
 
 def assert_holds(store, numbers, version: int) -> None:
     wanted = batch(numbers, version)
-    stored = {point.id: point for point in store.retrieve("c", wanted.ids, vectors=True)}
+    stored = {point.id: point for point in store.points("c").retrieve(wanted.ids, vectors=True)}
     assert stored.keys() == set(wanted.ids)
     for row, (i, vector, payload) in enumerate(zip(wanted.ids, wanted.vectors, wanted.payloads, strict=True)):
         assert stored[i].payload == payload
@@ -329,10 +329,10 @@ def write_without_flush(store, chance: random.Random) -> set[int]:
     for step in range(chance.randint(2, 5)):
         some = chance.sample(range(POINTS), chance.randint(1, POINTS // 4))
         touched.update(some)
-        store.upsert("c", batch(range(10_000 * (step + 1), 10_000 * (step + 1) + chance.randint(1, 300)), 1))
-        store.upsert("c", batch(some, 1))
-        store.delete_points("c", batch(some[::2], 1).ids)
-        store.update_payloads("c", [(i, {"y": "y" * chance.randint(1, 3000)}) for i in batch(some[1::2], 1).ids])
+        store.points("c").upsert(batch(range(10_000 * (step + 1), 10_000 * (step + 1) + chance.randint(1, 300)), 1))
+        store.points("c").upsert(batch(some, 1))
+        store.points("c").delete_points(batch(some[::2], 1).ids)
+        store.points("c").update_payloads([(i, {"y": "y" * chance.randint(1, 3000)}) for i in batch(some[1::2], 1).ids])
     return touched
 
 
@@ -359,9 +359,9 @@ def test_what_was_flushed_is_whole_and_the_rest_can_be_written_again(tmp_path, e
     chance = random.Random(seed)
     with closing(EdgeStore(tmp_path / "store")) as store:
         store.create("c", WIDTH, {}, sparse=True)
-        store.upsert("c", batch(range(POINTS + 100), 0))
-        store.delete_points("c", batch(range(POINTS, POINTS + 100), 0).ids)
-        store.flush("c")
+        store.points("c").upsert(batch(range(POINTS + 100), 0))
+        store.points("c").delete_points(batch(range(POINTS, POINTS + 100), 0).ids)
+        store.points("c").flush()
         shutil.copytree(tmp_path / "store", tmp_path / "flushed")
         touched = write_without_flush(store, chance)
         shutil.copytree(tmp_path / "store", tmp_path / "left")
@@ -370,8 +370,8 @@ def test_what_was_flushed_is_whole_and_the_rest_can_be_written_again(tmp_path, e
     intact = sorted(set(range(POINTS)) - touched)
     with closing(EdgeStore(tmp_path / "left")) as store:
         assert_holds(store, intact, 0)
-        store.upsert("c", batch(sorted(touched), 2))
-        store.flush("c")
+        store.points("c").upsert(batch(sorted(touched), 2))
+        store.points("c").flush()
     with closing(EdgeStore(tmp_path / "left")) as store:
         assert_holds(store, intact, 0)
         assert_holds(store, sorted(touched), 2)

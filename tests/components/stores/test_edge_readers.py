@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from rag_index.components.stores.edge import reader as reader_module
-from rag_index.components.stores.edge.collection_reader import CollectionReader
 from rag_index.components.stores.edge.folder import MIN_LINKED, Catalog, link_shard
-from rag_index.components.stores.edge.reader import EdgeReader
+from rag_index.components.stores.edge.reader import EdgeReader, View
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.protocol import Condition, VectorQuery
 from rag_index.core.documents.batches import CommitMark
@@ -24,9 +23,9 @@ from tests.components.stores.edge_process import DIMENSION, WIDE, fill, numbers,
 from tests.waiting import eventually, when
 
 WRITES_AND_DELETES = """
-store.upsert("c", points(range(2000, 3000), WIDE))
-store.delete_points("c", points(range(2000, 3000), WIDE).ids)
-store.upsert("c", points(range(3000, 3010), WIDE))
+store.points("c").upsert(points(range(2000, 3000), WIDE))
+store.points("c").delete_points(points(range(2000, 3000), WIDE).ids)
+store.points("c").upsert(points(range(3000, 3010), WIDE))
 store.hand_over()
 print("handed over", flush=True)
 input()
@@ -75,54 +74,54 @@ def test_a_reader_of_a_collection_that_was_never_written_is_in_nobodys_way(tmp_p
         store.point_alias("live", "c")
     vector, words = np.ones(DIMENSION, dtype=np.float32), SparseVector((1,), (1.0,))
     with closing(EdgeReader(tmp_path)) as reader:
-        assert (reader.count("live"), list(reader.scroll("live"))) == (0, [])
-        assert reader.search("live", VectorQuery(vector, 5, words)) == []
-        assert (reader.retrieve("live", points(range(1)).ids), reader.indexed("live")) == ([], True)
-        assert reader.word_counts("live", [1]).having == {1: 0}
+        assert (reader.points("live").count(), list(reader.points("live").scroll())) == (0, [])
+        assert reader.points("live").search(VectorQuery(vector, 5, words)) == []
+        assert (reader.points("live").retrieve(points(range(1)).ids), reader.points("live").indexed()) == ([], True)
+        assert reader.points("live").word_counts([1]).having == {1: 0}
         [view] = views(tmp_path)
         assert not [file for file in view.rglob("*") if file.is_file() and file.stat().st_nlink > 1]
         with closing(EdgeStore(tmp_path)) as store:
-            store.upsert("live", points(range(10)))
+            store.points("live").upsert(points(range(10)))
             assert [folder.name for folder in (tmp_path / "collections").iterdir()] == ["c"], "it is written in place"
-            store.flush("live")
+            store.points("live").flush()
             assert numbers(reader) == set(range(10))
 
 
 def test_a_reader_needs_no_lock_and_leaves_nothing(store):
     with closing(EdgeStore(store)) as writer, closing(EdgeReader(store)) as reader:
-        assert (reader.count("live"), writer.count("live")) == (997, 997)
+        assert (reader.points("live").count(), writer.points("live").count()) == (997, 997)
         assert (reader.aliases(), reader.collections()) == ({"live": "c"}, {"c": {}})
-        assert (reader.dimension("live"), reader.indexed("live")) == (WIDE, True)
+        assert (reader.points("live").dimension(), reader.points("live").indexed()) == (WIDE, True)
         wanted = points(range(1000), WIDE)
-        (hit,) = reader.search("live", VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)]))
+        (hit,) = reader.points("live").search(VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)]))
         assert (hit.id, hit.payload["n"]) == (wanted.ids[7], 7)
     assert views(store) == []
     with pytest.raises(StoreError, match="is closed"):
-        reader.count("live")
+        reader.points("live").count()
 
 
 def test_a_reader_of_an_empty_or_unknown_collection_says_so(tmp_path):
     with closing(EdgeReader(tmp_path / "none")) as reader:
         assert reader.aliases() == {}
         with pytest.raises(StoreError, match=r"no collection or alias 'live' in the store .it has: none.: run the"):
-            reader.count("live")
+            reader.points("live").count()
 
 
 def test_reading_changes_no_byte_that_another_process_has(store):
     """Loading a shard corrects versions of deleted points, and closing it writes counters."""
     with closing(EdgeStore(store)) as writer:
         writer.create("c2", WIDE, {}, sparse=True)
-        writer.index_fields("c2", {"n": "integer"})
-        writer.upsert("c2", points(range(1000), WIDE))
-        writer.delete_points("c2", points(range(3)).ids)
+        writer.points("c2").index_fields({"n": "integer"})
+        writer.points("c2").upsert(points(range(1000), WIDE))
+        writer.points("c2").delete_points(points(range(3)).ids)
     before = digests(store / "collections")
     for _ in range(2):
         with closing(EdgeReader(store)) as one, closing(EdgeReader(store)) as two:
             for reader in (one, two, one):
                 for name in ("c", "c2"):
                     condition = Condition("n", "range", {"gte": 9})
-                    assert reader.search(name, VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition]))
-                    assert reader.count(name) == 997
+                    assert reader.points(name).search(VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition]))
+                    assert reader.points(name).count() == 997
             assert len(views(store)) == 4
             for view in views(store):
                 assert any(file.stat().st_nlink > 1 for file in view.rglob("*.mmap")), "vectors are not shared"
@@ -134,54 +133,54 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(store,
     assert numbers(reader) == set(range(3, 1000))
     seen = digests(views(store)[0])
     with closing(EdgeStore(store)) as writer:
-        writer.set_commit_mark("c", CommitMark(6, "before the copy"))
-        writer.upsert("live", points(range(1000, 3000), WIDE))
-        writer.update_payloads("live", [(points(range(5, 6)).ids[0], {"n": 5, "new": True})])
-        writer.delete_points("live", points(range(500)).ids)
-        writer.flush("live")
-        assert writer.commit_mark("c").number == 6
-        writer.set_commit_mark("c", CommitMark(7))
+        writer.points("c").set_commit_mark(CommitMark(6, "before the copy"))
+        writer.points("live").upsert(points(range(1000, 3000), WIDE))
+        writer.points("live").update_payloads([(points(range(5, 6)).ids[0], {"n": 5, "new": True})])
+        writer.points("live").delete_points(points(range(500)).ids)
+        writer.points("live").flush()
+        assert writer.points("c").commit_mark().number == 6
+        writer.points("c").set_commit_mark(CommitMark(7))
         assert numbers(writer) == set(range(500, 3000))
         assert numbers(reader) == set(range(3, 1000)), "the reader's files were written"
-        assert reader.retrieve("live", points(range(5, 6)).ids)[0].payload.get("new") is None
-        assert reader.seen_commits("live") == 6, "of which its files have all points"
+        assert reader.points("live").retrieve(points(range(5, 6)).ids)[0].payload.get("new") is None
+        assert reader.points("live").seen_commits() == 6, "of which its files have all points"
         assert digests(views(store)[0]) == seen
     assert numbers(reader) == set(range(500, 3000))
-    assert reader.seen_commits("live") == reader.commit_mark("live").number == 7
+    assert reader.points("live").seen_commits() == reader.points("live").commit_mark().number == 7
     with closing(EdgeStore(store)) as writer:
-        writer.set_commit_mark("c", CommitMark(8, "of nothing, or of points that the reader has already"))
-    assert (reader.count("live"), reader.seen_commits("live")) == (2500, 8)
+        writer.points("c").set_commit_mark(CommitMark(8, "of nothing, or of points that the reader has already"))
+    assert (reader.points("live").count(), reader.points("live").seen_commits()) == (2500, 8)
     assert eventually(lambda: len(views(store)) == 1), "the old view stays"
     assert only_live_folder(store)
 
 
 def test_searches_go_to_the_older_state_while_the_newest_is_loaded(store, reader, monkeypatch):
     may_load = threading.Event()
-    load = CollectionReader.load
-    assert reader.count("live") == 997
+    load = View.load
+    assert reader.points("live").count() == 997
     monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
-    monkeypatch.setattr(CollectionReader, "load", lambda self: may_load.wait() and load(self))
+    monkeypatch.setattr(View, "load", lambda self: may_load.wait() and load(self))
     with closing(EdgeStore(store)) as writer:
-        writer.delete_points("live", points(range(500)).ids)
-    assert reader.count("live") == 997
+        writer.points("live").delete_points(points(range(500)).ids)
+    assert reader.points("live").count() == 997
     may_load.set()
-    assert eventually(lambda: reader.count("live") == 500)
+    assert eventually(lambda: reader.points("live").count() == 500)
     may_load.clear()
     with closing(EdgeStore(store)) as writer:
         writer.drop("c")
         writer.create("c", DIMENSION, {})
     threading.Timer(0.3, may_load.set).start()
-    assert reader.count("c") == 0, "what was dropped is searched"
+    assert reader.points("c").count() == 0, "what was dropped is searched"
 
 
 def test_a_reader_that_comes_in_the_middle_of_a_run_is_let_in_between_two_flushes(store, reader):
     with closing(EdgeStore(store)) as writer, closing(EdgeReader(store)) as other:
-        writer.upsert("live", points(range(1000, 1500), WIDE))
+        writer.points("live").upsert(points(range(1000, 1500), WIDE))
         assert [folder.name for folder in (store / "collections").iterdir()] == ["c"], "it is written in place"
-        with when(lambda: reader._loading, lambda: writer.flush("live")):
+        with when(lambda: reader._loading, lambda: writer.points("live").flush()):
             assert numbers(reader) == set(range(3, 1500))
-        writer.upsert("live", points(range(1500, 2000), WIDE))
-        writer.flush("live")
+        writer.points("live").upsert(points(range(1500, 2000), WIDE))
+        writer.points("live").flush()
         assert numbers(reader) == numbers(other) == set(range(3, 1500))
         writer.close()
         assert numbers(reader) == numbers(other) == set(range(3, 2000))
@@ -189,57 +188,57 @@ def test_a_reader_that_comes_in_the_middle_of_a_run_is_let_in_between_two_flushe
 
 
 def test_rebuilds_and_rollbacks_are_followed(store, reader):
-    assert reader.count("live") == 997
+    assert reader.points("live").count() == 997
     with closing(EdgeStore(store)) as writer:
         writer.create("d", DIMENSION, {})
-        writer.upsert("d", points(range(20)))
-        writer.flush("d")
-        assert reader.count("live") == 997
+        writer.points("d").upsert(points(range(20)))
+        writer.points("d").flush()
+        assert reader.points("live").count() == 997
         writer.point_alias("live", "d")
-        assert (reader.count("live"), reader.dimension("live")) == (20, DIMENSION)
+        assert (reader.points("live").count(), reader.points("live").dimension()) == (20, DIMENSION)
         writer.point_alias("live", "c")
-        assert reader.count("live") == 997
+        assert reader.points("live").count() == 997
         writer.drop("c")
         with pytest.raises(StoreError, match="no collection or alias"):
-            reader.count("live")
+            reader.points("live").count()
         writer.create("c", DIMENSION, {})
-        writer.upsert("c", points(range(5)))
-        writer.flush("c")
-        assert reader.count("c") == 5
+        writer.points("c").upsert(points(range(5)))
+        writer.points("c").flush()
+        assert reader.points("c").count() == 5
 
 
 def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
-    pages = reader.scroll("live", page=10)
+    pages = reader.points("live").scroll(page=10)
     next(pages)
     with closing(EdgeStore(store)) as writer:
-        writer.delete_points("live", points(range(500)).ids)
-    assert (reader.count("live"), len(list(pages))) == (500, 996)
+        writer.points("live").delete_points(points(range(500)).ids)
+    assert (reader.points("live").count(), len(list(pages))) == (500, 996)
 
 
 def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(store, reader):
-    assert reader.count("live") == 997
+    assert reader.points("live").count() == 997
     disk = os.statvfs(store)
     with closing(EdgeStore(store, min_free=disk.f_blocks * disk.f_frsize)) as writer:
         with pytest.raises(StoreError, match="no space left for the store at"):
-            writer.upsert("live", points(range(5000, 5001), WIDE))
-        assert writer.count("live") == 997
+            writer.points("live").upsert(points(range(5000, 5001), WIDE))
+        assert writer.points("live").count() == 997
     assert numbers(reader) == set(range(3, 1000))
     assert only_live_folder(store)
 
 
 def test_a_writer_that_does_not_let_readers_in_is_named(store, monkeypatch):
     monkeypatch.setattr(reader_module, "WRITE_SECONDS", 0.3)
-    code = "store.upsert('c', points(range(1000, 1010), WIDE)); print(1, flush=True); input()"
-    with writer(store, f"{code}; store.flush('c'); input()") as process:
+    code = "store.points('c').upsert(points(range(1000, 1010), WIDE)); print(1, flush=True); input()"
+    with writer(store, f"{code}; store.points('c').flush(); input()") as process:
         process.says()
         message = rf"c of the store at .* is being written by process {process.pid} .*--wait"
         with closing(EdgeReader(store)) as reader, pytest.raises(StoreBusy, match=message):
-            reader.count("live")
+            reader.points("live").count()
         with closing(EdgeReader(store, wait=100)) as reader, when(lambda: reader._loading, process.goes_on):
-            assert reader.count("live") == 1007
+            assert reader.points("live").count() == 1007
         process.popen.send_signal(signal.SIGSTOP)
         with closing(EdgeReader(store)) as reader:
-            assert reader.count("live") == 1007, "a process that hangs outside of a write is in nobody's way"
+            assert reader.points("live").count() == 1007, "a process that hangs outside of a write is in nobody's way"
 
 
 def test_what_a_killed_writer_left_and_cannot_be_loaded_is_named_and_not_published(store):
@@ -248,23 +247,24 @@ def test_what_a_killed_writer_left_and_cannot_be_loaded_is_named_and_not_publish
     (store / "collections" / "c~1" / "edge_config.json").write_text("{")
     Catalog(store).set_folders("c", folder="c", writing="c~1")
     with closing(EdgeStore(store)) as writing, pytest.raises(StoreError, match=r"failed on c at .*c~1"):
-        writing.count("c")
+        writing.points("c").count()
     assert Catalog(store).entry("c").folder == "c"
     Catalog(store).set_folders("c", folder="c", writing="")
     (whole / "unflushed").touch()
     (whole / "edge_config.json").write_text("{")
     with closing(EdgeReader(store)) as reader, pytest.raises(StoreError, match=r"failed on c at .*collections/c:"):
-        reader.count("live")
+        reader.points("live").count()
 
 
 def test_a_killed_reader_leaves_nothing_for_long(store):
+    code = "reader = EdgeReader(Path(sys.argv[1])); print(reader.points('c').count(), flush=True); input()"
     for _ in range(2):
-        with writer(store, "print(EdgeReader(Path(sys.argv[1])).count('c'), flush=True); input()") as process:
+        with writer(store, code) as process:
             assert process.says() == "997"
     assert len(views(store)) == 1, "a reader removes what dead ones left"
     with closing(EdgeStore(store)) as writing:
         assert views(store) == []
-        writing.upsert("live", points(range(1000, 1010), WIDE))
+        writing.points("live").upsert(points(range(1000, 1010), WIDE))
     assert [folder.name for folder in (store / "collections").iterdir()] == ["c"], "nobody reads it"
 
 
@@ -272,11 +272,11 @@ def test_a_killed_reader_leaves_nothing_for_long(store):
 def test_a_killed_writer_loses_nothing_and_leaves_nothing(store, reader, beside):
     code = """
 for start in range(1000, 1_000_000, 100):
-    store.upsert('c', points(range(start, start + 100), WIDE))
+    store.points('c').upsert(points(range(start, start + 100), WIDE))
     print(start + 100, flush=True)
 """
     if beside:
-        assert reader.count("live") == 997
+        assert reader.points("live").count() == 997
     with writer(store, code) as process:
         seen = [process.says() for _ in range(5)]
         written = int((seen + process.kill().split())[-1])
@@ -292,8 +292,8 @@ for start in range(1000, 1_000_000, 100):
 def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(store):
     """Two services may start after a kill. The second one does not take for damage what the first one works at."""
     (store / "collections" / "c" / "unflushed").touch()
-    code = "import rag_index.components.stores.edge.edge_collection as c; load = c.EdgeCollection._claim"
-    code += "; c.EdgeCollection._claim = lambda self: (print(1, flush=True), input(), load(self))"
+    code = "import rag_index.components.stores.edge.shard as c; load = c.WrittenShard._claim"
+    code += "; c.WrittenShard._claim = lambda self: (print(1, flush=True), input(), load(self))"
     with writer(store, "", before=code) as process:
         process.says()
         with closing(EdgeReader(store)) as reader, when(lambda: reader._loading, process.goes_on):
@@ -301,16 +301,16 @@ def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(
 
 
 def test_a_writer_that_is_killed_while_it_copies_leaves_no_copy(store, reader):
-    assert reader.count("live") == 997
+    assert reader.points("live").count() == 997
     code = """
 import os, signal
-from rag_index.components.stores.edge import edge_collection
+from rag_index.components.stores.edge import shard
 def copy(source, target):
     target.mkdir()
     (target / "half").write_text("")
     os.kill(os.getpid(), signal.SIGKILL)
-edge_collection.copy_shard = copy
-store.upsert('c', points(range(1000, 1100), WIDE))
+shard.copy_shard = copy
+store.points('c').upsert(points(range(1000, 1100), WIDE))
 """
     with writer(store, code) as process:
         process.popen.wait()
@@ -339,18 +339,18 @@ def test_a_view_shares_no_file_that_loading_may_correct(tmp_path):
 def test_a_writer_that_stays_hands_over_what_it_has_written_and_lets_go_when_asked(store):
     with closing(EdgeStore(store)) as kept, closing(EdgeReader(store)) as reader:
         for first in (2000, 2010, 2020):  # in place, and twice in a copy, since the reader has a view
-            kept.upsert("c", points(range(first, first + 10), WIDE))
+            kept.points("c").upsert(points(range(first, first + 10), WIDE))
             kept.hand_over()
             assert reader.wanted() or first == 2000, "an idle reader lets go, so that no copy is made"
             assert numbers(reader) == {*range(3, 1000), *range(2000, first + 10)}
             assert not reader.wanted()
         kept.let_go()
-        with writer(store, "store._wait = 0\nstore.count('c'); print('wrote', flush=True)") as other:
+        with writer(store, "store._wait = 0\nstore.points('c').count(); print('wrote', flush=True)") as other:
             eventually(lambda: list((store / "writers").glob("*wanted")))
             kept.let_go()
             assert other.says() == "wrote"
         assert not list((store / "writers").glob("*wanted")), "whoever was let in waits no more"
-        kept.delete_points("c", points(range(2000, 2030), WIDE).ids)
+        kept.points("c").delete_points(points(range(2000, 2030), WIDE).ids)
         kept.hand_over()
         assert numbers(reader) == set(range(3, 1000))
 
@@ -366,7 +366,7 @@ def test_what_a_killed_writer_has_handed_over_is_written_no_more(store):
             before = digests(view)
             with closing(EdgeStore(store)) as next_one:
                 process.kill()
-                assert next_one.count("c") == 1007
+                assert next_one.points("c").count() == 1007
                 assert numbers(next_one) == {*range(3, 1000), *range(3000, 3010)}
             assert (digests(view), numbers(reader)) == (before, {*range(3, 1000), *range(3000, 3010)})
     with closing(EdgeStore(store)) as whole:

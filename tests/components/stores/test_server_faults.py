@@ -7,6 +7,7 @@ import socketserver
 import threading
 import uuid
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from rag_index.components.stores.server import USUAL_PATIENCE, ServerStore
+from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server.link import USUAL_PATIENCE, ServerAccess
 from rag_index.core import connections
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.recovery import downtime
@@ -36,7 +38,7 @@ PAGE = (
 
 @pytest.fixture
 def store(qdrant):
-    with closing(ServerStore(qdrant.url, timeout=1, patience=30)) as store:
+    with closing(ServerStore(ServerAccess(qdrant.url, timeout=1, patience=30))) as store:
         store.create("c", 4, {"id": "x"})
         yield store
 
@@ -45,7 +47,7 @@ def store(qdrant):
 def fast(qdrant):
     with (
         FakeQdrantGrpc(qdrant) as front,
-        closing(ServerStore(qdrant.url, timeout=1, patience=30, grpc_port=front.port)) as store,
+        closing(ServerStore(ServerAccess(qdrant.url, timeout=1, patience=30, grpc_port=front.port))) as store,
     ):
         store.create("c", 4, {})
         yield store
@@ -81,7 +83,7 @@ def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, sa
         if proxied:
             monkeypatch.setenv("http_proxy", url)
             url = "http://qdrant.invalid:6333"
-        store = ServerStore(url, timeout=1, patience=0)
+        store = ServerStore(ServerAccess(url, timeout=1, patience=0))
         with closing(store), pytest.raises(StoreUnavailable, match=said):
             store.names()
         ending.set()
@@ -91,7 +93,7 @@ def test_an_answer_has_one_time_limit_and_one_size(monkeypatch, answer, size, sa
 def test_a_proxy_that_cannot_be_used_is_named_with_a_way_around_it(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks4://127.0.0.1:9")
     said = r"for http://qdrant\.invalid:6333 cannot be used.*qdrant\.invalid into NO_PROXY"
-    store = ServerStore("http://qdrant.invalid:6333", timeout=1, patience=0)
+    store = ServerStore(ServerAccess("http://qdrant.invalid:6333", timeout=1, patience=0))
     with closing(store), pytest.raises(SettingsError, match=said):
         store.names()
 
@@ -125,28 +127,28 @@ def test_what_passes_is_retried(qdrant, store, fast, what):
     used, on, other = (fast, "GRPC Upsert", UPSERT) if isinstance(what, str) else (store, UPSERT, "GRPC Upsert")
     how = {"code": grpc.StatusCode[what], "error": "one moment", "times": 2} if used is fast else what
     qdrant.break_next(on, **how)
-    used.upsert("c", points(10))
+    used.points("c").upsert(points(10))
     assert (qdrant.requests(on), qdrant.requests(other)) == (3 if used is fast else 2, 0)
-    assert used.count("c") == 10
+    assert used.points("c").count() == 10
 
 
 def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant):
     """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
     with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port)
+        store = ServerStore(ServerAccess(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port))
         store.create("c", 4, {})
     with socket.create_server(("127.0.0.1", front.port)) as away:
         away.settimeout(0.01)
         tries = 0
         while tries < 4:  # the next would be about 7 s later
             with suppress(StoreUnavailable):
-                store.count("c")
+                store.points("c").count()
             with suppress(TimeoutError):
                 away.accept()[0].close()
                 tries += 1
-    store._link.patience = 5
+    store._link.access = replace(store._link.access, patience=5)
     with FakeQdrantGrpc(qdrant, port=front.port):
-        assert store.count("c") == 0
+        assert store.points("c").count() == 0
     store.close()
 
 
@@ -154,7 +156,7 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
 @pytest.mark.parametrize("patience", [10.0, 60.0, None])
 def test_a_call_waits_for_a_server_as_long_as_its_opener_says(qdrant, patience):
     given = {} if patience is None else {"patience": patience}
-    with closing(ServerStore(qdrant.url, timeout=1, **given)) as store:
+    with closing(ServerStore(ServerAccess(qdrant.url, timeout=1, **given))) as store:
         pauses, seconds = stop_time(store), patience or USUAL_PATIENCE
         for _ in range(2):  # before and after it has answered
             qdrant.stop()
@@ -177,12 +179,12 @@ def test_a_call_waits_for_a_server_as_long_as_its_opener_says(qdrant, patience):
     ],
 )
 def test_a_fault_that_stays_raises_unavailable_in_bounded_time(qdrant, store, what, message):
-    store._link.patience = PATIENCE
+    store._link.access = replace(store._link.access, patience=PATIENCE)
     if "hang" not in what:
         stop_time(store)  # or a busy machine uses up the patience with the first try
     qdrant.break_next(UPSERT, times=None, **what)
     with pytest.raises(StoreUnavailable, match=message) as unavailable:
-        store.upsert("c", points(10))
+        store.points("c").upsert(points(10))
     assert qdrant.url in str(unavailable.value)
     assert "hang" in what or qdrant.requests(UPSERT) >= 2
     pickle.loads(pickle.dumps(unavailable.value))
@@ -192,7 +194,7 @@ def test_the_seconds_in_which_the_server_does_not_answer_are_measured(qdrant, st
     pauses = stop_time(store)
     qdrant.break_next(UPSERT, times=4, status=503, error="it is starting")
     with downtime() as down:
-        store.upsert("c", points(10))
+        store.points("c").upsert(points(10))
     assert len(pauses) == 4
     assert down.seconds == pytest.approx(sum(pauses))
 
@@ -205,22 +207,22 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     pauses = stop_time(used)
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "1"}, **how)
     with downtime() as down:
-        used.upsert("c", points(10))
+        used.points("c").upsert(points(10))
     assert (pauses, down.seconds) == ([1.0], 0.0), "a pause that is asked for is the server's pace"
     qdrant.break_next(on, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting") as unavailable:
-        used.upsert("c", points(10))
+        used.points("c").upsert(points(10))
     assert (unavailable.value.retry_after, pauses) == (60, [1.0])
-    used._link.patience = 600
+    used._link.access = replace(used._link.access, patience=600)
     used._link.sleep(60)
     pauses.clear()
     qdrant.break_next(on, times=5, error="Rate limiting exceeded", headers={"Retry-After": "59"}, **how)
-    used.upsert("c", points(10))
-    assert (pauses, used.count("c")) == ([59.0] * 5, 10)
+    used.points("c").upsert(points(10))
+    assert (pauses, used.points("c").count()) == ([59.0] * 5, 10)
     pauses.clear()
     qdrant.break_next(on, times=None, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
     with pytest.raises(StoreUnavailable, match="Rate limiting"):
-        used.upsert("c", points(10))
+        used.points("c").upsert(points(10))
     assert set(pauses) == {60.0}
     assert 540 <= sum(pauses) <= 600
 
@@ -229,24 +231,24 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
 def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant, store, fast, by_grpc):
     used, batch = fast if by_grpc else store, points(600, poisoned=(0, 300, 599))
     with pytest.raises(PointsRefused, match=r"3 of 600 points for c .* not to my taste") as refused:
-        used.upsert("c", batch)
+        used.points("c").upsert(batch)
     assert set(refused.value.point_ids) == {batch.ids[0], batch.ids[300], batch.ids[599]}
     assert qdrant.requests(UPSERT) + qdrant.requests("GRPC Upsert") < 60
-    assert {point.id for point in used.scroll("c")} == set(batch.ids) - set(refused.value.point_ids)
+    assert {point.id for point in used.points("c").scroll()} == set(batch.ids) - set(refused.value.point_ids)
 
 
 def test_bad_payloads_are_found_by_halves_and_missing_points_among_many(store):
     batch = points(300)
-    store.upsert("c", batch)
+    store.points("c").upsert(batch)
     payloads = [(point_id, {POISON: True} if i == 7 else {"n": i}) for i, point_id in enumerate(batch.ids)]
     with pytest.raises(PointsRefused) as refused:
-        store.update_payloads("c", payloads)
+        store.points("c").update_payloads(payloads)
     assert refused.value.point_ids == (batch.ids[7],)
-    assert [point.payload["n"] for point in store.retrieve("c", [batch.ids[6], batch.ids[299]])] == [6, 299]
-    store.delete_points("c", [batch.ids[3], batch.ids[280]])
+    assert [point.payload["n"] for point in store.points("c").retrieve([batch.ids[6], batch.ids[299]])] == [6, 299]
+    store.points("c").delete_points([batch.ids[3], batch.ids[280]])
     with pytest.raises(StoreMismatch, match=f"2 points .*{batch.ids[3]}"):
-        store.update_payloads("c", [(point_id, {"n": 1}) for point_id in batch.ids])
-    assert sum(point.payload == {"n": 1} for point in store.scroll("c")) == 298
+        store.points("c").update_payloads([(point_id, {"n": 1}) for point_id in batch.ids])
+    assert sum(point.payload == {"n": 1} for point in store.points("c").scroll()) == 298
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_faults_that_need_a_person_are_not_retried(qdrant, store, fast, status, 
     qdrant.break_next("GRPC Upsert", times=None, code=grpc.StatusCode[code], error=error)
     for used in (store, fast):
         with pytest.raises(StoreError, match=message) as wrong:
-            used.upsert("c", points(300))
+            used.points("c").upsert(points(300))
         assert not isinstance(wrong.value, PointsRefused)
         assert isinstance(wrong.value, StoreRefused) == (status in (401, 403))
     assert (qdrant.requests(UPSERT), qdrant.requests("GRPC Upsert")) == (1, 1)
@@ -275,7 +277,7 @@ def test_collections_that_rag_index_did_not_make(qdrant, store):
     qdrant.client.create_collection("named", vectors_config={"text": vectors})
     qdrant.client.create_collection("dot", vectors_config=vectors)
     with pytest.raises(StoreMismatch, match="named vectors"):
-        store.dimension("named")
+        store.points("named").dimension()
     with pytest.raises(StoreMismatch, match=r"dot holds 4-d vectors .Dot"):
         store.create("dot", 4, {})
     assert set(store.collections()) == {"c", "named", "dot"}
@@ -287,7 +289,7 @@ def test_a_request_whose_answer_was_lost_is_repeated(qdrant, store, on):
     store.create("new", 4, {"a": 1})
     store.point_alias("live", "c")
     store.point_alias("live", "new")
-    store.set_metadata("new", {"b": 2})
+    store.points("new").set_metadata({"b": 2})
     assert (store.collections()["new"], store.aliases()) == ({"a": 1, "b": 2}, {"live": "new"})
     assert qdrant.indexes["new"] == {f"{RESERVED_KEY}.key": "keyword", f"{RESERVED_KEY}.chunk": "integer"}
     store.drop("new")
@@ -307,14 +309,14 @@ def test_an_alias_moves_in_one_request_and_payload_indexes_that_a_crash_left_out
 
 
 def test_requests_are_bounded_by_points_and_by_bytes_and_a_pickled_store_connects_again(qdrant, store):
-    store.upsert("c", points(600))
+    store.points("c").upsert(points(600))
     assert qdrant.requests(UPSERT) == 3
-    store.upsert("c", points(200, text="x" * 100_000))
+    store.points("c").upsert(points(200, text="x" * 100_000))
     assert qdrant.requests(UPSERT) == 6
     assert max(qdrant.bodies) < 8_500_000
     with closing(pickle.loads(pickle.dumps(store))) as other:
-        assert other.count("c") == 600
-    assert store.count("c") == 600
+        assert other.points("c").count() == 600
+    assert store.points("c").count() == 600
 
 
 def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, store):
@@ -322,7 +324,7 @@ def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, 
     qdrant.break_next(UPSERT, status=413, error=PAGE, page=True, times=9)
     payloads = [{RESERVED_KEY: {"document_id": f"B-{number}"}} for number in range(3)]
     with pytest.raises(PointsRefused) as refused, documents_named(batch.ids, payloads):
-        store.upsert("c", batch)
+        store.points("c").upsert(batch)
     said = str(refused.value)
     assert said.startswith("3 of 3 points for c are refused, the first is one of document B-0: Qdrant at ")
     assert "(413): 413 Request Entity Too Large 413 Request Entity Too Large nginx; raise the limit" in said

@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.components.stores.protocol import VectorQuery
 from rag_index.components.stores.server import ServerStore, link
+from rag_index.components.stores.server.link import ServerAccess
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import PointsRefused, StoreRefused, StoreUnavailable
@@ -45,7 +46,7 @@ class Server:
     def __post_init__(self) -> None:
         self.name = f"rules_{uuid.uuid4().hex}"
         self.store.create(self.name, DIMENSION, {"payload_indexes": {"made_by_a_run": "keyword"}})
-        self.store.index_fields(self.name, {"made_by_a_run": "keyword"})
+        self.store.points(self.name).index_fields({"made_by_a_run": "keyword"})
 
     def strict(self, **limits) -> None:
         self.client.update_collection(self.name, strict_mode_config=models.StrictModeConfig(enabled=True, **limits))
@@ -61,7 +62,7 @@ def server(request):
         if "QDRANT_URL" not in os.environ:
             pytest.skip("needs a Qdrant server: set QDRANT_URL")
         url, key = os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY")
-        with closing(ServerStore(url, api_key=key)) as store:
+        with closing(ServerStore(ServerAccess(url, api_key=key))) as store:
             server = Server(store, QdrantClient(url, api_key=key))
             yield server
             for found in store.names():
@@ -70,43 +71,43 @@ def server(request):
         return
     with FakeQdrant() as fake, FakeQdrantGrpc(fake) as front:
         port = front.port if request.param == "grpc" else None
-        with closing(ServerStore(fake.url, patience=1, grpc_port=port)) as store:
+        with closing(ServerStore(ServerAccess(fake.url, patience=1, grpc_port=port))) as store:
             yield Server(store, QdrantClient(fake.url, check_compatibility=False), fake)
 
 
 def test_a_limit_of_strict_mode_is_named_with_the_remedy(server):
     tblib.pickling_support.install()  # as Dask does on a worker: the cause of an error is pickled too
-    server.store.upsert(server.name, points(10))
+    server.store.points(server.name).upsert(points(10))
     server.strict(search_allow_exact=False)
     with pytest.raises(StoreRefused, match=r"strict mode .*Exact search disabled.*docs/servers.md") as refused:
-        server.store.count(server.name)
+        server.store.points(server.name).count()
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
     server.strict(search_allow_exact=True, max_query_limit=20)
     with pytest.raises(StoreRefused, match=r"strict mode .*Limit exceeded 90 > 20.*raise this limit"):
-        server.store.search(server.name, VectorQuery(QUERY, 90))
+        server.store.points(server.name).search(VectorQuery(QUERY, 90))
     server.strict(max_query_limit=1000, max_collection_vector_size_bytes=1)
     before = len(server.asked())
     with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:
-        [server.store.upsert(server.name, points(200)) for _ in range(40)]  # a real server looks with every 32nd
+        [server.store.points(server.name).upsert(points(200)) for _ in range(40)]  # a real server looks with every 32nd
     assert not isinstance(full.value, PointsRefused), "no point is at fault"
     assert len(server.asked()) - before in (0, 2), "refused once, not for each half"
 
 
 def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
     store, name = server.store, server.name
-    store.upsert(name, points(10))
+    store.points(name).upsert(points(10))
     if server.fake is not None:
         server.fake.read_only = True
     elif (key := os.environ.get("QDRANT_READ_ONLY_API_KEY")) is not None:
-        store = ServerStore(os.environ["QDRANT_URL"], api_key=key)
+        store = ServerStore(ServerAccess(os.environ["QDRANT_URL"], api_key=key))
     else:
         pytest.skip("needs a Qdrant server's service.read_only_api_key: set QDRANT_READ_ONLY_API_KEY")
-    assert len(store.search(name, VectorQuery(QUERY, 3))) == 3
-    assert store.count(name) == sum(1 for _ in store.scroll(name)) == 10
+    assert len(store.points(name).search(VectorQuery(QUERY, 3))) == 3
+    assert store.points(name).count() == sum(1 for _ in store.points(name).scroll()) == 10
     for write in (
         lambda: store.create("new", DIMENSION, {}),
-        lambda: store.upsert(name, points(300)),
-        lambda: store.set_metadata(name, {"a": 1}),
+        lambda: store.points(name).upsert(points(300)),
+        lambda: store.points(name).set_metadata({"a": 1}),
         lambda: store.point_alias("live", name),
         lambda: store.drop(name),
     ):
@@ -138,7 +139,7 @@ def test_what_was_set_by_hand_is_carried_over(server):
     assert now.payload_schema["by_hand"].params == was.payload_schema["by_hand"].params
     assert "made_by_a_run" not in now.payload_schema, "the run makes those that the settings name"
     server.store.create(f"{server.name}_3", DIMENSION, {}, like=f"{server.name}_gone")
-    assert server.store.dimension(f"{server.name}_3") == DIMENSION, "one that cannot be read gives nothing"
+    assert server.store.points(f"{server.name}_3").dimension() == DIMENSION, "one that cannot be read gives nothing"
 
 
 def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant):
@@ -147,32 +148,32 @@ def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant):
         ("dense", True, False, "1.18.3"),
     ):  # fmt: skip
         qdrant.version, indexed = version, {GROUPS_FIELD: "keyword"} if groups else {}
-        with closing(ServerStore(qdrant.url, patience=1, grpc_port=0)) as store:
+        with closing(ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=0))) as store:
             store.create(name, DIMENSION, {"payload_indexes": indexed}, sparse=sparse)
-            assert ("may not see, too: upgrade Qdrant to 1.19" in store.collection(name).notes()) is (name == "old")
+            assert ("may not see, too: upgrade Qdrant to 1.19" in store.points(name).notes()) is (name == "old")
 
 
 def test_searches_of_compressed_vectors_are_scored_again(qdrant, fast):
     fast.create("d", DIMENSION, {}, sparse=True)
-    fast.search("d", VectorQuery(QUERY, 1))
-    fast.search("d", VectorQuery(QUERY, 1, exact=True))
+    fast.points("d").search(VectorQuery(QUERY, 1))
+    fast.points("d").search(VectorQuery(QUERY, 1, exact=True))
     compressed, exact = qdrant.searches
     assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=2)
     assert (exact.quantization, exact.exact) == (None, True)
     qdrant.searches.clear()
-    fast.search("d", VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
+    fast.points("d").search(VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
 
 
 def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, fast):
     qdrant.threshold = 1  # kilobyte: 64 vectors
     stop_time(fast)
-    fast.upsert("c", points(100))
+    fast.points("c").upsert(points(100))
     qdrant.indexed["c"], qdrant.early_green = 0, 3
-    fast.optimize("c")
+    fast.points("c").optimize()
     assert 100 - qdrant.indexed["c"] < 64, "green alone does not mean that it is indexed"
     qdrant.asleep = True
-    fast.optimize("c")
+    fast.points("c").optimize()
     assert not qdrant.asleep, "indexed alone does not mean that it is green: after a restart, a change wakes the server"
 
 
@@ -186,8 +187,8 @@ def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
             (front.port, f"Qdrant at {qdrant.url} does not answer gRPC on port {front.port}"),
             (0, ""),
         ):
-            with closing(ServerStore(qdrant.url, patience=1, grpc_port=given)) as store:
-                assert (store.fallback(), store.count("ours")) == (reason, 0)
+            with closing(ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=given))) as store:
+                assert (store.fallback(), store.points("ours").count()) == (reason, 0)
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def website(port=0, status=200):
 
 
 def opened():
-    return closing(ServerStore("http://127.0.0.1", patience=0, timeout=5))
+    return closing(ServerStore(ServerAccess("http://127.0.0.1", patience=0, timeout=5)))
 
 
 def refusal():
@@ -265,7 +266,7 @@ def test_a_connection_that_is_idle_is_closed_and_opened_again():
         return any(one.raddr and one.raddr.port == grpc.port for one in psutil.Process().net_connections("tcp"))
 
     with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as grpc:
-        now, asking = [0.0], link.Link(qdrant.url, patience=0, grpc_port=grpc.port)
+        now, asking = [0.0], link.Link(ServerAccess(qdrant.url, patience=0, grpc_port=grpc.port))
         asking.clock = lambda: now[0]
         with closing(asking):
             assert asking.ask(link.names_of) == set()

@@ -28,7 +28,7 @@ def name(store):
     """A collection with one point for each text; their dense vectors have nothing to do with them."""
     name = new_name()
     store.create(name, DIMENSION, {}, sparse=True)
-    store.upsert(name, points())
+    store.points(name).upsert(points())
     yield name
     store.drop(name)
 
@@ -57,37 +57,37 @@ def texts_by_words(limit: int) -> list[str]:
 def test_sparse_vectors_come_back_as_they_were_written(store, name):
     written = points()
     assert written.sparse is not None
-    read = {point.id: point for point in store.scroll(name, vectors=True)}
+    read = {point.id: point for point in store.points(name).scroll(vectors=True)}
     for i, point_id in enumerate(written.ids):
         found, wanted = read[point_id].sparse, written.sparse.row(i)
         assert (found.indices if found else ()) == wanted.indices
         np.testing.assert_array_equal(np.float32(found.values if found else ()), np.float32(wanted.values))  # REST
         vector = written.vectors[i] / np.linalg.norm(written.vectors[i])
         np.testing.assert_allclose(read[point_id].vector, vector, atol=1e-6)
-    assert all(point.sparse is None and point.vector is None for point in store.scroll(name))
+    assert all(point.sparse is None and point.vector is None for point in store.points(name).scroll())
 
 
 def test_words_are_counted_and_known_from_points_that_meet_the_conditions_alone(store, name):
     printer, offline, scanner, unknown = (ENGLISH.query(word).indices[0] for word in WORDS)
-    having = sum(printer in point.sparse.indices for point in store.scroll(name, vectors=True) if point.sparse)
-    counts = store.word_counts(name, [printer, unknown])
+    having = sum(printer in point.sparse.indices for point in store.points(name).scroll(vectors=True) if point.sparse)
+    counts = store.points(name).word_counts([printer, unknown])
     assert (having > 0, counts.having[unknown]) == (True, 0)
     assert counts.having[printer] == pytest.approx(having, abs=1)
-    assert store.word_counts(name, []).having == {}
+    assert store.points(name).word_counts([]).having == {}
     asked, only = [printer, offline, scanner, unknown], [Condition("text", "eq", TEXTS[1])]
     ids = points().ids
-    found = {word: set(places) for word, places in store.find_words(name, asked).items()}
+    found = {word: set(places) for word, places in store.points(name).find_words(asked).items()}
     assert found == {printer: {ids[0], ids[2]}, offline: {ids[0], ids[1]}, scanner: {ids[1]}}
-    assert store.find_words(name, asked, only) == {offline: [ids[1]], scanner: [ids[1]]}
-    assert store.find_words(name, []) == {}
-    assert store.word_counts(name, [printer, scanner], only).having[printer] == 0
-    assert store.word_counts(name, [printer, scanner], only).having[scanner] >= 1
+    assert store.points(name).find_words(asked, only) == {offline: [ids[1]], scanner: [ids[1]]}
+    assert store.points(name).find_words([]) == {}
+    assert store.points(name).word_counts([printer, scanner], only).having[printer] == 0
+    assert store.points(name).word_counts([printer, scanner], only).having[scanner] >= 1
 
 
 def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_vectors(store, name):
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
-        found = store.search(name, VectorQuery(query, limit, ENGLISH.query("printer offline")))
+        found = store.points(name).search(VectorQuery(query, limit, ENGLISH.query("printer offline")))
         assert len({point.id for point in found}) == len(found)
         for point in found:
             text = point.payload["text"]
@@ -100,14 +100,14 @@ def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_v
         texts = {point.payload["text"] for point in found}
         assert len(texts) >= min(limit, len(TEXTS))
         assert set(texts_by_words(limit)) <= texts
-        worded = store.search(name, VectorQuery(None, limit, ENGLISH.query("printer offline")))
+        worded = store.points(name).search(VectorQuery(None, limit, ENGLISH.query("printer offline")))
         assert sorted(point.score for point in worded) == pytest.approx(
             sorted(bm25_by_hand("printer offline", point.payload["text"]) for point in worded), rel=1e-4
         )
         assert [point.score for point in worded] == sorted([point.score for point in worded], reverse=True)
     conditions = [Condition("text", "eq", "A scanner is offline")]
     for vector in (points().vectors[0], None):
-        found = store.search(name, VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions))
+        found = store.points(name).search(VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions))
         assert [point.payload["text"] for point in found] == ["A scanner is offline"]
 
 
@@ -115,13 +115,13 @@ def test_what_has_a_name_is_found_although_others_are_nearer_and_have_more_words
     """Points without any word are found by the vector alone, and nothing is by no query."""
     far = -points().vectors[1]
     asked = VectorQuery(far, 1, ENGLISH.query("printer printers"))
-    assert TEXTS[1] not in {point.payload["text"] for point in store.search(name, asked)}
+    assert TEXTS[1] not in {point.payload["text"] for point in store.points(name).search(asked)}
     named = replace(asked, names=[ENGLISH.query("scanner")])
-    [scanner] = [point for point in store.search(name, named) if point.payload["text"] == TEXTS[1]]
+    [scanner] = [point for point in store.points(name).search(named) if point.payload["text"] == TEXTS[1]]
     assert scanner.score == pytest.approx(-1.0, abs=1e-5)
     alone = replace(named, vector=None)
-    assert {point.payload["text"] for point in store.search(name, alone)} == {TEXTS[1], TEXTS[2]}
-    assert store.search(name, VectorQuery(None, 5)) == []
+    assert {point.payload["text"] for point in store.points(name).search(alone)} == {TEXTS[1], TEXTS[2]}
+    assert store.points(name).search(VectorQuery(None, 5)) == []
 
 
 @pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)
@@ -130,15 +130,15 @@ def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
     own, other = [Condition("text", "any", TEXTS[1:])], new_name()
     rest = points()
     store.create(other, DIMENSION, {}, sparse=True)
-    store.upsert(other, replace(batch([1, 2, 3, 4], rest.payloads[1:]), sparse=ENGLISH.documents(TEXTS[1:])))
+    store.points(other).upsert(replace(batch([1, 2, 3, 4], rest.payloads[1:]), sparse=ENGLISH.documents(TEXTS[1:])))
     words = [one for word in WORDS for one in ENGLISH.query(word).indices]
-    counted = store.word_counts(name, words, own)
+    counted = store.points(name).word_counts(words, own)
     assert dict(counted.having) == dict(zip(words, (1, 1, 1, 0), strict=True))
     assert counted.points == 3, "those with words"
     for limit in (1, 10):
         asked = VectorQuery(None, limit, ENGLISH.query("printer offline"))
-        mine = store.search(name, replace(asked, conditions=own, corpus=own))
-        alone = store.search(other, asked)
+        mine = store.points(name).search(replace(asked, conditions=own, corpus=own))
+        alone = store.points(other).search(asked)
         assert {p.id: p.score for p in mine} == {p.id: pytest.approx(p.score, rel=1e-6) for p in alone}
     store.drop(other)
 
@@ -147,22 +147,22 @@ def test_a_collection_without_sparse_vectors_refuses_them(store):
     name = new_name()
     store.create(name, DIMENSION, {})
     with pytest.raises(PointsRefused, match="no sparse vectors: run `rag-index rebuild`"):
-        store.upsert(name, points())
+        store.points(name).upsert(points())
     with pytest.raises(StoreMismatch, match="no sparse vectors: run `rag-index rebuild`"):
         store.create(name, DIMENSION, {}, sparse=True)
-    assert store.count(name) == 0
+    assert store.points(name).count() == 0
     store.drop(name)
 
 
 def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     written = points()
-    store.update_payloads(name, [(written.ids[0], {"text": "other"})])
-    kept, before = store.retrieve(name, written.ids[:1], vectors=True)[0].sparse, written.sparse.row(0)  # type: ignore[union-attr]
+    store.points(name).update_payloads([(written.ids[0], {"text": "other"})])
+    kept, before = store.points(name).retrieve(written.ids[:1], vectors=True)[0].sparse, written.sparse.row(0)  # type: ignore[union-attr]
     assert kept is not None
     assert (kept.indices, kept.values) == (before.indices, pytest.approx(before.values))
     changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
-    store.upsert(name, changed)
-    assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None
+    store.points(name).upsert(changed)
+    assert store.points(name).retrieve(written.ids[:1], vectors=True)[0].sparse is None
 
 
 def mixed_batch(rows, vectors):
@@ -174,25 +174,27 @@ def mixed_batch(rows, vectors):
 
 def found(store, mixed):
     query = VectorQuery(np.asarray(NEAR, dtype=np.float32), 10, SparseVector((1, 2), (1.0, 1.0)))
-    return {IDS.index(point.id): point for point in store.search(mixed, query)}
+    return {IDS.index(point.id): point for point in store.points(mixed).search(query)}
 
 
 def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates_until_it_comes(store):
     """Two points have vectors, and two have none; the last has no words either."""
     mixed = new_name()
     store.create(mixed, 2, {}, sparse=True)
-    store.upsert(mixed, mixed_batch([0, 1], [NEAR, FAR]))
-    store.upsert(mixed, mixed_batch([2, 3], None))
-    store.flush(mixed)
+    store.points(mixed).upsert(mixed_batch([0, 1], [NEAR, FAR]))
+    store.points(mixed).upsert(mixed_batch([2, 3], None))
+    store.points(mixed).flush()
     points = found(store, mixed)
     assert points.keys() == {0, 1, 2}
     assert [points[n].score for n in (0, 1, 2)] == pytest.approx([1.0, -0.6, -0.6], abs=1e-5)
     assert [points[n].by_words for n in (0, 1, 2)] == [False, False, True]
     assert [points[n].sparse for n in (1, 2)] == [VECTORS[1], VECTORS[2]]
-    assert [point.id for point in store.search(mixed, VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))] == IDS[:2]
-    assert store.count(mixed) == 4
-    assert [point.vector is None for point in store.scroll(mixed, vectors=True)] == [False, False, True, True]
-    store.update_payloads(mixed, [(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})])
-    store.upsert(mixed, mixed_batch([2, 3], [NEAR, FAR]))
-    assert store.count(mixed) == 4
+    assert [
+        point.id for point in store.points(mixed).search(VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))
+    ] == IDS[:2]
+    assert store.points(mixed).count() == 4
+    assert [point.vector is None for point in store.points(mixed).scroll(vectors=True)] == [False, False, True, True]
+    store.points(mixed).update_payloads([(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})])
+    store.points(mixed).upsert(mixed_batch([2, 3], [NEAR, FAR]))
+    assert store.points(mixed).count() == 4
     assert not any(point.by_words for point in found(store, mixed).values())

@@ -79,7 +79,7 @@ class Desk:
         found: dict[str, dict[str, tuple[str, Any, Any]]] = {"tickets": {}, "customers": {}}
         with closing(open_reader(settings.store, wait=10)) as reader:
             for name, documents in found.items():
-                for point in reader.scroll(settings.alias(name)):
+                for point in reader.points(settings.alias(name)).scroll():
                     ours = point.payload["_rag"]
                     assert ours["document_id"] not in documents, "two points of a document"
                     documents[ours["document_id"]] = (

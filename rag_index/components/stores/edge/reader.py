@@ -5,19 +5,18 @@ written in place before there was a view. The next search then loads a new view;
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.components.stores.edge.collection_reader import CollectionReader, EdgeReads
 from rag_index.components.stores.edge.folder import (
     LOCK_POLL,
     UNFLUSHED,
@@ -31,6 +30,8 @@ from rag_index.components.stores.edge.folder import (
     read_mark,
     writer,
 )
+from rag_index.components.stores.edge.point_reader import EdgePointReader, EdgeReads
+from rag_index.components.stores.edge.shard import Shard
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.machine import in_thread
 from rag_index.errors import StoreBusy, StoreError
@@ -44,22 +45,22 @@ FRESH_SECONDS = 2.0
 """How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
 
 
-@dataclass(slots=True)
-class View:
-    """A collection as it was when a reader linked it, and how many calls use it now."""
+class View(Shard):
+    """The shard of a collection as it was when a reader linked it. It is closed when nobody has it any more."""
 
-    entry: CatalogEntry
-    path: Path
-    locks: tuple[FileLock, FileLock]
-    """Locks on its own folder, which says that its process lives, and on the shard folder, which keeps writers away."""
-    collection: CollectionReader
-    written_by: object = None
-    """The `last_writer` of the collection when the view was made."""
-    commits: int = 0
-    """The number of the last commit that it has."""
-    users: int = 0
-    retired: bool = False
-    """Whether a newer view has taken its place, so that its last user closes it."""
+    def __init__(self, name: str, entry: CatalogEntry, folder: Path, path: Path, written_by: int) -> None:
+        """`folder` is the shard folder, and `path` the folder of the view, which is still to be filled from it.
+        `written_by` is the `last_writer` of the collection."""
+        super().__init__(name, path, entry.dimension, sparse=entry.sparse)
+        self.entry = entry
+        self.path = path
+        self.written_by = written_by
+        self.seen_commits: int = 0
+        self.own = FileLock(path)
+        """Says that the process of the view lives."""
+        self.shared = FileLock(folder)
+        """Keeps writers away from the files that the view shares with the shard folder."""
+        self._process = os.getpid()
 
     @property
     def is_unwritten(self) -> bool:
@@ -68,10 +69,16 @@ class View:
 
     def close(self) -> None:
         with suppress(StoreError):
-            self.collection.close()
+            super().close()
         shutil.rmtree(self.path, ignore_errors=True)
-        for lock in self.locks:
-            lock.release()
+        self.own.release()
+        self.shared.release()
+
+    def __del__(self) -> None:
+        # A forked child may drop its copy of a view that its parent uses. At the end of the process, the modules that
+        # this needs may be gone; the next process that opens the store deletes the folder then.
+        if not sys.is_finalizing() and os.getpid() == self._process and not self.closed:
+            self.close()
 
 
 class EdgeReader(EdgeReads):
@@ -85,7 +92,13 @@ class EdgeReader(EdgeReads):
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
         self._loading: dict[str, Future[None]] = {}
-        self._seen = threading.local()
+
+    def points(self, name: str) -> EdgePointReader[View]:
+        """Return the points of a collection or alias: the newest, if they are there in time.
+
+        They stay what they are, and keep their view, until they are dropped. So get them anew for each search.
+        """
+        return EdgePointReader(name, self.known, self._view)
 
     def close(self) -> None:
         with self._mutex:
@@ -102,42 +115,35 @@ class EdgeReader(EdgeReads):
             views = self._views.copy()
         return any(last_writer(self._path, name) != view.written_by for name, view in views.items())
 
-    def seen_commits(self, name: str) -> int | None:
-        return getattr(self._seen, "commits", 0)
-
-    @contextmanager
-    def lend(self, name: str) -> Iterator[CollectionReader]:
-        """Lend the view of a collection or alias for the time of the block: the newest, if it is there in time."""
+    def _view(self, name: str) -> View:
+        """Return the view of a collection or alias: the newest, if it is there in time."""
         name = self.known().resolve(name)
         entry = self._catalog.entry(name)
         with folder_errors(self._path):
             commits = read_mark(self._catalog.folder(entry.folder)).number
-        with self._mutex:
-            view = self._views.get(name)
-            loading = None if view is not None and self._is_shown(entry, view) else self._start_loading(name)
-            for dropped in self._views.keys() - self._catalog.names():
-                self._retire(self._views.pop(dropped))
-        if loading is not None:
-            older = view is not None and view.entry.made == entry.made
-            with suppress(TimeoutError):
-                loading.result(FRESH_SECONDS if older else None)
+        self._renew(name, entry)
         with self._mutex:
             self.known()
-            lent = self._views.get(name)
-            if lent is None:
+            view = self._views.get(name)
+            if view is None:
                 raise StoreError(f"collection {name} was dropped")
-            lent.users += 1
-            if self._is_shown(entry, lent):  # nobody writes its points, but the last commit's mark may come after them
-                lent.commits = max(lent.commits, commits)
-            self._seen.commits = lent.commits
-        try:
-            yield lent.collection
-        finally:
-            with self._mutex:
-                lent.users -= 1
-                done = lent.retired and not lent.users
-            if done:
-                lent.close()
+            # Nobody writes the points of a view that is shown, but the mark of the last commit may come after them.
+            if self._is_shown(entry, view):
+                view.seen_commits = max(view.seen_commits, commits)
+            return view
+
+    def _renew(self, name: str, entry: CatalogEntry) -> None:
+        """Load the newest view of a collection, if it is not there. An older one makes the wait short."""
+        with self._mutex:
+            for dropped in self._views.keys() - self._catalog.names():
+                del self._views[dropped]
+            view = self._views.get(name)
+            if view is not None and self._is_shown(entry, view):
+                return
+            has_older = view is not None and view.entry.made == entry.made
+            loading = self._start_loading(name)
+        with suppress(TimeoutError):
+            loading.result(FRESH_SECONDS if has_older else None)
 
     def _start_loading(self, name: str) -> Future[None]:
         self.known()
@@ -146,17 +152,17 @@ class EdgeReader(EdgeReads):
         return self._loading[name]
 
     def _load(self, name: str) -> None:
-        view = None
+        """Put the newest view in the place of the one before, which is closed once nobody reads it."""
+        view = before = None
         try:
             view = self._newest_view(name)
         finally:
             with self._mutex:
                 self._loading.pop(name, None)
                 if view is not None and not self._closed.is_set():
-                    old, self._views[name], view = self._views.get(name), view, None
-                    self._retire(old)
-            if view is not None:
-                view.close()
+                    before = self._views.get(name)  # so that it is not closed before the lock is released
+                    self._views[name] = view
+        del before
 
     def _newest_view(self, name: str) -> View:
         """Return a view of the newest state, with its shard loaded. Raises StoreBusy if a writer lets no reader in."""
@@ -176,45 +182,35 @@ class EdgeReader(EdgeReads):
     def _link(self, name: str, entry: CatalogEntry) -> View | None:
         """Return a view; None if a process writes the folder, or the collection has changed meanwhile."""
         folder, path = self._catalog.folder(entry.folder), self._path / "readers" / uuid.uuid4().hex
-        own, shared = FileLock(path), FileLock(folder)
-        collection = CollectionReader(name, path, entry.dimension, sparse=entry.sparse)
-        view = View(entry, path, (own, shared), collection, last_writer(self._path, name))
+        view = View(name, entry, folder, path, last_writer(self._path, name))
         with ExitStack() as stack, engine_errors(name, folder):
             stack.callback(view.close)
             try:
-                if not shared.take(shared=True):
+                if not view.shared.take(shared=True):
                     return None
                 if (folder / UNFLUSHED).exists():
-                    shared.release()  # a killed writer left it; a process that completes it now is waited for
+                    view.shared.release()  # a killed writer left it; a process that completes it now is waited for
                     with suppress(StoreBusy), closing(EdgeStore(self._path)) as store:
                         if (folder / UNFLUSHED).exists():  # not even opening the store has done it
-                            with store.lend(name) as whole:
-                                whole.complete()
+                            store.open_shard(name).complete()
                     return None
                 with locked(self._path):
                     path.mkdir(mode=0o700)
-                    own.take()
+                    view.own.take()
                 link_shard(folder, path)
             except FileNotFoundError:
                 if self._is_shown(self.known().entry(name), view):
                     raise
                 return None
             if view.is_unwritten:
-                shared.release()
+                view.shared.release()
             if not self._is_shown(self.known().entry(name), view):
                 return None
-            view.commits = read_mark(path).number
-            view.collection.load()
+            view.seen_commits = read_mark(path).number
+            view.load()
             stack.pop_all()
             return view
 
     def _is_shown(self, entry: CatalogEntry, view: View) -> bool:
         same = (view.entry.folder, view.entry.made) == (entry.folder, entry.made)
         return same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
-
-    def _retire(self, view: View | None) -> None:
-        """Close a view that is no longer used, once no search uses it."""
-        if view is not None:
-            view.retired = True
-            if not view.users:
-                in_thread(view.close, "rag-index-view")

@@ -15,13 +15,11 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from rag_index.components.stores.edge.collection_reader import EdgeReads, of_catalog
-from rag_index.components.stores.edge.edge_collection import COPY_MARK, EdgeCollection, create_shard
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.components.stores.edge.folder import (
     UNFLUSHED,
     WRITER_PATIENCE,
@@ -33,6 +31,8 @@ from rag_index.components.stores.edge.folder import (
     note_writing,
     wanted_file,
 )
+from rag_index.components.stores.edge.point_reader import EdgeReads, of_catalog
+from rag_index.components.stores.edge.shard import COPY_MARK, WrittenShard, create_shard
 from rag_index.components.stores.protocol import Store
 from rag_index.core.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
@@ -58,8 +58,12 @@ class EdgeStore(EdgeReads, Store):
                 private_folder(folder)
         super().__init__(path)
         self._mutex = threading.RLock()
-        self._open: dict[str, EdgeCollection] = {}
+        self._open: dict[str, WrittenShard] = {}
         self._clean_up()
+
+    def points(self, name: str) -> EdgePoints:
+        """Return the points of a collection or alias; with their first use, this process alone may write them."""
+        return EdgePoints(name, self.known, self.open_shard)
 
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
@@ -90,17 +94,16 @@ class EdgeStore(EdgeReads, Store):
         with self._mutex:
             if name not in self.known().names():
                 return
-            collection = self._get(name)
+            shard = self.open_shard(name)
             entry = self._catalog.entry(name)
             with folder_errors(self._path), suppress(FileNotFoundError):
                 note_writing(self._catalog.folder(entry.folder))  # so that the next opening finds it after a kill
             self._catalog.remove(name)
             del self._open[name]
-            collection.abandon()
+            shard.abandon()
             for folder in {entry.folder, entry.newest}:
                 self._discard(self._catalog.folder(folder))
 
-    set_metadata = of_catalog(Catalog.merge_metadata)
     point_alias = of_catalog(Catalog.point_alias)
 
     def close(self) -> None:
@@ -111,31 +114,30 @@ class EdgeStore(EdgeReads, Store):
 
     def hand_over(self) -> None:
         with self._mutex:
-            for collection in self._open.values():
-                collection.hand_over()
+            for shard in self._open.values():
+                shard.hand_over()
 
     def let_go(self) -> None:
         with self._mutex:
             for name in [name for name in self._open if wanted_file(self._path, name).exists()]:
                 self._open.pop(name).close()
 
-    @contextmanager
-    def lend(self, name: str) -> Iterator[EdgeCollection]:
-        """Lend a collection or alias for the time of the block; this process alone has it from now on."""
-        yield self._get(name)
+    def open_shard(self, name: str) -> WrittenShard:
+        """Return the shard of a collection or alias; this process alone has it until it is closed.
 
-    def _get(self, name: str) -> EdgeCollection:
+        Raises StoreBusy if another process has it.
+        """
         with self._mutex:
             name = self.known().resolve(name)
             if name not in self._open:
                 lock = WriterLock(self._path, name, wait=max(self._wait, WRITER_PATIENCE))
-                self._open[name] = self._collection(name, lock)
+                self._open[name] = self._shard(name, lock)
             return self._open[name]
 
-    def _collection(self, name: str, lock: WriterLock) -> EdgeCollection:
+    def _shard(self, name: str, lock: WriterLock) -> WrittenShard:
         try:
             self._catalog.refresh()
-            return EdgeCollection(name, self._catalog, lock, min_free=self._min_free, discard=self._discard)
+            return WrittenShard(name, self._catalog, lock, min_free=self._min_free, discard=self._discard)
         except BaseException:
             lock.release()
             raise
@@ -166,12 +168,12 @@ class EdgeStore(EdgeReads, Store):
         self._catalog.refresh()
         entry = self._catalog.entries().get(name)
         if entry is not None and folder.name == entry.newest:
-            collection = self._collection(name, lock)
+            shard = self._shard(name, lock)
             try:
-                collection.complete()
-                collection.close()
+                shard.complete()
+                shard.close()
             except RagIndexError:  # a use of the collection raises it
-                collection.abandon()
+                shard.abandon()
             return
         try:
             if entry is None or folder.name != entry.folder:

@@ -47,6 +47,9 @@ MIN_PAUSE, MAX_PAUSE, MAX_ASKED_PAUSE = 0.1, 5.0, 60.0
 PROBE_SECONDS = 2.0
 """Time limit of a first request to one of several ports: a firewall may swallow what is sent to the others."""
 IDLE_SECONDS = 60.0
+USUAL_PATIENCE = 120.0
+"""Seconds for which a call waits for a store that is away, if its opener does not say otherwise: a server that restarts
+reads its collections."""
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
 
@@ -142,23 +145,34 @@ def _server_words(exc: Exception) -> str:
             return errors.one_line(exc)
 
 
-@dataclass(eq=False)
-class Link:
-    """A connection that is opened when it is first needed, and retries a call while that may help: for at most
-    `patience` seconds, pauses that the server asks for included. Each request may take `timeout` seconds.
-
-    It uses gRPC if the same server answers it on `grpc_port`, by default the URL's port plus one, and REST otherwise; 0
-    means REST alone. A URL without a port is asked at Qdrant's own, and then at that of its scheme."""
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """How a Qdrant server is reached, from the settings to the connection."""
 
     url: str
-    patience: float
+    """A URL without a port is asked at Qdrant's own, and then at that of its scheme."""
     api_key: str | None = field(default=None, repr=False)
     timeout: float = 60.0
+    """Seconds that each request may take."""
+    patience: float = USUAL_PATIENCE
+    """Seconds for which a call is retried, pauses that the server asks for included."""
     grpc_port: int | None = None
+    """Where the same server answers gRPC. None: one more than the URL's port. 0: REST alone is used."""
+
+
+@dataclass(eq=False)
+class Link:
+    """A connection that is opened when it is first needed, and retries a call while that may help.
+
+    It uses gRPC if the same server answers it, and REST otherwise.
+    """
+
+    access: ServerAccess
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        self.url = self.access.url
         given = urlsplit(self.url)
         self._ports = [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
         self._client: QdrantClient | None = None
@@ -184,7 +198,7 @@ class Link:
         it `writes` no points, none is at fault if it is refused: StoreRefused is raised in place of PointsRefused.
 
         It calls the client itself, so that a search reaches the client in few steps."""
-        deadline, pause = self.clock() + self.patience, MIN_PAUSE
+        deadline, pause = self.clock() + self.access.patience, MIN_PAUSE
         failed_at: float | None = None
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
@@ -288,7 +302,7 @@ class Link:
         raise _silent(self.url, "; ".join(f"{' and '.join(ports)}: {reason}" for reason, ports in faults.items()))
 
     def _connect_to(self, port: int) -> QdrantClient:
-        by_grpc = self.grpc_port
+        by_grpc = self.access.grpc_port
         if by_grpc is None and port not in WEB_PORTS.values():
             by_grpc = port + 1
         with closing(self._new_client(port, timeout=PROBE_SECONDS if len(self._ports) > 1 else None)) as rest:
@@ -315,7 +329,7 @@ class Link:
         return False
 
     def _new_client(self, port: int, grpc_port: int | None = None, timeout: float | None = None) -> QdrantClient:
-        timeout = timeout or self.timeout
+        timeout = timeout or self.access.timeout
         return QdrantClient(
             url=self.url,
             port=port,
@@ -327,7 +341,9 @@ class Link:
                 "grpc.max_receive_message_length": MAX_ANSWER,
                 "root_certificates": trusted_certificates() if self.url.startswith("https://") else None,
             },
-            headers={"api-key": self.api_key} if self.api_key else None,  # as `api_key` it is warned of over http
+            headers={"api-key": self.access.api_key}
+            if self.access.api_key
+            else None,  # as `api_key` it is warned of over http
             check_compatibility=False,
             transport=BoundedTransport(self.url, timeout),
         )

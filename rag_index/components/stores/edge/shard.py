@@ -1,20 +1,25 @@
-"""One collection of the embedded store that this process alone may write: a shard folder of qdrant-edge."""
+"""One shard folder of qdrant-edge, loaded when it is first used, and the one that this process writes.
+
+Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
+work is split into short calls, made one at a time under the shard's own lock, and other threads run in between.
+
+Nothing interrupts a call: a filter on fields without a payload index may take seconds, and this process stands still
+meanwhile. What bounds that is the size of the collection: a server is for larger ones."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import qdrant_edge as e
 
-from rag_index.components.stores.edge.collection_reader import OPERATION_POINTS, CollectionReader
 from rag_index.components.stores.edge.folder import (
     LET_GO_SECONDS,
     UNFLUSHED,
@@ -29,25 +34,16 @@ from rag_index.components.stores.edge.folder import (
     require_space,
     write_mark,
 )
-from rag_index.components.stores.points import (
-    check_ids,
-    engine_ids,
-    index_changes,
-    parts,
-    require_payloads,
-    require_present,
-    unit_vectors,
-)
 from rag_index.components.stores.queries import SPARSE
-from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rag_index.components.stores.edge.folder import Catalog
+    from rag_index.core.documents.batches import CommitMark
 
+R = TypeVar("R")
+LOAD_BYTES = 32 << 20
+"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
 BUILD_INDEX = """\
 import sys
 import qdrant_edge
@@ -84,26 +80,65 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
         (folder / UNWRITTEN).touch()
 
 
-def engine_points(points: PointBatch, vectors: NDArray[np.float32] | None) -> list[e.Point]:
-    """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
-    built: list[e.Point] = []
-    bad: list[tuple[str, Exception]] = []
-    sparse = points.sparse.lists() if points.sparse is not None else repeat(([], []), len(points))
-    # read by the engine in half the time that lists take to be made
-    rows: Iterator[Any] = repeat(None, len(points)) if vectors is None else map(memoryview, vectors)
-    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
-        try:
-            words = {SPARSE: e.SparseVector(indices, values)} if indices else {}
-            vector: Any = words if row is None else {"": row, **words} if words else row
-            built.append(e.Point(point_id, vector, payload))
-        except (TypeError, ValueError, OverflowError) as exc:
-            bad.append((point_id, exc))
-    require_payloads(bad)
-    return built
+class Shard:
+    """The shard folder of one collection. Safe to use from several threads."""
+
+    seen_commits: int | None = None
+    """The number of the last commit that the folder is sure to have. None: it has all of them."""
+
+    def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.sparse = sparse
+        self.closed = False
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._engine: e.EdgeShard | None = None
+
+    def load(self) -> None:
+        with self.open():
+            pass
+
+    @contextmanager
+    def open(self) -> Iterator[e.EdgeShard]:
+        """Lend the engine's shard, loaded, for the time of the block. Other threads wait meanwhile.
+
+        Raises StoreError if this shard is closed.
+        """
+        with self._lock, engine_errors(self.name, self._folder):
+            yield self._loaded()
+
+    def ask(self, ask: Callable[[e.EdgeShard], R]) -> R:
+        with self.open() as engine:
+            return ask(engine)
+
+    def close(self) -> None:
+        """Close the shard once the call under way has ended. Later calls raise StoreError."""
+        with self._lock:
+            self.closed = True
+            self._close_engine()
+
+    def _loaded(self) -> e.EdgeShard:
+        self._check_open()
+        if self._engine is None:
+            require_space(self._folder.parent, LOAD_BYTES)
+            self._engine = e.EdgeShard.load(str(self._folder))
+        return self._engine
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise StoreError(f"collection {self.name} was closed or dropped")
+
+    def _close_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            with engine_errors(self.name, self._folder):
+                engine.flush()
+                engine.close()
 
 
-class EdgeCollection(CollectionReader):
-    """The points of one collection. Safe to use from several threads; raises the errors of the Store protocol.
+class WrittenShard(Shard):
+    """The shard folder of a collection that this process alone may write. Safe to use from several threads.
 
     A folder is never written while a reader has a view of it, which is a shared lock on it. Without readers, this
     changes the folder in place, and keeps readers away from the first write until the next flush. Otherwise it changes
@@ -113,7 +148,13 @@ class EdgeCollection(CollectionReader):
     """
 
     def __init__(
-        self, name: str, catalog: Catalog, lock: WriterLock, *, min_free: int, discard: Callable[[Path], None]
+        self,
+        name: str,
+        catalog: Catalog,
+        lock: WriterLock,
+        *,
+        min_free: int,
+        discard: Callable[[Path], None],
     ) -> None:
         entry = catalog.entry(name)
         super().__init__(name, catalog.folder(entry.newest), entry.dimension, sparse=entry.sparse)
@@ -127,52 +168,25 @@ class EdgeCollection(CollectionReader):
         """Held from the first write in place until the next flush."""
         self._unflushed = 0
 
-    def index_fields(self, fields: Mapping[str, str | None]) -> None:
-        with self._open() as shard:
-            there = {path: info.data_type for path, info in shard.info().payload_schema.items()}
-        change = e.UpdateOperation
-        for path, kind in index_changes(fields, there, lambda kind: getattr(e.PayloadSchemaType, kind.capitalize())):
-            self._write([(change.create_field_index(path, kind) if kind else change.delete_field_index(path), 0)])
-        self.flush()
+    def require_space(self, more: int = 0) -> None:
+        """Raise StoreError if a write could fill the disk. `more` is what it may need, in bytes."""
+        require_space(self._folder.parent, self._min_free + more)
 
-    def upsert(self, points: PointBatch) -> None:
-        vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
-        batches, space = parts(engine_points(points, vectors), OPERATION_POINTS), 3 * getattr(vectors, "nbytes", 0)
-        self._write([(e.UpdateOperation.upsert_points(list(some)), len(some)) for some in batches], space)
+    def update(self, operation: e.UpdateOperation, points: int = 0) -> None:
+        """Apply an operation of the engine, which writes so many points."""
+        with self.open_to_write(points) as engine:
+            engine.update(operation)
 
-    def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        check_ids([point_id for point_id, _ in payloads])
-        operations: list[tuple[str, e.UpdateOperation]] = []
-        for point_id, payload in payloads:
-            try:
-                operations.append((point_id, e.UpdateOperation.overwrite_payload([point_id], payload)))
-            except (TypeError, ValueError, OverflowError) as exc:
-                require_payloads([(point_id, exc)])
-        missing: list[str] = []
-        for some in parts(operations, OPERATION_POINTS):
-            require_space(self._folder.parent, self._min_free)
-            with self._open_to_write(len(some)) as shard:
-                for point_id, operation in some:
-                    try:
-                        shard.update(operation)
-                    except Exception as exc:
-                        if not str(exc).startswith("No point with id"):
-                            raise
-                        missing.append(point_id)
-        require_present(missing, self.name)
-
-    def delete_points(self, ids: Sequence[str]) -> None:
-        batches = parts(engine_ids(ids), OPERATION_POINTS)
-        self._write([(e.UpdateOperation.delete_points(list(some)), len(some)) for some in batches])
-
-    def delete_chunks(self, first: Mapping[str, int]) -> None:
-        found: list[str] = []  # all are found first, in one pass: without an index, every filter reads every payload
-        for which in self._key_filters(list(first)):
-            for point in self._scroll(which, vectors=False, page=1000):
-                ours = point.payload[RESERVED_KEY]
-                if ours["chunk"] >= first[ours["key"]]:
-                    found.append(point.id)
-        self.delete_points(found)
+    @contextmanager
+    def open_to_write(self, points: int = 0) -> Iterator[e.EdgeShard]:
+        """Lend the engine's shard in a folder that no other process searches. Work under way in this process has
+        ended. The block writes so many `points`."""
+        with self._lock, engine_errors(self.name, self._folder):
+            self._claim()
+            yield self._loaded()
+            self._unflushed += points
+            if self._unflushed >= FLUSH_POINTS:
+                self._flush()
 
     def set_commit_mark(self, mark: CommitMark) -> None:
         with self._lock, folder_errors(self._folder):
@@ -189,10 +203,10 @@ class EdgeCollection(CollectionReader):
         this collection wait. Raises StoreError if the child fails."""
         with self._lock:
             self._check_open()
-            self._close_shard()
+            self._close_engine()
             if not self._copied:
                 self._move_to_copy()
-            require_space(self._folder.parent, self._min_free + 2 * allocated_bytes(self._folder))
+            self.require_space(2 * allocated_bytes(self._folder))
             command = [sys.executable, "-P", "-c", BUILD_INDEX, str(self._folder)]
             inherited = [self._writer_lock.descriptor]
             child = subprocess.run(
@@ -208,17 +222,17 @@ class EdgeCollection(CollectionReader):
 
     def complete(self) -> None:
         """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises StoreError."""
-        with self._open_to_write():
+        with self.open_to_write():
             pass
 
     def close(self) -> None:
         """Flush and close the shard, and let readers have what was written."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
-            self._closed = True
+            self.closed = True
             try:
-                self._close_shard()
+                self._close_engine()
                 self._hand_over()
             finally:
                 self._release()
@@ -240,9 +254,9 @@ class EdgeCollection(CollectionReader):
     def abandon(self) -> None:
         """Close the shard of a collection that the catalog no longer has, or that cannot be loaded."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             try:
-                super()._close_shard()
+                super()._close_engine()
             finally:
                 self._release()
 
@@ -250,26 +264,10 @@ class EdgeCollection(CollectionReader):
         self._in_place.release()
         self._writer_lock.release()
 
-    def _write(self, operations: Sequence[tuple[e.UpdateOperation, int]], space: int = 0) -> None:
-        for operation, points in operations:
-            require_space(self._folder.parent, self._min_free + space)
-            with self._open_to_write(points) as shard:
-                shard.update(operation)
-
-    @contextmanager
-    def _open_to_write(self, points: int = 0) -> Iterator[e.EdgeShard]:
-        """Open the shard in a folder that no other process searches. Work under way in this process has ended."""
-        with self._lock, engine_errors(self.name, self._folder):
-            self._claim()
-            yield self._loaded()
-            self._unflushed += points
-            if self._unflushed >= FLUSH_POINTS:
-                self._flush()
-
     def _loaded(self) -> e.EdgeShard:
-        shard = super()._loaded()
+        engine = super()._loaded()
         self._whole = True
-        return shard
+        return engine
 
     def _claim(self) -> None:
         if self._copied or self._in_place.held:
@@ -278,7 +276,7 @@ class EdgeCollection(CollectionReader):
         if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:
-            self._close_shard()
+            self._close_engine()
             self._move_to_copy()
 
     def _move_to_copy(self) -> None:
@@ -298,14 +296,14 @@ class EdgeCollection(CollectionReader):
         self._folder, self._copied, self._whole = target, True, True
 
     def _flush(self) -> None:
-        if self._shard is not None:
+        if self._engine is not None:
             with engine_errors(self.name, self._folder):
-                self._shard.flush()
+                self._engine.flush()
             self._let_readers_in()
 
-    def _close_shard(self) -> None:
-        if self._shard is not None:
-            super()._close_shard()
+    def _close_engine(self) -> None:
+        if self._engine is not None:
+            super()._close_engine()
             self._let_readers_in()
 
     def _let_readers_in(self) -> None:

@@ -28,8 +28,9 @@ from rag_index.components.stores.points import (
     unit_vectors,
     unquoted,
 )
+from rag_index.components.stores.protocol import PointCollection
 from rag_index.components.stores.queries import SPARSE
-from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
+from rag_index.components.stores.reads import SEARCH_EF, LookUp
 from rag_index.components.stores.server.link import Link, names_of
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.vectors import SparseVector
@@ -94,7 +95,7 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[
     return {name: value for name, value in found.items() if value is not None}
 
 
-class ServerCollection(PointReads):
+class ServerPoints(PointCollection):
     """The points, the settings and the metadata of one collection."""
 
     ids_at_once = keys_at_once = 1000
@@ -125,7 +126,7 @@ class ServerCollection(PointReads):
         if metadata and (info.config.metadata or {}) != given:
             self.set_metadata(metadata)
         if like is not None:
-            self._carry_over(ServerCollection(self._link, like))
+            self._carry_over(ServerPoints(self._link, like))
 
     def _create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
         words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
@@ -137,7 +138,7 @@ class ServerCollection(PointReads):
             if not self._exists():  # else it is made by another process, or the answer was lost
                 raise
 
-    def _carry_over(self, old: ServerCollection) -> None:
+    def _carry_over(self, old: ServerPoints) -> None:
         """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
         try:
             was, now = old._info(), self._info()
@@ -151,9 +152,6 @@ class ServerCollection(PointReads):
             ours = field.startswith(f"{RESERVED_KEY}.") or unquoted(field) in made
             if not ours and field not in now.payload_schema:
                 self._index(field, index.params or index.data_type)
-
-    def drop(self) -> None:
-        self._link.ask(lambda client: client.delete_collection(self.name))
 
     def metadata(self) -> dict[str, Any]:
         return dict(self._info().config.metadata or {})

@@ -1,41 +1,35 @@
-"""What can be read of the embedded store, and of one collection: a shard folder of qdrant-edge, opened when needed.
-Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
-work is split into short calls, made one at a time under the collection's own lock, and other threads run in between.
-
-Nothing interrupts a call: a filter on fields without a payload index may take seconds, and this process stands still
-meanwhile. What bounds that is the size of the collection: a server is for larger ones."""
+"""What can be read of the embedded store, and of the points of one collection."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 import qdrant_edge as e
 
-from rag_index.components.stores.edge.folder import Catalog, engine_errors, require_space
+from rag_index.components.stores.edge.folder import Catalog
+from rag_index.components.stores.edge.shard import Shard
 from rag_index.components.stores.protocol import StoreReader
 from rag_index.components.stores.queries import SPARSE
-from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReads
+from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReader
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
     from rag_index.components.stores.points import Json
-    from rag_index.components.stores.protocol import VectorQuery
-    from rag_index.core.documents.batches import StoredPoint
+    from rag_index.components.stores.queries import VectorQuery
+    from rag_index.core.documents.batches import CommitMark, StoredPoint
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S", bound=Shard)
 OPERATION_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
-LOAD_BYTES = 32 << 20
-"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
 MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
@@ -85,89 +79,84 @@ def _query(one: LookUp) -> dict[str, Any]:
     return {"query": query, "limit": one.limit, "filter": one.which, "params": params}
 
 
-class CollectionReader(PointReads):
-    """The points of one shard folder. Safe to use from several threads."""
+class EdgePointReader(PointReader, Generic[S]):
+    """The points of one collection in a folder of this machine.
+
+    Its shard is opened with the first call that needs it. Later calls use the same one: they raise StoreError if it was
+    closed or dropped meanwhile, and see nothing of a newer view or collection that has taken its place.
+    """
 
     ids_at_once = OPERATION_POINTS
     keys_at_once = 10_000
 
-    def __init__(self, name: str, folder: Path, dimension: int, *, sparse: bool = False) -> None:
-        super().__init__(name, dimension)
-        self.dimension = dimension
-        self.sparse = sparse
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._shard: e.EdgeShard | None = None
-        self._closed = False
+    def __init__(self, name: str, catalog: Callable[[], Catalog], open_shard: Callable[[str], S]) -> None:
+        """`catalog` returns the catalog as it is on disk now; `open_shard` opens the shard of a collection or alias."""
+        super().__init__(name)
+        self._catalog = catalog
+        self._open_shard = open_shard
+        self._opened: S | None = None
 
-    def load(self) -> None:
-        with self._open():
-            pass
+    def metadata(self) -> dict[str, Any]:
+        return dict(self._catalog().entry(self.name).metadata)
+
+    def dimension(self) -> int:
+        return self._catalog().entry(self.name).dimension
+
+    def commit_mark(self) -> CommitMark:
+        return self._catalog().commit_mark(self.name)
+
+    def prepare(self) -> None:
+        self._shard().load()
+
+    def seen_commits(self) -> int | None:
+        return self._shard().seen_commits
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
-        return super().search(query if self.sparse else replace(query, sparse=None, names=()))
+        if not self._shard().sparse:
+            query = replace(query, sparse=None, names=())
+        return super().search(query)
+
+    def indexed(self) -> bool:
+        shard = self._shard()
+        info = shard.ask(lambda engine: engine.info())
+        sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if shard.sparse else 0
+        indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
+        unindexed = max(0, info.points_count - indexed)
+        return bool(unindexed * shard.dimension * 4 <= MAX_SCANNED_KB * 1024)
+
+    def _shard(self) -> S:
+        if self._opened is None:
+            self._opened = self._open_shard(self.name)
+        return self._opened
+
+    def _query_dimension(self) -> int | None:
+        return self._shard().dimension
 
     def _filter(self, wanted: Json | None) -> e.Filter | None:
         return engine_filter(wanted) if wanted else None
 
     def _count(self, which: e.Filter | None) -> int:
-        return int(self._ask(lambda shard: shard.count(e.CountRequest(exact=True, filter=which))))
+        request = e.CountRequest(exact=True, filter=which)
+        return int(self._shard().ask(lambda engine: engine.count(request)))
 
     def _get(self, ids: Sequence[str], *, vectors: bool) -> Sequence[Any]:
-        return self._ask(lambda shard: shard.retrieve(list(ids), True, vectors))
+        return self._shard().ask(lambda engine: engine.retrieve(list(ids), True, vectors))
 
     def _page(self, which: Any, *, limit: int, offset: Any = None, vectors: bool) -> tuple[Sequence[Any], Any]:
         request = e.ScrollRequest(offset=offset, limit=limit, filter=which, with_payload=True, with_vector=vectors)
-        return self._ask(lambda shard: shard.scroll(request))
+        return self._shard().ask(lambda engine: engine.scroll(request))
 
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[Any]]:
         requests = e.QueryBatchRequest([*map(_query_request, wanted)])
-        return self._ask(lambda shard: shard.query_batch(requests))
+        return self._shard().ask(lambda engine: engine.query_batch(requests))
 
     def _facet(self, path: str, limit: int, which: e.Filter | None) -> Sequence[Any]:
-        return [*self._ask(lambda shard: shard.facet(e.FacetRequest(path, limit=limit, filter=which)))]
+        request = e.FacetRequest(path, limit=limit, filter=which)
+        return [*self._shard().ask(lambda engine: engine.facet(request))]
 
     def _points_with_words(self) -> int | None:
-        return self._ask(lambda shard: shard.info().points_count) if self.sparse else None
-
-    def indexed(self) -> bool:
-        info = self._ask(lambda shard: shard.info())
-        sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if self.sparse else 0
-        indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
-        unindexed = max(0, info.points_count - indexed)
-        return bool(unindexed * self.dimension * 4 <= MAX_SCANNED_KB * 1024)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._close_shard()
-
-    @contextmanager
-    def _open(self) -> Iterator[e.EdgeShard]:
-        with self._lock, engine_errors(self.name, self._folder):
-            yield self._loaded()
-
-    def _ask(self, ask: Callable[[e.EdgeShard], R]) -> R:
-        with self._open() as shard:
-            return ask(shard)
-
-    def _loaded(self) -> e.EdgeShard:
-        self._check_open()
-        if self._shard is None:
-            require_space(self._folder.parent, LOAD_BYTES)
-            self._shard = e.EdgeShard.load(str(self._folder))
-        return self._shard
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"collection {self.name} was closed or dropped")
-
-    def _close_shard(self) -> None:
-        shard, self._shard = self._shard, None
-        if shard is not None:
-            with engine_errors(self.name, self._folder):
-                shard.flush()
-                shard.close()
+        shard = self._shard()
+        return shard.ask(lambda engine: engine.info().points_count) if shard.sparse else None
 
 
 def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concatenate[Any, P], R]:
@@ -180,7 +169,7 @@ def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concate
 
 
 class EdgeReads(StoreReader):
-    """The reading part of the Store protocol. Subclasses open collections."""
+    """The reading part of the Store protocol. Subclasses open shards."""
 
     embedded = True
 
@@ -199,10 +188,3 @@ class EdgeReads(StoreReader):
     names = of_catalog(Catalog.names)
     find = of_catalog(Catalog.find)
     aliases = of_catalog(Catalog.aliases)
-    commit_mark = of_catalog(Catalog.commit_mark)
-
-    def metadata(self, name: str) -> dict[str, Any]:
-        return dict(self.known().entry(name).metadata)
-
-    def dimension(self, name: str) -> int:
-        return self.known().entry(name).dimension
