@@ -24,6 +24,7 @@ from rag_index.components.stores import (
     OWNER,
     REPLACES,
     check_owner,
+    find_live,
     open_names,
 )
 from rag_index.components.stores.points import batches_of
@@ -33,7 +34,7 @@ from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.errors import IndexLocked, SettingsError, StoreError, UnknownIndex
-from rag_index.etl.collection import live_collection, next_name, require_own, take_name, verify_counts
+from rag_index.etl.collection import follow_store, live_collection, next_name, require_own, take_name, verify_counts
 from rag_index.etl.opened import hold_index
 from rag_index.etl.reconcile import pages
 
@@ -68,6 +69,7 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     and what they raise."""
     began, alias = time.perf_counter(), settings.alias(index.name)
     require_own(ledger, store, alias)
+    follow_store(ledger, store, find_live(store, alias))
     if (former := live_collection(ledger, store, alias)) is None:
         return None
     if waits := unfinished_rebuild(ledger, store, former, index.name):
@@ -76,7 +78,7 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias and name != former.name]
     for name in set(ours) - {one.name for one in kept}:
         store.drop(name)  # an erasure that was killed made it, or has left it
-    documents, name = ledger.erasable(alias).documents, next_name(ledger, store, alias)
+    documents, name = ledger.erasable(alias).documents, next_name(ledger, alias, store)
     points = _copy(ledger, store, former, name, lease)
     lease.check()
     store.point_alias(alias, name)
@@ -122,7 +124,8 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     old_points, new_points = store.points(former.name), store.points(name)
     metadata = old_points.metadata()
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
-    store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
+    store.create(name, former.dimension, made, sparse=BM25 in metadata)
+    new_points.take_settings(old_points)
     if fields := metadata.get("payload_indexes"):
         new_points.index_fields(fields)
     stored = pages(old_points.scroll(vectors=True, page=ERASE_POINTS), ERASE_POINTS)
@@ -149,7 +152,8 @@ def kept_index(settings: Settings, name: str) -> str:
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
-        rows = {row.name: row for row in ledger.collections(alias)}
+        everywhere = (*ledger.collections(alias), *ledger.collections_elsewhere(alias))
+        rows = {row.name: row for row in everywhere}
         collections = dict.fromkeys(stored, "unknown to the ledger")
         for one, row in rows.items():
             documents = count_of(ledger.totals(row.id).documents, "document")

@@ -236,8 +236,11 @@ class Positions:
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
             problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
             for index, name in live.items():
-                names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
-                if names and name not in names:
+                alias = self._aliases[index]
+                names = [one.name for one in ledger.collections(alias)] if ledger else []
+                # The settings may name the store of a `rebuild --to` already, before a run has.
+                elsewhere = [one.name for one in ledger.collections_elsewhere(alias)] if ledger else []
+                if names and name not in (*names, *elsewhere):
                     problems[index] = (
                         f"{name} of the store is none of the collections of {index} in the ledger "
                         f"({', '.join(names)}): name the store and the ledger that belong together"

@@ -47,7 +47,7 @@ class Ledger(DocumentRows, RunRows, WatchRows):
     def forget_index(self, alias: str) -> None:
         """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""
         with self.transaction():
-            for collection in self.collections(alias):
+            for collection in (*self.collections(alias), *self.collections_elsewhere(alias)):
                 self.drop_collection(collection.id)
             if not self._is_sqlite:
                 self.forget_scans(scans.c.alias == alias)

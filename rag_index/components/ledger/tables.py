@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
-LEDGER_VERSION = 24
+LEDGER_VERSION = 25
 """Raise it with each change of a table: a ledger of another version is refused."""
 FIRST_RETRY, DAY = 60.0, 86_400.0
 FIVE_NIGHTS = 4.5 * DAY
@@ -63,6 +63,7 @@ collections = _table(
     filled("", committed_at=Text, written_by=Text, policies=Text),
     filled("0", erasable=Integer),
     optional(erased_at=Float),
+    filled("0", elsewhere=Integer),
 )
 
 documents = _table(
@@ -336,6 +337,10 @@ class Collection:
     """How many documents were deleted or changed since the last erasure; a document counts each time."""
     erased_at: float | None = None
     """When the last erasure ended; None if there was none."""
+    elsewhere: int = 0
+    """Whether it is in another store than the one that the settings named in the last run.
+
+    `rebuild --to` makes it there, or the settings have left its store."""
 
     @property
     def outdated(self) -> str:

@@ -63,7 +63,7 @@ def on_server(store: StoreReader) -> ServerStore | None:
 class _Lent:
     """A store without its `close`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreReader) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -73,9 +73,9 @@ class _Lent:
         pass
 
 
-def lend(store: Store) -> Store:
+def lend(store: StoreReader) -> StoreReader:
     """Return the store for a user who closes what they use, such as a Retriever; its owner closes the store."""
-    return cast("Store", _Lent(store))
+    return cast("StoreReader", _Lent(store))
 
 
 class LiveName(NamedTuple):
