@@ -38,6 +38,8 @@ class FakeQdrantGrpc:
     def __init__(self, fake: FakeQdrant, *, port: int = 0) -> None:
         self.fake = fake
         self.port = port
+        self.keys: list[str | None] = []
+        """The API key that came with each request."""
 
     def __enter__(self) -> FakeQdrantGrpc:
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
@@ -63,6 +65,7 @@ class FakeQdrantGrpc:
             fake = self.fake
             fake.seen.append(f"GRPC {name}")
             fake.bodies.append(request.ByteSize())
+            self.keys.append(dict(context.invocation_metadata()).get("api-key"))
             fault = fake.take_fault(f"GRPC {name}")
             if fault.hang:
                 fake.ending.wait(fault.hang)
@@ -94,8 +97,10 @@ def _ask(fake: FakeQdrant, method: str, request: Any, path: str = "", body: Any 
     return answer(fake, method, f"/collections/{request.collection_name}{path}", body)
 
 
-def _done(_: Any = None) -> Any:
-    result = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+def _done(request: Any) -> Any:
+    """Return that a write is complete, or only accepted if the request does not wait for it."""
+    status = models.UpdateStatus.COMPLETED if request.wait else models.UpdateStatus.ACKNOWLEDGED
+    result = models.UpdateResult(operation_id=0, status=status)
     return proto.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))
 
 
@@ -142,7 +147,8 @@ def _delete(fake: FakeQdrant, request: Any) -> Any:
     if not isinstance(request, proto.DeletePoints):
         return _changed(_ask(fake, "DELETE", request))
     selector = GrpcToRest.convert_points_selector(request.points)
-    return _done(_ask(fake, "POST", request, "/points/delete", _json(selector)))
+    _ask(fake, "POST", request, "/points/delete", _json(selector))
+    return _done(request)
 
 
 def _aliases(fake: FakeQdrant, request: Any) -> Any:
@@ -154,7 +160,13 @@ def _index(fake: FakeQdrant, request: Any) -> Any:
     schema: Any = KINDS[request.field_type]
     if request.HasField("field_index_params"):
         schema = _given(GrpcToRest.convert_payload_schema_params(request.field_index_params))
-    return _done(_ask(fake, "PUT", request, "/index", {"field_name": request.field_name, "field_schema": schema}))
+    _ask(fake, "PUT", request, "/index", {"field_name": request.field_name, "field_schema": schema})
+    return _done(request)
+
+
+def _remove_index(fake: FakeQdrant, request: Any) -> Any:
+    _ask(fake, "DELETE", request, f"/index/{request.field_name}")
+    return _done(request)
 
 
 def _list(fake: FakeQdrant, _: Any) -> Any:
@@ -169,7 +181,8 @@ def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
 
 def _upsert(fake: FakeQdrant, request: Any) -> Any:
     points = [_json(GrpcToRest.convert_point_struct(point)) for point in request.points]
-    return _done(_ask(fake, "PUT", request, "/points", {"points": points}))
+    _ask(fake, "PUT", request, "/points", {"points": points})
+    return _done(request)
 
 
 def _batch(fake: FakeQdrant, request: Any) -> Any:
@@ -179,7 +192,7 @@ def _batch(fake: FakeQdrant, request: Any) -> Any:
         selector = GrpcToRest.convert_points_selector(operation.overwrite_payload.points_selector)
         operations.append({"overwrite_payload": {"payload": payload, **_json(selector)}})
     _ask(fake, "POST", request, "/points/batch", {"operations": operations})
-    return proto.UpdateBatchResponse(result=[_done().result] * len(operations))
+    return proto.UpdateBatchResponse(result=[_done(request).result] * len(operations))
 
 
 def _records(found: Any) -> list[Any]:
@@ -261,7 +274,7 @@ CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
     "Update": _update,
     "UpdateAliases": _aliases,
     "CreateFieldIndex": _index,
-    "DeleteFieldIndex": lambda fake, request: _done(_ask(fake, "DELETE", request, f"/index/{request.field_name}")),
+    "DeleteFieldIndex": _remove_index,
     "Upsert": _upsert,
     "UpdateBatch": _batch,
     "Scroll": _scroll,

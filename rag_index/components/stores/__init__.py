@@ -128,13 +128,12 @@ def _open_server(
     from rag_index.components.stores.server import ServerStore
     from rag_index.components.stores.server.link import USUAL_PATIENCE, ServerAccess
 
-    access = ServerAccess(
-        str(settings.url),
-        api_key=settings.secret_api_key(),
-        timeout=settings.timeout if timeout is None else timeout,
-        patience=USUAL_PATIENCE if patience is None else patience,
-        grpc_port=settings.server.grpc_port,
-    )
+    if timeout is None:
+        timeout = settings.timeout
+    if patience is None:
+        patience = USUAL_PATIENCE
+    api_key, grpc_port = settings.secret_api_key(), settings.server.grpc_port
+    access = ServerAccess(str(settings.url), api_key, timeout, patience, grpc_port)
     return ServerStore(access)
 
 

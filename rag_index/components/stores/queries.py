@@ -43,7 +43,7 @@ NAMED = 100
 @dataclass(frozen=True, slots=True)
 class VectorQuery:
     """A search for the `limit` nearest points to a vector, for the `limit` best by words (`sparse`), or for both at
-    once: see `StoreReader.search`."""
+    once: see `PointReader.search`."""
 
     vector: NDArray[np.float32] | None
     limit: int

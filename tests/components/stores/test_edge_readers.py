@@ -201,6 +201,7 @@ def test_rebuilds_and_rollbacks_are_followed(store, reader):
         writer.drop("c")
         with pytest.raises(StoreError, match="no collection or alias"):
             reader.points("live").count()
+        assert (reader.points("d").count(), len(views(store))) == (20, 1), "the view of what was dropped stays"
         writer.create("c", DIMENSION, {})
         writer.points("c").upsert(points(range(5)))
         writer.points("c").flush()
@@ -213,6 +214,51 @@ def test_a_scroll_that_began_ends_with_what_it_began_with(store, reader):
     with closing(EdgeStore(store)) as writer:
         writer.points("live").delete_points(points(range(500)).ids)
     assert (reader.points("live").count(), len(list(pages))) == (500, 996)
+
+
+def test_points_stay_as_they_are_and_their_view_until_they_are_dropped(store, reader):
+    points_before = reader.points("live")
+    assert points_before.count() == 997
+    with closing(EdgeStore(store)) as writer:
+        writer.points("live").delete_points(points(range(500)).ids)
+    assert reader.points("live").count() == 500
+    assert (points_before.count(), len(views(store))) == (997, 2), "what is read was closed"
+    assert points_before.retrieve(points(range(9, 10)).ids)[0].payload["n"] == 9
+    del points_before
+    assert len(views(store)) == 1, "nobody reads it"
+    kept = reader.points("live")
+    assert kept.count() == 500
+    reader.close()
+    assert views(store) == []
+    with pytest.raises(StoreError, match="was closed or dropped"):
+        kept.count()
+
+
+def test_points_do_not_become_those_of_another_collection_of_the_same_name(store):
+    with closing(EdgeStore(store)) as writer:
+        points_before = writer.points("c")
+        assert points_before.count() == 997
+        writer.drop("c")
+        writer.create("c", WIDE, {})
+        for use in (points_before.count, lambda: points_before.upsert(points(range(3), WIDE))):
+            with pytest.raises(StoreError, match="was closed or dropped"):
+                use()
+        assert writer.points("c").count() == 0
+
+
+def test_a_forked_child_closes_no_view_of_its_parent(store, reader):
+    assert reader.points("live").count() == 997
+    child = os.fork()
+    if not child:
+        engines = [view._engine for view in reader._views.values()]  # whose threads the child does not have
+        reader._views.clear()
+        os._exit(0 if engines else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(views(store)) == 1
+    with closing(EdgeStore(store)) as writer:
+        writer.points("live").delete_points(points(range(500)).ids)
+        assert len(list((store / "collections").iterdir())) == 2, "its files were written in place"
+    assert numbers(reader) == set(range(500, 1000))
 
 
 def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(store, reader):

@@ -308,15 +308,18 @@ def test_an_alias_moves_in_one_request_and_payload_indexes_that_a_crash_left_out
     assert (qdrant.requests("POST /collections/aliases"), store.aliases()) == (before + 1, {"live": "d"})
 
 
-def test_requests_are_bounded_by_points_and_by_bytes_and_a_pickled_store_connects_again(qdrant, store):
-    store.points("c").upsert(points(600))
-    assert qdrant.requests(UPSERT) == 3
-    store.points("c").upsert(points(200, text="x" * 100_000))
-    assert qdrant.requests(UPSERT) == 6
+@pytest.mark.parametrize("by_grpc", [False, True])
+def test_requests_are_bounded_by_points_and_by_bytes_and_a_pickled_store_connects_again(qdrant, store, fast, by_grpc):
+    used, on = (fast, "GRPC Upsert") if by_grpc else (store, UPSERT)
+    used.points("c").upsert(points(600))
+    assert qdrant.requests(on) == 3
+    used.points("c").upsert(points(200, text="x" * 100_000))
+    assert qdrant.requests(on) == qdrant.requests("Upsert") + qdrant.requests(UPSERT) == 6
     assert max(qdrant.bodies) < 8_500_000
-    with closing(pickle.loads(pickle.dumps(store))) as other:
-        assert other.points("c").count() == 600
-    assert store.points("c").count() == 600
+    with closing(pickle.loads(pickle.dumps(used))) as other:
+        assert other._link.access == used._link.access
+        other.points("c").upsert(points(600))
+    assert (qdrant.requests(on), used.points("c").count()) == (9, 600)
 
 
 def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, store):

@@ -185,6 +185,8 @@ class Link:
         self._used = -math.inf
         self.version, self.fallback = MIN_VERSION, ""
         """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
+        self.uses_grpc = False
+        """Whether the client that `call` and `ask` give to a request uses gRPC."""
 
     def call(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = ()) -> T:
         """Return what a request returns that writes points. Raises as `ask`, or PointsRefused for one that blames the
@@ -314,7 +316,9 @@ class Link:
                     f"Qdrant at {self.url} is version {found.version}, and metadata of collections needs "
                     f"{'.'.join(map(str, MIN_VERSION))} or newer: upgrade it"
                 )
+            self.uses_grpc = False
             if by_grpc and self._same_by_grpc(port, by_grpc, found, names_of(rest)):
+                self.uses_grpc = True
                 return self._new_client(port, by_grpc)
         if by_grpc is None:
             self.fallback = f"the port of {self.url} does not tell where Qdrant answers gRPC"
@@ -330,20 +334,25 @@ class Link:
 
     def _new_client(self, port: int, grpc_port: int | None = None, timeout: float | None = None) -> QdrantClient:
         timeout = timeout or self.access.timeout
+        headers: dict[str, str] = {}
+        if self.access.api_key:  # given as `api_key`, it would be warned of over http
+            headers["api-key"] = self.access.api_key
+        certificates = None
+        if self.url.startswith("https://"):
+            certificates = trusted_certificates()
+        grpc_options = {
+            "grpc.max_reconnect_backoff_ms": 1000,  # its own two minutes would outlast our patience
+            "grpc.max_receive_message_length": MAX_ANSWER,
+            "root_certificates": certificates,
+        }
         return QdrantClient(
             url=self.url,
             port=port,
-            timeout=math.ceil(timeout),
+            timeout=math.ceil(timeout),  # the client takes whole seconds
             prefer_grpc=bool(grpc_port),
             grpc_port=grpc_port or port,
-            grpc_options={
-                "grpc.max_reconnect_backoff_ms": 1000,  # its own two minutes would outlast our patience
-                "grpc.max_receive_message_length": MAX_ANSWER,
-                "root_certificates": trusted_certificates() if self.url.startswith("https://") else None,
-            },
-            headers={"api-key": self.access.api_key}
-            if self.access.api_key
-            else None,  # as `api_key` it is warned of over http
+            grpc_options=grpc_options,
+            headers=headers or None,
             check_compatibility=False,
             transport=BoundedTransport(self.url, timeout),
         )

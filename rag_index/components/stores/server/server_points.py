@@ -4,11 +4,11 @@ are requests of bounded size; a refusal is narrowed down to points."""
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from rag_index.components.stores.protocol import PointCollection
 from rag_index.components.stores.queries import SPARSE
 from rag_index.components.stores.reads import SEARCH_EF, LookUp
 from rag_index.components.stores.server.link import Link, names_of
+from rag_index.components.stores.server.upserts import upsert_by_grpc, upsert_by_rest
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.core.settings.parts import GROUPS_FIELD
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.components.stores.reads import PointReader
-    from rag_index.core.documents.vectors import SparseVectors
 
 M = TypeVar("M", bound=BaseModel)
 REQUEST_POINTS = 256
@@ -51,9 +51,6 @@ NUMBER_BYTES = 22
 """The size of one value of a vector as JSON."""
 OVERSAMPLING = 2.0
 """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
-NO_WORDS_OF_POINT: tuple[list[int], list[float]] = ([], [])
-
-
 MIN_IDF = (1, 19)
 """The first version that can count words among the points of a filter."""
 DEFAULT_THRESHOLD = 10_000
@@ -257,18 +254,26 @@ class ServerPoints(PointCollection):
         info = self._info()
         dimension = self._vector_params(info).size
         vectors = unit_vectors(points, dimension, self.name, sparse=has_sparse(info))
-        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        words = np.zeros(len(points), dtype=np.int64)
+        if points.sparse is not None:
+            words = np.diff(points.sparse.offsets)
+        payload_sizes = _payload_sizes(points.ids, points.payloads)
         sizes = [
             (dimension + 2 * count) * NUMBER_BYTES + size
-            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+            for count, size in zip(words.tolist(), payload_sizes, strict=True)
         ]
 
         def send(rows: slice) -> None:
-            sparse = points.sparse.rows(rows.start, rows.stop) if points.sparse is not None else None
-            columns = points.ids[rows], None if vectors is None else vectors[rows], points.payloads[rows], sparse
-            self._write(lambda client: [_upsert(client, self.name, *columns)], points.payloads[rows])
+            part = _part(points, vectors, rows)
+            self._write(lambda client: [self._upsert(client, part)], part.payloads)
 
         _send_all(self.name, points.ids, sizes, send)
+
+    def _upsert(self, client: QdrantClient, points: PointBatch) -> models.UpdateResult:
+        if self._link.uses_grpc:
+            seconds = math.ceil(self._link.access.timeout)  # as for the client's own requests
+            return upsert_by_grpc(client, self.name, points, seconds)
+        return upsert_by_rest(client, self.name, points)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if not payloads:
@@ -401,23 +406,11 @@ class ServerPoints(PointCollection):
             link.sleep(INDEX_POLL)
 
 
-def _upsert(
-    client: QdrantClient,
-    name: str,
-    ids: Sequence[str],
-    vectors: NDArray[np.float32] | None,
-    payloads: Sequence[dict[str, Any]],
-    sparse: SparseVectors | None,
-) -> models.UpdateResult:
-    words = sparse.lists() if sparse is not None else repeat(NO_WORDS_OF_POINT, len(ids))
-    structs = []
-    rows = [None] * len(ids) if vectors is None else vectors.tolist()
-    for point_id, row, (indices, values), payload in zip(ids, rows, words, payloads, strict=True):
-        vector: dict[str, Any] = {} if row is None else {"": row}
-        if indices:
-            vector[SPARSE] = models.SparseVector.model_construct(indices=indices, values=values)
-        structs.append(models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload))
-    return client.upsert(name, structs, wait=True)
+def _part(points: PointBatch, vectors: NDArray[np.float32] | None, rows: slice) -> PointBatch:
+    """Return some of the points, with these vectors in place of their own."""
+    own_vectors = None if vectors is None else vectors[rows]
+    sparse = None if points.sparse is None else points.sparse.rows(rows.start, rows.stop)
+    return PointBatch(points.ids[rows], own_vectors, points.payloads[rows], sparse)
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
