@@ -1,7 +1,7 @@
 """Millions of documents: memory, pace and size of the ledger, and what each command needs on such an index.
 
     python benchmarks/scale.py [--documents 10000000[,…]] [--store server|embedded] [--ledger sqlite|postgresql]
-                               [--commands plan,doctor,export,move]
+                               [--commands plan,doctor,export]
 
 The source is a table in PostgreSQL (`apt-get install postgresql`), made by the server itself; a text has ten words.
 The embedder answers at once. With `--store server` points go over gRPC to a server on loopback that counts them and
@@ -218,7 +218,7 @@ def measure(
     if given.store == "embedded":
         [shard] = (folder / ".rag-index" / "qdrant" / "collections").iterdir()
         peaks["engine alone"] = measured("engine alone", [sys.executable, "-c", ENGINE, str(shard)])
-        arguments = {"export": ["tickets", "--out", "/dev/null"], "move": ["--to", str(folder / "moved")]}
+        arguments = {"export": ["tickets", "--out", "/dev/null"]}
         for name in filter(None, given.commands.split(",")):
             peaks[name] = command(config, name, *arguments.get(name, []))
     return peaks
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--documents", default="10000000")
     parser.add_argument("--store", choices=("server", "embedded"), default="server")
     parser.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--commands", default="plan,doctor,export,move")
+    parser.add_argument("--commands", default="plan,doctor,export")
     given = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

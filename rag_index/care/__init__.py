@@ -1,1 +1,1 @@
-"""What looks at indexes, repairs, measures and moves them."""
+"""What looks at indexes, repairs, measures and exports them."""

@@ -23,7 +23,6 @@ from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import (
     LEFT,
     MAKER_KEYS,
-    MOVED_TO,
     OWNER,
     REST_REMEDY,
     SEAL,
@@ -36,7 +35,7 @@ from rag_index.core.database import is_file
 from rag_index.core.documents.keys import document_id
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import StoreMismatch
-from rag_index.etl.collection import raise_epoch, require_own
+from rag_index.etl.collection import follow_store, raise_epoch, require_own
 from rag_index.etl.deletes import held_back
 from rag_index.etl.reconcile import MAX_EXAMPLES, Comparison, commit_difference, fill_ledger
 
@@ -139,7 +138,9 @@ class CollectionState:
         try:
             require_own(ledger, store, alias)
             is_own = True
-            live = found.name if (found := find_live(store, alias)) else None
+            found = find_live(store, alias)
+            follow_store(ledger, store, found)
+            live = found.name if found is not None else None
         except StoreMismatch as error:
             misled = str(error)
             if not is_own or alias not in store.aliases():
@@ -148,9 +149,6 @@ class CollectionState:
         names = {*(c.name for c in known), *([live] if live else [])}
         stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
         stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}
-        if moved_to := stored.get(live or "", {}).get(MOVED_TO):
-            moved = f"{live} was moved to {moved_to}, and only that store is kept up to date: set [store] to it"
-            return cls(alias, None, {}, (), foreign=moved)
         return cls(alias, live, stored, tuple(known), misled=misled)
 
     def is_stored(self, collection: Collection) -> bool:
@@ -207,7 +205,8 @@ def collection_number(name: str) -> int:
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
-    """Examine these indexes, or all if `names` is empty. Nothing but the locks is changed. Raises UnknownIndex,
+    """Examine these indexes, or all if `names` is empty. Nothing is changed but the locks, and
+    which store the ledger takes for that of the settings. Raises UnknownIndex,
     IndexLocked, StoreBusy, StoreRefused if a server may not be read, and TransientError if store or ledger do not
     answer."""
     return _check_up(settings, names, repairing=False)

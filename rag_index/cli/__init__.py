@@ -37,9 +37,9 @@ COMMAND_GROUPS = {
     "Run": {
         "plan": "status", "index-all": "runs", "rebuild": "runs", "rollback": "runs", "watch": "runs",
     },
-    "Look": {"status": "status", "audit": "status"},
+    "Look": {"status": "status"},
     "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
-    "Repair": dict.fromkeys(("doctor", "erase", "drop", "export", "move"), "runs"),
+    "Repair": dict.fromkeys(("doctor", "erase", "drop", "export"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
 }  # fmt: skip
 """The commands in the order in which help lists them, each with the module of this package that holds it."""

@@ -1,5 +1,5 @@
 """The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that (`benchmark`), and those
-that repair: `doctor`, `erase`, `drop`, `export`, `move`."""
+that repair: `doctor`, `erase`, `drop`, `export`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from rag_index.care.benchmark import BenchmarkReport
     from rag_index.care.doctor import Diagnosis
-    from rag_index.core.settings import Settings
+    from rag_index.core.settings import Settings, StoreSettings
     from rag_index.etl.opened import RunOptions
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
@@ -65,25 +65,37 @@ def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, **a
     return print_report(launch_run(context, settings, names, chosen), as_json=as_json)
 
 
-def print_report(report: RunReport, *, as_json: bool) -> int:
-    """Print the report and return its exit code."""
+def print_report(report: RunReport, *more: str, as_json: bool, **also: object) -> int:
+    """Print the report and return its exit code.
+
+    Args:
+        more: Lines after it, for a person.
+        also: What the object of --json has besides.
+    """
     if all(outcome.nothing_to_do for outcome in report.indexes):
         line = f"Nothing changed. {report.seconds:.1f} s."
     else:
         said = report.sentence()
         line = f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'} {report.seconds:.1f} s."
-    show(report.to_json(), line, as_json=as_json)
+    show({**report.to_json(), **also}, line, *more, as_json=as_json)
     return report.exit_code
 
 
-def launch_run(context: Context, settings: Settings, names: list[str] | None, chosen: RunOptions) -> RunReport:
-    """Run these indexes (None: all)."""
+def launch_run(
+    context: Context,
+    settings: Settings,
+    names: list[str] | None,
+    chosen: RunOptions,
+    *,
+    to: StoreSettings | None = None,
+) -> RunReport:
+    """Run these indexes (None: all), or rebuild them in the store `to`."""
     from rag_index.orchestration.launch import make_folder, run_plainly
 
     log_of_run(verbose=context.verbose)
     if not settings.data.exists():
         make_folder(settings.data)
-    return run_plainly(settings, settings.named(names), chosen)
+    return run_plainly(settings, settings.named(names), chosen, to=to)
 
 
 def log_of_run(*, verbose: bool) -> None:
@@ -122,13 +134,49 @@ def index_all(
 
 @command(example="rebuild comments", begins=BEGINS)
 @required_names
+@click.option("--to", metavar="URL", help="Build them in another store: a Qdrant server (http://…) or a folder.")
+@api_key_option
 @run_options
-def rebuild(context: Context, names: tuple[str, ...], **asked: Any) -> int:
+def rebuild(
+    context: Context, names: tuple[str, ...], to: str | None, api_key_env: str | None, as_json: bool, **asked: Any
+) -> int:
     """Build new collections beside the live ones and publish them.
 
-    They are verified first.
+    They are verified first. With --to, the live ones are only read, and searches go on there until
+    you change the settings as the command says.
     """
-    return run_indexes(context, list(names), full=True, **asked)
+    if to is not None:
+        return _rebuild_elsewhere(context, list(names), to, api_key_env, as_json=as_json, **asked)
+    if api_key_env is not None:
+        raise click.UsageError("--api-key-env is for the server that --to names")
+    return run_indexes(context, list(names), full=True, as_json=as_json, **asked)
+
+
+def _rebuild_elsewhere(
+    context: Context, names: list[str], to: str, api_key_env: str | None, *, as_json: bool, **asked: Any
+) -> int:
+    """Rebuild indexes in another store, and print the report and what to change then.
+
+    Return the exit code.
+    """
+    from rag_index.etl.another_store import missing_indexes, next_steps, parse_target, settings_line
+    from rag_index.etl.opened import RunOptions
+
+    chosen = RunOptions(full=True, **asked)
+    settings = context.settings(**chosen.in_settings())
+    target = parse_target(settings, to, api_key_in(api_key_env))
+    report = launch_run(context, settings, names, chosen, to=target)
+    if any(outcome.state != "completed" for outcome in report.indexes):
+        wanted = ", ".join(names)
+        left = [
+            f"The settings stay as they are until all of {wanted} are there: run this command again.",
+        ]
+        if any(outcome.error_class == "StoreRefused" for outcome in report.indexes):
+            left.append(f"--api-key-env names the variable that holds the API key of {to}.")
+        return print_report(report, *left, as_json=as_json)
+    missing = missing_indexes(settings, target)
+    steps = next_steps(settings, target, missing, to=to, api_key_env=api_key_env)
+    return print_report(report, *steps, as_json=as_json, store=settings_line(target), missing=missing)
 
 
 @command(endless_without="once", example="watch")
@@ -230,40 +278,11 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
 @wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
     """Write every point of an index as JSON lines, sorted by id."""
-    from rag_index.care.transfer import STANDARD_OUTPUT, export
+    from rag_index.care.export import STANDARD_OUTPUT, export
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
     where = "standard output" if out == STANDARD_OUTPUT else out
     say(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)
-
-
-@command(
-    quiet=True,
-    example="move --to http://qdrant.example.org:6333",
-    kept="stopped; what was copied is kept, and the same command goes on from there",
-)
-@names_argument
-@click.option(
-    "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
-)
-@api_key_option
-@wait_option
-@json_option
-def move(
-    context: Context, names: tuple[str, ...], to: str, api_key_env: str | None, wait: float | None, as_json: bool
-) -> None:
-    """Move indexes to another store, without embedding.
-
-    Repeat the command to resume a move that was stopped.
-    """
-    from rag_index.care.transfer import move, next_steps, settings_line, target_settings
-
-    settings = context.settings(wait=wait)
-    target = target_settings(settings, to, api_key_in(api_key_env))
-    moved = move(settings, target, names)
-    lines = [f"{one.index}: {one.sentence()}" for one in moved]
-    lines.append(next_steps(settings, target, names, api_key=api_key_env is not None))
-    show({"indexes": moved, "store": settings_line(target)}, *lines, as_json=as_json)
 
 
 @command(quiet=True, example="rollback comments")

@@ -1,4 +1,4 @@
-"""The commands that show how indexes are: `status`, `plan`, `audit`."""
+"""The commands that show how indexes are: `status`, `plan`."""
 
 from __future__ import annotations
 
@@ -263,37 +263,3 @@ def _print_plans(plans: list[RunPlan]) -> None:
             cli.say(f"{one.index}: {one.cost.sentence()}")
         if one.message:
             cli.say(f"{one.index}: {one.message}")
-
-
-@cli.command(quiet=True, example="audit comments --collection langchain --key metadata.id --text page_content")
-@cli.name_argument
-@click.option("--collection", required=True, metavar="NAME", help="The collection that another program made.")
-@click.option("--url", metavar="URL", help="Its Qdrant server [default: the one of the settings].")
-@cli.api_key_option
-@click.option("--key", metavar="FIELD", required=True, help="Where the key is in the payload, such as metadata.id.")
-@click.option("--text", metavar="FIELD", required=True, help="Where the text is in the payload.")
-@cli.json_option
-def audit(
-    context: cli.Context,
-    name: str,
-    collection: str,
-    url: str | None,
-    api_key_env: str | None,
-    key: str,
-    text: str,
-    as_json: bool,
-) -> int:
-    """Compare another program's collection with the source.
-
-    The exit code is 0 if nothing is wrong, and 3 otherwise.
-    """
-    from rag_index.care.audit import audit
-
-    settings = context.settings()
-    if (where := url or settings.store.url) is None:
-        raise click.UsageError("[store] has no url: name the collection's server with --url")
-    if (api_key := cli.api_key_in(api_key_env)) is None and url in (None, settings.store.url):
-        api_key = settings.store.secret_api_key()
-    found = audit(settings, settings.index(name), collection, where, api_key=api_key, key=key, text=text)
-    cli.show(found.to_json(), *found.lines(), as_json=as_json)
-    return 3 if found.faults else 0

@@ -21,6 +21,8 @@ from rag_index.etl.deletes import count_parts_of
 if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
     from rag_index.components.embedders import EmbedderIdentity
+    from rag_index.components.stores.protocol import StoreReader
+    from rag_index.core.settings import StoreSettings
     from rag_index.etl.opened import Opened
     from rag_index.etl.steps import Steps
 
@@ -39,13 +41,22 @@ def check_source(opened: Opened) -> None:
 
 
 def check_store(opened: Opened) -> None:
-    """Check that the store answers. Raises StoreUnavailable and StoreError."""
-    if opened.store.embedded:
-        opened.store.collections()
+    """Check that the store answers, and the store of the live collection if that is another one.
+
+    Raises StoreUnavailable and StoreError.
+    """
+    _check_store(opened.store, opened.settings.store)
+    if opened.origin is not None:
+        _check_store(opened.origin.store, opened.origin.settings)
+
+
+def _check_store(store: StoreReader, settings: StoreSettings) -> None:
+    if store.embedded:
+        store.collections()
         return
     # A connection of its own, which does not wait: the step that asks is tried again, and logs each attempt.
-    with closing(open_reader(opened.settings.store, patience=0.0)) as store:
-        store.aliases()
+    with closing(open_reader(settings, patience=0.0)) as connection:
+        connection.aliases()
 
 
 def check_parts(opened: Opened) -> dict[str, int]:

@@ -25,7 +25,7 @@ from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
 from rag_index.etl.reconcile import Comparison, commit_difference
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
             )
         return None
     metadata = live.metadata
-    if moved_to := metadata.get(stores.MOVED_TO):  # first: a ledger that was lost is made from the other store
-        raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(live.name)
     if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
         collection = take_name(ledger, former, live.name, metadata)
@@ -87,9 +85,32 @@ def require_own(ledger: Ledger, store: Store, alias: Alias) -> None:
             stores.check_owner(alias, name, metadata.get(stores.OWNER))
 
 
-def next_name(ledger: Ledger, store: StoreNames, alias: str) -> str:
-    """Return the name of the next collection of an alias: neither store nor ledger has it or a later one."""
-    names = [*store.collections(), *(collection.name for collection in ledger.collections(alias))]
+def follow_store(ledger: Ledger, store: StoreNames, live: stores.LiveName | None) -> None:
+    """Let the ledger follow the settings to the store of a `rebuild --to`, or back.
+
+    The ledger's rows of collections in another store are marked as `elsewhere`. If the live
+    collection of this store is among them, the settings have changed: the collections of this store
+    are marked as here, and all others as elsewhere. Call it before collections are chosen or
+    dropped.
+    """
+    row = ledger.collection(live.name) if live is not None else None
+    if live is None or row is None or not row.elsewhere:
+        return
+    # A name is no identity: the other store may have a collection of this name that is another's.
+    if row.store_id == live.metadata.get("store_id"):
+        ids = [metadata.get("store_id") for metadata in store.collections().values()]
+        ledger.follow_store(row.alias, [str(store_id) for store_id in ids if store_id])
+
+
+def next_name(ledger: Ledger, alias: str, *where: StoreNames) -> str:
+    """Return the name of the next collection of an alias.
+
+    Neither the ledger, for any store, nor a store of `where` has it or a later one.
+    """
+    rows = (*ledger.collections(alias), *ledger.collections_elsewhere(alias))
+    names = [collection.name for collection in rows]
+    for store in where:
+        names += store.collections()
     found = (re.fullmatch(rf"{re.escape(alias)}__(\d+)", name) for name in names)
     return f"{alias}__{max((int(match[1]) for match in found if match), default=0) + 1}"
 
@@ -152,10 +173,14 @@ def identify_for(opened: Opened) -> EmbedderIdentity:
 
 
 def revision_of(opened: Opened) -> str:
-    """Return the commit of the model hub that a run asks for; "" for the present one. A rebuild takes that."""
-    if opened.options.full:
+    """Return the commit of the model hub that a run asks for; "" for the present one.
+
+    A rebuild takes that, unless it is made in another store, which reuses the vectors of the live
+    collection.
+    """
+    if opened.options.full and opened.origin is None:
         return ""
-    return recorded_revision(opened.settings.embedder, opened.store, opened.alias)
+    return recorded_revision(opened.settings.embedder, opened.live_store, opened.alias)
 
 
 def check_fits(
@@ -192,47 +217,102 @@ class CollectionMaker:
         return live
 
     def beside(self) -> Collection:
-        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones. It
-        gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
-        `allow_loss`: another machine may keep it up to date."""
-        ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
-        found = stores.find_live(store, alias)
-        live, metadata = (found.name, found.metadata) if found else (None, {})
-        if live is not None and not self.opened.options.allow_loss:
-            known = ledger.collection(live)
-            if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
-                raise StoreMismatch(
-                    f"{live} is live as {alias}, and ledger {ledger.redacted_url} did not make it: another "
-                    "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
-                    f"`rag-index rebuild {self.opened.index.name} --allow-loss` takes its place"
-                )
-        # a live one that is building: its publishing died in the middle
-        building = [c for c in ledger.collections(alias) if c.state == "building" and c.name != live]
+        """Return the collection of a rebuild: an unfinished one that fits, or a new one.
+
+        Other unfinished ones are dropped. It gets what was set by hand on the live one.
+
+        Raises:
+            StoreMismatch: The ledger does not know the live collection, without `allow_loss`:
+                another machine may keep it up to date. Or as `_published_there`.
+        """
+        opened, ledger, alias = self.opened, self.opened.ledger, self.opened.alias
+        live = stores.find_live(opened.live_store, alias)
+        if live is not None:
+            self._require_known(live)
+        if opened.origin is None:
+            published, rows = live, ledger.collections(alias)
+        else:
+            published, rows = self._published_there(live), ledger.collections_elsewhere(alias)
+        # One that is published and still building: its publishing died in the middle.
+        name = published.name if published is not None else None
+        building = [c for c in rows if c.state == "building" and c.name != name]
         fitting = [c for c in building if self._fits(c) and self._is_whole(c)][-1:]
         for collection in building:
             if collection not in fitting:
-                store.drop(collection.name)
-                ledger.drop_collection(collection.id)
+                self._forget(collection)
         return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
+
+    def _require_known(self, live: stores.LiveName) -> None:
+        """Raise StoreMismatch if the ledger did not make a collection, unless `allow_loss`."""
+        opened, ledger = self.opened, self.opened.ledger
+        if opened.options.allow_loss or _is_known(ledger, live):
+            return
+        raise StoreMismatch(
+            f"{live.name} is live as {opened.alias}, and ledger {ledger.redacted_url} did not make it: "
+            "another machine may keep it up to date. `rag-index doctor --repair` makes the ledger know "
+            f"it, and `rag-index rebuild {opened.index.name} --allow-loss` takes its place"
+        )
+
+    def _published_there(self, live: stores.LiveName | None) -> stores.LiveName | None:
+        """Return what the alias of the index points at in the other store, None if nothing.
+
+        Raises:
+            StoreError: Nothing is live in the store of the settings.
+            StoreMismatch: The other store is the same one or a copy of it, or somebody else has the
+                alias there.
+        """
+        opened, index = self.opened, self.opened.index.name
+        if live is None:
+            raise StoreError(
+                f"index {index} is empty: there is nothing to take to another store. Name that one in "
+                f"[store], and `rag-index index {index}` fills it"
+            )
+        place = stores.location(opened.settings.store)
+        published = stores.find_live(opened.store, opened.alias)
+        if published is None:
+            return None
+        if published.metadata.get("store_id") == live.metadata.get("store_id"):
+            raise StoreMismatch(
+                f"--to {place}: {live.name} is there already, so that is the store of the settings "
+                "under another address, or a copy of it: name another store"
+            )
+        # Another program's alias has no metadata of ours, and is not taken from it.
+        is_ours = published.metadata.get("alias") == opened.alias
+        if _is_known(opened.ledger, published) or (is_ours and opened.options.allow_loss):
+            return published
+        takes = ", and --allow-loss takes its place" if is_ours else ""
+        raise StoreMismatch(
+            f"--to {place} has an alias {opened.alias} that points at {published.name}, which "
+            f"ledger {opened.ledger.redacted_url} did not make: remove it there, or {stores.RENAME}{takes}"
+        )
+
+    def _forget(self, collection: Collection) -> None:
+        """Drop an unfinished collection from the ledger, and from this store if it has it."""
+        store = self.opened.store
+        found = store.find(collection.name)
+        if found is not None and found.get("store_id") == collection.store_id:
+            store.drop(collection.name)
+        self.opened.ledger.drop_collection(collection.id)
 
     def _fits(self, collection: Collection) -> bool:
         return not mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
-        ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
-        require_own(ledger, store, alias)
+        opened, ledger, alias = self.opened, self.opened.ledger, self.opened.alias
+        require_own(ledger, opened.store, alias)
         return ledger.add_collection(
             alias=alias,
-            name=next_name(ledger, store, alias),
+            name=next_name(ledger, alias, opened.store, opened.live_store),
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self.identity.fingerprint,
             embedder=str(self.identity),
             chunking=_chunking(self.chunker, self.bm25),
             dimension=self.identity.dimension,
             state="building",
+            elsewhere=int(opened.origin is not None),
         )
 
-    def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
+    def _create(self, collection: Collection, *, like: stores.LiveName | None = None) -> Collection:
         opened, store = self.opened, self.opened.store
         metadata = store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
@@ -241,14 +321,28 @@ class CollectionMaker:
                 f"or {stores.RENAME}"
             )
         made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
-        before = (store.find(like) if like else None) or {}
+        before = like.metadata if like is not None else {}
         made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
         made[stores.OWNER] = opened.alias.owner
         made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
-        store.create(collection.name, collection.dimension, {**made, **words}, sparse=sparse, like=like)
+        metadata = {**made, **words, **self._learned(collection, before)}
+        store.create(collection.name, collection.dimension, metadata, sparse=sparse)
+        if like is not None:
+            store.points(collection.name).take_settings(opened.live_store.points(like.name))
         return collection
+
+    def _learned(self, collection: Collection, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was learned of the live collection, for a copy in another store.
+
+        With the same chunks and vectors, its scores mean the same. A rebuild in the same store
+        learns anew.
+        """
+        is_same = all(before.get(key) == getattr(collection, key) for key in stores.MAKER_KEYS)
+        if self.opened.origin is None or not is_same:
+            return {}
+        return {key: before[key] for key in (stores.CALIBRATION, stores.TRAITS) if key in before}
 
     def _is_whole(self, collection: Collection) -> bool:
         ledger, store = self.opened.ledger, self.opened.store
@@ -259,6 +353,12 @@ class CollectionMaker:
         if begun is not None and not begun.same_processor(self.identity):
             return False
         return not ledger.different_commits(collection, store.points(collection.name).commit_mark())
+
+
+def _is_known(ledger: Ledger, live: stores.LiveName) -> bool:
+    """Return whether the ledger made a collection, by its name and its id."""
+    known = ledger.collection(live.name)
+    return known is not None and (live.metadata.get("store_id") or known.store_id) == known.store_id
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
@@ -278,6 +378,31 @@ def mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunke
         )
     if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
+    return ""
+
+
+def same_vectors(made_by: EmbedderIdentity | None, identity: EmbedderIdentity) -> bool:
+    """Return whether an embedder makes the vectors that another one made.
+
+    The prefix of queries is in no vector.
+    """
+    return made_by is not None and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))
+
+
+def embedded_anew(live: stores.LiveName, identity: EmbedderIdentity, collection: Collection) -> str:
+    """Return what has to be embedded for another store although the live collection has it.
+
+    It is empty if nothing has.
+    """
+    if not same_vectors(_recorded(live.metadata), identity):
+        made_by = live.metadata.get("embedder", "another embedder")
+        return f"{live.name} holds vectors of {made_by}, settings say {identity}: every text is embedded"
+    chunking = live.metadata.get("chunking")
+    if chunking != collection.chunking:
+        return (
+            f"{live.name} was chunked as {chunking}, settings say {collection.chunking}: each chunk "
+            "whose text differs is embedded"
+        )
     return ""
 
 
@@ -301,10 +426,16 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
-    live, identity = stores.find_live(store, opened.alias), recognised(identity, ledger, store, opened.alias)
+    live = stores.find_live(opened.live_store, opened.alias)
+    if opened.origin is None:
+        follow_store(ledger, store, live)
+    identity = recognised(identity, ledger, opened.live_store, opened.alias)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
-    rebuild = opened.options.full and bool(live or ledger.collections(opened.alias))
+    is_first = live is None and not ledger.collections(opened.alias)
+    rebuild = opened.origin is not None or (opened.options.full and not is_first)
     collection = maker.beside() if rebuild else maker.current()
+    if opened.origin is not None and live is not None:
+        record.progress.announce(embedded_anew(live, identity, collection))
     identity = on_its_processor(identity, store.points(collection.name).metadata())
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)

@@ -21,10 +21,10 @@ from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.components.stores import (
     BM25,
     INDEX_NAME,
-    MOVED_TO,
     OWNER,
     REPLACES,
     check_owner,
+    find_live,
     open_names,
 )
 from rag_index.components.stores.points import batches_of
@@ -34,7 +34,7 @@ from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.errors import IndexLocked, SettingsError, StoreError, UnknownIndex
-from rag_index.etl.collection import live_collection, next_name, require_own, take_name, verify_counts
+from rag_index.etl.collection import follow_store, live_collection, next_name, require_own, take_name, verify_counts
 from rag_index.etl.opened import hold_index
 from rag_index.etl.reconcile import pages
 
@@ -69,6 +69,7 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     and what they raise."""
     began, alias = time.perf_counter(), settings.alias(index.name)
     require_own(ledger, store, alias)
+    follow_store(ledger, store, find_live(store, alias))
     if (former := live_collection(ledger, store, alias)) is None:
         return None
     if waits := unfinished_rebuild(ledger, store, former, index.name):
@@ -77,7 +78,7 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     ours = [name for name, made in store.collections().items() if made.get("alias") == alias and name != former.name]
     for name in set(ours) - {one.name for one in kept}:
         store.drop(name)  # an erasure that was killed made it, or has left it
-    documents, name = ledger.erasable(alias).documents, next_name(ledger, store, alias)
+    documents, name = ledger.erasable(alias).documents, next_name(ledger, alias, store)
     points = _copy(ledger, store, former, name, lease)
     lease.check()
     store.point_alias(alias, name)
@@ -123,7 +124,8 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     old_points, new_points = store.points(former.name), store.points(name)
     metadata = old_points.metadata()
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
-    store.create(name, former.dimension, made, sparse=BM25 in metadata, like=former.name)
+    store.create(name, former.dimension, made, sparse=BM25 in metadata)
+    new_points.take_settings(old_points)
     if fields := metadata.get("payload_indexes"):
         new_points.index_fields(fields)
     stored = pages(old_points.scroll(vectors=True, page=ERASE_POINTS), ERASE_POINTS)
@@ -150,12 +152,12 @@ def kept_index(settings: Settings, name: str) -> str:
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
-        rows = {row.name: row for row in ledger.collections(alias)}
+        everywhere = (*ledger.collections(alias), *ledger.collections_elsewhere(alias))
+        rows = {row.name: row for row in everywhere}
         collections = dict.fromkeys(stored, "unknown to the ledger")
         for one, row in rows.items():
             documents = count_of(ledger.totals(row.id).documents, "document")
             collections[one] = documents if one in stored else f"{documents}, not in this store"
-        collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
         if collections:
             return ", ".join(f"{one} ({what})" for one, what in collections.items())
         others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
@@ -165,23 +167,21 @@ def kept_index(settings: Settings, name: str) -> str:
 
 
 def drop_index(settings: Settings, name: str) -> list[str]:
-    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. What was
-    moved to another store is deleted in this one alone: the ledger explains the other. A death in between leaves what a
-    repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is of another project, and what
-    store and ledger raise."""
+    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. A
+    death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is
+    of another project, and what store and ledger raise."""
     alias = settings.alias(name)
     with hold_index(settings, alias) as (ledger, _, store):
         require_own(ledger, store, alias)
         stored = _stored(ledger, store, alias)
         for collection in stored:
             store.drop(collection)
-        if not any(stored.values()):
-            ledger.forget_index(alias)
-            ledger.prune_contexts(math.inf)  # they repeat the texts
-        return list(stored)
+        ledger.forget_index(alias)
+        ledger.prune_contexts(math.inf)  # they repeat the texts
+        return stored
 
 
-def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> dict[str, str]:
+def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:
     known = {collection.name for collection in ledger.collections(alias)}
     found = {
         name: metadata
@@ -190,7 +190,7 @@ def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> dict[str, str]:
     }
     for name, metadata in found.items():
         check_owner(alias, name, metadata.get(OWNER))
-    return {name: str(metadata.get(MOVED_TO) or "") for name, metadata in found.items()}
+    return list(found)
 
 
 def erasure_due(opened: Opened, target: Target) -> bool:

@@ -15,14 +15,15 @@ from pydantic import ConfigDict, Field
 from rag_index.components.ledger import Collection, Ledger
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.sources import Source, open_source, scan_settings
-from rag_index.components.stores import open_own_store
+from rag_index.components.stores import open_own_store, open_reader
 from rag_index.core.settings import Alias, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsReplaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.components.stores.protocol import Store
+    from rag_index.components.stores.protocol import Store, StoreReader
+    from rag_index.core.settings import StoreSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,23 @@ class RunOptions:
 
 
 @attrs.frozen
+class Origin:
+    """The store that the settings name, for a run that rebuilds an index in another store.
+
+    It has the live collection, which the new one is compared with and takes vectors from. It is
+    only read, and searches go on there.
+    """
+
+    settings: StoreSettings
+    store: StoreReader
+
+
+@attrs.frozen
 class Opened:
     """A run of one index, and everything that it holds open. For one thread."""
 
     settings: Settings
+    """The settings of the run. Their `store` is the one that the run writes to."""
     index: IndexSettings
     options: RunOptions
     run_id: str
@@ -68,6 +82,8 @@ class Opened:
     """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
     looked_at: float | None = None
     """When a watch last looked whether the source was written, before it began this run; None for any other run."""
+    origin: Origin | None = None
+    """The store of the live collection, if the run rebuilds in another store; else None."""
 
     @property
     def alias(self) -> Alias:
@@ -75,9 +91,14 @@ class Opened:
         return self.settings.alias(self.index.name)
 
     @property
+    def live_store(self) -> StoreReader:
+        """The store of the live collection, which searches read."""
+        return self.store if self.origin is None else self.origin.store
+
+    @property
     def live(self) -> Collection | None:
         """The live collection, as far as the ledger knows it."""
-        return self.ledger.collection(self.store.aliases().get(self.alias, ""))
+        return self.ledger.collection(self.live_store.aliases().get(self.alias, ""))
 
 
 @contextmanager
@@ -90,8 +111,10 @@ def open_index(
     single: bool = False,
     keep: tuple[Source, Ledger, Store | None] | None = None,
     looked_at: float | None = None,
+    to: StoreSettings | None = None,
 ) -> Iterator[Opened]:
-    """Open all that a run needs. What the caller wants to `keep` is used, and left open.
+    """Open all that a run needs. What the caller wants to `keep` is used, and left open. A rebuild
+    writes to the store `to`, if that is given, and not to that of the settings.
 
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
 
@@ -104,9 +127,14 @@ def open_index(
         ledger = ledger or stack.enter_context(closing(Ledger(settings.ledger_url)))
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
+        origin = None
+        if to is not None:
+            reader = open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
+            origin = Origin(settings.store, stack.enter_context(closing(reader)))
+            settings = settings.model_copy(update={"store": to})
         store = store or stack.enter_context(closing(open_own_store(settings)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at)
+        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at, origin)
 
 
 @contextmanager

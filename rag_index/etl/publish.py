@@ -5,23 +5,25 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rag_index.components.embedders import Embedder, open_embedder
 from rag_index.components.ledger.tables import IndexedDocuments
-from rag_index.components.stores import LEFT, OVERTAKEN, find_live
+from rag_index.components.stores import LEFT, OVERTAKEN, find_live, location
 from rag_index.components.stores.protocol import Store, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.core.documents.keys import point_id
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.etl.collection import require_own, verify_counts
+from rag_index.etl.collection import follow_store, require_own, verify_counts
 from rag_index.etl.commit import carry_access
 from rag_index.etl.deletes import DeleteGuard, count_undecided, hidden_now
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Alias
@@ -58,15 +60,41 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
 
 
 def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, keep: int) -> None:
-    """Make `collection` live, in one step for readers; keep the newest `keep` others of its alias and drop the rest."""
-    previous = store.aliases().get(collection.alias)
-    store.point_alias(collection.alias, collection.name)
+    """Make `collection` live in this store, in one step for readers.
+
+    The newest `keep` others of its alias there are kept, and the rest is dropped.
+    """
+    alias, previous = collection.alias, store.aliases().get(collection.alias)
+    store.point_alias(alias, collection.name)
     ledger.update_collection(collection.id, state="ready")
-    others = [c for c in ledger.collections(collection.alias) if c.id != collection.id]
+    if collection.elsewhere:
+        there = store.collections()
+        rows = [c for c in ledger.collections_elsewhere(alias) if _is_in(there, c)]
+    else:
+        rows = ledger.collections(alias)
+        _forget_older_elsewhere(ledger, alias, previous)
+    others = [c for c in rows if c.id != collection.id]
     others.sort(key=lambda c: (c.name == previous, c.id))
     for old in others[: max(0, len(others) - keep)]:
         store.drop(old.name)
         ledger.drop_collection(old.id)
+
+
+def _is_in(stored: Mapping[str, Mapping[str, Any]], collection: Collection) -> bool:
+    """Return whether a store, of which this is the metadata, has a collection by name and id."""
+    return stored.get(collection.name, {}).get("store_id") == collection.store_id
+
+
+def _forget_older_elsewhere(ledger: Ledger, alias: str, previous: str | None) -> None:
+    """Delete the ledger's rows of collections in another store that are older than the live one.
+
+    The settings left that store before the last rebuild, or never followed a `rebuild --to`.
+    `previous` names the collection that was live until now.
+    """
+    replaced = ledger.collection(previous) if previous is not None else None
+    for old in ledger.collections_elsewhere(alias):
+        if replaced is not None and old.id < replaced.id:
+            ledger.drop_collection(old.id)
 
 
 def roll_back(ledger: Ledger, store: Store, alias: Alias, index: str, *, access: bool = False) -> tuple[str, str, int]:
@@ -81,7 +109,9 @@ def roll_back(ledger: Ledger, store: Store, alias: Alias, index: str, *, access:
     collection was put back to an older copy.
     """
     require_own(ledger, store, alias)
-    live = found.name if (found := find_live(store, alias)) else None
+    found = find_live(store, alias)
+    follow_store(ledger, store, found)
+    live = found.name if found is not None else None
     there = store.collections()
     others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != live and c.name in there]
     if live is None or not others:
@@ -131,7 +161,8 @@ def publish(
         if target.rebuild:
             if live := _publish_rebuilt(opened, scan, record, hooks):
                 ledger.update_collection(collection.id, policies=scan.policies)
-            did = f"{outcome.verified}; {collection.name} is {'' if live else 'not '}live now"
+            where = "now" if opened.origin is None else f"in {location(opened.settings.store)}"
+            did = f"{outcome.verified}; {collection.name} is {'' if live else 'not '}live {where}"
         else:
             did = counted(opened, target)
         if hooks is not None:
@@ -139,7 +170,9 @@ def publish(
             hooks.after_run(opened, target, record, first=first)
     if not store.embedded and store.points(collection.name).metadata().get(OVERTAKEN):
         outcome.say("an earlier run that had stood still wrote beside this one: the next one compares every point")
-    scan.diff.complete(all_read=live, all_deleted=all_deleted)
+    # Searches do not read another store yet: the time by which they are complete is that of the
+    # live collection.
+    scan.diff.complete(all_read=live and opened.origin is None, all_deleted=all_deleted)
     return did
 
 

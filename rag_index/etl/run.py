@@ -194,12 +194,16 @@ def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord
 
 
 def build_search_index_if_due(opened: Opened, steps: Steps, record: RunRecord) -> None:
-    """Build the search index of the live collection, if the embedded store needs one."""
+    """Build the search index of the collection that is live in the store of the run.
+
+    Only the embedded store needs one.
+    """
     if not opened.store.embedded:
         return
-    live = opened.live
-    if live is not None and search_index_due(opened.store.points(live.name), live.dimension):
-        steps.call_once(build_search_index, opened, live.name, record)
+    name = opened.store.aliases().get(opened.alias, "")
+    published = opened.ledger.collection(name)
+    if published is not None and search_index_due(opened.store.points(name), published.dimension):
+        steps.call_once(build_search_index, opened, name, record)
 
 
 def search_index_due(points: PointCollection, dimension: int) -> bool:

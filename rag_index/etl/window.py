@@ -14,12 +14,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
+from rag_index.components.stores import find_live
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, Shard, WrittenShard, text_to_embed
 from rag_index.core.documents.keys import point_id
 from rag_index.core.documents.work import Work
@@ -34,18 +35,20 @@ from rag_index.errors import (
     StoreError,
     StoreUnavailable,
 )
+from rag_index.etl.collection import same_vectors
 from rag_index.etl.commit import CHUNK_HASH, Destination, chunk_hash
 from rag_index.etl.embed import EmbedJob
 from rag_index.etl.interruption import stop_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
-    from rag_index.components.ledger import Collection
-    from rag_index.core.documents.batches import FailureCause
+    from rag_index.components.ledger import Collection, RecordedDocument, Ledger
+    from rag_index.components.stores.protocol import StoreReader
+    from rag_index.core.documents.batches import FailureCause, StoredPoint
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 1.0
 SPLIT_PARTS = 8
+POINTS_AT_ONCE = 1000
 POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
 """Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
@@ -233,68 +237,141 @@ def parts(shard: Shard, most: int) -> Iterator[Shard]:
         yield replace(shard, documents=part, chars=sum(map(len, part.texts)))
 
 
-@dataclass(frozen=True, slots=True)
-class VectorReuse:
-    """A lookup of vectors in `collection` of the run's index, which was made by the embedder that is used now.
+class VectorReuse(Protocol):
+    """Vectors that need not be embedded again, since the embedder that is used now has made them.
 
-    A rebuild reuses vectors of the live collection, also for documents that have another key there. Every other run
-    reuses those of its own collection: of a changed document only the chunks whose text changed are embedded, and of a
-    renamed file of source code none. A vector is reused if the chunk's text and the embedder's fingerprint are the
+    A vector is reused if the chunk's text, with its context, and the embedder's fingerprint are the
     same, whatever became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
+    """
 
-    With `moved`, the vectors of other documents with the same text are found as well. With `own`, `collection` is the
-    one that the run writes to, where pending documents still have points with their texts; vectors are then read only
-    of documents that had several chunks, since the one chunk of a changed text has changed too.
+    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """Return vectors by embedded text, of all chunks that documents with these keys and texts
+        have there."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVectors:
+    """The vectors of the collection that a run writes to.
+
+    Of a changed document only the chunks whose text changed are embedded, and of a renamed file of
+    source code none. Vectors are read only of documents that had several chunks, since the one
+    chunk of a changed text has changed too. Pending documents still have points with their texts.
+
+    With `moved`, the vectors of other documents with the same text are found as well.
     """
 
     opened: Opened
     collection: Collection
-    own: bool = False
-    moved: bool = True
+    moved: bool
 
     def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
-        """Return vectors by embedded text, of all chunks that these documents, with these texts, have there."""
+        """Return vectors by embedded text, as `VectorReuse` does."""
         cid, ledger, index = self.collection.id, self.opened.ledger, self.opened.index.name
         found = ledger.known(cid, keys)
-        known = {key: row for key, row in found.items() if row.pending or not row.by_words}
-        known = {key: row for key, row in known.items() if row.chunks > 1} if self.own else known
-        if self.moved:  # documents with the text of a new one, under another key
-            texts = zip(keys, text_hashes, strict=True)
-            new = {text for key, text in texts if key not in found or not found[key].chunks}
-            known |= ledger.known(cid, ledger.keys_of_texts(cid, sorted(new)))
-        ids = [
-            point_id(index, key, number)
-            for key, row in known.items()
-            if self.own or not row.pending
-            for number in range(row.chunks)
-        ]
-        points = self.opened.store.points(self.collection.name)
-        vectors: dict[str, NDArray[np.float32]] = {}
-        for first in range(0, len(ids), 1000):
-            try:
-                stored = points.retrieve(ids[first : first + 1000], vectors=True)
-            except StoreError as error:  # an unreadable collection is what a rebuild is for
-                logger.warning("vectors of %s cannot be reused: %s", self.collection.name, error)
-                return vectors
-            for point in stored:
-                ours = point.payload[RESERVED_KEY]
-                if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
-                    text = text_to_embed(ours.get("context", ""), ours["text"])
-                    vectors[text] = np.asarray(point.vector, dtype=np.float32)
-        return vectors
+        known: dict[str, RecordedDocument] = {}
+        for key, row in found.items():
+            if row.chunks > 1 and (row.pending or not row.by_words):
+                known[key] = row
+        if self.moved:
+            known |= _with_same_texts(ledger, cid, keys, text_hashes, found)
+        ids = [point_id(index, key, number) for key, row in known.items() for number in range(row.chunks)]
+        return _vectors_of(_points(self.opened.store, self.collection.name, ids))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVectors:
+    """The vectors of the live collection, for a rebuild.
+
+    Points are looked up by their ids, and say themselves how many chunks a document has. If the
+    ledger knows the collection (`row`), documents that have another key there are found as well,
+    and what a dead run left half written is not.
+    """
+
+    opened: Opened
+    name: str
+    row: Collection | None
+
+    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """Return vectors by embedded text, as `VectorReuse` does."""
+        store, index = self.opened.live_store, self.opened.index.name
+        ids = [point_id(index, key, 0) for key in self._keys(keys, text_hashes)]
+        first = _points(store, self.name, ids)
+        # A document of 3 chunks has the ids of its chunks 1 and 2 left.
+        ids = []
+        for point in first:
+            ours = point.payload[RESERVED_KEY]
+            ids += [point_id(index, ours["key"], number) for number in range(1, ours["chunks"])]
+        return _vectors_of([*first, *_points(store, self.name, ids)])
+
+    def _keys(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> list[str]:
+        """Return the keys of documents there whose chunks may have the texts of these documents."""
+        if self.row is None:
+            return list(keys)
+        ledger = self.opened.ledger
+        found = ledger.known(self.row.id, keys)
+        known = {**found, **_with_same_texts(ledger, self.row.id, keys, text_hashes, found)}
+        return [key for key, row in known.items() if not (row.pending or row.by_words)]
+
+
+def _with_same_texts(
+    ledger: Ledger,
+    collection_id: int,
+    keys: Sequence[str],
+    text_hashes: Sequence[bytes],
+    found: Mapping[str, RecordedDocument],
+) -> dict[str, RecordedDocument]:
+    """Return documents of a collection with the texts of new ones, under other keys.
+
+    `found` are its rows of `keys`.
+    """
+    new: set[bytes] = set()
+    for key, text in zip(keys, text_hashes, strict=True):
+        if key not in found or not found[key].chunks:
+            new.add(text)
+    return ledger.known(collection_id, ledger.keys_of_texts(collection_id, sorted(new)))
+
+
+def _points(store: StoreReader, name: str, ids: Sequence[str]) -> list[StoredPoint]:
+    """Return the points with these ids that can be read, with their vectors."""
+    stored = store.points(name)
+    points: list[StoredPoint] = []
+    for first in range(0, len(ids), POINTS_AT_ONCE):
+        try:
+            points += stored.retrieve(ids[first : first + POINTS_AT_ONCE], vectors=True)
+        except StoreError as error:  # an unreadable collection is what a rebuild is for
+            logger.warning("vectors of %s cannot be reused: %s", name, error)
+            break
+    return points
+
+
+def _vectors_of(points: Iterable[StoredPoint]) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors of points by embedded text.
+
+    Points whose payload another program changed are left out: their vectors are of other texts.
+    """
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for point in points:
+        ours = point.payload[RESERVED_KEY]
+        if point.vector is not None and ours.get(CHUNK_HASH) == chunk_hash(point.payload):
+            text = text_to_embed(ours.get("context", ""), ours["text"])
+            vectors[text] = np.asarray(point.vector, dtype=np.float32)
+    return vectors
 
 
 def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
-    """Return the lookup for a run, None if its texts can have no vector yet. A rebuild takes those of the live
-    collection, if the same embedder made it; all others take those of their own. Source code, parts and files are found
-    under another key, too: files are renamed, and parts move."""
+    """Return the vectors that a run may reuse, None if its texts can have none yet.
+
+    A rebuild takes those of the live collection, if the same embedder made it; all others take those
+    of their own. Source code, parts and files are found under another key, too: files are renamed,
+    and parts move.
+    """
     index, target = opened.index, scan.target
-    if target.rebuild and (live := opened.live) is not None:
-        metadata = opened.store.points(live.name).metadata()
-        made_by = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-        if made_by and made_by.same_model(replace(target.identity, query_prefix=made_by.query_prefix)):  # in no vector
-            return VectorReuse(opened, live)
+    if target.rebuild:
+        live = find_live(opened.live_store, opened.alias)
+        made_by = None if live is None else live.metadata.get("embedder_identity")
+        if live is not None and same_vectors(EmbedderIdentity.from_metadata(made_by), target.identity):
+            return LiveVectors(opened, live.name, opened.live)
     if not scan.before.all:
         return None
     moved = index.kind == CODE or bool(index.parts) or index.has_files
-    return VectorReuse(opened, target.collection, own=True, moved=moved)
+    return OwnVectors(opened, target.collection, moved)

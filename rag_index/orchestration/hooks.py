@@ -34,8 +34,13 @@ class SearchHooks:
     def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection; "" if it does not."""
         self._learn(opened, rebuilt, record)  # first: the gate judges what searches will answer
-        live = opened.store.aliases().get(opened.alias)
-        return "" if self._gate is None else self._gate.refusal(opened.ledger, opened.store, rebuilt, live, record)
+        if self._gate is None:
+            return ""
+        from rag_index.search.evaluation.gate import Searched
+
+        name = opened.live_store.aliases().get(opened.alias)
+        live = None if name is None else Searched(opened.live_store, name)
+        return self._gate.refusal(opened.ledger, rebuilt, record, live=live, store=opened.store)
 
     def after_run(self, opened: Opened, target: Target, record: RunRecord, *, first: bool) -> None:
         """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was

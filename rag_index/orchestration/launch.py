@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.care.benchmark import BenchmarkReport
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import IndexSettings, Settings, StoreSettings
 
 logger = logging.getLogger("rag_index.runs")
 SERVE = """
@@ -52,12 +52,17 @@ def make_folder(folder: Path) -> None:
         raise SettingsError(unwritable(folder, error, "set `data` to another folder")) from error
 
 
-def run_plainly(settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions) -> RunReport:
-    """Bring these indexes up to date with their source; one that fails does not stop the others."""
+def run_plainly(
+    settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions, *, to: StoreSettings | None = None
+) -> RunReport:
+    """Bring these indexes up to date with their source, or rebuild them in the store `to`.
+
+    One that fails does not stop the others.
+    """
     began, report, checks = time.monotonic(), RunReport(), ServiceChecks(settings.run.wait)
     with terminable(), collect_seldom(), closing(LocalSteps(settings)) as steps:
         for index in indexes:
-            report.indexes.append(_run_index(settings, index, options, steps, checks))
+            report.indexes.append(_run_index(settings, index, options, steps, checks, to))
     report.seconds = time.monotonic() - began
     return report
 
@@ -76,12 +81,17 @@ def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, worke
 
 
 def _run_index(
-    settings: Settings, index: IndexSettings, options: RunOptions, steps: LocalSteps, checks: ServiceChecks
+    settings: Settings,
+    index: IndexSettings,
+    options: RunOptions,
+    steps: LocalSteps,
+    checks: ServiceChecks,
+    to: StoreSettings | None,
 ) -> IndexOutcome:
     try:
         hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
-        with open_index(settings, index.name, options, run_id=str(uuid.uuid4())) as opened:
+        with open_index(settings, index.name, options, run_id=str(uuid.uuid4()), to=to) as opened:
             try:
                 run_index(opened, steps, record, hooks=hooks, checks=checks)
             except Exception as error:  # not one of ours: the other indexes do not pay for it

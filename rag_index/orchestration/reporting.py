@@ -95,6 +95,9 @@ class ArtifactDisplay:
         """Update the artifact."""
         self.update(progress.percent(), progress.card())
 
+    def announce(self, sentence: str) -> None:
+        """Leave a sentence to the log: the artifact has one line, for how far the run is."""
+
     def finish(self, progress: Progress, sentence: str) -> None:
         """Update the artifact for the last time, to 100% if all is done."""
         said = sentence.removeprefix(f"{progress.index}: ")  # the artifact has the name of the index already

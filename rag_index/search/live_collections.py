@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.components.embedders import EmbedderIdentity, knows_english_alone
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, encoder_of
 from rag_index.components.embedders.traits import ModelTraits
-from rag_index.components.stores import BM25, CALIBRATION, MOVED_ID, MOVED_TO, SEAL, TRAITS, check_alias, find_unlisted
+from rag_index.components.stores import BM25, CALIBRATION, SEAL, TRAITS, check_alias, find_unlisted
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import StoreError
 
@@ -138,7 +138,7 @@ class LiveCollections:
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
         """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
 
-        Raises StoreError if it is of another index, or was moved to another store, and what the store raises.
+        Raises StoreError if it is of another index, and what the store raises.
         """
         began = time.monotonic()
         if collection == (alias := self._aliases[index]):
@@ -147,10 +147,6 @@ class LiveCollections:
         metadata = points.metadata()
         if index not in self._pinned:
             check_alias(alias, collection, metadata)
-        if place := metadata.get(MOVED_TO):  # no run writes it any more: it gets old, and so do the groups that see it
-            raise StoreError(f"index {index} was moved to {place}: name that store in [store] of the settings")
-        if metadata.get(MOVED_ID):
-            raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is None or identity.fingerprint != fingerprint:

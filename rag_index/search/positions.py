@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger, Reached, Totals
 from rag_index.components.ledger.runs import run_state
-from rag_index.components.stores import MOVED_TO, commit_marks, live_aliases, open_names
+from rag_index.components.stores import commit_marks, live_aliases
 from rag_index.core.machine import in_thread
 from rag_index.errors import IndexBehind, LedgerError, RagIndexError, SettingsError, StoreError
 from rag_index.search.concurrency import CLOSED
@@ -236,12 +236,11 @@ class Positions:
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
             problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
             for index, name in live.items():
-                with open_names(settings.store, brief=True) as stored:
-                    place = (stored.find(name) or {}).get(MOVED_TO)
-                if place:
-                    problems[index] = f"index {index} was moved to {place}: name that store in [store] of the settings"
-                names = [one.name for one in ledger.collections(self._aliases[index])] if ledger else []
-                if names and name not in names:
+                alias = self._aliases[index]
+                names = [one.name for one in ledger.collections(alias)] if ledger else []
+                # The settings may name the store of a `rebuild --to` already, before a run has.
+                elsewhere = [one.name for one in ledger.collections_elsewhere(alias)] if ledger else []
+                if names and name not in (*names, *elsewhere):
                     problems[index] = (
                         f"{name} of the store is none of the collections of {index} in the ledger "
                         f"({', '.join(names)}): name the store and the ledger that belong together"

@@ -24,13 +24,11 @@ LONG = {
     "doctor": ["60 documents read", "points compared"],
     "erase notes": ["points copied"],
     "export notes --out notes.jsonl": ["points written"],
-    "move --to elsewhere": ["points of test_notes__1 copied and compared"],
 }
 STOPPED = {
     "doctor": "stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
     "erase notes": "stopped; searches work as before, and the same command completes the erasure",
     "export notes --out notes.jsonl": "stopped; no file was written",
-    "move --to elsewhere": "stopped; what was copied is kept, and the same command goes on from there",
 }
 
 

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from rag_index import cli
-from rag_index.care import audit, doctor, index_status
-from rag_index.care.audit import FAULT_KINDS, Audit
+from rag_index.care import doctor, index_status
 from rag_index.care.doctor import Advice, Diagnosis, Finding
-from rag_index.care.plan import RunCost
-from rag_index.care.transfer import json_line
+from rag_index.care.export import json_line
 from rag_index.cli import runs, search
 from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.components.embedders import EmbedderIdentity
@@ -50,7 +48,6 @@ ARGUMENTS = {
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "erase": ["notes"],
-    "audit": ["notes", "--collection", "theirs", "--url", "http://127.0.0.1:1", "--key", "id", "--text", "text"],
     "evaluate": ["golden.jsonl"],
 }
 FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now", "then")
@@ -58,14 +55,11 @@ METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES)
-FAULTS = dict.fromkeys(FAULT_KINDS, 1), {kind: ["7"] for kind in FAULT_KINDS}
-AUDITED = Audit("notes", "theirs", "id", "text", 2, 2, *FAULTS, RunCost(1, 1, False, None, None, 1, None, None))
 WHY = Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"})
 SCOPE = Scope("notes", 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index-all", "rebuild"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "status --failed": (index_status, "failed", [FAILED]),
-    "audit": (audit, "audit", AUDITED),
     "evaluate": (search, "_evaluate", Evaluation((SCOPE,))),
     "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
     "search --why": (Retriever, "why_sync", WHY),

@@ -34,7 +34,6 @@ REFUSED = "belongs to index it_notes of project desk, and index notes of project
 WRITERS = [
     "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
     "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
-    "move --to elsewhere",
 ]  # fmt: skip
 READERS = ["search printer", "export notes --out -", "search --like notes/3", "plan"]
 BOTH = pytest.mark.parametrize("shared", ["embedded", "server"], indirect=True)
@@ -259,18 +258,6 @@ def test_a_ledger_that_two_projects_share_changes_nothing_of_that(first, second)
     before = content(first)
     for command in WRITERS[3:]:
         assert REFUSED in refused(second, command), command
-    assert content(first) == before
-
-
-@BOTH
-def test_a_move_leaves_another_projects_collections_in_the_target(first, second, tmp_path):
-    text = second.config.read_text()
-    at = text.index("[store]")
-    second.write_settings(text[:at] + f'[store]\npath = "{tmp_path / "own"}"\n' + text[text.index("[[indexes]]") :])
-    assert second.run().state == "completed"
-    before = content(first)
-    target = first.settings.store.url or first.settings.store.path
-    assert REFUSED in "\n".join(run_here(second.config, "move", "--to", target, code=1))
     assert content(first) == before
 
 

@@ -1,7 +1,6 @@
 """What was deleted or changed is gone from every file once it is erased, and what lives is as it was. `rag-index drop`:
 an index is gone with all its texts, and what nobody wants any longer is named until then."""
 
-import json
 import os
 import shutil
 import struct
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from rag_index.care.transfer import json_line, move, target_settings
+from rag_index.care.export import json_line
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores import open_names
 from rag_index.core.documents.batches import Failure
@@ -406,18 +405,3 @@ def test_a_project_whose_name_begins_alike_is_not_named(tmp_path, qdrant):
     project = Project(tmp_path / "project", extra=extra).fill(5)
     assert (other.run().state, project.run().state) == ("completed", "completed")
     assert printed(project, "status")["unwanted"] == {}
-
-
-def test_what_was_moved_is_dropped_where_it_was_and_the_ledger_stays(tmp_path):
-    project = Project(tmp_path / "project").fill(20)
-    project.run()
-    before = project.texts()
-    move(project.settings, target_settings(project.settings, str(tmp_path / "new")))
-    said = run_here(project.config, "drop", "notes", "--yes")[0]
-    place = (tmp_path / "new").resolve()
-    assert f"notes: deleted test_notes__1 (a copy of what was moved to {place})." in said
-    with open_names(project.settings.store) as names:
-        assert names.collections() == {}
-    store = f"[store]\npath = {json.dumps(str(place))}\n"
-    project.write_settings(project.config.read_text().replace("[[indexes]]", f"{store}[[indexes]]"))
-    assert (project.texts(), printed(project, "doctor")["findings"]) == (before, [])

@@ -12,6 +12,9 @@ class Recorder:
     def show(self, progress) -> None:
         self.sentences.append(progress.sentence())
 
+    def announce(self, sentence) -> None:
+        self.sentences.append(sentence)
+
     def finish(self, progress, sentence) -> None:
         self.sentences.append(sentence)
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from rag_index.components.stores import MOVED_ID, MOVED_TO
 from rag_index.core.documents.groups import access_part
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
@@ -116,7 +115,7 @@ def test_documents_without_groups_yet_are_seen_by_nobody_once_the_settings_name_
         assert len(retriever.search_sync(**asked, groups=ALL_GROUPS).hits) == 3
 
 
-def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(blank):
+def test_an_open_retriever_notices_that_documents_get_groups(blank):
     def error(index):
         try:
             return str(retriever.search_sync("printer", indexes=[index]).errors)
@@ -124,12 +123,10 @@ def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(bl
             return str(refused)
 
     with blank.fill().retriever() as retriever:
-        assert error("comments") == error("titles") == "{}"
+        assert error("comments") == "{}"
         with blank.opened() as store:
             store.points(blank.collection("comments")).set_metadata({"payload_indexes": {GROUPS_FIELD: "keyword"}})
-            store.points(blank.collection("titles")).set_metadata({MOVED_TO: "http://elsewhere:6333", MOVED_ID: "1"})
         eventually(lambda: "says who may see its documents" in error("comments"))
-        eventually(lambda: "was moved to http://elsewhere:6333: name that store" in error("titles"))
         assert error("solutions") == "{}"
 
 

@@ -83,7 +83,7 @@ class Ledger(DocumentRows, RunRows, WatchRows):
         The epoch of the lease must stay: late writes of former runs are refused by it.
         """
         with self.transaction():
-            for collection in self.collections(alias):
+            for collection in (*self.collections(alias), *self.collections_elsewhere(alias)):
                 self.drop_collection(collection.id)
             if not self._is_sqlite:
                 self.forget_scans(scans.c.alias == alias)

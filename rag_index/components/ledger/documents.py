@@ -81,11 +81,30 @@ class DocumentRows(ScanRows):
         return Collection(**found._mapping) if found else None
 
     def collections(self, alias: str | None = None) -> list[Collection]:
-        """Return the collections of an alias, or of all aliases, oldest first."""
-        statement = sa.select(collections).order_by(collections.c.id)
+        """Return the collections of an alias, or of all aliases, oldest first.
+
+        Those in another store are left out.
+        """
+        statement = sa.select(collections).where(collections.c.elsewhere == 0).order_by(collections.c.id)
         if alias is not None:
             statement = statement.where(collections.c.alias == alias)
         return [Collection(**row._mapping) for row in self._select(statement)]
+
+    def collections_elsewhere(self, alias: str) -> list[Collection]:
+        """Return the collections of an alias that are in another store, oldest first."""
+        statement = sa.select(collections).where(collections.c.elsewhere == 1, collections.c.alias == alias)
+        return [Collection(**row._mapping) for row in self._select(statement.order_by(collections.c.id))]
+
+    def follow_store(self, alias: str, store_ids: Iterable[str]) -> None:
+        """Record that the settings name another store now.
+
+        It has the collections of an alias with these ids. All others are elsewhere.
+        """
+        ids = list(store_ids)
+        of_alias = collections.update().where(collections.c.alias == alias)
+        with self.transaction():
+            self._write(of_alias.where(collections.c.store_id.in_(ids)).values(elsewhere=0))
+            self._write(of_alias.where(collections.c.store_id.not_in(ids)).values(elsewhere=1))
 
     def add_collection(self, **values: Any) -> Collection:
         """Add a collection that is about to be created in the store.

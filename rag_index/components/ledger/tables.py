@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 metadata = sa.MetaData()
 Columns = list[sa.Column[Any]]
 Kind = type[sa.types.TypeEngine[Any]]
-LEDGER_VERSION = 24
+LEDGER_VERSION = 25
 """Raise it with each change of a table: a ledger of another version is refused."""
 DAY = 86_400.0
 """Seconds."""
@@ -78,6 +78,7 @@ collections = _table(
     required("", committed_at=Text, written_by=Text, policies=Text),
     required("0", erasable=Integer),
     optional(erased_at=Float),
+    required("0", elsewhere=Integer),
 )
 
 documents = _table(
@@ -434,7 +435,11 @@ class Collection:
     erasable: int = 0
     """Number of documents deleted or changed since the last erasure; one counts each time."""
     erased_at: float | None = None
-    """When the last erasure ended."""
+    """When the last erasure ended; None if there was none."""
+    elsewhere: int = 0
+    """1 if it is in another store than the one that the settings named in the last run.
+
+    `rebuild --to` makes it there, or the settings have left its store."""
 
     @property
     def outdated(self) -> str:

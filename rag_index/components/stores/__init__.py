@@ -53,10 +53,6 @@ SEAL = "citation_seal"
 """Key for what seals the citations of an index, in this collection and in those that take its place."""
 REPLACES = "replaces"
 """Key for the `store_id` of the collection whose place a copy takes that an erasure made; else missing."""
-MOVED_TO = "moved_to"
-"""Key in the metadata of a collection that was moved: the location of the store that holds it now."""
-MOVED_ID = "moved_store_id"
-"""Key for the `store_id` that a collection had before it was moved, or will get when the move is complete."""
 
 
 def on_server(store: StoreReader) -> ServerStore | None:
@@ -67,7 +63,7 @@ def on_server(store: StoreReader) -> ServerStore | None:
 class _Lent:
     """A store without its `close`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreReader) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -77,9 +73,9 @@ class _Lent:
         pass
 
 
-def lend(store: Store) -> Store:
+def lend(store: StoreReader) -> StoreReader:
     """Return the store for a user who closes what they use, such as a Retriever; its owner closes the store."""
-    return cast("Store", _Lent(store))
+    return cast("StoreReader", _Lent(store))
 
 
 class LiveName(NamedTuple):

@@ -87,13 +87,10 @@ class Store(StoreReader, Protocol):
     def points(self, name: str) -> PointCollection:
         """Return the points of a collection or alias, as `StoreReader.points` does."""
 
-    def create(
-        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
-    ) -> None:
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
         """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
 
-        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
-        `like`: HNSW, quantization, disk, payload indexes.
+        With `sparse`, points can have sparse vectors.
 
         An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
         dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
@@ -124,6 +121,14 @@ class PointCollection(PointReader, ABC):
     @abstractmethod
     def set_metadata(self, metadata: dict[str, Any]) -> None:
         """Merge into the metadata, key by key; a value of None removes the key."""
+
+    def take_settings(self, old: PointReader) -> None:
+        """On a server, take what was set by hand on another collection: HNSW, quantization, disk,
+        payload indexes.
+
+        That may be on another server, where replicas are that server's own affair. One that cannot be
+        read has nothing to give.
+        """
 
     @abstractmethod
     def index_fields(self, fields: Mapping[str, str | None]) -> None:

@@ -104,6 +104,12 @@ class Progress:
         """Set the note, which the next update displays."""
         self.note = note
 
+    def announce(self, sentence: str) -> None:
+        """Display a sentence at once, which stays in view; nothing if it is empty."""
+        if sentence:
+            with self._updating:
+                self._display(lambda display: display.announce(f"{self.index}: {sentence}"))
+
     def tick(self, *, force: bool = False) -> None:
         """Update the displays, if they were not just updated. Call it while no document is finished."""
         with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
@@ -243,6 +249,9 @@ class Display(Protocol):
     def show(self, progress: Progress) -> None:
         """Display the current state. `Progress` calls this a few times per second at most."""
 
+    def announce(self, sentence: str) -> None:
+        """Display a sentence that stays in view."""
+
     def finish(self, progress: Progress, sentence: str) -> None:
         """End the display with this sentence about the outcome, if there is one."""
 
@@ -260,6 +269,10 @@ class Lines:
         if now - self._last >= LINE_SECONDS and (sentence := progress.sentence()) != self._said:
             self._last, self._said = now, sentence
             print(printable(sentence), file=self._stream, flush=True)
+
+    def announce(self, sentence: str) -> None:
+        """Print a line."""
+        print(printable(sentence), file=self._stream, flush=True)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Print the last line."""
@@ -294,6 +307,10 @@ class Bar:
         headline = progress.headline(short=self._console.width < NARROW)
         done, total, index = progress.done, progress.total or None, progress.index
         self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
+
+    def announce(self, sentence: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(printable(sentence), markup=False, highlight=False)
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""

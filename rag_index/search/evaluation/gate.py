@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.components.ledger import Collection, Ledger
-    from rag_index.components.stores.protocol import Store
+    from rag_index.components.stores.protocol import StoreReader
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import GateSettings, IndexSettings, Settings
 
@@ -43,6 +43,14 @@ class Compared:
     query: GoldenQuery
     live: Ranking
     rebuilt: Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A collection to ask, and the store that has it."""
+
+    store: StoreReader
+    collection: str
 
 
 def check_gate(settings: Settings, index: IndexSettings, gate: GateSettings) -> list[GoldenQuery]:
@@ -70,41 +78,38 @@ def gone_documents(
 
 
 def ask(
-    settings: Settings,
-    index: IndexSettings,
-    queries: Sequence[GoldenQuery],
-    store: Store,
-    *,
-    live: str,
-    rebuilt: str,
+    settings: Settings, index: IndexSettings, queries: Sequence[GoldenQuery], *, live: Searched, rebuilt: Searched
 ) -> list[Compared]:
     """Ask the live and the rebuilt collection of an index the same queries, as the index is searched.
 
-    The store stays open. Raises what a search raises, and RerankerError if the reranker of the settings fails.
+    Raises what a search raises, and RerankerError if the reranker of the settings fails.
     """
-    # A Retriever searches one collection for each index. So each collection is that of a copy of the index.
-    collections = {"live": live, "rebuilt": rebuilt}
-    copies = [index.model_copy(update={"name": name}) for name in collections]
-    searched = patient(settings).model_copy(update={"indexes": copies})
     texts = [query.query for query in queries]
-    with Retriever(searched, open_store=partial(lend, store), collections=collections) as retriever:
+    before, after = (find_all(settings, index, texts, searched) for searched in (live, rebuilt))
+    return [Compared(*one) for one in zip(queries, before, after, strict=True)]
 
-        async def search(query: str, copy: str) -> Ranking:
-            result = await retriever.search(query, indexes=[copy], limit=METRIC.cutoff, groups=ALL_GROUPS)
+
+def find_all(settings: Settings, index: IndexSettings, texts: Sequence[str], searched: Searched) -> list[Ranking]:
+    """Return what a collection of an index finds for each query. The store stays open.
+
+    Raises as `ask`.
+    """
+    alone = patient(settings).model_copy(update={"indexes": [index]})
+    collections = {index.name: searched.collection}
+    with Retriever(alone, open_store=partial(lend, searched.store), collections=collections) as retriever:
+
+        async def search(query: str) -> Ranking:
+            result = await retriever.search(query, indexes=[index.name], limit=METRIC.cutoff, groups=ALL_GROUPS)
             if result.rerank_error:
                 raise RerankerError(f"the hits are not reranked: {result.rerank_error}")
             return tuple(hit.document_id for hit in result.hits)
 
-        def rankings(copy: str) -> list[Ranking]:
-            found = list[Ranking]()
-            for answer in retriever.run(ask_all(partial(search, copy=copy), texts)):
-                if isinstance(answer, RagIndexError):
-                    raise answer
-                found.append(answer)
-            return found
-
-        pairs = zip(queries, rankings("live"), rankings("rebuilt"), strict=True)
-        return [Compared(query, before, after) for query, before, after in pairs]
+        found = list[Ranking]()
+        for answer in retriever.run(ask_all(search, texts)):
+            if isinstance(answer, RagIndexError):
+                raise answer
+            found.append(answer)
+        return found
 
 
 def judge(gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] = ()) -> GateVerdict:
@@ -144,7 +149,9 @@ class Gate:
         self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
         self._queries = check_gate(settings, index, gate) if asked else []
 
-    def refusal(self, ledger: Ledger, store: Store, rebuilt: Collection, live: str | None, record: RunRecord) -> str:
+    def refusal(
+        self, ledger: Ledger, rebuilt: Collection, record: RunRecord, *, live: Searched | None, store: StoreReader
+    ) -> str:
         """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
         index, outcome = self._index.name, record.outcome
         if live is None or not self._asked:
@@ -154,11 +161,13 @@ class Gate:
         queries = without_documents(self._queries, gone) or self._queries  # if all are gone, the verdict says so
         try:
             with record.stopwatch.stage("gate"):
-                compared = ask(self._settings, self._index, queries, store, live=live, rebuilt=rebuilt.name)
+                after = Searched(store, rebuilt.name)
+                compared = ask(self._settings, self._index, queries, live=live, rebuilt=after)
         except RagIndexError as error:
             return (
-                f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
-                f"({error}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
+                f"the gate could not compare {live.collection} with the rebuilt {rebuilt.name}, which was not "
+                f"published ({error}): make both searchable and run again, or run `rag-index rebuild {index} "
+                "--allow-loss`"
             )
         verdict = outcome.gate = judge(self._gate, compared, gone)
         if not verdict.passed:

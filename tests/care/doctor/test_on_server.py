@@ -9,7 +9,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.care.doctor import examine, repair
-from rag_index.care.transfer import export
+from rag_index.care.export import export
 from rag_index.components.stores.server import ServerStore
 from rag_index.core.settings import Alias
 from rag_index.errors import StoreRefused

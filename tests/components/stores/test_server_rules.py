@@ -129,7 +129,8 @@ def test_what_was_set_by_hand_is_carried_over(server):
     server.client.create_payload_index(server.name, "by_hand", models.IntegerIndexParams(type="integer", lookup=True))
     new = f"{server.name}_2"
     for _ in range(2):  # the second time as a rebuild that is resumed
-        server.store.create(new, DIMENSION, {"id": "new"}, like=server.name)
+        server.store.create(new, DIMENSION, {"id": "new"})
+        server.store.points(new).take_settings(server.store.points(server.name))
     was, now = server.client.get_collection(server.name), server.client.get_collection(new)
     assert now.config == was.config.model_copy(update={"metadata": {"id": "new"}})
     assert (now.config.hnsw_config.m, now.config.hnsw_config.on_disk) == (32, True)
@@ -138,7 +139,8 @@ def test_what_was_set_by_hand_is_carried_over(server):
     assert now.config.strict_mode_config.max_query_limit == 500
     assert now.payload_schema["by_hand"].params == was.payload_schema["by_hand"].params
     assert "made_by_a_run" not in now.payload_schema, "the run makes those that the settings name"
-    server.store.create(f"{server.name}_3", DIMENSION, {}, like=f"{server.name}_gone")
+    server.store.create(f"{server.name}_3", DIMENSION, {})
+    server.store.points(f"{server.name}_3").take_settings(server.store.points(f"{server.name}_gone"))
     assert server.store.points(f"{server.name}_3").dimension() == DIMENSION, "one that cannot be read gives nothing"
 
 

@@ -10,16 +10,14 @@ import sys
 import httpx
 import pytest
 
-from rag_index.care.transfer import move, target_settings
 from rag_index.core.query_log import QueryLog
-from rag_index.search import ALL_GROUPS, positions
+from rag_index.search import ALL_GROUPS
 from rag_index.search.service.tokens import new_token, token_line
 from tests.etl.plain import printed, run_plain
 from tests.project import Project, run_here
 from tests.search.service.live import Live, asking
 from tests.search.service.test_http import problem
 from tests.search.service.test_mcp import by_token, talk, text_of
-from tests.waiting import eventually
 
 RUN = """
 import sys
@@ -76,18 +74,6 @@ def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
             assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]
         assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
         assert not client.get("/indexes").json()["indexes"][0]["live"]
-
-
-def test_after_a_move_the_service_is_not_ready(tmp_path, monkeypatch):
-    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.2)
-    project = Project(tmp_path / "project").fill(5)
-    run_plain(project)
-    with asking(project.settings) as client:
-        assert client.get("/readyz").status_code == 200
-        move(project.settings, target_settings(project.settings, str(tmp_path / "moved"), None))
-        eventually(lambda: client.get("/readyz").status_code == 503, "it looks again")
-        assert not client.get("/indexes").json()["indexes"][0]["live"]
-        assert "was moved to" in problem(client.post("/search", json={"query": "printer"}), 503)["detail"]
 
 
 def served(folder, more=""):

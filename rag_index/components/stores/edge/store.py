@@ -65,9 +65,7 @@ class EdgeStore(EdgeReads, Store):
         """Return the points of a collection or alias; with their first use, this process alone may write them."""
         return EdgePoints(name, self.known, self.open_shard)
 
-    def create(
-        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
-    ) -> None:
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
         if not COLLECTION_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:

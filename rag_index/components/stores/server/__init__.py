@@ -29,10 +29,8 @@ class ServerStore(Store):
     def points(self, name: str) -> ServerPoints:
         return ServerPoints(self._link, name)
 
-    def create(
-        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
-    ) -> None:
-        self.points(name).create(dimension, metadata, sparse=sparse, like=like)
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
+        self.points(name).create(dimension, metadata, sparse=sparse)
 
     def drop(self, name: str) -> None:
         self._link.ask(lambda client: client.delete_collection(name))

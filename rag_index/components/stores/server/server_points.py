@@ -41,6 +41,8 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnav
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rag_index.components.stores.reads import PointReader
+
 M = TypeVar("M", bound=BaseModel)
 REQUEST_POINTS = 256
 BATCH_BYTES = 8_000_000
@@ -75,13 +77,17 @@ def difference(kind: type[M], wanted: object, found: object) -> M | None:
     return kind.model_validate(values) if values else None
 
 
-def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[str, Any]:
+def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo, *, same_server: bool = True) -> dict[str, Any]:
     """Return the arguments of `update_collection` that give the new collection what the old one has."""
     was, now = old.config, new.config
+    params = difference(models.CollectionParamsDiff, was.params, now.params)
+    if params is not None and not same_server:
+        kept = params.model_dump(include={"on_disk_payload"}, exclude_none=True)
+        params = models.CollectionParamsDiff(**kept) if kept else None
     found: dict[str, Any] = {
         "hnsw_config": difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
         "optimizers_config": difference(models.OptimizersConfigDiff, was.optimizer_config, now.optimizer_config),
-        "collection_params": difference(models.CollectionParamsDiff, was.params, now.params),
+        "collection_params": params,
         "strict_mode_config": difference(models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config),
     }
     if was.quantization_config != now.quantization_config:
@@ -100,9 +106,7 @@ class ServerPoints(PointCollection):
         super().__init__(name)
         self._link = link
 
-    def create(
-        self, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
-    ) -> None:
+    def create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
         given = {key: value for key, value in metadata.items() if value is not None}
         if not self._exists():
             self._create(dimension, given, sparse=sparse)
@@ -121,8 +125,6 @@ class ServerPoints(PointCollection):
                 self._index(f"{RESERVED_KEY}.{field}", kind)
         if metadata and (info.config.metadata or {}) != given:
             self.set_metadata(metadata)
-        if like is not None:
-            self._carry_over(ServerPoints(self._link, like))
 
     def _create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
         words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
@@ -134,14 +136,15 @@ class ServerPoints(PointCollection):
             if not self._exists():  # else it is made by another process, or the answer was lost
                 raise
 
-    def _carry_over(self, old: ServerPoints) -> None:
-        """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
+    def take_settings(self, old: PointReader) -> None:
+        if not isinstance(old, ServerPoints):  # the embedded store has nothing to set by hand
+            return
         try:
             was, now = old._info(), self._info()
         except StoreError as exc:
             logger.warning("settings of collection %s are not carried over to %s: %s", old.name, self.name, exc)
             return
-        if found := set_by_hand(was, now):
+        if found := set_by_hand(was, now, same_server=old._link is self._link):
             self._update(**found)
         made = {unquoted(field) for field in (was.config.metadata or {}).get("payload_indexes") or {}}  # by runs
         for field, index in was.payload_schema.items():
