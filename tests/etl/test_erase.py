@@ -50,8 +50,10 @@ from functools import partial
 from pathlib import Path
 import sqlalchemy as sa
 from rag_index.cli import main
+from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.components.stores.server import ServerStore
+from rag_index.components.stores.server.server_points import ServerPoints
 
 left = {writes}
 
@@ -65,10 +67,12 @@ def before(real, self, *given, **named):
     count()
     return real(self, *given, **named)
 
-for store in (EdgeStore, ServerStore):
-    for name in "create set_metadata index_fields upsert flush set_commit_mark point_alias drop delete_points".split():
-        run = partial(before, getattr(store, name))
-        setattr(store, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
+WRITES = [(kind, name) for kind in (EdgeStore, ServerStore) for name in ("create", "point_alias", "drop")]
+for kind in (EdgePoints, ServerPoints):
+    WRITES += [(kind, name) for name in "set_metadata index_fields upsert flush set_commit_mark delete_points".split()]
+for kind, name in WRITES:
+    run = partial(before, getattr(kind, name))
+    setattr(kind, name, lambda self, *given, _run=run, **named: _run(self, *given, **named))
 sa.event.listen(sa.Engine, "before_cursor_execute",
                 lambda c, cur, sql, *rest: count() if sql.split()[0] in ("INSERT", "UPDATE", "DELETE") else None)
 sys.addaudithook(lambda event, given: count() if event in ("os.rename", "shutil.rmtree") else None)
