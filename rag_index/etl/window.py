@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.components.ledger import Collection, RecordedDocument, Ledger
+    from rag_index.components.ledger import Collection, Ledger, RecordedDocument
     from rag_index.components.stores.protocol import StoreReader
     from rag_index.core.documents.batches import FailureCause, StoredPoint
     from rag_index.core.reports.progress import RunRecord

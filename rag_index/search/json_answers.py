@@ -6,13 +6,10 @@ same name it takes. A field with a default is left out where it has no other val
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
-
-if TYPE_CHECKING:
-    from rag_index.search.results import SearchResult
 
 DIGITS = 6
 Rounded = Annotated[float, PlainSerializer(lambda number: round(number, DIGITS), return_type=float)]
@@ -158,12 +155,6 @@ class ExplainedAnswer(_Found):
     """Whether the best hits are in the order of the reranker."""
     rerank_error: str = ""
     """Why they are not, although there is a reranker."""
-
-
-def search_answer(found: SearchResult, *, explain: bool) -> SearchAnswer | ExplainedAnswer:
-    """Return the answer to a search, with ranks, scores, chunks and timings if `explain`."""
-    kind = ExplainedAnswer if explain else SearchAnswer
-    return kind.model_validate(found)
 
 
 class DocumentChunkAnswer(Answer):

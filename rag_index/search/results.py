@@ -24,6 +24,7 @@ from rag_index.errors import RagIndexError, SettingsError, StoreError
 
 if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
+    from rag_index.search.json_answers import ExplainedAnswer, SearchAnswer
 
 MAX_FACET_VALUES = 100
 """Values of a field that each index is asked for: those of several indexes are added up."""
@@ -239,9 +240,14 @@ class SearchResult:
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the answer as `POST /search` gives it, which leaves out what has no value."""
-        from rag_index.search.json_answers import search_answer  # most searches need none of these models
+        return self.answer(explain=explain).to_json()
 
-        return search_answer(self, explain=explain).to_json()
+    def answer(self, *, explain: bool) -> SearchAnswer | ExplainedAnswer:
+        """Return the answer as a model, with ranks, scores, chunks and timings if `explain`."""
+        from rag_index.search.json_answers import ExplainedAnswer, SearchAnswer  # most searches need no models
+
+        kind = ExplainedAnswer if explain else SearchAnswer
+        return kind.model_validate(self)
 
     @property
     def verdict(self) -> str:

@@ -63,6 +63,9 @@ ELSEWHERE = {
     "An upgrade reads or chunks": (1, "etl/test_collection.py", "an_index_of_an_older_release_says_why_it_must_be"),
     "The ledger was written by another": (1, "components/ledger/test_ledger.py", "a_ledger_of_another_version_is_"),
     "A migration gives the key another type": (2, "etl/test_vector_reuse.py", "a_key_of_another_type_is_refused"),
+    "`rebuild --to` names the store of": (1, "etl/test_other_store.py", "the_same_store_and_copies_of_it"),
+    "Another program, or another rag-index": (1, "etl/test_other_store.py", "what_another_program_has_in_the_"),
+    "A column of [`[indexes.visible]`]": (0, "etl/test_undecided.py", "rows_of_a_new_value_leave_the_index"),
     "A folder that it writes belongs": (1, "reliability/test_disk_and_clock.py", "a_store_that_cannot_be_written"),
 }
 """Lines that another test provokes, most of them with other processes: the exit code, and that test."""

@@ -13,6 +13,7 @@ from rag_index.etl.changed import index_documents
 from rag_index.etl.deletes import DeleteGuard, count_parts
 from rag_index.search import Retriever
 from rag_index.search.access import ALL_GROUPS
+from rag_index.search.json_answers import HitAnswer
 from tests.etl.plain import Died, Nights, run_plain
 from tests.project import Project
 
@@ -126,7 +127,7 @@ def test_a_hit_has_title_link_and_the_part_that_was_found(project):
     assert {"printer", "toner"} <= set(first.matched)  # title and answer stand in one chunk
     [first, *_] = search(project, "only red pages")
     assert shape(first) == ("1", "Printer offline", link, {}, "It prints only red pages.")
-    assert first.to_json() | {"score": 0, "relevance": 1, "citation": ""} == {
+    assert HitAnswer.model_validate(first).to_json() | {"score": 0, "relevance": 1, "citation": ""} == {
         "index": "notes", "document_id": "1", "citation": "", "score": 0, "relevance": 1,
         "chunk": 0, "total_chunks": 3, "text": "It prints only red pages.",
         "payload": {"customer": {"name": "Acme"}}, "title": "Printer offline", "link": link,

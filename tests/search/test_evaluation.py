@@ -110,8 +110,8 @@ def test_queries_that_do_not_fit_the_indexes_are_refused(codes_desk):
 
 def ask_gate(settings, store, *queries):
     """Ask the live collection, and once more as if it were a rebuilt one."""
-    live = store.aliases()[settings.alias("comments")]
-    return gate.ask(settings, settings.index("comments"), queries, store, live=live, rebuilt=live)
+    live = gate.Searched(store, store.aliases()[settings.alias("comments")])
+    return gate.ask(settings, settings.index("comments"), queries, live=live, rebuilt=live)
 
 
 def test_documents_are_found_whoever_they_are_for(tmp_path):

@@ -299,6 +299,8 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again_and_a_closed_one_
 def test_the_examples_at_the_top_of_the_page_run_as_files(embedded, capsys):
     [printing], [limited] = ([one for one in blocks(PAGE, "python") if has in one] for has in ("print(", "timeout=0.5"))
     code = f"{printing}\n{limited.replace('timeout=0.5', 'timeout=20')}"
+    # the indexes and fields of this collection, in place of those of the sample
+    code = code.replace('["repair"]', '["comments", "solutions"]').replace('{"state": "done"}', '{"priority": "high"}')
     scope: dict[str, object] = {}
     exec(code.replace("rag-index.toml", str(embedded.config)), scope)
     result = scope["result"]

@@ -251,8 +251,7 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
 
 def _other_version(version: int, redacted_url: str, *, is_file: bool) -> str:
     """Return the message about a ledger that another version of this program wrote."""
-    reads = f"this rag-index reads version {LEDGER_VERSION}"
-    found = f"ledger {redacted_url} has version {version}, and {reads}"
+    found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
     if version > LEDGER_VERSION:
         return f"{found}: a newer rag-index wrote it, so upgrade this one"
     remedy = "name another database in [ledger] url"

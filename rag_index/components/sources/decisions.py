@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
     from rag_index.core.settings.parts import JoinSettings, PartSettings
 
-_NAME_IN_RELATION = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|\[([^\]]*)\]|(\w+)')
+_NAME_IN_RELATION = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|\[([^\[\]]*)\]|(\w+)')
 
 MAX_GROUPS = 1000
 """The combinations of values that are read: a column of texts would have one in each row."""

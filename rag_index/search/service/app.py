@@ -25,7 +25,6 @@ from rag_index.search.json_answers import (
     SearchAnswer,
     VerifyAnswer,
     WhyAnswer,
-    search_answer,
 )
 from rag_index.search.options import MAX_CHARS
 from rag_index.search.service import SearchService
@@ -105,13 +104,13 @@ def make_router(service: SearchService) -> APIRouter:
     async def post_search(body: SearchBody, request: Request) -> SearchAnswer | ExplainedAnswer:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
         found = await service.search(body.text, caller_of(request), **body.options())
-        return search_answer(found, explain=body.explain)
+        return found.answer(explain=body.explain)
 
     @router.get("/search", summary="Search by address", **sparse)
     async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> SearchAnswer | ExplainedAnswer:
         """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
         found = await service.search(query.text, caller_of(request), **query.options())
-        return search_answer(found, explain=query.explain)
+        return found.answer(explain=query.explain)
 
     @router.post("/why", responses=NOT_ALLOWED, summary="Why a document is not found", **sparse)
     async def why(body: WhyBody, request: Request) -> WhyAnswer:
