@@ -179,20 +179,6 @@ class VerifyBody(Asked):
     """The `citation` of hits and documents."""
 
 
-class ChoicesBody(Asked):
-    """What a person chose on the page of a trial, as `Choices` in rag_index/first_run/schema has it."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    show: tuple[str, ...] = ()
-    hide: tuple[str, ...] = ()
-    uses: dict[str, Literal["title", "text", "out"]] = {}
-    listed: list[str] = []
-    """Tables of which each has a line, though others are alike."""
-    documents: str | None = None
-    """An index of which to show documents, in place of the lines."""
-
-
 class VerifyModel(BaseModel):
     """The state of each citation, in the order of the request."""
 
