@@ -1,6 +1,9 @@
 """How good the settings are that `init` writes for databases that nobody here wrote.
 
-    python benchmarks/strangers.py FOLDER [NAME …]
+    python benchmarks/strangers.py FOLDER [NAME …] [--answers FOLDER]
+
+The settings are those of `init --yes`. With --answers, a database NAME gets those of `init --answers NAME.json`, if
+there is such a file in that folder.
 
 FOLDER holds NAME.db for SQLite and NAME.sql, a dump, for MariaDB or PostgreSQL, of the sources that `strangers.toml`
 names; those that are missing are left out. For each it prints how many questions find the right document first and
@@ -34,11 +37,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings
 from rag_index.etl.opened import RunOptions
-from rag_index.first_run.schema import scaffold
+from rag_index.first_run.schema import Answers, scaffold
+from rag_index.first_run.schema.screen import treatment
 from rag_index.orchestration.launch import run_plainly
 from rag_index.search.retriever import Retriever
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
+from tests.wild.judge import answers_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--answers", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     known = tomllib.loads((Path(__file__).parent / "strangers.toml").read_text(encoding="utf-8"))
     print(HEAD)
@@ -90,7 +96,9 @@ def main() -> None:
             database(arguments.folder, name, known[name]["kind"]) as url,
         ):
             if url is not None:
-                whole = [*map(sum, zip(whole, judge(name, known[name], url, Path(place)), strict=True))]
+                answers = answers_in(arguments.answers, name)
+                found = judge(name, known[name], url, Path(place), answers)
+                whole = [*map(sum, zip(whole, found, strict=True))]
     print(Figures(*whole).line("all of them"))
 
 
@@ -119,10 +127,10 @@ def database(folder: Path, name: str, kind: str) -> Iterator[sa.URL | None]:
             yield url
 
 
-def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figures:
+def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path, answers: Answers | None) -> Figures:
     """Index a database with what `init` writes, ask the questions, print the figures and return them."""
     whole = url.render_as_string(hide_password=False)
-    made = scaffold(whole, folder)
+    made = scaffold(whole, folder, answers=answers)
     (folder / "rag-index.toml").write_text(made.text, encoding="utf-8")
     patient = {"timeout": 120}  # a busy machine leaves out no index
     own: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "retrieve": patient}
@@ -151,7 +159,7 @@ def judge(name: str, asked: dict[str, Any], url: sa.URL, folder: Path) -> Figure
     for line in [*failed, *[f"shown: {one}" for one in (*found[0], *found[1])]]:
         print(f"  - {line}")
     for one in made.proposal.questions:
-        print(f"  ? {one.place}: {max(one.rows, 0):,} of {one.of:,} rows: {one.says} ({one.state})")
+        print(f"  ? {one.id}: {treatment(one)}")
     return figures
 
 

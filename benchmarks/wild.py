@@ -1,6 +1,9 @@
 """How good the settings are that `init` writes for databases it has never seen. Quoted in README.md.
 
-    python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb]
+    python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb] [--answers FOLDER]
+
+The settings are those of `init --yes`. With --answers, a kind gets those of `init --answers KIND.json`, if there is
+such a file in that folder.
 
 For each sample database of tests/wild: how many questions find the right document first and their evidence among five
 hits, how many hidden rows and secrets are shown, and the seconds of `init` and of the first run. The servers are
@@ -24,11 +27,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
-from tests.wild.judge import Verdict, judge, proposed
+from tests.wild.judge import Verdict, answers_in, judge, proposed
 from tests.wild.sample import SEEN, UNSEEN, sample, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rag_index.first_run.schema import Answers
 
 HEAD = "kind        right  evidence  of  hidden  secrets  indexes  empty  documents  init s  index s"
 
@@ -37,17 +42,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "mariadb"], default="sqlite")
+    parser.add_argument("--answers", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     print(HEAD)
     with server(arguments.database) as database:
         for group in (SEEN, UNSEEN):
             kinds = [kind for kind in arguments.kinds or group if kind in group]
-            verdicts = [verdict(kind, database) for kind in kinds]
+            verdicts = [verdict(kind, database, answers_in(arguments.answers, kind)) for kind in kinds]
             if verdicts:
                 print_line("seen" if group is SEEN else "unseen", total(verdicts))
 
 
-def verdict(kind: str, database: Any) -> Verdict:
+def verdict(kind: str, database: Any, answers: Answers | None) -> Verdict:
     """Judge one kind, and print its line."""
     made = sample(kind)
     with tempfile.TemporaryDirectory(prefix="rag-index-wild-") as name, database(Path(name)) as url:
@@ -56,7 +62,7 @@ def verdict(kind: str, database: Any) -> Verdict:
         engine.dispose()
         folder = Path(name)
         with contextlib.redirect_stderr(io.StringIO()):
-            seconds = proposed(url, folder)
+            seconds = proposed(url, folder, answers)
             found = judge(made, folder, seconds)
     print_line(kind, found)
     for question in found.wrong:

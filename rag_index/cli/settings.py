@@ -6,34 +6,36 @@ import json
 import shutil
 import sys
 import textwrap
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import FILE, Context, command, json_option, print_json, repeated, say, show
+from rag_index.cli import FILE, Context, command, json_option, print_json, say, show
 from rag_index.core.files import unwritable
 from rag_index.errors import RagIndexError, SettingsError, SourceError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator
 
     from rag_index.components.embedders.candidates import ProposedEmbedder
     from rag_index.first_run.schema import Proposal, Scaffold
+    from rag_index.first_run.schema.screen import Line
 
 MAX_CHUNKS = 3
 SHOWN_DOCUMENTS = 2
 WIDTH, MIN_WIDTH = 100, 40
 """How many characters a line has where there is no terminal, and in a terminal at least."""
-HEADS = {
-    "open": "     who may see these rows? The end of each line holds until you answer",
-    "rows": "     left out for what names and values say",
+INDENT = " " * 7
+HEADINGS = {
+    "question": "     who may see these rows? What is left out stays so until you answer",
+    "decided": "     decided by names and values, or by you",
     "table": "     {}  text  becomes",
     "column": "     text that is left out",
 }
+HOW_TO_ANSWER = "Answer by number or id: show 7, hide 9 yes, look 3 (two documents), why 7, more (all lines)."
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
@@ -66,79 +68,94 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 @command(example="init shop.db")
 @click.argument("url", metavar="[URL|FILE]", required=False)
 @click.option("--source", metavar="URL|FILE", help="The database to propose indexes for, instead of the argument.")
-@repeated(
-    "--include", "include", "Make documents of the rows of these tables, if they have any text", metavar="PATTERN"
-)
-@repeated("--exclude", "exclude", "Do not read these tables, but for those that are included", metavar="PATTERN")
-@repeated("--show", "show", "Show the rows that this column hides, or search its text", metavar="TABLE.COLUMN")
-@repeated(
-    "--hide", "hide", "Hide the rows with this value, or those that are set or differ from most; leave text out",
-    metavar="TABLE.COLUMN[=VALUE]",
-)  # fmt: skip
+@click.option("--answers", "answers_file", metavar="FILE", help="Apply the answers in a JSON file; - is stdin.")
+@click.option("--why", "column", metavar="TABLE.COLUMN", help="Print why a column hides rows, and write nothing.")
+@click.option("--examples", is_flag=True, help="With --json, print example rows, but no secret or personal columns.")
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 @click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, and leave out what is open.")
 @json_option
 def init(
-    context: Context, url: str | None, source: str | None, force: bool, yes: bool, as_json: bool, **chosen: Any
+    context: Context,
+    url: str | None,
+    source: str | None,
+    answers_file: str | None,
+    column: str | None,
+    examples: bool,
+    force: bool,
+    yes: bool,
+    as_json: bool,
 ) -> int:
     """Write rag-index.toml with the indexes a database suggests.
 
     Ask who may see rows that look like exceptions, and leave them out until that is answered. In a terminal, one prompt
-    takes the answers; elsewhere, options do. With --json and without --yes, print the proposal and write nothing. It
-    ends with 3 if every row of an index is left out.
+    takes the answers; elsewhere, a file does: --json prints the questions with their ids, and --answers applies
+    {"comment.held": {"show": ["no"]}, "audit": "leave out"}. With --json and without --yes, nothing is written. It ends
+    with 3 if every row of an index is left out.
     """
-    source = _database(url, source, answers=any(chosen.values()) or as_json)
-    from rag_index.core.settings import FILE_NAME
-    from rag_index.first_run.schema import Choices, nothing_found, scaffold, source_url, with_embedder
-
-    path, writes = Path(context.config or FILE_NAME), yes or not as_json
-    if path.exists() and not force and writes:
-        raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
-    source = source and source_url(source)
-    with without_settings(), tables_read() if source else nullcontext() as progress:
-        made = scaffold(source, path.parent, choices=Choices(**chosen), progress=progress)
-    if source is None:
-        write_file(path, made.text)
-        say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
-        return 0
-    embedder = _embedder(made, source)
-    made = with_embedder(made, embedder)
-    if as_json:
-        answers = {key: value for key, value in chosen.items() if value}
-        models = {"embedder": embedder.to_json()} if embedder else {}
-        print_json(asdict(made.proposal) | models | {"answers": answers})
-    else:
-        asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
-        made = _shown(made, source, path, embedder, asks=asks)
-    if not made.text:
-        raise nothing_found(source, made.proposal)
-    if writes:
-        write_file(path, made.text)
-        say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all", err=as_json)
-        if made.lacks_password:
-            say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.", err=as_json)
-    return _hidden_whole(made.proposal)
-
-
-def _database(url: str | None, source: str | None, *, answers: bool) -> str | None:
-    """Return the only database that is named, if any."""
     if url and source:
         raise click.UsageError(f"{url} and --source name a database each: leave one out")
-    if not (url or source) and answers:
-        raise click.UsageError("--include, --exclude, --show, --hide and --json are for a database: name it, too")
-    if url or source:
+    if examples and not as_json:
+        raise click.UsageError("--examples adds example rows to what --json prints: add --json")
+    database = url or source
+    if database is None and (answers_file or column or as_json):
+        raise click.UsageError("--answers, --why and --json are for a database: name it, too")
+    if database is not None:
         say("Reading the database …", err=True)
-    return url or source
+    from rag_index.core.settings import FILE_NAME
+    from rag_index.first_run.schema import nothing_found, screen
+
+    path = Path(context.config or FILE_NAME)
+    writes = (yes or not as_json) and column is None
+    if path.exists() and not force and writes:
+        raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
+    if database is None:
+        _write_template(path)
+        return 0
+    made = _proposed(database, answers_file, path)
+    if column is not None:
+        lines, found = screen.why(made.proposal, column)
+        show(found, *lines, as_json=as_json)
+        return 0
+    if yes and not made.text:
+        raise nothing_found(made)
+    embedder = _embedder(made)
+    made = made.with_embedder(embedder)
+    if as_json:
+        print_json(_proposal_json(made, embedder, examples=examples))
+    else:
+        _print_notes(made, embedder)
+        asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+        made = Conversation(made, path).held() if asks else _printed(made)
+    if writes:
+        _write(made, path, as_json=as_json)
+    return _exit_code(made.proposal)
 
 
-def _embedder(made: Scaffold, source: str) -> ProposedEmbedder | None:
+def _write_template(path: Path) -> None:
+    """Write a settings file without a database."""
+    from rag_index.first_run.schema import scaffold
+
+    write_file(path, scaffold(None, path.parent).text)
+    say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
+
+
+def _proposed(database: str, answers_file: str | None, path: Path) -> Scaffold:
+    """Read a database, and return what is proposed with the answers in a file."""
+    from rag_index.first_run.schema import Answers, scaffold
+
+    answers = Answers.read(answers_file) if answers_file else None
+    with without_settings(), tables_read() as progress:
+        return scaffold(database, path.parent, answers=answers, progress=progress)
+
+
+def _embedder(made: Scaffold) -> ProposedEmbedder | None:
     """Return the embedder to propose; None if there is no text, or a variable of the environment names one."""
     from rag_index.first_run.schema import propose_embedder, proposed_settings
 
     if not made.text or made.catalog is None:
         return None
     try:
-        given = proposed_settings(made, source).embedder
+        given = proposed_settings(made).embedder
     except RagIndexError:  # a run will say which variable it is
         return None
     if given.kind != "local":
@@ -146,31 +163,54 @@ def _embedder(made: Scaffold, source: str) -> ProposedEmbedder | None:
     return propose_embedder(made.proposal, made.catalog, given.hosts, partial(say, err=True))
 
 
-def _shown(made: Scaffold, source: str, path: Path, embedder: ProposedEmbedder | None, *, asks: bool) -> Scaffold:
-    """Show what is proposed, and return what follows from the answers of a person who can be asked."""
-    from rag_index.first_run.schema import scaffold, with_embedder
+def _proposal_json(made: Scaffold, embedder: ProposedEmbedder | None, *, examples: bool) -> dict[str, Any]:
+    """Return the object that --json prints."""
+    from rag_index.first_run.schema import screen
 
+    found = screen.to_json(made.proposal)
+    if examples:
+        from rag_index.first_run.schema.examples import add_examples
+
+        add_examples(found["questions"], made)
+    if embedder is not None:
+        found["embedder"] = embedder.to_json()
+    found["answers"] = made.answers.model_dump()
+    return found
+
+
+def _print_notes(made: Scaffold, embedder: ProposedEmbedder | None) -> None:
+    """Print what the user of the database may not read, and which model is proposed."""
     for sentence in made.proposal.notes:
         say(sentence)
     if embedder is not None:
         said = f"Embedder: {embedder.why}"
         say(f"{said} {embedder.rate}" if embedder.candidate else said)
-    if asks:
 
-        def make(**choices: Any) -> Scaffold:
-            return with_embedder(scaffold(source, path.parent, catalog=made.catalog, **choices), embedder)
 
-        return _answered(made, make, source, path)
-    for line in screen_lines(made.proposal, made.proposal):
+def _printed(made: Scaffold) -> Scaffold:
+    """Print what is proposed where nobody can answer."""
+    for line in screen_lines(made.first, made.proposal):
         say(line)
     return made
 
 
-def _hidden_whole(proposal: Proposal) -> int:
-    """Return the exit code: 3, with a sentence for each, if an index would have no document."""
+def _write(made: Scaffold, path: Path, *, as_json: bool) -> None:
+    """Write the settings, and print what comes next. Raises SettingsError if nothing is proposed."""
+    from rag_index.first_run.schema import nothing_found
+
+    if not made.text:
+        raise nothing_found(made)
+    write_file(path, made.text)
+    say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all", err=as_json)
+    if made.lacks_password:
+        say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.", err=as_json)
+
+
+def _exit_code(proposal: Proposal) -> int:
+    """Return 3, with a sentence for each, if an index would have no document."""
     empty = [one for one in proposal.tables if one.index and one.is_hidden]
     for one in empty:
-        say(f"rag-index: every row of {one.name} is left out: show some with --show TABLE.COLUMN", err=True)
+        say(f"rag-index: every row of {one.name} is left out: answer who may see them, with --answers FILE", err=True)
     return 3 if empty else 0
 
 
@@ -223,94 +263,121 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
     """Yield the lines that a person can answer, with their numbers, as wide as the terminal."""
     from rag_index.first_run.schema import screen
 
-    found, last = screen.lines(first, now, all_of_it=all_of_it), ""
+    found = screen.lines(first, now, all_of_it=all_of_it)
     width = max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
-    rows = max([4, *(len(one.rows) for one in found)])
-    name = min(max([5, *(len(one.title) for one in found)]), width // 3)
-    for number, one in enumerate(found, start=1):
-        kind = "open" if one.is_open else one.kind
-        if kind != last:
-            yield from textwrap.wrap(HEADS[kind].format(f"{'table':<{name}}  {'rows':>{rows}}"), width)
-        head = f"{number:>3}  {shortened(one.title, name):<{name}}  "
-        if one.kind == "table":
-            head += f"{one.rows:>{rows}}  {one.share:>4}  "
-        told = "   ".join(filter(None, (one.says, one.note)))
+    rows_width = max([4, *(len(one.rows) for one in found)])
+    id_width = min(max([5, *(len(one.id) for one in found)]), width // 3)
+    number = 0
+    kind = ""
+    for line in found:
+        if line.kind not in (kind, "folded"):
+            kind = line.kind
+            heading = HEADINGS[kind].format(f"{'table':<{id_width}}  {'rows':>{rows_width}}")
+            yield from textwrap.wrap(heading, width)
+        if line.kind == "folded":
+            yield from textwrap.wrap(line.says, width, initial_indent=INDENT, subsequent_indent=INDENT)
+            continue
+        number += 1
+        head = f"{number:>3}  {shortened(line.id, id_width):<{id_width}}  "
+        if line.kind == "table":
+            head += f"{line.rows:>{rows_width}}  {line.share:>4}  "
+        # a narrow terminal: what is said of it gets lines of its own
         if len(head) > width - MIN_WIDTH // 2:
             yield head.rstrip()
-            head = " " * 7
+            head = INDENT
         yield from textwrap.wrap(
-            told, width, initial_indent=head, subsequent_indent=" " * 7, max_lines=2, placeholder=" …"
+            line.says, width, initial_indent=head, subsequent_indent=INDENT, max_lines=2, placeholder=" …"
         )
-        last = kind
     yield from textwrap.wrap(f"{screen.share_sentence(now)}.", width)
 
 
-def _answered(made: Scaffold, make: Callable[..., Scaffold], source: str, path: Path) -> Scaffold:
-    """Show what is proposed until a person accepts it, and return what follows from the answers."""
-    first, all_of_it = made.proposal, False
-    say("Answer by number: show 7, hide 9 yes, look 3 (two documents), ? (all lines).")
-    try:
-        while True:
-            for text in ["", *screen_lines(first, made.proposal, all_of_it=all_of_it), ""]:
-                say(text)
-            verb, *said = input(f"Enter writes {path}, Ctrl-C nothing: ").split() or [""]
-            if not verb:
-                return made
-            if verb == "?":
-                all_of_it = not all_of_it
-                continue
-            try:
-                made = _one_answer(first, made, make, source, verb, said, all_of_it=all_of_it)
-            except SettingsError as error:
-                say(str(error))
-    except EOFError:
-        return made
-    except KeyboardInterrupt:
-        raise click.Abort from KeyboardInterrupt("stopped; no settings file was written")
+class Conversation:
+    """A person answers at a prompt, line by line, until Enter accepts what is proposed."""
 
+    def __init__(self, made: Scaffold, path: Path) -> None:
+        self._made = made
+        self._path = path
+        self._is_long = False
 
-def _one_answer(
-    first: Proposal, made: Scaffold, make: Callable[..., Scaffold], source: str, verb: str, said: Sequence[str], *,
-    all_of_it: bool,
-) -> Scaffold:  # fmt: skip
-    """Return what follows from one answer. Raises SettingsError if it cannot be understood, or does not fit."""
-    from rag_index.first_run.schema import screen
+    def held(self) -> Scaffold:
+        """Ask until a person accepts, and return what follows from the answers. Raises Abort on Ctrl-C."""
+        say(HOW_TO_ANSWER)
+        try:
+            while True:
+                self._print_screen()
+                typed = input(f"Enter writes {self._path}, Ctrl-C nothing: ").strip()
+                if not typed:
+                    return self._made
+                try:
+                    self._obey(typed)
+                except SettingsError as error:
+                    say(str(error))
+        except EOFError:
+            return self._made
+        except KeyboardInterrupt:
+            raise click.Abort from KeyboardInterrupt("stopped; no settings file was written")
 
-    if verb not in ("show", "hide", "look") or not said:
-        raise SettingsError(f"{verb} is no answer: write show, hide or look with the number of a line, or ?")
-    found = screen.lines(first, made.proposal, all_of_it=all_of_it)
-    numbers = [one for one in said if one.isdecimal() and 0 < int(one) <= len(found)]
-    lines = [found[int(said[0]) - 1]] if numbers[:1] == [*said[:1]] else [one for one in found if said[0] in one.names]
-    if not lines:
-        raise SettingsError(f"{said[0]} is neither the number of a line nor a name in one")
-    line = lines[0] if said[0].isdecimal() else replace(lines[0], names=(said[0],))
-    if verb == "look":
-        for text in shown_lines(made, source, line.names, SHOWN_DOCUMENTS):
+    def _print_screen(self) -> None:
+        lines = screen_lines(self._made.first, self._made.proposal, all_of_it=self._is_long)
+        for text in ["", *lines, ""]:
             say(text)
-        return made
-    several = [*numbers] == [*said] and verb == "show"
-    choices = made.choices
-    for one in [found[int(number) - 1] for number in numbers] if several else [line]:
-        choices = screen.answer(choices, one, show=verb == "show", values=() if several else _values(said[1:]))
-    return make(choices=choices)
+
+    def _obey(self, typed: str) -> None:
+        """Do what a person typed: `hide 9 yes`. Raises SettingsError if it cannot be understood, or does not fit."""
+        from rag_index.first_run.schema import screen
+
+        verb, _, rest = typed.partition(" ")
+        if typed == "more":
+            self._is_long = not self._is_long
+            return
+        if verb not in ("show", "hide", "look", "why") or not rest:
+            raise SettingsError(
+                f"{verb} is no answer: write show, hide, look or why with the number of a line; or more"
+            )
+        line, values = self._line(rest.strip())
+        if verb == "look":
+            tables = screen.documents_about(self._made.proposal, line)
+            for text in shown_lines(self._made, tables, SHOWN_DOCUMENTS):
+                say(text)
+        elif verb == "why":
+            lines, _ = screen.why(self._made.proposal, line.id)
+            for text in lines:
+                say(text)
+        else:
+            answer = screen.answer_to(line, self._made.proposal, show=verb == "show", values=values)
+            self._made = self._made.answered(self._made.answers.with_answer(line.id, answer))
+
+    def _line(self, typed: str) -> tuple[Line, str]:
+        """Return the line that is named by its number or its id, and the values after it. Raises SettingsError."""
+        from rag_index.first_run.schema import screen
+
+        found = screen.lines(self._made.first, self._made.proposal, all_of_it=self._is_long)
+        numbered = [one for one in found if one.id]
+        number, _, values = typed.partition(" ")
+        if number.isdecimal() and 0 < int(number) <= len(numbered):
+            return numbered[int(number) - 1], values.strip()
+        # an id may have blanks, and what is folded has one, too
+        every = screen.lines(self._made.first, self._made.proposal, all_of_it=True)
+        named = [one for one in every if typed == one.id or typed.startswith(f"{one.id} ")]
+        if not named:
+            raise SettingsError(f"{number} is neither the number of a line nor an id; more lists all")
+        line = max(named, key=lambda one: len(one.id))
+        return line, typed[len(line.id) :].strip()
 
 
-def _values(said: Sequence[str]) -> list[str]:
-    """Return the values of an answer, which commas separate: `hide 9 held, taken down`."""
-    return [one.strip() for one in " ".join(said).split(",") if one.strip()]
-
-
-def shown_lines(made: Scaffold, source: str, tables: Sequence[str] = (), count: int = 1) -> Iterator[str]:
-    """Yield documents of each index, or of those of some tables alone, as a search would show them."""
+def shown_lines(made: Scaffold, tables: Collection[str], count: int) -> Iterator[str]:
+    """Yield documents of the indexes of some tables, as a search would show them."""
     from rag_index.care.plan import show_documents
     from rag_index.cli.status import document_lines
     from rag_index.first_run.schema import proposed_settings
 
-    examples = proposed_settings(made, source)
+    examples = proposed_settings(made)
     for index, proposed in zip(examples.indexes, made.proposal.indexes, strict=True):
+        if proposed.table not in tables:
+            continue
         try:
-            documents = [] if tables and proposed.table not in tables else show_documents(examples, index, count)
-            yield from (line for one in documents for line in document_lines(one, MAX_CHUNKS))
+            for document in show_documents(examples, index, count):
+                yield from document_lines(document, MAX_CHUNKS)
         except SourceError as error:  # one index leaves the others as they are
             yield f"{index.name}: no document can be shown: {error}"
 

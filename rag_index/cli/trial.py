@@ -7,7 +7,7 @@ import subprocess
 import sys
 import webbrowser
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rag_index.core.reports.progress import Progress
     from rag_index.core.settings import IndexSettings, Settings
     from rag_index.first_run.schema import ProposedIndex, Scaffold
-    from rag_index.search.service.models import ChoicesBody
 
 NEWEST = 1000
 """Documents of each index that are indexed before anybody can search; the rest follows."""
@@ -68,7 +67,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         with tables_read() as progress:
             made, file = scaffold(url, Path(folder), progress=progress), Path(folder, FILE_NAME)
         if not made.text:
-            raise nothing_found(url, made.proposal)
+            raise nothing_found(made)
         file.write_text(made.text, encoding="utf-8")
         whole = database_url(url, here).render_as_string(hide_password=False)
         sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
@@ -81,7 +80,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             from rag_index.search.service.server import serve
 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
-                more = _choices(whole, here / FILE_NAME, made, searchable, overwrite=write)
+                more = _routes(replace(made, folder=here), here / FILE_NAME, searchable, overwrite=write)
                 serve(settings, partial(_announce, show), more=more)
         return int(failed > 0)
 
@@ -127,13 +126,15 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     """Return the value that the newest rows have at least, in SQL; "" if there are fewer rows, or it takes too long."""
     import sqlalchemy as sa
 
+    from rag_index.components.sources.decisions import decided
     from rag_index.components.sources.engine import limited
     from rag_index.first_run.schema.tables import literal
 
     newest: sa.ColumnClause[Any] = sa.column(column)
     statement = sa.select(newest).select_from(sa.table(str(index.table), schema=index.db_schema))
-    if index.where is not None:
-        statement = statement.where(sa.text(index.where.replace(":", "\\:")))
+    where = decided(index, connection.dialect).where
+    if where is not None:
+        statement = statement.where(sa.text(where.replace(":", "\\:")))
     try:
         with limited(connection, NEWEST_SECONDS, "the source"):
             value = connection.scalar(statement.order_by(newest.desc()).offset(count - 1).limit(1))
@@ -147,8 +148,9 @@ def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator
     """Yield what is searched and hidden, and how to keep it."""
     from rag_index.first_run.schema.screen import count, share_sentence
 
-    hidden, asked = sum(one.hidden for one in made.proposal.hidden), len(made.proposal.questions)
-    yield f"{share_sentence(made.proposal)}; {count(hidden, 'condition')} hide{'s' * (hidden == 1)} rows."
+    hiding = sum(1 for one in made.proposal.candidates if one.chars and one.says)
+    asked = len(made.proposal.questions)
+    yield f"{share_sentence(made.proposal)}; {count(hiding, 'column')} leave{'s' * (hiding == 1)} rows out."
     if asked:
         yield f"{count(asked, 'question')} about who may see rows stand{'s' * (asked == 1)} under What is searched."
     yield f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
@@ -212,43 +214,35 @@ def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progres
     progress.finish(progress.sentence())
 
 
-def _choices(
-    source: str, file: Path, first: Scaffold, searchable: Callable[[], dict[str, Any]], *, overwrite: bool
-) -> APIRouter:
-    """Return the routes by which the page shows what is searched, changes it, and keeps it in a settings file."""
+def _routes(first: Scaffold, file: Path, searchable: Callable[[], dict[str, Any]], *, overwrite: bool) -> APIRouter:
+    """Return the routes by which the page shows what is searched, answers, and keeps the settings in a file."""
     from rag_index.care.plan import show_documents
     from rag_index.cli.settings import SHOWN_DOCUMENTS, write_file
-    from rag_index.first_run.schema import Choices, proposed_settings, scaffold, screen
-    from rag_index.search.service.app import make_choices
+    from rag_index.first_run.schema import Answers, proposed_settings, screen
+    from rag_index.search.service.app import make_trial
 
     kept = {file} if overwrite else set()
 
-    def made_of(chosen: ChoicesBody) -> Scaffold:
-        choices = Choices(**chosen.model_dump(include={*asdict(Choices())}))
-        return scaffold(source, file.parent, choices=choices, catalog=first.catalog)
+    def answered(given: dict[str, Any]) -> Scaffold:
+        return first.answered(Answers.parse(given))
 
-    def proposal(chosen: ChoicesBody) -> dict[str, Any]:
-        made = made_of(chosen)
-        if chosen.documents is not None:
-            settings = proposed_settings(made, source)
-            documents = show_documents(settings, settings.index(chosen.documents), SHOWN_DOCUMENTS)
-            return {"documents": [one.to_json() for one in documents]}
-        lines = screen.lines(first.proposal, made.proposal, all_of_it=bool(chosen.listed))
-        more = [
-            {"title": one.title, "changed": asdict(made.choices if one.is_group else screen.change(made.choices, one))}
-            for one in lines
-        ]
-        found = [asdict(one) | new for one, new in zip(lines, more, strict=True)]
-        return {"lines": found, "sentence": screen.share_sentence(made.proposal)}
+    def proposal(given: dict[str, Any]) -> dict[str, Any]:
+        made = answered(given).proposal
+        return screen.to_json(made) | {"sentence": screen.share_sentence(made)}
 
-    def keep(chosen: ChoicesBody) -> dict[str, Any]:
+    def documents(given: dict[str, Any], index: str) -> dict[str, Any]:
+        settings = proposed_settings(answered(given))
+        shown = show_documents(settings, settings.index(index), SHOWN_DOCUMENTS)
+        return {"documents": [one.to_json() for one in shown]}
+
+    def keep(given: dict[str, Any]) -> dict[str, Any]:
         if file.exists() and file not in kept:
             raise SettingsError(f"{file} exists already: move it away, or try the database from another folder")
-        write_file(file, made_of(chosen).text)
+        write_file(file, answered(given).text)
         kept.add(file)
         return {"file": str(file)}
 
-    return make_choices(proposal, keep, searchable)
+    return make_trial(proposal, documents, keep, searchable)
 
 
 def _announce(show: Callable[[], None], url: str) -> None:

@@ -183,7 +183,8 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     project.config.unlink()
     ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
     assert ended.returncode == 0, ended.stderr
-    assert re.search(r"^ +\d+  remarks, measurements +5 +\d+%  left out: ", ended.stdout, re.MULTILINE)
+    assert re.search(r"^ +\d+  remarks +5 +\d+%  left out: ", ended.stdout, re.MULTILINE)
+    assert re.search(r"^ +1 table left out: is empty \(1\)$", ended.stdout, re.MULTILINE)
     plan = project.json("plan")["indexes"]
     assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 5)}
     assert "#:schema" not in project.config.read_text(), "editors complain of a schema that is not there"

@@ -1,5 +1,6 @@
-"""The screen of `init`: who may see rows and what becomes of each table; answered by numbers or by options."""
+"""The screen of `init`: who may see rows and what becomes of each table; answered by numbers, ids or a file."""
 
+import io
 import json
 import os
 import pty
@@ -11,6 +12,8 @@ from contextlib import chdir
 
 import pytest
 
+from rag_index.first_run.samples import workshop
+from tests.docs.pages import page
 from tests.forked_program import start_in_terminal
 from tests.project import run_here
 
@@ -67,7 +70,11 @@ def init(folder, *keys, options=("source.db",), columns=100):
     return process.wait(60), shown.replace("\r\n", "\n")
 
 
-def without_terminal(folder, *options, code=0):
+def without_terminal(folder, *options, answers=None, code=0):
+    """Run `init`, with answers in a file if there are any, and return what it prints, or the error."""
+    if answers is not None:
+        (folder / "answers.json").write_text(json.dumps(answers))
+        options = (*options, "--answers", "answers.json")
     with chdir(folder):
         out, err = run_here("rag-index.toml", "init", *options, code=code)
     return out if code == 0 else err
@@ -85,50 +92,82 @@ def settings(folder):
 def test_enter_writes_what_the_screen_shows_what_is_open_first(folder):
     code, shown = init(folder, "\r")
     assert code == 0, shown
-    assert re.search(r"^  1  ticket.put_aside +no 39 · yes 1   left out: yes \(2 of 80\)$", shown, re.MULTILINE)
-    assert re.search(r"^  2  ticket.is_confidential +no 36 · yes 4   left out: yes \(8 of 80\)$", shown, re.MULTILINE)
+    assert re.search(r"^  1  ticket.put_aside +shown: no 39 · left out: yes 1$", shown, re.MULTILINE)
+    assert re.search(r"^  2  ticket.is_confidential +shown: no 36 · left out: yes 4$", shown, re.MULTILINE)
     assert re.search(r"^ +\d+  ticket +40 +\d+%  document$", shown, re.MULTILINE)
     assert re.search(r"^ +\d+  remark +40 +\d+%  part of ticket$", shown, re.MULTILINE)
-    empty = r"^ +\d+  empty_0, empty_1, empty_2, 3 more +40 +left out: is empty \(5\), has"
-    assert re.search(empty, shown, re.MULTILINE)
+    assert re.search(r"^ +6 tables left out: is empty \(5\); has no text of its own \(1\)$", shown, re.MULTILINE)
     assert re.search(r"^ +\d+  ticket.email +\d+ B left out: ", shown, re.MULTILINE)
     assert re.search(r"^3 of 9 tables are searched: [\d.]+ kB of [\d.]+ kB of text\.$", shown, re.MULTILINE)
-    assert settings(folder)["ticket"]["where"] == "COALESCE(is_confidential, 0) = 0 AND put_aside IN (0)"
-    assert "# hides rows if is_confidential is yes; hides rows if put_aside is yes" in read(folder)
+    assert settings(folder)["ticket"]["visible"] == {
+        "is_confidential": {"show": ["0", ""], "hide": ["1"]},
+        "put_aside": {"show": ["0", ""], "hide": ["1"]},
+        "remark.is_deleted": {"show": ["0", ""], "hide": ["1"]},
+    }
+    assert "# hides rows if put_aside is yes: has an exception in 2% of the rows" in read(folder)
+    assert "# - ticket.put_aside: shown: no 39 · left out: yes 1" in read(folder)
 
 
-def test_answers_by_number_show_and_hide_and_turn_back(folder):
+def test_the_screen_of_the_sample_is_the_one_in_the_documentation(tmp_path):
+    workshop.write(tmp_path / "workshop.db")
+    screen = without_terminal(tmp_path, "workshop.db").partition("     who may")
+    assert "".join(screen[1:]).partition("Wrote ")[0] in page("install")
+
+
+def test_answers_by_number_or_id_show_and_hide_and_turn_back(folder):
     _, shown = init(folder, "\x03")
     lines = ("note ", "ticket.put_aside", "ticket.email")
     note, held, email = (re.findall(rf"^ +(\d+)  {line}", shown, re.MULTILINE)[-1] for line in lines)
     (folder / "rag-index.toml").unlink(missing_ok=True)
-    code, shown = init(folder, f"hide {note}\r", f"show {held} {email}\r", "hide ticket.is_confidential no\r", "\r")
+    keys = (f"show {email}\r", f"show {held}\r", "show ticket.is_confidential\r", "hide 2 no\r", f"hide {note}\r", "\r")
+    code, shown = init(folder, *keys)
     assert code == 0, shown
     last = shown.split(PROMPT)[-2]
-    assert "left out: is left out, as you said" in last
-    assert "shown, as you said" in last
-    assert re.search(r"ticket.email +\d+ B searched, before: ", last)
-    ticket = settings(folder)["ticket"]
+    assert re.search(r"ticket.put_aside +shown: no 39, yes 1$", last, re.MULTILINE)
+    assert re.search(r"ticket.is_confidential +shown: yes 4 · left out: no 36$", last, re.MULTILINE)
+    assert re.search(r"ticket.email +\d+ B searched, as you said", last)
+    assert re.search(r"note +40 +\d+%  left out: is left out, as you said", last)
     assert settings(folder).keys() == {"ticket"}
-    assert ticket["where"] == "(is_confidential IS NULL OR is_confidential NOT IN (0))"
-    assert "email" in ticket["text"]
+    assert "email" in settings(folder)["ticket"]["text"]
     (folder / "rag-index.toml").unlink()
-    code, shown = init(folder, "hide note\r", "show note\r", "hide ticket.put_aside\r", "\r")
+    keys = ("hide note\r", "show note\r", "show ticket.put_aside\r", "hide ticket.put_aside yes\r", "\r")
+    code, shown = init(folder, *keys)
     assert settings(folder).keys() == {"ticket", "note"}, shown
-    assert "put_aside" in settings(folder)["ticket"]["where"]
+    assert "put_aside" in read(folder)
 
 
-def test_what_is_folded_is_listed_and_what_cannot_be_is_said(folder):
-    keys = ("?\r", "show empty_0\r", "show 77\r", "what 1\r", "hide 1 perhaps\r", "hide 99\r", "\r")
+def test_more_lists_everything_and_what_cannot_be_is_said(folder):
+    keys = (
+        "more\r",
+        "show empty_0\r",
+        "show 77\r",
+        "what 1\r",
+        "hide 1 perhaps\r",
+        "hide 1\r",
+        "show note yes\r",
+        "\r",
+    )
     code, shown = init(folder, *keys)
     assert code == 0
     listed = re.findall(r"^ +\d+  (empty_\d) +0 ", shown.split(PROMPT)[1], re.MULTILINE)
     assert listed == [f"empty_{n}" for n in range(5)]
     for said in (
-        "the rows of empty_0 cannot be documents: it is empty", "77 is neither the number of a line nor a name in one",
-        "what is no answer: write show, hide or look", "ticket.put_aside is never perhaps: it is no, yes",
+        "the rows of empty_0 cannot be documents: it is empty", "77 is neither the number of a line nor an id",
+        "what is no answer: write show, hide, look or why", "ticket.put_aside is never perhaps: it is no, yes",
+        "which rows of ticket.put_aside are left out? Name the values after it: no, yes", "note takes no value",
     ):  # fmt: skip
         assert said in " ".join(shown.split())
+
+
+def test_why_says_which_result_a_column_got(folder):
+    _, shown = init(folder, "why 1\r", "why ticket\r", "\r")
+    first, second = shown.split(PROMPT)[1:3]
+    assert "ticket.put_aside: asked: it " in first
+    assert "there is no column ticket" in " ".join(second.split())
+    out = without_terminal(folder, "source.db", "--why", "ticket.is_confidential")
+    assert re.match(r"ticket\.is_confidential: understood: it .*\nshown: no 36 · left out: yes 4\n", out)
+    said = json.loads(without_terminal(folder, "source.db", "--why", "ticket.put_aside", "--json", "--force"))
+    assert (said["id"], said["result"], said["is_open"]) == ("ticket.put_aside", "asked", True)
 
 
 def test_look_prints_two_documents_as_a_search_would(folder):
@@ -151,36 +190,91 @@ def test_the_screen_fits_into_narrow_and_wide_terminals(folder, columns):
     screen = shown[shown.index("who may see") : shown.index("Enter writes")].splitlines()[1:]
     assert max(map(len, screen)) <= columns, screen
     said = " ".join(" ".join(screen).split())
-    for words in ("document", "part of ticket", "no 36 · yes 4 left out: yes (8 of 80)", "left out: is empty (5)"):
+    for words in ("document", "part of ticket", "shown: no 36 · left out: yes 4", "left out: is empty (5)"):
         assert words in said
 
 
-def test_without_a_terminal_the_same_screen_is_printed_and_options_answer_it(folder):
+def test_without_a_terminal_the_same_screen_is_printed_and_a_file_answers_it(folder):
     said = without_terminal(folder, "--source", "sqlite:///source.db")
-    assert re.search(r"^ +\d+  ticket.is_confidential +no 36 · yes 4   left out: yes", said, re.MULTILINE)
+    assert re.search(r"^ +\d+  ticket.is_confidential +shown: no 36 · left out: yes 4$", said, re.MULTILINE)
     assert settings(folder).keys() == {"ticket", "note"}
-    options = ("--include", "rem*", "--exclude", "note", "--show", "ticket.is_confidential", "--hide", "ticket.answer")
-    without_terminal(folder, "source.db", "--force", *options, "--show", "ticket.put_aside")
+    answers = {
+        "remark": "document", "note": "leave out", "ticket.is_confidential": {"show": ["yes"]},
+        "ticket.answer": "leave out", "ticket.put_aside": {"show": ["no", "yes"]},
+    }  # fmt: skip
+    without_terminal(folder, "source.db", "--force", answers=answers)
     found = settings(folder)
     assert found.keys() == {"ticket", "remark"}
-    assert "where" not in found["ticket"]
+    assert {name: one["hide"] for name, one in found["ticket"]["visible"].items()} == {
+        "is_confidential": [],
+        "put_aside": [],
+    }
     assert found["ticket"]["text"] == ["body"]
-    without_terminal(folder, "source.db", "--force", "--exclude", "*", "--include", "note")
-    assert settings(folder).keys() == {"note"}, "what is included is read, whatever is excluded"
-    without_terminal(folder, "source.db", "--force", "--hide", "remark.ticket_id=3")
-    assert "ticket_id NOT IN (3)" in settings(folder)["ticket"]["parts"][0]["where"]
+
+
+def test_a_script_answers_by_the_ids_that_json_prints(folder):
+    """`init --json > q.json`, answer everything that is open, `init --answers a.json --yes`."""
+    questions = json.loads(without_terminal(folder, "source.db", "--json"))["questions"]
+    assert not (folder / "rag-index.toml").exists()
+    (held,) = [one for one in questions if one["is_open"]]
+    assert held["id"] == "ticket.put_aside"
+    answers = {held["id"]: {"show": [value["value"] for value in held["values"]]}}
+    said = without_terminal(folder, "source.db", "--yes", answers=answers)
+    assert "Wrote rag-index.toml" in said
+    assert settings(folder)["ticket"]["visible"]["put_aside"] == {"show": ["0", "1", ""], "hide": []}
+    again = json.loads(without_terminal(folder, "source.db", "--json", answers=answers))
+    assert not [one for one in again["questions"] if one["is_open"]]
+    assert again["answers"] == {"ticket.put_aside": {"show": ["0", "1", ""], "hide": []}}
+
+
+def test_a_value_that_is_not_named_keeps_what_holds(folder):
+    without_terminal(folder, "source.db", "--yes", answers={"ticket.put_aside": {"show": ["no"]}})
+    assert settings(folder)["ticket"]["visible"]["put_aside"] == {"show": ["0", ""], "hide": ["1"]}
+    answers = {"ticket.put_aside": {"hide": ["empty"]}}
+    without_terminal(folder, "source.db", "--yes", "--force", answers=answers)
+    assert settings(folder)["ticket"]["visible"]["put_aside"] == {"show": ["0"], "hide": ["1", ""]}
+
+
+def test_a_question_that_an_answer_leads_to_can_be_answered_with_it(folder):
+    """Rows of `said` refer to notes by a column that nobody declared: that matters once a note is hidden."""
+    with sqlite3.connect(folder / "source.db") as db:
+        db.execute("UPDATE note SET is_deleted = 0, id = id + 1000")
+        db.execute("ALTER TABLE note ADD COLUMN grade TEXT DEFAULT 'a'")
+        db.execute("UPDATE note SET grade = 'b' WHERE id % 4 = 0")
+        db.execute("CREATE TABLE said (id INTEGER PRIMARY KEY, nid INT, body TEXT)")
+        for n in range(1, 121):
+            said = f"Somebody said of number {n} that the wheel of the mill turns far too fast."
+            db.execute("INSERT INTO said VALUES (?, ?, ?)", (n, 1000 + n % 40 + 1, said))
+    db.close()
+    hides = {"note.grade": {"hide": ["b"]}}
+
+    def nid(answers):
+        questions = json.loads(without_terminal(folder, "source.db", "--json", answers=answers))["questions"]
+        return [one for one in questions if one["id"] == "said.nid" and len(one["values"]) == 2]
+
+    assert nid({}) == []
+    (found,) = nid(hides)
+    assert (found["is_open"], [one["is_shown"] for one in found["values"]]) == (True, [True, False])
+    (found,) = nid({**hides, "said.nid": {"show": ["of hidden rows"]}})
+    assert (found["is_open"], [one["is_shown"] for one in found["values"]]) == (False, [True, True])
+
+
+def test_answers_come_from_standard_input(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"note": "leave out"}'))
+    without_terminal(folder, "source.db", "--yes", "--answers", "-")
+    assert settings(folder).keys() == {"ticket"}
 
 
 def test_json_prints_the_whole_proposal_and_writes_with_yes_alone(folder):
-    said = json.loads(without_terminal(folder, "source.db", "--json", "--show", "ticket.put_aside"))
-    hidden = ["ticket.is_confidential", "remark.is_deleted", "note.is_deleted"]
-    assert [one["place"] for one in said["hidden"]] == hidden
-    assert said["answers"] == {"show": ["ticket.put_aside"]}
-    assert {one["name"]: one["becomes"] for one in said["tables"]}["number"] == "out"
-    assert [one["settings"]["table"] for one in said["indexes"]] == ["ticket", "note"]
+    said = json.loads(without_terminal(folder, "source.db", "--json"))
+    ids = [one["id"] for one in said["questions"]]
+    assert ids[:2] == ["ticket.put_aside", "ticket.is_confidential"]
+    assert {"remark.is_deleted", "note.is_deleted"} <= {*ids}
+    assert {one["id"]: one["becomes"] for one in said["tables"]}["number"] == "out"
+    assert [one["table"] for one in said["indexes"]] == ["ticket", "note"]
+    assert "examples" not in json.dumps(said)
     assert not (folder / "rag-index.toml").exists()
-    open_ones = json.loads(without_terminal(folder, "source.db", "--json", "--yes"))["hidden"]
-    assert [one["place"] for one in open_ones if one["state"] == "open"] == ["ticket.put_aside"]
+    without_terminal(folder, "source.db", "--json", "--yes")
     assert settings(folder).keys() == {"ticket", "note"}
 
 
@@ -190,19 +284,20 @@ def test_an_index_that_would_be_hidden_whole_ends_it_with_3(folder):
     db.close()
     with chdir(folder):
         out, err = run_here("rag-index.toml", "init", "source.db", "--yes", code=3)
-    assert "every row of note is left out: show some with --show TABLE.COLUMN" in err
-    assert re.search(r"^  1  note.is_deleted +yes 40   left out: yes \(40 of 40\)$", out, re.MULTILINE)
+    assert "every row of note is left out: answer who may see them, with --answers FILE" in err
+    assert re.search(r"^ +\d+  note.is_deleted +left out: yes 40$", out, re.MULTILINE)
 
 
-def test_a_name_that_does_not_fit_gets_one_line(folder):
-    for options, said in (
-        (["--include", "tickets"], "there is no table tickets: ticket"),
-        (["--exclude", "zzz"], "there is no table zzz: none is named like it"),
-        (["--show", "ticket.is_confidental"], "there is no column ticket.is_confidental, as TABLE.COLUMN: ticket.is_c"),
-        (["--hide", "subject"], "there is no column subject, as TABLE.COLUMN: "),
-        (["--include", "number"], "the rows of number cannot be documents: it has no text"),
+def test_an_answer_that_does_not_fit_gets_one_line_and_writes_nothing(folder):
+    for answers, said in (
+        ({"tickets": "document"}, "there is no question tickets: near ones are ticket"),
+        ({"zzz": "leave out"}, "there is no question zzz: init --json prints all ids"),
+        ({"ticket.is_confidental": {"show": ["no"]}}, "there is no question ticket.is_confidental: near ones are "),
+        ({"ticket.is_confidential": {"show": ["on"]}}, "ticket.is_confidential is never on: it is no"),
+        ({"number": "document"}, "the rows of number cannot be documents: it has no text"),
+        ([], "answers.json: answers are a JSON object"),
     ):
-        error = without_terminal(folder, "source.db", *options, code=2)
+        error = without_terminal(folder, "source.db", answers=answers, code=2)
         assert error.splitlines()[-1].startswith(f"rag-index: {said}"), error
         assert not (folder / "rag-index.toml").exists()
 
@@ -219,9 +314,11 @@ def test_two_databases_none_and_one_without_anything_to_look_for_get_one_line(fo
     sqlite3.connect(folder / "empty.db").executescript("PRAGMA user_version = 1")
     for options, said in (
         ("source.db --source sqlite:///source.db", "leave one out"),
-        ("--exclude note", "name it, too"),
+        ("--answers none.json", "name it, too"),
+        ("--why note.is_deleted", "name it, too"),
+        ("source.db --answers none.json", "the answers in none.json cannot be read"),
+        ("source.db --examples", "--examples adds example rows to what --json prints: add --json"),
         ("nothing.db", "is not a database URL"),
-        ("source.db --exclude [!e]*", "has no table whose rows people would look for: name one with --include"),
         ("empty.db", "has no table: name another database"),
     ):
         assert said in without_terminal(folder, *options.split(), code=2).splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_the_commands_that_scripts_call_have_an_example_and_a_line_of_an_export_
     assert shape(json.loads(json_line(point))) == {**example, "vector": [None]}
 
 
-@pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export"}))
+@pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export", "init"}))
 def test_json_is_as_documented(name, project, monkeypatch, capsys):
     run_plain(project.fill(2))
     project.fill(1, first=3)
@@ -116,6 +117,32 @@ def test_json_is_as_documented(name, project, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
     assert shape(json.loads(capsys.readouterr().out)) == documented_json()[name]
+
+
+def test_a_proposal_and_each_of_its_keys_are_as_documented(tmp_path, capsys):
+    with sqlite3.connect(tmp_path / "desk.db") as db:
+        db.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT)")
+        db.execute("CREATE TABLE comment (id INTEGER PRIMARY KEY, ticket_id INT REFERENCES ticket, body TEXT, odd INT)")
+        for n in range(1, 61):
+            said = f"The printer in room {n} prints blank pages again and again, said the person at desk {n}."
+            db.execute("INSERT INTO ticket VALUES (?, ?, ?)", (n, f"Printer {n} is offline", said))
+            answer = f"A new toner for room {n} has been ordered from the dealer, and it will arrive in {n} days."
+            db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (n, n, f"{answer} {2 * answer}", n == 7))
+    db.close()
+    (tmp_path / "answers.json").write_text('{"comment.odd": {"hide": ["yes"]}}')
+    answers = ["--answers", str(tmp_path / "answers.json")]
+    with pytest.raises(SystemExit):
+        cli.main(["init", str(tmp_path / "desk.db"), "--json", *answers])
+    printed, documented = shape(json.loads(capsys.readouterr().out)), documented_json()["init"]
+    for own in ("indexes", "answers"):  # their keys are those of the settings, and ids
+        assert isinstance(printed.pop(own), type(documented.pop(own)))
+    assert printed == documented
+    parts = {"question": documented["questions"][0], "table": documented["tables"][0]}
+    for name, keys in parts.items():
+        rows = table(section(PAGE, "## Proposals"), f"key of a {name}")
+        assert {key for row in rows for key in re.findall(r"`(\w+)`", row[0])} <= keys.keys()
+        explained = set(re.findall(r"`(\w+)`", str(rows)))
+        assert keys.keys() <= explained | {"id", "name", "rows", "table", "why"}
 
 
 def test_what_a_gate_found_is_as_documented():

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from rag_index.components.sources import open_source
 from rag_index.core.settings import Settings
+from rag_index.first_run.schema.answers import Answers
 from rag_index.first_run.schema.catalog import read_catalog
-from rag_index.first_run.schema.proposed import Choices, Proposal
+from rag_index.first_run.schema.proposed import Proposal
 from rag_index.first_run.schema.reading import propose as proposed
 from tests.live.mariadb import mariadb
 
@@ -51,11 +52,11 @@ def documents_of(url, settings):
 
 @pytest.fixture
 def propose(tmp_path):
-    """A function that fills tables of a new database, given as columns and rows, and returns the proposal."""
+    """A function that fills tables of a new database, given as columns and rows, and returns the proposal,
+    with `answers` if there are any."""
     url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
 
-    def made(**tables):
-        choices = {name: tuple(tables.pop(name)) for name in ("include", "exclude", "show", "hide") if name in tables}
+    def made(answers=None, **tables):
         Path(url.database).unlink(missing_ok=True)
         engine = sa.create_engine(url)
         with engine.begin() as connection:
@@ -65,7 +66,8 @@ def propose(tmp_path):
                     connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
         engine.dispose()
         with read_catalog(url) as catalog:
-            found = proposed(catalog, Choices(**choices))
+            first = proposed(catalog)
+            found = proposed(catalog, Answers.parse(answers).decisions(first)) if answers else first
         return Proposed(**{one.name: getattr(found, one.name) for one in fields(found)}, url=url)
 
     made.url = url

@@ -7,7 +7,6 @@ from contextlib import closing, nullcontext
 import pytest
 import sqlalchemy as sa
 
-from rag_index.errors import SettingsError
 from rag_index.first_run.schema import scaffold
 from rag_index.first_run.schema.catalog import SAMPLED_ROWS, read_catalog
 from rag_index.first_run.schema.reading import propose as proposed
@@ -16,9 +15,10 @@ from tests.schema.conftest import PROSE, TEXT, cycle, documents_of, itself, many
 
 HASH = "$2b$12$abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmn"
 LANGUAGES = ("en", "de")
-ACL = ("acl json", "'{}'", "'[3]'")
-TYPES = {"postgres": [("mood mood_of_us", "NULL", "'sad'"), ACL, ("kept_at date", "now()", "NULL")]}
-TYPES["mariadb"] = [("mood enum('glad', 'sad')", "'glad'", "'sad'"), ACL, ("mark bit", "b'0'", "b'1'")]
+TYPES = {"postgres": [("state mood_of_us", "NULL", "'sad'"), ("acl json", "'{}'", """'{"secret": true}'""")]}
+TYPES["mariadb"] = [("state enum('glad', 'sad')", "'glad'", "'sad'"), ("mark bit", "b'0'", "b'1'")]
+TYPES["postgres"] += [("published_at date", "now()", "NULL")]
+TYPES["mariadb"] += [("acl json", "'{}'", """'{"secret": true}'""")]
 
 
 def becomes(made):
@@ -58,16 +58,15 @@ def test_documents_parts_and_labels_follow_from_keys_that_nobody_declared(propos
 def test_secrets_and_what_is_personal_are_left_out_and_named(propose):
     person = many(
         12, full_name="Ada Brandt{n}", email="a{n}@example.org", direct="+49 30 12345{n}", salary=50_000,
-        health="The allergy of number {n} against the dust of the mill",
-        account_notes="Pays late, and has to be asked {n} times",
+        staff_note="Pays late, and has to be asked {n} times",
         iban="DE89 3704 0044 0532 0130 00", key_of_door=lambda n: f"sk_live_{n:02}Ab3dE5fG7hI9jK1lM", biography=TEXT,
     )  # fmt: skip
     made = propose(person=person)
-    out = {one.column for one in use(made, "person").left_out}
-    assert out >= {"email", "direct", "health", "account_notes", "iban", "key_of_door"}
+    out = {one.name for one in use(made, "person").columns if one.use == "leave out"}
+    assert out >= {"email", "direct", "staff_note", "iban", "key_of_door"}
     assert not [name for name in (*out, "salary") if name in json.dumps(made.index("person"))]
-    assert "biography" in propose(other=person, show=["other.email"]).index("other")["text"]
-    assert "email" in propose(third=person, show=["third.email"]).index("third")["text"]
+    assert "biography" in propose(other=person, answers={"other.email": "text"}).index("other")["text"]
+    assert "email" in propose(third=person, answers={"third.email": "text"}).index("third")["text"]
 
 
 def test_texts_that_are_no_plain_columns_are_read_as_what_they_are(propose):
@@ -152,7 +151,7 @@ def test_what_nobody_looks_for_is_left_out_with_its_reason_and_size_and_comes_by
         assert (out.becomes, why in out.why) == ("out", True), table
         assert out.chars or why == "is empty", table
         if why != "is empty":
-            assert use(propose(**tables, include=[table]), table).becomes == "document", table
+            assert use(propose(**tables, answers={table: "document"}), table).becomes == "document", table
 
 
 def test_rows_that_repeat_and_were_written_one_by_one_are_found(propose):
@@ -168,13 +167,6 @@ def test_the_share_counts_all_text_and_what_hidden_rows_have_is_not_searched(pro
     chars = sum(len(row[1]) + len(row[2]) for row in rows)
     assert (made.chars, made.exact) == (chars, True)
     assert made.searched == pytest.approx(0.75 * chars, rel=0.02)
-
-
-def test_choices_name_tables_and_columns_that_exist(propose):
-    with pytest.raises(SettingsError, match="there is no table articel"):
-        propose(article=many(12, title="The bridge {n}", body=TEXT), include=["articel"])
-    with pytest.raises(SettingsError, match=r"there is no column text.body, as TABLE\.COLUMN"):
-        propose(text=many(12, title="The bridge {n}", told=TEXT), hide=["text.body"])
 
 
 def test_a_table_that_cannot_be_read_is_left_out_with_the_reason_and_a_text_that_is_no_utf_8_ends_nothing(propose):
@@ -218,10 +210,9 @@ def test_what_a_program_sent_or_searches_in_is_for_programs(propose, name):
     assert name not in [one.table for one in made.indexes]
 
 
-def test_a_queue_is_known_by_its_columns_whatever_it_is_called_and_text_that_fills_a_place_is_none(propose):
+def test_what_programs_need_owns_no_parts_and_text_that_fills_a_place_is_none(propose):
     made = propose(
         page=many(12, title="Page {n} of the mill", body=TEXT, queue="north"),
-        failed_work=many(12, queue="mail", payload=TEXT, exception="The host {n} is away. " + TEXT),
         brochure=many(12, title="Ferry {n}", body="Lorem ipsum dolor sit amet, consectetur adipiscing elit sed {n}"),
         cache=many(40, name="Page {n}", body=TEXT),
         paragraph=many(48, cache_id=lambda n: n % 40 + 1, page_id=cycle(12), text=TEXT),
@@ -275,7 +266,7 @@ def test_many_short_facts_of_rows_that_say_more_are_no_documents(propose):
 def test_a_table_with_nothing_but_personal_text_is_searched_if_a_person_includes_it(propose):
     account = many(4, account="a{n}@example.org")
     assert propose(account=account, page=many(12, title="Page {n}", body=TEXT)).parts("page") == []
-    assert propose(other=account, include=["other"]).index("other")["text"] == ["account"]
+    assert propose(other=account, answers={"other": "document"}).index("other")["text"] == ["account"]
 
 
 def both(**columns):
@@ -292,20 +283,20 @@ def test_a_title_and_a_text_in_two_tables_of_translations_are_one_document(propo
     assert all(f"The fine kettle {key}" in f"{payload}{layout}" for key, payload, layout in shown)
 
 
-def test_a_visit_of_a_category_with_a_person_and_a_reason_is_a_document_and_fname_and_lname_are_a_name(propose):
+def test_a_visit_of_a_category_with_a_person_and_a_reason_is_a_document_and_two_names_are_one(propose):
     def reason(n):
         where, when = "knee hip arm foot neck back hand".split()[n % 7], "walking sitting lying".split()[n % 3]
         return f"The {where} hurts when {when}, since the fall on the ice {n * 7} days ago, and nothing has helped yet"
 
     at = {"visited_at": lambda n: f"2024-03-{n % 28 + 1:02} 10:{n:02}:00", "kinds": {"visited_at": "DATETIME"}}
     made = propose(
-        patient=many(30, fname="Ada{n}", lname="Brandt{n}", phone="+49 30 1234{n}"),
+        patient=many(30, firstname="Ada{n}", lastname="Brandt{n}", phone="+49 30 1234{n}"),
         visit_type=many(4, name="Kind {n}", description=TEXT),
         visit=many(60, visit_type_id=cycle(4), patient_id=cycle(30), reason=reason, **at),
-        trainer=many(30, fname="Ada{n}", lname="Brandt{n}", bio=TEXT),
+        trainer=many(30, firstname="Ada{n}", lastname="Brandt{n}", bio=TEXT),
     )
     assert {one.name: one.becomes for one in made.tables}["visit"] == "document"
-    assert made.index("trainer")["title"] == "{fname} {lname}"
+    assert made.index("trainer")["title"] == "{firstname} {lastname}"
 
 
 def test_a_collation_of_the_application_is_left_out_of_comparisons_and_a_key_with_one_is_named(tmp_path):
@@ -323,7 +314,9 @@ def test_a_collation_of_the_application_is_left_out_of_comparisons_and_a_key_wit
     made = scaffold(f"sqlite:///{file}", tmp_path)
     (index,) = made.proposal.indexes
     assert len(documents_of(f"sqlite:///{file}", index.settings)) == 400 - 400 // 7
-    assert [one.column for table in made.proposal.tables for one in table.left_out] == ["teaser", "state"]
+    assert [
+        one.name for table in made.proposal.tables for one in table.columns if one.use == "leave out" and table.index
+    ] == ["teaser", "state"]
     assert "its key code needs the application" in {one.name: one.why for one in made.proposal.tables}["thing"]
 
 

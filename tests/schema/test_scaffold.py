@@ -1,33 +1,29 @@
-"""The scaffold: it loads, fits its source, states the right defaults, holds no password; and its screen."""
+"""The scaffold: it loads, fits its source, states the right defaults, holds no password."""
 
 import re
 import sqlite3
 import tomllib
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from random import Random
 
 import hypothesis
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
-from rag_index.cli.settings import screen_lines
 from rag_index.components.sources import open_source
 from rag_index.core.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.first_run.schema import scaffold
-from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, TableUse
-from rag_index.first_run.schema.screen import answer, change, left_out, lines, share_sentence, size
+from rag_index.first_run.schema import Answers, scaffold
 from tests.schema.conftest import TEXT, many
 
 NUMBERS = count()
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 WORDS = "miller baker smith sexton ferryman wheel oven bell boat sluice key river garden kitchen ladder window".split()
-SECRET = "is named like a secret"
 
 
 def prose(number):
@@ -90,8 +86,15 @@ def test_what_people_look_for_becomes_an_index_that_fits_with_title_parts_and_co
     ticket = settings.index("ticket")
     (part,) = ticket.parts
     assert (ticket.key, ticket.title, ticket.format) == ("id", "subject", {"subject": "html"})
-    assert ticket.where == "is_private = 0 AND COALESCE(deleted_at, '') = ''"
-    assert (part.table, part.on, part.text, part.where) == ("comment", "ticket_id", ["body"], "internal = false")
+    assert {name: (one.show, one.hide) for name, one in ticket.visible.items()} == {
+        "is_private": (["0"], ["1"]), "deleted_at": (["empty"], ["past", "future"]), "comment.internal": (["0"], ["1"])
+    }  # fmt: skip
+    assert (part.table, part.on, part.text, part.where) == (
+        "comment",
+        "ticket_id",
+        ["body"],
+        "$visible(comment.internal)",
+    )
     assert (ticket.text, ticket.payload) == (["author"], [])
     with closing(open_source(settings, ticket)) as source:
         documents = source.page(None, 50).documents
@@ -106,29 +109,35 @@ def test_what_is_left_out_is_named_with_its_size_and_the_reason_the_largest_firs
         assert f"# - {name}" in said, (name, said)
     assert re.search("# - (?:nothing_yet|latest)", said), said
     assert said.index("user_audits") < said.index("ticket.email") < said.index("nothing_yet")
-    assert scaffold("sqlite:///desk.db", choices=Choices(exclude=("*",))).text == ""
 
 
-def test_tables_are_included_and_excluded_by_name_and_the_share_falls_with_what_is_left_out(desk):
-    def tables(**choices):
-        return {index.table for index in scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal.indexes}
+def test_a_database_of_which_all_tables_are_left_out_gives_no_file(desk):
+    documents = {index.table for index in scaffold("sqlite:///desk.db").proposal.indexes} | {"comment"}
+    nothing = Answers.parse(dict.fromkeys(documents, "leave out"))
+    assert scaffold("sqlite:///desk.db", answers=nothing).text == ""
 
-    def share(**choices):
-        made = scaffold("sqlite:///desk.db", choices=Choices(**choices)).proposal
+
+def test_tables_become_documents_or_are_left_out_and_the_share_falls_with_what_is_left_out(desk):
+    first = scaffold("sqlite:///desk.db")
+
+    def answered(**answers):
+        return first.answered(Answers.parse(answers)).proposal
+
+    def tables(**answers):
+        return {index.table for index in answered(**answers).indexes}
+
+    def share(**answers):
+        made = answered(**answers)
         return made.searched / made.chars
 
-    assert share(exclude=("ticket",)) < share() < share(include=("user_audits",))
-    assert share(hide=("comment.body",)) < share()
-    assert tables(exclude=("*",), include=("tick*",)) == {"ticket"}
-    assert tables(exclude=("ticket", "gr*")) == {"__odd__name__", "comment", "Visit Report"}
-    assert tables(include=("user_audits",)) == tables() | {"user_audits"}
-    with pytest.raises(SettingsError, match=r"there is no table tickets: ticket"):
-        tables(include=("tickets",))
-    with sqlite3.connect("desk.db") as db:
-        db.executescript("CREATE TABLE seat (id INTEGER PRIMARY KEY); INSERT INTO seat VALUES (1)")
-    db.close()
-    with pytest.raises(SettingsError, match="the rows of seat cannot be documents: it has no text"):
-        tables(include=("seat",))
+    assert share(ticket="leave out") < share() < share(user_audits="document")
+    assert share(**{"comment.body": "leave out"}) < share()
+    assert tables(ticket="leave out", größe="leave out") == {"__odd__name__", "comment", "Visit Report"}
+    assert tables(user_audits="document") == tables() | {"user_audits"}
+    with pytest.raises(SettingsError, match=r"there is no question tickets: near ones are ticket"):
+        tables(tickets="document")
+    with pytest.raises(SettingsError, match="the rows of numbers cannot be documents: it is empty"):
+        tables(numbers="document")
 
 
 def test_plan_warns_of_secrets_that_are_written_in_by_name_and_by_looks(project):
@@ -248,95 +257,26 @@ def test_a_value_that_its_column_does_not_declare_ends_nothing(tmp_path, odd):
     assert '"code"' not in text.partition("text = ")[2].partition("\n")[0], "numbers are no text for one that is one"
 
 
-def table(name, *, chars=1000, becomes="document", exact=True, **more):
-    return TableUse(name, 10, chars, exact, becomes, **more)
-
-
-def hidden(place, rows=9, of=821, *, state="open", out=True):
-    values = (("no", of - rows, False), ("yes", rows, True))
-    return HiddenRows(place, f"{place.partition('.')[2]} is yes", "x = 0", rows, of, state, out, values, False)
-
-
-def said(made):
-    return [(one.title, one.says, one.note) for one in lines(made, made)]
-
-
-def test_sizes_have_three_digits():
-    for chars, words in (
-        (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (9_560, "9.56 kB"), (12_345, "12.3 kB"), (99_960, "100 kB"),
-        (653_210, "653 kB"), (999_700, "1 MB"), (1_750_000, "1.75 MB"), (2_000_000_000, "2 GB"),
-        (1_234_000_000_000, "1,234 GB"),
-    ):  # fmt: skip
-        assert size(chars) == words, chars
-
-
-def test_the_share_counts_everything_and_says_whether_it_is_exact():
-    made = Proposal((table("a", chars=653_000, searched=653_000), table("b", chars=1_097_000, becomes="out")))
-    assert share_sentence(made) == "1 of 2 tables is searched: 653 kB of 1.75 MB of text"
-    made = replace(made, tables=(*made.tables, table("c", chars=0, becomes="part", exact=False)))
-    assert share_sentence(made) == "2 of 3 tables are searched: about 653 kB of 1.75 MB of text"
-
-
-def test_a_line_of_rows_has_its_values_and_counts_and_says_what_is_left_out_and_names_of_any_characters_stay_on_it():
-    waits = hidden("comment.muted", 90, state="asked", out=False)
-    assert said(Proposal((), hidden=(waits, hidden("comment.held_for_review")))) == [
-        ("comment.muted", "no 731 · yes 90", "shown, unless you hide yes (90 of 821)"),
-        ("comment.held_for_review", "no 812 · yes 9", "left out: yes (9 of 821)"),
-    ]
-    odd = table("a\nb\x1b[2J <b>[red]", becomes="part", of=("x\ty",))
-    assert said(Proposal((odd,))) == [("a b\ufffd[2J <b>[red]", "part of x y", "")]
-
-
-def test_two_hundred_tables_have_at_most_forty_lines_and_what_is_folded_can_be_listed():
-    tables = [table(f"t{n}", becomes=("document", "part", "label", "out")[n % 4], of=(f"t{n - 1}",), why=f"is {n % 7}",
-                    left_out=(LeftOut(f"t{n}", "mail", "is personal", 9),)) for n in range(200)]  # fmt: skip
-    rows = [hidden(f"t{n}.flag", n % 3, state=state) for n, state in enumerate(["open"] * 30 + ["known"] * 60)]
-    made = Proposal(tuple(tables), hidden=tuple(rows))
-    assert len([*screen_lines(made, made)]) <= 40
-    assert [one.is_group for one in lines(made, made, all_of_it=True)] == [False] * (200 + 90 + 200)
-
-
-def test_what_one_answer_decides_is_one_line_with_all_its_rows_and_conditions_that_hide_none_are_one():
-    made = Proposal((), hidden=tuple(hidden(f"t{n}.is_deleted", 0, state="known") for n in range(27)))
-    assert [(one.says, len(one.names)) for one in lines(made, made)] == [("hide no row today", 27)]
-    listed = [replace(hidden("content.state", rows, 100, state="known"), values=()) for rows in (0, 7, 2)]
-    assert said(Proposal(hidden=(*listed, hidden("note.mark")))) == [
-        ("content.state", "", "left out: is yes (9 of 300)"),
-        ("note.mark", "no 812 · yes 9", "left out: yes (9 of 821)"),
-    ]
-
-
-def test_a_line_that_was_changed_stays_and_changes_back_and_a_column_forgets_what_it_was_used_for():
-    email = LeftOut("ticket", "email", "is personal", 120)
-    first = Proposal((table("ticket", left_out=(email,)),), hidden=(hidden("ticket.is_deleted"),))
-    rows, document, out = lines(first, first)
-    choices = change(change(change(Choices(), document), rows), out)
-    assert choices == Choices(exclude=("ticket",), show=("ticket.is_deleted", "ticket.email"))
-    rows, document, out = lines(first, Proposal((table("ticket"),)))
-    assert (rows.note, out.says) == ("shown, as you said", "120 B searched, before: is personal")
-    back = change(change(choices, rows), out)
-    assert (back.show, back.hide) == ((), ("ticket.is_deleted", "ticket.email"))
-    out = lines(made := Proposal((table("t", left_out=(LeftOut("t", "c", "as you said", 1),)),)), made)[1]
-    assert change(Choices(uses={"t.c": "out", "t.d": "title"}), out) == Choices(show=("t.c",), uses={"t.d": "title"})
-
-
-def test_an_answer_names_values_and_takes_the_place_of_the_one_before():
-    (line,) = lines(made := Proposal((), hidden=(hidden("comment.state"),)), made)
-    choices = answer(Choices(show=("comment.state",)), line, show=False, values=["held", "taken down"])
-    assert choices == Choices(hide=("comment.state=held", "comment.state=taken down"))
-    assert answer(choices, line, show=True) == Choices(show=("comment.state",))
-    folded = replace(line, names=("a.b", "a.c"))
-    with pytest.raises(SettingsError, match=r"share a line: list them with \?"):
-        answer(choices, folded, show=True)
-    with pytest.raises(SettingsError, match="takes no value"):
-        answer(choices, line, show=True, values=["held"])
-
-
-def test_what_is_left_out_is_named_with_its_size_the_largest_first():
-    tables = [
-        table("small", chars=0, becomes="out", why="is empty"), table("log", chars=2000, becomes="out", why="is a log"),
-        table("a", left_out=(LeftOut("a", "token", SECRET, 0), LeftOut("a", "mail", "is personal", 3000))),
-    ]  # fmt: skip
-    assert left_out(Proposal(tuple(tables))) == [
-        "a.mail (3 kB): is personal", "log (2 kB): is a log", "small: is empty", f"a.token: {SECRET}",
-    ]  # fmt: skip
+def test_ids_of_another_schema_and_of_names_with_dots_and_blanks_can_be_answered(postgres, tmp_path):
+    with postgres.database() as name:
+        engine = sa.create_engine(postgres.url(name))
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA press")
+            for table in ("note", 'press."the note"'):
+                columns = 'id int PRIMARY KEY, title text, body text, "is.odd" boolean, extra jsonb'
+                connection.exec_driver_sql(f"CREATE TABLE {table} ({columns})")
+                extra = "jsonb_build_object('held', mod(n, 9) = 0)"
+                row = f"n, 'Page ' || n || ' of us', '{PROSE} ' || n, mod(n, 12) = 0, {extra}"
+                connection.exec_driver_sql(f"INSERT INTO {table} SELECT {row} FROM generate_series(1, 60) AS n")
+        engine.dispose()
+        url = postgres.url(name).render_as_string(hide_password=False)
+        first = scaffold(url, tmp_path)
+        odd, held = 'press."the note"."is.odd"', 'press."the note".extra.held'
+        assert {'note."is.odd"', "note.extra.held", odd, held} <= {one.id for one in first.proposal.candidates}
+        answers = Answers.parse({odd: {"show": ["yes"]}, held: {"hide": ["no"], "show": [True]}, "note": "leave out"})
+        (index,) = load(first.answered(answers).text, tmp_path).indexes
+    assert (index.db_schema, index.table) == ("press", "the note")
+    assert {name: (one.shown, one.hidden) for name, one in index.visible.items()} == {
+        '"is.odd"': (("false", "true", ""), ()),
+        "extra.held": (("true", ""), ("false",)),
+    }

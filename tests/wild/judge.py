@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
 from rag_index.etl.opened import RunOptions
-from rag_index.first_run.schema import scaffold
+from rag_index.first_run.schema import Answers, scaffold
 from rag_index.orchestration.launch import run_plainly
 from rag_index.search.retriever import Retriever
 from tests.wild.sample import Question, Sample
@@ -38,11 +38,18 @@ class Verdict:
     """Questions whose first hit is another document, with that hit."""
 
 
-def proposed(url: sa.URL, folder: Path) -> float:
+def answers_in(folder: Path | None, name: str) -> Answers | None:
+    """Return the answers to the questions about a database in NAME.json; None if there is no such file."""
+    file = folder / f"{name}.json" if folder else None
+    return Answers.read(str(file)) if file and file.exists() else None
+
+
+def proposed(url: sa.URL, folder: Path, answers: Answers | None = None) -> float:
     """Write what `init` writes into a folder, with the password in the URL; return the seconds that it took."""
     began = time.monotonic()
     whole = url.render_as_string(hide_password=False)
-    text = re.sub("(?m)^url = .*", lambda _: f"url = {json.dumps(whole)}", scaffold(whole, folder).text, count=1)
+    made = scaffold(whole, folder, answers=answers)
+    text = re.sub("(?m)^url = .*", lambda _: f"url = {json.dumps(whole)}", made.text, count=1)
     (folder / "rag-index.toml").write_text(text, encoding="utf-8")
     return time.monotonic() - began
 

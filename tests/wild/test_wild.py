@@ -74,7 +74,7 @@ def _keys(url, name):
 
 def _plain(indexes):
     """Return the settings without how a database quotes names and writes truth."""
-    text = str(indexes).replace("= true", "= 1").replace("= false", "= 0").replace(", false)", ", 0)")
+    text = str(indexes).replace("true", "1").replace("false", "0")
     return text.translate(dict.fromkeys(map(ord, "`\"'\\")))
 
 

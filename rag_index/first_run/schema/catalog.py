@@ -20,15 +20,19 @@ from rag_index.components.sources.engine import errors_as_ours, limit_on_server,
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.source_tables import relation
 from rag_index.components.sources.undecoded import Undecoded, readable
+from rag_index.components.sources.value_text import value_sql
 from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
-from rag_index.first_run.schema.columns import MAX_CHARS, Column, Kind
+from rag_index.first_run.schema.columns import MAX_CHARS, Column
 from rag_index.first_run.schema.tables import MAX_ROWS, Table, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
+
+    from rag_index.first_run.schema.candidates import Kind
+    from rag_index.first_run.schema.columns import Kind as ColumnKind
 
 Progress = Callable[[int, int, str], object]
 SAMPLED_ROWS, FEWEST_ROWS = 300, 60
@@ -40,12 +44,15 @@ SECONDS = 5.0
 """How long one query may take. What takes longer is left out."""
 MAX_COUNTED = 50
 """Values of a column that are counted: one with more says no state."""
+MANY_COLUMNS = 100
+"""Fewer rows are counted of a table with more columns: each question reads whole rows."""
 CHECKED_VALUES = 60
 """Values of a column that are looked up in another table's key."""
+_TOKEN = re.compile(r'\$visible\(((?:"(?:[^"]|"")*"|[^()"])+)\)')
 SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_schema")
 
 
-KINDS: tuple[tuple[Any, Kind], ...] = (
+KINDS: tuple[tuple[Any, ColumnKind], ...] = (
     (sa.JSON | sa.ARRAY, "json"),
     (sa.Uuid, "id"),
     (TSVECTOR, "other"),
@@ -69,15 +76,19 @@ class DatabaseCatalog:
     policies: RowPolicies = field(default_factory=RowPolicies)
     notes: tuple[str, ...] = ()
     """What the user may not read, a sentence each with the right to ask for."""
+    decided: dict[str, str] = field(default_factory=dict)
+    """In SQL, which rows candidates show, by their ids: what stands for `$visible(ID)`."""
+    read_columns: dict[Column, Column] = field(default_factory=dict)
+    """What columns hold, which is found once."""
     _known: dict[Any, Any] = field(default_factory=dict)
 
-    def _asked(self, sql: str, values: Sequence[Any] = ()) -> Any:
+    def _asked(self, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False) -> Any:
         """Return the rows of a statement, as `_rows` does, from the database if it was not asked before."""
         question = (sql, *values)
         if question not in self._known:
             is_open = not self.connection.closed
             with nullcontext(self.connection) if is_open else _connected(self.url) as connection:
-                self._known[question] = _try(connection, sql, values)
+                self._known[question] = _try(connection, sql, values, is_raw=is_raw)
         return self._known[question]
 
     @property
@@ -85,20 +96,30 @@ class DatabaseCatalog:
         """Return whether it is one of MariaDB or MySQL."""
         return self.connection.dialect.name in ("mysql", "mariadb")
 
-    @property
-    def seconds_now(self) -> str:
-        """Return the time in seconds since 1970, in SQL."""
-        postgresql, sqlite = "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)", "(julianday('now') - 2440587.5) * 86400"
-        known = {"sqlite": sqlite, "postgresql": postgresql}
-        return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
+    def shows(self, table: Table, column: str, key: str, kind: Kind, values: Iterable[str]) -> str:
+        """Return in SQL that a column, or a key of its JSON, has one of these values, as the settings have them."""
+        sql = value_sql(self.connection.dialect)
+        return sql.is_any(sql.text(table.columns[column].sql, [key] if key else [], kind=kind), values)
 
-    def as_text(self, column: Column) -> str:
-        """Return a column in SQL so that it can be compared with a text."""
-        if column.kind not in ("json", "bytes", "id", "other"):
-            return column.sql
-        if self.connection.dialect.name == "postgresql":
-            return _readable(self.connection, column)
-        return f"CAST({column.sql} AS {'CHAR' if self.is_mysql else 'TEXT'})"
+    def value_rows(self, table: Table, column: Column, key: str = "", kind: Kind = "value") -> list[tuple[str, int]]:
+        """Return the values of a column, or of a key of its JSON, with their rows, the most common first.
+
+        Of a large table, or of one with many columns, the first rows are counted. [] is returned for more than
+        `MAX_COUNTED` values, and if the database cannot count them.
+        """
+        sql = value_sql(self.connection.dialect)
+        rows = MAX_ROWS if len(table.columns) <= MANY_COLUMNS else 2 * SAMPLED_ROWS
+        text = sql.text(column.sql, [key] if key else [], kind=kind)
+        some = f"SELECT {text} AS one FROM {table.sql} LIMIT {rows}"
+        grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
+        found = []
+        for value, count in self._asked(grouped, is_raw=True) or ():
+            # bytes that are no text keep a mark: such a value has no name in the settings
+            text = value.decode(errors="replace") if isinstance(value, bytes) else sql.read(value)
+            found.append((text, int(count)))
+        share = max(1.0, table.rows / rows)
+        found = [(value, round(count * share)) for value, count in found]
+        return sorted(found, key=lambda one: (-one[1], one[0])) if len(found) <= MAX_COUNTED else []
 
     def is_key(self, table: Table, names: Sequence[str]) -> bool:
         """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
@@ -129,8 +150,25 @@ class DatabaseCatalog:
         if not table.rows:
             return -1
         read = table.sql if table.counted else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
-        rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {condition}")
+        rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {self._expanded(condition)}")
         return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else -1
+
+    def texts_that(self, table: Table, name: str, condition: str, limit: int) -> list[str]:
+        """Return some texts of a column of rows that meet a condition."""
+        column = table.columns[name].sql
+        where = f"{column} IS NOT NULL AND ({self._expanded(condition)})"
+        found = self._asked(f"SELECT {column} FROM {table.sql} WHERE {where} LIMIT {limit}")
+        return [str(row[0]) for row in found or ()]
+
+    def rows_with(self, table: Table, names: Sequence[str], condition: str, limit: int) -> list[tuple[Any, ...]]:
+        """Return the values of some columns in the first rows that meet a condition."""
+        columns = ", ".join(table.columns[name].sql for name in names)
+        found = self._asked(f"SELECT {columns} FROM {table.sql} WHERE {self._expanded(condition)} LIMIT {limit}")
+        return [tuple(row) for row in found or ()]
+
+    def _expanded(self, sql: str) -> str:
+        """Return SQL with the conditions in place of each `$visible(ID)`."""
+        return _TOKEN.sub(lambda found: self.decided[found[1]], sql)
 
     def counts(self, table: Table, column: Column) -> Counter[Any]:
         """Return the rows of each value of a column, of the first rows of a large table; none if it has many values."""
@@ -188,7 +226,8 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
             if progress is not None:
                 progress(number, len(tables), table.name)
             if not table.problem:
-                _read_rows(connection, table, sampled)
+                share = max(1, len(table.columns) // MANY_COLUMNS)
+                _read_rows(connection, table, max(FEWEST_ROWS, sampled // share))
                 table.key = table.key or (_unique(inspector, table) if table.rows else [])
         policies = read_policies(connection, [relation(one.schema, one.own_name) for one in tables])
         for table in tables:
@@ -349,7 +388,7 @@ def _read_rows(connection: Connection, table: Table, sampled: int) -> None:
         table.columns[name] = replace(column, kind=kind, values=found)
 
 
-def _kind(kind: Any) -> Kind:
+def _kind(kind: Any) -> ColumnKind:
     """Return the kind of a column's type."""
     kind = getattr(kind, "data_type", kind)  # a DOMAIN of PostgreSQL
     if getattr(kind, "display_width", None) == 1:  # what MariaDB and MySQL make of BOOLEAN
@@ -357,7 +396,7 @@ def _kind(kind: Any) -> Kind:
     return next((name for types, name in KINDS if isinstance(kind, types)), "other")
 
 
-def _kind_of_values(kind: Kind, values: Sequence[Any]) -> Kind:
+def _kind_of_values(kind: ColumnKind, values: Sequence[Any]) -> ColumnKind:
     """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
     types = Counter(type(value) for value in values if value is not None)
     if types.keys() == {bytes}:
@@ -421,17 +460,22 @@ def _readable(connection: Connection, column: Column) -> str:
     return f"CAST({f'TO_JSONB({column.sql})' if column.kind == 'json' else column.sql} AS TEXT)"
 
 
-def _try(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Sequence[Any] | None:
+def _try(connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False) -> Sequence[Any] | None:
     """Return the rows of a statement; None if it takes too long, or the database refuses it."""
     try:
-        return _rows(connection, sql, values)
+        return _rows(connection, sql, values, is_raw=is_raw)
     except exc.DBAPIError as error:
         _check(connection, error)
         return None
 
 
-def _rows(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Sequence[Any] | None:
-    """Return the rows of a statement, which may end with a list of values; None if it takes too long."""
+def _rows(
+    connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False
+) -> Sequence[Any] | None:
+    """Return the rows of a statement, which may end with a list of values; None if it takes too long.
+
+    Texts with invalid bytes are decoded as a person would read them, unless `is_raw`.
+    """
     named = {f"v{number}": value for number, value in enumerate(values)}
     listed = f" ({', '.join(f':{name}' for name in named)})" if named else ""
     try:
@@ -440,7 +484,7 @@ def _rows(connection: Connection, sql: str, values: Sequence[Any] = ()) -> Seque
     except SourceTimedOut:
         connection.rollback()
         return None
-    return [tuple(map(_shown, row)) for row in found]
+    return [tuple(row) if is_raw else tuple(map(_shown, row)) for row in found]
 
 
 def _shown(value: Any) -> Any:

@@ -14,7 +14,7 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.words import singular, words
+from rag_index.first_run.schema.words import is_any, singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,9 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
     made = replace(column, filled=filled, distinct=distinct)
     if column.problem:
         return replace(made, why=column.problem)
-    if is_named_like_a_secret(column.name):
+    # `is_secret` says so of its row
+    is_flag = {str(value).lower() for value in values} <= known.YES | known.NO
+    if is_named_like_a_secret(column.name) and not is_flag:
         return replace(made, role="secret", why="is named like a secret")
     if column.kind not in ("text", "bytes", "json"):
         return replace(made, role=_plain_role(column, key, _personal_words(column.name, noun)))
@@ -228,10 +230,10 @@ def _guarded(made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequ
     is_key = made.name in key or last in known.KEY_WORDS
     if not is_key and sum(map(looks_secret, values)) >= 2 * known.FEW * len(values):
         return "secret", "looks like a secret"
-    if named & known.REMARKS and named & (known.PERSONS | known.READERS | {"account", "rejected", "rejection"}):
+    if named & known.REMARKS and (named & known.PERSONS or is_any(tuple(named), known.HELD)):
         return "personal", "is a remark for few"
-    if named & known.HIDE and named & known.SAID:  # `private_notes`, `notas_internas`
-        return "personal", "is for few, by its name"
+    if is_any(words(made.name), known.HIDE) and (named & known.REMARKS or made.length > known.MIN_PROSE_CHARS):
+        return "personal", "is for few, by its name"  # `private_notes`
     if share(made.texts, _EMAIL) + share(made.texts, _PERSONAL) > known.SOME:
         return "personal", "looks like personal data"
     of_persons = known.PERSONS & {*map(singular, noun)}

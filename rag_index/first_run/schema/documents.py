@@ -6,7 +6,6 @@ names that others carry is a label. All other tables are left out, with the reas
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,13 +14,13 @@ from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.columns import SENTENCE
 from rag_index.first_run.schema.proposed import CHOSEN, UNREAD
 from rag_index.first_run.schema.tables import Relation
-from rag_index.first_run.schema.words import singular, words
+from rag_index.first_run.schema.words import is_any, singular, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from rag_index.first_run.schema.candidates import Place
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.proposed import Choices
     from rag_index.first_run.schema.tables import Table
 
 NO_TEXT = "has no text of its own"
@@ -61,17 +60,12 @@ class Plan:
     """Why a table is left out, to be read after its name."""
 
 
-def is_named(table: Table, patterns: Sequence[str]) -> bool:
-    """Return whether the name of a table fits one of some patterns, with or without its schema."""
-    names = {table.name.lower(), table.own_name.lower()}
-    return any(fnmatch.fnmatchcase(name, pattern.lower()) for name in names for pattern in patterns)
-
-
-def plan(catalog: DatabaseCatalog, tables: Sequence[Table], choices: Choices) -> Plan:
-    """Return what becomes of each table, as far as a person did not choose. A table that is excluded still says who may
-    see the rows of others."""
-    wanted = {one for one in tables if is_named(one, choices.include)}
-    return _Planner(catalog, tables, wanted, {one for one in tables if is_named(one, choices.exclude)} - wanted).made()
+def plan(catalog: DatabaseCatalog, tables: Sequence[Table], places: Mapping[str, Place]) -> Plan:
+    """Return what becomes of each table, given those by name for which a person decided. A table that is left out still
+    says who may see the rows of others."""
+    wanted = {one for one in tables if places.get(one.name) == "document"}
+    excluded = {one for one in tables if places.get(one.name) == "leave out"}
+    return _Planner(catalog, tables, wanted, excluded).made()
 
 
 class _Planner:
@@ -293,11 +287,11 @@ def _for_few(table: Table) -> str:
     named, columns = {*table.noun}, {name: {*words(name)} for name in table.columns}
     persons = {one.column for one in table.parents if one.parent.is_people}
     others = [one for one in table.parents if not one.parent.is_people]
-    sure = named & (known.SURE | known.DIRECT | {"moderation", "moderator"})
-    if sure or known.PRIVATE.fullmatch("".join(table.noun)) or table.noun[0].startswith(("deleted", "trashed")):
+    sure = is_any(table.noun, known.HIDE | known.DIRECT | {"moderation"}) or known.PRIVATE.fullmatch(
+        "".join(table.noun)
+    )
+    if sure or table.noun[0].startswith("deleted"):
         return "is for few, by its name"
-    if known.OWN & named:
-        return "has what only its owner sees, by its name"
     told = len(persons) > 1 or any(one.type_column or one.parent.texts for one in others)
     if known.REPORTS & {table.noun[-1]} and told:
         return "has reports to moderators"
@@ -305,10 +299,10 @@ def _for_few(table: Table) -> str:
     notes = (known.REMARKS - {"comment"}) & {table.noun[-1]} and on_others  # a comment names its writer in many ways
     if notes and all(one.parent.rows <= known.MAX_CHOICES for one in others):
         return "has notes on persons"
-    rooms = known.ROOMS | {"thread"}
+    rooms = known.ROOMS
     sent = any(known.RECEIVERS & said or ("to" in said and name in persons) for name, said in columns.items())
     joined = any(
-        {"participant", *({"member"} if {"conversation", "chat"} & {*room.noun} else ())} & {*one.child.noun}
+        {"participant", *({"member"} if "conversation" in room.noun else ())} & {*one.child.noun}
         for room in [table, *(one.parent for one in others if rooms & {*one.parent.noun})]
         for one in room.children
     )
@@ -348,7 +342,7 @@ def _is_taken_from(table: Table, other: Table) -> bool:
 
 def is_of_copies(table: Table) -> bool:
     """Return whether a table is called like one of versions, or of texts for a search."""
-    return any(word.endswith(known.COPIES) for word in (*table.noun, *map(singular, words(table.own_name))))
+    return any(word.endswith((*known.COPIES, "fts")) for word in (*table.noun, *map(singular, words(table.own_name))))
 
 
 def squeezed(text: str) -> str:

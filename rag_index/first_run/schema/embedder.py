@@ -58,11 +58,12 @@ def embedder_section(proposed: ProposedEmbedder) -> str:
 
 def _texts(proposal: Proposal, catalog: DatabaseCatalog) -> Iterator[str]:
     """Yield the sampled texts of the columns that searches reach, as the database has them."""
-    uses = {table.name: table.columns for table in proposal.tables if table.becomes in ("document", "part")}
+    read = {table.name: table.columns for table in proposal.tables if table.becomes in ("document", "part")}
     for table in catalog.tables:
-        for name, use in uses.get(table.name, {}).items():
-            if use == "text" and name in table.columns:
-                yield from (value for value in table.columns[name].values if isinstance(value, str))
+        for use in read.get(table.name, ()):
+            if use.use == "text" and use.name in table.columns:
+                values = table.columns[use.name].values
+                yield from (value for value in values if isinstance(value, str))
 
 
 def _languages(proposal: Proposal, texts: Sequence[str]) -> list[str]:

@@ -10,18 +10,20 @@ from slugify import slugify
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.documents.text_languages import find_languages, language_of
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.candidates import make_id
 from rag_index.first_run.schema.documents import Part, Plan, identifier
+from rag_index.first_run.schema.hidden_rows import passes
 from rag_index.first_run.schema.proposed import ProposedIndex
-from rag_index.first_run.schema.visibility import passes
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from rag_index.first_run.schema.tables import Relation, Rule, Table
+    from rag_index.first_run.schema.rulings import Rulings
+    from rag_index.first_run.schema.tables import Condition, Relation, Table
 
 MAX_NAME_CHARS = 80
-STATE_LABELS = known.STATES | known.BROUGHT | {"priority", "severity", "kind"}
+STATE_LABELS = known.ASKED | known.BROUGHT | {"priority", "kind"}
 """Words of columns whose labels people filter by, but which say little about what a row is about."""
 
 
@@ -115,7 +117,7 @@ class _Rows:
         """Add the columns that people filter by: choices, languages, levels and times."""
         table = self.table
         used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
-        used |= {one.column for one in table.conditions if one.through is None and one.of is None}
+        used |= {one.column for one in table.conditions if one.is_own}
         for name, one in table.columns.items():
             levels = {value for value in one.values if isinstance(value, int)}
             if name in used or one.filled < 2 * known.FEW or one.kind == "bytes":
@@ -127,7 +129,7 @@ class _Rows:
             elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
                 self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
 
-    def where(self, conditions: Sequence[Rule], *more: str) -> dict[str, str]:
+    def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
         """Return the condition for the rows that may be shown."""
         told = " AND ".join(filter(None, [*more, *dict.fromkeys(one.sql for one in conditions)]))
         return {"where": told} if told else {}
@@ -136,8 +138,8 @@ class _Rows:
 class IndexMaker:
     """Makes the settings of one index."""
 
-    def __init__(self, table: Table, plan: Plan, taken: set[str]) -> None:
-        self._table, self._parts = table, plan.documents[table]
+    def __init__(self, table: Table, plan: Plan, taken: set[str], rulings: Rulings) -> None:
+        self._table, self._parts, self._rulings = table, plan.documents[table], rulings
         self._titled = plan.titles.get(table)
         self._rows = _Rows(table, table.schema, plan)
         self._taken = taken
@@ -154,20 +156,40 @@ class IndexMaker:
         parts = [self._part(one, used) for one in self._parts]
         rows.text = rows.text or ([] if parts else [*table.title_columns])
         rows.add_payload()
+        inherited = [one for one in table.conditions if not one.is_own]
         settings: dict[str, Any] = {
             "table": table.own_name, "schema": table.schema, "key": one_or_all(table.key),
-            **rows.where(table.conditions), "title": title, "text": rows.text, "format": rows.format,
+            **rows.where(inherited), "visible": {}, "title": title, "text": rows.text, "format": rows.format,
             **self._filters(parts), **self._language(), "joins": rows.joins, "parts": parts,
         }  # fmt: skip
-        self._note(table.conditions, settings)
+        self._note(inherited, settings)
+        self._decide(settings)
         made = {key: value for key, value in settings.items() if value or key == "payload"}
         return ProposedIndex(self._name(), table.name, made, self.reasons, self._age())
+
+    def _decide(self, settings: dict[str, Any]) -> None:
+        """Add the decisions of the index: on its own columns, and on others that its conditions refer to."""
+        own = {one.sql for one in self._table.conditions if one.is_own}
+        for ruling in [one for one in self._rulings.found if one.is_decision]:
+            one = ruling.candidate
+            token = f"$visible({one.id})"
+            is_own = token in own
+            name = make_id(*filter(None, (one.column, one.key))) if is_own else one.id
+            used = [rows for rows in _with_conditions(settings) if token in rows["where"]]
+            for rows in used:
+                before = rows["where"]
+                rows["where"] = before.replace(token, f"$visible({name})")
+                self.reasons |= {rows["where"]: self.reasons[before]} if before in self.reasons else {}
+            if is_own or used:
+                settings["visible"][name] = self._rulings.settings_of(one.id)
+                if one.says:
+                    self.reasons[f"visible.{name}"] = f"hides rows if {one.says}: {one.why}"
 
     def _age(self) -> str:
         """Return the column whose greatest values the newest rows have."""
         times = [one for one in self._table.columns.values() if one.role == one.kind == "time"]
         times = [one for one in times if one.filled >= known.NEARLY_ALL]
-        times.sort(key=lambda one: not known.CHANGED & {*words(one.name)})
+        times.sort(key=lambda one: "updated" not in words(one.name))
         key = self._table.key[0]
         return key if self._table.columns[key].kind == "number" or not times else times[0].name
 
@@ -178,7 +200,7 @@ class IndexMaker:
         self._taken.add(name)
         return name
 
-    def _note(self, conditions: Sequence[Rule], settings: dict[str, Any]) -> None:
+    def _note(self, conditions: Sequence[Condition], settings: dict[str, Any]) -> None:
         """Note why rows are left out."""
         if settings.get("where"):
             said = dict.fromkeys(f"hides rows if {one.says}" for one in conditions)
@@ -199,7 +221,7 @@ class IndexMaker:
     def _codes(self, title: str) -> list[str]:
         """Return the other columns with codes and choices that say what a row is."""
         table = self._table
-        out = {*table.references, *table.key, *table.texts, *(one.column for one in table.conditions if not one.of)}
+        out = {*table.references, *table.key, *table.texts, *(one.column for one in table.conditions if one.is_own)}
         found = [one for one in table.columns.values() if one.name not in out and one.name not in title]
         found = [one for one in found if one.role in ("code", "choice") and one.filled > 2 * known.FEW]
         return [one.name for one in found if one.kind in ("text", "json") and not STATE_LABELS & {*words(one.name)}][:5]
@@ -265,7 +287,7 @@ class IndexMaker:
     def _linked(self, rows: _Rows, far: Relation, on: Iterable[str]) -> str | list[str]:
         """Return the text of what links name."""
         other, link = far.parent, far.child
-        name = rows.join(far, required=True, **rows.where([one for one in other.conditions if one.reaches]))
+        name = rows.join(far, required=True, **rows.where(other.conditions))
         names = rows.read(other, other.title_columns or other.prose, name)
         captions = [one for one in link.parents if one.parent.title in one.parent.columns and one.parent.is_label]
         captions = [one for one in captions if one.column not in (far.column, *on) and one.parent not in rows.plan.few]
@@ -285,6 +307,12 @@ class IndexMaker:
         free = [name for name in table.key if name not in on]
         found = [*(places or times)[:1], *free]
         return {"order_by": one_or_all(list(dict.fromkeys(found)))} if found else {}
+
+
+def _with_conditions(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the settings of an index, of its parts and of their joins, that have a condition."""
+    for rows in (settings, *settings.get("parts", ())):
+        yield from (one for one in (rows, *rows.get("joins", {}).values()) if one.get("where"))
 
 
 def one_or_all(names: Sequence[str]) -> str | list[str]:

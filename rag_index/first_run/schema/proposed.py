@@ -8,70 +8,25 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rag_index.first_run.schema.candidates import Candidate, Use
+
 CHOSEN = "is left out, as you said"
 UNREAD = "cannot be read"
 """What the reason of a table begins with that the database does not let us read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """What a person decided: tables by name or pattern, columns as TABLE.COLUMN."""
+class ColumnUse:
+    """A column with text, and what it is used for."""
 
-    include: tuple[str, ...] = ()
-    """Tables that become documents if they have any text, whatever else speaks against it, `exclude` too."""
-    exclude: tuple[str, ...] = ()
-    """Tables of which nothing is read."""
-    show: tuple[str, ...] = ()
-    """Columns that hide nothing, or, if they were left out, that are text."""
-    hide: tuple[str, ...] = ()
-    """Columns whose exceptions are hidden; as TABLE.COLUMN=VALUE the rows with this value. Text is left out."""
-    uses: Mapping[str, str] = field(default_factory=dict)
-    """Columns with what they are used for: `title`, `text` or `out`."""
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenRows:
-    """Rows that are left out, or would be, for what a column says: what a person answers."""
-
-    place: str
-    """The column, as TABLE.COLUMN."""
-    says: str
-    """Why the rows are hidden: `is_confidential is yes`."""
-    sql: str
-    """What rows must meet to be shown."""
-    rows: int
-    """The rows of indexes that are hidden by it, with all that belongs to them; -1 if that is not known."""
-    of: int
-    """The rows that there are of the tables whose rows are hidden."""
-    state: Literal["known", "open", "asked", "answered"]
-    """Whether its name or values say it, or it is an exception; `asked` takes effect with an answer only."""
-    hidden: bool
-    """Whether the rows are left out."""
-    values: tuple[tuple[str, int, bool], ...] = ()
-    """The values as people read them, with their rows, and whether these are hidden."""
-    large: bool = False
-    """Whether it hides more than half of an index."""
-
-    @property
-    def is_asked(self) -> bool:
-        """Return whether a person has to answer: it is an exception, waits, or hides more than half of an index."""
-        return self.state in ("open", "asked") or (self.large and self.state != "answered")
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A column with text that no search reaches."""
-
-    table: str
-    column: str
-    why: str
-    """The reason, to be read after the column's name: `is a secret`."""
+    id: str
+    """`schema.table.column`, as of a candidate."""
+    name: str
+    use: Use
     chars: int
-
-    @property
-    def place(self) -> str:
-        """Return the column as TABLE.COLUMN."""
-        return f"{self.table}.{self.column}"
+    """The characters that people can read, whether they may or not; 0 for a column with a secret."""
+    why: str = ""
+    """Why no search reaches it, to be read after its id: `is a secret`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +46,8 @@ class TableUse:
     """The reason to leave it out, to be read after the table's name: `is empty`."""
     index: str = ""
     """The name of its index, if its rows are documents."""
-    left_out: tuple[LeftOut, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """The columns with text, each with what it is used for: `title`, `text` or `out`."""
+    columns: tuple[ColumnUse, ...] = ()
+    """The columns with text."""
     searched: int = 0
     """The characters that a search reaches, without those of columns left out and of hidden rows."""
     is_hidden: bool = False
@@ -121,8 +75,10 @@ class Proposal:
 
     tables: tuple[TableUse, ...] = ()
     indexes: tuple[ProposedIndex, ...] = ()
-    hidden: tuple[HiddenRows, ...] = ()
-    """Who may see rows: first what hides most of an index, then what is asked, what is open, and what is known."""
+    candidates: tuple[Candidate, ...] = ()
+    """The columns that may say who sees a row, of all tables."""
+    excused: Mapping[str, str] = field(default_factory=dict)
+    """Why other columns are no candidates, by their ids, to be read after their names."""
     notes: tuple[str, ...] = ()
     """What the user of the database may not read, and what row level security means for the indexes."""
 
@@ -137,9 +93,14 @@ class Proposal:
         return sum(table.searched for table in self.tables)
 
     @property
-    def questions(self) -> list[HiddenRows]:
-        """Return what a person has to answer."""
-        return [one for one in self.hidden if one.is_asked]
+    def questions(self) -> list[Candidate]:
+        """Return what a person has to answer: first what decides about the tables with the most text."""
+        return [one for one in self.ranked if one.is_open and one.chars]
+
+    @property
+    def ranked(self) -> list[Candidate]:
+        """Return the candidates by the text of the tables that they decide about, the most first."""
+        return sorted(self.candidates, key=lambda one: (-one.chars, one.id))
 
     @property
     def exact(self) -> bool:

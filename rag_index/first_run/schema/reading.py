@@ -3,168 +3,169 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.source_tables import relations_read
-from rag_index.errors import SettingsError
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.documents import is_named, plan
+from rag_index.first_run.schema.beside import other_rulings
+from rag_index.first_run.schema.candidates import Decisions, answered
+from rag_index.first_run.schema.documents import plan
+from rag_index.first_run.schema.hidden_rows import (
+    Conditions,
+    conditions,
+    copied_columns,
+    undeclared_references,
+)
 from rag_index.first_run.schema.indexes import IndexMaker
-from rag_index.first_run.schema.proposed import CHOSEN, Choices, HiddenRows, LeftOut, Proposal, ProposedIndex, TableUse
+from rag_index.first_run.schema.proposed import CHOSEN, ColumnUse, Proposal, ProposedIndex, TableUse
 from rag_index.first_run.schema.relations import read_tables, relate
-from rag_index.first_run.schema.visibility import answered, conditions, find_rules
+from rag_index.first_run.schema.rulings import Ruling, find_rulings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from rag_index.first_run.schema.candidates import Candidate
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.tables import Rule, Table
+    from rag_index.first_run.schema.tables import Condition, Relation, Table
 
 
-def propose(catalog: DatabaseCatalog, choices: Choices | None = None) -> Proposal:
-    """Return what becomes of each table of a database, and the indexes that follow, as far as a person did not choose.
+def propose(catalog: DatabaseCatalog, decisions: Decisions | None = None) -> Proposal:
+    """Return what becomes of each table of a database, as far as a person did not decide, and the indexes."""
+    return _Reading(catalog, decisions or Decisions()).proposal()
 
-    Raises:
-        SettingsError: `choices` name a table, a column or a value that does not exist.
-    """
-    return _Reading(catalog, choices or Choices()).proposal()
+
+def tables_read(catalog: DatabaseCatalog, decisions: Decisions) -> list[Table]:
+    """Return the tables with the conditions under which their rows are shown."""
+    return _Reading(catalog, decisions).tables
 
 
 class _Reading:
-    """A database as it is read under the choices of a person."""
+    """A database as it is read with the decisions of a person."""
 
-    def __init__(self, catalog: DatabaseCatalog, choices: Choices) -> None:
-        self._catalog, self._choices = catalog, choices
+    def __init__(self, catalog: DatabaseCatalog, decisions: Decisions) -> None:
+        self._catalog, self._decisions = catalog, decisions
         self.tables = read_tables(catalog)
-        self._resolve(self.tables)
         for table in self.tables:
             self._use_columns(table)
         relate(catalog, self.tables)
-        self._plan = plan(catalog, self.tables, choices)
-        self._roots: dict[Table, list[Table]] = {}
-        for root, part in [(root, part) for root, some in self._plan.documents.items() for part in some]:
-            self._roots.setdefault(part.table, []).extend([root] if not part.far else [])
-        self._read = [*dict.fromkeys([*self._plan.documents, *(one for one, some in self._roots.items() if some)])]
-        found = find_rules(catalog, self.tables)
-        self._rules = self._answered(found)
-        self._lost = {rule: dict(self._lost_by(rule)) for rule in self._rules}
-        self._asked = {*self._beyond_a_tenth()}
-        self._idle = [*self._without_effect({(one.table, one.column) for one in found})]
-        told = conditions(self.tables, [one for one in self._rules if one not in self._asked])
+        self._rulings = find_rulings(catalog, self.tables, decisions)
+        self._rulings.found += [self._answered(one) for one in other_rulings(catalog, self.tables)]
+        self._undeclared: list[Relation] = []
+        self._find_conditions()
+        self._leave_out_copies()
+        self._plan = plan(catalog, self.tables, decisions.tables)
+        self._read = [*self._plan.documents]
+        for parts in self._plan.documents.values():
+            self._read += [part.table for part in parts]
+            self._read += [part.far.parent for part in parts if part.far]
+        self._read = [*dict.fromkeys(self._read)]
+
+    def _find_conditions(self) -> None:
+        """Give tables the conditions that they are read with, also by references that nobody declared."""
+        for one in self._rulings.found:
+            if one.condition and one.condition.is_own:
+                shown = [value.value for value in one.candidate.values if value.is_shown]
+                made = one.candidate
+                sql = self._catalog.shows(one.condition.table, made.column, made.key, made.kind, shown)
+                self._catalog.decided[made.id] = sql
+        self._rulings.found = [self._limited(one) for one in self._rulings.found]
+        self._own = [one.condition for one in self._rulings.found if one.condition]
+        found = conditions(self.tables, self._own)
+        for ruling, relation in undeclared_references(self._catalog, self.tables, found):
+            answered = self._answered(ruling)
+            self._rulings.found.append(answered)
+            if not all(value.is_shown for value in answered.candidate.values):
+                self._undeclared.append(relation)
+        if self._undeclared:
+            found = conditions(self.tables, self._own, self._undeclared)
         for table in self.tables:
-            table.conditions[:] = told[table]
+            table.conditions[:] = found[table]
+
+    def _limited(self, ruling: Ruling) -> Ruling:
+        """Return a ruling that nobody answered so that it does not reach further, if it would hide most of a table.
+
+        The first page of a site may be an exception: with all that is below it, everything would be hidden.
+        """
+        condition, one = ruling.condition, ruling.candidate
+        if condition is None or not one.is_open or all(value.is_shown or not value.rows for value in one.values):
+            return ruling
+        told = conditions(self.tables, [condition])
+        for table in [table for table in self.tables if told[table] and (table.prose or table.title)]:
+            if self._catalog.rows_that(table, _unmet(told[table])) > known.HALF * table.rows:
+                return replace(ruling, condition=replace(condition, reaches=False))
+        return ruling
+
+    def _answered(self, ruling: Ruling) -> Ruling:
+        """Return a ruling with what a person decided about its rows."""
+        said = self._decisions.values.get(ruling.candidate.id)
+        if said is None:
+            return ruling
+        one = answered(ruling.candidate, said)
+        if all(value.is_shown for value in one.values):
+            return Ruling(one)
+        return replace(ruling, candidate=one)
+
+    def _leave_out_copies(self) -> None:
+        """Leave out columns with copies of the texts of hidden rows, unless a person wants them."""
+        found = {table: table.conditions for table in self.tables}
+        for table, name, of in copied_columns(self._catalog, self.tables, found):
+            if table.id_of(name) not in self._decisions.columns:
+                why = f"has texts of hidden rows of {of.name}"
+                table.columns[name] = replace(table.columns[name], role="other", why=why)
+                table.forget()
 
     # --- Answers ---
 
-    def _resolve(self, tables: Sequence[Table]) -> None:
-        """Keep the choices by table and column. Raise SettingsError if one names what is not there."""
-        for pattern in (*self._choices.include, *self._choices.exclude):
-            if not any(is_named(one, [pattern]) for one in tables):
-                raise SettingsError(f"there is no table {pattern}: {_near(pattern, [one.name for one in tables])}")
-        names = {f"{one.own_name}.{name}": (one, name) for one in tables for name in one.columns}
-        names |= {f"{one.name}.{name}": (one, name) for one in tables for name in one.columns}
-        places = {name.lower(): place for name, place in names.items()}
-
-        def place(name: str) -> tuple[Table, str]:
-            if name.lower() not in places:
-                raise SettingsError(f"there is no column {name}, as TABLE.COLUMN: {_near(name, [*names])}")
-            return places[name.lower()]
-
-        self._show = dict.fromkeys(place(one) for one in self._choices.show)
-        self._uses = {place(one): use for one, use in self._choices.uses.items()}
-        self._hide: dict[tuple[Table, str], list[str]] = {}
-        for one in self._choices.hide:
-            name, mark, value = (one, "", "") if one.lower() in places else one.partition("=")
-            self._hide.setdefault(place(name), []).extend([value] if mark else [])
-
     def _use_columns(self, table: Table) -> None:
         """Give columns the role that a person chose."""
-        for name, one in table.columns.items():
-            use = self._uses.get((table, name), "")
-            if (table, name) in self._show and one.role in ("secret", "personal", "other", "code"):
-                use = "text"
-            if self._hide.get((table, name)) == [] and one.is_text:
-                use = "out"
-            if use == "out":
-                table.columns[name] = replace(one, role="other", why=CHOSEN)
-            elif use:
-                table.columns[name] = replace(one, role="name" if use == "title" else "prose", why="")
-            if use == "title":
+        for name, column in table.columns.items():
+            use = self._decisions.columns.get(table.id_of(name))
+            if use == "leave out":
+                table.columns[name] = replace(column, role="other", why=CHOSEN)
+            elif use == "text":
+                table.columns[name] = replace(column, role="prose", why="")
+            elif use == "title":
+                table.columns[name] = replace(column, role="name", why="")
                 table.title = name
-        if table.name in self._choices.include and not any(one.is_text for one in table.columns.values()):
+        # a person wants documents of a table that has personal texts alone
+        is_wanted = self._decisions.tables.get(table.name) == "document"
+        if is_wanted and not any(one.is_text for one in table.columns.values()):
             personal = {name: one for name, one in table.columns.items() if one.role == "personal" and one.texts}
             table.columns |= {name: replace(one, role="name", why="") for name, one in personal.items()}
 
-    def _answered(self, rules: Sequence[Rule]) -> list[Rule]:
-        """Return the rules with those that a person answered in the place of what was found."""
-        found = [one for one in rules if (one.table, one.column) not in self._show]
-        for (table, name), values in self._hide.items():
-            others = [one for one in found if (one.table, one.column) != (table, name)]
-            column = table.columns[name]
-            if table in self.tables and column.why != CHOSEN and (values or len(others) == len(found)):
-                found = [*others, answered(self._catalog, table, column, values)]
-        return found
-
-    def _without_effect(self, found: set[tuple[Table, str]]) -> Iterator[str]:
-        """Yield what a person said that changes nothing, given the columns by which rows may be hidden."""
-        for table, name in [one for one in self._show if one not in found | self._plan.read]:
-            yield f"--show {table.name}.{name} changes nothing: it hides no rows, and no index reads its text"
-        hidden = {(rule.table, rule.column) for rule, lost in self._lost.items() if lost}
-        for table, name in [one for one in self._hide if one not in hidden]:
-            if table.columns[name].why != CHOSEN:
-                yield f"--hide {table.name}.{name} changes nothing: no index has rows that it hides, or its text"
-
     # --- What is left out together ---
 
-    def _lost_by(self, rule: Rule) -> Iterator[tuple[Table, int]]:
-        """Yield the tables that an index reads with how many of their rows a rule hides."""
-        for table in self._read:
-            told = conditions([table], [rule])[table]
-            if told:
-                yield table, self._catalog.rows_that(table, _unmet(told))
-
-    def _beyond_a_tenth(self) -> Iterator[Rule]:
-        """Yield the open rules that would leave out more than a tenth of what an index reads, the largest of them."""
-        for table in self._read:
-            left = known.FEW * max(table.rows, known.MAX_TEXTS)
-            roots = {*self._roots.get(table, ())} - {table}
-            some = [one for one in self._rules if one.is_open and (one.table, one.column) not in self._hide]
-            some = [one for one in some if table in self._lost[one] and not self._lost[one].keys() & roots]
-            for rule in sorted(some, key=lambda one: self._lost[one][table]):
-                left -= max(0, self._lost[rule][table])
-                if left < 0:
-                    yield rule
-
-    def _state(self, rule: Rule) -> Literal["known", "open", "asked", "answered"]:
-        if (rule.table, rule.column) in self._hide:
-            return "answered"
-        return "asked" if rule in self._asked else "open" if rule.is_open else "known"
-
-    def _hidden(self) -> list[HiddenRows]:
-        """Return the rules as a person answers them, in the order of the screen."""
-        found = []
-        for rule in [one for one in self._rules if self._lost[one]]:
-            lost, state = self._lost[rule], self._state(rule)
-            large = any(rows > known.HALF * one.rows for one, rows in lost.items() if one in self._plan.documents)
-            rows = -1 if -1 in lost.values() else sum(lost.values())
-            of, hidden = sum(one.rows for one in lost), state != "asked"
-            found.append(HiddenRows(rule.place, rule.says, rule.sql, rows, of, state, hidden, rule.values, large))
-        order = ("asked", "open", "answered", "known")
-        return sorted(found, key=lambda one: (not one.large, order.index(one.state), -one.rows))
+    def _candidates(self) -> Iterator[Candidate]:
+        """Yield all candidates, with the rows that each of them leaves out of indexes."""
+        for ruling in self._rulings.found:
+            one = ruling.candidate
+            # a question about rows that are all shown has no condition
+            told: Conditions = {}
+            if ruling.condition:
+                below = ruling.condition.table.below
+                told = conditions([table for table in self._read if table in below], [ruling.condition])
+            reached = [table for table in self._read if told.get(table) or table.name == one.table]
+            hides = any(not value.is_shown and value.rows for value in one.values)
+            rows = [
+                self._catalog.rows_that(table, _unmet(told[table])) for table in reached if hides and told.get(table)
+            ]
+            hidden = -1 if -1 in rows else sum(rows)
+            of = sum(table.rows for table in reached)
+            yield replace(one, hidden=hidden, of=of, chars=sum(table.chars for table in reached))
 
     # --- What follows ---
 
     def proposal(self) -> Proposal:
         """Return what becomes of each table, and the indexes."""
         made, taken = self._plan, set[str]()
-        indexes = {table: IndexMaker(table, made, taken).made() for table in made.documents}
+        indexes = {table: IndexMaker(table, made, taken, self._rulings).made() for table in made.documents}
         uses = [self._use(one, indexes) for one in self.tables]
         told = "is a view: what it shows is in tables"
         uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
         ranked = sorted(uses, key=lambda one: -one.chars)
-        notes = (*self._catalog.notes, *self._idle, *self._policies([*indexes.values()]))
-        return Proposal(tuple(ranked), tuple(indexes.values()), tuple(self._hidden()), notes)
+        notes = (*self._catalog.notes, *self._policies([*indexes.values()]))
+        found = tuple(self._candidates())
+        return Proposal(tuple(ranked), tuple(indexes.values()), found, self._rulings.excused, notes)
 
     def _policies(self, indexes: Sequence[ProposedIndex]) -> list[str]:
         """Return what row level security means for the indexes: first what everybody would see for whom it is not."""
@@ -186,14 +187,10 @@ class _Reading:
         share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
-        left = [
-            self._left_out(table, name, chars.get(name, 0), becomes) for name in table.columns if name not in reached
-        ]
         return TableUse(
             table.name, table.rows, sum(chars.values()), table.counted, becomes, of,
             "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
-            indexes[table].name if table in indexes else "", tuple(filter(None, left)),
-            {name: "title" if name in table.title_columns else "text" if name in reached else "out" for name in chars},
+            indexes[table].name if table in indexes else "", tuple(_column_uses(table, chars, reached)),
             round(share * sum(chars[name] for name in reached)), 0 < table.rows <= lost,
         )  # fmt: skip
 
@@ -216,20 +213,23 @@ class _Reading:
         named += [root for root, part in parts if part.far and part.far.parent is table]
         return ("label", tuple(dict.fromkeys(named))) if (table, "") in self._plan.read else ("out", ())
 
-    def _left_out(self, table: Table, name: str, chars: int, becomes: str) -> LeftOut | None:
-        """Return a column with text that no search reaches; None if it has none, or its table is left out anyway."""
-        one = table.columns[name]
-        why = one.why or ("is text that other columns say, or comes after them" if chars and one.is_text else "")
-        names_a_row = name in {*table.key, *table.references} and not chars
-        if not why or becomes == "out" or not one.filled or names_a_row:
-            return None
-        return LeftOut(table.name, name, why, chars)
+
+def _column_uses(table: Table, chars: Mapping[str, int], reached: Collection[str]) -> Iterator[ColumnUse]:
+    """Yield the columns of a table that have text, given the characters of those that people can read."""
+    for name, column in table.columns.items():
+        is_key = name in table.key or name in table.references
+        if name in chars and name in table.title_columns:
+            yield ColumnUse(table.id_of(name), name, "title", chars[name])
+        elif name in reached:
+            yield ColumnUse(table.id_of(name), name, "text", chars[name])
+        elif name in chars:
+            why = column.why or "is text that other columns say, or comes after them"
+            yield ColumnUse(table.id_of(name), name, "leave out", chars[name], why)
+        elif column.why and column.filled and not is_key:
+            # a password: nobody counts its characters
+            yield ColumnUse(table.id_of(name), name, "leave out", 0, column.why)
 
 
-def _unmet(rules: Sequence[Rule]) -> str:
+def _unmet(rules: Sequence[Condition]) -> str:
     """Return in SQL that a row is hidden."""
     return f"({' AND '.join(one.sql for one in rules)}) IS NOT TRUE"
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    return ", ".join(get_close_matches(name, names, 3)) or "none is named like it"

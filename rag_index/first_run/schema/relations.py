@@ -32,7 +32,11 @@ def read_tables(catalog: DatabaseCatalog) -> list[Table]:
     for one, name in zip(catalog.tables, names, strict=True):
         called = name[1:] if name[0] == prefix and len(name) > 1 else name
         noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
-        columns = {column.name: read_column(column, one.key, noun) for column in one.columns.values()}
+        for column in one.columns.values():
+            # what is proposed with other answers is of the same columns
+            if column not in catalog.read_columns:
+                catalog.read_columns[column] = read_column(column, one.key, noun)
+        columns = {column.name: catalog.read_columns[column] for column in one.columns.values()}
         is_key = all(one.columns[name].kind != "json" for name in one.key)  # no array can be compared with one
         table = replace(one, noun=noun, columns=columns, key=[*one.key] if is_key else [])
         table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)

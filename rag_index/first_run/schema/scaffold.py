@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import tempfile
 import textwrap
 from contextlib import ExitStack
@@ -17,11 +17,12 @@ from sqlalchemy.engine import URL, make_url
 from rag_index.core.database import database_url, is_file, redacted_url
 from rag_index.core.settings.project import load_settings, project_name
 from rag_index.errors import SettingsError
+from rag_index.first_run.schema.answers import Answers
 from rag_index.first_run.schema.catalog import read_catalog
 from rag_index.first_run.schema.embedder import COMMENTED, embedder_section
-from rag_index.first_run.schema.proposed import UNREAD, Choices, Proposal
+from rag_index.first_run.schema.proposed import UNREAD, Proposal
 from rag_index.first_run.schema.reading import propose
-from rag_index.first_run.schema.screen import left_out, note, share_sentence
+from rag_index.first_run.schema.screen import left_out, share_sentence, treatment
 from rag_index.redaction import is_secret
 
 if TYPE_CHECKING:
@@ -76,11 +77,29 @@ class Scaffold:
     text: str
     """"" if nothing is proposed."""
     proposal: Proposal = field(default_factory=Proposal)
-    choices: Choices = field(default_factory=Choices)
+    first: Proposal = field(default_factory=Proposal)
+    """What is proposed without answers: what can be answered."""
+    answers: Answers = field(default_factory=Answers)
     catalog: DatabaseCatalog | None = None
-    """What was read of the database, for the next one."""
+    """What was read of the database, for other answers."""
+    source: str = ""
+    """The whole URL of the database."""
+    folder: Path = Path()
     lacks_password: bool = False
     """Whether the URL in the file is not the whole one."""
+    embedder: ProposedEmbedder | None = None
+
+    def answered(self, answers: Answers) -> Scaffold:
+        """Return the scaffold with other answers, without reading the database again. Raises SettingsError."""
+        made = scaffold(self.source, self.folder, answers=answers, catalog=self.catalog, first=self.first)
+        return made.with_embedder(self.embedder)
+
+    def with_embedder(self, proposed: ProposedEmbedder | None) -> Scaffold:
+        """Return the scaffold with a file that proposes this embedder, if one is proposed."""
+        if proposed is None:
+            return self
+        text = self.text.replace(COMMENTED, embedder_section(proposed), 1)
+        return replace(self, text=text, embedder=proposed)
 
 
 def source_url(source: str) -> str:
@@ -92,68 +111,105 @@ def scaffold(
     source: str | None,
     folder: Path | None = None,
     *,
-    choices: Choices | None = None,
+    answers: Answers | None = None,
     catalog: DatabaseCatalog | None = None,
+    first: Proposal | None = None,
     progress: Progress | None = None,
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
-    `catalog` is that of an earlier one: the database is not read again. `progress` is called as by `read_catalog`. What
-    is open stands in the file as comments. The text is "" if nothing is proposed: `nothing_found` says why.
+    What is open stands in the file as comments. The text is "" if nothing is proposed: `nothing_found` says why.
+
+    Args:
+        source: The URL of a database, or the path of an SQLite file; None for an example.
+        catalog: That of an earlier scaffold: the database is not read again.
+        first: The proposal of an earlier scaffold without answers.
+        progress: Called as by `read_catalog`.
 
     Raises:
-        SettingsError: `source` is no database, its file does not exist, or the choices do not fit it.
+        SettingsError: `source` is no database, its file does not exist, or the answers do not fit it.
         SourceUnavailable: the database does not answer.
     """
     here = Path.cwd()
-    project = _toml(project_name((folder or here).absolute().name))
+    folder = folder or here
+    project = _toml(project_name(folder.absolute().name))
     if source is None:
-        return Scaffold(
-            _HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="", embedder=COMMENTED) + EXAMPLE_INDEX
-        )
-    source, choices = source_url(source), choices or Choices()
+        head = _HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="", embedder=COMMENTED)
+        return Scaffold(head + EXAMPLE_INDEX)
+    source = source_url(source)
     try:
         url = database_url(source, here)
     except ValueError as error:
         raise SettingsError(f"the source {error}") from None
+    answers = answers or Answers()
     with ExitStack() as stack:
         catalog = catalog or stack.enter_context(read_catalog(url, progress))
-        proposal = propose(catalog, choices)
-    for table in proposal.tables:
-        if table.name in choices.include and table.becomes != "document":
-            raise SettingsError(f"the rows of {table.name} cannot be documents: it {table.why or 'has no text'}")
-    if not proposal.indexes:
-        return Scaffold("", proposal, choices, catalog)  # a person may still include a table
+        first = first or propose(catalog)
+        proposal = _answered(catalog, first, answers) if answers.root else first
+    _check_documents(proposal, answers)
     lacks_password = bool(url.password or any(map(is_secret, url.query)))
-    shown = _without_secrets(source, here, folder or here)
-    head = _HEAD.format(project=project, url=_toml(shown), note=_URL_NOTE if lacks_password else "", embedder=COMMENTED)
-    sections = ["\n".join([*_lines("[indexes]", {"name": one.name} | one.settings, one.reasons), ""])
-                for one in proposal.indexes]  # fmt: skip
-    verbs = [(one, "show" if one.hidden else "hide") for one in proposal.questions]
-    asked = [f"{one.place}: {note(one)}. To {verb} them: --{verb} {shlex.quote(one.place)}." for one, verb in verbs]
-    sections[:0] = [_comments("Open, until you answer", asked)] if asked else []
-    out = left_out(proposal)
-    reached = _comments(share_sentence(proposal) + ". Left out, the largest first" * bool(out), out)
-    first = f"{_comments('Rights of the user of this database', proposal.notes)}\n" if proposal.notes else ""
-    return Scaffold(first + head + "\n".join([*sections, reached]), proposal, choices, catalog, lacks_password)
+    text = ""
+    if proposal.indexes:
+        note = _URL_NOTE if lacks_password else ""
+        shown = _toml(_without_secrets(source, here, folder))
+        head = _HEAD.format(project=project, url=shown, note=note, embedder=COMMENTED)
+        text = _text(head, proposal)
+    return Scaffold(text, proposal, first, answers, catalog, source, folder, lacks_password)
 
 
-def with_embedder(made: Scaffold, proposed: ProposedEmbedder | None) -> Scaffold:
-    """Return a scaffold whose file proposes this embedder, if one is proposed."""
-    if proposed is None:
-        return made
-    return replace(made, text=made.text.replace(COMMENTED, embedder_section(proposed), 1))
+def _answered(catalog: DatabaseCatalog, first: Proposal, answers: Answers) -> Proposal:
+    """Return what is proposed with answers, given the proposal without any. Raises SettingsError."""
+    known = answers.known_to(first)
+    proposal = propose(catalog, known.decisions(first))
+    if len(known.root) == len(answers.root):
+        return proposal
+    # an answer that hides rows may lead to another question: whether rows elsewhere refer to them
+    ids = {one.id for one in first.candidates}
+    more = [one for one in proposal.candidates if one.id not in ids]
+    asked = replace(first, candidates=(*first.candidates, *more))
+    return propose(catalog, answers.decisions(asked))
 
 
-def nothing_found(source: str, proposal: Proposal) -> SettingsError:
+def _check_documents(proposal: Proposal, answers: Answers) -> None:
+    """Raise SettingsError if the rows of a table cannot be documents, though a person wants them."""
+    for table in proposal.tables:
+        if answers.root.get(table.name) == "document" and table.becomes != "document":
+            why = table.why or "has no text"
+            raise SettingsError(f"the rows of {table.name} cannot be documents: it {why}")
+
+
+def _text(head: str, proposal: Proposal) -> str:
+    """Return a settings file: the head, what is open, the indexes, and what is left out."""
+    sections = []
+    if proposal.notes:
+        sections.append(_comments("Rights of the user of this database", proposal.notes))
+    sections.append(head.removesuffix("\n"))
+    if proposal.questions:
+        asked = [f"{one.id}: {treatment(one)}" for one in proposal.questions]
+        sections.append(_comments("Open, until you answer with rag-index init --answers FILE, or decide here", asked))
+    for index in proposal.indexes:
+        lines = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
+        sections.append("\n".join([*lines, ""]))
+    unsearched = left_out(proposal)
+    title = share_sentence(proposal)
+    if unsearched:
+        title += ". Left out, the largest first"
+    sections.append(_comments(title, unsearched))
+    return "\n".join(sections)
+
+
+def nothing_found(made: Scaffold) -> SettingsError:
     """Return the error of a database without anything to propose, with the tables that could not be read."""
-    url = redacted_url(database_url(source_url(source), Path.cwd()))
-    if not proposal.tables:
+    url = redacted_url(database_url(made.source, Path.cwd()))
+    tables = made.proposal.tables
+    if not tables:
         return SettingsError(f"{url} has no table: name another database, or ask for the right to read its tables")
-    unread = [f"{one.name}: {one.why}" for one in proposal.tables if one.why.startswith(UNREAD)]
-    told = [one for one in proposal.tables if one.chars and not one.why.startswith(UNREAD)]
-    said = f"{url} has no table whose rows people would look for: name one with --include"
-    said += f", such as {told[0].name}, which {told[0].why}" if told else ""
+    unread = [f"{one.name}: {one.why}" for one in tables if one.why.startswith(UNREAD)]
+    told = [one for one in tables if one.chars and not one.why.startswith(UNREAD)]
+    said = f"{url} has no table whose rows people would look for"
+    if told:
+        answer = json.dumps({told[0].name: "document"}, ensure_ascii=False)
+        said += f": {told[0].name} {told[0].why}; to search it, answer {answer} with --answers FILE"
     return SettingsError("; ".join([said, *unread[:3]]))
 
 
@@ -172,10 +228,14 @@ def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) 
     """Yield the lines of a table of the settings, and of those below it: its joins and its parts."""
     yield f"[{table}]"
     for key, value in settings.items():
-        if key not in ("joins", "parts"):
+        if key not in ("visible", "joins", "parts"):
             reason = reasons.get(key) or reasons.get(str(value), "")
             yield f"{key} = {_toml(value)}" + (f"  # {_printable(reason)}" if reason else "")
     inner = table.strip("[]")
+    for name, decision in settings.get("visible", {}).items():
+        reason = reasons.get(f"visible.{name}", "")
+        yield f"[{inner}.visible.{tomlkit.key(name).as_string()}]" + (f"  # {_printable(reason)}" if reason else "")
+        yield from (f"{key} = {_toml(value)}" for key, value in decision.items())
     for name, join in settings.get("joins", {}).items():
         yield from _lines(f"{inner}.joins.{name}", join, reasons)
     for part in settings.get("parts", ()):
@@ -195,13 +255,13 @@ def _toml(value: Any) -> str:
     return str(tomlkit.item(value).as_string())
 
 
-def proposed_settings(made: Scaffold, source: str) -> Settings:
+def proposed_settings(made: Scaffold) -> Settings:
     """Return the settings of a scaffold, with the whole URL of its database, before the file is written.
 
     Raises:
         SettingsError: a variable of the environment does not fit them.
     """
-    url = database_url(source, Path.cwd()).render_as_string(hide_password=False)
+    url = database_url(made.source, Path.cwd()).render_as_string(hide_password=False)
     with tempfile.TemporaryDirectory(prefix="rag-index-init-") as name:
         file = Path(name) / "rag-index.toml"
         file.write_text(made.text, encoding="utf-8")

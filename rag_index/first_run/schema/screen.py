@@ -1,120 +1,281 @@
-"""What a person sees of a proposal line by line, and what it means to answer one, in a terminal and on the page."""
+"""A proposal as people and programs see it: the lines of the terminal, and the JSON that `init` and the page use."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.errors import SettingsError, shortened
-from rag_index.first_run.schema.proposed import CHOSEN, UNREAD
+from rag_index.first_run.schema.answers import Answer, ValuesAnswer, value_of
+from rag_index.first_run.schema.documents import squeezed
+from rag_index.first_run.schema.proposed import UNREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rag_index.first_run.schema.proposed import Choices, HiddenRows, LeftOut, Proposal, TableUse
+    from rag_index.first_run.schema.candidates import Candidate, CandidateValue
+    from rag_index.first_run.schema.proposed import ColumnUse, Proposal, TableUse
 
+MAX_QUESTIONS = 12
+"""Questions that a person sees at first; the rest follows `more`."""
+MAX_DECIDED = 5
+MAX_TABLES = 7
+MAX_COLUMNS = 3
+"""Other lines that a person sees at first: a screen of 200 tables has 40 lines."""
+MAX_VALUES = 7
 MAX_NAMES = 3
-"""A line names at most this many tables or columns."""
-MAX_LINES = 7
-"""At most this many lines of each kind are shown: the largest. `?` lists all."""
-MAX_NAME = 80
+"""Values, names of tables, and reasons to leave them out, in one line."""
+MAX_NAME_CHARS = 80
 UNITS = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
 ORDER = ("document", "part", "label", "out")
-Kind = Literal["rows", "table", "column"]
+Kind = Literal["question", "decided", "table", "column", "folded"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the screen. What is folded is one line of several names."""
+    """A line of the terminal: something that a person can answer, or what is folded until `more`."""
 
     kind: Kind
-    names: tuple[str, ...]
-    """The tables, or the columns as TABLE.COLUMN."""
+    id: str
+    """What answers it; "" for what is folded."""
     says: str
-    """What becomes of a table; of other lines what they are about."""
-    searched: bool
-    """Whether the rows are documents, the rows in question are shown, the column is searched."""
-    note: str = ""
-    """What is left out, or what to answer."""
     rows: str = ""
+    """Of a table, as `share`."""
     share: str = ""
-    index: str = ""
-    is_open: bool = False
-    """Whether a person has to answer it."""
-    columns: tuple[tuple[str, str], ...] = ()
-    """The columns of a document with text, each with what it is used for."""
 
-    @property
-    def title(self) -> str:
-        """Return the names, the first three if there are more."""
-        return _few(self.names)
 
-    @property
-    def is_group(self) -> bool:
-        """Return whether a person has to list what is folded, to change one of it."""
-        return len(self.names) > 1
+# --- The lines of the terminal ---
 
 
 def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Line]:
-    """Return the lines of a proposal: who may see rows, what is open first; tables; columns left out.
+    """Return the questions, what names and values decide, the tables, and the columns that are left out.
 
-    What `first`, the one before any answer, leaves out has a line also where it is searched `now`. `all_of_it` folds
-    nothing.
+    What the first proposal asks or leaves out keeps its line after it is answered. `all_of_it` folds nothing, and lists
+    the columns by which no row is left out, too.
     """
-    kept = {one.place for one in now.hidden}
-    hidden = _by_place(now.hidden)
-    idle = [one for one in hidden if one.rows == 0 and not one.is_asked]
-    busy = [_rows_line(one) for one in hidden if one not in idle]
-    busy += [_rows_line(one, "shown, as you said") for one in first.hidden if one.place not in kept]
-    nothing = [_rows_line(one) for one in idle]
-    columns = [_column_line(one, "left out: ") for one in _columns(now)]
-    still = {one.names[0] for one in columns}
-    used = {one.name for one in now.tables if one.becomes != "out"}
-    before = [one for one in _columns(first) if one.place not in still and one.table in used]
-    columns += [replace(_column_line(one, "searched, before: "), searched=True) for one in before]
+    places = {one.id: place for place, one in enumerate(first.ranked)}
+    # numbers stay the same from one answer to the next; what an answer led to is last
+    used = [one for one in now.ranked if one.chars]
+    used.sort(key=lambda one: places.get(one.id, len(places)))
+    asked = [one for one in used if one.result == "asked"]
+    decided = [one for one in used if one.result != "asked" and (one.says or one.is_answered)]
     if all_of_it:
-        return [*busy, *nothing, *_tables(now, fold=False), *columns]
-    more = _folded("rows", busy[MAX_LINES:], "more of who may see rows")
-    more += _folded("rows", nothing, "hide no row today")
-    personal = _folded("column", columns[MAX_NAMES:], "more columns left out")
-    return [*busy[:MAX_LINES], *more, *_tables(now), *columns[:MAX_NAMES], *personal]
+        decided += [one for one in used if one not in asked and one not in decided]
+    questions = _folded(_candidate_lines("question", asked), MAX_QUESTIONS, "more questions", all_of_it)
+    known = _folded(_candidate_lines("decided", decided), MAX_DECIDED, "more", all_of_it)
+    tables = _table_lines(now, all_of_it=all_of_it)
+    columns = _folded(_column_lines(first, now), MAX_COLUMNS, "more columns", all_of_it)
+    return [*questions, *known, *tables, *columns]
 
 
-def change(choices: Choices, line: Line) -> Choices:
-    """Return the choices with what a line says turned round."""
-    return answer(choices, line, show=not line.searched)
+def _folded(found: Sequence[Line], limit: int, noun: str, all_of_it: bool) -> list[Line]:
+    """Return the first lines, and one for the others."""
+    hidden = 0 if all_of_it else len(found) - limit
+    if hidden <= 0:
+        return [*found]
+    return [*found[:limit], Line("folded", "", f"{hidden:,} {noun}")]
 
 
-def answer(choices: Choices, line: Line, *, show: bool, values: Sequence[str] = ()) -> Choices:
-    """Return the choices with the answer to a line: its rows are shown or searched, or not; or those with some values.
+def _candidate_lines(kind: Kind, candidates: Iterable[Candidate]) -> list[Line]:
+    return [Line(kind, one.id, treatment(one)) for one in candidates]
+
+
+def treatment(candidate: Candidate) -> str:
+    """Return what holds for the values that there are: `shown: no 812 · left out: yes 9`."""
+    there = [one for one in candidate.values if one.rows]
+    shown = [one for one in there if one.is_shown]
+    hidden = [one for one in there if not one.is_shown]
+    found = []
+    if shown:
+        found.append(f"shown: {_counts(shown)}")
+    if hidden:
+        found.append(f"left out: {_counts(hidden)}")
+    return " · ".join(found)
+
+
+def _counts(values: Sequence[CandidateValue]) -> str:
+    """Return values with their rows: `open 30, closed 12`."""
+    said = [f"{shortened(one.spoken, MAX_NAME_CHARS // 3)} {one.rows:,}" for one in values]
+    return _listed(said, MAX_VALUES)
+
+
+def _table_lines(now: Proposal, *, all_of_it: bool) -> list[Line]:
+    """Return the lines of tables: documents, their parts and labels, and the largest of those that are left out."""
+    ranked = sorted(now.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars))
+    searched = [one for one in ranked if one.becomes != "out"]
+    left_out = [one for one in ranked if one.becomes == "out"]
+    if all_of_it:
+        return [_table_line(one, now) for one in ranked]
+    large = [one for one in left_out if one.chars][:MAX_COLUMNS]
+    small = [one for one in left_out if one not in large]
+    found = [_table_line(one, now) for one in [*searched[:MAX_TABLES], *large]]
+    more = searched[MAX_TABLES:]
+    if more:
+        names = _listed([one.name for one in more], MAX_NAMES)
+        found.append(Line("folded", "", f"{len(more):,} more searched: {names}"))
+    if small:
+        reasons = Counter(one.why for one in small).most_common(MAX_NAMES)
+        said = "; ".join(f"{why} ({number:,})" for why, number in reasons)
+        found.append(Line("folded", "", f"{count(len(small), 'table')} left out: {said}"))
+    return found
+
+
+def _table_line(table: TableUse, now: Proposal) -> Line:
+    percent = table.chars / max(1, now.chars)
+    share = ""
+    if percent >= 0.01:
+        share = f"{percent:.0%}"
+    elif table.chars:
+        share = "<1%"
+    rows = f"{table.rows:,}" if table.exact else f"~{table.rows:,}"
+    return Line("table", table.name, _becomes(table), rows, share)
+
+
+def _becomes(table: TableUse) -> str:
+    """Return what becomes of a table, in words."""
+    if table.becomes == "out":
+        return f"left out: {table.why}"
+    if table.becomes == "document":
+        own_name = squeezed(table.index) == squeezed(table.name.lower())
+        return "document" if own_name else f"document (index {table.index})"
+    return f"{table.becomes} of {_listed(table.of, MAX_NAMES) or 'others'}"
+
+
+def _column_lines(first: Proposal, now: Proposal) -> list[Line]:
+    """Return the lines of columns that are left out, or were before an answer, the largest first."""
+    before = {one.id for one in _columns_left_out(first)}
+    found = []
+    for column in sorted(_columns(now), key=lambda one: -one.chars):
+        if column.use == "leave out":
+            found.append(Line("column", column.id, f"{size(column.chars)} left out: {column.why}"))
+        elif column.id in before:
+            found.append(Line("column", column.id, f"{size(column.chars)} searched, as you said"))
+    return found
+
+
+def _columns(proposal: Proposal) -> list[ColumnUse]:
+    """Return the columns with text of all tables that are searched."""
+    return [column for table in proposal.tables if table.becomes != "out" for column in table.columns]
+
+
+def _columns_left_out(proposal: Proposal) -> list[ColumnUse]:
+    return [one for one in _columns(proposal) if one.use == "leave out"]
+
+
+# --- Answers ---
+
+
+def answer_to(line: Line, now: Proposal, *, show: bool, values: str = "") -> Answer:
+    """Return the answer to a line: its rows are shown, or those with some values (`held, taken down`), or not.
 
     Raises:
-        SettingsError: the line folds several things, or has no values.
+        SettingsError: there is no such value, or the answer has to name one.
     """
-    if line.is_group:
-        raise SettingsError(f"{line.title} share a line: list them with ?, and answer each")
-    if values and (line.kind != "rows" or show):
-        raise SettingsError(f"{line.title} takes no value")
-    on, off = ("include", "exclude") if line.kind == "table" else ("show", "hide")
-    (name,) = line.names
-    add, names = on if show else off, [f"{name}={value}" for value in values] or [name]
-    kept: dict[str, Any] = {
-        key: (*(one for one in getattr(choices, key) if one.partition("=")[0] != name), *(names if key == add else ()))
-        for key in (on, off)
-    }
-    uses = {column: use for column, use in choices.uses.items() if column != name}
-    return replace(choices, uses=uses, **kept)
+    candidate = next((one for one in now.candidates if one.id == line.id), None)
+    if line.kind in ("question", "decided") and candidate is not None:
+        return _values_answer(candidate, show=show, values=values)
+    if values:
+        raise SettingsError(f"{line.id} takes no value")
+    if line.kind == "table":
+        return "document" if show else "leave out"
+    return "text" if show else "leave out"
+
+
+def _values_answer(candidate: Candidate, *, show: bool, values: str) -> ValuesAnswer:
+    """Return what is shown and hidden of a candidate once these values are: all, if none is named."""
+    if values:
+        changed = {value_of(candidate, one) for one in _named(candidate, values)}
+    elif show:
+        changed = {one.value for one in candidate.values}
+    else:
+        spoken = ", ".join(one.spoken for one in candidate.values)
+        raise SettingsError(f"which rows of {candidate.id} are left out? Name the values after it: {spoken}")
+    shown = {one.value for one in candidate.values if one.is_shown}
+    shown = shown | changed if show else shown - changed
+    hidden = {one.value for one in candidate.values} - shown
+    return ValuesAnswer(show=tuple(sorted(shown)), hide=tuple(sorted(hidden)))
+
+
+def _named(candidate: Candidate, values: str) -> list[str]:
+    """Return the values that a person typed: one that may have commas itself, or several with commas between."""
+    if any(values in (one.spoken, one.value) for one in candidate.values):
+        return [values]
+    return [one.strip() for one in values.split(",")]
+
+
+def why(proposal: Proposal, column: str) -> tuple[list[str], dict[str, Any]]:
+    """Return for people and as JSON which result a column got, by which word or share, and what holds.
+
+    Raises:
+        SettingsError: the database has no such column.
+    """
+    candidates = {one.id: one for one in proposal.candidates}
+    if column in candidates:
+        found = candidates[column]
+        lines = [f"{found.id}: {found.result}: it {found.why}", treatment(found)]
+        return lines, candidate_json(found)
+    if column in proposal.excused:
+        reason = proposal.excused[column]
+        line = f"{column}: no question: it {reason}"
+        return [line], {"id": column, "result": "none", "why": reason}
+    near = get_close_matches(column, [*candidates, *proposal.excused], MAX_NAMES)
+    hint = f": near ones are {', '.join(near)}" if near else ""
+    raise SettingsError(f"there is no column {column}{hint}")
+
+
+def documents_about(proposal: Proposal, line: Line) -> set[str]:
+    """Return the tables whose documents show the rows that a line is about."""
+    tables = {one.table for one in proposal.candidates if one.id == line.id}
+    found = set[str]()
+    for table in proposal.tables:
+        if table.name in tables or table.name == line.id or any(one.id == line.id for one in table.columns):
+            found |= {table.name, *table.of}
+    return found
+
+
+# --- JSON ---
+
+
+def to_json(proposal: Proposal) -> dict[str, Any]:
+    """Return what programs read of a proposal; docs/json.md explains the keys.
+
+    Open questions come first, then what leaves rows out, then the columns by which nothing is left out.
+    """
+    asked = proposal.questions
+    rest = [one for one in proposal.ranked if one not in asked]
+    rest.sort(key=lambda one: not one.says)
+    questions = [candidate_json(one) for one in [*asked, *rest]]
+    tables = [{"id": one.name} | asdict(one) for one in proposal.tables]
+    indexes = [{"name": one.name} | one.settings for one in proposal.indexes]
+    found = {"questions": questions, "tables": tables, "indexes": indexes, "notes": proposal.notes}
+    return found | {"chars": proposal.chars, "searched": proposal.searched}
+
+
+def candidate_json(candidate: Candidate) -> dict[str, Any]:
+    """Return a candidate as a question: what it is, why, and what holds."""
+    is_open = candidate.is_open and candidate.chars > 0
+    return asdict(candidate) | {"chars": round(candidate.chars), "is_open": is_open}
+
+
+# --- Sentences ---
 
 
 def share_sentence(proposal: Proposal) -> str:
     """Return how many tables are searched, and how much of the text."""
-    searched, tables = sum(one.becomes != "out" for one in proposal.tables), len(proposal.tables)
-    reached = f"{'' if proposal.exact else 'about '}{size(proposal.searched)} of {size(proposal.chars)} of text"
+    searched = sum(one.becomes != "out" for one in proposal.tables)
+    tables = len(proposal.tables)
+    verb = "is" if 1 in (searched, tables) else "are"
+    about = "" if proposal.exact else "about "
+    reached = f"{about}{size(proposal.searched)} of {size(proposal.chars)} of text"
+    sentence = f"{searched:,} of {count(tables, 'table')} {verb} searched: {reached}"
     unread = sum(one.why.startswith(UNREAD) for one in proposal.tables)
-    told = f"; {count(unread, 'table')} cannot be read, and {'is' if unread == 1 else 'are'} not counted"
-    said = f"{searched:,} of {count(tables, 'table')} {'is' if 1 in (searched, tables) else 'are'} searched: {reached}"
-    return said + told * bool(unread)
+    if unread == 1:
+        sentence += "; 1 table cannot be read, and is not counted"
+    elif unread:
+        sentence += f"; {unread:,} tables cannot be read, and are not counted"
+    return sentence
 
 
 def left_out(proposal: Proposal) -> list[str]:
@@ -123,99 +284,38 @@ def left_out(proposal: Proposal) -> list[str]:
     for table in proposal.tables:
         if table.becomes == "out":
             tables.setdefault(table.why, []).append(table)
-    found = [(sum(one.chars for one in some), _few([one.name for one in some]), why) for why, some in tables.items()]
-    found += [(one.chars, _few([one.place]), one.why) for one in _columns(proposal)]
-    ranked = sorted(found, key=lambda one: -one[0])
-    return [f"{title}{f' ({size(chars)})' * (chars > 0)}: {why}" for chars, title, why in ranked]
-
-
-def note(one: HiddenRows) -> str:
-    """Return which rows are left out for what a column says, or wait for an answer, and how many they are."""
-    out = ", ".join(said for said, _, hidden in one.values if hidden) or one.says.partition(" ")[2]
-    rows = f" ({one.rows:,} of {one.of:,})" if one.rows >= 0 else ""
-    return f"left out: {out}{rows}" if one.hidden else f"shown, unless you hide {out}{rows}"
+    found = []
+    for reason, some in tables.items():
+        found.append((sum(one.chars for one in some), _listed([one.name for one in some], MAX_NAMES), reason))
+    for column in _columns_left_out(proposal):
+        found.append((column.chars, _listed([column.id], 1), column.why))
+    found.sort(key=lambda one: -one[0])
+    sentences = []
+    for chars, title, reason in found:
+        about = f" ({size(chars)})" if chars else ""
+        sentences.append(f"{title}{about}: {reason}")
+    return sentences
 
 
 def size(chars: int) -> str:
     """Return a number of characters for people."""
     for unit, name in UNITS:
-        if (number := chars / unit) >= 0.9995:
-            return f"{number:,.0f} {name}" if number >= 99.95 else f"{number:.3g} {name}"
+        number = chars / unit
+        if number >= 99.95:
+            return f"{number:,.0f} {name}"
+        if number >= 0.9995:
+            return f"{number:.3g} {name}"
     return f"{chars} B"
 
 
 def count(number: int, noun: str) -> str:
     """Return a number with its noun."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _by_place(hidden: Iterable[HiddenRows]) -> list[HiddenRows]:
-    """Return what one answer decides together: a column of the owner hides rows of several tables."""
-    found: dict[tuple[Any, ...], HiddenRows] = {}
-    for one in hidden:
-        before = found.get(key := (one.place, one.says, one.hidden))
-        rows, of = (before.rows, before.of) if before else (0, 0)
-        found[key] = replace(one, rows=rows + one.rows if min(rows, one.rows) >= 0 else -1, of=of + one.of)
-    return [*found.values()]
-
-
-def _rows_line(one: HiddenRows, shown: str = "") -> Line:
-    """Return the line of rows that are left out, or wait for an answer, or are shown as a person said."""
-    values = [f"{shortened(value, MAX_NAME // 3)} {rows:,}" for value, rows, _ in one.values[:MAX_LINES]]
-    says, is_open = " · ".join(values), one.is_asked and not shown
-    return Line("rows", (one.place,), says, bool(shown) or not one.hidden, shown or note(one), is_open=is_open)
-
-
-def _column_line(one: LeftOut, what: str) -> Line:
-    return Line("column", (one.place,), f"{f'{size(one.chars)} ' * bool(one.chars)}{what}{one.why}", False)
-
-
-def _columns(proposal: Proposal) -> list[LeftOut]:
-    """Return the columns that are left out, the largest first."""
-    return sorted([one for table in proposal.tables for one in table.left_out], key=lambda one: -one.chars)
-
-
-def _folded(kind: Kind, some: Sequence[Line], says: str) -> list[Line]:
-    """Return the line that stands for several, or for one alone."""
-    return [Line(kind, tuple(one.names[0] for one in some), says, False)] if some[1:] else [*some]
-
-
-def _tables(proposal: Proposal, *, fold: bool = True) -> Iterator[Line]:
-    """Yield the lines of tables: documents, then what belongs to them, then what is left out, the largest first."""
-    groups: dict[str, list[TableUse]] = {}
-    whole = max(1, proposal.chars)
-    ranked = sorted(proposal.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars))
-    for number, one in enumerate(ranked):
-        alone = not fold or (one.becomes == "document" and number < MAX_LINES) or one.why == CHOSEN
-        shared = {"document": "more documents", "out": "left out"}.get(one.becomes, _becomes(one))
-        groups.setdefault(one.name if alone else f"\0{shared}", []).append(one)
-    parts = [key for key, some in groups.items() if some[0].becomes in ("part", "label")]
-    for key in parts[MAX_NAMES:] if fold else ():
-        groups.setdefault("\0belongs to the other documents", []).extend(groups.pop(key))
-    for key, group in sorted(groups.items(), key=lambda item: ORDER.index(item[1][0].becomes)):
-        chars, rows = sum(one.chars for one in group), sum(one.rows for one in group)
-        reasons = Counter(one.why for one in group).most_common(MAX_NAMES)
-        left = ", ".join(f"{why} ({number})" for why, number in reasons)
-        told = f"left out: {left}" if group[0].becomes == "out" else key[1:]
-        share = f"{chars / whole:.0%}" if chars >= whole / 100 else "<1%" * (chars > 0)
-        about = "" if all(one.exact for one in group) else "~"
-        yield Line(
-            "table", tuple(one.name for one in group), told if group[1:] else _becomes(group[0]),
-            group[0].becomes == "document", rows=f"{about}{rows:,}", share=share, index=group[0].index,
-            columns=tuple(group[0].columns.items()) if len(group) == 1 else (),
-        )  # fmt: skip
-
-
-def _becomes(table: TableUse) -> str:
-    """Return what becomes of a table, in words."""
-    if table.becomes == "document":
-        same = [*filter(str.isalnum, table.index)] == [*filter(str.isalnum, table.name.lower())]
-        return "document" if same else f"document (index {table.index})"
-    return f"left out: {table.why}" if table.becomes == "out" else f"{table.becomes} of {_few(table.of) or 'others'}"
-
-
-def _few(names: Iterable[str]) -> str:
-    """Return the first names of several, and how many more there are."""
-    all_names = [*names]
-    named = [shortened(name, MAX_NAME) for name in all_names[:MAX_NAMES]]
-    return ", ".join([*named, *([f"{len(all_names) - MAX_NAMES:,} more"] if len(all_names) > MAX_NAMES else [])])
+def _listed(names: Sequence[str], limit: int) -> str:
+    """Return the first of some names, and how many more there are."""
+    named = [shortened(name, MAX_NAME_CHARS) for name in names[:limit]]
+    if len(names) > limit:
+        named.append(f"{len(names) - limit:,} more")
+    return ", ".join(named)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.components.sources.secret_values import looks_secret
 from rag_index.first_run.schema import words as known
+from rag_index.first_run.schema.candidates import make_id
 from rag_index.first_run.schema.columns import Column, is_template, names_for_programs
-from rag_index.first_run.schema.words import words
+from rag_index.first_run.schema.words import singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,31 +25,27 @@ NOTHING = (None, "", 0, "0", -1, "-1")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """What rows of a table must meet to be shown, by what one column says, or the row that they name."""
+class Condition:
+    """What rows of a table must meet to be shown, by a column or by what they refer to."""
 
     table: Table
-    column: str
-    """The column by whose name a person answers."""
+    """The table whose rows are left out."""
     sql: str
+    """In SQL, with `$visible(ID)` for what a candidate decides."""
     says: str
     """Why the others are hidden: `is_private is yes`."""
-    is_open: bool = False
-    values: tuple[tuple[str, int, bool], ...] = ()
-    """The values as people read them, with their rows and whether these are left out."""
+    column: str = ""
+    """The column that decides, or refers to what is hidden."""
+    is_own: bool = False
+    """Whether it is the decision about a column of the table itself, which the settings name."""
     reaches: bool = True
     """Whether what belongs to a hidden row is hidden, too."""
+    is_whole: bool = False
+    """Whether it says the same as all others of its table, and of what is above them."""
     bans: bool = False
     """Whether it says of an account that nobody may see what it wrote."""
-    of: Table | None = None
-    """The table whose rows are left out, if another one lists them."""
     through: Relation | None = None
-    """What names a hidden row, if another table hides this one."""
-
-    @property
-    def place(self) -> str:
-        """Return the column as TABLE.COLUMN."""
-        return f"{self.table.name}.{self.column}"
+    """What refers to a hidden row, if another table hides this one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +59,8 @@ class Relation:
     """The share of the child's rows that name one."""
     type_column: str = ""
     type_value: Any = None
+    may_refer: bool = False
+    """Whether nobody declared it, and no name says so: values alone do."""
 
     @property
     def column(self) -> str:
@@ -108,6 +107,29 @@ class Relation:
         return bool(known.POINTERS & {*words(self.column)})
 
     @property
+    def belongs(self) -> bool:
+        """Return whether rows belong to what they refer to.
+
+        A pointer does not say so, nor a column with a role of its own (`agent_representation_id`), nor a list of all
+        kinds, to which rows of some tables refer by several columns.
+        """
+        named = {singular(word) for here, _ in self.pairs for word in words(here)} - {"id"}
+        has_role = len(self.pairs) == 1 and len(named) > 1 and self.parent.noun[-1] not in named
+        columns = Counter(other.child for other in self.parent.children if not other.is_pointer)
+        is_list = sum(count > 1 for count in columns.values()) >= known.MIN_ROWS
+        return not (self.is_pointer or has_role or is_list)
+
+    def of_hidden(self, conditions: Sequence[Condition]) -> str:
+        """Return in SQL that a row refers to a hidden row of its parent, given the conditions of that."""
+        columns = [self.child.columns[here].sql for here, _ in self.pairs]
+        keys = [self.parent.columns[there].sql for _, there in self.pairs]
+        shown = " AND ".join(one.sql for one in conditions)
+        inner = f"SELECT {', '.join(keys)} FROM {self.parent.sql} WHERE ({shown}) IS NOT TRUE"
+        left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+        named = f"{left} IN ({inner})"
+        return f"({self.where} AND {named})" if self.where else named
+
+    @property
     def writes(self) -> bool:
         """Return whether it names a person to whom the row belongs."""
         return self.parent.is_people and not {*self.parent.noun} & {*self.child.noun}
@@ -136,7 +158,7 @@ class Table:
     """What its rows are called, in the singular and without a prefix that all tables have."""
     parents: list[Relation] = field(init=False, default_factory=list)
     children: list[Relation] = field(init=False, default_factory=list)
-    conditions: list[Rule] = field(init=False, default_factory=list)
+    conditions: list[Condition] = field(init=False, default_factory=list)
 
     @property
     def counted(self) -> bool:
@@ -158,6 +180,21 @@ class Table:
         """Return the name with its schema, if there is one."""
         return f"{self.schema}.{self.own_name}" if self.schema else self.own_name
 
+    @property
+    def id(self) -> str:
+        """Return the name as a person's answers have it."""
+        return make_id(*filter(None, [self.schema]), self.own_name)
+
+    def id_of(self, *names: str) -> str:
+        """Return the id of a column, or of a key in its JSON."""
+        return make_id(*filter(None, [self.schema]), self.own_name, *names)
+
+    def forget(self) -> None:
+        """Forget what was understood of columns that have changed since."""
+        for name, found in vars(type(self)).items():
+            if isinstance(found, cached_property):
+                self.__dict__.pop(name, None)
+
     def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the sampled values of some columns, a tuple for each row."""
         return list(zip(*[self.columns[name].values for name in names], strict=True))
@@ -177,12 +214,22 @@ class Table:
         found = {column for one in self.parents for column, _ in one.pairs}
         return found | {one.type_column for one in self.parents if one.type_column}
 
+    @property
+    def below(self) -> set[Table]:
+        """Return the table and those whose rows may belong to its rows, at any number of steps."""
+        found, todo = {self}, [self]
+        while todo:
+            for one in todo.pop().children:
+                # what links name carries their labels
+                near = {one.child, *(far.parent for far in one.child.parents)} - found
+                found |= near
+                todo += near
+        return found
+
     @cached_property
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
         passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
-        if not (known.CONTAINERS | known.ROOMS | known.GROUPS) & {*self.noun}:  # which sign what they pass on
-            passwords |= {"privatekey"}
         mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
         for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
             filled = one.filled > 2 * known.FEW or (one.filled and mail and any(map(looks_secret, one.values)))
@@ -328,13 +375,12 @@ class Table:
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
         last = {words(name)[-1]: one for name, one in self.columns.items()}
-        keys = {"name", "key", "option", "setting", "property", "param", "variable"}
-        named = [one for word, one in last.items() if word in keys]
+        named = [one for word, one in last.items() if word in known.NAME_KEYS]
         owners = [one.parent for one in self.parents if one.parent.title]
         owners = [one for one in owners if not (known.MACHINE | known.BROUGHT) & {*one.noun}]
         belongs = any(not (one.is_accounts or one.is_label) for one in owners)
         few = len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
-        return bool({*last} & {"value", "val", "translation"}) and bool(named) and few and not belongs
+        return "value" in last and bool(named) and few and not belongs
 
     @cached_property
     def machine(self) -> str:
@@ -348,8 +394,6 @@ class Table:
         log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
         if machine or log or (doubtful and not for_people):
             return "is for programs, by its name"
-        if len(known.QUEUED & {word for name in self.columns for word in words(name)}) > 1:
-            return "is a queue of programs"
         addresses = any({"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns)
         if self.repeats and addresses:
             return "is a log of programs"

@@ -1,33 +1,65 @@
 """Every word and number by which `init` decides. Names are compared word by word, in small letters and the singular.
 
-Values decide before names do: a word here only tells apart what values cannot, such as whether a yes hides a row.
+Values decide before names do: a word here only tells apart what values cannot, such as whether a yes hides a row. All
+lists together have at most 150 words.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+PUBLISHED_ELSEWHERE = re.compile(r"pub+li(?:[eé]e?|cad[oa]|cat[oa]|ziert)")
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=50_000)
 def words(name: str) -> tuple[str, ...]:
     """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
     return tuple(spaced.lower().split()) or (name.lower(),)
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=50_000)
 def singular(word: str) -> str:
     """Return the singular of an English noun, near enough to compare two."""
+    if word == "people":
+        return "person"
     if word.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"
     if re.search(r"(?:ss|x|ch|sh|[^aeo]us)es$", word) and len(word) > 4:
         return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3:
+        return word[:-1]
+    return word
+
+
+@lru_cache(maxsize=50_000)
+def base(word: str, known: frozenset[str]) -> str:
+    """Return which of some known words this is, in any form: `deleted` is delete, `publicly` public; "" if none."""
+    forms = [word]
+    if len(word) > 4:
+        # hidden and hide are two words; "needs", "removed", "publishes", "privately", "pending"
+        forms += [word.removesuffix(end) for end in ("s", "d", "n", "ed", "es", "ly", "ing")]
+        # banned, cancelled
+        forms += [word[:-3]] if word.endswith("ed") and word[-3] == word[-4] else []
+    # publie, publicado
+    forms += ["publish"] if PUBLISHED_ELSEWHERE.fullmatch(word) else []
+    return next((one for one in forms if one in known), "")
+
+
+def is_any(named: tuple[str, ...], known: frozenset[str]) -> bool:
+    """Return whether one of the words of a name is a known one, in any form."""
+    return any(base(word, known) for word in named)
 
 
 # --- Numbers ---
@@ -38,6 +70,8 @@ MAX_VALUES = 12
 """A column with more values says no state, and is no facet of numbers."""
 MAX_CHOICES = 50
 """A text with at most this many values, each in several rows, is a choice. A larger table is no list of labels."""
+MAX_SHOWN = 2_000
+"""Texts of shown rows among which a hidden one is looked for."""
 MIN_ROWS = 3
 """Fewer rows prove nothing."""
 MIN_PROSE_CHARS = 30
@@ -65,134 +99,171 @@ MIN_UNIX_SECONDS = 400_000_000
 
 # --- What columns hold ---
 
-TITLES = (
-    "title", "subject", "headline", "heading", "name", "caption", "label", "topic", "question", "term", "summary",
-    "displayname", "fullname", "titel", "titre", "betreff", "nombre",
-)  # fmt: skip
+TITLES = ("title", "subject", "headline", "name", "label")
 """Last words of columns that name a row, the surest first: among several short texts, values do not tell which."""
-STRONG_TITLES = frozenset(TITLES[:4] + TITLES[-4:-1])
+STRONG_TITLES = frozenset(TITLES[:3])
 """Names that stay names though they repeat: many rows may have one subject."""
-FIRST_NAMES = ("firstname", "fname", "givenname", "vorname", "prenom")
-LAST_NAMES = ("lastname", "lname", "surname", "familyname", "nachname")
+POINTERS = _words("first last latest current")
+"""Words of columns that name one of the rows that belong to this one."""
+FIRST_NAMES, LAST_NAMES = ("firstname",), ("lastname",)
 """A person is called by two columns together."""
-PLACES = _words("zip postcode address street latitude longitude lat lng phone fax tel telephone")
-"""Words of columns that anybody may read of a company or a place, but not of a person."""
-PERSONAL = PLACES | _words("""
-    email mail mobile ip iban ssn passport birthday birthdate birth salary gender login username health
-""")
+PERSONAL = _words("address phone email birth login username")
 """Words of columns about a person that a stranger should not meet in a search."""
-ORGANISATIONS = _words("company supplier vendor office shop store venue organization location")
-CUSTOMERS = _words("customer client patient student employee")
+PLACES = _words("address phone")
+"""Words of columns that anybody may read of a company, but not of a person."""
+ORGANISATIONS = _words("company")
+CUSTOMERS = _words("customer patient student")
 """Nouns of persons whom people look for, though they may log in."""
-PERSONS = CUSTOMERS | _words("user person people staff member contact agent author")
+PERSONS = CUSTOMERS | _words("user person staff member author admin")
 """Nouns of tables of persons: what belongs to one is personal."""
-REMARKS = _words("note remark comment memo reason")
+REMARKS = _words("note comment reason")
 """Words of texts that are said about a person, or to colleagues, by what stands before them."""
-SAID = REMARKS | {*TITLES, "text", "body", "content", "description", "message"}
-WRITERS = _words("author owner user creator writer sender reporter assignee assigned by")
+WRITERS = _words("author owner user by")
 """Words of columns that name a person to whom a row belongs."""
-CODE_NAMES = _words("number no nr code reference ticket sku isbn")
+KEY_WORDS = _words("id fk key no code number ref")
+CODE_NAMES = _words("number no code ref ticket")
 """Words of columns by whose unique codes people know a row."""
-ORDERS = _words("position sort order rank line number sequence")
-CHANGED = _words("updated modified changed edited")
+ORDERS = _words("position order number")
 
 # --- What belongs together ---
 
-KEY_WORDS = _words("id ids fk no nr key uuid guid code number ref handle uid")
-TYPE_WORDS = _words("type class model kind entity table")
+TYPE_WORDS = _words("type class table")
 """Last words of columns that say of which table the row is that the column beside names."""
-GENERIC = _words("parent owner item record entity object ref")
-"""Words of columns that name a row, but not of which table."""
-CONTAINERS = _words("page folder category forum board section project collection community")
-"""Nouns of tables whose rows contain those of others."""
-PARENT_WORDS = _words("parent root pid reply")
+PARENT_WORDS = _words("parent pid reply")
 """Words of columns that name a row of the same table."""
-POINTERS = _words("first last latest newest current live")
-"""Words of columns that name one of the rows that belong to this one."""
-VERSIONS = _words("version revision edition")
+GENERIC = _words("parent owner ref")
+"""Words of columns that name a row, but not of which table."""
+CONTAINERS = _words("category folder forum project page")
+"""Nouns of tables whose rows contain those of others."""
+VERSIONS = _words("version revision")
 
 # --- What tables are for ---
 
-MACHINE = _words("""
-    cache migration queue outbox notification token session setting config configuration preference permission audit
-    cron lock statistic credential acl template search fts
-""")
+MACHINE = _words("cache queue notification token session setting permission audit search")
 """Nouns of tables that programs need, whatever stands in them."""
-DOUBTFUL = _words("log job version index import export history address")
-"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
 LOGS = re.compile(
-    r"(?:sys|event|audit|access|error|e?mail|activity|mod)logs?|watchdog|\w*searchindex|(?:outgoing|sent|queued)mails?"
+    r"(?:sys|event|audit|access|error|e?mail|activity|mod)logs?|watchdog|\w*searchindex|(?:sent|queued)mails?"
 )
-QUEUED = _words("queue payload attempts exception reserved handler")
-"""Words of columns of which a queue of jobs has two, whatever it is called."""
-BROUGHT = _words("""
-    country state region city currency language locale tax unit menu module plugin theme route type role group format
-    field option status url meta
-""")
+DOUBTFUL = _words("log job version history address")
+"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
+GROUPS = _words("group role permission")
+"""Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
+BROUGHT = _words("country currency language group role status type state")
 """Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
-REPLIES = _words("comment remark reply answer response message note review annotation")
+REPLIES = _words("comment reply answer message note review")
 """Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
-COPIES = (*VERSIONS, "history", "archive", "backup", "snapshot", "search", "index", "copy", "trash")
+COPIES = (*VERSIONS, "history", "archive", "search", "index")
 """Ends of nouns of tables with what other tables have, too: their texts have to prove it."""
-RECEIVERS = _words("recipient receiver addressee participant")
+NO_GROUP = frozenset(["", "0", "-1"])
+"""Values that name no group."""
+RECEIVERS = _words("recipient")
 """Words of columns and tables by which a message is for some persons alone."""
-REPORTS = _words("report flag abuse complaint")
+ROOMS = _words("channel conversation room")
+REPORTS = _words("report")
 """Nouns of what moderators are told of another row."""
-OWN = _words("bookmark favorite favourite wishlist watchlist")
-"""Nouns of lists that only their owner sees."""
-FILES = _words("attachment file image upload")
-"""Nouns of what a row has beside its text, which says nothing of who may see it."""
+
+NAME_KEYS, NAME_VALUES = _words("name key"), _words("value content")
+"""Last words of columns of tables that are names with values."""
+PRIVATE = re.compile(r"(?:priv(?:ate)?|personal|scheduled)(?:msg|message|mail|post|statuse?)|[pd]m")
+"""What tables of what persons wrote to each other, or shall be read later, are called."""
 
 # --- Who may see a row ---
 
-FOR_FEW = _words("private confidential secret internal restricted geheim vertraulich intern privé privado")
-SURE = FOR_FEW | _words("deleted trash trashed spam hidden draft entwurf brouillon borrador")
-"""Words that say of a row that few may see it, whatever the column is called, and as names of tables and labels."""
-HIDE = SURE | _words("""
-    hide delete removed withdrawn revoked retracted takedown embargo embargoed quarantined suppressed unlisted excluded
-    exclude noindex personal invisible unpublished versteckt prive
-""")
-SHOW = _words("""
-    public publish published visible visibility listed shown show searchable approved released oeffentlich
-    veroeffentlicht sichtbar publie publico
-""")
-"""Words that say of a row that it is for everybody."""
-OFF, ON = _words("disabled inactive expired obsolete"), _words("active enabled valid available current recent latest")
-"""Weaker words, of whether a thing is in use: they hide a minority alone."""
-NOT = _words("non not no never dont nicht")
-"""Words that turn the others round, and with them `un`, `in`, `dis` before another."""
-BANNED = _words("blocked banned suspended spammer shadowbanned")
+HIDE = _words("private confidential secret internal restrict delete remove hide hidden draft spam trash expire")
+SHOW = _words("public publish visible show approve valid")
+"""Words that say of a row that few may see it, or everybody."""
+NEWEST = _words("latest current")
+"""Words of a yes and no, and of pointers, that tell the row that counts from older ones."""
+IN_USE, OUT_OF_USE = _words("active enable"), _words("disable")
+"""Words of a yes and no that hide rows if these are the fewer ones."""
+VERBS = _words("delete remove hide show restrict approve")
+"""Those of them that say what somebody did, where a row that is hidden is called `deleted`."""
+NOT = _words("not non no un in")
+"""Words that turn the others round, before them or as their beginning."""
+BANNED = _words("ban block suspend spam")
 """What hides the rows of an account."""
-MODERATORS = _words("staff admin moderator teacher tutor instructor librarian")
-READERS = MODERATORS | _words("login password invite")
-"""With PERSONS, who alone may read a row whose flag says `only` or `required`."""
-FILLERS = _words("from for flag search everyone website only people index soft publicly")
-STATES = _words("status state stage moderation workflow approval class statut")
-FILLERS |= STATES
+RIGHTS = _words("permission")
+HELD = _words("hold held pending waiting reject")
+"""Values and flags by which a moderator holds back what people write; of what people work on they are states."""
+WRITTEN = REPLIES | _words("post")
+"""Nouns of what people write."""
+WORK = _words("ticket task issue request order job project")
+"""Nouns of what people work on."""
+PROGRESS = HELD | _words("open new close done progress complete cancel")
+"""Values that say how far a row is."""
+ASKED = _words("audience access moderation privacy visibility approval state status")
+"""Words of columns that a person has to answer for."""
+EXPLAINED = _words("has can")
+"""First words of a yes and no that say what else a row has, or what can be done with it."""
+STATES = _words("state status")
+"""Words of a yes and no that says whether a row is on or off."""
+STATE = re.compile(r"e?sta[td](?:us|ut|o|e)?")
+"""The same words in other languages: statut, estado, stato."""
+PRIVACY = _words("audience access privacy visibility")
+"""Those of them of which the most common value alone is shown."""
+FILLERS = PERSONS | ASKED | _words("flag date time search index from until")
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
-SECRECY = _words("visibility privacy access confidentiality sensitivity secrecy audience scope policy")
-"""Last words of columns whose values say who may see a row; SECRECY says nothing else."""
-GROUPS = _words("group role team permission")
-"""Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
-WORK = _words("ticket task job order request issue case project invoice")
-"""Nouns of what people work on: there a state says how far they are."""
-LISTS = FOR_FEW | _words("restriction hidden embargo takedown unlisted blacklist blocklist")
-"""Nouns of tables whose rows name what is hidden."""
-WRITTEN = REPLIES | _words("post topic entry")
-"""Nouns of what people write under the eyes of moderators."""
-HELD = _words("hold held waiting pending moderated flagged rejected accepted")
-"""Values and flags by which a moderator holds back what people write; on tickets they are states of work."""
-PRIVATE = re.compile(r"(?:priv(?:ate)?|direct|personal|scheduled)(?:msg|message|mail|post|statuse?)|[pd]m")
-"""What tables of what persons wrote to each other, or shall be read later, are called."""
-ROOMS, DIRECT = _words("channel conversation room chat"), _words("direct dm")
-UNTIL, FROM = _words("until till expires expiry expiration to"), _words("from since embargo start release at")
-BETWEEN = _words("valid visible available effective publish published")
-"""With a word of BETWEEN, those of UNTIL and FROM are times between which a row may be seen."""
-SHOWN = _words("""
-    priority severity language locale lang kind type category country currency format resolved closed completed done
-    finished created edited modified modification updated pinned sticky featured due start started read year seen
-    views likes votes count total size rating score position version gender suffix color url source price amount num
-    page allow
-""")
+LOGIN, DIRECT, PLACE_WORDS = _words("login"), _words("direct"), _words("city country")
+"""What only some have, what two persons say, and what stands beside the state of an address."""
+PUBLISHED = _words("publish public visible")
+RELEASE = _words("publish public approve approval")
+"""Words of columns in which no value says "not yet"."""
+HARMLESS = TYPE_WORDS | ORDERS | _words("language category currency country priority")
 """Words of columns that say something else of a row than who may see it."""
-YES, NO = _words("y yes t true 1 on ja oui"), _words("n no f false 0 off nein non")
+YES, NO = frozenset("yt1") | _words("yes true"), frozenset("nf0") | _words("no false")
+
+
+# --- What words say ---
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """What words say of a row."""
+
+    hides: bool | None
+    """Whether a yes hides a row; None if the words do not say."""
+    word: str = ""
+    """The word that says so."""
+    rest: tuple[str, ...] = ()
+    """The other words, which may be about something else."""
+
+
+def direction(named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset[str] = SHOW) -> Direction:
+    """Return what the words of a name or a value say, given those that hide and show.
+
+    >>> direction(("is", "not", "public"))
+    Direction(hides=True, word='not public', rest=())
+    """
+    found: list[Direction] = []
+    rest: list[str] = []
+    negation = ""
+    for part in [part for word in named for part in parts_of(word, hide | show)]:
+        if part in NOT:
+            # two negations are none: "not unpublished"
+            negation = "" if negation else f"{part} "
+        elif base(part, hide | show):
+            hides = bool(base(part, hide)) != bool(negation)
+            found.append(Direction(hides, f"{negation}{part}"))
+            negation = ""
+        elif len(part) > 3 and not is_any((part, singular(part)), FILLERS):
+            rest.append(part)
+    if {"only", "required"} & {*named} and is_any(tuple(map(singular, named)), PERSONS | LOGIN):
+        found.append(Direction(True, "only"))
+        rest = [one for one in rest if one not in LOGIN]
+    if found:
+        # internal_only
+        rest = [one for one in rest if one not in ("only", "required")]
+    # "hide from public" hides: a word that hides counts before one that shows
+    first = next((one for one in found if one.hides), found[0] if found else Direction(None))
+    return Direction(first.hides, first.word, tuple(rest))
+
+
+def parts_of(word: str, known: frozenset[str] = HIDE | SHOW) -> list[str]:
+    """Return a word, or its beginning and the word within: `unpublished`, `nonpublic`, `isprivate`."""
+    if word in NOT or base(word, known):
+        return [word]
+    for begin in ("is", *sorted(NOT)):
+        rest = word.removeprefix(begin)
+        if rest != word and base(rest, known):
+            return [begin, rest]
+    return [word]

@@ -31,7 +31,6 @@ from rag_index.search.service import SearchService
 from rag_index.search.service.guard import Guard, HttpMetrics
 from rag_index.search.service.mcp_tools import mcp_endpoint, mcp_installed
 from rag_index.search.service.models import (
-    ChoicesBody,
     DocumentQuery,
     FacetsBody,
     IndexesModel,
@@ -154,20 +153,28 @@ def make_router(service: SearchService) -> APIRouter:
     return router
 
 
-def make_choices(
-    proposal: Callable[[ChoicesBody], dict[str, Any]],
-    keep: Callable[[ChoicesBody], dict[str, Any]],
+def make_trial(
+    proposal: Callable[[dict[str, Any]], dict[str, Any]],
+    documents: Callable[[dict[str, Any], str], dict[str, Any]],
+    keep: Callable[[dict[str, Any]], dict[str, Any]],
     searchable: Callable[[], dict[str, Any]],
 ) -> APIRouter:
-    """Return the routes of a trial: what becomes of the tables with what was chosen, settings to keep, and progress."""
+    """Return the routes of a trial: what answers lead to, documents of an index, settings to keep, and progress.
+
+    The bodies are answers as `init --answers` reads them.
+    """
     router = APIRouter()
 
     @router.post("/proposal")
-    def post_proposal(body: ChoicesBody) -> JSONResponse:
+    def post_proposal(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(proposal(body))
 
+    @router.post("/proposal/{index}")
+    def post_documents(index: str, body: dict[str, Any]) -> JSONResponse:
+        return JSONResponse(documents(body, index))
+
     @router.post("/keep")
-    def post_keep(body: ChoicesBody) -> JSONResponse:
+    def post_keep(body: dict[str, Any]) -> JSONResponse:
         return JSONResponse(keep(body))
 
     router.add_api_route("/searchable", searchable)

@@ -192,20 +192,6 @@ class VerifyBody(Arguments):
     """The `citation` of hits and documents."""
 
 
-class ChoicesBody(Arguments):
-    """What a person chose on the page of a trial, as `Choices` in rag_index/first_run/schema has it."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    show: tuple[str, ...] = ()
-    hide: tuple[str, ...] = ()
-    uses: dict[str, Literal["title", "text", "out"]] = {}
-    listed: list[str] = []
-    """Tables of which each has a line, though others are alike."""
-    documents: str | None = None
-    """An index of which to show documents, in place of the lines."""
-
-
 class DocumentQuery(Arguments):
     """The chunks of a document to return: from `first_chunk` on, around one, or with some words.
 
