@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import pytest
 
-from rag_index.components.chunking.context import ContextRequest
+from rag_index.components.chunking.context import ContextRequest, DividedText
 from rag_index.components.hosts.host_call import Batch
 from rag_index.components.ledger import FailedDocument
 from rag_index.components.sources import Sample, SourcePage
@@ -33,8 +33,8 @@ COUNTS = {"Work", "Work | None", "CommitMark"}
 SETTINGS = {"index", "id", "kind", "pages"}
 """Fields that name an index, a point, a kind, or the numbers of pages."""
 ELSEWHERE = [
-    Batch, CommitPlan, ContextRequest, Cursor, DocumentParts, DocumentRow, EmbedJob, FailedDocument, FailedWrite,
-    PageDiff, PayloadChange, Sample, SourcePage, StaleChunks,
+    Batch, CommitPlan, ContextRequest, Cursor, DividedText, DocumentParts, DocumentRow, EmbedJob, FailedDocument,
+    FailedWrite, PageDiff, PayloadChange, Sample, SourcePage, StaleChunks,
 ]  # fmt: skip
 HOLDS_TEXT = ("str", "bytes", "list", "dict", "Any", "Mapping", "Sequence", "Callable", "NDArray")
 

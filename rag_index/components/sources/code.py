@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from rag_index.components.chunking.code.symbols import TEXT, require_grammars
+from rag_index.components.chunking.code.languages import TEXT, require_grammars
 from rag_index.components.sources.listing import File, Listing, list_files, open_below, open_file
 from rag_index.components.sources.pages import SourcePage
 from rag_index.core.documents.batches import DocumentBatch, Failure

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rag_index.components.chunking.code.symbols import C_HEADER, TEXT, language_of
+from rag_index.components.chunking.code.languages import C_HEADER, TEXT, language_of
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.keys import encode_key
 from rag_index.core.documents.sizes import shows_sizes

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from rag_index.cli import api_key_in
-from rag_index.components.chunking.code.symbols import CODE_LANGUAGES
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES
 from rag_index.core.settings import Settings, find_config, load_settings, origins, run_settings
 from rag_index.core.settings.index import CodeLanguage, IndexSettings, is_named_like_a_secret
 from rag_index.core.settings.plugins import check_own_packages

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_index.components.chunking.code import CodeChunker
-from rag_index.components.chunking.code.symbols import CODE_LANGUAGES, language_of, open_grammar, parse, symbols_of
+from rag_index.components.chunking.code.languages import CODE_LANGUAGES, language_of, open_grammar
+from rag_index.components.chunking.code.symbols import parse, symbols_of
 from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text
 from rag_index.core.documents.keys import encode_key
