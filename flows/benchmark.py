@@ -1,4 +1,4 @@
-"""Benchmark: a sample of an index, embedded the usual way and in parallel, into stores that are thrown away."""
+"""Benchmark: embed a sample of an index serially and in parallel, into temporary stores."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ def benchmark(
         prefect deployment run benchmark/benchmark -p index=comments -p sample_size=5000
 
     Args:
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's
+            folder or above it.
         index: The index to sample; by default the first.
         sample_size: How many documents to embed each time.
-        workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
+        workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings
+            say.
     """
     with stoppable() as stop, failing(stop), only_our_errors("the benchmark"):
         settings = run_settings(config)
         with open_bench(settings, index, sample_size) as bench:
             bench.run_serially(flow_run_id())
-            for count in bench.worker_counts(workers):
+            counts = bench.worker_counts(workers)
+            for count in counts:
                 benchmark_workers(count)
     return stop.state or benchmark_state(bench.report, project=settings.project)
 
@@ -55,8 +58,8 @@ def benchmark_workers(workers: int) -> None:
     bench = current_bench()
     settings = bench.with_workers(workers)
     with (
-        run_workers(settings) as given,
+        run_workers(settings) as dask_workers,
         bench.begun(settings, flow_run_id(), workers) as begun,
-        closing(TaskSteps(settings, begun.record, given)) as steps,
+        closing(TaskSteps(settings, begun.record, dask_workers)) as steps,
     ):
         bench.measure(workers, begun, steps)

@@ -27,11 +27,13 @@ def doctor(
         prefect deployment run doctor/doctor
 
     Args:
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's
+            folder or above it.
         indexes: Names of indexes; by default all.
         wait: How long to wait for services that are down at the start, in seconds.
     """
     with stoppable() as stop, failing(stop), only_our_errors("the check-up"):
         settings = run_settings(config, wait=wait)
-        found = with_retries(lambda: examine(settings, indexes), settings.run.wait_for_recovery)
-    return stop.state or diagnosis_state(settings.project, found)
+        recovery = settings.run.wait_for_recovery
+        diagnosis = with_retries(lambda: examine(settings, indexes), recovery)
+    return stop.state or diagnosis_state(settings.project, diagnosis)

@@ -1,4 +1,4 @@
-"""Index one collection: a run whose steps (fetch, embed on the workers, upsert, delete, publish) are tasks."""
+"""Index one collection: a run whose steps (fetch, embed, upsert, delete, publish) are tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
 
     Args:
         index: The name of an index in the settings file.
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's
+            folder or above it.
         options: What to do differently from the settings, such as {"full": true} or {"workers": 2}.
     """
     options = options or RunOptions()
@@ -40,7 +41,10 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
             with open_index_run(settings, index, options) as run:
                 target = run_index(run.opened, run.steps, run.record, hooks=run.hooks, checks=run.checks)
                 failed = failed_rows(run.opened, target)
+            # The index is free for other runs while this one waits for Prefect's server.
             state = end_state(settings, run.record, target, failed)
         return stop.state or state
     except RagIndexError as error:
-        return report_state(RunReport([failed_to_start(index, error)]))
+        # The run has no record yet, such as with a mistake in the settings.
+        outcome = failed_to_start(index, error)
+        return report_state(RunReport([outcome]))

@@ -1,4 +1,7 @@
-"""A published collection as an asset of Prefect, so that lineage shows it and other deployments can wait for it."""
+"""A published collection as an asset of Prefect.
+
+Prefect shows the asset with its source, and other deployments can wait for it.
+"""
 
 from __future__ import annotations
 
@@ -22,41 +25,71 @@ if TYPE_CHECKING:
 
 def collection_asset(settings: Settings, index: IndexSettings) -> Asset:
     """Return the asset of an index: `qdrant://ALIAS`."""
-    named = AssetProperties(name=index.name, description=f"The search index {index.name} of {settings.project}.")
-    return Asset(key=_key("qdrant", settings.alias(index.name)), properties=named)
+    key = _key("qdrant", settings.alias(index.name))
+    description = f"The search index {index.name} of {settings.project}."
+    return Asset(key=key, properties=AssetProperties(name=index.name, description=description))
 
 
 def source_asset(settings: Settings, index: IndexSettings) -> Asset:
-    """Return what an index is made of. A table has the key that dbt's runs in Prefect give it, so that both meet:
-    `postgres://DATABASE/SCHEMA/TABLE`. A query stands for its database."""
+    """Return the asset that an index is made of.
+
+    A table has the key that dbt's runs in Prefect give it, so that both are one asset:
+    `postgres://DATABASE/SCHEMA/TABLE`.
+    """
+    if index.kind != SQL and index.root:
+        # A folder: "file://srv/handbook".
+        folder = settings.root(index)
+        return Asset(key=_key("file", str(folder)))
     if index.kind != SQL:
-        return Asset(key=_key("file", str(settings.root(index))) if index.root else _key(index.kind, index.name))
+        # Another source: "files://handbook", its kind and the name of the index.
+        return Asset(key=_key(index.kind, index.name))
     url = settings.source_url
     scheme = url.get_backend_name()
-    schema = index.db_schema or ("public" if scheme == "postgresql" else "")
-    database = Path(url.database or "memory").name if scheme == "sqlite" else url.database or ""
-    adapter = scheme.replace("postgresql", "postgres")  # as dbt calls it
-    return Asset(key=_key(adapter, database, *([schema, index.table] if index.table else [])))
+    database = url.database or ""
+    schema = index.db_schema or ""
+    if scheme == "sqlite":
+        # The file without its folders: "sqlite://source.db/note".
+        database = Path(database or "memory").name
+    elif scheme == "postgresql":
+        # dbt's name of the adapter, and the default schema: "postgres://desk/public/ticket".
+        scheme = "postgres"
+        schema = schema or "public"
+    # A query has no table, and stands for its database: "postgres://desk".
+    table = [schema, index.table] if index.table else []
+    return Asset(key=_key(scheme, database, *table))
 
 
 def note_published(opened: Opened, target: Target, record: RunRecord) -> None:
-    """Give the asset that this task makes its figures. What the gate or a guard held back is not made anew."""
-    made, outcome, live = AssetContext.get(), record.outcome, opened.live
-    if made is None:
+    """Add the metrics of a run to the asset that the present task makes."""
+    context = AssetContext.get()
+    live = opened.live
+    if context is None:
         return
     if target.rebuild and (live is None or live.name != target.collection.name):
-        made.downstream_assets.clear()
+        # The gate or a guard held the rebuilt collection back, so this task makes no asset.
+        context.downstream_assets.clear()
     reached = opened.ledger.reached().get(opened.alias)
-    for asset in made.downstream_assets:
-        made.add_asset_metadata(
-            asset.key,
-            {
-                "collection": target.collection.name, "documents": outcome.documents, "new": outcome.new,
-                "changed": outcome.changed, "deleted": outcome.deleted, "failed": outcome.failed,
-                "as_of": dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat() if reached else None,
-            },
-        )  # fmt: skip
+    as_of = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat() if reached else None
+    outcome = record.outcome
+    metrics = {
+        "collection": target.collection.name,
+        "documents": outcome.documents,
+        "new": outcome.new,
+        "changed": outcome.changed,
+        "deleted": outcome.deleted,
+        "failed": outcome.failed,
+        "as_of": as_of,
+    }
+    for asset in context.downstream_assets:
+        context.add_asset_metadata(asset.key, metrics)
 
 
 def _key(scheme: str, *parts: str | None) -> str:
-    return f"{scheme}://" + "/".join(re.sub(r"[^\w./:~-]", "_", part).strip("/") for part in parts if part)
+    """Return a key as Prefect allows it, such as "qdrant://desk_tickets" for "desk tickets"."""
+    path: list[str] = []
+    for part in parts:
+        # A schema is empty for databases that have none.
+        if part:
+            allowed = re.sub(r"[^\w./:~-]", "_", part)
+            path.append(allowed.strip("/"))
+    return f"{scheme}://{'/'.join(path)}"

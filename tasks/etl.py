@@ -1,13 +1,15 @@
-"""The tasks of a run. Each is one step under one policy: how often it is tried, after which delays, and when no more.
+"""The tasks of a run. Each is one step under one policy: how often and how long it is tried.
 
     check > fetch > (write words) > embed > upsert > delete gone > verify and publish > erase
 
-`rag_index.etl.run` calls the steps in this order, and `orchestration.task_steps` calls their tasks and says what waits
-for what. `embed` and `upsert` run on the Dask workers of the flow's task runner, and `upsert` takes the future of
-`embed`, so that vectors go from the worker that made them to the store.
+`rag_index.etl.run` calls the steps in this order, and `orchestration.task_steps` calls their tasks
+and decides what waits for what. `embed` and `upsert` run on the Dask workers of the flow's task
+runner, and `upsert` takes the future of `embed`, so that vectors go from the worker that made them
+to the store.
 
-Prefect searches what a task is given for futures, element by element in lists, dictionaries, dataclasses and pydantic
-models. So whatever is large here is a plain class or one of attrs, which it leaves alone: a shard takes 2 s, not 7.
+Prefect searches the arguments of a task for futures, element by element in lists, dictionaries,
+dataclasses and pydantic models. A large argument is a plain class or one of attrs, which Prefect
+does not search: a shard takes 2 s instead of 7.
 """
 
 from __future__ import annotations
@@ -55,9 +57,10 @@ if TYPE_CHECKING:
 def policy(name: str, *, run_name: str = "", is_retried: bool = True) -> dict[str, Any]:
     """Return the options of a task: the policy that all steps of a run share.
 
-    A step is harmless to repeat, so it is tried up to `RETRIES` times more, after `DELAYS` seconds each and some
-    jitter, as long as its error is transient and its waiting time is not over (`may_be_tried`). Hashing what a task is
-    given costs more than the task, so no result is cached.
+    A step is harmless to repeat, so it is tried up to `RETRIES` times more, after `DELAYS` seconds
+    each and some jitter, as long as its error is transient and its waiting time is not over
+    (`may_be_tried`). Hashing the arguments of a task costs more than the task, so no result is
+    cached.
     """
     return {
         "name": name,
@@ -79,9 +82,12 @@ def task_of(
     is_retried: bool = True,
     make_task: Callable[..., Any] = task,
 ) -> Task[..., Any]:
-    """Return the task of a step: the step, under the policy, with one argument more. `wait` is for how many seconds the
-    step is tried again after its service failed first. The task has the docstring of the step.
+    """Return the task of a step: the step under the policy, with its docstring.
 
+    The task has one argument more. `wait` is the number of seconds for which the step is tried
+    again after its service failed first.
+
+    Example:
         state = check_store(opened, wait=1800.0, return_state=True)
     """
 
@@ -94,25 +100,28 @@ def task_of(
             get_run_logger().info("%s", sentence)
         return result
 
+    # Prefect binds the arguments of a task by its signature, which `wraps` has from the step.
     signature = inspect.signature(step)
     wait_argument = inspect.Parameter("wait", inspect.Parameter.KEYWORD_ONLY)
-    own_arguments = signature.parameters.values()
-    carry_out.__signature__ = signature.replace(parameters=[*own_arguments, wait_argument])  # type: ignore[attr-defined]
-    made: Task[..., Any] = make_task(**policy(name, run_name=run_name, is_retried=is_retried))(carry_out)
+    arguments = [*signature.parameters.values(), wait_argument]
+    carry_out.__signature__ = signature.replace(parameters=arguments)  # type: ignore[attr-defined]
+    options = policy(name, run_name=run_name, is_retried=is_retried)
+    made: Task[..., Any] = make_task(**options)(carry_out)
     return made
 
 
 def _publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
-    """Check that the store holds what the ledger says; after a rebuild also a sample, then move the alias.
+    """Check that the store holds what the ledger has; after a rebuild also a sample, then move the
+    alias.
 
-    What it makes is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
+    The published collection is an asset of Prefect, `qdrant://ALIAS`, with the table as its source.
     """
     sentence = publishing.publish(opened, scan, record, hooks, all_deleted=all_deleted)
     note_published(opened, scan.target, record)
     return sentence
 
 
-# At the start: whether the services work
+# At the start: check the services
 
 check_source = task_of(checks.check_source, "check source")
 check_store = task_of(checks.check_store, "check store")
@@ -124,7 +133,7 @@ check_embedder = task_of(checks.check_embedder, "check embedder")
 
 fetch_page = task_of(fetching.fetch_page, "fetch", run_name="fetch {opened.index.name} {number}")
 
-# Once, in a first run with a slow embedder. Not retried as a whole: each of its pages and writes is.
+# Once, in a first run with a slow embedder. It is not retried, but each of its pages and writes is.
 
 write_words = task_of(words_first.write_words, "write words", is_retried=False)
 
@@ -134,8 +143,8 @@ delete_gone = task_of(deleting.delete_gone, "delete gone")
 publish = task_of(_publish, "verify and publish", make_task=partial(materialize, "qdrant://alias", by="rag-index"))
 erase = task_of(erasing.erase_after, "erase")
 
-# After the run, which is complete already. Not retried: the next run builds what is missing. It takes as long as it
-# takes: a call of Qdrant's that only the end of the process ends.
+# After the run, which is complete already. Not retried: the next run builds what is missing. It has
+# no time limit: a call of Qdrant's that only the end of the process ends.
 
 build_search_index = task_of(publishing.build_search_index, "build search index", is_retried=False)
 
@@ -160,14 +169,15 @@ TASKS: dict[Callable[..., Any], Task[..., Any]] = {
 def embed_shard(job: EmbedJob) -> EmbeddedShard:
     """Chunk and embed the documents of a shard, on a Dask worker.
 
-    A request ends after `[embedder] timeout`, and a worker that hangs ends itself (`Shard.limit`). A further try begins
-    with the health check: Ollama's version, its model, a plain text.
+    A request ends after `[embedder] timeout`, and a worker that hangs ends itself (`Shard.limit`).
+    A retry begins with the health check: Ollama's version, its model, a plain text.
     """
     try:
         embedded = embed(job)
     except MemoryError:
         return _no_memory(job.shard)  # type: ignore[return-value]
     except ShardHalved as error:
+        # Its server went away twice under it. The halves of the shard come next.
         return Cancelled(name="Halved", message=str(error), data=error)  # type: ignore[return-value]
     return _log_embedded(job, embedded)  # type: ignore[return-value]
 
@@ -177,10 +187,12 @@ def embed_shard(job: EmbedJob) -> EmbeddedShard:
 def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
     """Embed documents that may kill the process that embeds them, in a child of the flow's process.
 
-    If the child dies, the task ends as Crashed, and the documents are tried in parts until the one at fault is found.
+    If the child dies, the task ends as Crashed, and the documents are tried in parts until the one
+    at fault is found.
     """
     try:
-        embedded = embedded_by(child.submit(embed, job, limited=True), job)
+        future = child.submit(embed, job, limited=True)
+        embedded = embedded_by(future, job)
     except ProcessDied as error:
         return Crashed(message=str(error))  # type: ignore[return-value]
     return _log_embedded(job, embedded)  # type: ignore[return-value]
@@ -189,34 +201,49 @@ def embed_suspect(job: EmbedJob, child: Executor) -> EmbeddedShard:
 @task(**policy("upsert", run_name="upsert {embedded.index} {embedded.number}"))
 @only_ours("upsert")
 def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -> WrittenShard:
-    """Write the points of a shard to Qdrant, and return what the ledger needs once they are durable.
+    """Write the points of a shard to Qdrant, and return the rows for the ledger once they are
+    durable.
 
-    If the store is a server, the worker that embedded the shard writes it; otherwise the flow's process does. A request
-    ends after `[store] timeout`. A further try begins with the health check: Qdrant's `/readyz`.
+    If the store is a server, the worker that embedded the shard writes it; otherwise the flow's
+    process does. A request ends after `[store] timeout`. A retry begins with the health check:
+    Qdrant's `/readyz`.
     """
     try:
         with waiting(to.wait):
             written = to.write(embedded)
     except MemoryError:
         return _no_memory(embedded)  # type: ignore[return-value]
-    get_run_logger().info("%d points written in %.1f s", sum(written.chunk_counts), written.work.write_seconds)
+    points = sum(written.chunk_counts)
+    get_run_logger().info("%d points written in %.1f s", points, written.work.write_seconds)
     return written
 
 
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
-    """Return the state of a task whose process had no more memory: its documents are tried alone."""
-    return Crashed(message=str(process_died(shard, NO_MEMORY)))
+    """Return the state of a task whose process had no memory left. Its documents are tried alone."""
+    error = process_died(shard, NO_MEMORY)
+    return Crashed(message=str(error))
 
 
 def _log_embedded(job: EmbedJob, embedded: EmbeddedShard) -> EmbeddedShard | State[EmbeddedShard]:
-    """Return what a task ends with: a state with a name of its own if documents failed, so that it is seen in the graph
-    and in the list of tasks."""
-    work, failed = embedded.work, sum(failure.kind == "failed" for failure in embedded.failures)
+    """Log an embedded shard, and return what its task returns.
+
+    If documents failed, that is a state with a name of its own, which the graph and the list of
+    tasks show.
+    """
+    work = embedded.work
+    failed = sum(failure.kind == "failed" for failure in embedded.failures)
+    failed_text = count_of(failed, "document")
+    documents_text = count_of(len(job.shard.documents), "document")
+    pages_text = ", ".join(map(str, job.shard.pages)) or "-"
     get_run_logger().info(
         "%s of pages %s: %d texts embedded, %d reused, %s failed, in %.1f s",
-        count_of(len(job.shard.documents), "document"), ", ".join(map(str, job.shard.pages)) or "-",
-        work.texts, work.reused, count_of(failed, "document"), work.seconds,
-    )  # fmt: skip
+        documents_text,
+        pages_text,
+        work.texts,
+        work.reused,
+        failed_text,
+        work.seconds,
+    )
     if not failed:
         return embedded
-    return Completed(name="Partial", message=f"{count_of(failed, 'document')} failed", data=embedded)
+    return Completed(name="Partial", message=f"{failed_text} failed", data=embedded)

@@ -1,4 +1,4 @@
-"""When Prefect tries a task again, and how a state tells what ended one."""
+"""When Prefect tries a task again, and which errors a task or a flow raises."""
 
 from __future__ import annotations
 
@@ -24,57 +24,76 @@ if TYPE_CHECKING:
 
 
 PICKLED = ("distributed.protocol.pickle", "distributed.core")
-"""Loggers of Dask that write what they could not read: 10,000 bytes of a pickled shard, or a whole message."""
+"""Loggers of Dask that log data that they could not read: 10,000 bytes of a pickled shard, or a
+complete message."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def _leaves_out_values(record: logging.LogRecord) -> bool:
-    """Leave out each argument that is no text and no number, such as the bytes of a pickled shard."""
+    """Replace each argument that is neither text nor number, such as the bytes of a shard."""
     if isinstance(record.args, tuple):
-        record.args = tuple(one if isinstance(one, str | int) else LEFT_OUT for one in record.args)
-    elif record.args is not None:  # logging takes one argument that is a dictionary for the names in the message
+        shown = [arg if isinstance(arg, str | int) else LEFT_OUT for arg in record.args]
+        record.args = tuple(shown)
+    elif record.args is not None:
+        # A single dictionary, which logging takes for the names in the message.
         record.args = (LEFT_OUT,)
     return True
 
 
-for _name in PICKLED:  # workers that others have started import this, too, with their first task
+# At import, so that workers of a shared cluster do it, too: with their first task.
+for _name in PICKLED:
     logging.getLogger(_name).addFilter(_leaves_out_values)
 
 
 def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Return whether a task that failed is tried again, and log who is away, why, and which try it was. Errors carry
-    how long that may go on: decorators are evaluated before the settings are known."""
-    error, began = error_of(state), (run.start_time or state.timestamp).timestamp()
-    again, logger = may_try_again(error, run.run_count, began), get_run_logger()
-    (logger.warning if again else logger.error)("%s", said_of_try(error, run.run_count, began))
-    return again
+    """Return whether a failed task is tried again, and log that with the service and its error.
+
+    The error has the seconds for which it is retried (`TransientError.wait`): a decorator is
+    evaluated before the settings are known.
+    """
+    error = error_of(state)
+    start = run.start_time or state.timestamp
+    began = start.timestamp()
+    is_retried = may_try_again(error, run.run_count, began)
+    level = logging.WARNING if is_retried else logging.ERROR
+    get_run_logger().log(level, "%s", said_of_try(error, run.run_count, began))
+    return is_retried
 
 
 @contextmanager
 def only_our_errors(step: str) -> Iterator[None]:
-    """Raise errors of ours alone, without the messages of what caused them: for the body of a flow or a task.
+    """Raise errors of ours only, without the messages of their causes. For a flow or a task.
 
-    Prefect logs and keeps such an error with its causes, and a message of others may quote a text or a row. An error of
-    Prefect's own client, and a Ctrl-C within another error, are raised as they are.
+    Prefect logs and stores an error with its causes, and the message of a foreign error may quote a
+    text or a row.
+
+    Args:
+        step: What the block does, for the message: "embed" makes "embed failed: …".
     """
     try:
         yield
     except (httpx.HTTPError, PrefectException):
+        # Prefect's own client: the server does not answer, or refuses.
         raise
     except RagIndexError as error:
+        # A Ctrl-C inside another error ends the run.
         if stop_in(error) is not None:
             raise
         raise error from without_messages(error.__cause__)
     except Exception as error:
         if stop_in(error) is not None:
             raise
-        raise TerminalError(f"{step} failed: {described(error)}") from without_messages(error)
+        # Foreign: "embed failed: KeyError in chunker.py, line 17".
+        message = f"{step} failed: {described(error)}"
+        raise TerminalError(message) from without_messages(error)
 
 
 def only_ours(step: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return a decorator for the call of a task: `only_our_errors` around it. Dask pickles the call with its task, and
-    cannot pickle a context manager."""
+    """Return a decorator that puts `only_our_errors` around the call of a task.
+
+    Dask pickles the call with its task, and cannot pickle a context manager.
+    """
 
     def decorate(call: Callable[P, T]) -> Callable[P, T]:
         @wraps(call)
@@ -88,6 +107,6 @@ def only_ours(step: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def error_of(state: State[Any]) -> BaseException | None:
-    """Return the exception that a failed state carries, None if it carries none."""
+    """Return the exception of a failed state; None if it has none."""
     data = getattr(state.data, "result", state.data)
     return data if isinstance(data, BaseException) else None

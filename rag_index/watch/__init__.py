@@ -1,5 +1,20 @@
-"""The long-running watch of sources: the ordinary run of each index, repeated whenever its source may have changed. It
-goes on with its settings when their file has changed."""
+"""The watch: a process that repeats the ordinary run of each index when its source was written.
+
+`follow` is the entry. `loop` looks at the source each second and starts runs, `kept_runs` carries
+out the runs of one index, and `pace` decides how soon one run may follow another. This package
+imports `etl`, `components` and `core`, and neither Prefect nor Dask.
+
+Orders that must hold, and the tests (in tests/watch/test_loop.py) that fail if one does not:
+- The look is taken before the run reads, and kept only if the run was complete. A later look that
+  equals it moves the time up to which the index is complete, if the ledger has the index as
+  complete by the kept look (`record_look`): test_what_another_process_forgot_is_not_claimed. If
+  both fail: test_what_is_written_while_a_run_reads_is_found,
+  test_what_a_failed_run_did_not_write_is_found.
+- The lease of the project is taken before anything is recorded:
+  test_a_project_is_watched_by_one_process_at_a_time.
+- The settings file is read again before a run writes by other settings than the file has:
+  test_a_watch_goes_on_with_changed_settings_and_has_all_written_by_them.
+"""
 
 from __future__ import annotations
 
@@ -30,42 +45,76 @@ def follow(
     began: Callable[[Watch], None] = lambda watch: None,
     changed: Callable[[Settings], None] = lambda settings: None,
 ) -> bool:
-    """Watch these indexes (None: all) by the settings that `load` returns, and by others when their file has changed.
-    `began` is called with each watch, `changed` with the settings when the state in the ledger has changed. Return and
-    raise as `Watch.run`; raises UnknownIndex, SettingsError, and what the ledger raises."""
+    """Watch indexes until `stop` is set. If the settings file changes, go on with the new settings.
+
+    Args:
+        load: Reads the settings file.
+        names: The names of the indexes; None for all.
+        once: Return as soon as each index had a run that was complete or failed.
+        began: Is called with each watch: the first one, and one for each change of the settings.
+        changed: Is called with the settings when the state of an index in the ledger has changed.
+
+    Return:
+        Whether each index is indexed completely.
+
+    Raises:
+        UnknownIndex: If an index is not in the settings.
+        SettingsError: If the settings are not valid at the start.
+        IndexLocked: If the project is watched already.
+        LedgerUnavailable: If the ledger does not answer.
+        LedgerError: If the ledger cannot be used.
+    """
     settings = load()
     while True:
         reload = _Reload(settings, load)
-        names_now = [index.name for index in settings.named(names)]
+        current_names = [index.name for index in settings.named(names)]
         with closing(Ledger(settings.ledger_url)) as ledger:
-            told = Stop(stop.is_set, reload)
-            watch = Watch(settings, names_now, ledger, told, changed=partial(changed, settings))
+            stop_or_reload = Stop(stop.is_set, reload)
+            note_change = partial(changed, settings)
+            watch = Watch(settings, current_names, ledger, stop_or_reload, changed=note_change)
             began(watch)
-            complete = watch.run(once=once)
+            is_complete = watch.run(once=once)
         if stop.is_set() or reload.found is None:
-            return complete
+            return is_complete
+        # The watch ended because the file has changed.
         settings = reload.found
 
 
 class _Reload:
-    """Whether the file of some settings has changed, is written no more, and is valid: `found` is what it says then.
-    Until it is, nothing is written (`etl.opened`): what a change would close must not stay open."""
+    """Condition that ends a watch: its settings file has changed, and the new settings are valid.
+
+    `found` then has the new settings. In the meantime no run writes (`etl.opened`), because it
+    could write documents that the new settings exclude.
+    """
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
         self.found: Settings | None = None
-        self._settings, self._load = settings, load
+        self._settings = settings
+        self._load = load
         self._seen: object = None
+        """The stamp of the changed file, as of the last call."""
         self._due = 0.0
+        """When the changed file is read; infinite once it was."""
 
     def __call__(self) -> bool:
         if self.found is None and self._settings.is_outdated:
-            if (stamp := file_stamp(self._settings.path)) != self._seen:
-                self._seen, self._due = stamp, time.monotonic() + LOOK_SECONDS
-            elif time.monotonic() >= self._due:
-                self._due = float("inf")
-                try:
-                    self.found = self._load()
-                    logger.info("%s has changed: the watch goes on with it", self._settings.path)
-                except RagIndexError as error:
-                    logger.error("nothing is indexed until the settings are valid: %s", error)
+            self._read_when_unchanged()
         return self.found is not None
+
+    def _read_when_unchanged(self) -> None:
+        """Read the changed file, once it has not changed for `LOOK_SECONDS`."""
+        stamp = file_stamp(self._settings.path)
+        if stamp != self._seen:
+            # An editor has just written the file, and may write it again.
+            self._seen = stamp
+            self._due = time.monotonic() + LOOK_SECONDS
+            return
+        if time.monotonic() < self._due:
+            return
+        # A file that is not valid is read again after its next change only.
+        self._due = float("inf")
+        try:
+            self.found = self._load()
+            logger.info("%s has changed: the watch goes on with it", self._settings.path)
+        except RagIndexError as error:
+            logger.error("nothing is indexed until the settings are valid: %s", error)

@@ -1,5 +1,9 @@
-"""The ordinary runs of one index, in a process that stays: what a run is slow to open is kept for the next one. A run
-looks again after it has embedded for a while, and ends at its next commit if the watch is to end."""
+"""The ordinary runs of one index in a process that stays.
+
+What is slow to open (source, ledger, store, embedder) stays open for the next run. A run ends early
+after some seconds of embedding, so that the next one finds what has changed in the meantime, and at
+its next commit if the watch is to end.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +35,29 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
     from rag_index.core.reports.outcome import IndexOutcome
     from rag_index.core.settings import Settings
+    from rag_index.etl.collection import Target
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
 
 logger = logging.getLogger("rag_index.watch")
 EMBED_SECONDS = 30.0
-"""After so much embedding a run ends, and the next one looks what has changed meanwhile."""
-BELIEVED_SECONDS = 30.0
-"""How long what a service said is believed: a server may get another model at any time."""
+"""Seconds of embedding after which a run ends, and the next one looks at the source again. Chosen;
+docs/watching.md names it."""
+ANSWER_SECONDS = 30.0
+"""Seconds for which the next runs take a service's answer instead of asking again: a server may get
+another model at any time. Chosen; nothing depends on it."""
 GROWING_STAGES = ("embed", "wait", "submit", "commit", "workers", "erase")
-"""The stages that grow with the changes, and one that comes once a day. What the others take decides the pace."""
+"""Stages whose time grows with the number of changes, and `erase`, which comes once a day. The time
+of all other stages decides the pace."""
 _embedding = threading.Lock()
-"""Held while this process embeds, whose embedder serves one index at a time."""
+"""Held while this process embeds: its embedder serves one index at a time."""
 
 
 class TakingTurns(Interruption):
-    """Ends a run once it has embedded for a while, so that the next one looks what has changed meanwhile, and as soon
-    as the watch is to end. A collection that was never complete is completed without a pause."""
+    """Ends a run early: once it has embedded for `EMBED_SECONDS`, or if the watch is to end.
+
+    A collection that was never complete is completed in one run, unless the watch is to end.
+    """
 
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         self._is_stopped = is_stopped
@@ -80,13 +90,14 @@ class RunEnd:
     error: RagIndexError | None
     paused: bool
     spent: float
-    """The seconds that it took, without what grows with the changes."""
+    """The seconds that it took, without `GROWING_STAGES`."""
     documents: int
-    """How many documents the source has."""
+    """The number of documents in the source."""
     next_try: float | None = None
-    """When a document that failed is to be tried again; None if none is."""
-    claims: bool = False
-    """Whether the index is complete by the look before the run: no document has failed or is held back."""
+    """When the next failed document is tried again, in seconds since 1970; None if none is."""
+    is_index_complete: bool = False
+    """Whether the index is complete up to the look before the run: no document has failed or is
+    held back."""
 
     @property
     def complete(self) -> bool:
@@ -94,64 +105,73 @@ class RunEnd:
         return self.error is None and not self.paused
 
 
+@dataclass(frozen=True, slots=True)
+class _IndexState:
+    """What the ledger has of an index after a run. See the fields of `RunEnd`."""
+
+    next_try: float | None = None
+    is_complete: bool = False
+
+
 class KeptRuns:
     """The runs of one index, and what stays open between them. For one thread at a time."""
 
-    def __init__(self, settings: Settings, name: str, stopped: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, name: str, is_stopped: Callable[[], bool]) -> None:
         self.alias = settings.alias(name)
-        run = settings.run.model_copy(update={"wait": 0.0, "wait_for_recovery": PATIENCE})  # the watch backs off
-        self._settings = settings.model_copy(update={"run": run})
-        self._name, self._stopped = name, stopped
+        # A run gives up soon if a service is unavailable: the watch itself waits and tries again.
+        patience = {"wait": 0.0, "wait_for_recovery": PATIENCE}
+        run_settings = settings.run.model_copy(update=patience)
+        self._settings = settings.model_copy(update={"run": run_settings})
+        self._name = name
+        self._is_stopped = is_stopped
         self._source: Source | None = None
         self._ledger: Ledger | None = None
         self._store: Store | None = None
         self._steps: LocalSteps | None = None
-        self._answers = RecentAnswers(BELIEVED_SECONDS)
-        self._wrote = False
+        self._answers = RecentAnswers(ANSWER_SECONDS)
+        self._has_written = False
+        """Whether a run of this watch was without error, so that it wrote by these settings."""
 
     def run(self, looked_at: float) -> RunEnd:
-        """Carry out the ordinary run of the index, after a look at its source at that time."""
-        began, record, next_try, claims = time.monotonic(), RunRecord(self._name), None, False
+        """Carry out the ordinary run of the index.
+
+        All errors end in the returned object, so that no index stops the others.
+
+        Args:
+            looked_at: The time of the look at the source before this run, in seconds since 1970.
+        """
+        began = time.monotonic()
+        record = RunRecord(self._name)
+        state = _IndexState()
         error: RagIndexError | None = None
         try:
-            given, run_id, keep = (self._settings, self._name, RunOptions()), f"{WATCH}{self.alias}", self._open()
-            opening = open_index(*given, run_id=run_id, keep=keep, looked_at=looked_at)
-            with collect_seldom(), opening as opened:
-                self._require_own(opened)
-                self._steps = self._steps or LocalSteps(self._settings, turn=_embedding)
-                target = run_index(
-                    opened,
-                    self._steps,
-                    record,
-                    interruption=TakingTurns(self._stopped),
-                    checks=ServiceChecks(recent=self._answers),
-                )
-                error, self._wrote = record.error, self._wrote or record.error is None
-                if isinstance(self._source, DigestSource):  # what is left, and what changes meanwhile, take turns
-                    self._source.fresh_first = record.paused and not self._source.left
-                if error is None and target is not None:
-                    opened.store.hand_over()
-                    next_try = opened.ledger.next_try(target.collection.id, opened.ledger.clock())
-                    reached = opened.ledger.reached().get(self.alias)
-                    claims = reached is not None and reached.at >= looked_at
+            state = self._run(record, looked_at)
+            error = record.error
         except RagIndexError as raised:
             error = raised
-        except Exception as raised:  # not one of ours: the other indexes do not pay for it
+        except Exception as raised:
+            # Not one of our errors, such as a fault of a plug-in: ZeroDivisionError.
             logger.error("%s: %s", self._name, described(raised), exc_info=without_messages(raised))
             error = TerminalError(described(raised))
-        if error is not None:
-            self.close()  # a connection may be broken
-        elif self._steps is not None and self._steps.has_started_workers:  # processes that embed are not kept
-            self._steps.close()
-            self._steps = None
-        growing = sum(record.stopwatch.seconds[stage] for stage in GROWING_STAGES)
+        self._close_after(error)
+        seconds = record.stopwatch.seconds
+        growing = sum(seconds[stage] for stage in GROWING_STAGES)
         spent = max(0.0, time.monotonic() - began - growing)
-        documents = max(record.outcome.documents, record.progress.total)  # the first is less if the run has paused
-        return RunEnd(record.outcome, error, record.paused, spent, documents, next_try, claims)
+        # A run that pauses has not seen all documents of the total.
+        documents = max(record.outcome.documents, record.progress.total)
+        return RunEnd(
+            outcome=record.outcome,
+            error=error,
+            paused=record.paused,
+            spent=spent,
+            documents=documents,
+            next_try=state.next_try,
+            is_index_complete=state.is_complete,
+        )
 
     def let_go(self) -> None:
-        """Let other processes write to the embedded store, if they wait for that, and close what is idle. No run may be
-        under way."""
+        """Let other processes write to the embedded store, if one waits for it, and close idle
+        connections. No run may be under way."""
         if self._store is not None:
             self._store.let_go()
 
@@ -160,23 +180,86 @@ class KeptRuns:
         opened = (self._source, self._store, self._steps, self._ledger)
         self._source = self._store = self._steps = self._ledger = None
         self._answers.clear()
-        for one in opened:
+        for resource in opened:
+            # A broken connection may raise; the others are closed all the same.
             with suppress(Exception):
-                if one is not None:
-                    one.close()
+                if resource is not None:
+                    resource.close()
+
+    def _run(self, record: RunRecord, looked_at: float) -> _IndexState:
+        """Run the index. Raises as `open_index`, or any error that `run_index` does not record."""
+        opening = open_index(
+            self._settings,
+            self._name,
+            RunOptions(),
+            run_id=f"{WATCH}{self.alias}",
+            keep=self._open(),
+            looked_at=looked_at,
+        )
+        with collect_seldom(), opening as opened:
+            self._require_own_settings(opened)
+            if self._steps is None:
+                self._steps = LocalSteps(self._settings, turn=_embedding)
+            target = run_index(
+                opened,
+                self._steps,
+                record,
+                interruption=TakingTurns(self._is_stopped),
+                checks=ServiceChecks(recent=self._answers),
+            )
+            if record.error is None:
+                self._has_written = True
+            if isinstance(self._source, DigestSource):
+                # The rest of a burst and newer changes take turns. After a run that paused, the
+                # next one reads only the buckets that changed since, and leaves the others to the
+                # run after it.
+                self._source.fresh_first = record.paused and not self._source.left
+            if record.error is not None or target is None:
+                return _IndexState()
+            opened.store.hand_over()
+            return self._read_state(opened, target, looked_at)
+
+    def _read_state(self, opened: Opened, target: Target, looked_at: float) -> _IndexState:
+        ledger = opened.ledger
+        next_try = ledger.next_try(target.collection.id, ledger.clock())
+        reached = ledger.reached().get(self.alias)
+        # The time of an earlier run stays while a document is failed or held back.
+        is_complete = reached is not None and reached.at >= looked_at
+        return _IndexState(next_try, is_complete)
 
     def _open(self) -> tuple[Source, Ledger, Store]:
+        """Open what is not open yet. A tuple, because `open_index` takes it."""
         settings = self._settings
-        self._ledger = self._ledger or Ledger(settings.ledger_url)
-        self._source = self._source or open_source(settings, settings.index(self._name))
-        self._store = self._store or open_store(settings.store, patience=PATIENCE)
+        if self._ledger is None:
+            self._ledger = Ledger(settings.ledger_url)
+        if self._source is None:
+            self._source = open_source(settings, settings.index(self._name))
+        if self._store is None:
+            self._store = open_store(settings.store, patience=PATIENCE)
         return self._source, self._ledger, self._store
 
-    def _require_own(self, opened: Opened) -> None:
-        """Raise SettingsReplaced if others write the index by other settings than this watch has written it by."""
-        live, settings = opened.live, self._settings
-        if self._wrote and live and live.written_by != scan_settings(settings, opened.index):
-            raise SettingsReplaced(
-                f"index {self._name} was last written by other settings than this watch has; `rag-index index "
-                f"{self._name}` with those of {settings.path} lets it go on"
-            )
+    def _close_after(self, error: RagIndexError | None) -> None:
+        """Close what the next run cannot use, or does not need."""
+        if error is not None:
+            # A connection may be broken.
+            self.close()
+        elif self._steps is not None and self._steps.has_started_workers:
+            # The run was large enough for processes that embed. They are not kept.
+            self._steps.close()
+            self._steps = None
+
+    def _require_own_settings(self, opened: Opened) -> None:
+        """Raise SettingsReplaced if the index was written by other settings than this watch has.
+
+        Example: this watch is on a second machine, whose settings file is an older one.
+        """
+        live = opened.live
+        # The first run of a watch writes by its settings, whatever the index was written by.
+        if live is None or not self._has_written:
+            return
+        if live.written_by == scan_settings(self._settings, opened.index):
+            return
+        raise SettingsReplaced(
+            f"index {self._name} was last written by other settings than this watch has; "
+            f"`rag-index index {self._name}` with those of {self._settings.path} lets it go on"
+        )

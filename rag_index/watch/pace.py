@@ -7,32 +7,36 @@ from dataclasses import dataclass
 from rag_index.components.sources.hints import Moved
 
 REST_FACTOR = 4.0
-"""How many times as long as a run an index rests: its runs take a fifth of the time at most. Chosen."""
+"""How many times as long as a run an index rests: its runs take a fifth of the time at most.
+Chosen; docs/watching.md names it."""
 MAX_REST_SECONDS = 900.0
-"""How long an index rests at most: after this time a run comes whatever the hints say."""
+"""Seconds that an index rests at most: after this time a run comes whatever the hints report."""
 DOUBT_SECONDS = 60.0
-"""How long counters that say "unchanged" are believed: PostgreSQL's come up to 11 seconds late, others in part."""
+"""Seconds for which counters that report "unchanged" are trusted: PostgreSQL's come up to 11
+seconds late, others in part. Chosen; docs/watching.md names it."""
 DAY_SECONDS = 86_400.0
-"""For how long an index is left to the nightly run: until it has had one."""
+"""Seconds for which an index is left to the nightly run: a day, so that it has had one."""
 FEW_DOCUMENTS = 20
-"""A run that changes fewer documents costs too little to be left to the night."""
+"""Number of changed documents below which a run costs too little to be left to the night. Chosen;
+docs/watching.md names it."""
 LONG_AGO = float("-inf")
+"""A time that every clock has passed."""
 
 
 @dataclass(slots=True)
 class Pace:
     """The rule by which the runs of one index in a watch follow each other.
 
-    - Rest: after a run, the index rests for four times the seconds that the run spent, at most 15 minutes. Embedding
-      and writing do not count, since they grow with the changes. Example: a run compares for 2 s and embeds for 30 s;
-      the next one begins 8 s after its end, at the earliest.
-    - Doubt: something was written, but the counters of the index's own tables say "unchanged". Then the index rests for
-      60 s at least, from the first such look after the run.
-    - Night: after two runs in a row that each changed more than half of the index, the nightly run has it alone for a
-      day. A run that pauses, and those that continue it, count as one until all is written, or until they have changed
-      more documents than there are.
+    - Rest: after a run, the index rests for four times the seconds that the run spent, at most 15
+      minutes. Embedding and writing do not count, since they grow with the changes. Example: a run
+      compares for 2 s and embeds for 30 s; the next one begins 8 s after its end, at the earliest.
+    - Doubt: something was written, but the counters of the index's own tables report "unchanged".
+      Then the index rests for 60 s at least, from the first such look after the run.
+    - Night: after two runs in a row that each changed more than half of the index, the nightly run
+      has it alone for a day. A run that pauses, and those that continue it, count as one until all
+      is written, or until they have changed more documents than there are.
 
-    The caller passes the time in, in seconds of one monotonic clock.
+    The caller passes the time in seconds of one monotonic clock.
     """
 
     is_left_to_night: bool = False
@@ -45,10 +49,16 @@ class Pace:
     """How many runs in a row have changed more than half of the index."""
 
     def allows_run(self, now: float, moved: Moved) -> bool:
-        """Return whether a run may begin after a look that found this. Call it at each look if no run is under way."""
+        """Return whether a run may begin. Call it at each look if no run is under way.
+
+        Args:
+            now: The time of the look.
+            moved: What the look found.
+        """
         if moved != Moved.PERHAPS:
             self._doubtful_since = None
         elif self._doubtful_since is None:
+            # The first look that finds a write, probably to other tables of the server.
             self._doubtful_since = now
         if moved == Moved.NO or now < self._rests_until:
             return False
@@ -77,7 +87,8 @@ class Pace:
 
     def _count(self, changed: int, documents: int, *, paused: bool) -> None:
         self._changed += changed
-        # A mass update in bursts: of 10,000 documents, 4,000 are changed so far, and the next run goes on.
+        # A mass update in bursts: of 10,000 documents, 4,000 are changed so far, and the next run
+        # goes on.
         if paused and self._changed <= documents:
             return
         is_large = self._changed >= FEW_DOCUMENTS and 2 * self._changed > documents

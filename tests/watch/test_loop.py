@@ -180,12 +180,12 @@ def test_what_a_failed_run_did_not_write_is_found(tmp_path, fake, monkeypatch):
 def test_a_failed_document_is_tried_by_time_and_at_once_if_its_text_changed(project, ledger):
     project.execute("UPDATE note SET body = ? WHERE id = 5", b"\x01")
     began, end = ledger.clock(), watched_run(project)
-    assert (end.outcome.failed, end.complete, end.claims) == (1, True, False)
+    assert (end.outcome.failed, end.complete, end.is_index_complete) == (1, True, False)
     assert began + 60 <= end.next_try <= ledger.clock() + 60
     [collection] = ledger.collections(ALIAS)
     project.execute("UPDATE note SET body = 'mended' WHERE id = 5")
     end = watched_run(project)
-    assert (end.outcome.failed, end.next_try, end.claims) == (0, None, True)
+    assert (end.outcome.failed, end.next_try, end.is_index_complete) == (0, None, True)
     assert not ledger.failures(collection.id)
 
 
@@ -239,7 +239,7 @@ def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large
         project.execute("DELETE FROM note WHERE id = 290")
         project.execute("UPDATE note SET body = 'mended' WHERE id = 295")
         end = kept.run(looked := time.time())
-        assert (end.complete, end.claims, end.outcome.deleted) == (False, False, 1)
+        assert (end.complete, end.is_index_complete, end.outcome.deleted) == (False, False, 1)
         found = texts(project)
         assert ("301" in found, "290" in found, found["295"]) == (True, False, "Note 295\nmended")
         assert sum(text.endswith("again") for text in found.values()) < rows
