@@ -117,7 +117,8 @@ class _Rows:
         """Add the columns that people filter by: choices, languages, levels and times."""
         table = self.table
         used = {RESERVED_KEY, *table.references, *table.title_columns, *table.key, *self.text}
-        used |= {one.column for one in table.conditions if one.is_own}
+        # All rows of an index have the same `is_private`, but not the same state.
+        used |= {one.column for one in table.conditions if one.is_own and one.shown_values < 2}
         for name, one in table.columns.items():
             levels = {value for value in one.values if isinstance(value, int)}
             if name in used or one.filled < 2 * known.FEW or one.kind == "bytes":

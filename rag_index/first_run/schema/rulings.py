@@ -301,8 +301,18 @@ class _TableRulings:
             decides = False
         if not decides:
             return Ruling(one)
-        bans = _bans(table, seen.named, one)
-        return Ruling(one, Condition(table, f"$visible({one.id})", one.says, column.name, is_own=True, bans=bans))
+        # A value that the column has: "open" and "closed", but not the empty one that no row has.
+        filtered = [value for value in one.values if value.is_shown and value.rows]
+        condition = Condition(
+            table,
+            f"$visible({one.id})",
+            one.says,
+            column.name,
+            is_own=True,
+            shown_values=0 if one.key or one.kind == "time" else len(filtered),
+            bans=_bans(table, seen.named, one),
+        )
+        return Ruling(one, condition)
 
     def _answered(self, one: Candidate) -> Candidate:
         """Return a candidate with what a person decided."""

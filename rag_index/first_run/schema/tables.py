@@ -38,6 +38,8 @@ class Condition:
     """The column that decides, or refers to what is hidden."""
     is_own: bool = False
     """Whether it is the decision about a column of the table itself, which the settings name."""
+    shown_values: int = 0
+    """Of such a decision, how many values are shown: people filter by a column with several."""
     reaches: bool = True
     """Whether what belongs to a hidden row is hidden, too."""
     is_whole: bool = False
