@@ -32,10 +32,10 @@ TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"
 NO_LAYOUT = b""
 """The layout of a text that is not divided and has no title."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
-FailureCause = Literal["", "server"]
-"""What the next run has to know of a failure: "server" if a text of the document ends the embedding server."""
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
 but lacks something, such as contexts."""
+FailureCause = Literal["", "server"]
+"""What the next run has to know of a failure: "server" if a text of the document ends the embedding server."""
 _QUOTED = re.compile(r"'[^']*+'")
 
 
