@@ -12,7 +12,7 @@ def seen(name, counts, kind="value", noun="article", **more):
     """Return what the rule looks at: a column with spoken values and their rows."""
     values = [SeenValue(value_of(said, kind), said, rows) for said, rows in counts.items()]
     values.sort(key=lambda one: -one.rows)
-    return Seen(words(name), tuple(values), kind, (noun,), sum(counts.values()), **more)
+    return Seen(words(name), tuple(values), kind, words(noun), sum(counts.values()), **more)
 
 
 def value_of(said, kind):
@@ -33,7 +33,7 @@ HIDING = """
 """.split()
 SHOWING = """
     public is_published visible not_hidden is_not_private not_deleted undeleted visible_to_customer
-    publicly_visible approved unhidden is_not_confidential is_valid is_visible_for_student
+    show_in_public is_in_public publicly_visible approved unhidden is_not_confidential is_valid is_visible_for_student
 """.split()
 
 
@@ -96,6 +96,15 @@ def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others(
         ("post", "status", {"rejected": 10, "ok": 90}, "understood: ok"),
         ("ticket", "status", {"pending": 10, "open": 30, "waiting for customer": 20}, "harmless: all"),
         ("order", "status", {"approved": 50, "pending": 30, "rejected": 20}, "understood: all"),
+        ("event", "status", {"approved": 40, "pending": 15, "rejected": 5}, "understood: approved"),
+        ("order_review", "status", {"ok": 40, "pending": 15}, "understood: ok"),
+        # a name with a direction, and values that are more than yes and no
+        ("comment", "comment_approved", {"1": 61, "0": 18, "spam": 9, "trash": 2}, "understood: 1"),
+        ("comment", "deleted", {"X": 20, "empty": 40}, "understood: empty"),
+        ("comment", "is_private", {"-1": 20, "0": 40}, "understood: 0"),
+        ("comment", "hidden", {"on": 20, "off": 40}, "understood: off"),
+        ("article", "published", {"0": 20, "1": 30, "2": 10}, "asked: 1"),
+        ("article", "deleted", {"0": 30, "1": 20, "2": 10}, "asked: 0"),
         # what two persons say to each other
         ("room", "kind", {"direct": 10, "group": 30}, "understood: group"),
         # another word beside the hidden one says something else

@@ -88,7 +88,10 @@ class _Rows:
                 continue
             if not says or not self._may_join(one) or (parent in self.joined - {self.table} and not one.writes):
                 continue
-            name = self.join(one, **self.where([told for told in parent.conditions if not passes(one, told)]))
+            # What a hidden row hides is not read at all, but for a row that names one of its own table.
+            is_enforced = parent is not self.table
+            hiding = [told for told in parent.conditions if not (is_enforced and passes(one, told))]
+            name = self.join(one, **self.where(hiding))
             titles = self.read(parent, parent.title_columns, name)
             few = parent.is_people or 2 * parent.rows <= self.table.rows
             self.payload |= dict.fromkeys(titles[:-1], "") | dict.fromkeys(titles[-1:], "keyword" if few else "")
@@ -109,7 +112,8 @@ class _Rows:
         over = one.parent
         again = over in self.joined or over in self.plan.few or over.is_people or over.is_label or one.type_column
         if not again and over.title and not over.prose and self._may_join(one):
-            titles = self.read(over, over.title_columns, self.join(one, through))
+            name = self.join(one, through, **self.where(over.conditions))
+            titles = self.read(over, over.title_columns, name)
             self.text += titles
             self.payload |= dict.fromkeys(titles, "keyword" if len(titles) == 1 else "")
 

@@ -18,9 +18,14 @@ In a table of fewer than 20 rows shares prove nothing: only hidden words hide, a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import EMPTY, FUTURE, PAST, Result, Seen, Verdict
 from rag_index.first_run.schema.words import Direction, base, direction, is_any, parts_of, singular, words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RARE = 0.2
 """The share of rows under which the rarer of two values may be an exception, and a time a rare event."""
@@ -37,8 +42,9 @@ def decide(seen: Seen) -> Verdict:
 
 
 def _is_work(seen: Seen) -> bool:
-    """Return whether rows are what people work on."""
-    return is_any(seen.noun, known.WORK)
+    """Return whether rows are what people work on: `order`, but not `order_review`."""
+    said = [word for word in seen.noun if is_any((word,), known.WORK | known.WRITTEN)]
+    return bool(said) and is_any(tuple(said[-1:]), known.WORK)
 
 
 def _is_written(seen: Seen) -> bool:
@@ -93,8 +99,10 @@ def _out_of_use(seen: Seen) -> Verdict | None:
 
 def _is_about_rows(seen: Seen, said: Direction) -> bool:
     """Return whether a direction is that of the row, and not that of its phone or of its comments."""
+    # `comment_approved` of a comment
+    rest = [word for word in said.rest if singular(word) not in seen.noun]
     readers = {"to", "for", "from"} & {*seen.named}
-    return not said.rest or bool(readers and not is_any(said.rest, known.PERSONAL))
+    return not rest or bool(readers and not is_any(tuple(rest), known.PERSONAL))
 
 
 def _times_shown(seen: Seen, said: Direction) -> frozenset[str]:
@@ -147,11 +155,13 @@ def value_hides(spoken: str, seen: Seen) -> bool | None:
 def _understood_values(seen: Seen) -> Verdict | None:
     """Return the verdict for a column some of whose values say a direction."""
     says = {one.value: value_hides(one.spoken, seen) for one in seen.values if not one.is_empty}
+    named = direction(seen.named)
+    if named.hides is not None and _is_about_rows(seen, named):
+        return _understood_by_name(seen, named, says)
     hiding = [one.spoken for one in seen.values if says.get(one.value) is True]
     releasing = [one.spoken for one in seen.values if says.get(one.value) is False]
     if not (hiding or releasing):
         return None
-    publishes = any(is_any(words(one), known.PUBLISHED) for one in releasing)
     unknown: list[str] = []
     for one in seen.values:
         if one.is_empty:
@@ -159,8 +169,8 @@ def _understood_values(seen: Seen) -> Verdict | None:
             says[one.value] = bool(releasing) or _is_release(seen)
         elif says[one.value] is not None:
             continue
-        elif (hiding or publishes) and not _is_work(seen) and is_any(words(one.spoken), known.HELD):
-            # pending, where others are drafts or published
+        elif not _is_work(seen) and is_any(words(one.spoken), known.HELD):
+            # pending, where others are drafts, published or approved
             says[one.value] = True
         elif releasing and not _is_work(seen) and not is_any(words(one.spoken), known.PROGRESS):
             # "in review" or "scheduled", where others are published
@@ -174,6 +184,30 @@ def _understood_values(seen: Seen) -> Verdict | None:
     shown = frozenset(one.value for one in seen.values if not says[one.value])
     result: Result = "asked" if unknown else "understood"
     return Verdict(result, f"says who may see a row by its value {[*hiding, *releasing][0]}", shown)
+
+
+def _understood_by_name(seen: Seen, named: Direction, says: Mapping[str, bool | None]) -> Verdict:
+    """Return the verdict for a column whose name says a direction, and whose values are more than yes and no.
+
+    A value that says something itself counts as it says (`approved` = spam), another one as a yes or a no (`deleted`
+    = X, `approved` = 0). One that can be read as neither is left out until a person answers (`published` = 2).
+    """
+    shown: set[str] = set()
+    unread: list[str] = []
+    for one in seen.values:
+        hides = says.get(one.value)
+        value = one.spoken.lower()
+        if hides is None and (one.is_empty or value in known.NO | known.IS_UNSET):
+            # not deleted; not approved yet
+            hides = not named.hides
+        elif hides is None and value in known.YES | known.IS_SET:
+            hides = bool(named.hides)
+        elif hides is None:
+            unread.append(one.value)
+        if hides is False:
+            shown.add(one.value)
+    result: Result = "asked" if unread else "understood"
+    return Verdict(result, f"says who may see a row by the word {named.word}", frozenset(shown))
 
 
 # --- 2. Harmless ---

@@ -120,7 +120,7 @@ REMARKS = _words("note comment reason")
 """Words of texts that are said about a person, or to colleagues, by what stands before them."""
 WRITERS = _words("author owner user by")
 """Words of columns that name a person to whom a row belongs."""
-KEY_WORDS = _words("id fk key no code number ref")
+KEY_WORDS = _words("id key no code number ref")
 CODE_NAMES = _words("number no code ref ticket")
 """Words of columns by whose unique codes people know a row."""
 ORDERS = _words("position order number")
@@ -148,7 +148,7 @@ DOUBTFUL = _words("log job version history address")
 """Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
 GROUPS = _words("group role permission")
 """Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
-BROUGHT = _words("country currency language group role status type state")
+BROUGHT = _words("country language group role status type state")
 """Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
 REPLIES = _words("comment reply answer message note review")
 """Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
@@ -180,6 +180,8 @@ VERBS = _words("delete remove hide show restrict approve")
 """Those of them that say what somebody did, where a row that is hidden is called `deleted`."""
 NOT = _words("not non no un in")
 """Words that turn the others round, before them or as their beginning."""
+BEGINNINGS = frozenset(["un", "in"])
+"""Those of them that do so as the beginning of a word alone."""
 BANNED = _words("ban block suspend spam")
 """What hides the rows of an account."""
 RIGHTS = _words("permission")
@@ -208,8 +210,10 @@ LOGIN, DIRECT, PLACE_WORDS = _words("login"), _words("direct"), _words("city cou
 PUBLISHED = _words("publish public visible")
 RELEASE = _words("publish public approve approval")
 """Words of columns in which no value says "not yet"."""
-HARMLESS = TYPE_WORDS | ORDERS | _words("language category currency country priority")
+HARMLESS = TYPE_WORDS | ORDERS | _words("language category country priority")
 """Words of columns that say something else of a row than who may see it."""
+IS_SET, IS_UNSET = frozenset(["1", "-1", "on", "x"]), frozenset(["0", "off"])
+"""Other values of a yes and a no, such as the -1 of old databases, which only a name that says a direction makes so."""
 YES, NO = frozenset("yt1") | _words("yes true"), frozenset("nf0") | _words("no false")
 
 
@@ -238,6 +242,9 @@ def direction(named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset
     rest: list[str] = []
     negation = ""
     for part in [part for word in named for part in parts_of(word, hide | show)]:
+        if part in BEGINNINGS and part in named:
+            # "show in public": a word of its own, and not the beginning of "invisible"
+            continue
         if part in NOT:
             # two negations are none: "not unpublished"
             negation = "" if negation else f"{part} "
