@@ -115,6 +115,22 @@ def count_phrase(count: int, noun: str, examples: Sequence[str]) -> str:
     return f"{count_of(count, noun)} ({', '.join(examples)}{', …' if len(examples) < count else ''})"
 
 
+def _unfinished_here(ledger: Ledger, alias: Alias, listed: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a sentence about a `rebuild --to` that has not published its collection in this store.
+
+    The guard or the gate refused the collection, or it is incomplete: nothing else may make it live. Empty if there is
+    none.
+    """
+    for row in ledger.collections_elsewhere(alias):
+        is_here = listed.get(row.name, {}).get("store_id") == row.store_id
+        if row.state == "building" and is_here:
+            return (
+                f"`rag-index rebuild --to` has not published {row.name} in this store: it has not ended, or was held "
+                "back. Name the former store in the settings again, and repeat it there"
+            )
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionState:
     """One index's collections, as the ledger has them and as the store has them."""
@@ -146,6 +162,9 @@ class CollectionState:
             if not is_own or alias not in store.aliases():
                 return cls(alias, None, {}, (), foreign=misled)
         known, listed = ledger.collections(alias), store.collections()
+        unfinished = _unfinished_here(ledger, alias, listed) if live is None else ""
+        if unfinished:
+            return cls(alias, None, {}, (), foreign=unfinished)
         names = {*(c.name for c in known), *([live] if live else [])}
         stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
         stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}

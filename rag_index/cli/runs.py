@@ -229,7 +229,10 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
             say("Nothing was deleted.", err=True)
             return 1
     dropped = drop_index(settings, name)
-    show({"index": name, "dropped": dropped}, f"{name}: deleted {kept}.", as_json=as_json)
+    answer = {"index": name, "dropped": dropped.collections}
+    if dropped.elsewhere:
+        answer["elsewhere"] = dropped.elsewhere
+    show(answer, f"{name}: {dropped.sentence}", as_json=as_json)
     return 0
 
 

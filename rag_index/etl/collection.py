@@ -53,7 +53,8 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
         if lost:
             raise StoreMismatch(
                 f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}: another store? "
-                "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
+                "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh. If the former settings named "
+                "another store that has it, name that again, and type `rag-index rebuild --to` there"
             )
         return None
     metadata = live.metadata

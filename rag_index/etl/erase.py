@@ -166,8 +166,27 @@ def kept_index(settings: Settings, name: str) -> str:
     raise UnknownIndex(f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}")
 
 
-def drop_index(settings: Settings, name: str) -> list[str]:
-    """Delete the collections of an index, and what the ledger has of it; return the names of the collections. A
+@dataclass(frozen=True, slots=True)
+class DroppedIndex:
+    """What `drop` deleted, and what it left."""
+
+    collections: list[str]
+    """The collections that were deleted from the store of the settings."""
+    elsewhere: list[str]
+    """The collections of the index in another store, which keeps their texts."""
+
+    @property
+    def sentence(self) -> str:
+        """Return what was deleted, and what is left to delete."""
+        deleted = f"deleted {', '.join(self.collections) or 'its rows of the ledger'}."
+        if not self.elsewhere:
+            return deleted
+        left = ", ".join(self.elsewhere)
+        return f"{deleted} Another store keeps {left}: name it in the settings, and drop the index there."
+
+
+def drop_index(settings: Settings, name: str) -> DroppedIndex:
+    """Delete the collections of an index in the store of the settings, and what the ledger has of it. A
     death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is
     of another project, and what store and ledger raise."""
     alias = settings.alias(name)
@@ -176,9 +195,10 @@ def drop_index(settings: Settings, name: str) -> list[str]:
         stored = _stored(ledger, store, alias)
         for collection in stored:
             store.drop(collection)
+        elsewhere = [row.name for row in ledger.collections_elsewhere(alias)]
         ledger.forget_index(alias)
         ledger.prune_contexts(math.inf)  # they repeat the texts
-        return stored
+        return DroppedIndex(stored, elsewhere)
 
 
 def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:

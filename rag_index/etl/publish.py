@@ -86,15 +86,19 @@ def _is_in(stored: Mapping[str, Mapping[str, Any]], collection: Collection) -> b
 
 
 def _forget_older_elsewhere(ledger: Ledger, alias: str, previous: str | None) -> None:
-    """Delete the ledger's rows of collections in another store that are older than the live one.
+    """Delete the ledger's rows of older collections in another store, except the newest complete one.
 
-    The settings left that store before the last rebuild, or never followed a `rebuild --to`.
-    `previous` names the collection that was live until now.
+    That one is or was live there: with its rows, the settings may name that store again.
+    `previous` names the collection that was live here until now.
     """
     replaced = ledger.collection(previous) if previous is not None else None
-    for old in ledger.collections_elsewhere(alias):
-        if replaced is not None and old.id < replaced.id:
-            ledger.drop_collection(old.id)
+    if replaced is None:
+        return
+    elsewhere = ledger.collections_elsewhere(alias)
+    newest_ready = max((row.id for row in elsewhere if row.state == "ready"), default=0)
+    for row in elsewhere:
+        if row.id < replaced.id and row.id != newest_ready:
+            ledger.drop_collection(row.id)
 
 
 def roll_back(ledger: Ledger, store: Store, alias: Alias, index: str, *, access: bool = False) -> tuple[str, str, int]:

@@ -174,12 +174,31 @@ def test_runs_in_the_old_store_go_on_until_the_settings_change(project, tmp_path
     assert (exported(project), findings(project), names(project)[1]) == (after, [], ["test_notes__3"])
 
 
-def test_rows_of_a_store_that_was_left_go_with_the_next_rebuild(project, tmp_path):
+def test_rows_of_a_store_that_was_left_go_with_the_next_rebuild_but_for_its_live_collection(project, tmp_path):
+    former = project.config.read_text()
     use(project, rebuild(project, tmp_path / "new")["store"])
     project.run()
     assert names(project) == (["test_notes__3"], ["test_notes__1", "test_notes__2"])
-    project.run(full=True)
-    assert names(project) == (["test_notes__3", "test_notes__4"], [])
+    for _ in range(2):
+        project.run(full=True)
+    assert names(project) == (["test_notes__4", "test_notes__5"], ["test_notes__2"])
+    project.write_settings(former)
+    assert project.run().indexes[0].unchanged == DOCUMENTS, "the former store may be named again"
+
+
+def test_what_a_guard_held_back_in_another_store_is_published_by_no_repair(project, tmp_path):
+    project.execute("INSERT INTO note (id, title, body) SELECT id + 1000, title, body FROM note")
+    project.execute("INSERT INTO note (id, title, body) SELECT id + 5000, title, body FROM note")
+    project.run()
+    project.execute("DELETE FROM note WHERE id > 60")
+    said = rebuild(project, tmp_path / "new", code=3)
+    assert "it was not published" in said["indexes"][0]["message"]
+    use(project, f'path = "{tmp_path / "new"}"')
+    [finding] = findings(project)
+    assert "`rag-index rebuild --to` has not published test_notes__3 in this store" in finding
+    repair(project.settings)
+    with closing(open_store(project.settings.store)) as store:
+        assert store.aliases() == {}
 
 
 def test_a_second_rebuild_to_the_same_place_takes_the_place_of_the_first(project, tmp_path):
@@ -244,7 +263,9 @@ def test_after_a_lost_ledger_the_other_store_fills_a_new_one(project, tmp_path):
 def test_a_dropped_index_leaves_no_row_of_any_store(project, tmp_path):
     rebuild(project, tmp_path / "new")
     said = run_here(project.config, "drop", "notes", "--yes")[0]
-    assert "test_notes__3 (60 documents, not in this store)" in said
+    assert "notes: deleted test_notes__1, test_notes__2. Another store keeps test_notes__3: name it" in said
+    use(project, f'path = "{tmp_path / "new"}"')
+    assert "notes: deleted test_notes__3." in run_here(project.config, "drop", "notes", "--yes")[0]
     assert names(project) == ([], [])
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
         assert ledger.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (0,)
