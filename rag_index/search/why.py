@@ -167,7 +167,9 @@ class Inquiry:
             return None
         alias = self.settings.alias(self.index.name)
         for other in ledger.collections(alias):
-            if known is None and other != live and key in ledger.known(other.id, [key]):
+            # Not a former live collection, such as that of the store before a `rebuild --to`.
+            is_unpublished = known is None and other.state == "building"
+            if is_unpublished and key in ledger.known(other.id, [key]):
                 said = f"It is in {other.name}, which did not go live: that rebuild has not ended, or was held back."
                 remedy = "`rag-index status --report` says why, and `rag-index rebuild` resumes it."
                 return self._why("held_back", said, remedy)
