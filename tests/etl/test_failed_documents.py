@@ -92,4 +92,4 @@ def test_a_watch_tries_a_text_that_changed_after_the_fifth_night_as_one_that_is_
     pass_nights(project, 1 / 24)
     watched_run(project)
     assert asked(fake, "POISON of Tuesday")
-    assert not end.claims
+    assert not end.is_index_complete

@@ -66,7 +66,9 @@ def run(project: Project, *command: str, folder: Path | None = None, **environme
     """Run the flow, or a command, as a user without a Prefect server, unless the environment names one."""
     program = [*PROGRAM, *command] if command else FLOW
     own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect"), **QUIET}
-    environment = {**without_api(), **own, "PREFECT_CLIENT_MAX_RETRIES": "0", **environment}
+    # On a busy machine, a server of its own answers 503 while its SQLite is locked.
+    retries = "0" if "PREFECT_API_URL" in environment else "3"
+    environment = {**without_api(), **own, "PREFECT_CLIENT_MAX_RETRIES": retries, **environment}
     return subprocess.run(program, env=environment, cwd=folder, capture_output=True, text=True, check=False)
 
 
