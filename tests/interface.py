@@ -37,7 +37,6 @@ def collect() -> dict[str, Any]:
         "prefect": prefect_names(),
         "loggers": logger_names(),
         "ledger": ledger_columns(),
-        "metrics": metric_names(),
         **answers_and_stored_names(),
     }
 
@@ -167,12 +166,12 @@ def ledger_columns() -> dict[str, Any]:
     return {"version": LEDGER_VERSION, "index version": INDEX_VERSION, "tables": tables}
 
 
-def metric_names() -> list[str]:
+def metric_names(settings: Any) -> list[str]:
     """Return the metrics that the service and a retriever report to Prometheus."""
     from rag_index.search import Retriever
     from rag_index.search.service.guard import HttpMetrics
 
-    with TemporaryDirectory() as folder, Retriever(Workshop(Path(folder)).settings) as retriever:
+    with Retriever(settings) as retriever:
         families = [*retriever.metrics().collect(), *HttpMetrics().registry.collect()]
     return sorted(family.name for family in families)
 
@@ -195,6 +194,7 @@ def answers_and_stored_names() -> dict[str, Any]:
         }
         return {
             "json": {command: _shape(answer) for command, answer in printed.items()},
+            "metrics": metric_names(workshop.settings),
             "stored": workshop.stored_names(),
         }
 

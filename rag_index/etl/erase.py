@@ -152,12 +152,11 @@ def kept_index(settings: Settings, name: str) -> str:
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
-        everywhere = (*ledger.collections(alias), *ledger.collections_elsewhere(alias))
-        rows = {row.name: row for row in everywhere}
         collections = dict.fromkeys(stored, "unknown to the ledger")
-        for one, row in rows.items():
+        for row in (*ledger.collections(alias), *ledger.collections_elsewhere(alias)):
             documents = count_of(ledger.totals(row.id).documents, "document")
-            collections[one] = documents if one in stored else f"{documents}, not in this store"
+            is_here = row.name in stored
+            collections[row.name] = documents if is_here else f"{documents}, not in this store, where it stays"
         if collections:
             return ", ".join(f"{one} ({what})" for one, what in collections.items())
         others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]

@@ -238,19 +238,36 @@ def _parse_hash(value: Any) -> bytes:
 
 
 def _is_altered(point: StoredPoint, key: str, row: RecordedDocument, *, canonical: bool) -> bool:
-    """Return whether a point disagrees with the ledger. The content of its payload is compared only if it is
-    `canonical`, that is, written in today's version of canonical JSON."""
-    ours, payload_hash = point.payload[RESERVED_KEY], row.payload_hash.hex()
-    return (
-        ours["chunk"] >= row.chunks
-        or ours.get("chunks") != row.chunks
-        or ours.get("payload_hash") != payload_hash
-        or ours.get("text_hash") != row.text_hash.hex()
-        or bool(ours.get(BY_WORDS)) != bool(row.by_words)
-        or ours.get("document_id") != document_id(key)
-        or ours.get(CHUNK_HASH) != chunk_hash(point.payload)
-        or (canonical and hash_bytes(encode_payload(document_payload(point.payload))).hex() != payload_hash)
-    )
+    """Return whether a point disagrees with the ledger.
+
+    Args:
+        canonical: Whether payloads are written in today's version of canonical JSON, so that their
+            content can be compared.
+    """
+    ours = point.payload[RESERVED_KEY]
+    payload_hash = row.payload_hash.hex()
+    # The ledger has 2 chunks, and this is the third one: a stale chunk.
+    if ours["chunk"] >= row.chunks:
+        return True
+    recorded = {
+        "chunks": row.chunks,
+        "payload_hash": payload_hash,
+        "text_hash": row.text_hash.hex(),
+        "document_id": document_id(key),
+    }
+    if any(ours.get(name) != value for name, value in recorded.items()):
+        return True
+    # The point has a vector and the ledger says "by words", or the other way round.
+    if bool(ours.get(BY_WORDS)) != bool(row.by_words):
+        return True
+    # The text or the words of the chunk were changed after it was written.
+    if ours.get(CHUNK_HASH) != chunk_hash(point.payload):
+        return True
+    if not canonical:
+        return False
+    # A field of the payload was changed after it was written.
+    content = encode_payload(document_payload(point.payload))
+    return hash_bytes(content).hex() != payload_hash
 
 
 def typed_key(point: StoredPoint, index: str) -> str | None:

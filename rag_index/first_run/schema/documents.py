@@ -342,7 +342,10 @@ def _is_taken_from(table: Table, other: Table) -> bool:
 
 def is_of_copies(table: Table) -> bool:
     """Return whether a table is called like one of versions, or of texts for a search."""
-    return any(word.endswith((*known.COPIES, "fts")) for word in (*table.noun, *map(singular, words(table.own_name))))
+    own_words = map(singular, words(table.own_name))
+    # `page_versions`; `page_fts`
+    endings = (*known.COPIES, "fts")
+    return any(word.endswith(endings) for word in (*table.noun, *own_words))
 
 
 def squeezed(text: str) -> str:

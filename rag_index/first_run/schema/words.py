@@ -207,7 +207,6 @@ FILLERS = PERSONS | ASKED | _words("flag date time search index from until")
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
 LOGIN, DIRECT, PLACE_WORDS = _words("login"), _words("direct"), _words("city country")
 """What only some have, what two persons say, and what stands beside the state of an address."""
-PUBLISHED = _words("publish public visible")
 RELEASE = _words("publish public approve approval")
 """Words of columns in which no value says "not yet"."""
 HARMLESS = TYPE_WORDS | ORDERS | _words("language category country priority")
