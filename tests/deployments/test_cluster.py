@@ -112,9 +112,9 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
 ):
     write = commit.write_shard
 
-    def words_alone(store, collection, shard, **options):
+    def words_alone(points, shard, **options):
         assert not len(shard.vectors), "the flow writes vectors that its workers should have written"
-        return write(store, collection, shard, **options)
+        return write(points, shard, **options)
 
     monkeypatch.setattr(commit, "write_shard", words_alone)
     made, certificate, key = Security.temporary(), tmp_path / "certificate.pem", tmp_path / "key.pem"
