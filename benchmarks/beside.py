@@ -1,11 +1,13 @@
 """What a run costs, beside another version of rag-index on the same texts, in turns.
 
-    python benchmarks/beside.py OTHER/.venv/bin/python [--documents 63905] [--repeat 3] [--qdrant URL]
+    python benchmarks/beside.py OTHER/.venv/bin/python [--documents 63905] [--repeat 3] [--qdrant
+    URL]
 
-Prints, as medians with their spread, the seconds of processors of all processes and those of the clock, for this
-version and for the other one, and the median ratio of each pair: a plain first run, one in which nothing changed, and
-one in which 1% did, spread over the table; and the same as a flow at a Prefect server that runs already, with the
-embedded store; with `--qdrant` also with that server, whose own processors are not counted.
+Prints, as medians with their spread, the seconds of processors of all processes and those of the
+clock, for this version and for the other one, and the median ratio of each pair: a plain first run,
+one in which nothing changed, and one in which 1% did, spread over the table; and the same as a flow
+at a Prefect server that runs already, with the embedded store; with `--qdrant` also with that
+server, whose own processors are not counted.
 """
 
 from __future__ import annotations
@@ -53,7 +55,10 @@ def environment(**values: str) -> Iterator[None]:
 def change(made: Desk, to: str) -> None:
     """Change one document of a hundred to a text that no run has seen."""
     with closing(sqlite3.connect(made.folder / "pydocs.db")) as db, db:
-        db.execute("UPDATE excerpt SET body = substr(body, 1, 300) || ? WHERE id % 100 = 7", (f" {to} {uuid.uuid4()}",))
+        db.execute(
+            "UPDATE excerpt SET body = substr(body, 1, 300) || ? WHERE id % 100 = 7",
+            (f" {to} {uuid.uuid4()}",),
+        )
 
 
 def runs(made: Desk, python: str, qdrant: str | None) -> Iterator[tuple[str, Cost]]:
@@ -61,12 +66,18 @@ def runs(made: Desk, python: str, qdrant: str | None) -> Iterator[tuple[str, Cos
     for store in ["", qdrant] if qdrant else [""]:
         for way, command in (("plain", PLAIN), ("flow", FLOW)):
             made.reset()
-            server = {"RAG_INDEX_STORE__URL": store, "RAG_INDEX_PROJECT": f"beside-{uuid.uuid4().hex[:8]}"}
+            server = {
+                "RAG_INDEX_STORE__URL": store,
+                "RAG_INDEX_PROJECT": f"beside-{uuid.uuid4().hex[:8]}",
+            }
             with environment(**server if store else {}):
                 for when in ("first run", "nothing changed", "1% changed"):
                     if when == "1% changed":
                         change(made, store + way)
-                    yield f"{way}, {'a server' if store else 'embedded'}, {when}", cost(python, *command)
+                    yield (
+                        f"{way}, {'a server' if store else 'embedded'}, {when}",
+                        cost(python, *command),
+                    )
 
 
 def say(name: str, costs: dict[str, list[Cost]]) -> None:
@@ -82,7 +93,9 @@ def say(name: str, costs: dict[str, list[Cost]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("other")
     parser.add_argument("--documents", type=int, default=63_905)
     parser.add_argument("--repeat", type=int, default=3)
@@ -94,7 +107,11 @@ def main() -> None:
         stack.enter_context(environment(PREFECT_HOME=home, PREFECT_LOGGING_LEVEL="ERROR"))
         url, password = stack.enter_context(own_server())
         made = stack.enter_context(prose(given.documents))
-        api = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password, "RAG_INDEX_CONFIG": str(made.config)}
+        api = {
+            "PREFECT_API_URL": url,
+            "PREFECT_API_AUTH_STRING": password,
+            "RAG_INDEX_CONFIG": str(made.config),
+        }
         stack.enter_context(environment(**api))
         for number in range(given.repeat):
             versions = [("this", sys.executable), ("other", given.other)]

@@ -1,9 +1,11 @@
-"""Measurements of indexing source code, quoted in README.md. Ratios are taken within one run, several times.
+"""Measurements of indexing source code, quoted in README.md. Ratios are taken within one run,
+several times.
 
     python benchmarks/code.py [ROOT …] [--files N] [--sample N] [--repeat N]
 
-ROOT are folders with Python files, by default the standard library and the site-packages of this interpreter. The
-benchmark copies `files` of their files into one folder and indexes them with the local embedder and an embedded store.
+ROOT are folders with Python files, by default the standard library and the site-packages of this
+interpreter. The benchmark copies `files` of their files into one folder and indexes them with the
+local embedder and an embedded store.
 
 - two workers over one: seconds of whole runs over `sample` files, from the first shard to the end
 - nothing changed, one file changed: seconds of a run beyond those of a run over ten files
@@ -41,8 +43,12 @@ AUTO = '"auto"'
 
 def main() -> None:
     paths = sysconfig.get_paths()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("roots", nargs="*", type=Path, default=[Path(paths["stdlib"]), Path(paths["purelib"])])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "roots", nargs="*", type=Path, default=[Path(paths["stdlib"]), Path(paths["purelib"])]
+    )
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--sample", type=int, default=1500)
     parser.add_argument("--repeat", type=int, default=3)
@@ -70,7 +76,8 @@ def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> Non
             print(f"  {workers} workers: {after_start:.1f} s from the first shard, {busy}")
     one, two = statistics.median(seconds[1]), statistics.median(seconds[2])
     print(
-        f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files, median of {repeat})"
+        f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files,"
+        f" median of {repeat})"
     )
 
 
@@ -80,11 +87,18 @@ def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
     copy_files(roots, folder / "ten", 10, mixed=False)
     for name in ("many", "ten"):
         metrics = index(folder / f"{name}.p", folder / name, 2)
-        print(f"  {name}: {metrics['documents']:,} files, {metrics['chunks']:,} chunks in {metrics['seconds']:.0f} s")
+        print(
+            f"  {name}: {metrics['documents']:,} files, {metrics['chunks']:,} chunks in"
+            f" {metrics['seconds']:.0f} s"
+        )
     time.sleep(2.5)
     seconds: dict[str, list[float]] = {
-        "many": [], "ten": [], "one changed": [], "many, processor": [], "ten, processor": [],
-    }  # fmt: skip
+        "many": [],
+        "ten": [],
+        "one changed": [],
+        "many, processor": [],
+        "ten, processor": [],
+    }
     for name in ("many", "ten"):  # this run records the files' stamps
         index(folder / f"{name}.p", folder / name, AUTO)
     for _ in range(repeat):
@@ -100,8 +114,13 @@ def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
     nothing = statistics.median(seconds["many"]) - statistics.median(seconds["ten"])
     changed = statistics.median(seconds["one changed"]) - statistics.median(seconds["many"])
     print(f"nothing changed in {count:,} files: {nothing:.2f} s beyond a run over ten")
-    cpu = statistics.median(seconds["many, processor"]) - statistics.median(seconds["ten, processor"])
-    print(f"  in processor time of the flow, which other work on the machine affects less: {cpu:.2f} s")
+    cpu = statistics.median(seconds["many, processor"]) - statistics.median(
+        seconds["ten, processor"]
+    )
+    print(
+        "  in processor time of the flow, which other work on the machine affects less:"
+        f" {cpu:.2f} s"
+    )
     print(f"one file changed in {count:,} files: {changed:.2f} s more")
     for name, values in seconds.items():
         print(f"  {name}: {', '.join(f'{one:.2f}' for one in values)} s")

@@ -1,4 +1,5 @@
-"""The cost of contexts beyond the model. Answers take a fixed time, from a server in a process of its own.
+"""The cost of contexts beyond the model. Answers take a fixed time, from a server in a process of
+its own.
 
 python benchmarks/contexts.py [--chunks 20] [--seconds 0.2] [--concurrency 10] [--repeat 15]
 """
@@ -58,7 +59,9 @@ def serve(seconds: float, address: Any, finished: Any) -> None:
 
 
 def make_chunker(url: str, concurrency: int, folder: Path) -> ContextChunker:
-    servers = EmbedderSettings(kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency)
+    servers = EmbedderSettings(
+        kind="ollama", hosts=[url], model=MODEL, timeout=60, requests_in_flight=concurrency
+    )
     recipe = Recipe(FakeOllama.digest, 4096)
     Ledger(make_url(ledger := f"sqlite:///{folder / 'ledger.db'}")).close()
     return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(ledger))
@@ -75,9 +78,10 @@ def measure(chunker: ContextChunker, given: argparse.Namespace) -> None:
         processor.append(time.process_time() - work)
     minimum = math.ceil(given.chunks / given.concurrency) * given.seconds
     print(
-        f"{given.chunks} chunks at {given.seconds:g} s, concurrency {given.concurrency} (at least {minimum:g} s): "
-        f"minimum {min(wall):.3f} s, median of {given.repeat} {statistics.median(wall):.3f} s; "
-        f"{1000 * statistics.median(processor) / given.chunks:.1f} ms of processor time per chunk"
+        f"{given.chunks} chunks at {given.seconds:g} s, concurrency {given.concurrency} (at least"
+        f" {minimum:g} s): minimum {min(wall):.3f} s, median of {given.repeat}"
+        f" {statistics.median(wall):.3f} s;"
+        f" {1000 * statistics.median(processor) / given.chunks:.1f} ms of processor time per chunk"
     )
     started = time.perf_counter()
     chunker.chunk(page)

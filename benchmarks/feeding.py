@@ -1,14 +1,18 @@
-"""How much of an embedding server's time a first run uses, beside a bare loop of requests to the same server.
+"""How much of an embedding server's time a first run uses, beside a bare loop of requests to the
+same server.
 
-    python benchmarks/feeding.py [one-by-one|batches|both] [--documents 3200,12000] [--workers 4] [--repeat 1]
+    python benchmarks/feeding.py [one-by-one|batches|both] [--documents 3200,12000] [--workers 4]
+    [--repeat 1]
 
-The servers are real ones on loopback, which take the time that was measured on a large GPU and embed nothing:
+The servers are real ones on loopback, which take the time that was measured on a large GPU and
+embed nothing:
 
 one-by-one  as Ollama: 18 ms a request and 4.05 ms a text, one text after another
 batches     as one that batches, slowed so that two cores follow: 90 ms a request and 1 ms a text
 
-Each line has the texts per second of the bare loop and of the run, from the first request with several texts to the
-last answer, the share of that time in which the server was busy, and the run's advice.
+Each line has the texts per second of the bare loop and of the run, from the first request with
+several texts to the last answer, the share of that time in which the server was busy, and the run's
+advice.
 """
 
 from __future__ import annotations
@@ -63,7 +67,8 @@ KINDS = {
 
 @dataclass
 class Server:
-    """An ASGI application with the routes of Ollama and OpenAI that takes its time for each request, one by one."""
+    """An ASGI application with the routes of Ollama and OpenAI that takes its time for each
+    request, one by one."""
 
     kind: Kind
     floats: bool = False
@@ -88,24 +93,43 @@ class Server:
             if not part.get("more_body"):
                 break
         answer = await self._answer(scope["path"], orjson.loads(body or b"{}"))
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
     async def _answer(self, path: str, body: Any) -> bytes:
         if path == "/api/embed":
-            return b'{"model":"m","embeddings":[' + b",".join(await self._embed(body["input"], self._rows)) + b"]}"
+            return (
+                b'{"model":"m","embeddings":['
+                + b",".join(await self._embed(body["input"], self._rows))
+                + b"]}"
+            )
         if path == "/v1/embeddings":
             packed = body.get("encoding_format") == "base64" and not self.floats
             rows = await self._embed(body["input"], self._packed if packed else self._rows)
-            data = b",".join(b'{"index":%d,"embedding":%s}' % (i, row) for i, row in enumerate(rows))
+            data = b",".join(
+                b'{"index":%d,"embedding":%s}' % (i, row) for i, row in enumerate(rows)
+            )
             return b'{"object":"list","data":[' + data + b'],"model":"m"}'
         if path == "/stats":
             return orjson.dumps(self._stats())
         if path == "/api/tags":
-            one = {"name": MODEL, "model": MODEL, "digest": "a" * 64, "size": 1, "modified_at": "2026-01-01T00:00:00Z"}
+            one = {
+                "name": MODEL,
+                "model": MODEL,
+                "digest": "a" * 64,
+                "size": 1,
+                "modified_at": "2026-01-01T00:00:00Z",
+            }
             return orjson.dumps({"models": [one]})
-        show = {"modelfile": f"FROM /x/sha256-{'b' * 64}\n", "model_info": {"bert.context_length": 2048}, "details": {}}
+        show = {
+            "modelfile": f"FROM /x/sha256-{'b' * 64}\n",
+            "model_info": {"bert.context_length": 2048},
+            "details": {},
+        }
         return orjson.dumps({"version": "0.17.4"} if path == "/api/version" else show)
 
     async def _embed(self, texts: list[str] | str, rows: list[bytes]) -> list[bytes]:
@@ -122,16 +146,26 @@ class Server:
         log, self.log = self.log[first:], []
         seconds = log[-1][2] - log[0][0] if log else 0.0
         busy, texts = sum(end - begin for _, begin, end, _ in log), sum(one[3] for one in log)
-        course = [[round(at - log[0][0], 3), round(begin - log[0][0], 3), round(end - log[0][0], 3), n]
-                  for at, begin, end, n in log]  # fmt: skip
-        return {"seconds": seconds, "busy": busy, "texts": texts, "requests": len(log), "course": course}
+        course = [
+            [round(at - log[0][0], 3), round(begin - log[0][0], 3), round(end - log[0][0], 3), n]
+            for at, begin, end, n in log
+        ]
+        return {
+            "seconds": seconds,
+            "busy": busy,
+            "texts": texts,
+            "requests": len(log),
+            "course": course,
+        }
 
 
 def serve(connection: multiprocessing.connection.Connection, kind: Kind, floats: bool) -> None:
     """Serve until the process is ended, and tell the port."""
 
     async def run() -> None:
-        server = uvicorn.Server(uvicorn.Config(Server(kind, floats), port=0, log_level="error", lifespan="off"))
+        server = uvicorn.Server(
+            uvicorn.Config(Server(kind, floats), port=0, log_level="error", lifespan="off")
+        )
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)
@@ -157,7 +191,10 @@ def running(kind: Kind, *, floats: bool) -> Iterator[str]:
 def texts(count: int) -> list[str]:
     """Return this many texts of about 400 characters."""
     chance = random.Random(count)
-    words = ["".join(chance.choices("abcdefghijklmnoprstuvw", k=chance.randint(2, 10))) for _ in range(5000)]
+    words = [
+        "".join(chance.choices("abcdefghijklmnoprstuvw", k=chance.randint(2, 10)))
+        for _ in range(5000)
+    ]
     sizes = [chance.randint(MEAN_WORDS // 2, 3 * MEAN_WORDS // 2) for _ in range(count)]
     return [" ".join(chance.choices(words, k=size)) for size in sizes]
 
@@ -168,7 +205,9 @@ def project(url: str, kind: Kind, documents: list[str], more: str = "") -> Itera
     with tempfile.TemporaryDirectory() as folder:
         with sqlite3.connect(Path(folder) / "texts.db") as database:
             database.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, body TEXT)")
-            database.executemany("INSERT INTO texts (body) VALUES (?)", [(one,) for one in documents])
+            database.executemany(
+                "INSERT INTO texts (body) VALUES (?)", [(one,) for one in documents]
+            )
         database.close()
         config = Path(folder) / "rag-index.toml"
         config.write_text(
@@ -180,12 +219,15 @@ def project(url: str, kind: Kind, documents: list[str], more: str = "") -> Itera
 
 
 async def bare(url: str, kind: Kind, documents: list[str]) -> None:
-    """Send all texts in requests of one size, so many at a time, and throw the answers away once they are read."""
+    """Send all texts in requests of one size, so many at a time, and throw the answers away once
+    they are read."""
     waiting = [documents[i : i + kind.texts] for i in range(0, len(documents), kind.texts)]
 
     async def ask() -> None:
         while waiting:
-            body = orjson.dumps({"model": MODEL, "input": waiting.pop(), "encoding_format": "base64"})
+            body = orjson.dumps(
+                {"model": MODEL, "input": waiting.pop(), "encoding_format": "base64"}
+            )
             orjson.loads((await client.post(url + kind.route, content=body)).content)
 
     async with httpx.AsyncClient(timeout=120) as client:
@@ -205,8 +247,18 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
         asyncio.run(bare(url, kind, documents))
         alone = stats(url)
         workers = ["--workers", str(arguments.workers)] if arguments.workers else []
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAG_INDEX_")}
-        command = [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments.option, *workers]
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("RAG_INDEX_")
+        }
+        command = [
+            *PROGRAM,
+            "--config",
+            str(config),
+            "index-all",
+            "--json",
+            *arguments.option,
+            *workers,
+        ]
         began = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         wall = time.monotonic() - began
@@ -214,7 +266,9 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
             sys.exit(f"the run failed: {done.stdout}{done.stderr}")
         found = stats(url)
         report = [*PROGRAM, "--config", str(config), "status", "--report"]
-        advice = subprocess.run(report, capture_output=True, text=True, check=True, env=environment).stdout
+        advice = subprocess.run(
+            report, capture_output=True, text=True, check=True, env=environment
+        ).stdout
     if arguments.course:
         Path(arguments.course).write_text(json.dumps(found["course"]))
     advice = advice.strip().splitlines()[-1].strip()
@@ -230,13 +284,19 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("server", nargs="?", default="both", choices=[*KINDS, "both"])
     parser.add_argument("--documents", default="3200,12000")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--settings", default="", help="more lines for the section [embedder] and after it")
-    parser.add_argument("--option", action="append", default=[], help="an option of index-all, such as --serial")
+    parser.add_argument(
+        "--settings", default="", help="more lines for the section [embedder] and after it"
+    )
+    parser.add_argument(
+        "--option", action="append", default=[], help="an option of index-all, such as --serial"
+    )
     parser.add_argument("--floats", action="store_true", help="have the server answer no base64")
     parser.add_argument("--course", help="a file for the times of all requests of the last run")
     arguments = parser.parse_args()

@@ -2,10 +2,11 @@
 
     python benchmarks/finding.py [--sets cranfield …] [--collections DIR] [--folder DIR]
 
-Each set is indexed with default settings (in `--folder` it is kept for the next time) and asked by `Retriever.search`.
-See benchmarks/searches/sets.py for the sets. The columns: queries; nDCG or recall, and MRR, at 10; the share of queries
-that are told that nothing fits, of the set's own and of nonsense of 2 to 40 words; how many hits are right by their
-relevance, in fifths; and milliseconds of processor time a query.
+Each set is indexed with default settings (in `--folder` it is kept for the next time) and asked by
+`Retriever.search`. See benchmarks/searches/sets.py for the sets. The columns: queries; nDCG or
+recall, and MRR, at 10; the share of queries that are told that nothing fits, of the set's own and
+of nonsense of 2 to 40 words; how many hits are right by their relevance, in fifths; and
+milliseconds of processor time a query.
 """
 
 from __future__ import annotations
@@ -100,7 +101,14 @@ def ask(judged: JudgedSet, config: Path, strange: Sequence[str]) -> Findings:
         milliseconds = 1000 * (time.process_time() - began) / len(judged.queries)
         told = [retriever.search_sync(query).nothing_fits for query in strange]
     first, rank = np.mean(found, axis=0)
-    return Findings((first, rank), float(np.mean(refused)), float(np.mean(told)), relevances, right, milliseconds)
+    return Findings(
+        (first, rank),
+        float(np.mean(refused)),
+        float(np.mean(told)),
+        relevances,
+        right,
+        milliseconds,
+    )
 
 
 def report(judged: JudgedSet, config: Path) -> str:
@@ -112,23 +120,35 @@ def report(judged: JudgedSet, config: Path) -> str:
     name = f"{judged.name} ({len(judged.documents):,})"
     metric, (first, rank) = str(first_metric(judged)), found.measured
     return (
-        f"{name:<24}{len(judged.queries):>5}  {metric:<9} {first:.3f}  {rank:.3f}  {found.refused:>6.1%}"
-        f"  {found.told:>6.1%}   {shares}  {found.milliseconds:5.1f}"
+        f"{name:<24}{len(judged.queries):>5}  {metric:<9} {first:.3f}  {rank:.3f} "
+        f" {found.refused:>6.1%}  {found.told:>6.1%}   {shares}  {found.milliseconds:5.1f}"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--collections", type=Path, help="a folder of collections with docs.db, topics.tsv, qrels.txt")
+    parser.add_argument(
+        "--collections",
+        type=Path,
+        help="a folder of collections with docs.db, topics.tsv, qrels.txt",
+    )
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
-    print("set (documents)       queries  metric           MRR    nothing fits    right by relevance, in fifths   ms")
+    print(
+        "set (documents)       queries  metric           MRR    nothing fits    right by relevance,"
+        " in fifths   ms"
+    )
     print(" " * 53 + "own  nonsense")
     with tempfile.TemporaryDirectory() as temporary:
         for name in arguments.sets:
             if (judged := SETS[name](arguments.collections)) is not None:
-                print(report(judged, build(judged, (arguments.folder or Path(temporary)) / name)), flush=True)
+                print(
+                    report(judged, build(judged, (arguments.folder or Path(temporary)) / name)),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/gate.py [--repeat 100]
 
-It rebuilds an index of Python's docstrings again and again, with max_loss 0.02 and with 0, from a source that did not
-change: each rebuild must go live. The 300 golden queries are the summaries of documents that are indexed by their
-bodies. Then more and more of the documents that queries look for lose their text.
+It rebuilds an index of Python's docstrings again and again, with max_loss 0.02 and with 0, from a
+source that did not change: each rebuild must go live. The 300 golden queries are the summaries of
+documents that are indexed by their bodies. Then more and more of the documents that queries look
+for lose their text.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def rebuilds(arguments: argparse.Namespace) -> None:
             seconds = (time.perf_counter() - began) / (arguments.repeat + 1)
             found = max(one.gate.before for one in outcomes if one.gate)
             print(
-                f"max_loss {max_loss:g}, nothing lost: {live} of {arguments.repeat} rebuilds went live "
-                f"(recall@10 {found:.3f}, {seconds:.1f} s each)"
+                f"max_loss {max_loss:g}, nothing lost: {live} of {arguments.repeat} rebuilds went"
+                f" live (recall@10 {found:.3f}, {seconds:.1f} s each)"
             )
         (folder / "rag-index.toml").write_text(SETTINGS.format(max_loss=0.02))
         for lost in (3, 6, 9, 15):
@@ -73,26 +74,32 @@ def rebuilds(arguments: argparse.Namespace) -> None:
             outcome = run(folder)
             gate = outcome.gate
             print(
-                f"max_loss 0.02, {lost} of {QUERIES} documents lost their text: recall@10 {gate.before:.3f} -> "
-                f"{gate.after:.3f}, {len(gate.worse)} worse, {gate.better} better: "
-                f"{'went live' if gate.passed else 'stopped'}"
+                f"max_loss 0.02, {lost} of {QUERIES} documents lost their text: recall@10"
+                f" {gate.before:.3f} -> {gate.after:.3f}, {len(gate.worse)} worse, {gate.better}"
+                f" better: {'went live' if gate.passed else 'stopped'}"
             )
             lose(folder, [])
             run(folder, allow_loss=True)
 
 
 def write_source(folder: Path) -> list[str]:
-    """Write the documents and the golden file; return the names of documents that a query finds among the first ten."""
+    """Write the documents and the golden file; return the names of documents that a query finds
+    among the first ten."""
     pydocs.write(folder / "pydocs.db")
     with closing(sqlite3.connect(folder / "pydocs.db")) as db, db:
-        union = " UNION ".join(f'SELECT name, summary, body FROM "{table}"' for table in pydocs.TABLES)
+        union = " UNION ".join(
+            f'SELECT name, summary, body FROM "{table}"' for table in pydocs.TABLES
+        )
         every = f"SELECT * FROM ({union}) WHERE length(body) >= 40 GROUP BY summary ORDER BY name"
         chosen = random.Random(1).sample(db.execute(every).fetchall(), DOCUMENTS)
         for table in ("entry", "whole"):
             db.execute(f"CREATE TABLE {table} (name TEXT PRIMARY KEY, summary TEXT, body TEXT)")
             db.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", chosen)
     asked = [(name, summary) for name, summary, _ in chosen[:QUERIES]]
-    print(f"{DOCUMENTS:,} docstrings, indexed by their bodies; {QUERIES} of them are searched by their summaries")
+    print(
+        f"{DOCUMENTS:,} docstrings, indexed by their bodies; {QUERIES} of them are searched by"
+        " their summaries"
+    )
     queries = [{"query": summary, "relevant": [name]} for name, summary in asked]
     (folder / "golden.jsonl").write_text("".join(f"{json.dumps(query)}\n" for query in queries))
     (folder / "rag-index.toml").write_text(SETTINGS.format(max_loss=0.02))
@@ -116,7 +123,9 @@ def lose(folder: Path, names: list[str]) -> None:
     with closing(sqlite3.connect(folder / "pydocs.db")) as db, db:
         db.execute("UPDATE entry SET body = (SELECT body FROM whole WHERE whole.name = entry.name)")
         lost = json.dumps(names)
-        db.execute("UPDATE entry SET body = '-' WHERE name IN (SELECT value FROM json_each(?))", [lost])
+        db.execute(
+            "UPDATE entry SET body = '-' WHERE name IN (SELECT value FROM json_each(?))", [lost]
+        )
 
 
 def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
@@ -133,7 +142,9 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeat", type=int, default=100)
     rebuilds(parser.parse_args())
 

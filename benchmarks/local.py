@@ -1,22 +1,25 @@
-"""What a run costs beyond the local embedder. Each ratio takes both sides in turn in one run; median and spread.
+"""What a run costs beyond the local embedder. Each ratio takes both sides in turn in one run;
+median and spread.
 
     python benchmarks/local.py COMMAND [--documents N] [--workers N] [--repeat N] [--server URL]
 
-    workers     two workers over one, without start-up; and the same for the bare embedder
-    framework   documents/s end to end with an embedder that answers at once, without start-up
-    memory      private memory (RssAnon) of each process with N documents over that with a tenth of them; the same for
-                documents/s; the larger run also builds a search index (HNSW), in a process of its own
-    prose       first run on real prose, whole command, with default settings, with `--workers` and, if `--server` is
-                given, on that Qdrant server, over wordllama's own `embed` in one process; and the same of the seconds
-                of CPU of all processes but the server's
+    workers     two workers over one, without start-up; and the same for the bare embedder framework
+    documents/s end to end with an embedder that answers at once, without start-up memory
+    private memory (RssAnon) of each process with N documents over that with a tenth of them; the
+    same for
+                documents/s; the larger run also builds a search index (HNSW), in a process of its
+                own
+    prose       first run on real prose, whole command, with default settings, with `--workers` and,
+                if `--server` is given, on that Qdrant server, over wordllama's own `embed` in one
+                process; and the same of the seconds of CPU of all processes but the server's
 
-The documents are the service desk sample (memory) or prose: Python's documentation in one
-index, in excerpts of 400 characters from different places. "Without start-up" means minus the seconds of the same run
-over a quarter of the documents, measured in turn, for the documents that it has more: whatever both start, neither
-counts. `workers` and `framework` measure the flow, which runs against a Prefect server that they start, so
-that it is the flow from its beginning; the others measure the command as a user has it. The bare embedder is ours
-(`throughput.embed`). Each command prints its goal. The embedder of `framework` gets into all
-processes of a run through `hooks/sitecustomize.py`.
+The documents are the service desk sample (memory) or prose: Python's documentation in one index, in
+excerpts of 400 characters from different places. "Without start-up" means minus the seconds of the
+same run over a quarter of the documents, measured in turn, for the documents that it has more:
+whatever both start, neither counts. `workers` and `framework` measure the flow, which runs against
+a Prefect server that they start, so that it is the flow from its beginning; the others measure the
+command as a user has it. The bare embedder is ours (`throughput.embed`). Each command prints its
+goal. The embedder of `framework` gets into all processes of a run through `hooks/sitecustomize.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ EXCERPT_CHARS = 400
 
 
 class RunCost(NamedTuple):
-    """The cost of a run: seconds without start-up, of the whole command, of CPU; private memory by process in MB."""
+    """The cost of a run: seconds without start-up, of the whole command, of CPU; private memory by
+    process in MB."""
 
     seconds: float
     wall: float
@@ -78,7 +82,8 @@ class Desk:
         return self
 
     def index(self, *, workers: int | None, **environment: str) -> RunCost:
-        """Run `index-all`. If `workers` is None, the run decides, as by default: little work needs no cluster."""
+        """Run `index-all`. If `workers` is None, the run decides, as by default: little work needs
+        no cluster."""
         arguments = () if workers is None else ("--workers", str(workers))
         report, wall, watch = run(self.config, *arguments, **environment)
         seconds = sum(one["seconds"] for one in report["indexes"])
@@ -105,12 +110,17 @@ def prose(documents: int) -> Iterator[Desk]:
         pydocs.write(source)
         made = Desk(Path(folder))
         settings = pydocs.scaffold("pydocs.db")
-        made.config.write_text(settings.replace("shard_documents = 600", 'shard_documents = "auto"'))
+        made.config.write_text(
+            settings.replace("shard_documents = 600", 'shard_documents = "auto"')
+        )
         text = "\n".join(chunk for part in texts_of(load_settings(made.config)) for chunk in part)
         step = max(1, (len(text) - EXCERPT_CHARS) // documents)
         with sqlite3.connect(source) as db:
             db.execute("CREATE TABLE excerpt (id INTEGER PRIMARY KEY, body TEXT)")
-            excerpts = ((number, text[number * step : number * step + EXCERPT_CHARS]) for number in range(documents))
+            excerpts = (
+                (number, text[number * step : number * step + EXCERPT_CHARS])
+                for number in range(documents)
+            )
             db.executemany("INSERT INTO excerpt VALUES (?, ?)", excerpts)
         index = '[[indexes]]\nname = "excerpts"\ntable = "excerpt"\nkey = "id"\ntext = "body"\n'
         made.config.write_text(f'[source]\nurl = "sqlite:///pydocs.db"\n{index}')
@@ -118,7 +128,8 @@ def prose(documents: int) -> Iterator[Desk]:
 
 
 def beyond(small: Desk, large: Desk, workers: int, **environment: str) -> float:
-    """Return the seconds of a first run of the large desk minus those of the small one, which starts as much."""
+    """Return the seconds of a first run of the large desk minus those of the small one, which
+    starts as much."""
     sides = [side.reset().index(workers=workers, **environment).seconds for side in (small, large)]
     return sides[1] - sides[0]
 
@@ -156,9 +167,14 @@ def framework(given: argparse.Namespace) -> None:
         stages = [stage_seconds(made) for made in (small, large)]
     rates = [more(given) / took for took in seconds]
     say("documents/s with an embedder that answers at once", rates, "at least 20,000 on two cores")
-    each = {name: (busy - stages[0].get(name, 0.0)) / more(given) * 1e6 for name, busy in stages[1].items()}
-    print("the flow's process in the last pair, without start-up, in µs a document: "
-          + ", ".join(f"{name} {micro:.0f}" for name, micro in each.items() if round(micro)))  # fmt: skip
+    each = {
+        name: (busy - stages[0].get(name, 0.0)) / more(given) * 1e6
+        for name, busy in stages[1].items()
+    }
+    print(
+        "the flow's process in the last pair, without start-up, in µs a document: "
+        + ", ".join(f"{name} {micro:.0f}" for name, micro in each.items() if round(micro))
+    )
 
 
 def stage_seconds(made: Desk) -> dict[str, float]:
@@ -179,7 +195,11 @@ def memory(given: argparse.Namespace) -> None:
             for name, peak in all_.memory.items():
                 ratios[name].append(peak / less.memory[name])
     for name, values in sorted(ratios.items()):
-        say(f"private memory of {name}, {given.documents:,} documents over a tenth", values, "at most 1.3")
+        say(
+            f"private memory of {name}, {given.documents:,} documents over a tenth",
+            values,
+            "at most 1.3",
+        )
     say("documents/s, the same comparison", rates, "at least 0.9")
 
 
@@ -192,7 +212,10 @@ def real_prose(given: argparse.Namespace) -> None:
             ways: list[tuple[str, int | None, dict[str, str]]] = [("default settings", None, {})]
             ways += [(f"--workers {count}", count, {}) for count in {given.workers, 2}]
             if given.server:
-                place = {"RAG_INDEX_STORE__URL": given.server, "RAG_INDEX_PROJECT": f"prose-{time.time_ns()}"}
+                place = {
+                    "RAG_INDEX_STORE__URL": given.server,
+                    "RAG_INDEX_PROJECT": f"prose-{time.time_ns()}",
+                }
                 ways.append(("a Qdrant server", None, place))
             for name, workers, environment in ways:
                 cost = made.reset().index(workers=workers, **environment)
@@ -200,29 +223,46 @@ def real_prose(given: argparse.Namespace) -> None:
                 walls[f"{name}: seconds of CPU"].append(cost.cpu / alone)
     for name, ratios in walls.items():
         goal = "at most 1.2" if "server" in name else "at most 0.9"
-        say(f"{name} over those of wordllama's own embed", ratios, goal if "whole" in name else "none")
+        say(
+            f"{name} over those of wordllama's own embed",
+            ratios,
+            goal if "whole" in name else "none",
+        )
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], int]] = {
-    "workers": (workers, 64_000), "framework": (framework, 214_072), "memory": (memory, 1_000_000),
+    "workers": (workers, 64_000),
+    "framework": (framework, 214_072),
+    "memory": (memory, 1_000_000),
     "prose": (real_prose, 64_000),
-}  # fmt: skip
+}
 
 FLOW = ("workers", "framework")
-"""Commands that measure the flow: without a Prefect server, a command begins plainly, whatever `--workers` says."""
+"""Commands that measure the flow: without a Prefect server, a command begins plainly, whatever
+`--workers` says."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--documents", type=int)
-    parser.add_argument("--workers", type=int, default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]))
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]),
+    )
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--server", metavar="URL", help="a Qdrant server that prose writes to as well")
+    parser.add_argument(
+        "--server", metavar="URL", help="a Qdrant server that prose writes to as well"
+    )
     given = parser.parse_args()
     command, documents = COMMANDS[given.command]
     given.documents = given.documents or documents
-    with tempfile.TemporaryDirectory() as home:  # for the Prefect servers started here; runs have their own
+    with (
+        tempfile.TemporaryDirectory() as home
+    ):  # for the Prefect servers started here; runs have their own
         os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
         with temporary_server() if given.command in FLOW else nullcontext({}) as given.prefect:
             command(given)

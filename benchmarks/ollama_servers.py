@@ -1,16 +1,18 @@
-"""How well this project uses Ollama servers. Each ratio takes both sides in turn in one run; median and spread.
+"""How well this project uses Ollama servers. Each ratio takes both sides in turn in one run; median
+and spread.
 
     python benchmarks/ollama_servers.py overhead [--documents 150] [--repeat 3] [--threads 1]
     python benchmarks/ollama_servers.py threads [--busy] [--documents 150] [--repeat 3]
     python benchmarks/ollama_servers.py hosts [--documents 20000] [--repeat 3]
 
-overhead    end to end over a bare loop of the same requests
-threads     arrays of 16 texts for a server of one thread over the serial script, by `rag-index benchmark`
-hosts       8 servers on loopback over one of them, with 8 workers
+overhead    end to end over a bare loop of the same requests threads     arrays of 16 texts for a
+server of one thread over the serial script, by `rag-index benchmark` hosts       8 servers on
+loopback over one of them, with 8 workers
 
-`overhead` and `threads` start a real server (found or built as for the tests) with a model that costs as much as
-nomic-embed-text: 12 layers, 768 dimensions, random weights. `threads --busy` meanwhile keeps all processors busy with
-other work. `hosts` needs no Ollama: its servers imitate one and take 10 ms per text.
+`overhead` and `threads` start a real server (found or built as for the tests) with a model that
+costs as much as nomic-embed-text: 12 layers, 768 dimensions, random weights. `threads --busy`
+meanwhile keeps all processors busy with other work. `hosts` needs no Ollama: its servers imitate
+one and take 10 ms per text.
 """
 
 from __future__ import annotations
@@ -56,34 +58,50 @@ GOALS = {OVERHEAD: 0.95, QUIET: 1.25, BUSY: 3.0, HOSTS: 7.0}
 
 def say(name: str, ratios: list[float]) -> None:
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"{name}: {median(ratios):.3f} (median of {len(ratios)}, {spread}; goal {GOALS[name]})", flush=True)
+    print(
+        f"{name}: {median(ratios):.3f} (median of {len(ratios)}, {spread}; goal {GOALS[name]})",
+        flush=True,
+    )
 
 
 @contextmanager
-def project(documents: int, *, hosts: list[str], model: str, more: str = "", short: bool = True) -> Iterator[Path]:
-    """Write a service desk of about this size, in `short` chunks of about 31 tokens. Yield its settings file."""
+def project(
+    documents: int, *, hosts: list[str], model: str, more: str = "", short: bool = True
+) -> Iterator[Path]:
+    """Write a service desk of about this size, in `short` chunks of about 31 tokens. Yield its
+    settings file."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "rag-index.toml"
         servicedesk.write(Path(folder) / "desk.db", documents=documents)
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = {json.dumps(hosts)}\n{more}\n'
+        embedder = (
+            f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = {json.dumps(hosts)}\n{more}\n'
+        )
         text = servicedesk.scaffold("desk.db")
         if short:
-            text = text.replace("\n[[indexes]]", "\n[[indexes]]\nchunk_chars = 150\nchunk_overlap = 0")
+            text = text.replace(
+                "\n[[indexes]]", "\n[[indexes]]\nchunk_chars = 150\nchunk_overlap = 0"
+            )
         head, found, rest = text.partition("\n[[indexes]]")
         config.write_text(f"{head}\n{embedder}{found}{rest}")
         yield config
 
 
 def run(config: Path, *arguments: str) -> float:
-    """Return the seconds of a run by its report, without start-up and end. Each run has a new store and ledger."""
+    """Return the seconds of a run by its report, without start-up and end. Each run has a new store
+    and ledger."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAG_INDEX_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("RAG_INDEX_")
+        }
         environment |= {"RAG_INDEX_STORE__PATH": f"{folder}/qdrant"}
         environment |= {"RAG_INDEX_LEDGER__URL": f"sqlite:///{folder}/ledger.db"}
         done = subprocess.run(
             [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         sys.exit(f"the run failed: {done.stdout}{done.stderr}")
     return sum(one["seconds"] for one in json.loads(done.stdout)["indexes"])
@@ -100,7 +118,11 @@ def distinct_chunks(settings: Settings) -> list[str]:
         chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
         while first or cursor is not None:
             page, first = source.page(cursor, 20_000), False
-            texts.update(dict.fromkeys(chunk for text in page.documents.texts for chunk in chunker.split(text)))
+            texts.update(
+                dict.fromkeys(
+                    chunk for text in page.documents.texts for chunk in chunker.split(text)
+                )
+            )
             cursor = page.cursor
         source.close()
     return list(texts)
@@ -128,22 +150,30 @@ def real_server() -> Iterator[OllamaServer]:
 
 
 def overhead(documents: int, repeat: int, threads: int) -> None:
-    """Compare a run with the bare loop. The run has one worker, so that both send the server the same requests."""
+    """Compare a run with the bare loop. The run has one worker, so that both send the server the
+    same requests."""
     more = f"\nnum_thread = {threads}" if threads else ""
     with (
         real_server() as server,
-        project(documents, hosts=[server.url], model=MODEL, more=f"batch_texts = 16{more}") as config,
+        project(
+            documents, hosts=[server.url], model=MODEL, more=f"batch_texts = 16{more}"
+        ) as config,
     ):
         settings = load_settings(config)
         texts = distinct_chunks(settings)
         print(
-            f"{documents} documents, {len(texts)} distinct chunks of {sum(map(len, texts)) / len(texts):.0f} characters"
+            f"{documents} documents, {len(texts)} distinct chunks of"
+            f" {sum(map(len, texts)) / len(texts):.0f} characters"
         )
         ratios = []
         for _ in range(repeat):
             bare, whole = bare_loop(settings, texts), run(config, "--workers", "1")
             ratios.append(bare / whole)
-            print(f"  bare loop {bare:6.1f} s ({len(texts) / bare:.1f} texts/s), end to end {whole:6.1f} s", flush=True)
+            print(
+                f"  bare loop {bare:6.1f} s ({len(texts) / bare:.1f} texts/s), end to end"
+                f" {whole:6.1f} s",
+                flush=True,
+            )
         say(OVERHEAD, ratios)
 
 
@@ -155,7 +185,10 @@ def spin() -> None:
 @contextmanager
 def other_work(processes: int) -> Iterator[None]:
     """Keep this many processors busy."""
-    busy = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(processes)]
+    busy = [
+        multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
+        for _ in range(processes)
+    ]
     for process in busy:
         process.start()
     try:
@@ -166,12 +199,23 @@ def other_work(processes: int) -> Iterator[None]:
 
 
 def threads(documents: int, repeat: int, busy: bool) -> None:
-    """Compare a run with a server of one thread with the serial script, which leaves the server its own choice."""
+    """Compare a run with a server of one thread with the serial script, which leaves the server its
+    own choice."""
     with ExitStack() as stack:
         server = stack.enter_context(real_server())
-        config = stack.enter_context(project(documents, hosts=[server.url], model=MODEL, more="batch_texts = 16"))
+        config = stack.enter_context(
+            project(documents, hosts=[server.url], model=MODEL, more="batch_texts = 16")
+        )
         stack.enter_context(other_work(detect_machine().processors if busy else 0))
-        command = [*PROGRAM, "--config", str(config), "benchmark", "--sample-size", str(documents), "--json"]
+        command = [
+            *PROGRAM,
+            "--config",
+            str(config),
+            "benchmark",
+            "--sample-size",
+            str(documents),
+            "--json",
+        ]
         ratios = []
         for _ in range(repeat):
             printed = subprocess.run(
@@ -179,7 +223,11 @@ def threads(documents: int, repeat: int, busy: bool) -> None:
             ).stdout
             report = json.loads(printed)
             ratios.append(report["parallel"][0]["speed_up"])
-            print(f"  serial {report['serial']['seconds']:.1f} s, {report['parallel'][0]['seconds']:.1f} s", flush=True)
+            print(
+                f"  serial {report['serial']['seconds']:.1f} s,"
+                f" {report['parallel'][0]['seconds']:.1f} s",
+                flush=True,
+            )
         say(BUSY if busy else QUIET, ratios)
 
 
@@ -191,7 +239,9 @@ def hosts(documents: int, repeat: int) -> None:
         for _ in range(repeat):
             seconds = []
             for urls in (servers[:1], servers):
-                with project(documents, hosts=urls, model="fake-embed", more="batch_texts = 16", short=False) as config:
+                with project(
+                    documents, hosts=urls, model="fake-embed", more="batch_texts = 16", short=False
+                ) as config:
                     seconds.append(run(config, "--workers", "8"))
             ratios.append(seconds[0] / seconds[1])
             print(f"  1 host {seconds[0]:6.1f} s, 8 hosts {seconds[1]:6.1f} s", flush=True)
@@ -202,7 +252,9 @@ def hosts(documents: int, repeat: int) -> None:
 def loopback_server() -> Iterator[str]:
     """Run a loopback server in a process of its own and yield its address."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs,), daemon=True
+    )
     process.start()
     try:
         yield ours.recv()
@@ -218,14 +270,18 @@ def serve(connection: multiprocessing.connection.Connection) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, size in (("overhead", 150), ("threads", 150), ("hosts", 20_000)):
         command = commands.add_parser(name)
         command.add_argument("--documents", type=int, default=size)
         command.add_argument("--repeat", type=int, default=3)
         if name == "overhead":
-            command.add_argument("--threads", type=int, default=1, help="threads of the server; 0: its own choice")
+            command.add_argument(
+                "--threads", type=int, default=1, help="threads of the server; 0: its own choice"
+            )
         if name == "threads":
             command.add_argument("--busy", action="store_true")
     given = vars(parser.parse_args())

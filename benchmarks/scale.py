@@ -1,22 +1,25 @@
-"""Millions of documents: memory, pace and size of the ledger, and what each command needs on such an index.
+"""Millions of documents: memory, pace and size of the ledger, and what each command needs on such
+an index.
 
-    python benchmarks/scale.py [--documents 10000000[,…]] [--store server|embedded] [--ledger sqlite|postgresql]
-                               [--commands plan,doctor,export]
+    python benchmarks/scale.py [--documents 10000000[,…]] [--store server|embedded] [--ledger
+                               sqlite|postgresql] [--commands plan,doctor,export]
 
-The source is a table in PostgreSQL (`apt-get install postgresql`), made by the server itself; a text has ten words.
-The embedder answers at once. With `--store server` points go over gRPC to a server on loopback that counts them and
-keeps none, at most 20,000 a second. With `--store embedded` they are written to the real engine, and afterwards the
-commands are measured: their seconds, and the peak of their private memory (RssAnon).
+The source is a table in PostgreSQL (`apt-get install postgresql`), made by the server itself; a
+text has ten words. The embedder answers at once. With `--store server` points go over gRPC to a
+server on loopback that counts them and keeps none, at most 20,000 a second. With `--store embedded`
+they are written to the real engine, and afterwards the commands are measured: their seconds, and
+the peak of their private memory (RssAnon).
 
-The first run prints a line for each tenth of the documents: documents/s, the CPU seconds of all processes of the run
-for each document (which hardly depend on what else the machine does), and the private memory of each process. Then
-follow the bytes of the ledger for each document, and runs in which nothing changed. Ten
-million documents take an hour or more, and 60 GB of disk with `--store embedded`. SIGTERM ends the first run, and
-prints the tenth that was under way. With several numbers of documents, each is measured with a source, a ledger and a
-store of its own, and at the end stands the memory of each command with the last number over that with the first. The
-embedded engine keeps the ids and the words of a collection without a search index (HNSW) in memory; "engine alone" is a
-process that opens it, counts and reads a page, and nothing else. The first run builds it from 256 MB of vectors on,
-which takes many minutes.
+The first run prints a line for each tenth of the documents: documents/s, the CPU seconds of all
+processes of the run for each document (which hardly depend on what else the machine does), and the
+private memory of each process. Then follow the bytes of the ledger for each document, and runs in
+which nothing changed. Ten million documents take an hour or more, and 60 GB of disk with `--store
+embedded`. SIGTERM ends the first run, and prints the tenth that was under way. With several numbers
+of documents, each is measured with a source, a ledger and a store of its own, and at the end stands
+the memory of each command with the last number over that with the first. The embedded engine keeps
+the ids and the words of a collection without a search index (HNSW) in memory; "engine alone" is a
+process that opens it, counts and reads a page, and nothing else. The first run builds it from 256
+MB of vectors on, which takes many minutes.
 """
 
 from __future__ import annotations
@@ -47,9 +50,37 @@ HOOKED = {"PYTHONPATH": str(Path(__file__).parent / "hooks"), "BENCHMARK_AT_ONCE
 """The environment of every process: the embedder answers at once."""
 POINTS_PER_SECOND = 20_000
 SECONDS_BETWEEN_LOOKS = 1.0
-WORDS = ("printer", "paper", "toner", "network", "cable", "router", "password", "account", "login", "server", "backup",
-         "restore", "update", "driver", "screen", "keyboard", "mouse", "laptop", "battery", "charger", "phone",
-         "mailbox", "calendar", "invoice", "order", "customer", "contract", "licence", "report")  # fmt: skip
+WORDS = (
+    "printer",
+    "paper",
+    "toner",
+    "network",
+    "cable",
+    "router",
+    "password",
+    "account",
+    "login",
+    "server",
+    "backup",
+    "restore",
+    "update",
+    "driver",
+    "screen",
+    "keyboard",
+    "mouse",
+    "laptop",
+    "battery",
+    "charger",
+    "phone",
+    "mailbox",
+    "calendar",
+    "invoice",
+    "order",
+    "customer",
+    "contract",
+    "licence",
+    "report",
+)
 ENGINE = """\
 import sys, time
 import qdrant_edge as e
@@ -74,12 +105,14 @@ def source(documents: int, database: str, server: PostgresServer) -> Iterator[st
     """Fill the table `ticket` with `documents` rows, and yield the URL of its database."""
     array = "ARRAY[" + ",".join(f"'{word}'" for word in WORDS) + "]"
     words = " || ' ' || ".join(
-        f"({array})[1 + abs(hashint8(i * {prime})) % {len(WORDS)}]" for prime in (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
+        f"({array})[1 + abs(hashint8(i * {prime})) % {len(WORDS)}]"
+        for prime in (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
     )
     with server.connect(database) as connection:
         connection.execute("CREATE TABLE ticket (id bigint PRIMARY KEY, priority text, body text)")
         connection.execute(
-            f"INSERT INTO ticket SELECT i, 'p' || i % 4, {words} || ' ' || i FROM generate_series(1, {documents}) AS i"
+            f"INSERT INTO ticket SELECT i, 'p' || i % 4, {words} || ' ' || i FROM"
+            f" generate_series(1, {documents}) AS i"
         )
         connection.execute("ANALYZE ticket")
     yield server.url(database).render_as_string(hide_password=False)
@@ -89,15 +122,20 @@ def write_settings(config: Path, source_url: str, ledger_url: str | None, store:
     lines = [f'[source]\nurl = "{source_url}"\n']
     lines += [f'[ledger]\nurl = "{ledger_url}"\n'] if ledger_url else []
     lines += [store]
-    lines += ['[[indexes]]\nname = "tickets"\ntable = "ticket"\nkey = "id"\ntext = "body"\npayload = ["priority"]\n']
+    lines += [
+        '[[indexes]]\nname = "tickets"\ntable = "ticket"\nkey = "id"\ntext = "body"',
+        'payload = ["priority"]\n',
+    ]
     config.write_text("\n".join(lines))
 
 
 class Tenths(Watch):
-    """A watch of the first run which prints a line for each tenth of the documents, as soon as the store has it.
+    """A watch of the first run which prints a line for each tenth of the documents, as soon as the
+    store has it.
 
-    CPU is that of all processes of the run, so without the database, the server on loopback and this benchmark. The
-    first tenth begins with the first point, so it is without the start of the processes.
+    CPU is that of all processes of the run, so without the database, the server on loopback and
+    this benchmark. The first tenth begins with the first point, so it is without the start of the
+    processes.
     """
 
     def __init__(self, pid: int, count: Callable[[], int], documents: int) -> None:
@@ -112,7 +150,9 @@ class Tenths(Watch):
         points = self._count()
         if not points:
             return
-        self._memory = {name: max(self._memory.get(name, 0.0), now) for name, now in self.now.items()}
+        self._memory = {
+            name: max(self._memory.get(name, 0.0), now) for name, now in self.now.items()
+        }
         if self._begun is None:
             self._begun = (time.monotonic(), points, sum(self.cpu.values()))
         elif points >= self._documents * (len(self.rows) + 1) // 10:
@@ -129,9 +169,10 @@ class Tenths(Watch):
         self.rows.append((points / seconds, cpu / points, self._memory))
         memory = ", ".join(f"{name} {peak:.0f}" for name, peak in sorted(self._memory.items()))
         print(
-            f"  {now[1]:12,} documents   {points / seconds:8,.0f} a second   CPU {cpu / points * 1e6:6.0f} µs each   "
-            f"{memory} MB", flush=True,
-        )  # fmt: skip
+            f"  {now[1]:12,} documents   {points / seconds:8,.0f} a second   CPU"
+            f" {cpu / points * 1e6:6.0f} µs each   {memory} MB",
+            flush=True,
+        )
         self._begun, self._memory = now, {}
 
     def compare(self) -> None:
@@ -139,12 +180,16 @@ class Tenths(Watch):
         if len(self.rows) < 2:
             return
         first, last = self.rows[0], self.rows[-1]
-        print(f"  last line over the first: documents/s {last[0] / first[0]:.2f}, "
-              f"CPU of a document {last[1] / first[1]:.2f}", flush=True)  # fmt: skip
+        print(
+            f"  last line over the first: documents/s {last[0] / first[0]:.2f}, "
+            f"CPU of a document {last[1] / first[1]:.2f}",
+            flush=True,
+        )
 
 
 def command(config: Path, *arguments: str) -> float:
-    """Run a command of rag-index, and print its seconds and its peak private memory. Return the memory in MB."""
+    """Run a command of rag-index, and print its seconds and its peak private memory. Return the
+    memory in MB."""
     return measured(arguments[0], [*PROGRAM, "--config", str(config), *arguments])
 
 
@@ -153,13 +198,18 @@ def measured(what: str, program: Sequence[str]) -> float:
     started = time.perf_counter()
     process = subprocess.Popen(
         program,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **HOOKED},
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **HOOKED},
+    )
     watch = Watch(process.pid)
     watch.start()
     _, errors = process.communicate()
     seconds = time.perf_counter() - started
-    failed = f"   exit code {process.returncode}: {errors.strip()[-300:]}" if process.returncode else ""
+    failed = (
+        f"   exit code {process.returncode}: {errors.strip()[-300:]}" if process.returncode else ""
+    )
     return print_cost(what, seconds, watch, memory_of(watch) + failed)
 
 
@@ -176,20 +226,36 @@ def memory_of(watch: Watch) -> str:
 
 
 def print_cost(what: str, seconds: float, watch: Watch, more: str) -> float:
-    print(f"  {what:<10} {seconds:8.1f} s   CPU {sum(watch.cpu.values()):8.1f} s   {more}", flush=True)
+    print(
+        f"  {what:<10} {seconds:8.1f} s   CPU {sum(watch.cpu.values()):8.1f} s   {more}", flush=True
+    )
     return sum(watch.peaks.values())
 
 
 def measure(
-    given: argparse.Namespace, documents: int, folder: Path, server: PostgresServer, stack: ExitStack
+    given: argparse.Namespace,
+    documents: int,
+    folder: Path,
+    server: PostgresServer,
+    stack: ExitStack,
 ) -> dict[str, float]:
     """Measure one number of documents. Return the peak memory of the runs and the commands."""
     config, peaks = folder / "rag-index.toml", {}
     rows = stack.enter_context(source(documents, stack.enter_context(server.database()), server))
-    ledger_database = stack.enter_context(server.database()) if given.ledger == "postgresql" else None
-    ledger = server.url(ledger_database).render_as_string(hide_password=False) if ledger_database else None
+    ledger_database = (
+        stack.enter_context(server.database()) if given.ledger == "postgresql" else None
+    )
+    ledger = (
+        server.url(ledger_database).render_as_string(hide_password=False)
+        if ledger_database
+        else None
+    )
     ports = free_ports()
-    counting = stack.enter_context(CountingQdrant(POINTS_PER_SECOND, *ports)) if given.store == "server" else None
+    counting = (
+        stack.enter_context(CountingQdrant(POINTS_PER_SECOND, *ports))
+        if given.store == "server"
+        else None
+    )
     write_settings(config, rows, ledger, store_settings(ports) if counting else "")
 
     print(f"{documents:,} documents, {given.store} store, ledger in {given.ledger}", flush=True)
@@ -212,7 +278,11 @@ def measure(
     peaks["first run"] = print_cost(
         "first run", wall, watch, f"{documents / seconds:,.0f} documents/s, {memory_of(watch)}"
     )
-    print(f"  ledger     {ledger_bytes(folder, server, ledger_database) / documents:8.0f} bytes a document", flush=True)
+    print(
+        f"  ledger     {ledger_bytes(folder, server, ledger_database) / documents:8.0f} bytes a"
+        " document",
+        flush=True,
+    )
 
     peaks["unchanged"] = unchanged("unchanged", config)
     if given.store == "embedded":
@@ -234,7 +304,9 @@ def ledger_bytes(folder: Path, server: PostgresServer, database: str | None) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", default="10000000")
     parser.add_argument("--store", choices=("server", "embedded"), default="server")
     parser.add_argument("--ledger", choices=("sqlite", "postgresql"), default="sqlite")
@@ -249,7 +321,9 @@ def main() -> None:
     for size in sizes:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            peaks.append(measure(given, size, folder, stack.enter_context(PostgresServer(programs)), stack))
+            peaks.append(
+                measure(given, size, folder, stack.enter_context(PostgresServer(programs)), stack)
+            )
     if len(sizes) > 1:
         print(f"memory with {sizes[-1]:,} documents over that with {sizes[0]:,}")
         for name, before in peaks[0].items():

@@ -1,9 +1,12 @@
-"""Callers of `rag-index serve` over HTTP, next to the same callers of a Retriever. Quoted in README.md.
+"""Callers of `rag-index serve` over HTTP, next to the same callers of a Retriever. Quoted in
+README.md.
 
-    python benchmarks/service.py [--documents 20000] [--callers 50] [--seconds 60] [--pause 3.0] [--folder DIR]
+    python benchmarks/service.py [--documents 20000] [--callers 50] [--seconds 60] [--pause 3.0]
+    [--folder DIR]
 
-Each caller waits `--pause` seconds on average between an answer and its next search, as people and programs do. With 0
-it asks at once, which measures how much one process can answer. With `--folder`, an existing index is used again.
+Each caller waits `--pause` seconds on average between an answer and its next search, as people and
+programs do. With 0 it asks at once, which measures how much one process can answer. With
+`--folder`, an existing index is used again.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--callers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
@@ -61,23 +66,40 @@ def main() -> None:
     queries = desk_queries(5000)
     with service_desk(arguments.documents, arguments.folder) as config:
         build_indexes(config)
-        print(f"{arguments.callers} callers for {arguments.seconds:g} s, {len(queries):,} different queries")
+        print(
+            f"{arguments.callers} callers for {arguments.seconds:g} s, {len(queries):,} different"
+            " queries"
+        )
         retriever = asyncio.run(_of_retriever(config, queries, arguments))
         service, told, samples = _of_service(config, queries, arguments)
     for name, measured in (("Retriever", retriever), ("service", service)):
         line(f"{name}: errors", str(len(measured.errors)), *measured.errors[:3])
         line(f"{name}: searches per second", f"{len(measured.seconds) / arguments.seconds:.0f}")
         line(f"{name}: a search", *percentiles(measured.seconds))
-        line(f"{name}: processor time of a search", f"{1000 * measured.cpu / len(measured.seconds):.1f} ms")
+        line(
+            f"{name}: processor time of a search",
+            f"{1000 * measured.cpu / len(measured.seconds):.1f} ms",
+        )
     line("service: the search alone, as /metrics has it", *told)
-    line("p95 of the service beyond that of the Retriever", f"{service.p95() - retriever.p95():.1f} ms")
-    line("service: private memory after a sixth, half, all", *(f"{samples[i]:.0f} MB" for i in (1, 5, -1)))
+    line(
+        "p95 of the service beyond that of the Retriever",
+        f"{service.p95() - retriever.p95():.1f} ms",
+    )
+    line(
+        "service: private memory after a sixth, half, all",
+        *(f"{samples[i]:.0f} MB" for i in (1, 5, -1)),
+    )
 
 
 async def _call(
-    ask: Callable[[str], Awaitable[list[str]]], number: int, queries: list[str], pause: float, until: float
+    ask: Callable[[str], Awaitable[list[str]]],
+    number: int,
+    queries: list[str],
+    pause: float,
+    until: float,
 ) -> Measured:
-    """Ask again and again. A caller begins at a random moment of its pause, so that they do not march in step."""
+    """Ask again and again. A caller begins at a random moment of its pause, so that they do not
+    march in step."""
     chance, measured = random.Random(number), Measured()
     await asyncio.sleep(chance.random() * pause)
     while time.monotonic() < until:
@@ -93,10 +115,14 @@ async def _call(
 
 async def _all(callers: list[Awaitable[Measured]]) -> Measured:
     found = await asyncio.gather(*callers)
-    return Measured([s for one in found for s in one.seconds], [e for one in found for e in one.errors])
+    return Measured(
+        [s for one in found for s in one.seconds], [e for one in found for e in one.errors]
+    )
 
 
-async def _of_retriever(config: Path, queries: list[str], arguments: argparse.Namespace) -> Measured:
+async def _of_retriever(
+    config: Path, queries: list[str], arguments: argparse.Namespace
+) -> Measured:
     async with Retriever(load_settings(config)) as retriever:
 
         async def ask(query: str) -> list[str]:
@@ -105,7 +131,9 @@ async def _of_retriever(config: Path, queries: list[str], arguments: argparse.Na
         for number in range(WARM_SEARCHES):
             await ask(f"warm up {number}")
         until, before = time.monotonic() + arguments.seconds, time.process_time()
-        found = await _all([_call(ask, n, queries, arguments.pause, until) for n in range(arguments.callers)])
+        found = await _all(
+            [_call(ask, n, queries, arguments.pause, until) for n in range(arguments.callers)]
+        )
         found.cpu = time.process_time() - before
         return found
 
@@ -120,9 +148,11 @@ def _of_service(
 @contextmanager
 def _serving(config: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     process = subprocess.Popen(
-        [*PROGRAM, "--config", str(config), "serve", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [*PROGRAM, "--config", str(config), "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-    )  # fmt: skip
+    )
     try:
         assert process.stdout is not None
         yield process, int(process.stdout.readline().rsplit(":", 1)[1])
@@ -147,18 +177,27 @@ async def _ask_service(
         return Measured()
 
     connections = [await _Connection.open(port) for _ in range(arguments.callers)]
-    calls = [_call(one.search, n, queries, arguments.pause, until) for n, one in enumerate(connections)]
+    calls = [
+        _call(one.search, n, queries, arguments.pause, until) for n, one in enumerate(connections)
+    ]
     before = sum(psutil.Process(pid).cpu_times()[:2])
     measured = await _all([*calls, watch()])
     measured.cpu = sum(psutil.Process(pid).cpu_times()[:2]) - before
     last = await _Connection.open(port)  # the service has closed the first meanwhile
     _, text = await last.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    found = re.findall(r'rag_index_search_seconds\{quantile="([\d.]+)",stage="total"\} (\S+)', text.decode())
-    return measured, [f"p{100 * float(q):.0f} {1000 * float(seconds):.1f} ms" for q, seconds in found], samples
+    found = re.findall(
+        r'rag_index_search_seconds\{quantile="([\d.]+)",stage="total"\} (\S+)', text.decode()
+    )
+    return (
+        measured,
+        [f"p{100 * float(q):.0f} {1000 * float(seconds):.1f} ms" for q, seconds in found],
+        samples,
+    )
 
 
 class _Connection:
-    """A connection that is kept open: a client whose own work is next to nothing, as it shares the processors."""
+    """A connection that is kept open: a client whose own work is next to nothing, as it shares the
+    processors."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -171,7 +210,9 @@ class _Connection:
         """Return the errors of a search."""
         body = json.dumps({"query": query}).encode()
         head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        status, answer = await self.ask(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        status, answer = await self.ask(
+            f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+        )
         return [] if status == 200 and b'"errors"' not in answer else [f"{status} {answer[:200]!r}"]
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:

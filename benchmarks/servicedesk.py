@@ -1,16 +1,18 @@
-"""A generated service desk of any size: tickets with title, description, comments, work logs and solutions.
+"""A generated service desk of any size: tickets with title, description, comments, work logs and
+solutions.
 
     title, description      one for each ticket
     comment                 about half of all documents
     worklog, solution       for about two tickets in three
 
-The same seed gives the same desk on every machine. A document is the same in desks of different sizes, except for the
-last documents, which belong to other tickets.
+The same seed gives the same desk on every machine. A document is the same in desks of different
+sizes, except for the last documents, which belong to other tickets.
 
-The texts are as people write them: short and long, with traces of mail programs and web forms. All of it is made up:
-addresses are from ranges and domains that are reserved for examples. The words and sentences are in servicedesk.json,
-where a name in braces is a slot for one of `_pools`. Only `random.Random.random` is used, because Python promises to
-keep that one generator, so a seed gives the same texts in every version.
+The texts are as people write them: short and long, with traces of mail programs and web forms. All
+of it is made up: addresses are from ranges and domains that are reserved for examples. The words
+and sentences are in servicedesk.json, where a name in braces is a slot for one of `_pools`. Only
+`random.Random.random` is used, because Python promises to keep that one generator, so a seed gives
+the same texts in every version.
 """
 
 from __future__ import annotations
@@ -35,12 +37,34 @@ _Template = tuple[str | tuple[str, ...], ...]
 _DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 _WORDS = {name: tuple(text.split("|")) for name, text in _DATA["words"].items()}
 AUTHORS = tuple(f"{first} {last}" for last in _WORDS["last"] for first in _WORDS["first"])
-_LANGUAGES = ("en",) * 45 + ("de",) * 8 + ("fr", "fr", "el", "el", "ru", "ru", "ar", "ar", "zh", "zh", "ja")
+_LANGUAGES = (
+    ("en",) * 45 + ("de",) * 8 + ("fr", "fr", "el", "el", "ru", "ru", "ar", "ar", "zh", "zh", "ja")
+)
 _NOTHING = (None, None, None, None, "", "", "", " ", "\r\n\r\n", " \t ", "\u00a0")
-_SENTENCES = (1,) * 16 + (2,) * 12 + (3,) * 10 + (4,) * 8 + (5,) * 6 + (6, 6, 6, 7, 7, 8, 8, 9, 11, 13, 16, 22)
-_ENTITIES = {"ä": "&auml;", "ö": "&ouml;", "ü": "&uuml;", "ß": "&szlig;", '"': "&quot;", "'": "&#39;"}
+_SENTENCES = (
+    (1,) * 16
+    + (2,) * 12
+    + (3,) * 10
+    + (4,) * 8
+    + (5,) * 6
+    + (6, 6, 6, 7, 7, 8, 8, 9, 11, 13, 16, 22)
+)
+_ENTITIES = {
+    "ä": "&auml;",
+    "ö": "&ouml;",
+    "ü": "&uuml;",
+    "ß": "&szlig;",
+    '"': "&quot;",
+    "'": "&#39;",
+}
 _ZERO_WIDTH = ("\u200b", "\ufeff", "\u00ad", "\u200d", "\u2060", "\u200e")
-FULL_SIZE = {"comment": 108_129, "description": 30_871, "solution": 24_305, "title": 30_871, "worklog": 19_896}
+FULL_SIZE = {
+    "comment": 108_129,
+    "description": 30_871,
+    "solution": 24_305,
+    "title": 30_871,
+    "worklog": 19_896,
+}
 """Numbers of documents by table; other sizes keep these proportions. The total is 214,072."""
 _COLUMNS = ("ticket_id", "author", "priority", "created_at", "updated_at")
 _PRIORITIES = ("low",) * 5 + ("normal",) * 20 + ("high",) * 6 + ("urgent",)
@@ -69,11 +93,17 @@ def _pools(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     sites = words["sites"]
     return {
         "app": words["apps"],
-        "company": tuple(f"{name} {form}" for name in words["companies"] for form in ("Ltd", "GmbH", "S.A.", "Inc.")),
+        "company": tuple(
+            f"{name} {form}"
+            for name in words["companies"]
+            for form in ("Ltd", "GmbH", "S.A.", "Inc.")
+        ),
         "dept": words["departments"],
         "day": words["days"],
-        "error": tuple(f"0x8007{i * 2371 % 65536:04X}" for i in range(60))
-        + tuple(f"{fault}_{i * 37 % 900 + 100}" for fault in words["faults"] for i in range(9)),
+        "error": (
+            tuple(f"0x8007{i * 2371 % 65536:04X}" for i in range(60))
+            + tuple(f"{fault}_{i * 37 % 900 + 100}" for fault in words["faults"] for i in range(9))
+        ),
         "file": tuple(
             f"{name}_{year}.{suffix}"
             for name in words["files"]
@@ -82,19 +112,32 @@ def _pools(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         ),
         "first": words["first"],
         "floor": tuple(str(i) for i in range(1, 13)),
-        "host": tuple(f"{site.upper()}-NB-{i * 7919 % 9000 + 1000}" for site in sites for i in range(80)),
-        "ip": tuple(f"192.0.2.{i}" for i in range(2, 255)) + tuple(f"10.{i % 31}.{i % 7}.{i}" for i in range(1, 250)),
+        "host": tuple(
+            f"{site.upper()}-NB-{i * 7919 % 9000 + 1000}" for site in sites for i in range(80)
+        ),
+        "ip": (
+            tuple(f"192.0.2.{i}" for i in range(2, 255))
+            + tuple(f"10.{i % 31}.{i % 7}.{i}" for i in range(1, 250))
+        ),
         "number": tuple(str(i) for i in range(2, 61)),
         "phone": tuple(f"+49 30 23125 {i * 67 % 900 + 100}" for i in range(200)),
         "printer": tuple(f"{site}-prn-{i:03d}" for site in sites for i in range(40)),
         "room": tuple(
-            f"{building}{floor}.{i:02d}" for building in "ABC" for floor in range(1, 7) for i in range(1, 24)
+            f"{building}{floor}.{i:02d}"
+            for building in "ABC"
+            for floor in range(1, 7)
+            for i in range(1, 24)
         ),
         "server": tuple(
-            f"{site}-{role}{i:02d}" for site in sites for role in ("app", "db", "fs", "web") for i in range(9)
+            f"{site}-{role}{i:02d}"
+            for site in sites
+            for role in ("app", "db", "fs", "web")
+            for i in range(9)
         ),
         "ticket": tuple(f"INC{i * 104729 % 900000 + 100000:07d}" for i in range(900)),
-        "time": tuple(f"{hour:02d}:{minute:02d}" for hour in range(6, 22) for minute in range(0, 60, 7)),
+        "time": tuple(
+            f"{hour:02d}:{minute:02d}" for hour in range(6, 22) for minute in range(0, 60, 7)
+        ),
         "url": tuple(
             f"https://{page}.example.{end}/{i:x}"
             for page in words["pages"]
@@ -102,9 +145,13 @@ def _pools(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
             for i in range(9, 40)
         ),
         "user": tuple(
-            f"{first[0]}{last[:6]}".lower().replace("'", "") for first in words["first"] for last in words["last"]
+            f"{first[0]}{last[:6]}".lower().replace("'", "")
+            for first in words["first"]
+            for last in words["last"]
         ),
-        "version": tuple(f"{major}.{minor}.{major * minor % 17}" for major in range(2, 12) for minor in range(12)),
+        "version": tuple(
+            f"{major}.{minor}.{major * minor % 17}" for major in range(2, 12) for minor in range(12)
+        ),
     }
 
 
@@ -190,10 +237,14 @@ class Prose:
             turn += 1
         return text if roll > 0.06 else f"{self.pick(_EMOJI)} {text}"
 
-    def body(self, about: Subject, *, steps: bool, scale: int = 1, threads: bool = True) -> str | None:
-        """Return a text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails (0.25%), else a letter.
+    def body(
+        self, about: Subject, *, steps: bool, scale: int = 1, threads: bool = True
+    ) -> str | None:
+        """Return a text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails
+        (0.25%), else a letter.
 
-        With `steps`, most sentences say what was done instead of what is wrong. `scale` multiplies their number.
+        With `steps`, most sentences say what was done instead of what is wrong. `scale` multiplies
+        their number.
         """
         roll = self._random()
         if roll < 0.016:
@@ -206,12 +257,18 @@ class Prose:
 
     def sentences(self, about: Subject, count: int, *, steps: bool) -> str:
         """Return sentences on one line; no two in a row come from the same template."""
-        first = self.below(720)  # divisible by 1 to 6 and some more, so all members of such a pool are equally likely
-        return " ".join([self._sentence(about, turn, steps=steps) for turn in range(first, first + count)])
+        first = self.below(
+            720
+        )  # divisible by 1 to 6 and some more, so all members of such a pool are equally likely
+        return " ".join(
+            [self._sentence(about, turn, steps=steps) for turn in range(first, first + count)]
+        )
 
     def _fill(self, template: _Template) -> str:
         rand = self._random
-        return "".join([part if isinstance(part, str) else part[int(rand() * len(part))] for part in template])
+        return "".join(
+            [part if isinstance(part, str) else part[int(rand() * len(part))] for part in template]
+        )
 
     def _sentence(self, about: Subject, turn: int, *, steps: bool) -> str:
         roll = self._random()
@@ -224,7 +281,8 @@ class Prose:
         return self._fill(pool[turn % len(pool)])
 
     def _letter(self, about: Subject, count: int, *, steps: bool) -> list[str]:
-        """Return paragraphs, sometimes with a greeting, a stack trace, a closing or a disclaimer."""
+        """Return paragraphs, sometimes with a greeting, a stack trace, a closing or a
+        disclaimer."""
         roll = self._random()
         paragraphs = [self._fill(self.pick(_GREETINGS))] if roll < 0.4 else []
         for start in range(0, count, 4):
@@ -255,7 +313,8 @@ class Prose:
         return self._odd(text, roll * 100 % 1)
 
     def _odd(self, text: str, roll: float) -> str:
-        """Return the text, sometimes with invisible characters, emoji, trailing blanks, or in capitals."""
+        """Return the text, sometimes with invisible characters, emoji, trailing blanks, or in
+        capitals."""
         if roll < 0.85:
             return text
         if roll < 0.91:
@@ -269,7 +328,8 @@ class Prose:
         return text + self.pick(("   ", "\r\n\r\n\r\n", "\n\n--\n", " ...", "!!!!!", "\t"))
 
     def _long_word(self) -> str:
-        """Return an encoded picture or a tracking link: hundreds or thousands of characters without a blank."""
+        """Return an encoded picture or a tracking link: hundreds or thousands of characters without
+        a blank."""
         blocks = 3 + self.below(4 if self.chance(0.6) else 60)
         start = self.below(1 << 48)
         raw = b"".join(hashlib.sha512(b"%d/%d" % (start, i)).digest() for i in range(blocks))
@@ -330,13 +390,15 @@ class _Ticket:
 
 
 def table_sizes(documents: int) -> dict[str, int]:
-    """Return the numbers of documents by table: at least one each, exactly `documents` in total, as in `FULL_SIZE`.
+    """Return the numbers of documents by table: at least one each, exactly `documents` in total, as
+    in `FULL_SIZE`.
 
     Raises SettingsError for fewer than five documents.
     """
     if documents < len(TABLES):
         raise SettingsError(
-            f"{documents} documents are too few for {len(TABLES)} tables; ask for {len(TABLES)} or more"
+            f"{documents} documents are too few for {len(TABLES)} tables; ask for {len(TABLES)} or"
+            " more"
         )
     total = sum(FULL_SIZE.values())
     sizes = {table: max(1, documents * FULL_SIZE[table] // total) for table in TABLES}
@@ -345,18 +407,20 @@ def table_sizes(documents: int) -> dict[str, int]:
 
 
 def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int]:
-    """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
+    """Write the SQLite database `out`, replacing what was there, and return the number of rows by
+    table.
 
-    Rows are made one by one, so memory does not grow with `documents`. Raises SettingsError for fewer than five
-    documents, and SourceError if the file cannot be written.
+    Rows are made one by one, so memory does not grow with `documents`. Raises SettingsError for
+    fewer than five documents, and SourceError if the file cannot be written.
     """
     sizes = table_sizes(documents)
     with new_database(out) as connection:
         for table, texts in TABLES.items():
             columns = "".join(f", {column} TEXT" for column in texts)
             connection.execute(
-                f"CREATE TABLE {table} (id INTEGER NOT NULL PRIMARY KEY, ticket_id INTEGER NOT NULL, author TEXT,"
-                f" priority TEXT NOT NULL, created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL{columns})"
+                f"CREATE TABLE {table} (id INTEGER NOT NULL PRIMARY KEY, ticket_id INTEGER NOT"
+                " NULL, author TEXT, priority TEXT NOT NULL, created_at TIMESTAMP NOT NULL,"
+                f" updated_at TIMESTAMP NOT NULL{columns})"
             )
             placeholders = ", ".join("?" * (1 + len(_COLUMNS) + len(texts)))
             rows = _rows(table, sizes[table], sizes["title"], seed)
@@ -379,16 +443,29 @@ def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:
     prose = Prose(f"{seed}/{table}")
     for key in range(1, count + 1):
         ticket = _ticket(min(_ticket_number(table, key, prose), tickets), seed)
-        later = 0 if table in ("title", "description") else int(10 ** (1 + 4.5 * prose.below(1000) / 1000))
+        later = (
+            0
+            if table in ("title", "description")
+            else int(10 ** (1 + 4.5 * prose.below(1000) / 1000))
+        )
         created = ticket.opened + later
         updated = created + (60 + prose.below(500_000) if prose.chance(0.15) else 0)
         author = None if prose.chance(0.01) else prose.pick(AUTHORS)
         texts = _texts(table, ticket.about, prose)
-        yield key, ticket.number, author, ticket.priority, _timestamp(created), _timestamp(updated), *texts
+        yield (
+            key,
+            ticket.number,
+            author,
+            ticket.priority,
+            _timestamp(created),
+            _timestamp(updated),
+            *texts,
+        )
 
 
 def _ticket_number(table: str, key: int, prose: Prose) -> int:
-    """Return the ticket of a row: titles and descriptions have one per ticket, others spread over the open tickets."""
+    """Return the ticket of a row: titles and descriptions have one per ticket, others spread over
+    the open tickets."""
     if table in ("title", "description"):
         return key
     newest = key * FULL_SIZE["title"] // FULL_SIZE[table] + 1
@@ -396,12 +473,20 @@ def _ticket_number(table: str, key: int, prose: Prose) -> int:
 
 
 def _ticket(number: int, seed: int) -> _Ticket:
-    """Return a ticket made of its number and the seed alone, so every table has the same one without a lookup."""
-    value = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) & _MASK  # mixed as in splitmix64
+    """Return a ticket made of its number and the seed alone, so every table has the same one
+    without a lookup."""
+    value = (
+        number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03
+    ) & _MASK  # mixed as in splitmix64
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     opened = number * _BETWEEN_TICKETS + (value >> 20) % _BETWEEN_TICKETS
-    return _Ticket(number, _SUBJECTS[(value >> 32) % len(_SUBJECTS)], _PRIORITIES[value % len(_PRIORITIES)], opened)
+    return _Ticket(
+        number,
+        _SUBJECTS[(value >> 32) % len(_SUBJECTS)],
+        _PRIORITIES[value % len(_PRIORITIES)],
+        opened,
+    )
 
 
 def _texts(table: str, about: Subject, prose: Prose) -> tuple[str | None, ...]:
@@ -416,7 +501,10 @@ def _texts(table: str, about: Subject, prose: Prose) -> tuple[str | None, ...]:
     resolution = prose.body(about, steps=True, threads=False)
     if resolution is None or not resolution.strip():
         return (None if prose.chance(0.8) else "", resolution)
-    return (prose.sentences(about, 1 + prose.below(3), steps=False) if prose.chance(0.95) else None, resolution)
+    return (
+        prose.sentences(about, 1 + prose.below(3), steps=False) if prose.chance(0.95) else None,
+        resolution,
+    )
 
 
 def _timestamp(seconds: int) -> str:

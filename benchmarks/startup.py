@@ -1,14 +1,16 @@
-"""What commands cost beside the work itself: processor seconds of all their processes, and the time to a first text.
+"""What commands cost beside the work itself: processor seconds of all their processes, and the time
+to a first text.
 
     python benchmarks/startup.py [--documents N] [--repeat N]
 
-Prints, as median and spread, for `--version`, `--help`, `status`, and for `index-all` over prose (Python's
-documentation in excerpts of 400 characters, SQLite, embedded store) where nothing has changed and where 1% has: the
-processor seconds of the command and all processes that it waits for, the ratio to those of `--version`, and the seconds
-of the clock. The same for a Python that imports SQLAlchemy or pydantic and nothing else, which `status` cannot do
-without. Then for first runs: the seconds from the command to the first embedded text over those that Prefect's
-server takes to answer, both in turn; such a run is stopped after its first text. No Prefect server is named: this is
-what a user has by default.
+Prints, as median and spread, for `--version`, `--help`, `status`, and for `index-all` over prose
+(Python's documentation in excerpts of 400 characters, SQLite, embedded store) where nothing has
+changed and where 1% has: the processor seconds of the command and all processes that it waits for,
+the ratio to those of `--version`, and the seconds of the clock. The same for a Python that imports
+SQLAlchemy or pydantic and nothing else, which `status` cannot do without. Then for first runs: the
+seconds from the command to the first embedded text over those that Prefect's server takes to
+answer, both in turn; such a run is stopped after its first text. No Prefect server is named: this
+is what a user has by default.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ with temporary_server():
     print(time.perf_counter() - started)
 """
 NOTHING, SOME = "nothing changed", "1% changed"
-LIBRARIES = {"importing SQLAlchemy": "import sqlalchemy", "importing pydantic": "from pydantic import BaseModel"}
+LIBRARIES = {
+    "importing SQLAlchemy": "import sqlalchemy",
+    "importing pydantic": "from pydantic import BaseModel",
+}
 GOALS = {
     "--help": "under 0.3 s of processors",
     "status": "under 0.3 s of processors",
@@ -96,8 +101,10 @@ def first_text(made: Desk) -> float:
     started = time.time()
     with subprocess.Popen(
         [PROGRAM, "--config", str(made.reset().config), "index-all"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-    ) as process:  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    ) as process:
         while not (first.exists() and first.stat().st_size):
             if process.poll() is not None or time.time() - started > FIRST_TEXT_SECONDS:
                 process.kill()
@@ -121,19 +128,31 @@ def say(costs: dict[str, list[Cost]]) -> None:
         ratio = median(one.cpu / version.cpu for one, version in versions)
         beyond = median(one.wall - version.wall for one, version in versions)
         print(
-            f"{name}: {median(cpu):.2f} s of processors ({min(cpu):.2f} to {max(cpu):.2f}), {ratio:.1f} times "
-            f"--version, {beyond:.2f} s of the clock beyond it; goal: {GOALS.get(name, 'none')}"
+            f"{name}: {median(cpu):.2f} s of processors ({min(cpu):.2f} to {max(cpu):.2f}),"
+            f" {ratio:.1f} times --version, {beyond:.2f} s of the clock beyond it; goal:"
+            f" {GOALS.get(name, 'none')}"
         )
-    ratios = [some.cpu / nothing.cpu for some, nothing in zip(costs[SOME], costs[NOTHING], strict=True)]
-    print(f"{SOME} over {NOTHING}: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    ratios = [
+        some.cpu / nothing.cpu for some, nothing in zip(costs[SOME], costs[NOTHING], strict=True)
+    ]
+    print(
+        f"{SOME} over {NOTHING}: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=64_000)
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args()
-    for name in [name for name in os.environ if name.startswith("PREFECT_") or name == "PYTHONDONTWRITEBYTECODE"]:
+    for name in [
+        name
+        for name in os.environ
+        if name.startswith("PREFECT_") or name == "PYTHONDONTWRITEBYTECODE"
+    ]:
         del os.environ[name]
     costs: dict[str, list[Cost]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as home, prose(given.documents) as made:
@@ -146,8 +165,8 @@ def main() -> None:
         firsts = [(server_seconds(home), first_text(made)) for _ in range(min(3, given.repeat))]
     ratios = [text / server for server, text in firsts]
     print(
-        f"first embedded text: {median(text for _, text in firsts):.2f} s; over Prefect's server: {median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f}); goal: at most 1"
+        f"first embedded text: {median(text for _, text in firsts):.2f} s; over Prefect's server:"
+        f" {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); goal: at most 1"
     )
 
 

@@ -1,11 +1,13 @@
-"""Documents per second end to end, compared with the bare embedder in the same run, on the service desk sample.
+"""Documents per second end to end, compared with the bare embedder in the same run, on the service
+desk sample.
 
     python benchmarks/throughput.py [--documents 20000,214072] [--workers N] [--repeat 1]
 
-For each size, this prints: the rate of the bare embedder (the same chunks, in as many processes; once as a script
-would call the model, and once as ours does, which is faster), the rate end to end from the first fetch to the last
-ledger row, the time before and after that (start-up), the seconds of a second run in which nothing changed, and the
-peak private memory of each process (RssAnon, which leaves out the mapped files of the store).
+For each size, this prints: the rate of the bare embedder (the same chunks, in as many processes;
+once as a script would call the model, and once as ours does, which is faster), the rate end to end
+from the first fetch to the last ledger row, the time before and after that (start-up), the seconds
+of a second run in which nothing changed, and the peak private memory of each process (RssAnon,
+which leaves out the mapped files of the store).
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def bare(
     embed: Callable[[list[str]], float],
     take: Callable[[float], object] = lambda answer: None,
 ) -> float:
-    """Return the seconds that `embed` alone needs for all texts in `workers` processes, without start-up.
+    """Return the seconds that `embed` alone needs for all texts in `workers` processes, without
+    start-up.
 
     `take` gets what `embed` returns for each batch.
     """
@@ -142,7 +145,8 @@ class Watch(threading.Thread):
             time.sleep(self.interval)
 
     def looked(self) -> None:
-        """Do nothing; a watch that notes more begins here. `now` has the memory of each kind of process."""
+        """Do nothing; a watch that notes more begins here. `now` has the memory of each kind of
+        process."""
 
     @property
     def cpu(self) -> dict[str, float]:
@@ -154,14 +158,19 @@ class Watch(threading.Thread):
 
 @contextmanager
 def running_prefect(cpu: dict[str, float]) -> Iterator[dict[str, str]]:
-    """Start a Prefect server and yield the variables that lead to it; at the end add its CPU seconds to `cpu`.
+    """Start a Prefect server and yield the variables that lead to it; at the end add its CPU
+    seconds to `cpu`.
 
     With them `run` runs the flow, and otherwise the command.
     """
     from tests.prefect_api import temporary_server
 
     with temporary_server() as variables:
-        servers = [one for one in psutil.Process().children() if kind(" ".join(one.cmdline())) == "Prefect server"]
+        servers = [
+            one
+            for one in psutil.Process().children()
+            if kind(" ".join(one.cmdline())) == "Prefect server"
+        ]
         before = sum(sum(one.cpu_times()[:2]) for one in servers)
         yield variables
         cpu["Prefect server"] = sum(sum(one.cpu_times()[:2]) for one in servers) - before
@@ -187,16 +196,22 @@ def run(
     watching: Callable[[int], Watch] | None = None,
     **more: str,
 ) -> tuple[dict, float, Watch]:
-    """Run `index-all` with `more` in its environment, which may name a Prefect server for the flow. Return its report,
-    wall seconds and a watch of its processes."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
+    """Run `index-all` with `more` in its environment, which may name a Prefect server for the flow.
+    Return its report, wall seconds and a watch of its processes."""
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "RAG_INDEX_"))
+    }
     environment |= more
     command = [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments]
     if "PREFECT_API_URL" in more:
         command = [sys.executable, "-P", "-c", FLOW]
         environment |= in_environment(arguments) | {"RAG_INDEX_CONFIG": str(config)}
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
     watch = Watch(process.pid, interval) if watching is None else watching(process.pid)
     watch.start()
     try:
@@ -225,24 +240,47 @@ def measure(documents: int, workers: int) -> None:
         compared = sum(one["seconds"] for one in again["indexes"])
         if any(one["new"] or one["changed"] for one in again["indexes"]):
             sys.exit("the second run found changes, although nothing changed")
-    print(f"\n{documents:,} documents, {chunks:,} chunks, {workers} worker{'s' if workers > 1 else ''}")
-    print(f"  wordllama's own embed, alone      {documents / script:9,.0f} documents/s   {script:6.1f} s")
-    print(f"  our embedder, alone               {documents / seconds:9,.0f} documents/s   {seconds:6.1f} s")
-    print(f"  end to end                        {documents / indexing:9,.0f} documents/s   {indexing:6.1f} s")
+    print(
+        f"\n{documents:,} documents, {chunks:,} chunks, {workers}"
+        f" worker{'s' if workers > 1 else ''}"
+    )
+    print(
+        f"  wordllama's own embed, alone      {documents / script:9,.0f} documents/s  "
+        f" {script:6.1f} s"
+    )
+    print(
+        f"  our embedder, alone               {documents / seconds:9,.0f} documents/s  "
+        f" {seconds:6.1f} s"
+    )
+    print(
+        f"  end to end                        {documents / indexing:9,.0f} documents/s  "
+        f" {indexing:6.1f} s"
+    )
     print(f"  end to end / wordllama's own      {script / indexing:9.2f}")
     print(f"  end to end / our embedder         {seconds / indexing:9.2f}")
-    print(f"  whole command                     {documents / wall:9,.0f} documents/s   {wall:6.1f} s")
+    print(
+        f"  whole command                     {documents / wall:9,.0f} documents/s   {wall:6.1f} s"
+    )
     print(f"  start-up and end                  {wall - indexing:9.1f} s")
-    print(f"  nothing changed, beyond start-up  {compared:9.1f} s   ({documents / compared:,.0f} documents/s)")
+    print(
+        f"  nothing changed, beyond start-up  {compared:9.1f} s   ({documents / compared:,.0f}"
+        " documents/s)"
+    )
     print(f"  nothing changed, whole command    {wall_again:9.1f} s")
     for name, peak in sorted(watch.peaks.items()):
         print(f"  {name:<16} peak private memory {peak:6.0f} MB, CPU {watch.cpu[name]:6.1f} s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", default="20000,214072")
-    parser.add_argument("--workers", type=int, default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]))
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=choose_worker_count(ParallelSettings(), WORKER_MEMORY["local"]),
+    )
     parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     for size in map(int, arguments.documents.split(",")):

@@ -1,9 +1,10 @@
 """Searching an embedded store while another process writes it. README.md quotes the results.
 
-    python benchmarks/together.py [--points 100000] [--dimension 256] [--changed 1000] [--folder DIR]
+    python benchmarks/together.py [--points 100000] [--dimension 256] [--changed 1000] [--folder
+    DIR]
 
-Prints what a view costs, how long searches take alone, beside a writing process, and in a process that writes itself,
-and how soon a search finds what was written.
+Prints what a view costs, how long searches take alone, beside a writing process, and in a process
+that writes itself, and how soon a search finds what was written.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ BATCH = 5000
 
 def points(rows: range, dimension: int, note: str = "") -> PointBatch:
     ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(n))) for n in rows]
-    vectors = np.random.default_rng(rows.start).normal(size=(len(rows), dimension)).astype(np.float32)
+    vectors = (
+        np.random.default_rng(rows.start).normal(size=(len(rows), dimension)).astype(np.float32)
+    )
     ours = [{"key": str(n), "document_id": str(n), "chunk": 0, "text": TEXT} for n in rows]
     return PointBatch(ids, vectors, [{RESERVED_KEY: own, "note": note} for own in ours])
 
@@ -60,7 +63,10 @@ class Searches:
     """A thread that searches again and again, and how long each search took, in milliseconds."""
 
     def __init__(self, store: EdgeReader | EdgeStore, dimension: int) -> None:
-        self._store, self._queries = store, np.random.default_rng(1).normal(size=(100, dimension)).astype(np.float32)
+        self._store, self._queries = (
+            store,
+            np.random.default_rng(1).normal(size=(100, dimension)).astype(np.float32),
+        )
         self._stop = threading.Event()
         self.took: list[float] = []
         self._thread = threading.Thread(target=self._run)
@@ -82,7 +88,10 @@ class Searches:
 
 def say(what: str, took: Sequence[float]) -> None:
     p50, p95 = np.percentile(took, [50, 95])
-    print(f"searches {what:34} p50 {p50:6.1f} ms, p95 {p95:6.1f} ms, slowest {max(took):6.0f} ms ({len(took):,})")
+    print(
+        f"searches {what:34} p50 {p50:6.1f} ms, p95 {p95:6.1f} ms, slowest {max(took):6.0f} ms"
+        f" ({len(took):,})"
+    )
 
 
 def write_elsewhere(path: Path, count: int, dimension: int, said: Any, asked: Any) -> None:
@@ -98,11 +107,18 @@ def measure(path: Path, total: int, dimension: int, changed: int) -> None:
         store.create(NAME, dimension, {})
         write(store, total, dimension)
     size = allocated_bytes(path / "collections")
-    print(f"{total:,} points of {dimension} dimensions, {size / 1e6:,.0f} MB on disk, {psutil.cpu_count()} processors")
+    print(
+        f"{total:,} points of {dimension} dimensions, {size / 1e6:,.0f} MB on disk,"
+        f" {psutil.cpu_count()} processors"
+    )
     with closing(EdgeReader(path)) as reader:
         began = time.perf_counter()
         reader.points(NAME).count()
-        view = sum(f.stat().st_blocks * 512 for f in (path / "readers").rglob("*") if f.stat().st_nlink == 1)
+        view = sum(
+            f.stat().st_blocks * 512
+            for f in (path / "readers").rglob("*")
+            if f.stat().st_nlink == 1
+        )
         print(f"a view: {time.perf_counter() - began:.2f} s, {view / 1e6:.1f} MB of its own")
         with Searches(reader, dimension) as alone:
             time.sleep(5)
@@ -110,7 +126,8 @@ def measure(path: Path, total: int, dimension: int, changed: int) -> None:
         before = private_megabytes()
         beside(path, reader, dimension, changed)
         print(
-            f"private memory of the process that searches: {before:.0f} MB before, {private_megabytes():.0f} MB after"
+            f"private memory of the process that searches: {before:.0f} MB before,"
+            f" {private_megabytes():.0f} MB after"
         )
     with closing(EdgeStore(path)) as store, Searches(store, dimension) as within:
         began = time.perf_counter()
@@ -148,7 +165,9 @@ def private_megabytes() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=256)
     parser.add_argument("--changed", type=int, default=1000)

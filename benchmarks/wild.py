@@ -1,13 +1,14 @@
-"""How good the settings are that `init` writes for databases it has never seen. Quoted in README.md.
+"""How good the settings are that `init` writes for databases it has never seen. Quoted in
+README.md.
 
     python benchmarks/wild.py [KIND …] [--database sqlite|postgresql|mariadb] [--answers FOLDER]
 
-The settings are those of `init --yes`. With --answers, a kind gets those of `init --answers KIND.json`, if there is
-such a file in that folder.
+The settings are those of `init --yes`. With --answers, a kind gets those of `init --answers
+KIND.json`, if there is such a file in that folder.
 
-For each sample database of tests/wild: how many questions find the right document first and their evidence among five
-hits, how many hidden rows and secrets are shown, and the seconds of `init` and of the first run. The servers are
-started as for the tests.
+For each sample database of tests/wild: how many questions find the right document first and their
+evidence among five hits, how many hidden rows and secrets are shown, and the seconds of `init` and
+of the first run. The servers are started as for the tests.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
     from rag_index.first_run.schema import Answers
 
-HEAD = "kind        right  evidence  of  hidden  secrets  indexes  empty  documents  init s  index s"
+HEAD = (
+    "kind        right  evidence  of  hidden  secrets  indexes  empty  documents  init s  index s"
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--database", choices=["sqlite", "postgresql", "mariadb"], default="sqlite")
     parser.add_argument("--answers", type=Path, metavar="FOLDER")
@@ -48,7 +53,9 @@ def main() -> None:
     with server(arguments.database) as database:
         for group in (SEEN, UNSEEN):
             kinds = [kind for kind in arguments.kinds or group if kind in group]
-            verdicts = [verdict(kind, database, answers_in(arguments.answers, kind)) for kind in kinds]
+            verdicts = [
+                verdict(kind, database, answers_in(arguments.answers, kind)) for kind in kinds
+            ]
             if verdicts:
                 print_line("seen" if group is SEEN else "unseen", total(verdicts))
 
@@ -74,9 +81,9 @@ def verdict(kind: str, database: Any, answers: Answers | None) -> Verdict:
 
 def print_line(name: str, found: Verdict) -> None:
     print(
-        f"{name:<10} {found.right:>6} {found.evidence:>9} {found.questions:>3} {len(found.hidden):>7} "
-        f"{len(found.secrets):>8} {found.indexes:>8} {found.empty:>6} {found.documents:>10} {found.init_seconds:>7.1f} "
-        f"{found.index_seconds:>8.1f}"
+        f"{name:<10} {found.right:>6} {found.evidence:>9} {found.questions:>3}"
+        f" {len(found.hidden):>7} {len(found.secrets):>8} {found.indexes:>8} {found.empty:>6}"
+        f" {found.documents:>10} {found.init_seconds:>7.1f} {found.index_seconds:>8.1f}"
     )
 
 
@@ -84,7 +91,16 @@ def total(verdicts: list[Verdict]) -> Verdict:
     """Return the sums of all numbers."""
     added = Verdict(0)
     for one in verdicts:
-        for name in ("questions", "right", "evidence", "hidden", "secrets", "indexes", "empty", "documents"):
+        for name in (
+            "questions",
+            "right",
+            "evidence",
+            "hidden",
+            "secrets",
+            "indexes",
+            "empty",
+            "documents",
+        ):
             setattr(added, name, getattr(added, name) + getattr(one, name))
         added.init_seconds += one.init_seconds
         added.index_seconds += one.index_seconds

@@ -1,10 +1,11 @@
 """When a first run can be searched: by words, and as a whole, beside one that only embeds.
 
-    python benchmarks/words_first.py [--documents 20000] [--seconds-per-text 0.05] [--store http://127.0.0.1:6333]
+    python benchmarks/words_first.py [--documents 20000] [--seconds-per-text 0.05] [--store
+    http://127.0.0.1:6333]
 
-The server embeds one text after another, as Ollama on a processor. Printed are the seconds from the start of the run
-to the first right answer by words, to the one for which every document is there, and to its end, with the pass by words
-and without, and the processor seconds of each command.
+The server embeds one text after another, as Ollama on a processor. Printed are the seconds from the
+start of the run to the first right answer by words, to the one for which every document is there,
+and to its end, with the pass by words and without, and the processor seconds of each command.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ WITHOUT = f"import rag_index.etl.words_first as w; w.WORTH_SECONDS = 1e12; {PROG
 POLL_SECONDS = 0.5
 
 
-def found(config: Path, run: subprocess.Popen[bytes], keys: list[int], began: float) -> dict[int, float]:
-    """Return when each of these documents was the first hit for its name, until all were or the run ended."""
+def found(
+    config: Path, run: subprocess.Popen[bytes], keys: list[int], began: float
+) -> dict[int, float]:
+    """Return when each of these documents was the first hit for its name, until all were or the run
+    ended."""
     at: dict[int, float] = {}
     with Retriever.from_settings(config) as retriever:
         while run.poll() is None and len(at) < len(keys):
@@ -49,27 +53,48 @@ def measure(arguments: argparse.Namespace, program: str) -> str:
     store = f'[store]\nurl = "{arguments.store}"\n' if arguments.store else ""
     keys = [count // 2 + 37, count - 123, count - 3]
     with running(kind, floats=False) as url, project(url, kind, named, store) as config:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAG_INDEX_")}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("RAG_INDEX_")
+        }
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         command = [sys.executable, "-c", program, "--config", str(config), "index-all"]
-        run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         if program == PROGRAM and len(at := found(config, run, keys, began)) == len(keys):
-            print(f"first {min(at.values()):.1f} s, every document {max(at.values()):.1f} s, ", end="", flush=True)
+            print(
+                f"first {min(at.values()):.1f} s, every document {max(at.values()):.1f} s, ",
+                end="",
+                flush=True,
+            )
         if code := run.wait():
             sys.exit(f"the run failed: exit code {code}")
         seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         if arguments.store:
-            drop = [sys.executable, "-c", PROGRAM, "--config", str(config), "drop", "texts", "--yes"]
+            drop = [
+                sys.executable,
+                "-c",
+                PROGRAM,
+                "--config",
+                str(config),
+                "drop",
+                "texts",
+                "--yes",
+            ]
             subprocess.run(drop, check=True, env=environment, stdout=subprocess.DEVNULL)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return f"end {seconds:.1f} s, {cpu:.1f} CPU s"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--seconds-per-text", type=float, default=0.05)
-    parser.add_argument("--store", default="", help="the URL of a Qdrant server; by default the embedded store")
+    parser.add_argument(
+        "--store", default="", help="the URL of a Qdrant server; by default the embedded store"
+    )
     arguments = parser.parse_args()
     for name, program in (("with the pass", PROGRAM), ("without", WITHOUT)):
         print(f"{name}: ", end="", flush=True)

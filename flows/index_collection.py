@@ -23,7 +23,9 @@ from tasks.policies import only_our_errors
     task_runner=task_runner(),
     **OWN_END,
 )
-def index_collection(index: str, config: str | None = None, options: RunOptions | None = None) -> State[RunReport]:
+def index_collection(
+    index: str, config: str | None = None, options: RunOptions | None = None
+) -> State[RunReport]:
     """Bring one index up to date with its source.
 
         prefect deployment run index-collection/index-collection -p index=comments
@@ -39,7 +41,9 @@ def index_collection(index: str, config: str | None = None, options: RunOptions 
         settings = run_settings(config, **options.in_settings())
         with only_our_errors("the run"), stoppable() as stop:
             with open_index_run(settings, index, options) as run:
-                target = run_index(run.opened, run.steps, run.record, hooks=run.hooks, checks=run.checks)
+                target = run_index(
+                    run.opened, run.steps, run.record, hooks=run.hooks, checks=run.checks
+                )
                 failed = failed_rows(run.opened, target)
             # The index is free for other runs while this one waits for Prefect's server.
             state = end_state(settings, run.record, target, failed)

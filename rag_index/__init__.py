@@ -1,4 +1,5 @@
-"""An ETL that keeps a Qdrant index in sync with a database. Only `orchestration` imports Prefect and Dask."""
+"""An ETL that keeps a Qdrant index in sync with a database. Only `orchestration` imports Prefect
+and Dask."""
 
 from __future__ import annotations
 

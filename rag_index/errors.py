@@ -1,7 +1,9 @@
-"""Every error of the project. Another try may succeed after a `TransientError`; after a `TerminalError` it would not.
+"""Every error of the project. Another try may succeed after a `TransientError`; after a
+`TerminalError` it would not.
 
-Foreign exceptions become one of these where they enter (`raise … from exc`). All of them survive pickle, since a
-Dask worker raises them in another process: arguments are positional and stay in `args`.
+Foreign exceptions become one of these where they enter (`raise … from exc`). All of them survive
+pickle, since a Dask worker raises them in another process: arguments are positional and stay in
+`args`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ from urllib.parse import unquote, urlsplit
 
 from rag_index.redaction import redacted
 
-_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
-"""Control characters that are no line end or tab, changes of the direction of writing, and halves of characters."""
+_COMMANDS = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
+"""Control characters that are no line end or tab, changes of the direction of writing, and halves
+of characters."""
 
 
 _PAGE = re.compile(r"<(!doctype html|html|head|title|body|center|h1)\b", re.IGNORECASE)
@@ -28,17 +33,21 @@ _MARK = re.compile(r"<[^<>]*>")
 
 
 def printable(text: str) -> str:
-    """Return a text of others with a mark for each character that a terminal or a file might take for a command."""
+    """Return a text of others with a mark for each character that a terminal or a file might take
+    for a command."""
     return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(text: object, chars: int = 300) -> str:
-    """Return a message of others, or an error of theirs, on one line of at most `chars` characters: without a secret,
-    half of which would be known no more, and of a page in HTML, such as a proxy's, what it says."""
+    """Return a message of others, or an error of theirs, on one line of at most `chars` characters:
+    without a secret, half of which would be known no more, and of a page in HTML, such as a
+    proxy's, what it says."""
     message = redacted(str(text))
     if _PAGE.search(message):
         first, *others = _UNREAD.split(message)
-        message = html.unescape(_MARK.sub(" ", " ".join([first, *(f"<{one.partition('</')[2]}" for one in others)])))
+        message = html.unescape(
+            _MARK.sub(" ", " ".join([first, *(f"<{one.partition('</')[2]}" for one in others)]))
+        )
     return shortened(message, chars)
 
 
@@ -49,8 +58,8 @@ def shortened(text: str, chars: int) -> str:
 
 
 class RagIndexError(Exception):
-    """An error whose message is one line for a person: what is wrong with which value, and what to do about it. It
-    holds no secret that the process knows, whatever it was made of."""
+    """An error whose message is one line for a person: what is wrong with which value, and what to
+    do about it. It holds no secret that the process knows, whatever it was made of."""
 
     exit_code = 1
 
@@ -62,7 +71,8 @@ class RagIndexError(Exception):
 
     @staticmethod
     def of_class(name: str, message: str) -> RagIndexError:
-        """Return the error of this class that another process reported; a TransientError if it is none of ours."""
+        """Return the error of this class that another process reported; a TransientError if it is
+        none of ours."""
         found = globals().get(name)
         if isinstance(found, type) and issubclass(found, RagIndexError):
             return found(message)
@@ -96,7 +106,8 @@ class EmbedderUnavailable(TransientError):
 
 
 class RateLimited(EmbedderUnavailable):
-    """The error of a server that asks for a pause; `retry_after` holds the seconds, if the server gave them."""
+    """The error of a server that asks for a pause; `retry_after` holds the seconds, if the server
+    gave them."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -112,7 +123,8 @@ class RequestTimedOut(EmbedderUnavailable):
 
 
 class StoreUnavailable(TransientError):
-    """The error of a Qdrant that does not answer, or that answers with 5xx, UNAVAILABLE or a rate limit."""
+    """The error of a Qdrant that does not answer, or that answers with 5xx, UNAVAILABLE or a rate
+    limit."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -132,13 +144,16 @@ class SearchTimedOut(TransientError):
 
 
 class SearchBusy(TransientError):
-    """The error of a search whose turn has not come, because others are before it, or its caller has too many."""
+    """The error of a search whose turn has not come, because others are before it, or its caller
+    has too many."""
 
 
 class IndexBehind(TransientError):
     """The error of a search that demands a younger index; `as_of` says how old the index is."""
 
-    def __init__(self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None) -> None:
+    def __init__(
+        self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None
+    ) -> None:
         self.as_of = dict(as_of or {})
         super().__init__(message, self.as_of)
 
@@ -158,7 +173,8 @@ class UnknownIndex(SettingsError):
 
 
 class SettingsReplaced(SettingsError):
-    """The settings of a process that runs are not those any more by which its index has to be written."""
+    """The settings of a process that runs are not those any more by which its index has to be
+    written."""
 
 
 class SourceError(TerminalError):
@@ -184,7 +200,8 @@ class ModelChanged(EmbedderError):
 
 
 class ProcessorDiffers(ModelChanged):
-    """The error of a processor that computes other vectors with the same files than the one that made a collection."""
+    """The error of a processor that computes other vectors with the same files than the one that
+    made a collection."""
 
 
 class TextTooLong(EmbedderError):
@@ -196,11 +213,13 @@ class RequestTooLong(TextTooLong):
 
 
 class TextRefused(EmbedderError):
-    """A request with a text that is refused for another reason than its length; nothing was embedded."""
+    """A request with a text that is refused for another reason than its length; nothing was
+    embedded."""
 
 
 class TextEndsServer(TextRefused):
-    """A text with which the embedding server ends, or does not answer, although it embeds other texts."""
+    """A text with which the embedding server ends, or does not answer, although it embeds other
+    texts."""
 
 
 class BadVectors(EmbedderError):
@@ -220,7 +239,8 @@ class ShardHalved(TerminalError):
 
 
 class RequestTooLarge(TerminalError):
-    """The error of a request to the service whose body is larger than allowed; the rest of it is not read."""
+    """The error of a request to the service whose body is larger than allowed; the rest of it is
+    not read."""
 
 
 class DocumentNotFound(TerminalError):
@@ -232,10 +252,15 @@ class NotAllowed(TerminalError):
 
 
 class SearchFailed(TerminalError):
-    """The error of a search that no index answered: `errors` holds each one's reason, `timed_out` if it is time."""
+    """The error of a search that no index answered: `errors` holds each one's reason, `timed_out`
+    if it is time."""
 
     def __init__(
-        self, message: str, errors: Mapping[str, str] | None = None, exit_code: int = 1, timed_out: bool = False
+        self,
+        message: str,
+        errors: Mapping[str, str] | None = None,
+        exit_code: int = 1,
+        timed_out: bool = False,
     ) -> None:
         self.errors = dict(errors or {})
         super().__init__(message, self.errors, exit_code, timed_out)
@@ -247,16 +272,18 @@ class StoreError(TerminalError):
 
 
 class StoreBusy(StoreError):
-    """The error of an embedded store that another process writes; the message says which, and since when."""
+    """The error of an embedded store that another process writes; the message says which, and since
+    when."""
 
 
 class StoreRefused(StoreError):
-    """The error of a server that refuses a request (a limit, or what the API key may not do), or of a folder that this
-    user may not write, or whose disk is full. The points are sound."""
+    """The error of a server that refuses a request (a limit, or what the API key may not do), or of
+    a folder that this user may not write, or whose disk is full. The points are sound."""
 
 
 class PointsRefused(StoreError):
-    """The error of a store that refuses points because of their content; `point_ids` names them, if they are known."""
+    """The error of a store that refuses points because of their content; `point_ids` names them, if
+    they are known."""
 
     def __init__(self, message: str, point_ids: tuple[str, ...] = ()) -> None:
         super().__init__(message, point_ids)
@@ -264,19 +291,23 @@ class PointsRefused(StoreError):
 
 
 class StoreMismatch(StoreError):
-    """The error of a store that is not the one the ledger describes, or that does not hold what the ledger says."""
+    """The error of a store that is not the one the ledger describes, or that does not hold what the
+    ledger says."""
 
 
 class StoreRestored(StoreMismatch):
-    """The error of a store or a ledger that was put back to an older copy. A run over all documents helps."""
+    """The error of a store or a ledger that was put back to an older copy. A run over all documents
+    helps."""
 
 
 class EmbedderWithdrawn(TerminalError):
-    """The error of a collection whose kind of embedder does not exist any more, so that no query can be embedded."""
+    """The error of a collection whose kind of embedder does not exist any more, so that no query
+    can be embedded."""
 
 
 class FingerprintChanged(TerminalError):
-    """The error of an index that was built with another model, prefix, dimension or chunker than the settings name."""
+    """The error of an index that was built with another model, prefix, dimension or chunker than
+    the settings name."""
 
 
 class LedgerError(TerminalError):
@@ -284,13 +315,15 @@ class LedgerError(TerminalError):
 
 
 class IndexLocked(TerminalError):
-    """The error of an index whose lease another run holds; the message says which process, and since when."""
+    """The error of an index whose lease another run holds; the message says which process, and
+    since when."""
 
 
 @cache
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra from where rag-index itself was installed. That is a checkout, a wheel
-    or, if pip noted neither, a registry: `pip install -e '/srv/rag-index[mcp]'`."""
+    """Return the command that installs an extra from where rag-index itself was installed. That is
+    a checkout, a wheel or, if pip noted neither, a registry: `pip install -e
+    '/srv/rag-index[mcp]'`."""
     try:
         noted = json.loads(distribution("rag-index").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:  # it runs from a folder that nothing installed

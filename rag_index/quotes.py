@@ -1,6 +1,8 @@
-"""Messages of others without what they quote: a server repeats what it was sent, and a database the values of rows.
+"""Messages of others without what they quote: a server repeats what it was sent, and a database the
+values of rows.
 
-No text, payload or file of a document may be in a log, a reason, an artifact or the ledger. Their messages are there.
+No text, payload or file of a document may be in a log, a reason, an artifact or the ledger. Their
+messages are there.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from rag_index.errors import RagIndexError
 
 LEFT_OUT = "…"
 MIN_WORD, MIN_PART = 3, 4
-"""Shorter words of ASCII letters tell nothing, and shorter parts of words are in any text by chance."""
+"""Shorter words of ASCII letters tell nothing, and shorter parts of words are in any text by
+chance."""
 _WORD = re.compile(r"\w+(?:[-.@'’]\w+)*")
 _PART = re.compile(r"\w+")
 _LEFT_OUT = re.compile(r"…(?:[^\w…]*…)+")
@@ -42,14 +45,16 @@ _WORDS_OF_SERVERS = """
     uuid valid validation value values vector vectors version wait was when which while with within without worker
     write wrong you your zero
 """
-"""Words by which servers tell what is wrong. That a document has one of them, too, tells nothing of it."""
+"""Words by which servers tell what is wrong. That a document has one of them, too, tells nothing of
+it."""
 _TOLD_BY_SERVERS = frozenset(_WORDS_OF_SERVERS.split())
 
 
 def without_texts(said: str, sent: Iterable[str]) -> str:
     """Return a server's answer without the words of what it was sent.
 
-        without_texts("invalid token 'measles' in input", ["Her measles are over"])  # invalid token '…' in input
+        without_texts("invalid token 'measles' in input", ["Her measles are over"])  # invalid token
+        '…' in input
 
     Words in which servers tell what is wrong stay, as do all that were not sent.
     """
@@ -78,7 +83,8 @@ def without_texts(said: str, sent: Iterable[str]) -> str:
 
 
 def values_in(value: object) -> Iterator[str]:
-    """Yield the texts and numbers in a payload, or in several, whatever is nested in them; names of fields are none."""
+    """Yield the texts and numbers in a payload, or in several, whatever is nested in them; names of
+    fields are none."""
     if isinstance(value, Mapping):
         for inner in value.values():
             yield from values_in(inner)
@@ -90,17 +96,18 @@ def values_in(value: object) -> Iterator[str]:
 
 
 def without_values(said: str) -> str:
-    """Return a message of a database about a value, without what it quotes: all from the first quotation mark to the
-    last one of its kind, since the value may have some itself.
+    """Return a message of a database about a value, without what it quotes: all from the first
+    quotation mark to the last one of its kind, since the value may have some itself.
 
-        without_values('invalid input syntax for type integer: "measles"')  # invalid input syntax for type integer: "…"
+        without_values('invalid input syntax for type integer: "measles"')  # invalid input syntax
+        for type integer: "…"
     """
     return _IN_QUOTES.sub(rf"\g<quote>{LEFT_OUT}\g<quote>", said)
 
 
 def described(error: BaseException) -> str:
-    """Return an error in words that quote no document: the message of one of ours; of any other one the class, and the
-    line that raised it."""
+    """Return an error in words that quote no document: the message of one of ours; of any other one
+    the class, and the line that raised it."""
     if isinstance(error, RagIndexError):
         return str(error)
     # of a file, a connection or a package; of an address
@@ -115,20 +122,26 @@ def described(error: BaseException) -> str:
 
 
 class ForeignCause(Exception):
-    """An error of others without its message: its class and its traceback alone. It stands for it among causes."""
+    """An error of others without its message: its class and its traceback alone. It stands for it
+    among causes."""
 
 
 def without_messages(error: BaseException | None) -> BaseException | None:
-    """Return a cause of an error, and what caused it in turn, without the messages of others: logs show all of them."""
+    """Return a cause of an error, and what caused it in turn, without the messages of others: logs
+    show all of them."""
     if error is None:
         return None
-    cause = without_messages(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
+    cause = without_messages(
+        error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    )
     # ours, one that stands for another already, and a Ctrl-C or SIGTERM, which has no message
     if isinstance(error, RagIndexError | ForeignCause) or not isinstance(error, Exception):
         shown: BaseException = error
     else:
         named = type(error)
-        shown = ForeignCause(f"{named.__module__}.{named.__qualname__}").with_traceback(error.__traceback__)
+        shown = ForeignCause(f"{named.__module__}.{named.__qualname__}").with_traceback(
+            error.__traceback__
+        )
     shown.__cause__ = cause
     shown.__context__ = None
     return shown

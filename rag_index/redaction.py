@@ -1,8 +1,8 @@
 """The secrets that this process knows, and `redacted`, which masks them in all that is said.
 
-Every message of an error of ours passes it (`RagIndexError`), and every record of any logger, with its traceback:
-libraries repeat what they were given. Whatever reads a secret calls `keep_secret` or `keep_url`; settings do so by
-their type (`Secret`), which a worker that is sent them unpickles.
+Every message of an error of ours passes it (`RagIndexError`), and every record of any logger, with
+its traceback: libraries repeat what they were given. Whatever reads a secret calls `keep_secret` or
+`keep_url`; settings do so by their type (`Secret`), which a worker that is sent them unpickles.
 """
 
 from __future__ import annotations
@@ -21,20 +21,51 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 MIN_SECRET = 4
-"""Shorter secrets are masked only where an address or an option has them: they stand in any message by chance."""
+"""Shorter secrets are masked only where an address or an option has them: they stand in any message
+by chance."""
 MIN_ANYWHERE = 12
-"""Shorter secrets of letters and digits are masked as whole words, since they may be a part of others."""
-PLAIN_WORDS = frozenset((
-    "access", "admin", "database", "default", "false", "host", "index", "ledger", "localhost", "none", "null",
-    "password", "public", "reader", "secret", "source", "store", "test", "token", "true", "user", "username",
-))  # fmt: skip
-"""Words of our own messages. As a secret they are masked only where an address or an option has them."""
+"""Shorter secrets of letters and digits are masked as whole words, since they may be a part of
+others."""
+PLAIN_WORDS = frozenset(
+    (
+        "access",
+        "admin",
+        "database",
+        "default",
+        "false",
+        "host",
+        "index",
+        "ledger",
+        "localhost",
+        "none",
+        "null",
+        "password",
+        "public",
+        "reader",
+        "secret",
+        "source",
+        "store",
+        "test",
+        "token",
+        "true",
+        "user",
+        "username",
+    )
+)
+"""Words of our own messages. As a secret they are masked only where an address or an option has
+them."""
 FILE_OPTIONS = frozenset(("passfile", "ssl_key", "sslkey"))
 """Options of a URL that name a file, although they are called like secrets."""
-FOREIGN_VARIABLES = frozenset((
-    "HF_TOKEN", "MYSQL_PWD", "PGPASSWORD", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY",
-    "PREFECT_SERVER_API_AUTH_STRING",
-))  # fmt: skip
+FOREIGN_VARIABLES = frozenset(
+    (
+        "HF_TOKEN",
+        "MYSQL_PWD",
+        "PGPASSWORD",
+        "PREFECT_API_AUTH_STRING",
+        "PREFECT_API_KEY",
+        "PREFECT_SERVER_API_AUTH_STRING",
+    )
+)
 """Secrets that libraries take from the environment by themselves."""
 _OPTION = re.compile(r"[?&]([^?=&\s]+)=([^&\s#]+)")
 
@@ -59,11 +90,14 @@ class _Known:
             self._forms[form] = everywhere or self._forms.get(form, False)
         if self._forms != before:
             longest = sorted(self._forms, key=len, reverse=True)
-            self.pattern = re.compile("|".join(_pattern_of(form, self._forms[form]) for form in longest))
+            self.pattern = re.compile(
+                "|".join(_pattern_of(form, self._forms[form]) for form in longest)
+            )
 
 
 _KNOWN = _Known()
-"""The only global: a message may be made in whatever object and thread, and a library knows none of ours."""
+"""The only global: a message may be made in whatever object and thread, and a library knows none of
+ours."""
 
 
 def redacted(text: str) -> str:
@@ -72,8 +106,9 @@ def redacted(text: str) -> str:
 
 
 def keep_secret(secret: str, *, shown: Iterable[str | None] = ()) -> None:
-    """Mask a secret from now on, in what this process says and logs. One that equals what is `shown` beside it, as
-    where user and password are one word, is masked only where an address or an option has it."""
+    """Mask a secret from now on, in what this process says and logs. One that equals what is
+    `shown` beside it, as where user and password are one word, is masked only where an address or
+    an option has it."""
     if secret.strip():
         if _KNOWN.pattern is None:
             _redact_logs()
@@ -81,11 +116,14 @@ def keep_secret(secret: str, *, shown: Iterable[str | None] = ()) -> None:
 
 
 def keep_url(url: str) -> None:
-    """Mask the password of an address from now on, and the values of its options that are named like secrets. Both are
-    known as they are written there and as they are meant."""
+    """Mask the password of an address from now on, and the values of its options that are named
+    like secrets. Both are known as they are written there and as they are meant."""
     scheme, _, rest = url.strip().partition("://")
     authority = re.split("[/?#]", rest)[0]
-    places = [authority.rpartition("@"), *([] if scheme.startswith("http") else [rest.partition("@")])]
+    places = [
+        authority.rpartition("@"),
+        *([] if scheme.startswith("http") else [rest.partition("@")]),
+    ]
     for userinfo, at, shown in places:  # a database's password may have any sign but @
         user, _, password = (userinfo if at else "").partition(":")
         login = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "replace")
@@ -99,7 +137,8 @@ def keep_url(url: str) -> None:
 
 
 def keep_environment(environ: Mapping[str, str]) -> None:
-    """Mask the secrets that libraries take from the environment, and those of the proxies that it names."""
+    """Mask the secrets that libraries take from the environment, and those of the proxies that it
+    names."""
     for name, value in environ.items():
         if name.upper() in FOREIGN_VARIABLES:
             keep_secret(value.strip())
@@ -108,15 +147,24 @@ def keep_environment(environ: Mapping[str, str]) -> None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error and of what caused it, as Python prints it, without a secret."""
+    """Return the traceback of an error and of what caused it, as Python prints it, without a
+    secret."""
     return redacted("".join(traceback.format_exception(error)))
 
 
 def _forms_of(secret: str) -> Iterator[str]:
     """Yield how addresses, HTML, JSON and Python write a secret."""
     encoded = [quote(secret, safe=safe) for safe in ("", "/", " +")] + [quote_plus(secret)]
-    yield from (secret, *encoded, *(re.sub("%..", lambda sign: sign[0].lower(), form) for form in encoded))
-    yield from (escape(secret), json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    yield from (
+        secret,
+        *encoded,
+        *(re.sub("%..", lambda sign: sign[0].lower(), form) for form in encoded),
+    )
+    yield from (
+        escape(secret),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+    )
     yield from (repr(secret)[1:-1], repr(secret.encode("utf-8", "surrogateescape"))[2:-1])
 
 
@@ -131,7 +179,8 @@ def _pattern_of(form: str, everywhere: bool) -> str:
 
 @cache
 def _redact_logs() -> None:
-    """From the first call on, redact each record of a log as it is made, whichever logger and handler it is for."""
+    """From the first call on, redact each record of a log as it is made, whichever logger and
+    handler it is for."""
     make = logging.getLogRecordFactory()
 
     def make_redacted(*given: Any, **more: Any) -> logging.LogRecord:
@@ -142,7 +191,9 @@ def _redact_logs() -> None:
         elif record.args:
             record.args = {name: _said(value) for name, value in record.args.items()}
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and (text := traceback_of(error)) != "".join(traceback.format_exception(error)):
+        if error is not None and (text := traceback_of(error)) != "".join(
+            traceback.format_exception(error)
+        ):
             record.exc_text = text.rstrip("\n")  # a formatter takes it in place of its own
         return record
 

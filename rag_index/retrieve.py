@@ -1,4 +1,5 @@
-"""Search from Python: the names that an application imports, such as `from rag_index.retrieve import Retriever`."""
+"""Search from Python: the names that an application imports, such as `from rag_index.retrieve
+import Retriever`."""
 
 from __future__ import annotations
 

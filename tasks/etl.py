@@ -110,7 +110,9 @@ def task_of(
     return made
 
 
-def _publish(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool) -> str:
+def _publish(
+    opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks | None, *, all_deleted: bool
+) -> str:
     """Check that the store holds what the ledger has; after a rebuild also a sample, then move the
     alias.
 
@@ -140,7 +142,9 @@ write_words = task_of(words_first.write_words, "write words", is_retried=False)
 # After the last page
 
 delete_gone = task_of(deleting.delete_gone, "delete gone")
-publish = task_of(_publish, "verify and publish", make_task=partial(materialize, "qdrant://alias", by="rag-index"))
+publish = task_of(
+    _publish, "verify and publish", make_task=partial(materialize, "qdrant://alias", by="rag-index")
+)
 erase = task_of(erasing.erase_after, "erase")
 
 # After the run, which is complete already. Not retried: the next run builds what is missing. It has
@@ -219,7 +223,8 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
 
 
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
-    """Return the state of a task whose process had no memory left. Its documents are tried alone."""
+    """Return the state of a task whose process had no memory left. Its documents are tried
+    alone."""
     error = process_died(shard, NO_MEMORY)
     return Crashed(message=str(error))
 

@@ -26,10 +26,11 @@ KEYS = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "Tab": 9}
 
 
 class Browser:
-    """One window, until the `with` block ends; a test that needs one is skipped where no Chromium is installed.
+    """One window, until the `with` block ends; a test that needs one is skipped where no Chromium
+    is installed.
 
-    Pictures are written to the folder $SCREENSHOTS if that is set: docs/images for those of docs/operations.md and
-    docs/service.md.
+    Pictures are written to the folder $SCREENSHOTS if that is set: docs/images for those of
+    docs/operations.md and docs/service.md.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,14 +47,25 @@ class Browser:
         self._folder.mkdir(parents=True, exist_ok=True)
         output = self._folder / "chromium.log"
         command = [
-            self._program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--no-first-run", "--disable-extensions", "--no-proxy-server", "--hide-scrollbars",
-            f"--user-data-dir={self._folder / 'profile'}", "--remote-debugging-port=0",
-            f"--window-size={SIZE[0]},{SIZE[1]}", "about:blank",
-        ]  # fmt: skip
+            self._program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-extensions",
+            "--no-proxy-server",
+            "--hide-scrollbars",
+            f"--user-data-dir={self._folder / 'profile'}",
+            "--remote-debugging-port=0",
+            f"--window-size={SIZE[0]},{SIZE[1]}",
+            "about:blank",
+        ]
         with output.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        found = eventually(lambda: re.search(r"ws://([^/\s]+)/", output.read_text()), output.read_text, every=0.1)
+        found = eventually(
+            lambda: re.search(r"ws://([^/\s]+)/", output.read_text()), output.read_text, every=0.1
+        )
         assert found is not None
         with httpx.Client(trust_env=False) as client:
             pages = client.get(f"http://{found[1]}/json/list").json()
@@ -86,7 +98,11 @@ class Browser:
         """Load the page again; what is asked after this is asked of the new one."""
         self.evaluate("window.before = true")
         self._call("Page.reload")
-        eventually(lambda: self._answer("!window.before"), lambda: "the page is not loaded again", every=0.1)
+        eventually(
+            lambda: self._answer("!window.before"),
+            lambda: "the page is not loaded again",
+            every=0.1,
+        )
 
     def type(self, words: str) -> None:
         """Type into the element that has the focus."""
@@ -98,21 +114,28 @@ class Browser:
         code = KEYS.get(key, ord(key[0].upper()))
         for kind in ("keyDown", "keyUp"):
             typed = {"text": text} if text and kind == "keyDown" else {}
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
+            self._call(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed
+            )
 
     def fill(self, selector: str, value: str) -> None:
         """Give an input or a select a value, as a person does who then leaves it."""
         found = json.dumps(selector), json.dumps(value)
         script = (
-            f"(() => {{ const e = document.querySelector({found[0]}); if (!e) return false; e.value = {found[1]};"
-            "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));"
-            "return true })()"
+            f"(() => {{ const e = document.querySelector({found[0]}); if (!e) return false; e.value"
+            f" = {found[1]};for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind,"
+            " {bubbles: true}));return true })()"
         )
-        eventually(lambda: self.evaluate(script), lambda: f"there is no {selector}: {self.words()}", every=0.1)
+        eventually(
+            lambda: self.evaluate(script),
+            lambda: f"there is no {selector}: {self.words()}",
+            every=0.1,
+        )
 
     @contextmanager
     def screen(self, width: int, height: int, *, dark: bool = False) -> Iterator[None]:
-        """Give the window another size, and the colours that a person prefers, until the block ends."""
+        """Give the window another size, and the colours that a person prefers, until the block
+        ends."""
         self._resize(width, height)
         self._call("Emulation.setEmulatedMedia", features=[_prefers("dark" if dark else "light")])
         try:
@@ -145,7 +168,11 @@ class Browser:
             f"e => e.innerText && e.innerText.trim() === {json.dumps(words)});"
             "if (found.length) found[found.length - 1].click(); return found.length })()"
         )
-        eventually(lambda: self.evaluate(script), lambda: f"no element says {words!r}: {self.words()}", every=0.25)
+        eventually(
+            lambda: self.evaluate(script),
+            lambda: f"no element says {words!r}: {self.words()}",
+            every=0.25,
+        )
 
     def picture(self, name: str, *, width: int = SIZE[0], height: int = SIZE[1]) -> None:
         """Write a PNG of the window if pictures are wanted."""
@@ -158,7 +185,9 @@ class Browser:
 
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression in the page."""
-        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get(
+            "value"
+        )
 
     def _answer(self, script: str) -> Any:
         """Return the value of an expression; None if the page goes away meanwhile."""

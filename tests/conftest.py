@@ -1,4 +1,5 @@
-"""The setup of all tests: one Prefect server, no telemetry, and skips that count as failures in CI."""
+"""The setup of all tests: one Prefect server, no telemetry, and skips that count as failures in
+CI."""
 
 import gc
 import logging
@@ -33,8 +34,10 @@ from tests.twin import twin
 pytest_plugins = ["tests.live.fixtures"]
 
 QUIET = {
-    "DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "critical",
-}  # fmt: skip
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "DASK_LOGGING__DISTRIBUTED": "critical",
+}
 DIALECTS = (SQLiteDialect_pysqlite, PGDialect_psycopg, MySQLDialect_pymysql)
 MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 """Markers of tests whose needs CI cannot meet."""
@@ -43,15 +46,30 @@ ENOUGH = 10_000_000_000
 """Bytes. All tests at once need a quarter of that."""
 LONG_SECONDS = 1200
 LONGEST = (
-    "tests/deployments/test_worker.py", "tests/flows", "tests/orchestration", "tests/deployments", "tests/reliability",
-    "tests/live", "tests/watch", "tests/etl", "tests/care", "tests/cli", "tests/care/doctor", "tests", "tests/wild",
-)  # fmt: skip
-"""The folders, and a file, that take longest: one that begins at the end keeps the other processes waiting."""
+    "tests/deployments/test_worker.py",
+    "tests/flows",
+    "tests/orchestration",
+    "tests/deployments",
+    "tests/reliability",
+    "tests/live",
+    "tests/watch",
+    "tests/etl",
+    "tests/care",
+    "tests/cli",
+    "tests/care/doctor",
+    "tests",
+    "tests/wild",
+)
+"""The folders, and a file, that take longest: one that begins at the end keeps the other processes
+waiting."""
 TOGETHER = {
-    "tests/flows/": "prefect", "tests/orchestration/": "prefect",
-    "tests/live/test_ollama.py": "ollama", "tests/components/chunking/context/test_live.py": "ollama",
-    "tests/deployments/test_automations": "deployed", "tests/deployments/test_schedule": "deployed",
-}  # fmt: skip
+    "tests/flows/": "prefect",
+    "tests/orchestration/": "prefect",
+    "tests/live/test_ollama.py": "ollama",
+    "tests/components/chunking/context/test_live.py": "ollama",
+    "tests/deployments/test_automations": "deployed",
+    "tests/deployments/test_schedule": "deployed",
+}
 """Tests that share a server, which takes long to start."""
 
 
@@ -65,8 +83,8 @@ def prefect_server(tmp_path_factory):
         from prefect.context import SettingsContext, get_settings_context
         from prefect.settings import Settings
 
-        # Earlier tests may have imported Prefect, which then read the environment without this URL: each run in this
-        # process would start a server.
+        # Earlier tests may have imported Prefect, which then read the environment without this URL:
+        # each run in this process would start a server.
         with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
             yield variables["PREFECT_API_URL"]
             send_pending_logs()
@@ -94,7 +112,8 @@ def project(tmp_path):
 
 @pytest.fixture(scope="session")
 def indexed_once(tmp_path_factory):
-    """Return a function that returns a project with so many notes, which is indexed once in this process."""
+    """Return a function that returns a project with so many notes, which is indexed once in this
+    process."""
 
     @cache
     def make(notes):
@@ -109,7 +128,8 @@ def indexed_once(tmp_path_factory):
 def indexed_notes(indexed_once, tmp_path):
     """Return a function that makes the test's project: so many notes, which are indexed already.
 
-    It is a copy, for whose settings batches of a watch demand a run first: the source is in another place.
+    It is a copy, for whose settings batches of a watch demand a run first: the source is in another
+    place.
     """
     return lambda notes: twin(indexed_once(notes), tmp_path / "project")
 
@@ -138,14 +158,20 @@ def _no_logs_of_other_tests():
 
 
 def share_statements():
-    """Let the engines of this process compile a statement once: each run of each test makes engines of its own.
+    """Let the engines of this process compile a statement once: each run of each test makes engines
+    of its own.
 
-    SQLAlchemy keeps what it compiled by engine and by dialect. Here dialects are alike that quote alike.
+    SQLAlchemy keeps what it compiled by engine and by dialect. Here dialects are alike that quote
+    alike.
     """
     compiled, make = LRUCache(10_000), Engine.__init__
 
     def quotes(dialect):
-        return type(dialect), getattr(dialect, "_backslash_escapes", None), getattr(dialect, "_server_ansiquotes", None)
+        return (
+            type(dialect),
+            getattr(dialect, "_backslash_escapes", None),
+            getattr(dialect, "_server_ansiquotes", None),
+        )
 
     def make_sharing(engine, *args, **named):
         make(engine, *args, **named)
@@ -159,7 +185,8 @@ def share_statements():
 
 
 def write_to_memory():
-    """Put what tests write into memory, if there is enough: small stores and ledgers wait for a disk too often."""
+    """Put what tests write into memory, if there is enough: small stores and ledgers wait for a
+    disk too often."""
     if "TMPDIR" in os.environ or not MEMORY.is_dir():
         return
     if min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available) > ENOUGH:
@@ -172,7 +199,9 @@ def pytest_configure(config):
     keep_model()
     share_statements()
     trust_one_certificate()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
@@ -184,7 +213,8 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the longest files, and give long tests a time limit that a busy machine does not reach."""
+    """Begin with the longest files, and give long tests a time limit that a busy machine does not
+    reach."""
     order = {folder: number for number, folder in enumerate(LONGEST)}
 
     def place(item):
@@ -214,7 +244,12 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     allowed = MAY_SKIP & {marker.name for marker in item.iter_markers()}
-    if report.skipped and os.environ.get("CI") == "true" and not allowed and not hasattr(report, "wasxfail"):
+    if (
+        report.skipped
+        and os.environ.get("CI") == "true"
+        and not allowed
+        and not hasattr(report, "wasxfail")
+    ):
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
 

@@ -17,14 +17,20 @@ from rag_index.core.documents.batches import ChunkedDocument
 from rag_index.errors import RagIndexError
 
 TEXTS = (
-    "The printer on the second floor is out of paper.", "A customer cannot log in since Monday: error E-4711.",
-    "Der Drucker im zweiten Stock hat kein Papier mehr.", "def shards(batch):\n    return batch.split()\n",
-    "漢字 かな — emoji \U0001f600, a zero-width\u200bspace, and a \x00 byte", "word " * 200,
-)  # fmt: skip
-LONG = "\n\n".join(f"Paragraph {n} says that machine {n} of hall {n % 7} has stopped again." for n in range(400))
+    "The printer on the second floor is out of paper.",
+    "A customer cannot log in since Monday: error E-4711.",
+    "Der Drucker im zweiten Stock hat kein Papier mehr.",
+    "def shards(batch):\n    return batch.split()\n",
+    "漢字 かな — emoji \U0001f600, a zero-width\u200bspace, and a \x00 byte",
+    "word " * 200,
+)
+LONG = "\n\n".join(
+    f"Paragraph {n} says that machine {n} of hall {n % 7} has stopped again." for n in range(400)
+)
 HALF_A_CHARACTER = "half a character: \ud83d"
 SAME = 1e-3
-"""How much vectors of one text may differ, relative to their length: GPUs round otherwise in other batches."""
+"""How much vectors of one text may differ, relative to their length: GPUs round otherwise in other
+batches."""
 
 
 class EmbedderContract(ABC):
@@ -35,14 +41,18 @@ class EmbedderContract(ABC):
         """Return a new embedder, of the same model each time."""
 
     def test_equal_models_have_one_identity(self) -> None:
-        """An index is refused if the fingerprint changes, so it must not change from process to process."""
+        """An index is refused if the fingerprint changes, so it must not change from process to
+        process."""
         with closing(self.make_embedder()) as one, closing(self.make_embedder()) as other:
             assert one.identity() == other.identity()
             assert one.identity().dimension > 0
-            assert one.identity().digest, "the digest names the weights: take a hash of the model's files"
+            assert one.identity().digest, (
+                "the digest names the weights: take a hash of the model's files"
+            )
 
     def test_each_text_has_its_own_vector_in_order(self) -> None:
-        """A vector is a float32 array of shape (dimension,), finite, not zero, and no matter of its neighbours."""
+        """A vector is a float32 array of shape (dimension,), finite, not zero, and no matter of its
+        neighbours."""
         with closing(self.make_embedder()) as embedder:
             together = _vectors(embedder.embed_documents(TEXTS))
             assert together.dtype == np.float32
@@ -51,8 +61,12 @@ class EmbedderContract(ABC):
             assert together.any(axis=1).all(), "a vector is zero"
             for text, vector in zip(TEXTS, together, strict=True):
                 (alone,) = _vectors(embedder.embed_documents([text]))
-                assert _same(vector, alone), f"the vector of {text!r} depends on the texts beside it"
-            assert not np.allclose(together[0], together[1]), f"{TEXTS[0]!r} and {TEXTS[1]!r} have one vector"
+                assert _same(vector, alone), (
+                    f"the vector of {text!r} depends on the texts beside it"
+                )
+            assert not np.allclose(together[0], together[1]), (
+                f"{TEXTS[0]!r} and {TEXTS[1]!r} have one vector"
+            )
 
     def test_queries_together_have_the_vectors_of_single_ones(self) -> None:
         """`embed_queries` is used under load, `embed_query` otherwise."""
@@ -67,9 +81,12 @@ class EmbedderContract(ABC):
             assert embedder.embed_queries([]) == []
 
     def test_a_bad_text_fails_alone(self) -> None:
-        """Its entry is an error of rag_index.errors, or a vector; the others have theirs, and nothing is raised."""
+        """Its entry is an error of rag_index.errors, or a vector; the others have theirs, and
+        nothing is raised."""
         with closing(self.make_embedder()) as embedder:
-            first, *bad, last = embedder.embed_documents([TEXTS[0], HALF_A_CHARACTER, LONG, TEXTS[1]])
+            first, *bad, last = embedder.embed_documents(
+                [TEXTS[0], HALF_A_CHARACTER, LONG, TEXTS[1]]
+            )
             _vectors([first, last])
             for entry in bad:
                 assert isinstance(entry, np.ndarray | RagIndexError)
@@ -123,7 +140,8 @@ class ChunkerContract(ABC):
         assert self.chunks(chunker, [" \n\t "])[0].chunks == []
 
     def test_a_chunk_is_split_until_it_fits(self) -> None:
-        """An embedder may refuse a chunk of any length: it is split until nothing is left to split."""
+        """An embedder may refuse a chunk of any length: it is split until nothing is left to
+        split."""
         chunker = self.make_chunker()
         (document,) = self.chunks(chunker, [LONG])
         for _ in range(50):
@@ -131,14 +149,18 @@ class ChunkerContract(ABC):
             if halves is None:
                 break
             assert len(halves.chunks) == len(document.chunks) + 1
-            assert all(half.strip() and len(half) < len(document.chunks[0]) for half in halves.chunks[:2])
+            assert all(
+                half.strip() and len(half) < len(document.chunks[0]) for half in halves.chunks[:2]
+            )
             document = halves
         assert len(document.chunks[0]) < 100 or halves is not None, "a long chunk is not split"
 
 
 def _vectors(entries: Sequence[object]) -> NDArray[np.float32]:
     """Return entries that are all vectors as a matrix."""
-    assert all(isinstance(entry, np.ndarray) for entry in entries), f"not all are vectors: {entries!r}"
+    assert all(isinstance(entry, np.ndarray) for entry in entries), (
+        f"not all are vectors: {entries!r}"
+    )
     return np.stack([np.asarray(entry) for entry in entries])
 
 

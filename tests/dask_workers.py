@@ -1,4 +1,5 @@
-"""Finding Dask's workers among processes: on Linux they are forked from a process that did their imports."""
+"""Finding Dask's workers among processes: on Linux they are forked from a process that did their
+imports."""
 
 from collections.abc import Iterable
 
@@ -10,7 +11,11 @@ SPAWNED = "spawn_main"
 
 def workers_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Return the workers among these processes, by command line and parent."""
-    return [one for one in processes if SPAWNED in command(one) or (FORKED in command(one) and not _was_started(one))]
+    return [
+        one
+        for one in processes
+        if SPAWNED in command(one) or (FORKED in command(one) and not _was_started(one))
+    ]
 
 
 def fork_servers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

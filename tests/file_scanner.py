@@ -1,4 +1,5 @@
-"""Which files hold something of texts or vectors, byte by byte: a scanner that knows no index, and no store."""
+"""Which files hold something of texts or vectors, byte by byte: a scanner that knows no index, and
+no store."""
 
 import os
 import struct
@@ -11,8 +12,14 @@ PIECE, STEP = 32, 8
 
 
 def residues(folder: Path, texts=(), vectors=()) -> list[str]:
-    """Return the files below a folder that hold 39 bytes in a row of one of these texts or vectors."""
-    wanted = {piece for text in texts for code in ("utf-8", "utf-16-le") for piece in _pieces(text.encode(code), STEP)}
+    """Return the files below a folder that hold 39 bytes in a row of one of these texts or
+    vectors."""
+    wanted = {
+        piece
+        for text in texts
+        for code in ("utf-8", "utf-16-le")
+        for piece in _pieces(text.encode(code), STEP)
+    }
     for vector in vectors:
         values = np.asarray(vector, dtype=np.float32)
         cbor = b"".join(b"\xfa" + struct.pack(">f", one) for one in values)  # as in Qdrant's log
@@ -30,6 +37,9 @@ def residues(folder: Path, texts=(), vectors=()) -> list[str]:
 
 
 def _pieces(data: bytes, step: int) -> list[bytes]:
-    """Return pieces that are not made of a few bytes alone, as half of all files are; a short text as it is."""
-    pieces = [data[place : place + PIECE] for place in range(0, max(1, len(data) - PIECE + 1), step)]
+    """Return pieces that are not made of a few bytes alone, as half of all files are; a short text
+    as it is."""
+    pieces = [
+        data[place : place + PIECE] for place in range(0, max(1, len(data) - PIECE + 1), step)
+    ]
     return [piece for piece in pieces if len(set(piece)) >= PIECE // 4]

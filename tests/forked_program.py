@@ -1,8 +1,9 @@
 """The program in a process of its own, forked from one that has imported it.
 
-A short command spends most of its processor time on imports, and the tests start hundreds of them. What a command reads
-when it is imported is the same in both ways: a process is only forked for the environment of Prefect, Dask and Python
-that it was started with. Tests of imports, of signals and of the processes of a run start the program themselves.
+A short command spends most of its processor time on imports, and the tests start hundreds of them.
+What a command reads when it is imported is the same in both ways: a process is only forked for the
+environment of Prefect, Dask and Python that it was started with. Tests of imports, of signals and
+of the processes of a run start the program themselves.
 """
 
 from __future__ import annotations
@@ -33,13 +34,30 @@ from typing import Any, NoReturn
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 Ended = subprocess.CompletedProcess[str]
-READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "GRPC_", "LD_", "MALLOC_")
+READ_ON_IMPORT = (
+    "PREFECT_",
+    "DASK_",
+    "PYTHON",
+    "LC_",
+    "LANG",
+    "OMP_",
+    "OPENBLAS_",
+    "GRPC_",
+    "LD_",
+    "MALLOC_",
+)
 """How the names of variables begin that Python or a library reads when it is imported."""
 ALWAYS = (
-    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.care.doctor", "rag_index.etl.run",
-    "rag_index.etl.changed", "rag_index.orchestration.launch", "rag_index.search",
-    "rag_index.components.stores.edge.store", "rag_index.care.plan",
-)  # fmt: skip
+    "qdrant_client",
+    "sqlalchemy.dialects.sqlite",
+    "rag_index.care.doctor",
+    "rag_index.etl.run",
+    "rag_index.etl.changed",
+    "rag_index.orchestration.launch",
+    "rag_index.search",
+    "rag_index.components.stores.edge.store",
+    "rag_index.care.plan",
+)
 
 
 def without_api() -> dict[str, str]:
@@ -47,8 +65,11 @@ def without_api() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-def run_program(arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120) -> Ended:
-    """Run the program to its end, as `subprocess.run` does: with its output, and killed after `timeout` seconds."""
+def run_program(
+    arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120
+) -> Ended:
+    """Run the program to its end, as `subprocess.run` does: with its output, and killed after
+    `timeout` seconds."""
     return _run({"arguments": list(arguments)}, [*PROGRAM, *arguments], environment, timeout)
 
 
@@ -57,12 +78,20 @@ def run_code(code: str, environment: Mapping[str, str]) -> Ended:
     return _run({"code": code}, [sys.executable, "-c", code], environment, 120)
 
 
-def _run(what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float) -> Ended:
+def _run(
+    what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float
+) -> Ended:
     read = _read_on_import(environment)
-    common = read == _read_on_import(os.environ) or not any(name.startswith("PREFECT_") for name, _ in read)
+    common = read == _read_on_import(os.environ) or not any(
+        name.startswith("PREFECT_") for name, _ in read
+    )
     if sys.platform != "linux" or not common:
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
-    return _parent(read, os.getpid()).run(command, {**what, "environment": dict(environment)}, timeout)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
+    return _parent(read, os.getpid()).run(
+        command, {**what, "environment": dict(environment)}, timeout
+    )
 
 
 def _read_on_import(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -88,24 +117,36 @@ class Started:
             return int(self._answers.recv(100))
 
 
-def start_in_terminal(code: str, arguments, environment: Mapping[str, str], terminal: int, output: int) -> Started:
-    """Start the program, or a piece of Python with these arguments, in a session of its own: its errors and what it
-    asks for are those of `terminal`, which Ctrl-C is typed into."""
+def start_in_terminal(
+    code: str, arguments, environment: Mapping[str, str], terminal: int, output: int
+) -> Started:
+    """Start the program, or a piece of Python with these arguments, in a session of its own: its
+    errors and what it asks for are those of `terminal`, which Ctrl-C is typed into."""
     what = {"arguments": list(arguments), "terminal": True, "environment": dict(environment)}
     parent = _parent(_read_on_import(environment), os.getpid())
     return parent.start({**what, "code": code} if code else what, output, terminal)
 
 
 class _Parent:
-    """A process to fork from. It ends when this process does, however: then our end of the socket closes."""
+    """A process to fork from. It ends when this process does, however: then our end of the socket
+    closes."""
 
     def __init__(self, read_on_import: dict[str, str]) -> None:
-        others = {name: value for name, value in os.environ.items() if not name.startswith(READ_ON_IMPORT)}
+        others = {
+            name: value for name, value in os.environ.items() if not name.startswith(READ_ON_IMPORT)
+        }
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         process = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.forked_program import serve; serve({theirs.fileno()})"],
-            env=others | read_on_import, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                f"from tests.forked_program import serve; serve({theirs.fileno()})",
+            ],
+            env=others | read_on_import,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
         theirs.close()
         weakref.finalize(self, _end_parent, self._control, process)
 
@@ -191,7 +232,8 @@ def _answer(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> Non
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
-    """Be the program, or run the code: with these standard streams, this environment, in this folder."""
+    """Be the program, or run the code: with these standard streams, this environment, in this
+    folder."""
     answers, output, errors = descriptors
     os.close(answers)
     os.dup2(output, 1)
@@ -227,7 +269,8 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
 
 
 def _end(code: int) -> NoReturn:
-    """End as Python does, except for the destruction of modules: that would copy the memory of the parent."""
+    """End as Python does, except for the destruction of modules: that would copy the memory of the
+    parent."""
     threading._shutdown()
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):

@@ -2,8 +2,9 @@
 
 What HTTP and MCP describe and answer is in tests/search/service/interface.py.
 
-`python -m tests.interface` writes it to tests/interface.json, which `tests/test_interface.py` compares. A change of
-that file is a change for users, plug-ins, dashboards or stored data, and belongs in the changelog.
+`python -m tests.interface` writes it to tests/interface.json, which `tests/test_interface.py`
+compares. A change of that file is a change for users, plug-ins, dashboards or stored data, and
+belongs in the changelog.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ def error_classes() -> dict[str, list[Any]]:
 
     found = {}
     for name, kind in sorted(vars(errors).items()):
-        if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == errors.__name__:
+        if (
+            inspect.isclass(kind)
+            and issubclass(kind, Exception)
+            and kind.__module__ == errors.__name__
+        ):
             bases = [base.__name__ for base in kind.__bases__]
             found[name] = [*bases, getattr(kind, "exit_code", None)]
     return found
@@ -120,7 +125,13 @@ def plugin_contracts() -> dict[str, str]:
     from rag_index.core.settings import plugins
     from rag_index.search.rerankers import Reranker
 
-    groups = (plugins.SOURCES, plugins.EMBEDDERS, plugins.RERANKERS, plugins.CHUNKERS, plugins.FORMATS)
+    groups = (
+        plugins.SOURCES,
+        plugins.EMBEDDERS,
+        plugins.RERANKERS,
+        plugins.CHUNKERS,
+        plugins.FORMATS,
+    )
     found = {"groups": " ".join(groups)}
     for protocol in (Source, Embedder, Chunker, Reranker):
         for name, member in sorted(vars(protocol).items()):
@@ -130,7 +141,8 @@ def plugin_contracts() -> dict[str, str]:
 
 
 def prefect_names() -> dict[str, list[str]]:
-    """Return the names by which a dashboard, a schedule or an automation knows flows, tasks and deployments."""
+    """Return the names by which a dashboard, a schedule or an automation knows flows, tasks and
+    deployments."""
     from prefect import Flow, Task
 
     import flows.benchmark
@@ -153,7 +165,9 @@ def logger_names() -> list[str]:
     """Return the loggers that a configuration of logging may name."""
     found = set()
     for path in (ROOT / "rag_index").rglob("*.py"):
-        found |= set(re.findall(r'getLogger\("(rag_index[\w.]*)"\)', path.read_text(encoding="utf-8")))
+        found |= set(
+            re.findall(r'getLogger\("(rag_index[\w.]*)"\)', path.read_text(encoding="utf-8"))
+        )
     return sorted(found)
 
 
@@ -162,7 +176,10 @@ def ledger_columns() -> dict[str, Any]:
     from rag_index.components.ledger.tables import LEDGER_VERSION, metadata
     from rag_index.core.documents import INDEX_VERSION
 
-    tables = {name: [f"{c.name} {c.type}" for c in table.columns] for name, table in sorted(metadata.tables.items())}
+    tables = {
+        name: [f"{c.name} {c.type}" for c in table.columns]
+        for name, table in sorted(metadata.tables.items())
+    }
     return {"version": LEDGER_VERSION, "index version": INDEX_VERSION, "tables": tables}
 
 
@@ -177,7 +194,8 @@ def metric_names(settings: Any) -> list[str]:
 
 
 def answers_and_stored_names() -> dict[str, Any]:
-    """Return the keys of what commands print as JSON, of metrics, and of what an embedded store holds."""
+    """Return the keys of what commands print as JSON, of metrics, and of what an embedded store
+    holds."""
     with TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
         first = workshop.json("index-all")
@@ -226,7 +244,8 @@ class Workshop:
         return ended.stdout
 
     def stored_names(self) -> dict[str, Any]:
-        """Return the keys of a point's payload, of a collection's metadata, and of the files beside the points."""
+        """Return the keys of a point's payload, of a collection's metadata, and of the files beside
+        the points."""
         from rag_index.components.stores import open_store
         from rag_index.core.documents.batches import RESERVED_KEY
 
@@ -235,13 +254,26 @@ class Workshop:
             (name,) = store.names()
             metadata = store.collections()[name]
             (point, *_) = store.points(name).scroll()
-        files = sorted({path.name for path in loaded.store.path.rglob("*.json") if "segments" not in path.parts})
-        written = {name: _shape(json.loads(next(loaded.store.path.rglob(name)).read_text())) for name in files}
+        files = sorted(
+            {
+                path.name
+                for path in loaded.store.path.rglob("*.json")
+                if "segments" not in path.parts
+            }
+        )
+        written = {
+            name: _shape(json.loads(next(loaded.store.path.rglob(name)).read_text()))
+            for name in files
+        }
         return {
             "payload": sorted(point.payload[RESERVED_KEY]),
             "reserved key": RESERVED_KEY,
             "metadata": sorted(metadata),
-            "files": {name: keys for name, keys in written.items() if name in ("commit.json", "catalog.json")},
+            "files": {
+                name: keys
+                for name, keys in written.items()
+                if name in ("commit.json", "catalog.json")
+            },
         }
 
 
@@ -255,10 +287,13 @@ def _shape(value: Any) -> Any:
 
 
 def _anonymous(key: str) -> str:
-    """Return a key without the number in the name of a collection: `shop_repair__1` is `COLLECTION`."""
+    """Return a key without the number in the name of a collection: `shop_repair__1` is
+    `COLLECTION`."""
     return re.sub(r"^\w+__\d+$", "COLLECTION", key)
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(collect(), indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    FILE.write_text(
+        json.dumps(collect(), indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
     print(f"wrote {FILE}", file=sys.stderr)

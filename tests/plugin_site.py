@@ -5,7 +5,8 @@ from pathlib import Path
 
 
 def install_as_written(pyproject: str, site: Path, modules: dict[str, str]) -> None:
-    """Write the modules that the file names, and what a distribution says of itself, into the folder `site`."""
+    """Write the modules that the file names, and what a distribution says of itself, into the
+    folder `site`."""
     written = tomllib.loads(pyproject)
     assert written["build-system"]["build-backend"] == "setuptools.build_meta"
     assert [f"{name}.py" for name in written["tool"]["setuptools"]["py-modules"]] == [*modules]
@@ -16,5 +17,7 @@ def install_as_written(pyproject: str, site: Path, modules: dict[str, str]) -> N
         (site / module).write_text(text)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     entries = written["project"]["entry-points"].items()
-    lines = [(f"[{group}]", *(f"{one} = {of}" for one, of in names.items())) for group, names in entries]
+    lines = [
+        (f"[{group}]", *(f"{one} = {of}" for one, of in names.items())) for group, names in entries
+    ]
     (info / "entry_points.txt").write_text("\n".join(map("\n".join, lines)))

@@ -11,7 +11,8 @@ from rag_index.orchestration.launch import own_server
 
 @contextmanager
 def temporary_server(home: Path | None = None) -> Iterator[dict[str, str]]:
-    """Give the variables that lead to a Prefect API on a free loopback port, for the time of the block.
+    """Give the variables that lead to a Prefect API on a free loopback port, for the time of the
+    block.
 
     Its database is in `home`, by default in a folder that is removed at the end.
     """

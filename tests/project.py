@@ -1,4 +1,5 @@
-"""A project on disk as a user has it: a SQLite source, a rag-index.toml, and ways to run it and read the result."""
+"""A project on disk as a user has it: a SQLite source, a rag-index.toml, and ways to run it and
+read the result."""
 
 from __future__ import annotations
 
@@ -69,7 +70,10 @@ class Project:
     def fill(self, count: int, *, first: int = 1) -> Project:
         """Add `count` notes, of which every tenth is long enough for several chunks."""
         with self.source() as db:
-            rows = [(i, f"Note {i}", body(i), f"author {i % 7}", i % 3) for i in range(first, first + count)]
+            rows = [
+                (i, f"Note {i}", body(i), f"author {i % 7}", i % 3)
+                for i in range(first, first + count)
+            ]
             db.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
         return self
 
@@ -90,7 +94,8 @@ class Project:
         return load_settings(self.config)
 
     def run(self, *names: str, wait: float | None = None, **options: bool) -> RunReport:
-        """Run indexes in this process as a user does without Prefect, with the steps of the flow in its order."""
+        """Run indexes in this process as a user does without Prefect, with the steps of the flow in
+        its order."""
         settings = run_settings(self.config, serial=True, wait=wait)
         return run_plainly(settings, settings.named(list(names) or None), RunOptions(**options))
 
@@ -99,17 +104,24 @@ class Project:
         from flows.index_all import index_all
 
         options = RunOptions(**parameters)
-        state = index_all(config=str(self.config), indexes=list(names) or None, options=options, return_state=True)
+        state = index_all(
+            config=str(self.config), indexes=list(names) or None, options=options, return_state=True
+        )
         report = result_of(state)
         assert isinstance(report, RunReport), state
         return report
 
-    def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(
+        self, *arguments: str, timeout: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the program as a user does."""
-        return run_program(["--config", str(self.config), *arguments], os.environ | environment, timeout=timeout)
+        return run_program(
+            ["--config", str(self.config), *arguments], os.environ | environment, timeout=timeout
+        )
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
-        """Return the document that --json prints, which must be the only thing on standard output."""
+        """Return the document that --json prints, which must be the only thing on standard
+        output."""
         ended = self.cli(*arguments, "--json", **environment)
         assert ended.returncode == code, (ended.returncode, ended.stdout, ended.stderr)
         value: dict[str, Any] = json.loads(ended.stdout)
@@ -139,7 +151,8 @@ class Project:
 
 
 def run_here(config: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    """Run the program in this process, since starting Python takes longer than most commands; return what it prints."""
+    """Run the program in this process, since starting Python takes longer than most commands;
+    return what it prints."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main(["--config", str(config), *map(str, arguments)])

@@ -16,9 +16,15 @@ def keep_model() -> None:
 
 
 def trust_one_certificate() -> None:
-    """Read one of the 140 certificates of the machine for each connection: all take 20 ms, and tests leave it never."""
-    machine, make = {None, certifi.where(), os.environ.get("SSL_CERT_FILE")}, ssl.create_default_context
-    first, end, _ = Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
+    """Read one of the 140 certificates of the machine for each connection: all take 20 ms, and
+    tests leave it never."""
+    machine, make = (
+        {None, certifi.where(), os.environ.get("SSL_CERT_FILE")},
+        ssl.create_default_context,
+    )
+    first, end, _ = (
+        Path(certifi.where()).read_text(encoding="utf-8").partition("-----END CERTIFICATE-----\n")
+    )
 
     def quick(purpose=ssl.Purpose.SERVER_AUTH, *, cafile=None, capath=None, cadata=None):
         if cafile in machine and not cadata:

@@ -1,4 +1,5 @@
-"""The contracts of plug-ins: our embedders and chunkers fulfil them, and so do those of the page's example."""
+"""The contracts of plug-ins: our embedders and chunkers fulfil them, and so do those of the page's
+example."""
 
 import importlib
 import sys
@@ -17,7 +18,9 @@ from tests.fakes.ollama import FakeOllama
 from tests.plugin_site import install_as_written
 from tests.project import Project
 
-(EXAMPLE,), (PYPROJECT, SETTINGS) = (blocks(page("plugins"), language) for language in ("python", "text"))
+(EXAMPLE,), (PYPROJECT, SETTINGS) = (
+    blocks(page("plugins"), language) for language in ("python", "text")
+)
 
 
 class TestLocal(EmbedderContract):
@@ -65,8 +68,12 @@ def site(tmp_path, monkeypatch):
 def test_the_example_fulfils_the_contracts(site):
     words = importlib.import_module("words")
     settings = EmbedderSettings(kind="words", model="words")
-    embedder = type("Embedder", (EmbedderContract,), {"make_embedder": lambda _: words.WordEmbedder(settings)})
-    chunker = type("Chunker", (ChunkerContract,), {"make_chunker": lambda _: words.LineChunker(200, 0)})
+    embedder = type(
+        "Embedder", (EmbedderContract,), {"make_embedder": lambda _: words.WordEmbedder(settings)}
+    )
+    chunker = type(
+        "Chunker", (ChunkerContract,), {"make_chunker": lambda _: words.LineChunker(200, 0)}
+    )
     for contract in (embedder(), chunker()):
         for name in dir(contract):
             if name.startswith("test_"):
@@ -79,7 +86,10 @@ def test_the_example_indexes_and_searches(site, tmp_path):
     project.write_settings('project = "test"\n[source]\nurl = "sqlite:///source.db"\n' + SETTINGS)
     assert project.run().exit_code == 0
     assert {len(vector) for _, vector in project.points().values()} == {256}
-    assert make_reranker(project.settings).score("a printer", ["the printer", "a printer"]) == [1, 2]
+    assert make_reranker(project.settings).score("a printer", ["the printer", "a printer"]) == [
+        1,
+        2,
+    ]
     with Retriever(project.settings) as retriever:
         result = retriever.search_sync("printer network", limit=3)
     assert len(result.hits) == 3

@@ -1,4 +1,5 @@
-"""The errors: each survives pickle and has its exit code, and the command that installs an extra works everywhere."""
+"""The errors: each survives pickle and has its exit code, and the command that installs an extra
+works everywhere."""
 
 import importlib
 import inspect
@@ -33,20 +34,31 @@ def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
 def kinds():
     """The classes of all modules, which are imported only where this runs."""
     for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
-        if not module.name.startswith("rag_index.search.frameworks."):  # the frameworks are not installed
+        if not module.name.startswith(
+            "rag_index.search.frameworks."
+        ):  # the frameworks are not installed
             importlib.import_module(module.name)
-    return sorted((c for c in subclasses(RagIndexError) if "tests" not in c.__module__), key=lambda kind: kind.__name__)
+    return sorted(
+        (c for c in subclasses(RagIndexError) if "tests" not in c.__module__),
+        key=lambda kind: kind.__name__,
+    )
 
 
 def test_all_are_defined_in_one_place_and_each_survives_pickle(kinds):
     """Arguments, attributes and message are the same in the process that receives the error."""
     assert {kind.__module__ for kind in kinds} == {errors.__name__}
     given = {
-        "retry_after": 3.5, "point_ids": ("a", "b"), "errors": {"notes": "why"}, "exit_code": 3, "timed_out": True,
+        "retry_after": 3.5,
+        "point_ids": ("a", "b"),
+        "errors": {"notes": "why"},
+        "exit_code": 3,
+        "timed_out": True,
         "as_of": {"notes": {"position": "4711"}},
-    }  # fmt: skip
+    }
     for kind in kinds:
-        names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
+        names = (
+            inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
+        )
         for more in ([], [given[name] for name in names[2:]]):
             error = kind("what is wrong", *more)
             copy = pickle.loads(pickle.dumps(error))

@@ -18,7 +18,13 @@ from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.components.stores import open_store
 from rag_index.core.documents.batches import DocumentBatch, PointBatch, Shard
 from rag_index.core.settings import EmbedderSettings, StoreSettings
-from rag_index.errors import BadVectors, PointsRefused, StoreUnavailable, TerminalError, TransientError
+from rag_index.errors import (
+    BadVectors,
+    PointsRefused,
+    StoreUnavailable,
+    TerminalError,
+    TransientError,
+)
 from rag_index.etl.embed import EmbedJob
 from rag_index.quotes import described, values_in, without_messages, without_texts, without_values
 from tasks.policies import only_our_errors, only_ours
@@ -37,7 +43,10 @@ TEXT = "The diagnosis of number 7 is measles, code B05.9, see person7@example.co
             "input length exceeds the context length (512 tokens)",
             "input length exceeds the context length (512 tokens)",
         ),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", "CUDA out of memory. Tried to allocate 2.00 GiB"),
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+            "CUDA out of memory. Tried to allocate 2.00 GiB",
+        ),
         ("expected dim: 256, got 128", "expected dim: 256, got 128"),
     ],
 )
@@ -47,27 +56,48 @@ def test_a_servers_answer_keeps_what_is_wrong_and_loses_what_was_sent(said, show
 
 
 @pytest.mark.parametrize(
-    "text", ["患者は麻疹と診断された", "المريض مصاب بالحصبة", "रोगी को खसरा है", "ผู้ป่วยเป็นหัด", "환자는 홍역에 걸렸다"]
+    "text",
+    [
+        "患者は麻疹と診断された",
+        "المريض مصاب بالحصبة",
+        "रोगी को खसरा है",
+        "ผู้ป่วยเป็นหัด",
+        "환자는 홍역에 걸렸다",
+    ],
 )
 def test_a_part_of_a_text_in_any_script_is_left_out(text):
     middle = text[3:-1]
     shown = without_texts(f"cannot embed {middle} at position 3", [text])
     assert shown.startswith("cannot embed ")
     assert shown.endswith(" at position 3")
-    assert not set(shown) & {letter for letter in middle if not letter.isascii() and letter.isalpha()}
+    assert not set(shown) & {
+        letter for letter in middle if not letter.isascii() and letter.isalpha()
+    }
 
 
 def test_values_of_a_payload_are_found_wherever_they_are_nested():
-    payload = {"author": "measles", "n": 48213, "yes": True, "none": None, "more": [{"deep": ["zorilla"]}]}
+    payload = {
+        "author": "measles",
+        "n": 48213,
+        "yes": True,
+        "none": None,
+        "more": [{"deep": ["zorilla"]}],
+    }
     assert list(values_in([payload])) == ["measles", "48213", "zorilla"]
 
 
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ('invalid input syntax for type integer: "measles"', 'invalid input syntax for type integer: "…"'),
+        (
+            'invalid input syntax for type integer: "measles"',
+            'invalid input syntax for type integer: "…"',
+        ),
         ('of type integer: "it is "measles" indeed"', 'of type integer: "…"'),
-        ("Truncated incorrect DOUBLE value: 'it's measles'", "Truncated incorrect DOUBLE value: '…'"),
+        (
+            "Truncated incorrect DOUBLE value: 'it's measles'",
+            "Truncated incorrect DOUBLE value: '…'",
+        ),
         ('invalid value: "it is\nmeasles, and no end', 'invalid value: "…"'),
         ("found b'measles'", "found b'…'"),
         ("division by zero", "division by zero"),
@@ -87,7 +117,9 @@ def failed(call):
 
 def test_an_error_of_others_is_described_by_its_class_and_place_and_ours_by_its_message():
     assert described(TerminalError("correct it")) == "correct it"
-    assert described(FileNotFoundError(2, "No such file", "a.pdf")).startswith("FileNotFoundError: ")
+    assert described(FileNotFoundError(2, "No such file", "a.pdf")).startswith(
+        "FileNotFoundError: "
+    )
     assert described(ValueError(TEXT)) == "ValueError"
     said = described(failed(lambda: {}[TEXT]))
     assert said.startswith("KeyError in ")
@@ -109,7 +141,12 @@ def test_causes_keep_class_and_place_and_lose_their_messages():
         error.__cause__ = without_messages(error.__cause__)
         shown = "".join(traceback.format_exception(error))
         assert "measles" not in shown
-        for kept in ("the source does not answer", "builtins.KeyError", "json.decoder.JSONDecodeError", "in fails"):
+        for kept in (
+            "the source does not answer",
+            "builtins.KeyError",
+            "json.decoder.JSONDecodeError",
+            "in fails",
+        ):
             assert kept in shown
 
 
@@ -122,7 +159,10 @@ def test_whatever_a_task_raises_becomes_ours_but_for_a_stop_and_what_prefect_ans
     assert isinstance(error, TerminalError)
     assert str(error).startswith("fetch failed: ValueError in ")
     assert "measles" not in "".join(traceback.format_exception(error))
-    for kept in (httpx.ConnectError("away"), ValueError("Error calling function `x`: KeyboardInterrupt:")):
+    for kept in (
+        httpx.ConnectError("away"),
+        ValueError("Error calling function `x`: KeyboardInterrupt:"),
+    ):
         assert failed(lambda kept=kept: raises(kept)) is kept
     with pytest.raises(KeyboardInterrupt):
         raises(KeyboardInterrupt())
@@ -147,7 +187,9 @@ def test_a_broken_vector_of_a_server_is_told_without_its_text_also_in_the_log(fa
     assert "measles" not in f"{bad} {caplog.text}"
 
 
-@pytest.mark.parametrize(("code", "shown"), [(400, "cannot embed …"), (422, "cannot embed …"), (500, "cannot embed …")])
+@pytest.mark.parametrize(
+    ("code", "shown"), [(400, "cannot embed …"), (422, "cannot embed …"), (500, "cannot embed …")]
+)
 def test_a_server_that_repeats_a_text_is_quoted_without_it(fake, caplog, code, shown):
     caplog.set_level(logging.DEBUG, "rag_index")
     fake.fault("status", code=code, marker="measles", words="cannot embed {texts}")
@@ -159,14 +201,20 @@ def test_a_server_that_repeats_a_text_is_quoted_without_it(fake, caplog, code, s
     assert "measles" not in f"{bad} {bad.__cause__!r} {caplog.text}"
 
 
-@pytest.mark.parametrize(("status", "error"), [(400, PointsRefused), (500, StoreUnavailable), (503, StoreUnavailable)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, PointsRefused), (500, StoreUnavailable), (503, StoreUnavailable)]
+)
 def test_a_store_that_repeats_a_payload_is_quoted_without_it(qdrant, caplog, status, error):
     caplog.set_level(logging.DEBUG, "rag_index")
     with closing(open_store(StoreSettings(url=qdrant.url), patience=0.5)) as store:
         store.create("notes", 4, {})
-        qdrant.break_next("PUT ", marker="measles", times=None, status=status, error="Wrong input:", echo=True)
+        qdrant.break_next(
+            "PUT ", marker="measles", times=None, status=status, error="Wrong input:", echo=True
+        )
         payloads = [{"author": "person7@example.com", "_rag": {"text": TEXT}}]
-        points = PointBatch(["00000000-0000-4000-8000-000000000001"], np.ones((1, 4), np.float32), payloads)
+        points = PointBatch(
+            ["00000000-0000-4000-8000-000000000001"], np.ones((1, 4), np.float32), payloads
+        )
         with pytest.raises(error, match="Wrong input: ") as caught:
             store.points("notes").upsert(points)
     shown = "".join(traceback.format_exception(caught.value))
@@ -176,13 +224,20 @@ def test_a_store_that_repeats_a_payload_is_quoted_without_it(qdrant, caplog, sta
 
 def test_dask_shows_sizes_of_a_job_that_fails_and_of_a_shard_that_cannot_be_read(caplog):
     caplog.set_level(logging.DEBUG, "distributed")
-    job = EmbedJob(Shard("desk", 3, DocumentBatch(['["k"]'], [TEXT], [b"{}"], [b"1"], [b"2"]), 9), None, None, None)
+    job = EmbedJob(
+        Shard("desk", 3, DocumentBatch(['["k"]'], [TEXT], [b"{}"], [b"1"], [b"2"]), 9),
+        None,
+        None,
+        None,
+    )
 
     def fails(job):
         raise RuntimeError("no workers here")
 
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
         Client(cluster) as client,
         pytest.raises(RuntimeError),
     ):

@@ -1,4 +1,5 @@
-"""Copies of an indexed project, so that a test can damage one without indexing first, and backups of its data."""
+"""Copies of an indexed project, so that a test can damage one without indexing first, and backups
+of its data."""
 
 import copy
 import os
@@ -13,21 +14,26 @@ STORE, POINTS, LEDGER = "qdrant", "qdrant/collections", "ledger.db"
 
 def twin(project: Project, folder: Path) -> Project:
     """Return a copy with source, settings, store and ledger."""
-    shutil.copytree(project.folder, folder, ignore=shutil.ignore_patterns(".prefect"), copy_function=copy_sparse)
+    shutil.copytree(
+        project.folder, folder, ignore=shutil.ignore_patterns(".prefect"), copy_function=copy_sparse
+    )
     duplicate = copy.copy(project)
     duplicate.folder, duplicate.config = folder, folder / project.config.name
     return duplicate
 
 
 def back_up(project: Project, folder: Path, *parts: str) -> Path:
-    """Copy these parts of a project's data, while no process has them open, and return the folder of the copies."""
+    """Copy these parts of a project's data, while no process has them open, and return the folder
+    of the copies."""
     for part in parts:
         source, target = project.folder / ".rag-index" / part, folder / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, copy_function=copy_sparse)
         else:
-            for file in source.parent.glob(f"{source.name}*"):  # SQLite's log too, which a run that died leaves
+            for file in source.parent.glob(
+                f"{source.name}*"
+            ):  # SQLite's log too, which a run that died leaves
                 shutil.copy(file, target.parent)
     return folder
 

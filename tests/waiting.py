@@ -1,4 +1,5 @@
-"""Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but never wrong."""
+"""Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but
+never wrong."""
 
 import re
 import subprocess
@@ -16,12 +17,14 @@ T = TypeVar("T")
 
 START_SECONDS = 60
 GENEROUS = 280.0
-"""Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
+"""Seconds after which a test fails because something never happened: just before pytest would end
+it without a word."""
 GENEROUS_LONG = 1180.0
 """The same for a test that is marked as long."""
 
 LOST = re.compile(r"\S+ \| \w+ +\| prefect\..*(?:ConnectionClosed|database is locked)", re.DOTALL)
-"""A record of Prefect of a websocket or an SQLite that a busy machine gave no time. It goes on by itself."""
+"""A record of Prefect of a websocket or an SQLite that a busy machine gave no time. It goes on by
+itself."""
 
 
 @dataclass
@@ -34,8 +37,11 @@ class Clock:
         return self.now
 
 
-def eventually(condition: Callable[[], T], what="", *, seconds: float = GENEROUS, every: float = 0.01) -> T:
-    """Return the first true value of `condition`, or fail with `what` (a text, or what returns one)."""
+def eventually(
+    condition: Callable[[], T], what="", *, seconds: float = GENEROUS, every: float = 0.01
+) -> T:
+    """Return the first true value of `condition`, or fail with `what` (a text, or what returns
+    one)."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -46,13 +52,17 @@ def eventually(condition: Callable[[], T], what="", *, seconds: float = GENEROUS
 
 
 def tracebacks(log: str) -> list[str]:
-    """Return the records with a traceback in the log of a server or worker of Prefect, but for those of `LOST`."""
+    """Return the records with a traceback in the log of a server or worker of Prefect, but for
+    those of `LOST`."""
     records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", log, flags=re.MULTILINE)
     return [one for one in records if "Traceback" in one and not LOST.match(one)]
 
 
-def until_it_answers(connect: Callable[[], object], process: subprocess.Popen, log: Path, *errors: type) -> None:
-    """Wait until `connect` raises none of these errors, or end with the last lines of the server's log."""
+def until_it_answers(
+    connect: Callable[[], object], process: subprocess.Popen, log: Path, *errors: type
+) -> None:
+    """Wait until `connect` raises none of these errors, or end with the last lines of the server's
+    log."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -75,7 +85,8 @@ def answers(url: str, **how: Any) -> bool:
 
 @contextmanager
 def when(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[None]:
-    """Do `action` in a thread as soon as `condition` is true; the block ends only when that is done."""
+    """Do `action` in a thread as soon as `condition` is true; the block ends only when that is
+    done."""
     errors: list[BaseException] = []
 
     def wait_and_act() -> None:

@@ -1,7 +1,8 @@
-"""A Qdrant server that counts points and keeps none but marks, in a process of its own: real REST and gRPC on loopback.
+"""A Qdrant server that counts points and keeps none but marks, in a process of its own: real REST
+and gRPC on loopback.
 
-It takes at most `rate` points a second. What no first run and no run without changes asks for (searches, scrolling)
-finds nothing.
+It takes at most `rate` points a second. What no first run and no run without changes asks for
+(searches, scrolling) finds nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ REST_PORT, GRPC_PORT = 6333, 6334
 
 def free_ports() -> tuple[int, int]:
     """Return two ports that are free now, for REST and gRPC."""
-    with socket.create_server(("127.0.0.1", 0)) as rest, socket.create_server(("127.0.0.1", 0)) as grpc:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as rest,
+        socket.create_server(("127.0.0.1", 0)) as grpc,
+    ):
         return rest.getsockname()[1], grpc.getsockname()[1]
 
 
@@ -43,7 +47,8 @@ def store_settings(ports: tuple[int, int]) -> str:
 
 
 class CountingQdrant:
-    """The server, used as a context manager. `url` is its address, `points` how many it has taken."""
+    """The server, used as a context manager. `url` is its address, `points` how many it has
+    taken."""
 
     def __init__(self, rate: float, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> None:
         self.url = f"http://127.0.0.1:{rest_port}"
@@ -96,7 +101,9 @@ def _serve(rate: float, ports: tuple[int, int], points: Synchronized[int], ready
 class _Counter:
     """The answers that depend on the count of points."""
 
-    def __init__(self, rate: float, points: Synchronized[int], keep: Callable[[FakeQdrant, Any], Any]) -> None:
+    def __init__(
+        self, rate: float, points: Synchronized[int], keep: Callable[[FakeQdrant, Any], Any]
+    ) -> None:
         self._rate = rate
         self._points = points
         self._keep = keep

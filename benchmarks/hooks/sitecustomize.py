@@ -1,9 +1,11 @@
-"""A hook that Python loads in every process whose PYTHONPATH names this folder. It replaces or times the embedder.
+"""A hook that Python loads in every process whose PYTHONPATH names this folder. It replaces or
+times the embedder.
 
 BENCHMARK_AT_ONCE   use an embedder that answers at once, with vectors made in advance
-BENCHMARK_TEXT_SECONDS  how long that embedder sleeps for each text, as if another machine embedded it
-BENCHMARK_SPANS     a folder in which each process writes when that embedder began and ended, in seconds since 1970
-BENCHMARK_FIRST     a file to write the time of the first embedding to, in seconds since 1970
+BENCHMARK_TEXT_SECONDS  how long that embedder sleeps for each text, as if another machine embedded
+it BENCHMARK_SPANS     a folder in which each process writes when that embedder began and ended, in
+seconds since 1970 BENCHMARK_FIRST     a file to write the time of the first embedding to, in
+seconds since 1970
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ if AT_ONCE or FIRST:
             import numpy as np
 
             self.stats = Work()
-            self._vectors = list(np.random.default_rng(7).normal(size=(5000, 256)).astype(np.float32))
+            self._vectors = list(
+                np.random.default_rng(7).normal(size=(5000, 256)).astype(np.float32)
+            )
 
         def identity(self) -> embedders.EmbedderIdentity:
             return embedders.EmbedderIdentity("local", "at once", "0" * 32, 256)

@@ -59,9 +59,18 @@ def parallel(arguments: argparse.Namespace) -> None:
                 ratios.append(sum(one) / together)
                 over_one.append(together / median(one))
     server.terminate()
-    print(f"\nfive indexes on a loopback store that takes {1000 * ANSWER:.0f} ms a query, {arguments.repeat} times")
-    line("at once over one after another", f"{median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})")
-    line("at once over one of them alone", f"{median(over_one):.3f} ({min(over_one):.3f} to {max(over_one):.3f})")
+    print(
+        f"\nfive indexes on a loopback store that takes {1000 * ANSWER:.0f} ms a query,"
+        f" {arguments.repeat} times"
+    )
+    line(
+        "at once over one after another",
+        f"{median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f})",
+    )
+    line(
+        "at once over one of them alone",
+        f"{median(over_one):.3f} ({min(over_one):.3f} to {max(over_one):.3f})",
+    )
 
 
 class TimedStore:
@@ -96,7 +105,9 @@ class TimedPoints:
         identity = self._store.identity
         return {
             "embedder_fingerprint": identity.fingerprint,
-            "embedder_identity": {name: getattr(identity, name) for name in EmbedderIdentity.__slots__},
+            "embedder_identity": {
+                name: getattr(identity, name) for name in EmbedderIdentity.__slots__
+            },
         }
 
     def prepare(self) -> None:
@@ -111,23 +122,29 @@ class TimedPoints:
         payload = {"author": "a", "priority": "high", "created_at": "2024-01-01T00:00:00Z"}
         found = [
             StoredPoint(
-                f"{self._name}{n}", {**payload, RESERVED_KEY: {"key": str(n // 2), "chunk": n % 2, "text": "t" * 400}},
+                f"{self._name}{n}",
+                {**payload, RESERVED_KEY: {"key": str(n // 2), "chunk": n % 2, "text": "t" * 400}},
                 score=random.random(),
             )
             for n in range(query.limit)
-        ]  # fmt: skip
+        ]
         self._store.calls.append(time.perf_counter() - started)
         return found
 
 
 def overhead(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        settings = Desk(Path(folder), '[store]\nurl = "http://127.0.0.1:1"', names=FIVE).settings  # searched at once
+        settings = Desk(
+            Path(folder), '[store]\nurl = "http://127.0.0.1:1"', names=FIVE
+        ).settings  # searched at once
         with closing(open_embedder(settings.embedder)) as embedder:
             identity = embedder.identity()
         store = TimedStore(identity, [settings.alias(name) for name in FIVE])
         beyond = asyncio.run(_overheads(settings, store, arguments.repeat))
-    print(f"\nsearches of five indexes whose store takes 20 ms, {arguments.repeat} times, one after another")
+    print(
+        f"\nsearches of five indexes whose store takes 20 ms, {arguments.repeat} times, one after"
+        " another"
+    )
     line("total beyond embed and the slowest call of the store", *percentiles(beyond))
 
 

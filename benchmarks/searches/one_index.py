@@ -1,4 +1,5 @@
-"""One index of many chunks in the embedded store: the time of a search, the CPU of both processes, and the stages."""
+"""One index of many chunks in the embedded store: the time of a search, the CPU of both processes,
+and the stages."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def make(folder: Path, documents: int) -> None:
         db.commit()
     plain = f'{settings}payload = ["written_at"]\n'
     (folder / "words.txt").write_text("fn, function\nargs, arguments\nregex, regular expression\n")
-    extra = 'recency = {field = "written_at", half_life = "180d"}\n[retrieve]\nsynonyms = "words.txt"\n'
+    extra = (
+        'recency = {field = "written_at", half_life = "180d"}\n[retrieve]\nsynonyms = "words.txt"\n'
+    )
     (folder / "all.toml").write_text(plain + extra)
     (folder / "rag-index.toml").write_text(plain)
     program(folder / "rag-index.toml", "index-all", "--json")

@@ -21,6 +21,9 @@ def percentiles(seconds: Sequence[float]) -> list[str]:
 
 
 def memory() -> dict[str, float]:
-    """Return the MB of this process: private (RssAnon), and with the mapped files of the store (VmRSS)."""
+    """Return the MB of this process: private (RssAnon), and with the mapped files of the store
+    (VmRSS)."""
     status = Path("/proc/self/status").read_text()
-    return {key: int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("RssAnon", "VmRSS")}
+    return {
+        key: int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("RssAnon", "VmRSS")
+    }

@@ -1,4 +1,5 @@
-"""The projects that the benchmarks search: the service desk, texts to ask it, and the command line."""
+"""The projects that the benchmarks search: the service desk, texts to ask it, and the command
+line."""
 
 from __future__ import annotations
 
@@ -40,12 +41,16 @@ def service_desk(documents: int, folder: Path | None) -> Iterator[Path]:
             config.write_text(servicedesk.scaffold("desk.db"))
         started = time.perf_counter()
         program(config, "index-all", "--json")
-        print(f"\nservice desk in {where}, indexed (or checked) in {time.perf_counter() - started:.0f} s")
+        print(
+            f"\nservice desk in {where}, indexed (or checked) in"
+            f" {time.perf_counter() - started:.0f} s"
+        )
         yield config
 
 
 def build_indexes(config: Path) -> float:
-    """Build the missing search indexes of the five collections, and return the seconds that it took."""
+    """Build the missing search indexes of the five collections, and return the seconds that it
+    took."""
     settings, started = load_settings(config), time.perf_counter()
     with closing(open_store(settings.store)) as store:
         for name in map(settings.alias, FIVE):
@@ -55,11 +60,19 @@ def build_indexes(config: Path) -> float:
 
 
 def program(config: Path, *arguments: str) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "RAG_INDEX_"))
+    }
     done = subprocess.run(
-        [*PROGRAM, "--config", str(config), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=environment, check=False,
-    )  # fmt: skip
+        [*PROGRAM, "--config", str(config), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        check=False,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(arguments)} failed: {done.stdout}")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -72,13 +85,17 @@ def desk_queries(count: int) -> list[str]:
         path = Path(folder) / "other.db"
         servicedesk.write(path, documents=max(200, count * 6), seed=4711)
         with closing(sqlite3.connect(path)) as db:
-            rows = db.execute("SELECT title FROM title UNION SELECT symptom FROM solution").fetchall()
+            rows = db.execute(
+                "SELECT title FROM title UNION SELECT symptom FROM solution"
+            ).fetchall()
     texts = sorted({" ".join((text or "").split())[:200] for (text,) in rows} - {""})
     random.Random(1).shuffle(texts)
     return texts[:count]
 
 
-def search_seconds(retriever: Retriever, query: str, indexes: list[str] | None, **options: Any) -> float:
+def search_seconds(
+    retriever: Retriever, query: str, indexes: list[str] | None, **options: Any
+) -> float:
     started = time.perf_counter()
     result = retriever.search_sync(query, indexes=indexes, **options)
     seconds = time.perf_counter() - started

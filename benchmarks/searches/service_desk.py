@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.searches.printing import line, memory, percentiles
-from benchmarks.searches.project import FIVE, build_indexes, desk_queries, search_seconds, service_desk
+from benchmarks.searches.project import (
+    FIVE,
+    build_indexes,
+    desk_queries,
+    search_seconds,
+    service_desk,
+)
 from rag_index import Retriever
 from rag_index.components.embedders import open_embedder
 from rag_index.components.stores import open_store
@@ -27,7 +33,10 @@ def desk(arguments: argparse.Namespace) -> None:
         with closing(open_store(settings.store)) as store:
             points = sum(store.points(settings.alias(name)).count() for name in FIVE)
             built = all(store.points(settings.alias(name)).indexed() for name in FIVE)
-        print(f"{points:,} points in five embedded collections, {len(queries):,} distinct queries, warm")
+        print(
+            f"{points:,} points in five embedded collections, {len(queries):,} distinct queries,"
+            " warm"
+        )
         if not built:
             timed(settings, queries, "scanned")
         line("building HNSW for all five", f"{build_indexes(config):.0f} s")
@@ -45,19 +54,28 @@ def _timed(settings: Settings, queries: list[str], how: str, dense_weight: float
     with Retriever(settings) as retriever:
         for query in queries[:50]:
             retriever.search_sync(f"warm up {query}", dense_weight=dense_weight)
-        totals = [search_seconds(retriever, query, None, dense_weight=dense_weight) for query in queries]
+        totals = [
+            search_seconds(retriever, query, None, dense_weight=dense_weight) for query in queries
+        ]
         used = memory()
         total, count = (
-            retriever.metrics().get_sample_value(f"rag_index_search_seconds_{what}", {"stage": "embed"}) or 0.0
+            retriever.metrics().get_sample_value(
+                f"rag_index_search_seconds_{what}", {"stage": "embed"}
+            )
+            or 0.0
             for what in ("sum", "count")
         )
     line(f"a query in all five, {how}", *percentiles(totals))
     line("  of this, embedding", f"mean {1000 * total / max(1, count):.2f} ms")
-    line("  memory of the process", f"{used['RssAnon']:.0f} MB private, {used['VmRSS']:.0f} MB with mapped files")
+    line(
+        "  memory of the process",
+        f"{used['RssAnon']:.0f} MB private, {used['VmRSS']:.0f} MB with mapped files",
+    )
 
 
 def recall(settings: Settings, queries: list[str]) -> None:
-    """Print the recall at 10 of the default search against the exact one. Equal scores (exact duplicates) count."""
+    """Print the recall at 10 of the default search against the exact one. Equal scores (exact
+    duplicates) count."""
     with closing(open_embedder(settings.embedder)) as embedder:
         vectors = [embedder.embed_query(query) for query in queries]
     all_shares, seconds = [], {True: 0.0, False: 0.0}
@@ -68,10 +86,14 @@ def recall(settings: Settings, queries: list[str]) -> None:
                 found = {}
                 for exact in (True, False):
                     started = time.perf_counter()
-                    found[exact] = store.points(settings.alias(name)).search(VectorQuery(vector, 10, exact=exact))
+                    found[exact] = store.points(settings.alias(name)).search(
+                        VectorQuery(vector, 10, exact=exact)
+                    )
                     seconds[exact] += time.perf_counter() - started
                 min_relevance = found[True][-1].score - 1e-6
-                shares.append(sum(point.score >= min_relevance for point in found[False]) / len(found[True]))
+                shares.append(
+                    sum(point.score >= min_relevance for point in found[False]) / len(found[True])
+                )
             all_shares += shares
             line(f"recall at 10 of {name}", f"{np.mean(shares):.4f}")
     line("recall at 10, all five", f"{np.mean(all_shares):.4f}")

@@ -1,9 +1,11 @@
-"""Documents with queries and what is right for each: public test collections, and sets made of what every machine has.
+"""Documents with queries and what is right for each: public test collections, and sets made of what
+every machine has.
 
-cranfield, cisi             public collections with graded judgements, in a folder that `--collections` names
-summaries                   the summary of an entry of Python's documentation finds the rest of the entry
-names, phrases              its name finds the entry, and so do four to six neighbouring words
-german, japanese, chinese   messages of programs in translation, found by a part of one that has a gap
+cranfield, cisi             public collections with graded judgements, in a folder that
+`--collections` names summaries                   the summary of an entry of Python's documentation
+finds the rest of the entry names, phrases              its name finds the entry, and so do four to
+six neighbouring words german, japanese, chinese   messages of programs in translation, found by a
+part of one that has a gap
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ WORD = re.compile(r"[\u3041-\u30ff\u3400-\u9fff]{2,4}|[^\W\d_]{3,}")
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """Documents (id, title, text), and queries, each with the documents that are right for it and how right."""
+    """Documents (id, title, text), and queries, each with the documents that are right for it and
+    how right."""
 
     name: str
     documents: list[tuple[str, str, str]]
@@ -49,7 +52,9 @@ def nonsense(judged: JudgedSet) -> list[str]:
     found = []
     for number in range(len(LENGTHS) * 20):
         some = [chance.choice(chance.choice(texts)) for _ in range(LENGTHS[number % len(LENGTHS)])]
-        found.append(" ".join(word[::-1] if number % 2 and chance.random() < 0.3 else word for word in some))
+        found.append(
+            " ".join(word[::-1] if number % 2 and chance.random() < 0.3 else word for word in some)
+        )
     return found
 
 
@@ -72,7 +77,12 @@ def collection(name: str, folder: Path | None) -> JudgedSet | None:
         if int(grade) > 0:
             judged.setdefault(topic, {})[document] = int(grade)
     topics = [line.split("\t", 1) for line in (place / "topics.tsv").read_text().splitlines()]
-    return JudgedSet(name, documents, [(text, judged[topic]) for topic, text in topics if topic in judged], graded=True)
+    return JudgedSet(
+        name,
+        documents,
+        [(text, judged[topic]) for topic, text in topics if topic in judged],
+        graded=True,
+    )
 
 
 @cache
@@ -83,15 +93,29 @@ def _entries() -> list[tuple[str, str, str]]:
         pydocs.write(path)
         with closing(sqlite3.connect(path)) as db:
             tables = ("class", "function", "method", "module", "topic")
-            rows = [row for table in tables for row in db.execute(f"SELECT name, summary, body FROM {table}")]
-    return [(name, summary, body) for name, summary, body in {row[0]: row for row in rows}.values() if body]
+            rows = [
+                row
+                for table in tables
+                for row in db.execute(f"SELECT name, summary, body FROM {table}")
+            ]
+    return [
+        (name, summary, body)
+        for name, summary, body in {row[0]: row for row in rows}.values()
+        if body
+    ]
 
 
 def summaries(_: Path | None) -> JudgedSet:
     """Return entries without their summaries, and summaries that are of one entry alone."""
     asked = Counter(summary for _, summary, _ in _entries())
-    queries = [(summary, {name: 1}) for name, summary, _ in _entries() if asked[summary] == 1 and len(summary) > 20]
-    return JudgedSet("summaries", [(name, "", body) for name, _, body in _entries()], _some(queries))
+    queries = [
+        (summary, {name: 1})
+        for name, summary, _ in _entries()
+        if asked[summary] == 1 and len(summary) > 20
+    ]
+    return JudgedSet(
+        "summaries", [(name, "", body) for name, _, body in _entries()], _some(queries)
+    )
 
 
 def names(_: Path | None) -> JudgedSet:
@@ -129,7 +153,11 @@ def messages(name: str, code: str, _: Path | None) -> JudgedSet | None:
             queries.append(((" " if name == "german" else "").join(part), {key: 1}))
     documents = [(key, "", text) for text, key in texts.items()]
     settings = f'language = "{name}"\n'
-    return JudgedSet(name, documents, _some(queries), settings=settings) if len(documents) > 500 else None
+    return (
+        JudgedSet(name, documents, _some(queries), settings=settings)
+        if len(documents) > 500
+        else None
+    )
 
 
 def _some(queries: list[tuple[str, dict[str, int]]]) -> list[tuple[str, dict[str, int]]]:

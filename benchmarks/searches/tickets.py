@@ -1,7 +1,9 @@
-"""A generated service desk whose tickets are much alike, with queries and the tickets that are right for each.
+"""A generated service desk whose tickets are much alike, with queries and the tickets that are
+right for each.
 
-The seed decides texts, identifiers and queries. Kinds of identifiers, questions, rare words and foreign subjects of odd
-seeds are others than those of even ones: choose numbers with `CHOOSING`, and judge them with `JUDGING`.
+The seed decides texts, identifiers and queries. Kinds of identifiers, questions, rare words and
+foreign subjects of odd seeds are others than those of even ones: choose numbers with `CHOOSING`,
+and judge them with `JUDGING`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ EXACT = ("identifier", "identifier and word", "rare words", "name", "quoted name
 
 @dataclass(frozen=True, slots=True)
 class IdentifierKind:
-    """A kind of identifiers. In its form, # stands for a digit, ? for a capital and * for a small letter.
+    """A kind of identifiers. In its form, # stands for a digit, ? for a capital and * for a small
+    letter.
 
     `words` are common words that people type beside one.
     """
@@ -36,7 +39,8 @@ class IdentifierKind:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What a ticket is about: its titles, descriptions and remarks, and questions in other words."""
+    """What a ticket is about: its titles, descriptions and remarks, and questions in other
+    words."""
 
     titles: list[str]
     descriptions: list[str]
@@ -51,14 +55,16 @@ TOPICS = [Topic(**topic) for topic in DATA["topics"]]
 
 @dataclass(frozen=True, slots=True)
 class DeskQuery:
-    """A query of one kind of `EXACT`, a question, or nonsense, and the ids of the tickets that are right for it."""
+    """A query of one kind of `EXACT`, a question, or nonsense, and the ids of the tickets that are
+    right for it."""
 
     kind: str
     text: str
     right: frozenset[str] = frozenset()
 
     def is_right(self, found: list[str]) -> bool:
-        """Return whether the right tickets come first. Of those with a name, the first five must have it."""
+        """Return whether the right tickets come first. Of those with a name, the first five must
+        have it."""
         if self.kind == "question":
             return bool(found) and found[0] in self.right
         if "name" in self.kind:
@@ -106,7 +112,8 @@ class Writer:
         return self._desk
 
     def _ticket(self) -> Ticket:
-        """Return a ticket. One in five is long enough for several chunks, and half have an identifier of some kind."""
+        """Return a ticket. One in five is long enough for several chunks, and half have an
+        identifier of some kind."""
         chance = self._chance
         topic = chance.choice(TOPICS)
         [length] = chance.choices((0, chance.randint(2, 6), chance.randint(20, 40)), (4, 4, 2))
@@ -125,7 +132,9 @@ class Writer:
         return "".join(self._chance.choice(signs.get(sign, sign)) for sign in kind.form)
 
     def _person(self) -> str:
-        return f"{self._chance.choice(DATA['first_names'])} {self._chance.choice(DATA['last_names'])}"
+        return (
+            f"{self._chance.choice(DATA['first_names'])} {self._chance.choice(DATA['last_names'])}"
+        )
 
     def _hide(self, sentence: str, count: int) -> None:
         """Write a sentence into some tickets, between any two of theirs."""
@@ -177,7 +186,9 @@ class Writer:
 
     def _ask_questions(self) -> None:
         for topic in TOPICS:
-            right = [str(number) for number, ticket in enumerate(self._tickets) if ticket.topic is topic]
+            right = [
+                str(number) for number, ticket in enumerate(self._tickets) if ticket.topic is topic
+            ]
             for question in topic.questions[self._half :: 2]:
                 self._ask("question", question, frozenset(right))
 
@@ -187,7 +198,8 @@ class Writer:
 
 
 def foreign_queries(half: int) -> list[str]:
-    """Return 210 queries of one half of the subjects that neither the desk nor the collections of the benchmarks have.
+    """Return 210 queries of one half of the subjects that neither the desk nor the collections of
+    the benchmarks have.
 
     Many have a word that these have, such as "history of" or "price of".
     """
@@ -200,6 +212,7 @@ def foreign_queries(half: int) -> list[str]:
 def make_desk(tickets: int, seed: int) -> Desk:
     """Return a desk of so many tickets, with some 550 queries. It is the same for the same seed.
 
-    make_desk(600, JUDGING).queries[0]  # DeskQuery("identifier", "1127-58-9", frozenset({"17", "312"}))
+    make_desk(600, JUDGING).queries[0]  # DeskQuery("identifier", "1127-58-9", frozenset({"17",
+    "312"}))
     """
     return Writer(tickets, seed).write()

@@ -1,4 +1,5 @@
-"""Ask the tools of `rag-index mcp` a question: search, then read the document of the first hit around its chunk."""
+"""Ask the tools of `rag-index mcp` a question: search, then read the document of the first hit
+around its chunk."""
 
 import asyncio
 import re
@@ -6,7 +7,9 @@ import sys
 
 from mcp import Client, StdioServerParameters
 
-FIRST = re.compile(r"1\. \[(?P<index>[^/]+)/(?P<document_id>[^]#]+)#.*?\](?:.*?, chunk (?P<chunk>\d+))?")
+FIRST = re.compile(
+    r"1\. \[(?P<index>[^/]+)/(?P<document_id>[^]#]+)#.*?\](?:.*?, chunk (?P<chunk>\d+))?"
+)
 
 
 async def ask(question: str) -> None:
@@ -18,7 +21,10 @@ async def ask(question: str) -> None:
         if found := FIRST.match(hits):
             place = {**found.groupdict(), "around": int(found["chunk"] or 0), "max_chars": 1000}
             del place["chunk"]
-            print(f"\nread get_document {place}:\n{(await client.call_tool('get_document', place)).content[0].text}")
+            print(
+                "\nread get_document"
+                f" {place}:\n{(await client.call_tool('get_document', place)).content[0].text}"
+            )
 
 
 asyncio.run(ask(sys.argv[1]))

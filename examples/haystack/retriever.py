@@ -1,4 +1,5 @@
-"""A pipeline of Haystack: a component that finds documents, and the prompt that has a model answer from them."""
+"""A pipeline of Haystack: a component that finds documents, and the prompt that has a model answer
+from them."""
 
 import sys
 
@@ -17,7 +18,8 @@ Question: {{ question }}"""
 
 @component
 class RagIndexRetriever:
-    """Finds the documents of a project. A `Retriever` or a `Service` is asked, with options of a search."""
+    """Finds the documents of a project. A `Retriever` or a `Service` is asked, with options of a
+    search."""
 
     def __init__(self, retriever, **options):
         self.retriever, self.options = retriever, options
@@ -26,9 +28,16 @@ class RagIndexRetriever:
     def run(self, query: str, filters: dict | None = None, top_k: int | None = None):
         """Return the documents. `filters` are those of rag-index: {"priority": "high"}."""
         given = {"filter": filters, "limit": top_k}
-        options = {**self.options, **{name: value for name, value in given.items() if value is not None}}
+        options = {
+            **self.options,
+            **{name: value for name, value in given.items() if value is not None},
+        }
         hits, _ = found_in(self.retriever.search_sync(query, **options))
-        return {"documents": [Document(id=name, content=text, meta=payload) for name, text, payload in hits]}
+        return {
+            "documents": [
+                Document(id=name, content=text, meta=payload) for name, text, payload in hits
+            ]
+        }
 
 
 with Retriever.from_settings() as retriever:

@@ -14,7 +14,8 @@ except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: {install_command('langchain')}")
 
 PROMPT = ChatPromptTemplate.from_template(
-    "Answer from these documents alone, and cite them by their ids.\n\n{documents}\n\nQuestion: {question}"
+    "Answer from these documents alone, and cite them by their ids.\n\n{documents}\n\nQuestion:"
+    " {question}"
 )
 
 
@@ -24,5 +25,8 @@ def as_text(documents):
 
 with Retriever.from_settings() as retriever:
     found = RagIndexRetriever(retriever=retriever, options={"limit": 3, "min_relevance": 0.2})
-    chain = {"documents": found | as_text, "question": RunnablePassthrough()} | PROMPT  # | your model
+    chain = {
+        "documents": found | as_text,
+        "question": RunnablePassthrough(),
+    } | PROMPT  # | your model
     print(chain.invoke(sys.argv[1]).to_string())

@@ -1,9 +1,11 @@
-"""Estimate the disk and memory of a Qdrant server: sizing.py DOCUMENTS [--dimensions N] [--chunks N] [--chars N]."""
+"""Estimate the disk and memory of a Qdrant server: sizing.py DOCUMENTS [--dimensions N] [--chunks
+N] [--chars N]."""
 
 import argparse
 
 KEPT = {"HNSW": 80, "ids": 29, "payload indexes": 191}
-"""Bytes a point that are in memory and on disk. (README.md says how these figures were measured.)"""
+"""Bytes a point that are in memory and on disk. (README.md says how these figures were
+measured.)"""
 WORDS, PAYLOAD = 602, 691
 """Bytes a point on disk, of a chunk of 363 characters."""
 MEASURED_CHARS = 363
@@ -21,5 +23,11 @@ memory = asked.dimensions + sum(KEPT.values())
 disk = 4 * asked.dimensions + memory + texts
 gigabytes = points / 1e9
 print(f"{points:,.0f} points")
-print(f"memory: {memory:,.0f} bytes a point, {memory * gigabytes:.1f} GB, and as much again for caches")
-print(f"disk: {disk:,.0f} bytes a point, {disk * gigabytes:.1f} GB, and as much again while segments are merged")
+print(
+    f"memory: {memory:,.0f} bytes a point, {memory * gigabytes:.1f} GB, and as much again for"
+    " caches"
+)
+print(
+    f"disk: {disk:,.0f} bytes a point, {disk * gigabytes:.1f} GB, and as much again while segments"
+    " are merged"
+)

@@ -1,4 +1,5 @@
-"""Make the schema desk_example in the database of RAG_INDEX_SOURCE__URL: tickets, their customers and comments."""
+"""Make the schema desk_example in the database of RAG_INDEX_SOURCE__URL: tickets, their customers
+and comments."""
 
 import os
 

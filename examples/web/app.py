@@ -27,9 +27,17 @@ async def search(q: str = ""):
     answer = (await service.post("/search", json={"query": q, "limit": 5})).json()
     if "hits" not in answer:  # a problem, which says what is wrong
         return PAGE.format(query=escape(q), note=escape(answer["detail"]), hits="")
-    note = "Nothing fits. The nearest:" if answer.get("nothing_fits") else escape(answer.get("missing", ""))
+    note = (
+        "Nothing fits. The nearest:"
+        if answer.get("nothing_fits")
+        else escape(answer.get("missing", ""))
+    )
     hits = [
-        HIT.format(title=escape(hit.get("title", "")), place=escape(hit["document_id"]), text=escape(hit["text"]))
+        HIT.format(
+            title=escape(hit.get("title", "")),
+            place=escape(hit["document_id"]),
+            text=escape(hit["text"]),
+        )
         for hit in answer["hits"]
     ]
     return PAGE.format(query=escape(q), note=note, hits="".join(hits))

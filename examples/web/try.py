@@ -1,4 +1,5 @@
-"""Start the service with a new token and the application on free ports, ask the application once, and stop both."""
+"""Start the service with a new token and the application on free ports, ask the application once,
+and stop both."""
 
 import os
 import re
@@ -13,7 +14,11 @@ import httpx
 def started(*command, **variables):
     """Yield the address that a server prints, and stop it in the end."""
     with subprocess.Popen(
-        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as server:
         try:
             for line in server.stdout:
@@ -25,7 +30,9 @@ def started(*command, **variables):
             server.terminate()
 
 
-made = subprocess.run(["rag-index", "serve", "--new-token", "app"], check=True, capture_output=True, text=True).stdout
+made = subprocess.run(
+    ["rag-index", "serve", "--new-token", "app"], check=True, capture_output=True, text=True
+).stdout
 token, line = re.findall(r"^  (rag_\S+|app .*)$", made, re.M)
 with (
     started("rag-index", "serve", "--port", "0", RAG_INDEX_SERVE__TOKENS=line) as service,

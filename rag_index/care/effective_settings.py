@@ -1,4 +1,5 @@
-"""Effective settings: each value, its origin, and how many workers follow from them, with the reason."""
+"""Effective settings: each value, its origin, and how many workers follow from them, with the
+reason."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class EffectiveValue:
-    """One setting. `value` is redacted; `why` says how many workers a run has, and is empty for others."""
+    """One setting. `value` is redacted; `why` says how many workers a run has, and is empty for
+    others."""
 
     key: str
     value: Any
@@ -49,7 +51,9 @@ def effective_settings(settings: Settings) -> list[EffectiveValue]:
     places = origins(settings.path)
     values = [*_table_values(settings, "", settings, (), places)]
     for number, index in enumerate(settings.indexes):
-        values += _table_values(settings, f"indexes.{index.name}.", index, ("indexes", number), places)
+        values += _table_values(
+            settings, f"indexes.{index.name}.", index, ("indexes", number), places
+        )
     why = _why_workers(settings)
     return [replace(one, why=why) if one.key == "parallel.workers" else one for one in values]
 
@@ -71,7 +75,8 @@ def _table_values(
 
 
 def _redact(settings: Settings, value: Any) -> Any:
-    """Return a value for JSON: secrets masked, database URLs without password and options, paths as text."""
+    """Return a value for JSON: secrets masked, database URLs without password and options, paths as
+    text."""
     if isinstance(value, SecretStr):
         try:
             url = database_url(value.get_secret_value(), settings.folder)
@@ -102,17 +107,23 @@ def _why_workers(settings: Settings) -> str:
     count = choose_worker_count(parallel, needed, machine)
     if not count:
         return f"0: memory has no room for a worker of {each} MB beside the flow"
-    return f"{count}: {processors} less one for the flow, but at least one, if memory has {each} MB for each"
+    return (
+        f"{count}: {processors} less one for the flow, but at least one, if memory has {each} MB"
+        " for each"
+    )
 
 
 def settings_schema() -> dict[str, Any]:
-    """Return the JSON schema (2020-12) of the settings file; the docstring of each key is its description."""
+    """Return the JSON schema (2020-12) of the settings file; the docstring of each key is its
+    description."""
     schema = Settings.model_json_schema()
     del schema["properties"]["path"]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     models: list[type[BaseModel]] = [Settings, *Section.__subclasses__()]
     for model in models:
-        properties = (schema if model is Settings else schema["$defs"][model.__name__])["properties"]
+        properties = (schema if model is Settings else schema["$defs"][model.__name__])[
+            "properties"
+        ]
         for key, meaning in descriptions(model).items():
             if key in properties:
                 properties[key]["description"] = _LINK.sub(r"\1", meaning)
@@ -120,7 +131,9 @@ def settings_schema() -> dict[str, Any]:
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Return what each key of a model means: the docstring below its attribute, as Markdown for a page in docs."""
+    """Return what each key of a model means: the docstring below its attribute, as Markdown for a
+    page in docs."""
     return {
-        model.model_fields[name].alias or name: " ".join(meaning.split()) for name, meaning in meanings(model).items()
+        model.model_fields[name].alias or name: " ".join(meaning.split())
+        for name, meaning in meanings(model).items()
     }

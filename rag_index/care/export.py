@@ -25,14 +25,18 @@ _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NE
 
 
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
-    """Write an index's points to the file `out`, or to standard output for `-`, and return their number. A regular file
-    is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and SettingsError if
-    the file cannot be written."""
+    """Write an index's points to the file `out`, or to standard output for `-`, and return their
+    number. A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError
+    (nothing is indexed yet) and SettingsError if the file cannot be written."""
     index = settings.index(name)
-    with closing(open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)) as store:
+    with closing(
+        open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
+    ) as store:
         live = find_live(store, settings.alias(index.name))
         if live is None:
-            raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
+            raise StoreError(
+                f"index {index.name} is empty: `rag-index index {index.name}` fills it"
+            )
         count = 0
         with _open_output(out) as file:
             points = store.points(live.readable)
@@ -43,7 +47,8 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
 
 
 def json_line(point: StoredPoint) -> bytes:
-    """Return a point as a line of JSON: id, document_id, payload as stored, and the vectors if the point has them."""
+    """Return a point as a line of JSON: id, document_id, payload as stored, and the vectors if the
+    point has them."""
     ours = point.payload.get(RESERVED_KEY)
     written = {
         "id": point.id,
@@ -60,7 +65,8 @@ def json_line(point: StoredPoint) -> bytes:
 
 @contextmanager
 def _open_output(out: str) -> Iterator[BinaryIO]:
-    """Open standard output, a device or a pipe for writing as it is, or a regular file to be replaced at the end."""
+    """Open standard output, a device or a pipe for writing as it is, or a regular file to be
+    replaced at the end."""
     if out == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,5 +1,5 @@
-"""The status of each index: its collection and counts, the reports of its runs and of its watch, and a file with their
-metrics for Prometheus, which always holds all indexes."""
+"""The status of each index: its collection and counts, the reports of its runs and of its watch,
+and a file with their metrics for Prometheus, which always holds all indexes."""
 
 from __future__ import annotations
 
@@ -46,65 +46,87 @@ class IndexStatus:
     documents: int
     points: int
     indexed: int | None
-    """About how many points the search index of a server has; None in the embedded store, or if nothing is indexed."""
+    """About how many points the search index of a server has; None in the embedded store, or if
+    nothing is indexed."""
     failed: int
     held_back: int
     last_run: dict[str, Any] | None
-    """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under way; if its process
-    died, `seconds` is None too and the state is interrupted."""
+    """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under
+    way; if its process died, `seconds` is None too and the state is interrupted."""
 
     watch: dict[str, Any] | None = None
     """How the watch of the index is, as `watch_report` returns it; None if it was never watched."""
     embedder: str = ""
     """The model that embedded it, with its prefixes; empty if nothing is indexed yet."""
     outdated: str = ""
-    """Why it must be rebuilt although the settings are the same: it was made by another rag-index; otherwise empty."""
+    """Why it must be rebuilt although the settings are the same: it was made by another rag-index;
+    otherwise empty."""
     restored: str = ""
-    """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
+    """How store and ledger differ, if one of them was put back to an older copy; otherwise
+    empty."""
     as_of: dict[str, Any] | None = None
     """By when the index is complete: `at` (ISO, UTC) and `known_by`."""
     erasable: int = 0
-    """Documents deleted or changed since the last erasure, each time, whose texts the store's files may keep."""
+    """Documents deleted or changed since the last erasure, each time, whose texts the store's files
+    may keep."""
     erasable_since: str | None = None
     by_words: int = 0
     """Documents that have no vectors yet, so that their words alone find them."""
     findable: str = ""
     """What can be found of an index that was never complete; otherwise empty."""
     undecided: Sequence[dict[str, Any]] = ()
-    """The values that nobody decided on, as the last run found them: `name`, `value` and `rows` of each."""
+    """The values that nobody decided on, as the last run found them: `name`, `value` and `rows` of
+    each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """The status of all indexes of the settings, and a sentence about each that is kept although they lack it."""
+    """The status of all indexes of the settings, and a sentence about each that is kept although
+    they lack it."""
 
     indexes: list[IndexStatus]
     unwanted: dict[str, str]
 
 
 def status(settings: Settings) -> ProjectStatus:
-    """Return the status of all indexes. This reads only the ledger and the names in the store, and asks a server for
-    its search indexes. So it answers while a run holds the embedded store."""
+    """Return the status of all indexes. This reads only the ledger and the names in the store, and
+    asks a server for its search indexes. So it answers while a run holds the embedded store."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
-        ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
+        ours = {
+            index.name: live[alias]
+            for index in settings.indexes
+            if (alias := settings.alias(index.name)) in live
+        }
         indexed = count_indexed(settings.store, ours.values())
         restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
-        found = [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+        found = [
+            _index_status(settings, index, ledger, live, indexed) for index in settings.indexes
+        ]
         found = [replace(one, restored=restored.get(one.index, "")) for one in found]
         return ProjectStatus(found, unwanted_indexes(settings, ledger, live))
 
 
 def ledger_status(settings: Settings) -> ProjectStatus:
-    """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
+    """Return the status of all indexes as the ledger alone knows it: the newest collection counts
+    as the live one."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-        ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
+        ready = {
+            alias: [c.name for c in ledger.collections(alias) if c.state == "ready"]
+            for alias in settings.aliases
+        }
         newest: dict[str, str] = {alias: names[-1] for alias, names in ready.items() if names}
-        return ProjectStatus([_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {})
+        return ProjectStatus(
+            [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {}
+        )
 
 
 def _index_status(
-    settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str], indexed: dict[str, int]
+    settings: Settings,
+    index: IndexSettings,
+    ledger: Ledger,
+    live: dict[str, str],
+    indexed: dict[str, int],
 ) -> IndexStatus:
     alias = settings.alias(index.name)
     last = ledger.last_run(alias)
@@ -112,10 +134,18 @@ def _index_status(
     undecided = last.report.get("undecided", []) if last else []
     collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch, undecided=undecided)
+        return IndexStatus(
+            index.name, live.get(alias), 0, 0, None, 0, 0, run, watch, undecided=undecided
+        )
     totals = ledger.totals(collection.id)
     failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
-    counts = (totals.documents, totals.points, indexed.get(collection.name), failed, collection.held)
+    counts = (
+        totals.documents,
+        totals.points,
+        indexed.get(collection.name),
+        failed,
+        collection.held,
+    )
     reached, as_of = ledger.reached().get(alias), None
     if reached is not None and reached.collection == collection.name:
         ahead = reached.at > ledger.clock()
@@ -160,7 +190,9 @@ def run_reports(
     """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         found = [ledger.last_run(settings.alias(index.name), run_id) for index in indexes]
-        return [{"run": run.id, **_began_and_ended(ledger, run), **run.report} for run in found if run]
+        return [
+            {"run": run.id, **_began_and_ended(ledger, run), **run.report} for run in found if run
+        ]
 
 
 def iso_time(seconds: float) -> str:
@@ -169,8 +201,8 @@ def iso_time(seconds: float) -> str:
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
-    """Return how the watch of an index is; None if it was never watched. `seconds_behind` is the age of the index: it
-    has every change that was committed before."""
+    """Return how the watch of an index is; None if it was never watched. `seconds_behind` is the
+    age of the index: it has every change that was committed before."""
     alias = settings.alias(index.name)
     record, reached = ledger.watch(alias), ledger.reached().get(alias)
     if record is None:
@@ -187,7 +219,8 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
 
 @dataclass(frozen=True, slots=True)
 class FailedDocument:
-    """A document that the ledger lists as failed, incomplete or skipped (`kind`); times are ISO, in UTC."""
+    """A document that the ledger lists as failed, incomplete or skipped (`kind`); times are ISO, in
+    UTC."""
 
     index: str
     document_id: str
@@ -202,8 +235,11 @@ class FailedDocument:
 
 
 def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
-    """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
-    from rag_index.core.documents.keys import document_id  # `status` prints reports, and does without
+    """Return the documents listed as failed, incomplete or skipped in the live collections of these
+    indexes."""
+    from rag_index.core.documents.keys import (
+        document_id,
+    )  # `status` prints reports, and does without
 
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
@@ -227,8 +263,8 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
 
 
 def try_to_write_metrics(settings: Settings) -> None:
-    """Write the file that `[run] metrics_file` names, if it names one. If it cannot be written, or the ledger is down,
-    that is only logged."""
+    """Write the file that `[run] metrics_file` names, if it names one. If it cannot be written, or
+    the ledger is down, that is only logged."""
     path = settings.run.metrics_file
     if path is None:
         return
@@ -247,13 +283,17 @@ def try_to_write_metrics(settings: Settings) -> None:
         logger.warning("the metrics cannot be written: %s", error)
 
 
-def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]) -> CollectorRegistry:
-    """Return a gauge for each metric, given what `run_reports` and `watch_report` return. It has a sample for each
-    index that has the metric. A run that has not ended has none."""
+def prometheus_registry(
+    runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]
+) -> CollectorRegistry:
+    """Return a gauge for each metric, given what `run_reports` and `watch_report` return. It has a
+    sample for each index that has the metric. A run that has not ended has none."""
     from prometheus_client import CollectorRegistry, Gauge
 
     registry, gauges = CollectorRegistry(), dict[str, Gauge]()
-    samples = [_samples(run) for run in runs if "index" in run] + [_watch_samples(watch) for watch in watches]
+    samples = [_samples(run) for run in runs if "index" in run] + [
+        _watch_samples(watch) for watch in watches
+    ]
     for name, labels, value in chain.from_iterable(samples):
         if name not in gauges:
             gauges[name] = Gauge(name, HELP, list(labels), registry=registry)

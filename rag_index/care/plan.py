@@ -1,4 +1,5 @@
-"""The plan of a run: what it would do, without doing it; and whole documents as they would be embedded."""
+"""The plan of a run: what it would do, without doing it; and whole documents as they would be
+embedded."""
 
 from __future__ import annotations
 
@@ -38,7 +39,13 @@ from rag_index.core.machine.resources import worker_count
 from rag_index.core.reports.outcome import DocumentCounts, count_of
 from rag_index.core.settings.index import SQL, split_languages
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.etl.collection import check_fits, live_collection, on_its_processor, recognised, recorded_revision
+from rag_index.etl.collection import (
+    check_fits,
+    live_collection,
+    on_its_processor,
+    recognised,
+    recorded_revision,
+)
 from rag_index.etl.deletes import DeleteGuard, count_parts, find_undecided, hidden_by_policies
 from rag_index.etl.diff import diff
 
@@ -48,10 +55,12 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 PLAN_SAMPLE = 500
-"""Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
+"""Documents of each page of the source that are chunked. The chunks of the others follow from their
+characters."""
 
 SAMPLE_WITH_FILES = 20
-"""The same where documents have files, whose text takes long to read; their characters follow from these alone."""
+"""The same where documents have files, whose text takes long to read; their characters follow from
+these alone."""
 
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
@@ -68,7 +77,8 @@ LOOKED_AT = 200
 
 @dataclass(frozen=True, slots=True)
 class RunCost:
-    """What a run would have to do at most: vectors that it has already, or contexts, cost it nothing."""
+    """What a run would have to do at most: vectors that it has already, or contexts, cost it
+    nothing."""
 
     characters: int
     chunks: int
@@ -80,8 +90,9 @@ class RunCost:
     """How many requests the model that writes contexts gets; None if none does."""
     workers: int
     chars_per_second: float | None
-    """Characters that a worker embedded in a second in the last run that had enough to measure it. Before one, those
-    that `init` has measured: with a server they are those of all workers. None if neither did."""
+    """Characters that a worker embedded in a second in the last run that had enough to measure it.
+    Before one, those that `init` has measured: with a server they are those of all workers. None if
+    neither did."""
     seconds: float | None
     """How long embedding takes at that rate; None if nothing has measured it."""
     measured_by: Literal["run", "init"] | None = None
@@ -89,12 +100,18 @@ class RunCost:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return {name: round(value, 1) if isinstance(value, float) else value for name, value in asdict(self).items()}
+        return {
+            name: round(value, 1) if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
 
     def sentence(self) -> str:
         """Return the cost in one line for a person."""
         about = "about " if self.chunks_estimated else ""
-        said = f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')} to embed"
+        said = (
+            f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')}"
+            " to embed"
+        )
         if self.requests is not None:
             said += f" in about {count_of(self.requests, 'request')}"
         if self.context_requests is not None:
@@ -112,9 +129,12 @@ class RunCost:
 
 
 class CostCounter:
-    """DocumentCounts what has to be embedded, page by page. Nothing of the source's size is held."""
+    """DocumentCounts what has to be embedded, page by page. Nothing of the source's size is
+    held."""
 
-    def __init__(self, settings: Settings, index: IndexSettings, chars_per_second: float | None) -> None:
+    def __init__(
+        self, settings: Settings, index: IndexSettings, chars_per_second: float | None
+    ) -> None:
         self._settings = settings
         self._index = index
         self._rate, self._measured_by = _rate(settings, chars_per_second)
@@ -131,20 +151,29 @@ class CostCounter:
         for read in with_files(sample):
             characters += sum(map(len, read.texts))
             chunked = self._chunker.chunk(read)
-            self._chunks += sum(len(one.chunks) for one in chunked if not isinstance(one, RagIndexError))
+            self._chunks += sum(
+                len(one.chunks) for one in chunked if not isinstance(one, RagIndexError)
+            )
         self._sampled += characters
-        whole = round(characters * len(documents) / len(sample)) if documents.files else sum(map(len, documents.texts))
+        whole = (
+            round(characters * len(documents) / len(sample))
+            if documents.files
+            else sum(map(len, documents.texts))
+        )
         self._characters += whole
 
     def cost(self) -> RunCost:
         """Return the cost of all documents that were counted."""
         estimated = self._sampled < self._characters
-        chunks = round(self._chunks * self._characters / self._sampled) if estimated else self._chunks
+        chunks = (
+            round(self._chunks * self._characters / self._sampled) if estimated else self._chunks
+        )
         embedder = self._settings.embedder
         workers = 1 if self._settings.parallel.serial else max(1, worker_count(self._settings))
         texts, characters = embedder.usual_request
         by_size = max(math.ceil(chunks / texts), math.ceil(self._characters / characters))
-        # what `init` has measured with a server is what the server can do, however many workers ask it
+        # what `init` has measured with a server is what the server can do, however many workers ask
+        # it
         together = 1 if self._measured_by == "init" and embedder.on_servers else workers
         return RunCost(
             characters=self._characters,
@@ -159,8 +188,11 @@ class CostCounter:
         )
 
 
-def _rate(settings: Settings, of_run: float | None) -> tuple[float | None, Literal["run", "init"] | None]:
-    """Return the characters per second of the last run, or else those that `init` has measured, and which they are."""
+def _rate(
+    settings: Settings, of_run: float | None
+) -> tuple[float | None, Literal["run", "init"] | None]:
+    """Return the characters per second of the last run, or else those that `init` has measured, and
+    which they are."""
     if of_run is not None:
         return of_run, "run"
     of_init = measured_by_init(settings.path, settings.embedder.model) if settings.path else None
@@ -173,22 +205,24 @@ class RunPlan(DocumentCounts):
 
     gone: int = 0
     embedder: str = ""
-    """The model with its prefixes, and a warning if it is unknown which it needs; empty if it does not answer."""
+    """The model with its prefixes, and a warning if it is unknown which it needs; empty if it does
+    not answer."""
     cost: RunCost | None = None
     error: str = ""
     """Why a run would end before it changes anything. All numbers are 0 then."""
     exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints. `undecided`, `message` and `error` are left out if they are empty."""
+        """Return the object that `--json` prints. `undecided`, `message` and `error` are left out
+        if they are empty."""
         values = {**asdict(self), "cost": self.cost and self.cost.to_json()}
         values.pop("exit_code")
         return {name: value for name, value in values.items() if value not in ("", [])}
 
 
 def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
-    """Return the plan of each index. What would end its run early is in its plan. A store that does not answer is
-    waited for once, as long as a run waits for it."""
+    """Return the plan of each index. What would end its run early is in its plan. A store that does
+    not answer is waited for once, as long as a run waits for it."""
     try:
         with open_names(settings.store) as store:
             store.aliases()
@@ -216,11 +250,15 @@ def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
 
 
 def _plan(
-    settings: Settings, index: IndexSettings, identified: Callable[[str], EmbedderIdentity | RagIndexError]
+    settings: Settings,
+    index: IndexSettings,
+    identified: Callable[[str], EmbedderIdentity | RagIndexError],
 ) -> RunPlan:
-    """Compare the whole source with the ledger. Raises what these and the store raise, and what a run would refuse.
+    """Compare the whole source with the ledger. Raises what these and the store raise, and what a
+    run would refuse.
 
-    `identified` returns the embedder's identity, with the files that a revision of the model hub has.
+    `identified` returns the embedder's identity, with the files that a revision of the model hub
+    has.
     """
     plan = RunPlan(index.name)
     with (
@@ -234,8 +272,8 @@ def _plan(
                 plan.say(sentence)
         if names := ", ".join(index.secret_columns):
             plan.say(
-                f"searches would show {names}, named like secrets: leave out what is one, and name the rest in "
-                "not_secret"
+                f"searches would show {names}, named like secrets: leave out what is one, and name"
+                " the rest in not_secret"
             )
         with open_names(settings.store) as store:
             alias = settings.alias(index.name)
@@ -259,7 +297,9 @@ def _plan(
                 check_fits(live, identity, chunker, bm25_model(index), index=index.name)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
-            compared = "" if live is None else ", so it was not compared with the one that made the index"
+            compared = (
+                "" if live is None else ", so it was not compared with the one that made the index"
+            )
             plan.say(f"{model} does not answer{compared}: {error}")
         _compare(plan, settings, index, source, ledger, live)
     return plan
@@ -273,27 +313,32 @@ def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
     if not set(index.text_columns) & set(index.not_secret):
         found["text"] = sum(MASK in text for text in sample.texts)
     names = [
-        name for name, count in found.items() if count * MAX_SECRETS > len(sample) and name not in index.not_secret
+        name
+        for name, count in found.items()
+        if count * MAX_SECRETS > len(sample) and name not in index.not_secret
     ]
     if not names:
         return ""
     return (
-        f"values of {', '.join(names)} look like password hashes, tokens or keys: leave such columns out, or name the "
-        "columns in not_secret if searches may show them"
+        f"values of {', '.join(names)} look like password hashes, tokens or keys: leave such"
+        " columns out, or name the columns in not_secret if searches may show them"
     )
 
 
 def _other_languages(index: IndexSettings, languages: Counter[str]) -> str:
-    """Return what the column of languages says that is none of the index's; "" if there is nothing."""
+    """Return what the column of languages says that is none of the index's; "" if there is
+    nothing."""
     own = split_languages(index.language)
     others = [(name, count) for name, count in languages.most_common() if name and name not in own]
     if not others:
         return ""
-    named = ", ".join(f"{name!r} ({count_of(count, 'document')})" for name, count in others[:MAX_LANGUAGES])
+    named = ", ".join(
+        f"{name!r} ({count_of(count, 'document')})" for name, count in others[:MAX_LANGUAGES]
+    )
     more = f" and {len(others) - MAX_LANGUAGES} more" if len(others) > MAX_LANGUAGES else ""
     return (
-        f"language_column {index.language_column} says {named}{more}, which is none of {', '.join(own)}: list the "
-        "language in `language`, or the words of each chunk decide"
+        f"language_column {index.language_column} says {named}{more}, which is none of"
+        f" {', '.join(own)}: list the language in `language`, or the words of each chunk decide"
     )
 
 
@@ -302,10 +347,16 @@ def _left_out(source: Source) -> str:
     said = list[str]()
     for name, form, values in source.sample(PLAN_SAMPLE) if isinstance(source, SqlSource) else ():
         counted = [letters_left_out(value, form) for value in values]
-        letters, lost = (sum(number) for number in zip(*counted, strict=True)) if counted else (0, 0)
+        letters, lost = (
+            (sum(number) for number in zip(*counted, strict=True)) if counted else (0, 0)
+        )
         if lost and lost >= MAX_LOST * letters:
             said.append(f"{lost / letters:.0%} of the letters of column {name} (format {form})")
-    return f"left out of the first texts: {', '.join(said)}; look at `rag-index plan --show`" if said else ""
+    return (
+        f"left out of the first texts: {', '.join(said)}; look at `rag-index plan --show`"
+        if said
+        else ""
+    )
 
 
 def _compare(
@@ -323,7 +374,9 @@ def _compare(
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan(settings.alias(index.name))
     full = index.kind != SQL  # what digests leave unread is unchanged beyond doubt
-    state = ScanState(index, ledger, collection_id, settings=scan_settings(settings, index), full=full)
+    state = ScanState(
+        index, ledger, collection_id, settings=scan_settings(settings, index), full=full
+    )
     source.use_scan_state(state)
     languages: Counter[str] = Counter()
     for page in all_pages(source):
@@ -332,7 +385,9 @@ def _compare(
             plan.say(_secret_values(index, page.documents))
             plan.say(_left_out(source))
         if index.language_column is not None:
-            languages.update(TextLayout.decode(one).language for one in page.documents.layouts if one)
+            languages.update(
+                TextLayout.decode(one).language for one in page.documents.layouts if one
+            )
         cost.add(_count(plan, page.documents, ledger, collection_id))
     plan.say(_other_languages(index, languages))
     plan.cost = cost.cost() if plan.new + plan.changed else None
@@ -343,12 +398,19 @@ def _compare(
         plan.say(reason)
 
 
-def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_id: int) -> DocumentBatch:
-    """Count what is to be done with the documents of a page, and return those that have to be embedded. The ledger's
-    temporary tables have those that lose their points."""
+def _count(
+    plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_id: int
+) -> DocumentBatch:
+    """Count what is to be done with the documents of a page, and return those that have to be
+    embedded. The ledger's temporary tables have those that lose their points."""
     keys = documents.keys
     is_due = partial(FailedDocument.is_due, now=ledger.clock(), watched=False)
-    changes = diff(documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys), is_due=is_due)
+    changes = diff(
+        documents,
+        ledger.known(collection_id, keys),
+        ledger.failures(collection_id, keys),
+        is_due=is_due,
+    )
     ledger.record_emptied(changes.emptied)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new
@@ -361,8 +423,9 @@ def _count(plan: RunPlan, documents: DocumentBatch, ledger: Ledger, collection_i
 
 @dataclass(frozen=True, slots=True)
 class ShownDocument:
-    """A document as an index would hold it. `payload` has what hits return, those of parts left out. `chunks` has the
-    text of each chunk that would be embedded, with the name and id of the part that it is of."""
+    """A document as an index would hold it. `payload` has what hits return, those of parts left
+    out. `chunks` has the text of each chunk that would be embedded, with the name and id of the
+    part that it is of."""
 
     index: str
     document_id: str
@@ -373,12 +436,16 @@ class ShownDocument:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `plan --show --json` prints."""
-        return {name: value for name, value in asdict(self).items() if value or name not in (TITLE, LINK)}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value or name not in (TITLE, LINK)
+        }
 
 
 def show_documents(settings: Settings, index: IndexSettings, count: int) -> list[ShownDocument]:
-    """Return some documents of an index, without contexts that a model would write. They are spread over the first
-    `LOOKED_AT` documents that have text. Raises as a source does."""
+    """Return some documents of an index, without contexts that a model would write. They are spread
+    over the first `LOOKED_AT` documents that have text. Raises as a source does."""
     chunker = open_chunker(settings, index, contexts=False)
     with closing(open_source(settings, index, first=LOOKED_AT)) as source:
         source.check()
@@ -394,7 +461,9 @@ def show_documents(settings: Settings, index: IndexSettings, count: int) -> list
     ]
 
 
-def _shown(index: str, documents: DocumentBatch, row: int, document: ChunkedDocument) -> ShownDocument:
+def _shown(
+    index: str, documents: DocumentBatch, row: int, document: ChunkedDocument
+) -> ShownDocument:
     payload = decode_payload(documents.payloads[row])
     ours = document_part(payload)
     payload.pop(RESERVED_KEY, None)

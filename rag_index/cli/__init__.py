@@ -1,4 +1,5 @@
-"""The command line. A command loads the settings, makes one call into rag_index, and prints the result.
+"""The command line. A command loads the settings, makes one call into rag_index, and prints the
+result.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial.
 """
@@ -35,14 +36,19 @@ if TYPE_CHECKING:
 COMMAND_GROUPS = {
     "Begin": {"try": "trial", "init": "settings", "sample": "settings", "config": "settings"},
     "Run": {
-        "plan": "status", "index-all": "runs", "rebuild": "runs", "rollback": "runs", "watch": "runs",
+        "plan": "status",
+        "index-all": "runs",
+        "rebuild": "runs",
+        "rollback": "runs",
+        "watch": "runs",
     },
     "Look": {"status": "status"},
     "Search": dict.fromkeys(("search", "verify", "serve", "mcp"), "search"),
     "Repair": dict.fromkeys(("doctor", "erase", "drop", "export"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
-}  # fmt: skip
-"""The commands in the order in which help lists them, each with the module of this package that holds it."""
+}
+"""The commands in the order in which help lists them, each with the module of this package that
+holds it."""
 COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}
 SECOND_NAMES = {"index": "index-all"}
 NO_NUMBER = "-"
@@ -57,19 +63,23 @@ class Context:
     verbose: bool
 
     def settings(self, **overrides: Any) -> Settings:
-        """Load the settings file and apply `overrides`, ignoring those that are None. Raises SettingsError."""
+        """Load the settings file and apply `overrides`, ignoring those that are None. Raises
+        SettingsError."""
         with collect_seldom():  # imports create many objects, and no cycles that could be freed
             from rag_index.core.settings import run_settings
         return run_settings(self.config, **overrides)
 
 
 class _Commands(click.Group):
-    """The commands of `COMMANDS`. A module is imported when its command is asked for: most commands need little."""
+    """The commands of `COMMANDS`. A module is imported when its command is asked for: most commands
+    need little."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for text in args:  # an embedder or a database would refuse it with another message
             if text.encode(errors="replace").decode() != text:
-                raise click.UsageError(f"{text!a} is not valid Unicode; check the terminal's encoding", ctx)
+                raise click.UsageError(
+                    f"{text!a} is not valid Unicode; check the terminal's encoding", ctx
+                )
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -78,7 +88,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         cmd_name = SECOND_NAMES.get(cmd_name, cmd_name)
         found = COMMANDS.get(cmd_name)
-        for module in [found] if found else set(COMMANDS.values()):  # all, to suggest one to who mistyped a name
+        for module in (
+            [found] if found else set(COMMANDS.values())
+        ):  # all, to suggest one to who mistyped a name
             import_module(f"rag_index.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
@@ -86,7 +98,10 @@ class _Commands(click.Group):
         for title, group in COMMAND_GROUPS.items():
             found = ((name, self.get_command(ctx, name)) for name in group)
             with formatter.section(title):
-                formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in found if each], col_max=14)
+                formatter.write_dl(
+                    [(name, each.get_short_help_str(200)) for name, each in found if each],
+                    col_max=14,
+                )
 
 
 @click.group(
@@ -97,7 +112,11 @@ Examples:
   rag-index try postgresql+psycopg://reader@db.example.org/servicedesk
   rag-index search "the printer prints blank pages" --limit 3""",
 )
-@click.option("--config", metavar="FILE", help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].",
+)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.option("--verbose", is_flag=True, help="Show the log.")
 @click.version_option(package_name="rag-index")
@@ -109,8 +128,8 @@ def program(context: click.Context, config: str | None, verbose: bool) -> None:
     except FileNotFoundError as error:
         if config is None or not Path(config).is_absolute():
             raise SettingsError(
-                "the folder that this is run in was deleted: change to another, or name the settings by --config and "
-                "their whole path"
+                "the folder that this is run in was deleted: change to another, or name the"
+                " settings by --config and their whole path"
             ) from error
         os.chdir(Path(config).parent)
     context.obj = Context(config, verbose)
@@ -135,7 +154,9 @@ POSITIVE = WholeNumber(min=1)
 
 name_argument = click.argument("name", metavar="INDEX")
 names_argument = click.argument("names", nargs=-1, metavar="[INDEX]…")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
+)
 wait_option = click.option(
     "--wait",
     type=Number(min=0),
@@ -145,13 +166,15 @@ wait_option = click.option(
 
 
 api_key_option = click.option(
-    "--api-key-env", metavar="VAR", help="The environment variable that holds that server's API key."
+    "--api-key-env",
+    metavar="VAR",
+    help="The environment variable that holds that server's API key.",
 )
 
 
 def api_key_in(variable: str | None) -> str | None:
-    """Return the key in an environment variable that `api_key_option` names, and mask it from now on. Raises UsageError
-    if it is not set, or has a sign that no header takes."""
+    """Return the key in an environment variable that `api_key_option` names, and mask it from now
+    on. Raises UsageError if it is not set, or has a sign that no header takes."""
     if variable is None:
         return None
     from rag_index.core.settings.parts import header_key
@@ -161,7 +184,9 @@ def api_key_in(variable: str | None) -> str | None:
     except ValueError as error:
         raise click.UsageError(f"--api-key-env: the key in {variable} {error}") from None
     if not key:
-        raise click.UsageError(f"--api-key-env names {variable}, which is not set or is empty; set it to the API key")
+        raise click.UsageError(
+            f"--api-key-env names {variable}, which is not set or is empty; set it to the API key"
+        )
     keep_secret(key)
     return key
 
@@ -185,31 +210,41 @@ parallel_options = options(
 
 
 def search_options(verb: str) -> Callable[[Any], Any]:
-    """Return a decorator with what every command that searches takes. `verb` says what it does with an index."""
+    """Return a decorator with what every command that searches takes. `verb` says what it does with
+    an index."""
     index = repeated("--index", "indexes", f"{verb} only this index", metavar="INDEX")
     return options(index, wait_option, json_option)
 
 
 def caller_options(groups: str) -> Callable[[Any], Any]:
-    """Return a decorator with the options that say who asks, beside `--all-groups`. The function gets the `caller`."""
+    """Return a decorator with the options that say who asks, beside `--all-groups`. The function
+    gets the `caller`."""
 
     def add(function: Any) -> Any:
         @wraps(function)
-        def call(*given: Any, groups: Sequence[str], role: str | None, claims: Sequence[str], **more: Any) -> Any:
+        def call(
+            *given: Any, groups: Sequence[str], role: str | None, claims: Sequence[str], **more: Any
+        ) -> Any:
             from rag_index.search import Caller
 
             pairs = [claim.partition("=") for claim in claims]
             if not all(name and equal for name, equal, _ in pairs):
                 raise click.UsageError("--claim is NAME=VALUE, such as --claim tenant_id=7")
             found = {name: value for name, _, value in pairs}
-            caller = Caller("command line", frozenset(filter(None, groups)), role or "", found, local=True)
+            caller = Caller(
+                "command line", frozenset(filter(None, groups)), role or "", found, local=True
+            )
             return function(*given, caller=caller, **more)
 
         return call
 
     return options(
         repeated("--group", "groups", groups, metavar="GROUP"),
-        click.option("--role", metavar="ROLE", help="Ask as this role of a database that decides who sees what."),
+        click.option(
+            "--role",
+            metavar="ROLE",
+            help="Ask as this role of a database that decides who sees what.",
+        ),
         repeated("--claim", "claims", "A claim of the caller", metavar="NAME=VALUE"),
         add,
     )
@@ -229,12 +264,13 @@ def command(
     endless_without: str = "",
     kept: str = "stopped",
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
+    """Return a decorator that makes a function a command of the program. The function gets the
+    `Context` first.
 
-    The command's help ends with the `example`, which is what to type after `rag-index`.
-    One that is `quiet` is no run: it shows the progress of what takes long in it, and says which service it waits for.
-    `begins` is said before anything that takes long is imported, and `kept` after Ctrl-C. To stop one that has no end
-    without an option (`endless_without`) is no error.
+    The command's help ends with the `example`, which is what to type after `rag-index`. One that is
+    `quiet` is no run: it shows the progress of what takes long in it, and says which service it
+    waits for. `begins` is said before anything that takes long is imported, and `kept` after
+    Ctrl-C. To stop one that has no end without an option (`endless_without`) is no error.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
@@ -247,31 +283,40 @@ def command(
                     return function(*arguments, **options)
                 from rag_index.core.reports.progress import shown
 
-                with shown(name or function.__name__, lambda sentence: say(f"rag-index: {sentence}", err=True)):
+                with shown(
+                    name or function.__name__,
+                    lambda sentence: say(f"rag-index: {sentence}", err=True),
+                ):
                     return function(*arguments, **options)
             except KeyboardInterrupt:
                 if endless_without and not options[endless_without]:
                     return 0
                 raise KeyboardInterrupt(kept) from None
 
-        return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(click.pass_obj(call))
+        return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(
+            click.pass_obj(call)
+        )
 
     return add
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns. The first row is the header; columns of numbers are aligned to the right."""
+    """Print rows in columns. The first row is the header; columns of numbers are aligned to the
+    right."""
     columns = []
     for head, *cells in zip(*rows, strict=True):
         width = max(map(len, [head, *cells]))
         numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
-        columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)])
+        columns.append(
+            [cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)]
+        )
     for row in zip(*columns, strict=True):
         say("  ".join(row).rstrip())
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print text for a person, and nothing that a terminal would obey: some of it may come from others."""
+    """Print text for a person, and nothing that a terminal would obey: some of it may come from
+    others."""
     click.echo(printable(text), err=err)
 
 
@@ -309,11 +354,17 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the folder one stands in
+    os.environ.setdefault(
+        "PYTHONSAFEPATH", "1"
+    )  # child processes must not import from the folder one stands in
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # and not ignored on purpose
         with suppress(ValueError):  # of another thread than the main one
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # imports take seconds, and end as by Ctrl-C
-    atexit.register(gc.freeze)  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
+            signal.signal(
+                signal.SIGTERM, signal.default_int_handler
+            )  # imports take seconds, and end as by Ctrl-C
+    atexit.register(
+        gc.freeze
+    )  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # since `rag_index.__main__`
@@ -341,15 +392,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _print_traceback(error: Exception, arguments: list[str]) -> None:
-    """Print the traceback of an error if --debug asks for it, without the messages of others: they may have a secret,
-    or the text of a document."""
+    """Print the traceback of an error if --debug asks for it, without the messages of others: they
+    may have a secret, or the text of a document."""
     if "--debug" in arguments:
         shown = without_messages(error)
         say(traceback_of(shown or error), err=True)
 
 
 def _print_error(message: str, arguments: list[str], code: int, **more: str) -> int:
-    """Print the message as one line, with --json as an object too, which has `more`, and return the exit code."""
+    """Print the message as one line, with --json as an object too, which has `more`, and return the
+    exit code."""
     line = " ".join(redacted(message).split())
     if "--json" in arguments:
         print_json({"error": line, **more})

@@ -1,5 +1,5 @@
-"""The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that (`benchmark`), and those
-that repair: `doctor`, `erase`, `drop`, `export`."""
+"""The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that
+(`benchmark`), and those that repair: `doctor`, `erase`, `drop`, `export`."""
 
 from __future__ import annotations
 
@@ -44,12 +44,17 @@ BEGINS = "Opening source, ledger and store …"
 run_options = options(
     parallel_options,
     click.option(
-        "--allow-deletes", is_flag=True, help="Delete what the source no longer has, whatever the guard says."
+        "--allow-deletes",
+        is_flag=True,
+        help="Delete what the source no longer has, whatever the guard says.",
     ),
     click.option(
         "--allow-loss",
         is_flag=True,
-        help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
+        help=(
+            "Publish a rebuilt collection without asking its gate, or in place of one that another"
+            " ledger made."
+        ),
     ),
     wait_option,
     json_option,
@@ -76,7 +81,10 @@ def print_report(report: RunReport, *more: str, as_json: bool, **also: object) -
         line = f"Nothing changed. {report.seconds:.1f} s."
     else:
         said = report.sentence()
-        line = f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'} {report.seconds:.1f} s."
+        line = (
+            f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'}"
+            f" {report.seconds:.1f} s."
+        )
     show({**report.to_json(), **also}, line, *more, as_json=as_json)
     return report.exit_code
 
@@ -99,7 +107,8 @@ def launch_run(
 
 
 def log_of_run(*, verbose: bool) -> None:
-    """Write the log of a run without Prefect to the terminal, or let it be silent: its end says what went wrong."""
+    """Write the log of a run without Prefect to the terminal, or let it be silent: its end says
+    what went wrong."""
     if verbose:
         log_to_terminal(root := logging.getLogger())
         root.setLevel(logging.INFO)
@@ -110,10 +119,19 @@ def log_of_run(*, verbose: bool) -> None:
 @command("index-all", example="index-all", begins=BEGINS)
 @names_argument
 @repeated("--id", "ids", "Index only this document", metavar="ID")
-@click.option("--retry-failed", is_flag=True, help="Try failed documents again, however often they were tried.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Try failed documents again, however often they were tried.",
+)
 @run_options
 def index_all(
-    context: Context, names: tuple[str, ...], ids: tuple[str, ...], as_json: bool, wait: float | None, **others: Any
+    context: Context,
+    names: tuple[str, ...],
+    ids: tuple[str, ...],
+    as_json: bool,
+    wait: float | None,
+    **others: Any,
 ) -> int:
     """Bring all indexes, some, or single documents up to date.
 
@@ -126,7 +144,8 @@ def index_all(
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
     if len(names) != 1 or given:
         raise click.UsageError(
-            f"--id needs exactly one index and cannot be combined with {', '.join(given) or 'several'}"
+            "--id needs exactly one index and cannot be combined with"
+            f" {', '.join(given) or 'several'}"
         )
     outcome = index_documents(context.settings(wait=wait), names[0], ids)
     return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
@@ -134,11 +153,20 @@ def index_all(
 
 @command(example="rebuild comments", begins=BEGINS)
 @required_names
-@click.option("--to", metavar="URL", help="Build them in another store: a Qdrant server (http://…) or a folder.")
+@click.option(
+    "--to",
+    metavar="URL",
+    help="Build them in another store: a Qdrant server (http://…) or a folder.",
+)
 @api_key_option
 @run_options
 def rebuild(
-    context: Context, names: tuple[str, ...], to: str | None, api_key_env: str | None, as_json: bool, **asked: Any
+    context: Context,
+    names: tuple[str, ...],
+    to: str | None,
+    api_key_env: str | None,
+    as_json: bool,
+    **asked: Any,
 ) -> int:
     """Build new collections beside the live ones and publish them.
 
@@ -153,7 +181,13 @@ def rebuild(
 
 
 def _rebuild_elsewhere(
-    context: Context, names: list[str], to: str, api_key_env: str | None, *, as_json: bool, **asked: Any
+    context: Context,
+    names: list[str],
+    to: str,
+    api_key_env: str | None,
+    *,
+    as_json: bool,
+    **asked: Any,
 ) -> int:
     """Rebuild indexes in another store, and print the report and what to change then.
 
@@ -169,14 +203,19 @@ def _rebuild_elsewhere(
     if any(outcome.state != "completed" for outcome in report.indexes):
         wanted = ", ".join(names)
         left = [
-            f"The settings stay as they are until all of {wanted} are there: run this command again.",
+            (
+                f"The settings stay as they are until all of {wanted} are there: run this command"
+                " again."
+            ),
         ]
         if any(outcome.error_class == "StoreRefused" for outcome in report.indexes):
             left.append(f"--api-key-env names the variable that holds the API key of {to}.")
         return print_report(report, *left, as_json=as_json)
     missing = missing_indexes(settings, target)
     steps = next_steps(settings, target, missing, to=to, api_key_env=api_key_env)
-    return print_report(report, *steps, as_json=as_json, store=settings_line(target), missing=missing)
+    return print_report(
+        report, *steps, as_json=as_json, store=settings_line(target), missing=missing
+    )
 
 
 @command(endless_without="once", example="watch")
@@ -190,7 +229,9 @@ def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
     log_to_terminal(ours)
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
-    logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # without one, Python prints warnings of others
     from rag_index.care.index_status import try_to_write_metrics
     from rag_index.watch import follow
     from rag_index.watch.loop import Stop, stopped_by_signals
@@ -198,10 +239,15 @@ def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
     stop = Stop()
     with stopped_by_signals(stop):
         caught_up = follow(
-            context.settings, names or None, stop,
-            once=once, changed=try_to_write_metrics,
-            began=lambda watch: say(f"Watching {', '.join(watch.names)}; Ctrl-C ends it at the next commit.", err=True),
-        )  # fmt: skip
+            context.settings,
+            names or None,
+            stop,
+            once=once,
+            changed=try_to_write_metrics,
+            began=lambda watch: say(
+                f"Watching {', '.join(watch.names)}; Ctrl-C ends it at the next commit.", err=True
+            ),
+        )
     return 0 if caught_up else 1
 
 
@@ -222,7 +268,10 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
     if not yes:
         say(f"{name}: {kept}", err=True)
         if settings.alias(name) in settings.aliases:
-            say(f"{settings.path.name} has this index, so its next run indexes everything again.", err=True)
+            say(
+                f"{settings.path.name} has this index, so its next run indexes everything again.",
+                err=True,
+            )
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
         if not click.confirm("Delete all of it?", err=True):
@@ -247,8 +296,9 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int:
     """Leave no file of the store with what was deleted or changed.
 
-    The living points are copied, which takes the time and room of a rebuild without embedding, and collections that
-    were kept for rollback are dropped. The exit code is 3 if the delete guard holds documents back.
+    The living points are copied, which takes the time and room of a rebuild without embedding, and
+    collections that were kept for rollback are dropped. The exit code is 3 if the delete guard
+    holds documents back.
     """
     from rag_index.etl.deletes import held_back
     from rag_index.etl.erase import erase
@@ -267,16 +317,25 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
         asdict(erased),
         *([f"{name}: not erased: {held}."] if held else []),
         f"{name}: erased what {erased.documents:,} deleted or changed documents had left.",
-        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)} dropped.",
-        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours to erase.",
+        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)}"
+        " dropped.",
+        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours"
+        " to erase.",
         as_json=as_json,
     )
     return 3 if held else 0
 
 
-@command(quiet=True, example="export comments --out comments.jsonl", kept="stopped; no file was written")
+@command(
+    quiet=True, example="export comments --out comments.jsonl", kept="stopped; no file was written"
+)
 @name_argument
-@click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE.jsonl",
+    help="The file to write, or - for standard output.",
+)
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
 @wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
@@ -304,7 +363,8 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     show(
         {"index": name, "before": before, "live": live, "returned": returned},
         f"{name}: {live} is live, {before} is kept.",
-        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}` brings it up to date.",
+        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}`"
+        " brings it up to date.",
         as_json=as_json,
     )
 
@@ -312,17 +372,24 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
 @command(
     quiet=True,
     example="doctor --repair",
-    kept="stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
+    kept=(
+        "stopped; what is repaired is kept, nothing else was changed, and the same command begins"
+        " again"
+    ),
 )
 @names_argument
-@click.option("--repair", "repairing", is_flag=True, help="Repair what is found; the next run does the rest.")
+@click.option(
+    "--repair", "repairing", is_flag=True, help="Repair what is found; the next run does the rest."
+)
 @wait_option
 @json_option
-def doctor(context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool) -> int:
+def doctor(
+    context: Context, names: tuple[str, ...], repairing: bool, wait: float | None, as_json: bool
+) -> int:
     """Compare source, ledger and store; --repair repairs.
 
-    What has to be indexed again is left to the next run. The exit code is 0 if nothing is found or everything is
-    repaired, and 3 if something is left.
+    What has to be indexed again is left to the next run. The exit code is 0 if nothing is found or
+    everything is repaired, and 3 if something is left.
     """
     from rag_index.care.doctor import examine, repair
 
@@ -353,11 +420,23 @@ def _finding_lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
 @command(example="benchmark --sample-size 2000")
 @click.option("--index", "name", metavar="INDEX", help="The index to sample [the first].")
 @click.option(
-    "--sample-size", type=POSITIVE, default=1000, show_default=True, help="How many documents to embed each time."
+    "--sample-size",
+    type=POSITIVE,
+    default=1000,
+    show_default=True,
+    help="How many documents to embed each time.",
 )
-@repeated("--workers", "workers", "Try N workers [1, 2, 4, … up to the settings' number]", type=POSITIVE, metavar="N")
+@repeated(
+    "--workers",
+    "workers",
+    "Try N workers [1, 2, 4, … up to the settings' number]",
+    type=POSITIVE,
+    metavar="N",
+)
 @json_option
-def benchmark(context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], as_json: bool) -> int:
+def benchmark(
+    context: Context, name: str | None, sample_size: int, workers: tuple[int, ...], as_json: bool
+) -> int:
     """Compare a serial script with parallel runs.
 
     Real collections are not touched.
@@ -366,7 +445,9 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: tup
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    report = benchmark_plainly(settings, index=index, sample_size=sample_size, workers=list(workers))
+    report = benchmark_plainly(
+        settings, index=index, sample_size=sample_size, workers=list(workers)
+    )
     if as_json:
         print_json(report.to_json())
     else:
@@ -376,7 +457,10 @@ def benchmark(context: Context, name: str | None, sample_size: int, workers: tup
 
 def _print_benchmark(report: BenchmarkReport) -> None:
     serial = report.measured[0]
-    say(f"{report.documents:,} documents of {report.index}, {serial.chunks:,} chunks, {report.embedder}")
+    say(
+        f"{report.documents:,} documents of {report.index}, {serial.chunks:,} chunks,"
+        f" {report.embedder}"
+    )
     rows = [("", "seconds", "documents/s", "speed-up", *serial.stages, "points")]
     for one in report.measured:
         shares = [f"{share:.0%}" for share in one.stages.values()]

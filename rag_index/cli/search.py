@@ -1,4 +1,5 @@
-"""The commands that search (`search`, `verify`), measure that (`evaluate`), or serve it (`serve`, `mcp`)."""
+"""The commands that search (`search`, `verify`), measure that (`evaluate`), or serve it (`serve`,
+`mcp`)."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ ALL = "all"
 
 
 class _Option(click.Option):
-    """An option of a search, with the text and the bounds of `ProgramOptions`, which its commands alone import."""
+    """An option of a search, with the text and the bounds of `ProgramOptions`, which its commands
+    alone import."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
@@ -82,10 +84,13 @@ _found_options = options(
     repeated(
         "--filter",
         "filters",
-        "Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not",
+        "Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists,"
+        " !FIELD does not",
         metavar="FIELD=VALUE",
     ),
-    caller_options("Search as a member of this group: without one, indexes with access find nothing"),
+    caller_options(
+        "Search as a member of this group: without one, indexes with access find nothing"
+    ),
     click.option("--all-groups", is_flag=True, help="See the documents of all groups."),
     _option("timeout", "SECONDS"),
     _option("min_relevance", "R"),
@@ -98,7 +103,12 @@ _found_options = options(
 @command(example='search "error ORA-01017" --index comments --limit 3')
 @click.argument("query", default="")
 @_option("like", "INDEX/ID")
-@click.option("--why", "sought", metavar="INDEX/ID", help="Say why QUERY does not find this document, and what helps.")
+@click.option(
+    "--why",
+    "sought",
+    metavar="INDEX/ID",
+    help="Say why QUERY does not find this document, and what helps.",
+)
 @_found_options
 @_option("offset", "N")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
@@ -106,14 +116,23 @@ _found_options = options(
 @_option("max_age", "AGE")
 @_option("exact", is_flag=True)
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
-def search(context: Context, query: str, like: str | None, sought: str | None, no_rerank: bool, **chosen: Any) -> int:
+def search(
+    context: Context,
+    query: str,
+    like: str | None,
+    sought: str | None,
+    no_rerank: bool,
+    **chosen: Any,
+) -> int:
     """Find the documents that fit QUERY best, in all indexes at once.
 
     A passage must have what stands in "quotes", and must not have a -word after a minus.
     """
     if like is not None:
         if query or sought is not None:
-            raise click.UsageError(f"--like takes no {'QUERY' if query else '--why'}: ask one after the other")
+            raise click.UsageError(
+                f"--like takes no {'QUERY' if query else '--why'}: ask one after the other"
+            )
         return _print_found(context, "", {"reranker": None}, like=like, **chosen)
     if not query.strip():
         raise click.UsageError("the query is empty")
@@ -126,10 +145,17 @@ def search(context: Context, query: str, like: str | None, sought: str | None, n
 
 
 def _print_why(
-    context: Context, query: str, document: str, *, wait: float | None, as_json: bool, all_groups: bool, **chosen: Any
+    context: Context,
+    query: str,
+    document: str,
+    *,
+    wait: float | None,
+    as_json: bool,
+    all_groups: bool,
+    **chosen: Any,
 ) -> int:
-    """Say why a document is not found. With `all_groups` a person learns of every document; groups beside it say for
-    whom that person asks."""
+    """Say why a document is not found. With `all_groups` a person learns of every document; groups
+    beside it say for whom that person asks."""
     from rag_index.search import Retriever
     from rag_index.search.json_answers import WhyAnswer
 
@@ -144,7 +170,12 @@ def _print_why(
 
 
 def _search_options(
-    *, indexes: tuple[str, ...], filters: tuple[str, ...], caller: Caller, all_groups: bool, **chosen: Any
+    *,
+    indexes: tuple[str, ...],
+    filters: tuple[str, ...],
+    caller: Caller,
+    all_groups: bool,
+    **chosen: Any,
 ) -> dict[str, Any]:
     """Return the options of a search as a Retriever takes them."""
     from rag_index.search import ALL_GROUPS
@@ -169,7 +200,9 @@ def _print_found(
     from rag_index.search import Retriever
 
     if (caller.groups or caller.role) and all_groups:
-        raise click.UsageError("--all-groups cannot be combined with --group and --role; leave one of them out")
+        raise click.UsageError(
+            "--all-groups cannot be combined with --group and --role; leave one of them out"
+        )
     options = _search_options(caller=caller, all_groups=all_groups, **chosen)
     settings = context.settings(wait=wait)
     if timeout := options.get("timeout"):  # also of a single request to the store
@@ -190,7 +223,9 @@ def _print_found(
 @caller_options("Ask as a member of this group")
 @click.option("--all-groups", is_flag=True, help="See the documents of all groups.")
 @json_option
-def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_groups: bool, as_json: bool) -> int:
+def verify(
+    context: Context, citations: tuple[str, ...], caller: Caller, all_groups: bool, as_json: bool
+) -> int:
     """Say whether what was cited is unchanged, changed, deleted or unknown.
 
     The exit code is 3 unless all are unchanged.
@@ -201,7 +236,9 @@ def verify(context: Context, citations: tuple[str, ...], caller: Caller, all_gro
 
     with Retriever.from_settings(context.settings()) as retriever:
         cited = counted(citations, "citations verified", lambda: len(citations))
-        found = [retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in cited]
+        found = [
+            retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in cited
+        ]
     if as_json:
         print_json(VerifyAnswer.model_validate({"citations": found}).to_json())
     for one in [] if as_json else found:
@@ -217,8 +254,9 @@ def _warn_of_access(settings: Settings, names: Sequence[str], closed: Sequence[s
     closed = [index.name for index in settings.named(names) if index.name in closed]
     if closed:
         say(
-            f"rag-index: nothing is searched in {', '.join(closed)}, which {'has' if len(closed) == 1 else 'have'} "
-            "`access`: give --group GROUP (--role ROLE for that of the database), or --all-groups to see everything",
+            f"rag-index: nothing is searched in {', '.join(closed)}, which"
+            f" {'has' if len(closed) == 1 else 'have'} `access`: give --group GROUP (--role ROLE"
+            " for that of the database), or --all-groups to see everything",
             err=True,
         )
 
@@ -237,7 +275,10 @@ def _print_result(result: SearchResult, explain: bool) -> None:
     for note in result.notes:
         say(note)
     for hit in result.hits:
-        click.echo(f"{hit.score:.3f}  {shortened(hit.index, SNIPPET)}: {_shown(_place(hit), hit.highlights)}")
+        click.echo(
+            f"{hit.score:.3f}  {shortened(hit.index, SNIPPET)}:"
+            f" {_shown(_place(hit), hit.highlights)}"
+        )
         if explain:
             say(f"       {_explanation(hit, result.fusion)}")
         if link := hit.part.get("link") or hit.link:
@@ -249,7 +290,9 @@ def _print_result(result: SearchResult, explain: bool) -> None:
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:
-        times = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items())
+        times = ", ".join(
+            f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items()
+        )
         searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
         weight = f" Meaning weighs {result.dense_weight:g}." if result.dense_weight < 1 else ""
         order = ", best hits reranked" if result.reranked else ""
@@ -257,9 +300,11 @@ def _print_result(result: SearchResult, explain: bool) -> None:
 
 
 def _place(hit: SearchHit) -> str:
-    """Return the document's id, for source code as file:line, which editors and terminals understand.
+    """Return the document's id, for source code as file:line, which editors and terminals
+    understand.
 
-    A document whose title is another than its id has the id after that, and after this the part that was found.
+    A document whose title is another than its id has the id after that, and after this the part
+    that was found.
     """
     from rag_index.core.documents.batches import part_name
     from rag_index.search.highlights import is_code
@@ -285,10 +330,17 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 
 @command(endless_without="new_token", example="serve --port 8080")
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
-@click.option("--port", type=WholeNumber(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=WholeNumber(0, 65_535),
+    metavar="N",
+    help="The port to listen on; 0 takes a free one.",
+)
 @click.option("--new-token", metavar="NAME", help="Make a token for NAME instead of serving.")
 @repeated("--group", "groups", "A group of the new token", metavar="GROUP")
-@click.option("--all-groups", is_flag=True, help="Let the new token see the documents of all groups.")
+@click.option(
+    "--all-groups", is_flag=True, help="Let the new token see the documents of all groups."
+)
 @click.option("--role", metavar="ROLE", help="The role of the new token in the database.")
 @wait_option
 def serve(
@@ -326,7 +378,10 @@ def serve(
 @command(example="mcp --print skill")
 @caller_options("Search as a member of this group")
 @click.option(
-    "--print", "kind", type=click.Choice(["skill", "agents"]), help="Print a skill file, or lines for an AGENTS.md."
+    "--print",
+    "kind",
+    type=click.Choice(["skill", "agents"]),
+    help="Print a skill file, or lines for an AGENTS.md.",
 )
 @wait_option
 def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) -> None:
@@ -345,16 +400,27 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
 
     settings = context.settings(wait=wait)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
+        signal.signal(
+            number, signal.SIG_DFL
+        )  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, caller))
 
 
 @command(example="evaluate golden.jsonl --worst 5")
 @click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
-@click.option("--from-log", is_flag=True, help="Take queries from the log of queries, with what was opened.")
-@repeated("--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True)
 @click.option(
-    "--worst", type=WholeNumber(min=0), metavar="N", default=5, show_default=True, help="How many poor queries to show."
+    "--from-log", is_flag=True, help="Take queries from the log of queries, with what was opened."
+)
+@repeated(
+    "--metric", "metrics", "What to measure", metavar="NAME@K", default=METRICS, show_default=True
+)
+@click.option(
+    "--worst",
+    type=WholeNumber(min=0),
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="How many poor queries to show.",
 )
 @search_options("Evaluate")
 def evaluate(
@@ -376,8 +442,8 @@ def evaluate(
 
     if golden is None and not from_log:
         raise SettingsError(
-            "no queries to ask: name a golden file (docs/evaluation.md shows one), as in `rag-index evaluate "
-            "golden.jsonl`, or take what people opened with --from-log"
+            "no queries to ask: name a golden file (docs/evaluation.md shows one), as in `rag-index"
+            " evaluate golden.jsonl`, or take what people opened with --from-log"
         )
     if golden is not None and from_log:
         raise click.UsageError("a golden file cannot be combined with --from-log")
@@ -406,18 +472,29 @@ def _evaluate(
         queries = golden_of_log(log, names)
     else:
         raise SettingsError(
-            "--from-log needs [serve] query_log, which keeps what was asked and opened: set it, or name a golden file"
+            "--from-log needs [serve] query_log, which keeps what was asked and opened: set it, or"
+            " name a golden file"
         )
     return evaluate(settings, queries, names, metrics, worst=worst)
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
-    rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
+    rows = (
+        [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)]
+        if evaluation.scopes
+        else []
+    )
     for scope in evaluation.scopes:
         for number, way in enumerate(scope.ways):
             head = (scope.index or ALL, f"{scope.queries:,}") if number == 0 else ("", "")
             name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
-            rows.append((*head, name, *(f"{m.mean:.3f} ({m.low:.3f} to {m.high:.3f})" for m in way.metrics.values())))
+            rows.append(
+                (
+                    *head,
+                    name,
+                    *(f"{m.mean:.3f} ({m.low:.3f} to {m.high:.3f})" for m in way.metrics.values()),
+                )
+            )
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
@@ -433,7 +510,10 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
     def name(one: Place) -> str:
         return f"{one.index}: {one.document_id}" if several else one.document_id
 
-    ranks = ", ".join(f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found" for one in query.relevant)
+    ranks = ", ".join(
+        f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found"
+        for one in query.relevant
+    )
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
     say(f"  {shortened(query.query, SHORT_CHARS)}")
     say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")

@@ -35,13 +35,17 @@ HEADINGS = {
     "table": "     {}  text  becomes",
     "column": "     text that is left out",
 }
-HOW_TO_ANSWER = "Answer by number or id: show 7, hide 9 yes, look 3 (two documents), why 7, more (all lines)."
+HOW_TO_ANSWER = (
+    "Answer by number or id: show 7, hide 9 yes, look 3 (two documents), why 7, more (all lines)."
+)
 SCHEMA_NAME = "rag-index.schema.json"
 """The schema of the settings file, where a person has written it beside the file for editors."""
 
 
 @command(example="config")
-@click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors."
+)
 @json_option
 def config(context: Context, schema: bool, as_json: bool) -> None:
     """Show every effective setting and where it comes from.
@@ -67,12 +71,32 @@ def config(context: Context, schema: bool, as_json: bool) -> None:
 
 @command(example="init shop.db")
 @click.argument("url", metavar="[URL|FILE]", required=False)
-@click.option("--source", metavar="URL|FILE", help="The database to propose indexes for, instead of the argument.")
-@click.option("--answers", "answers_file", metavar="FILE", help="Apply the answers in a JSON file; - is stdin.")
-@click.option("--why", "column", metavar="TABLE.COLUMN", help="Print why a column hides rows, and write nothing.")
-@click.option("--examples", is_flag=True, help="With --json, print example rows, but no secret or personal columns.")
+@click.option(
+    "--source",
+    metavar="URL|FILE",
+    help="The database to propose indexes for, instead of the argument.",
+)
+@click.option(
+    "--answers",
+    "answers_file",
+    metavar="FILE",
+    help="Apply the answers in a JSON file; - is stdin.",
+)
+@click.option(
+    "--why",
+    "column",
+    metavar="TABLE.COLUMN",
+    help="Print why a column hides rows, and write nothing.",
+)
+@click.option(
+    "--examples",
+    is_flag=True,
+    help="With --json, print example rows, but no secret or personal columns.",
+)
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-@click.option("--yes", is_flag=True, help="Ask nothing: write what is proposed, and leave out what is open.")
+@click.option(
+    "--yes", is_flag=True, help="Ask nothing: write what is proposed, and leave out what is open."
+)
 @json_option
 def init(
     context: Context,
@@ -87,10 +111,11 @@ def init(
 ) -> int:
     """Write rag-index.toml with the indexes a database suggests.
 
-    Ask who may see rows that look like exceptions, and leave them out until that is answered. In a terminal, one prompt
-    takes the answers; elsewhere, a file does: --json prints the questions with their ids, and --answers applies
-    {"comment.held": {"show": ["no"]}, "audit": "leave out"}. With --json and without --yes, nothing is written. It ends
-    with 3 if every row of an index is left out.
+    Ask who may see rows that look like exceptions, and leave them out until that is answered. In a
+    terminal, one prompt takes the answers; elsewhere, a file does: --json prints the questions with
+    their ids, and --answers applies {"comment.held": {"show": ["no"]}, "audit": "leave out"}. With
+    --json and without --yes, nothing is written. It ends with 3 if every row of an index is left
+    out.
     """
     if url and source:
         raise click.UsageError(f"{url} and --source name a database each: leave one out")
@@ -107,7 +132,9 @@ def init(
     path = Path(context.config or FILE_NAME)
     writes = (yes or not as_json) and column is None
     if path.exists() and not force and writes:
-        raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
+        raise click.UsageError(
+            f"{path} exists already; overwrite it with --force, or name another file with --config"
+        )
     if database is None:
         _write_template(path)
         return 0
@@ -136,7 +163,10 @@ def _write_template(path: Path) -> None:
     from rag_index.first_run.schema import scaffold
 
     write_file(path, scaffold(None, path.parent).text)
-    say(f"Wrote {path}, a template: put your database into it, or write it with rag-index init --force URL|FILE")
+    say(
+        f"Wrote {path}, a template: put your database into it, or write it with rag-index init"
+        " --force URL|FILE"
+    )
 
 
 def _proposed(database: str, answers_file: str | None, path: Path) -> Scaffold:
@@ -149,7 +179,8 @@ def _proposed(database: str, answers_file: str | None, path: Path) -> Scaffold:
 
 
 def _embedder(made: Scaffold) -> ProposedEmbedder | None:
-    """Return the embedder to propose; None if there is no text, or a variable of the environment names one."""
+    """Return the embedder to propose; None if there is no text, or a variable of the environment
+    names one."""
     from rag_index.first_run.schema import propose_embedder, proposed_settings
 
     if not made.text or made.catalog is None:
@@ -163,7 +194,9 @@ def _embedder(made: Scaffold) -> ProposedEmbedder | None:
     return propose_embedder(made.proposal, made.catalog, given.hosts, partial(say, err=True))
 
 
-def _proposal_json(made: Scaffold, embedder: ProposedEmbedder | None, *, examples: bool) -> dict[str, Any]:
+def _proposal_json(
+    made: Scaffold, embedder: ProposedEmbedder | None, *, examples: bool
+) -> dict[str, Any]:
     """Return the object that --json prints."""
     from rag_index.first_run.schema import screen
 
@@ -195,7 +228,8 @@ def _printed(made: Scaffold) -> Scaffold:
 
 
 def _write(made: Scaffold, path: Path, *, as_json: bool) -> None:
-    """Write the settings, and print what comes next. Raises SettingsError if nothing is proposed."""
+    """Write the settings, and print what comes next. Raises SettingsError if nothing is
+    proposed."""
     from rag_index.first_run.schema import nothing_found
 
     if not made.text:
@@ -203,29 +237,40 @@ def _write(made: Scaffold, path: Path, *, as_json: bool) -> None:
     write_file(path, made.text)
     say(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all", err=as_json)
     if made.lacks_password:
-        say("It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.", err=as_json)
+        say(
+            "It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL.",
+            err=as_json,
+        )
 
 
 def _exit_code(proposal: Proposal) -> int:
     """Return 3, with a sentence for each, if an index would have no document."""
     empty = [one for one in proposal.tables if one.index and one.is_hidden]
     for one in empty:
-        say(f"rag-index: every row of {one.name} is left out: answer who may see them, with --answers FILE", err=True)
+        say(
+            f"rag-index: every row of {one.name} is left out: answer who may see them, with"
+            " --answers FILE",
+            err=True,
+        )
     return 3 if empty else 0
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a settings file, for editors with its schema if that lies beside it. Raises SettingsError."""
+    """Write a settings file, for editors with its schema if that lies beside it. Raises
+    SettingsError."""
     schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
     try:
         path.write_text(schema + text, encoding="utf-8")
     except OSError as error:
-        raise SettingsError(unwritable(path, error, "name a file in another folder with --config")) from error
+        raise SettingsError(
+            unwritable(path, error, "name a file in another folder with --config")
+        ) from error
 
 
 @contextmanager
 def without_settings() -> Iterator[None]:
-    """Let an error within the block speak of the URL that a person gave: there is no settings file yet."""
+    """Let an error within the block speak of the URL that a person gave: there is no settings file
+    yet."""
     try:
         yield
     except RagIndexError as error:
@@ -275,7 +320,9 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
             heading = HEADINGS[kind].format(f"{'table':<{id_width}}  {'rows':>{rows_width}}")
             yield from textwrap.wrap(heading, width)
         if line.kind == "folded":
-            yield from textwrap.wrap(line.says, width, initial_indent=INDENT, subsequent_indent=INDENT)
+            yield from textwrap.wrap(
+                line.says, width, initial_indent=INDENT, subsequent_indent=INDENT
+            )
             continue
         number += 1
         head = f"{number:>3}  {shortened(line.id, id_width):<{id_width}}  "
@@ -286,7 +333,12 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
             yield head.rstrip()
             head = INDENT
         yield from textwrap.wrap(
-            line.says, width, initial_indent=head, subsequent_indent=INDENT, max_lines=2, placeholder=" …"
+            line.says,
+            width,
+            initial_indent=head,
+            subsequent_indent=INDENT,
+            max_lines=2,
+            placeholder=" …",
         )
     yield from textwrap.wrap(f"{screen.share_sentence(now)}.", width)
 
@@ -300,7 +352,8 @@ class Conversation:
         self._is_long = False
 
     def held(self) -> Scaffold:
-        """Ask until a person accepts, and return what follows from the answers. Raises Abort on Ctrl-C."""
+        """Ask until a person accepts, and return what follows from the answers. Raises Abort on
+        Ctrl-C."""
         say(HOW_TO_ANSWER)
         try:
             while True:
@@ -323,7 +376,8 @@ class Conversation:
             say(text)
 
     def _obey(self, typed: str) -> None:
-        """Do what a person typed: `hide 9 yes`. Raises SettingsError if it cannot be understood, or does not fit."""
+        """Do what a person typed: `hide 9 yes`. Raises SettingsError if it cannot be understood, or
+        does not fit."""
         from rag_index.first_run.schema import screen
 
         verb, _, rest = typed.partition(" ")
@@ -332,7 +386,8 @@ class Conversation:
             return
         if verb not in ("show", "hide", "look", "why") or not rest:
             raise SettingsError(
-                f"{verb} is no answer: write show, hide, look or why with the number of a line; or more"
+                f"{verb} is no answer: write show, hide, look or why with the number of a line; or"
+                " more"
             )
         line, values = self._line(rest.strip())
         if verb == "look":
@@ -348,7 +403,8 @@ class Conversation:
             self._made = self._made.answered(self._made.answers.with_answer(line.id, answer))
 
     def _line(self, typed: str) -> tuple[Line, str]:
-        """Return the line that is named by its number or its id, and the values after it. Raises SettingsError."""
+        """Return the line that is named by its number or its id, and the values after it. Raises
+        SettingsError."""
         from rag_index.first_run.schema import screen
 
         found = screen.lines(self._made.first, self._made.proposal, all_of_it=self._is_long)
@@ -360,7 +416,9 @@ class Conversation:
         every = screen.lines(self._made.first, self._made.proposal, all_of_it=True)
         named = [one for one in every if typed == one.id or typed.startswith(f"{one.id} ")]
         if not named:
-            raise SettingsError(f"{number} is neither the number of a line nor an id; more lists all")
+            raise SettingsError(
+                f"{number} is neither the number of a line nor an id; more lists all"
+            )
         line = max(named, key=lambda one: len(one.id))
         return line, typed[len(line.id) :].strip()
 
@@ -385,7 +443,9 @@ def shown_lines(made: Scaffold, tables: Collection[str], count: int) -> Iterator
 @command(example="sample workshop --out workshop.db --settings")
 @click.argument("kind", type=click.Choice(["pydocs", "workshop"]))
 @click.option("--out", required=True, type=FILE, help="The SQLite file to write.")
-@click.option("--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none.")
+@click.option(
+    "--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none."
+)
 def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
     """Write a sample database.
 
@@ -401,11 +461,16 @@ def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
         counts, text = pydocs.write(out), pydocs.scaffold(out.name)
     else:
         counts = workshop.write(out)
-        text = scaffold(f"sqlite:///{out.absolute()}", out.parent).text.replace(str(out.absolute()), out.name)
+        text = scaffold(f"sqlite:///{out.absolute()}", out.parent).text.replace(
+            str(out.absolute()), out.name
+        )
     say(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
     file = out.parent / FILE_NAME
     if settings and file.exists():
-        say(f"Left {file} as it is: if it is not for this database, remove it and write the sample again")
+        say(
+            f"Left {file} as it is: if it is not for this database, remove it and write the sample"
+            " again"
+        )
     elif settings:
         write_file(file, text)
         say(f"Wrote {file}")

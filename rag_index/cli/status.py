@@ -22,27 +22,44 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 KIND_SENTENCES = {
-    "failed": "Each run tries failed documents again, for five nights; `index-all --retry-failed` tries them now.",
-    "incomplete": "Incomplete documents are indexed but lack something; `index-all --retry-failed` tries them again.",
-    "skipped": "Skipped documents are excluded by a rule of the source; they do not make a run fail.",
+    "failed": (
+        "Each run tries failed documents again, for five nights; `index-all --retry-failed` tries"
+        " them now."
+    ),
+    "incomplete": (
+        "Incomplete documents are indexed but lack something; `index-all --retry-failed` tries them"
+        " again."
+    ),
+    "skipped": (
+        "Skipped documents are excluded by a rule of the source; they do not make a run fail."
+    ),
 }
 LAST_RUN = "\0"
 MAX_SHOWN_CHUNKS = 50
 MAX_ALIKE = 5
-"""`--failed` lists at most this many documents with a reason of one kind; of more, the first one and their number."""
+"""`--failed` lists at most this many documents with a reason of one kind; of more, the first one
+and their number."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
 SELDOM = ("held_back", "failed", "skipped")
 
 
 @cli.command(example="status")
 @cli.names_argument
-@click.option("--failed", is_flag=True, help="List the documents that could not be indexed, and why.")
 @click.option(
-    "--report", "run", is_flag=False, flag_value=LAST_RUN, metavar="[RUN]",
+    "--failed", is_flag=True, help="List the documents that could not be indexed, and why."
+)
+@click.option(
+    "--report",
+    "run",
+    is_flag=False,
+    flag_value=LAST_RUN,
+    metavar="[RUN]",
     help="Show where the time of the last run, or of RUN, went, and what would make it faster.",
-)  # fmt: skip
+)
 @cli.json_option
-def status(context: cli.Context, names: tuple[str, ...], failed: bool, run: str | None, as_json: bool) -> int:
+def status(
+    context: cli.Context, names: tuple[str, ...], failed: bool, run: str | None, as_json: bool
+) -> int:
     """Show each index: documents, points, failures, last run.
 
     If the store does not answer, the command shows what the ledger knows, and the exit code is 1.
@@ -77,13 +94,18 @@ def _show_status(settings: Settings, chosen: set[str], *, as_json: bool) -> int:
         missed = log.not_found() if log else []
     if as_json:
         found = {"indexes": known.indexes, "unwanted": known.unwanted} | (
-            {"not_found": [{"query": query, "times": times} for query, times in missed]} if missed else {}
+            {"not_found": [{"query": query, "times": times} for query, times in missed]}
+            if missed
+            else {}
         )
         cli.print_json({**found, **({"error": error} if error else {})})
     else:
         _print_status(settings, known)
         if missed:
-            cli.say("asked for, and not found: " + "; ".join(f"{query} ({times:,} ×)" for query, times in missed))
+            cli.say(
+                "asked for, and not found: "
+                + "; ".join(f"{query} ({times:,} ×)" for query, times in missed)
+            )
     if error:
         cli.say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))
@@ -94,7 +116,11 @@ def _print_status(settings: Settings, known: ProjectStatus) -> None:
         "indexed": any(one.indexed is not None for one in known.indexes),
         "held_back": any(one.held_back for one in known.indexes),
     }
-    columns = [name for name in ("documents", "points", "indexed", "failed", "held_back") if seldom.get(name, True)]
+    columns = [
+        name
+        for name in ("documents", "points", "indexed", "failed", "held_back")
+        if seldom.get(name, True)
+    ]
     rows = [("index", "collection", *(name.replace("_", " ") for name in columns), "last run")]
     for one in known.indexes:
         numbers = [f"{getattr(one, name) or 0:,}" for name in columns]
@@ -137,10 +163,14 @@ def _remarks(one: IndexStatus) -> Iterator[str]:
         state = "is being filled" if run and run["state"] == "running" else "is not complete"
         yield f"{one.index} {state}: {one.findable}"
     ended = run if run and run["state"] != "failed" else None
-    if as_of and not (ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]):  # the table says it
+    if as_of and not (
+        ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]
+    ):  # the table says it
         yield f"{one.index}: complete up to {as_of['at']}, known by {as_of['known_by']}"
     if watch:
-        behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 60 else ""
+        behind = (
+            f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 60 else ""
+        )
         why = f": {watch['message']}" if watch["message"] else ""
         yield f"{one.index}: watch {watch['state']}{behind}{why}"
     if one.erasable:
@@ -158,7 +188,8 @@ def _last_run(run: dict[str, Any] | None) -> str:
 
 
 def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_json: bool) -> None:
-    """List the documents that could not be indexed. Of many that failed alike the first stands for all in a table."""
+    """List the documents that could not be indexed. Of many that failed alike the first stands for
+    all in a table."""
     from rag_index.care.index_status import failed
     from rag_index.core.documents.batches import kinds_of
 
@@ -172,36 +203,59 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
     rows = [("index", "document", "kind", "tries", "last tried", "reason")]
     alike: dict[Any, list[FailedDocument]] = {}
     for one in documents:
-        alike.setdefault((one.index, one.kind, frozenset(kinds_of(one.reason, one.kind))), []).append(one)
+        alike.setdefault(
+            (one.index, one.kind, frozenset(kinds_of(one.reason, one.kind))), []
+        ).append(one)
     for some in alike.values():
         shown = some if len(some) <= MAX_ALIKE else some[:1]
         for one in shown:
             more = f" and {len(some) - len(shown):,} like it" if len(some) > len(shown) else ""
-            rows.append((one.index, one.document_id + more, one.kind, str(one.tries), one.last_tried, one.reason))
+            rows.append(
+                (
+                    one.index,
+                    one.document_id + more,
+                    one.kind,
+                    str(one.tries),
+                    one.last_tried,
+                    one.reason,
+                )
+            )
     cli.print_table(rows)
     for kind, sentence in KIND_SENTENCES.items():
         if any(one.kind == kind for one in documents):
             cli.say(sentence)
 
 
-def _show_reports(settings: Settings, indexes: Sequence[IndexSettings], run: str, *, as_json: bool) -> None:
+def _show_reports(
+    settings: Settings, indexes: Sequence[IndexSettings], run: str, *, as_json: bool
+) -> None:
     """Show where the time of each index's last run went, or that of `run`."""
     from rag_index.care.index_status import run_reports
     from rag_index.core.reports.metrics import report_lines
 
     found = run_reports(settings, indexes, run or None)
     if run and not found:
-        raise click.UsageError(f"there is no run {run!r}; `rag-index status --report` and Prefect show the ids of runs")
+        raise click.UsageError(
+            f"there is no run {run!r}; `rag-index status --report` and Prefect show the ids of runs"
+        )
     lines = []
     for one in found:
-        lines.append(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
+        lines.append(
+            f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}"
+        )
         lines += [f"  {line}" for line in report_lines(one)]
     cli.show({"runs": found}, *lines, as_json=as_json)
 
 
 @cli.command(quiet=True, example="plan --show 3", begins="Reading settings and source …")
 @cli.names_argument
-@click.option("--show", "shown", type=cli.POSITIVE, metavar="N", help="Show N whole documents as they are embedded.")
+@click.option(
+    "--show",
+    "shown",
+    type=cli.POSITIVE,
+    metavar="N",
+    help="Show N whole documents as they are embedded.",
+)
 @cli.json_option
 def plan(context: cli.Context, names: tuple[str, ...], shown: int | None, as_json: bool) -> int:
     """Show what a run would do, without changing anything.
@@ -247,7 +301,10 @@ def document_lines(document: ShownDocument, most: int = MAX_SHOWN_CHUNKS) -> Ite
 def _print_plans(plans: list[RunPlan]) -> None:
     columns = [*ALWAYS, *(name for name in SELDOM if any(getattr(one, name) for one in plans))]
     rows = [("index", *(name.replace("_", " ") for name in columns))]
-    rows += [(one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns)) for one in plans]
+    rows += [
+        (one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns))
+        for one in plans
+    ]
     if not all(one.error for one in plans):
         cli.print_table(rows)
     for embedder in dict.fromkeys(one.embedder for one in plans if one.embedder):

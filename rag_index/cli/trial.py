@@ -1,4 +1,5 @@
-"""The command `try`: from the URL of a database to a page that searches it, without a settings file."""
+"""The command `try`: from the URL of a database to a page that searches it, without a settings
+file."""
 
 from __future__ import annotations
 
@@ -40,9 +41,21 @@ PROGRAM = "from rag_index.cli import main; main()"
 
 @command("try", example="try shop.db", begins="Reading the database …")
 @click.argument("url", metavar="URL|FILE")
-@click.option("--newest", type=WholeNumber(min=1), default=NEWEST, show_default=True, metavar="N",
-              help="How many documents of each index are indexed before the page opens.")  # fmt: skip
-@click.option("--port", type=WholeNumber(0, 65_535), default=0, metavar="N", help="The port of the page [a free one].")
+@click.option(
+    "--newest",
+    type=WholeNumber(min=1),
+    default=NEWEST,
+    show_default=True,
+    metavar="N",
+    help="How many documents of each index are indexed before the page opens.",
+)
+@click.option(
+    "--port",
+    type=WholeNumber(0, 65_535),
+    default=0,
+    metavar="N",
+    help="The port of the page [a free one].",
+)
 @click.option("--write", is_flag=True, help="Keep settings and indexes in the current folder.")
 @click.option("--once", is_flag=True, help="Index the newest documents, and end without a page.")
 def try_(context: Context, url: str, newest: int, port: int, write: bool, once: bool) -> int:
@@ -50,7 +63,8 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     Propose indexes, index the newest rows, and open a page while the rest follows.
 
-    The database is named by its URL, or by the path of a SQLite file. Nothing is left behind, unless --write says so.
+    The database is named by its URL, or by the path of a SQLite file. Nothing is left behind,
+    unless --write says so.
     """
     here = Path.cwd()
     from rag_index.cli.settings import tables_read, without_settings
@@ -61,7 +75,9 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
 
     url = source_url(str(Path(url).absolute()) if Path(url).is_file() else url)
     if write and (here / FILE_NAME).exists():
-        raise click.UsageError(f"{FILE_NAME} exists already in {here}: try the database from another folder")
+        raise click.UsageError(
+            f"{FILE_NAME} exists already in {here}: try the database from another folder"
+        )
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
     with terminable(), without_settings(), nullcontext(here) if write else temporary() as folder:
         with tables_read() as progress:
@@ -70,9 +86,16 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             raise nothing_found(made)
         file.write_text(made.text, encoding="utf-8")
         whole = database_url(url, here).render_as_string(hide_password=False)
-        sections: dict[str, Any] = {"source": {"url": whole}, "parallel": {"serial": True}, "serve": {"port": port}}
+        sections: dict[str, Any] = {
+            "source": {"url": whole},
+            "parallel": {"serial": True},
+            "serve": {"port": port},
+        }
         settings = load_settings(file, **sections)
-        say(f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest {newest:,} of each …")
+        say(
+            f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest"
+            f" {newest:,} of each …"
+        )
         indexed, failed = _index_newest(settings, made, newest, verbose=context.verbose)
         for sentence in _sentences(made, indexed, written=write):
             say(sentence)
@@ -80,14 +103,18 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             from rag_index.search.service.server import serve
 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
-                more = _routes(replace(made, folder=here), here / FILE_NAME, searchable, overwrite=write)
+                more = _routes(
+                    replace(made, folder=here), here / FILE_NAME, searchable, overwrite=write
+                )
                 serve(settings, partial(_announce, show), more=more)
         return int(failed > 0)
 
 
-def _index_newest(settings: Settings, made: Scaffold, newest: int, *, verbose: bool) -> tuple[Settings, int]:
-    """Index the newest rows of each index, and print a line for each that fails. Return the settings for these rows,
-    and how many indexes failed. Raises TerminalError if all did."""
+def _index_newest(
+    settings: Settings, made: Scaffold, newest: int, *, verbose: bool
+) -> tuple[Settings, int]:
+    """Index the newest rows of each index, and print a line for each that fails. Return the
+    settings for these rows, and how many indexes failed. Raises TerminalError if all did."""
     from rag_index.cli.runs import log_of_run
     from rag_index.cli.settings import without_file
     from rag_index.etl.opened import RunOptions
@@ -99,7 +126,10 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int, *, verbose: b
     report = run_plainly(bounded, bounded.indexes, RunOptions())
     failed = [outcome for outcome in report.indexes if outcome.state == "failed"]
     for outcome in failed:
-        say(f"rag-index: {outcome.index} failed: {one_line(without_file(outcome.message))}", err=True)
+        say(
+            f"rag-index: {outcome.index} failed: {one_line(without_file(outcome.message))}",
+            err=True,
+        )
     if len(failed) == len(report.indexes):
         raise TerminalError("nothing could be indexed")
     return bounded, len(failed)
@@ -115,7 +145,11 @@ def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: i
             for index, one in zip(settings.indexes, proposed, strict=True):
                 bound = _bound(connection, index, one.age, count)
                 quoted = connection.dialect.identifier_preparer.quote(one.age)
-                where = " AND ".join(filter(None, [index.where, f"{quoted} >= {bound}"])) if bound else index.where
+                where = (
+                    " AND ".join(filter(None, [index.where, f"{quoted} >= {bound}"]))
+                    if bound
+                    else index.where
+                )
                 indexes.append(index.model_copy(update={"where": where}))
     finally:
         engine.dispose()
@@ -123,7 +157,8 @@ def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: i
 
 
 def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: int) -> str:
-    """Return the value that the newest rows have at least, in SQL; "" if there are fewer rows, or it takes too long."""
+    """Return the value that the newest rows have at least, in SQL; "" if there are fewer rows, or
+    it takes too long."""
     import sqlalchemy as sa
 
     from rag_index.components.sources.decisions import decided
@@ -150,25 +185,49 @@ def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator
 
     hiding = sum(1 for one in made.proposal.candidates if one.chars and one.says)
     asked = len(made.proposal.questions)
-    yield f"{share_sentence(made.proposal)}; {count(hiding, 'column')} leave{'s' * (hiding == 1)} rows out."
+    yield (
+        f"{share_sentence(made.proposal)}; {count(hiding, 'column')} leave{'s' * (hiding == 1)}"
+        " rows out."
+    )
     if asked:
-        yield f"{count(asked, 'question')} about who may see rows stand{'s' * (asked == 1)} under What is searched."
-    yield f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
+        yield (
+            f"{count(asked, 'question')} about who may see rows stand{'s' * (asked == 1)} under"
+            " What is searched."
+        )
+    yield (
+        f"Settings and indexes are in {settings.folder}."
+        if written
+        else "Add --write to keep settings and indexes."
+    )
 
 
 @contextmanager
 def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]:
     """Index all rows in a process of its own while the block runs.
 
-    Yield what begins to show in the terminal how many documents can be searched, and what says it to the page.
+    Yield what begins to show in the terminal how many documents can be searched, and what says it
+    to the page.
     """
     from rag_index.core.reports.progress import Progress, open_display
 
-    program = [sys.executable, "-P", "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
+    program = [
+        sys.executable,
+        "-P",
+        "-c",
+        PROGRAM,
+        "--config",
+        str(settings.path),
+        "index-all",
+        "--serial",
+    ]
     url = settings.source_url.render_as_string(hide_password=False)
     log = (settings.data / "try.log").open("wb")
     child = subprocess.Popen(
-        program, env={**os.environ, "RAG_INDEX_SOURCE__URL": url}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        program,
+        env={**os.environ, "RAG_INDEX_SOURCE__URL": url},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
     )
     progress = Progress("try", "documents searchable, newest first")
     watching = Thread(target=_watch, args=(settings, child, progress))
@@ -210,12 +269,17 @@ def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progres
     if child.returncode == 0:
         progress.total = int(progress.done)  # some rows have no text
     elif child.returncode > 0:
-        progress.say((settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2])
+        progress.say(
+            (settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2]
+        )
     progress.finish(progress.sentence())
 
 
-def _routes(first: Scaffold, file: Path, searchable: Callable[[], dict[str, Any]], *, overwrite: bool) -> APIRouter:
-    """Return the routes by which the page shows what is searched, answers, and keeps the settings in a file."""
+def _routes(
+    first: Scaffold, file: Path, searchable: Callable[[], dict[str, Any]], *, overwrite: bool
+) -> APIRouter:
+    """Return the routes by which the page shows what is searched, answers, and keeps the settings
+    in a file."""
     from rag_index.care.plan import show_documents
     from rag_index.cli.settings import SHOWN_DOCUMENTS, write_file
     from rag_index.first_run.schema import Answers, proposed_settings, screen
@@ -237,7 +301,9 @@ def _routes(first: Scaffold, file: Path, searchable: Callable[[], dict[str, Any]
 
     def keep(given: dict[str, Any]) -> dict[str, Any]:
         if file.exists() and file not in kept:
-            raise SettingsError(f"{file} exists already: move it away, or try the database from another folder")
+            raise SettingsError(
+                f"{file} exists already: move it away, or try the database from another folder"
+            )
         write_file(file, answered(given).text)
         kept.add(file)
         return {"file": str(file)}

@@ -1,1 +1,2 @@
-"""What all wings mean by a document, a key, a vector; settings, the machine, databases, and what a run reports."""
+"""What all wings mean by a document, a key, a vector; settings, the machine, databases, and what a
+run reports."""

@@ -1,6 +1,6 @@
-"""Connections over HTTP: their TLS, the proxy that the environment names, one limit of time and size for a whole answer
-(httpx limits each read alone), and why one failed. `why_failed` tells what is wrong where the other end is there, so
-that nobody looks for a server that does not run."""
+"""Connections over HTTP: their TLS, the proxy that the environment names, one limit of time and
+size for a whole answer (httpx limits each read alone), and why one failed. `why_failed` tells what
+is wrong where the other end is there, so that nobody looks for a server that does not run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WRONG_NAME = (62, 64)
-"""OpenSSL's codes for a certificate of another host name or IP address (X509_V_ERR_HOSTNAME_MISMATCH)."""
+"""OpenSSL's codes for a certificate of another host name or IP address
+(X509_V_ERR_HOSTNAME_MISMATCH)."""
 WRONG_TIME = (9, 10)
 """OpenSSL's codes for a certificate that is not yet valid, or has expired."""
-NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
+NO_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+)
 """OpenSSL's reasons for an answer that is no TLS."""
 
 ALERT = r"\x15\x03"
@@ -33,30 +40,39 @@ ALERT = r"\x15\x03"
 MAX_ANSWER = 256 << 20
 """Bytes of an answer: a thousand vectors of 4096 dimensions have a third of that as JSON."""
 IDLE_SECONDS = 5.0
-"""A connection that was idle for longer is not used again: what stands between may have forgotten it."""
+"""A connection that was idle for longer is not used again: what stands between may have forgotten
+it."""
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return the TLS context of the clients of this process: each that reads the certificates itself takes 25 ms.
-    Raises SettingsError if the file that SSL_CERT_FILE names has no certificates."""
+    """Return the TLS context of the clients of this process: each that reads the certificates
+    itself takes 25 ms. Raises SettingsError if the file that SSL_CERT_FILE names has no
+    certificates."""
     try:
         return httpx.create_ssl_context()
     except OSError as error:  # and ssl.SSLError, which is one
         raise SettingsError(
-            f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE', '')} cannot be used ({error}): let it name a file of "
-            "certificates (PEM) that this user may read"
+            f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE', '')} cannot be used ({error}): let it"
+            " name a file of certificates (PEM) that this user may read"
         ) from error
 
 
 def trusted_certificates() -> bytes | None:
-    """Return the authorities that `tls_context` trusts, in PEM, for clients that do not read SSL_CERT_FILE, such as
-    gRPC. Those of SSL_CERT_DIR are known once a connection has needed them."""
-    return "".join(map(ssl.DER_cert_to_PEM_cert, tls_context().get_ca_certs(binary_form=True))).encode() or None
+    """Return the authorities that `tls_context` trusts, in PEM, for clients that do not read
+    SSL_CERT_FILE, such as gRPC. Those of SSL_CERT_DIR are known once a connection has needed
+    them."""
+    return (
+        "".join(
+            map(ssl.DER_cert_to_PEM_cert, tls_context().get_ca_certs(binary_form=True))
+        ).encode()
+        or None
+    )
 
 
 def proxy_of(url: str) -> str:
-    """Return the address of the proxy that the environment names for an address; "" if it names none."""
+    """Return the address of the proxy that the environment names for an address; "" if it names
+    none."""
     place, known = urlsplit(url), getproxies()
     named = known.get(place.scheme) or known.get("all")
     if not named or proxy_bypass(place.netloc.rpartition("@")[2]):
@@ -70,18 +86,27 @@ def proxy_remedy(url: str) -> str:
 
 
 def why_failed(error: BaseException, url: str) -> str:
-    """Return why a request to an address failed, and what to do: TLS, a proxy, http in place of https; else ""."""
+    """Return why a request to an address failed, and what to do: TLS, a proxy, http in place of
+    https; else ""."""
     if isinstance(error, SettingsError):  # of `tls_context`, which says it
         return str(error)
     chain = list(causes(error))
     tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
-    if tls is not None and "EOF" not in str(tls):  # else the other end went away, which says nothing of TLS
+    if tls is not None and "EOF" not in str(
+        tls
+    ):  # else the other end went away, which says nothing of TLS
         return _tls_fault(tls)
     proxy = proxy_of(url)
-    if proxy and any(isinstance(one, ConnectionRefusedError | httpx.ConnectError | httpx.ProxyError) for one in chain):
+    if proxy and any(
+        isinstance(one, ConnectionRefusedError | httpx.ConnectError | httpx.ProxyError)
+        for one in chain
+    ):
         place = urlsplit(proxy)
         named = f"{place.scheme}://{place.netloc.rpartition('@')[2]}"
-        said = next((f"answers {one}" for one in chain if isinstance(one, httpx.ProxyError)), "accepts no connection")
+        said = next(
+            (f"answers {one}" for one in chain if isinstance(one, httpx.ProxyError)),
+            "accepts no connection",
+        )
         return f"the proxy {named} that the environment names {said}: {proxy_remedy(url)}"
     broken = next((str(one) for one in chain if isinstance(one, httpx.RemoteProtocolError)), "")
     if url.startswith("http://") and ALERT in broken:
@@ -95,16 +120,31 @@ def _tls_fault(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message.rstrip(".")
         if error.verify_code in WRONG_NAME:
-            return f"its certificate is of another name ({said}): write the address with a name of the certificate"
+            return (
+                f"its certificate is of another name ({said}): write the address with a name of the"
+                " certificate"
+            )
         if error.verify_code in WRONG_TIME:
-            return f"its certificate is not valid now ({said}): renew it, or correct the clock of this machine"
-        return f"its certificate is not trusted ({said}): set SSL_CERT_FILE to a file with that of its authority"
+            return (
+                f"its certificate is not valid now ({said}): renew it, or correct the clock of this"
+                " machine"
+            )
+        return (
+            f"its certificate is not trusted ({said}): set SSL_CERT_FILE to a file with that of its"
+            " authority"
+        )
     reason = str(getattr(error, "reason", None) or error)
     if reason in NO_TLS:
         return f"it speaks no TLS ({reason}): write http:// in place of https://"
     if "CERTIFICATE" in reason:
-        return f"it demands a certificate of its client ({reason}): rag-index has none, so put a proxy before it"
-    return f"no TLS connection can be made ({reason}): compare the versions, ciphers and certificates that it demands"
+        return (
+            f"it demands a certificate of its client ({reason}): rag-index has none, so put a proxy"
+            " before it"
+        )
+    return (
+        f"no TLS connection can be made ({reason}): compare the versions, ciphers and certificates"
+        " that it demands"
+    )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -117,26 +157,34 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class BoundedTransport(httpx.HTTPTransport):
-    """Connections to `url` whose answers take at most `seconds` and `size` bytes each, headers included. They go
-    through the proxy that the environment names. Raises SettingsError if that cannot be used."""
+    """Connections to `url` whose answers take at most `seconds` and `size` bytes each, headers
+    included. They go through the proxy that the environment names. Raises SettingsError if that
+    cannot be used."""
 
     def __init__(self, url: str, seconds: float, size: int | None = None) -> None:
         limits = httpx.Limits(keepalive_expiry=IDLE_SECONDS)
         try:
             super().__init__(verify=tls_context(), limits=limits, proxy=_named_proxy(url))
-        except (ImportError, ValueError) as exc:  # SOCKS without its package, or another kind of proxy
+        except (
+            ImportError,
+            ValueError,
+        ) as exc:  # SOCKS without its package, or another kind of proxy
             raise SettingsError(
-                f"the proxy that the environment names for {url} cannot be used ({one_line(exc)}): {proxy_remedy(url)}"
+                f"the proxy that the environment names for {url} cannot be used ({one_line(exc)}):"
+                f" {proxy_remedy(url)}"
             ) from exc
         self._pool._network_backend = _BoundedBackend(seconds, size or MAX_ANSWER)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request. A compressed answer is refused, because its size is unknown before it is in memory."""
+        """Send a request. A compressed answer is refused, because its size is unknown before it is
+        in memory."""
         request.headers["accept-encoding"] = "identity"
         response = super().handle_request(request)
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
             response.close()
-            raise httpx.DecodingError(f"the answer is compressed ({encoding}), which was not asked for")
+            raise httpx.DecodingError(
+                f"the answer is compressed ({encoding}), which was not asked for"
+            )
         return response
 
 

@@ -1,4 +1,5 @@
-"""Files: texts that people write, and files that are replaced as a whole, of which no reader sees half."""
+"""Files: texts that people write, and files that are replaced as a whole, of which no reader sees
+half."""
 
 from __future__ import annotations
 
@@ -19,24 +20,27 @@ from rag_index.errors import SettingsError
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
 OTHER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
-}  # fmt: skip
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 """The byte order marks of encodings that are refused; that of UTF-16 begins one of UTF-32."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def read_written(path: Path, what: str = "") -> str:
-    """Return the text of a file that a person wrote, whichever editor saved it: without byte order marks, and with a
-    line feed alone at the end of each line. Raises SettingsError, whose message begins with `what`, if the file cannot
-    be read or is not UTF-8."""
+    """Return the text of a file that a person wrote, whichever editor saved it: without byte order
+    marks, and with a line feed alone at the end of each line. Raises SettingsError, whose message
+    begins with `what`, if the file cannot be read or is not UTF-8."""
     named = " ".join(filter(None, [what, str(path)]))
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SettingsError(
-            f"{named} cannot be read: {error.strerror or error}; name one that exists and that this user may read"
+            f"{named} cannot be read: {error.strerror or error}; name one that exists and that this"
+            " user may read"
         ) from error
     other = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark)), "")
     if other or b"\0" in content:
@@ -44,13 +48,15 @@ def read_written(path: Path, what: str = "") -> str:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{named} is not UTF-8 (byte {error.start:,}): save it as UTF-8") from error
+        raise SettingsError(
+            f"{named} is not UTF-8 (byte {error.start:,}): save it as UTF-8"
+        ) from error
     return re.sub("(\\A|\n)\ufeff+", r"\1", re.sub("\r\n?", "\n", text))
 
 
 def unwritable(path: Path, error: Exception, otherwise: str) -> str:
-    """Return the message about a file or folder that cannot be written: by whom, whose it is, and what to do.
-    `otherwise` names the setting or option by which another place is chosen."""
+    """Return the message about a file or folder that cannot be written: by whom, whose it is, and
+    what to do. `otherwise` names the setting or option by which another place is chosen."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
     if number in DISK_FULL:
         return f"{path} cannot be written, since no space is left: free some, or {otherwise}"
@@ -62,28 +68,34 @@ def unwritable(path: Path, error: Exception, otherwise: str) -> str:
         place = place.parent
     found, user = place.stat(), _user_name(os.geteuid())
     owner = f"{place} belongs to {_user_name(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):03o}"
-    return f"{path} cannot be written by user {user} ({reason}; {owner}): let {user} write there, or {otherwise}"
+    return (
+        f"{path} cannot be written by user {user} ({reason}; {owner}): let {user} write there, or"
+        f" {otherwise}"
+    )
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content. Raises OSError;
-    the old content then stays. What a crash leaves beside the file matches `leftovers`."""
+    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new
+    content. Raises OSError; the old content then stays. What a crash leaves beside the file matches
+    `leftovers`."""
     with replacement(path, sync=True) as temporary:
         temporary.write_bytes(content)
     sync_path(path.parent)
 
 
 def leftovers(path: Path) -> Iterator[Path]:
-    """Yield the temporary files that crashes left beside a file. Remove them only while no other process writes it."""
+    """Yield the temporary files that crashes left beside a file. Remove them only while no other
+    process writes it."""
     return path.parent.glob(f".{path.name}.*.tmp")
 
 
 @contextmanager
 def replacement(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield the path of a temporary file beside `path`, and rename that file to `path` at the end of the block. The
-    block creates the file and closes it. If the block raises, the temporary file is removed and `path` stays as it was.
-    With `sync`, the content is on disk before the file is renamed. The temporary file has a name of its own, so that
-    several writers at once do not meet. Raises OSError."""
+    """Yield the path of a temporary file beside `path`, and rename that file to `path` at the end
+    of the block. The block creates the file and closes it. If the block raises, the temporary file
+    is removed and `path` stays as it was. With `sync`, the content is on disk before the file is
+    renamed. The temporary file has a name of its own, so that several writers at once do not meet.
+    Raises OSError."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -105,8 +117,9 @@ def sync_path(path: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to all others. An
-    existing folder that others may not enter keeps its mode: if a group may, a person chose that. Raises OSError."""
+    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to
+    all others. An existing folder that others may not enter keeps its mode: if a group may, a
+    person chose that. Raises OSError."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     for path in reversed(missing):
         path.mkdir(mode=OWNER_FOLDER, exist_ok=True)
@@ -115,8 +128,9 @@ def private_folder(folder: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Create an empty file for the owner alone, with the folders above it; close an existing one to all others. SQLite
-    gives the files that it makes beside a database the mode of the database. Raises OSError."""
+    """Create an empty file for the owner alone, with the folders above it; close an existing one to
+    all others. SQLite gives the files that it makes beside a database the mode of the database.
+    Raises OSError."""
     if not path.parent.exists():
         private_folder(path.parent)
     if not path.exists():
@@ -126,10 +140,11 @@ def private_file(path: Path) -> None:
 
 
 def other_writer(path: Path, *, sticky: bool = False) -> str:
-    """Return who may write a file or folder besides this user and root, in words; "" if no other may. With `sticky`,
-    only its owner may write a folder with that bit, as /tmp has it: others can add to it, and replace nothing there. A
-    symbolic link is judged by its owner. A group without another member counts as its user, as in Debian's OpenSSH:
-    where each user has such a group, the umask lets it write. Raises OSError."""
+    """Return who may write a file or folder besides this user and root, in words; "" if no other
+    may. With `sticky`, only its owner may write a folder with that bit, as /tmp has it: others can
+    add to it, and replace nothing there. A symbolic link is judged by its owner. A group without
+    another member counts as its user, as in Debian's OpenSSH: where each user has such a group, the
+    umask lets it write. Raises OSError."""
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid()):
         return f"user {_user_name(found.st_uid)}"
@@ -155,7 +170,8 @@ def _user_name(uid: int) -> str:
 
 
 def _close_to_others(path: Path, mode: int) -> None:
-    """Set the mode if others than owner and group may use the file. Where that is refused, it stays as it is."""
+    """Set the mode if others than owner and group may use the file. Where that is refused, it stays
+    as it is."""
     with suppress(OSError):
         if path.stat().st_mode & stat.S_IRWXO:
             path.chmod(mode)

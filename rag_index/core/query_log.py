@@ -1,7 +1,8 @@
-"""The log of queries: a file of JSON lines with what callers of the service asked, and what they opened from the page.
+"""The log of queries: a file of JSON lines with what callers of the service asked, and what they
+opened from the page.
 
-It is personal data: only its owner may read it, entries are kept for some days, and an erasure takes those out that
-name the document.
+It is personal data: only its owner may read it, entries are kept for some days, and an erasure
+takes those out that name the document.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ class QueryLog:
         self._pruned = dt.date.min
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry with the time of now; each day, entries that are too old are removed first."""
+        """Append an entry with the time of now; each day, entries that are too old are removed
+        first."""
         now = dt.datetime.now(dt.UTC)
         if self._pruned != now.date():
             oldest = (now - dt.timedelta(days=self._days)).isoformat()
             self._keep(lambda one: str(one.get("time", "")) >= oldest)
             self._pruned = now.date()
-        line = json.dumps({"time": now.isoformat(timespec="seconds"), **entry}, ensure_ascii=False, default=str)
+        line = json.dumps(
+            {"time": now.isoformat(timespec="seconds"), **entry}, ensure_ascii=False, default=str
+        )
         with self._open() as file:
             file.seek(0, os.SEEK_END)
             file.write(f"{line}\n")
@@ -48,7 +52,9 @@ class QueryLog:
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries, the oldest first. A line that a crash cut off is left out."""
         found = []
-        for line in self.path.read_text("utf-8", "replace").split("\n") if self.path.exists() else ():
+        for line in (
+            self.path.read_text("utf-8", "replace").split("\n") if self.path.exists() else ()
+        ):
             with suppress(ValueError):
                 if isinstance(one := json.loads(line), dict):
                     found.append(one)
@@ -62,21 +68,33 @@ class QueryLog:
         return [(written[query], count) for query, count in counts.most_common(COMMONEST)]
 
     def opened(self) -> list[tuple[str, str]]:
-        """Return the queries that found what was opened, each once with `index/id` of what that was."""
-        return list(dict.fromkeys((str(one["query"]), str(one["opened"])) for one in self.entries() if "opened" in one))
+        """Return the queries that found what was opened, each once with `index/id` of what that
+        was."""
+        return list(
+            dict.fromkeys(
+                (str(one["query"]), str(one["opened"])) for one in self.entries() if "opened" in one
+            )
+        )
 
     def erase(self, index: str, is_gone: Callable[[str], bool]) -> int:
-        """Remove the entries that have a document of the index among their hits, or as the one that was opened, of
-        whose id `is_gone` says that it is gone. Return how many."""
+        """Remove the entries that have a document of the index among their hits, or as the one that
+        was opened, of whose id `is_gone` says that it is gone. Return how many."""
 
         def stays(entry: Mapping[str, Any]) -> bool:
-            places = map(str, [*entry.get("hits", ()), entry.get("opened", ""), entry.get("like", "")])
-            return not any(is_gone(one.removeprefix(f"{index}/")) for one in places if one.startswith(f"{index}/"))
+            places = map(
+                str, [*entry.get("hits", ()), entry.get("opened", ""), entry.get("like", "")]
+            )
+            return not any(
+                is_gone(one.removeprefix(f"{index}/"))
+                for one in places
+                if one.startswith(f"{index}/")
+            )
 
         return self._keep(stays) if self.path.exists() else 0
 
     def _keep(self, stays: Callable[[Mapping[str, Any]], bool]) -> int:
-        """Leave the entries that stay, in place: no other file has what is removed. Return how many were removed."""
+        """Leave the entries that stay, in place: no other file has what is removed. Return how many
+        were removed."""
         with self._open() as file:
             before = self.entries()
             kept = [one for one in before if stays(one)]
@@ -87,7 +105,8 @@ class QueryLog:
 
     @contextmanager
     def _open(self) -> Iterator[IO[str]]:
-        """Open the file for the owner alone, and keep other writers out for the time of the block."""
+        """Open the file for the owner alone, and keep other writers out for the time of the
+        block."""
         private_file(self.path)
         with self.path.open("r+", encoding="utf-8", errors="surrogatepass") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

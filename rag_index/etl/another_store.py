@@ -1,16 +1,17 @@
 """`rebuild --to`: which store it names, and what its user has to do when the indexes are there.
 
-    rebuild in the other store (a run with an `Origin`) -> the settings name it -> the next run there
+    rebuild in the other store (a run with an `Origin`) -> the settings name it -> the next run
+    there
 
 The run is that of any rebuild. It writes to the other store alone, and reads what is live in the
 store of the settings: vectors to reuse, what the delete guard and the gate compare with, citation
 seal, calibration, and settings made by hand (`etl.collection`, `etl.publish`, `etl.window`).
 
 The ledger has rows for the collections of both stores. Those that are not in the store of the
-settings are marked as `elsewhere`, and no run, doctor or rollback takes them for lost or for its own.
-The first run with changed settings finds its live collection marked so, by name and id, and exchanges
-the marks (`collection.follow_store`). So runs in the old store may go on until then, and also
-afterwards, if the settings go back.
+settings are marked as `elsewhere`, and no run, doctor or rollback takes them for lost or for its
+own. The first run with changed settings finds its live collection marked so, by name and id, and
+exchanges the marks (`collection.follow_store`). So runs in the old store may go on until then, and
+also afterwards, if the settings go back.
 
 What must hold, and a test that fails if it does not:
 
@@ -58,7 +59,9 @@ def parse_target(settings: Settings, to: str, api_key: str | None = None) -> Sto
     else:
         values["path"] = _parse_folder(to)
         if api_key is not None:
-            raise SettingsError(f"--to {to} is a folder, which has no API key: leave out --api-key-env")
+            raise SettingsError(
+                f"--to {to} is a folder, which has no API key: leave out --api-key-env"
+            )
     try:
         target = StoreSettings(**values)
     except ValidationError as error:
@@ -67,14 +70,18 @@ def parse_target(settings: Settings, to: str, api_key: str | None = None) -> Sto
         shown = re.sub(r"//[^/]*@", "//…@", to)
         raise SettingsError(f"--to {shown} {reason}, or name a folder") from error
     if location(target) == location(settings.store):
-        raise SettingsError(f"--to {to}: that is the store of the settings; name another one, or leave out --to")
+        raise SettingsError(
+            f"--to {to}: that is the store of the settings; name another one, or leave out --to"
+        )
     return target
 
 
 def _parse_folder(to: str) -> Path:
     # "localhost:6333" is meant as a server.
     if re.fullmatch(r"[\w.-]+:\d+/?", to):
-        raise SettingsError(f"--to {to} has no scheme: write http://{to} for a server, or ./{to} for a folder")
+        raise SettingsError(
+            f"--to {to} has no scheme: write http://{to} for a server, or ./{to} for a folder"
+        )
     if not to.strip():
         raise SettingsError("--to is empty: name a server (http://host:6333) or a folder")
     return Path(to).expanduser().absolute()
@@ -100,19 +107,26 @@ def missing_indexes(settings: Settings, target: StoreSettings) -> list[str]:
 
 
 def next_steps(
-    settings: Settings, target: StoreSettings, missing: Sequence[str], *, to: str, api_key_env: str | None
+    settings: Settings,
+    target: StoreSettings,
+    missing: Sequence[str],
+    *,
+    to: str,
+    api_key_env: str | None,
 ) -> list[str]:
     """Return what is left to do once indexes are in the other store, as lines for a person."""
     lines = [_change(settings, target)]
     if api_key_env is not None:
-        lines.append(f"Its API key belongs into {API_KEY}, for each program that reads these settings.")
+        lines.append(
+            f"Its API key belongs into {API_KEY}, for each program that reads these settings."
+        )
     if missing:
         key = f" --api-key-env {api_key_env}" if api_key_env is not None else ""
         again = f"`rag-index rebuild {' '.join(missing)} --to {to}{key}`"
         lines.insert(0, f"Not in the new store yet: {', '.join(missing)}. First run {again}.")
     lines.append(
-        f"Until then runs and searches use {location(settings.store)}. Then `rag-index index-all` indexes "
-        "what has changed since, and `rag-index doctor` looks at the result."
+        f"Until then runs and searches use {location(settings.store)}. Then `rag-index index-all`"
+        " indexes what has changed since, and `rag-index doctor` looks at the result."
     )
     return lines
 
@@ -131,6 +145,9 @@ def _change(settings: Settings, target: StoreSettings) -> str:
         if variable.startswith("RAG_INDEX_"):
             value = target.url or target.path
             unset = "" if place == key else f" and unset {variable}"
-            return f"Now set RAG_INDEX_STORE__{key.upper()} to {value}{unset}, since {variable} is set."
+            return (
+                f"Now set RAG_INDEX_STORE__{key.upper()} to {value}{unset}, since {variable} is"
+                " set."
+            )
     remove = " and remove its url" if target.url is None and settings.store.url is not None else ""
     return f"Now change {settings.path}, section [store]: {line}{remove}"

@@ -1,5 +1,5 @@
-"""Single documents, brought up to date in this process. The steps, the order of writes, the lease and the ledger are
-those of any run. What the source no longer has is deleted."""
+"""Single documents, brought up to date in this process. The steps, the order of writes, the lease
+and the ledger are those of any run. What the source no longer has is deleted."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
-    """Bring the documents with these ids, as people see them, up to date in the index `name`. A document that failed
-    before is tried again, however often it was tried. Raises SettingsError, before anything is written, if an id cannot
-    be one, if neither source nor index has it, or if the index's source cannot be asked for single documents; otherwise
-    raises as `open_index`. Every other error of ours ends in the outcome."""
+    """Bring the documents with these ids, as people see them, up to date in the index `name`. A
+    document that failed before is tried again, however often it was tried. Raises SettingsError,
+    before anything is written, if an id cannot be one, if neither source nor index has it, or if
+    the index's source cannot be asked for single documents; otherwise raises as `open_index`. Every
+    other error of ours ends in the outcome."""
     options, run_id = RunOptions(retry_failed=True), f"{SINGLE}{uuid.uuid4()}"
     with (
         closing(LocalSteps(serially(settings))) as steps,
@@ -53,8 +54,11 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
 
 
 def serially(settings: Settings) -> Settings:
-    """Return the settings of a run that embeds in its own process: a few documents pay for no other."""
-    return settings.model_copy(update={"parallel": settings.parallel.model_copy(update={"serial": True})})
+    """Return the settings of a run that embeds in its own process: a few documents pay for no
+    other."""
+    return settings.model_copy(
+        update={"parallel": settings.parallel.model_copy(update={"serial": True})}
+    )
 
 
 class NamedDocuments(AllDocuments):
@@ -66,15 +70,20 @@ class NamedDocuments(AllDocuments):
         self._gone: list[str] = []
 
     def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan:
-        """Read the documents, and begin a run of them alone. Raises SettingsError before anything is written."""
+        """Read the documents, and begin a run of them alone. Raises SettingsError before anything
+        is written."""
         name, ledger = opened.index.name, opened.ledger
-        read: Callable[[Sequence[str]], SourcePage] | None = getattr(opened.source, "documents", None)
+        read: Callable[[Sequence[str]], SourcePage] | None = getattr(
+            opened.source, "documents", None
+        )
         if read is None:
             raise SettingsError(
                 f"index {name}: its source cannot be asked for single documents; "
                 f"`rag-index index {name}` brings all of it up to date"
             )
-        find_live(opened.store, opened.alias)  # before anything is written into a collection of another project
+        find_live(
+            opened.store, opened.alias
+        )  # before anything is written into a collection of another project
         with record.stopwatch.stage("fetch"):
             self.page = read(self._ids)
             columns = opened.index.key_columns or ["id"]  # without columns an id is the key itself
@@ -87,7 +96,8 @@ class NamedDocuments(AllDocuments):
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             if lost := [given for given, some in keys.items() if (known | there).isdisjoint(some)]:
                 raise SettingsError(
-                    f"index {name}: neither the source nor the index has a document {lost[0]}; nothing was done"
+                    f"index {name}: neither the source nor the index has a document {lost[0]};"
+                    " nothing was done"
                 )
             self._gone = sorted(known - there)
         identity, chunker = identify_for(opened), open_chunker(opened.settings, opened.index)
@@ -98,13 +108,21 @@ class NamedDocuments(AllDocuments):
         yield self.page
 
     def delete(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> Deleted:
-        """Delete those of the documents that the source no longer has. They need no guard: a person named them."""
+        """Delete those of the documents that the source no longer has. They need no guard: a person
+        named them."""
         return steps.call(delete_some, opened, scan, record, gone=self._gone)
 
     def publish(
-        self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None, deleted: Deleted
+        self,
+        opened: Opened,
+        scan: Scan,
+        steps: Steps,
+        record: RunRecord,
+        hooks: Hooks | None,
+        deleted: Deleted,
     ) -> None:
-        """Verify the store. Nothing is known of the other documents, so hooks have nothing to judge."""
+        """Verify the store. Nothing is known of the other documents, so hooks have nothing to
+        judge."""
         note_rate(opened, scan)
         with record.stopwatch.stage("publish"):
             steps.call(counted, opened, scan.target)

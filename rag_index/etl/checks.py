@@ -1,4 +1,5 @@
-"""The services of a run: what a run asks each of them before it writes anything, and how long it waits for them in all.
+"""The services of a run: what a run asks each of them before it writes anything, and how long it
+waits for them in all.
 
 Each check is a step (`etl.steps`): a function whose first argument is the opened run."""
 
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
     from rag_index.etl.steps import Steps
 
 LOCKED_SECONDS = 5.0
-"""How long a source is asked again by a run that is not to wait for services: it may be locked for a moment. Workers
-that others have started are asked for as long by any run, which can do without them. Chosen; nothing depends on it."""
+"""How long a source is asked again by a run that is not to wait for services: it may be locked for
+a moment. Workers that others have started are asked for as long by any run, which can do without
+them. Chosen; nothing depends on it."""
 MIN_PATIENCE = 30.0
-"""The seconds that a run may spend in all on a service that is unavailable, even if it is not to wait for services.
-Chosen; nothing depends on it."""
+"""The seconds that a run may spend in all on a service that is unavailable, even if it is not to
+wait for services. Chosen; nothing depends on it."""
 
 
 def check_source(opened: Opened) -> None:
-    """Check that the source can be read, and that the tables and columns of the settings exist there. Raises as
-    `Source.check`."""
+    """Check that the source can be read, and that the tables and columns of the settings exist
+    there. Raises as `Source.check`."""
     opened.source.check()
 
 
@@ -54,13 +56,15 @@ def _check_store(store: StoreReader, settings: StoreSettings) -> None:
     if store.embedded:
         store.collections()
         return
-    # A connection of its own, which does not wait: the step that asks is tried again, and logs each attempt.
+    # A connection of its own, which does not wait: the step that asks is tried again, and logs each
+    # attempt.
     with closing(open_reader(settings, patience=0.0)) as connection:
         connection.aliases()
 
 
 def check_parts(opened: Opened) -> dict[str, int]:
-    """Count the rows of each part. Raises SourceError if a part lost too many: then nothing is written."""
+    """Count the rows of each part. Raises SourceError if a part lost too many: then nothing is
+    written."""
     return count_parts_of(opened)
 
 
@@ -70,7 +74,8 @@ def check_context(opened: Opened) -> Chunker:
 
 
 def check_embedder(opened: Opened) -> EmbedderIdentity:
-    """Embed one text, and return the model, its digest and its dimension. Raises as `Embedder.identity`."""
+    """Embed one text, and return the model, its digest and its dimension. Raises as
+    `Embedder.identity`."""
     return identify_for(opened)
 
 
@@ -83,17 +88,21 @@ class Question:
     ask: Callable[[], Any]
     """Asks it, as often as may help."""
     key: Hashable = ""
-    """Tells services of one kind apart, such as the sources of several indexes. By default there is only one."""
+    """Tells services of one kind apart, such as the sources of several indexes. By default there is
+    only one."""
     is_kept: bool = False
     """Whether the next index of the same run takes the answer, unless an index has failed since."""
     is_count: bool = False
-    """Whether the answer says how much the source has now. Then no later run takes it, however soon it comes."""
+    """Whether the answer says how much the source has now. Then no later run takes it, however soon
+    it comes."""
 
 
 class RecentAnswers:
     """Answers of services, each for some seconds after it was given; for ever by default."""
 
-    def __init__(self, seconds: float = math.inf, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, seconds: float = math.inf, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._seconds = seconds
         self._clock = clock
         self._answers: dict[Hashable, tuple[float, Any]] = {}
@@ -122,8 +131,8 @@ class ServiceChecks:
 
     Args:
         wait: How many seconds the run may wait for each service at the start.
-        recent: Answers that later runs take as well, of every service that was asked whether it works. A watch runs
-            often and asks seldom.
+        recent: Answers that later runs take as well, of every service that was asked whether it
+            works. A watch runs often and asks seldom.
     """
 
     def __init__(
@@ -143,8 +152,8 @@ class ServiceChecks:
         """Sentences about a service that one index has reported for all."""
 
     def ask(self, questions: Iterable[Question]) -> dict[str, Any]:
-        """Return the answers by service. Raises as the questions do, and at once if the run has spent too much time on
-        a service already."""
+        """Return the answers by service. Raises as the questions do, and at once if the run has
+        spent too much time on a service already."""
         answers: dict[str, Any] = {}
         for question in questions:
             answers[question.service] = self._answer(question)
@@ -164,7 +173,9 @@ class ServiceChecks:
             spent = self._spent.get(key, 0.0) + self._clock() - began
             self._spent[key] = spent
             if spent >= self._limit:
-                self._given_up[key] = f"{error} (the run has waited {spent:.0f} s for it, and does not ask again)"
+                self._given_up[key] = (
+                    f"{error} (the run has waited {spent:.0f} s for it, and does not ask again)"
+                )
             raise
         self._spent.pop(key, None)
         if is_kept:
@@ -176,15 +187,18 @@ class ServiceChecks:
 
         `embedder_only` says that no other service raises EmbedderUnavailable.
         """
-        # The embedder answered at the start and became unavailable later: the index has waited for it as long as the
-        # run may, so the rest fails at once.
+        # The embedder answered at the start and became unavailable later: the index has waited for
+        # it as long as the run may, so the rest fails at once.
         if embedder_only and isinstance(error, EmbedderUnavailable) and "embedder" in self._answers:
-            self._given_up["embedder"] = f"{error} (the run has waited for it, and does not ask again)"
+            self._given_up["embedder"] = (
+                f"{error} (the run has waited for it, and does not ask again)"
+            )
         self._answers.clear()
 
 
 def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
-    """Yield what a run asks its services. A source is asked again for a moment in any case: it may be locked."""
+    """Yield what a run asks its services. A source is asked again for a moment in any case: it may
+    be locked."""
     index, wait = opened.index, steps.wait
     source_wait = max(wait, LOCKED_SECONDS)
     source_key = "" if index.kind == SQL else ("source", index.name)
@@ -192,13 +206,21 @@ def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
     yield Question("store", lambda: steps.call_for(wait, check_store, opened))
     if index.parts:
         parts_key = ("parts", index.name)
-        yield Question("parts", lambda: steps.call_for(source_wait, check_parts, opened), parts_key, is_count=True)
+        yield Question(
+            "parts",
+            lambda: steps.call_for(source_wait, check_parts, opened),
+            parts_key,
+            is_count=True,
+        )
     if steps.has_shared_workers:
         yield Question("workers", lambda: steps.count_workers(LOCKED_SECONDS))
     if index.context is not None:
         service = ("context", index.context.model, *(index.context.hosts or []))
         yield Question("context", lambda: steps.call_for(wait, check_context, opened), service)
-    # The store has answered, which knows with which files of a model the index was made: another's may be others.
+    # The store has answered, which knows with which files of a model the index was made: another's
+    # may be others.
     revision = revision_of(opened)
     embedder_key = ("embedder", revision) if revision else ""
-    yield Question("embedder", lambda: steps.call_for(wait, check_embedder, opened), embedder_key, is_kept=True)
+    yield Question(
+        "embedder", lambda: steps.call_for(wait, check_embedder, opened), embedder_key, is_kept=True
+    )

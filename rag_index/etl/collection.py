@@ -1,8 +1,9 @@
-"""Which collection a run writes to, and whether it is the one that the ledger knows. The alias alone says which
-collection is live. A first collection is live from the start; a rebuild makes a new one beside it.
+"""Which collection a run writes to, and whether it is the one that the ledger knows. The alias
+alone says which collection is live. A first collection is live from the start; a rebuild makes a
+new one beside it.
 
-Two projects may need one alias (`settings.alias`), and what is another's is never written, moved or dropped. A
-collection says in its metadata whose it is (`stores.OWNER`)."""
+Two projects may need one alias (`settings.alias`), and what is another's is never written, moved or
+dropped. A collection says in its metadata whose it is (`stores.OWNER`)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,13 @@ from rag_index.components.sources import scan_settings
 from rag_index.core.documents import INDEX_VERSION
 from rag_index.core.documents.vectors import PROBE
 from rag_index.core.reports.outcome import count_of
-from rag_index.errors import FingerprintChanged, StoreError, StoreMismatch, StoreRefused, StoreRestored
+from rag_index.errors import (
+    FingerprintChanged,
+    StoreError,
+    StoreMismatch,
+    StoreRefused,
+    StoreRestored,
+)
 from rag_index.etl.reconcile import Comparison, commit_difference
 
 if TYPE_CHECKING:
@@ -44,17 +51,18 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collection | None:
-    """Return the live collection of an alias, None where nothing is indexed yet. Raises StoreMismatch if store and
-    ledger do not belong together, or a collection of another program has the alias's name, and StoreRefused if the API
-    key may not see what the alias points at."""
+    """Return the live collection of an alias, None where nothing is indexed yet. Raises
+    StoreMismatch if store and ledger do not belong together, or a collection of another program has
+    the alias's name, and StoreRefused if the API key may not see what the alias points at."""
     live = stores.find_live(store, alias)
     if live is None:
         lost = [c for c in ledger.collections(alias) if c.state == "ready"]
         if lost:
             raise StoreMismatch(
-                f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}: another store? "
-                "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh. If the former settings named "
-                "another store that has it, name that again, and type `rag-index rebuild --to` there"
+                f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}:"
+                " another store? `rag-index doctor` looks closer, `rag-index rebuild` starts"
+                " afresh. If the former settings named another store that has it, name that again,"
+                " and type `rag-index rebuild --to` there"
             )
         return None
     metadata = live.metadata
@@ -63,23 +71,27 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
         collection = take_name(ledger, former, live.name, metadata)
     if collection is None:
         raise StoreMismatch(
-            f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: name the "
-            "ledger that does, or let `rag-index doctor --repair` make its rows from the store; "
-            "`rag-index rebuild --allow-loss` starts afresh"
+            f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does"
+            " not know it: name the ledger that does, or let `rag-index doctor --repair` make its"
+            " rows from the store; `rag-index rebuild --allow-loss` starts afresh"
         )
     if metadata.get("store_id") != collection.store_id:
         raise StoreMismatch(
-            f"collection {live.name} of the store is not the one that the ledger knows (its id is "
-            f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
-            "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
+            f"collection {live.name} of the store is not the one that the ledger knows (its id is"
+            f" {metadata.get('store_id')}, not {collection.store_id}): is it another store or"
+            " another ledger? `rag-index doctor` looks closer, `rag-index rebuild --allow-loss`"
+            " starts afresh"
         )
     return collection
 
 
 def require_own(ledger: Ledger, store: Store, alias: Alias) -> None:
-    """Raise StoreMismatch if a collection that was made for an alias, or that the alias or the ledger leads to, is of
-    another project and index. Call it before an index is written, moved or dropped."""
-    led_to = {collection.name for collection in ledger.collections(alias)} | {store.aliases().get(alias)}
+    """Raise StoreMismatch if a collection that was made for an alias, or that the alias or the
+    ledger leads to, is of another project and index. Call it before an index is written, moved or
+    dropped."""
+    led_to = {collection.name for collection in ledger.collections(alias)} | {
+        store.aliases().get(alias)
+    }
     for name, metadata in store.collections().items():
         made_for = metadata.get("alias")
         if made_for == alias or (name in led_to and not made_for):
@@ -116,20 +128,28 @@ def next_name(ledger: Ledger, alias: str, *where: StoreNames) -> str:
     return f"{alias}__{max((int(match[1]) for match in found if match), default=0) + 1}"
 
 
-def take_name(ledger: Ledger, former: Collection, name: str, metadata: Mapping[str, Any]) -> Collection | None:
-    """Let the ledger's rows of a collection describe its copy, and return the collection under its new name."""
+def take_name(
+    ledger: Ledger, former: Collection, name: str, metadata: Mapping[str, Any]
+) -> Collection | None:
+    """Let the ledger's rows of a collection describe its copy, and return the collection under its
+    new name."""
     ledger.update_collection(former.id, name=name, store_id=str(metadata["store_id"]))
     return ledger.collection(name)
 
 
 def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
-    return next((one for one in ledger.collections() if one.store_id == metadata.get(stores.REPLACES)), None)
+    return next(
+        (one for one in ledger.collections() if one.store_id == metadata.get(stores.REPLACES)), None
+    )
 
 
-def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
-    """Return the identity that a collection of the same model records; without one, the given identity. A model without
-    a digest is recognised by a vector, which differs in its last bits each time. The first one that was recorded
-    counts, so that equal models have one fingerprint. Collections of `alias` are asked first."""
+def recognised(
+    identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str
+) -> EmbedderIdentity:
+    """Return the identity that a collection of the same model records; without one, the given
+    identity. A model without a digest is recognised by a vector, which differs in its last bits
+    each time. The first one that was recorded counts, so that equal models have one fingerprint.
+    Collections of `alias` are asked first."""
     if not identity.digest.startswith(PROBE):
         return identity
     for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
@@ -143,8 +163,9 @@ def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, al
 
 
 def on_its_processor(identity: EmbedderIdentity, metadata: Mapping[str, Any]) -> EmbedderIdentity:
-    """Return the identity of a model in the process with what the processor made that began a collection: all others
-    are compared with that. Its place and revision stay those of `identity`. Raises ProcessorDiffers."""
+    """Return the identity of a model in the process with what the processor made that began a
+    collection: all others are compared with that. Its place and revision stay those of `identity`.
+    Raises ProcessorDiffers."""
     recorded = _recorded(metadata)
     if recorded is None or not recorded.probe or recorded.fingerprint != identity.fingerprint:
         return identity
@@ -153,9 +174,11 @@ def on_its_processor(identity: EmbedderIdentity, metadata: Mapping[str, Any]) ->
 
 
 def recorded_revision(settings: EmbedderSettings, store: StoreNames, alias: Alias) -> str:
-    """Return the commit of the model hub that an index was made with, if the settings name its model; else "".
+    """Return the commit of the model hub that an index was made with, if the settings name its
+    model; else "".
 
-    So the files stay the same when the hub gets others, on this machine and on each that downloads them later.
+    So the files stay the same when the hub gets others, on this machine and on each that downloads
+    them later.
     """
     if settings.kind != IN_PROCESS:
         return ""
@@ -169,7 +192,8 @@ def _recorded(metadata: Mapping[str, Any]) -> EmbedderIdentity | None:
 
 
 def identify_for(opened: Opened) -> EmbedderIdentity:
-    """Return the identity of a run's embedder. Raises as `Embedder.identity`, and what the store raises."""
+    """Return the identity of a run's embedder. Raises as `Embedder.identity`, and what the store
+    raises."""
     return identify(opened.settings.embedder, revision=revision_of(opened))
 
 
@@ -185,9 +209,15 @@ def revision_of(opened: Opened) -> str:
 
 
 def check_fits(
-    collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
+    collection: Collection,
+    identity: EmbedderIdentity,
+    chunker: Chunker,
+    bm25: Bm25Model | None,
+    *,
+    index: str,
 ) -> None:
-    """Raise FingerprintChanged if the settings would not make the vectors and chunks that the collection has."""
+    """Raise FingerprintChanged if the settings would not make the vectors and chunks that the
+    collection has."""
     if reason := mismatch(collection, identity, chunker, bm25):
         otherwise = "" if collection.outdated else ", or restore the settings"
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
@@ -204,8 +234,9 @@ class CollectionMaker:
     """What makes the words of its chunks, if they have any."""
 
     def current(self) -> Collection:
-        """Return the collection to bring up to date: the live one, created now if there is none. Raises
-        FingerprintChanged if the settings do not fit it, and StoreMismatch as `live_collection`."""
+        """Return the collection to bring up to date: the live one, created now if there is none.
+        Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as
+        `live_collection`."""
         ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
         live = live_collection(ledger, store, alias)
         if live is None:
@@ -249,9 +280,10 @@ class CollectionMaker:
         if opened.options.allow_loss or _is_known(ledger, live):
             return
         raise StoreMismatch(
-            f"{live.name} is live as {opened.alias}, and ledger {ledger.redacted_url} did not make it: "
-            "another machine may keep it up to date. `rag-index doctor --repair` makes the ledger know "
-            f"it, and `rag-index rebuild {opened.index.name} --allow-loss` takes its place"
+            f"{live.name} is live as {opened.alias}, and ledger {ledger.redacted_url} did not make"
+            " it: another machine may keep it up to date. `rag-index doctor --repair` makes the"
+            f" ledger know it, and `rag-index rebuild {opened.index.name} --allow-loss` takes its"
+            " place"
         )
 
     def _published_there(self, live: stores.LiveName | None) -> stores.LiveName | None:
@@ -265,8 +297,8 @@ class CollectionMaker:
         opened, index = self.opened, self.opened.index.name
         if live is None:
             raise StoreError(
-                f"index {index} is empty: there is nothing to take to another store. Name that one in "
-                f"[store], and `rag-index index {index}` fills it"
+                f"index {index} is empty: there is nothing to take to another store. Name that one"
+                f" in [store], and `rag-index index {index}` fills it"
             )
         place = stores.location(opened.settings.store)
         published = stores.find_live(opened.store, opened.alias)
@@ -283,8 +315,9 @@ class CollectionMaker:
             return published
         takes = ", and --allow-loss takes its place" if is_ours else ""
         raise StoreMismatch(
-            f"--to {place} has an alias {opened.alias} that points at {published.name}, which "
-            f"ledger {opened.ledger.redacted_url} did not make: remove it there, or {stores.RENAME}{takes}"
+            f"--to {place} has an alias {opened.alias} that points at {published.name}, which"
+            f" ledger {opened.ledger.redacted_url} did not make: remove it there, or"
+            f" {stores.RENAME}{takes}"
         )
 
     def _forget(self, collection: Collection) -> None:
@@ -318,14 +351,19 @@ class CollectionMaker:
         metadata = store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
-                f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
-                f"or {stores.RENAME}"
+                f"the store has a collection {collection.name} that the ledger did not make; remove"
+                f" it from the store, or {stores.RENAME}"
             )
-        made = {name: getattr(collection, name) for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)}
+        made = {
+            name: getattr(collection, name)
+            for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)
+        }
         before = like.metadata if like is not None else {}
         made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
         made[stores.OWNER] = opened.alias.owner
-        made["embedder_identity"] = asdict(self.identity)  # before an alias points at it: a search asks for it
+        made["embedder_identity"] = asdict(
+            self.identity
+        )  # before an alias points at it: a search asks for it
         words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
         sparse = self.bm25 is not None
         metadata = {**made, **words, **self._learned(collection, before)}
@@ -348,7 +386,11 @@ class CollectionMaker:
     def _is_whole(self, collection: Collection) -> bool:
         ledger, store = self.opened.ledger, self.opened.store
         metadata = store.find(collection.name)
-        if metadata is None or metadata.get("store_id") != collection.store_id or metadata.get(stores.OVERTAKEN):
+        if (
+            metadata is None
+            or metadata.get("store_id") != collection.store_id
+            or metadata.get(stores.OVERTAKEN)
+        ):
             return False
         begun = _recorded(metadata)
         if begun is not None and not begun.same_processor(self.identity):
@@ -363,21 +405,30 @@ def _is_known(ledger: Ledger, live: stores.LiveName) -> bool:
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
-    """Return everything that decides the chunks of a collection and their words, as the ledger keeps it."""
-    return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"])
+    """Return everything that decides the chunks of a collection and their words, as the ledger
+    keeps it."""
+    return "/".join(
+        [chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"]
+    )
 
 
-def mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
-    """Return why the settings would not make the vectors and chunks that the collection has; "" if they would."""
+def mismatch(
+    collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None
+) -> str:
+    """Return why the settings would not make the vectors and chunks that the collection has; "" if
+    they would."""
     if collection.outdated:
         return collection.outdated
     chunking = _chunking(chunker, bm25)
     if collection.chunking != chunking:
         return (
-            f"{collection.name} was chunked as {collection.chunking} (kind/chunk_chars/chunk_overlap/context/bm25/"
-            f"version), settings say {chunking}"
+            f"{collection.name} was chunked as {collection.chunking}"
+            f" (kind/chunk_chars/chunk_overlap/context/bm25/version), settings say {chunking}"
         )
-    if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
+    if (collection.embedder_fingerprint, collection.dimension) != (
+        identity.fingerprint,
+        identity.dimension,
+    ):
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
     return ""
 
@@ -387,7 +438,9 @@ def same_vectors(made_by: EmbedderIdentity | None, identity: EmbedderIdentity) -
 
     The prefix of queries is in no vector.
     """
-    return made_by is not None and made_by.same_model(replace(identity, query_prefix=made_by.query_prefix))
+    return made_by is not None and made_by.same_model(
+        replace(identity, query_prefix=made_by.query_prefix)
+    )
 
 
 def embedded_anew(live: stores.LiveName, identity: EmbedderIdentity, collection: Collection) -> str:
@@ -397,12 +450,15 @@ def embedded_anew(live: stores.LiveName, identity: EmbedderIdentity, collection:
     """
     if not same_vectors(_recorded(live.metadata), identity):
         made_by = live.metadata.get("embedder", "another embedder")
-        return f"{live.name} holds vectors of {made_by}, settings say {identity}: every text is embedded"
+        return (
+            f"{live.name} holds vectors of {made_by}, settings say {identity}: every text is"
+            " embedded"
+        )
     chunking = live.metadata.get("chunking")
     if chunking != collection.chunking:
         return (
-            f"{live.name} was chunked as {chunking}, settings say {collection.chunking}: each chunk "
-            "whose text differs is embedded"
+            f"{live.name} was chunked as {chunking}, settings say {collection.chunking}: each chunk"
+            " whose text differs is embedded"
         )
     return ""
 
@@ -421,9 +477,12 @@ class Target:
     """The number in a server's collection by which it refuses workers of an earlier run."""
 
 
-def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker) -> Target:
-    """Choose the collection of a run, and bring it and the ledger together. Raises as `CollectionMaker`, StoreMismatch
-    if store and ledger differ, and StoreRestored for a run of single documents."""
+def choose(
+    opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker
+) -> Target:
+    """Choose the collection of a run, and bring it and the ledger together. Raises as
+    `CollectionMaker`, StoreMismatch if store and ledger differ, and StoreRestored for a run of
+    single documents."""
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
@@ -440,7 +499,9 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
     identity = on_its_processor(identity, store.points(collection.name).metadata())
     if not (rebuild or _was_restored(opened, record, collection)):
         verify_counts(ledger, store, collection)
-    if not opened.single and collection.written_by != (written_by := scan_settings(settings, index)):
+    if not opened.single and collection.written_by != (
+        written_by := scan_settings(settings, index)
+    ):
         ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
     points = store.points(collection.name)
@@ -449,8 +510,9 @@ def choose(opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunke
 
 
 def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> bool:
-    """Return whether store and ledger may differ, after bringing them together. Raises StoreRestored for
-    a run of single documents, which does not read what else has to be indexed again."""
+    """Return whether store and ledger may differ, after bringing them together. Raises
+    StoreRestored for a run of single documents, which does not read what else has to be indexed
+    again."""
     ledger, store, index = opened.ledger, opened.store, opened.index.name
     if not (difference := commit_difference(ledger, store, collection)):
         return False
@@ -461,13 +523,17 @@ def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> 
     comparison.read_points()
     deleted, again = comparison.mend()
     record.outcome.deleted += deleted
-    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+    found = (
+        f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to"
+        " delete again"
+    )
     record.outcome.say(f"{difference}; every point was compared: {found}")
     return True
 
 
 def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None:
-    """Give a server's collection a new epoch, and return it. The outcome says what cannot be done and is slow."""
+    """Give a server's collection a new epoch, and return it. The outcome says what cannot be done
+    and is slow."""
     store = opened.store
     if (server := stores.on_server(store)) is None:
         return None
@@ -482,8 +548,8 @@ def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None
 
 
 def raise_epoch(points: PointCollection, lease: IndexLease) -> int:
-    """Give a collection a new epoch, by which a server refuses what workers of a dead run still send, and return it. It
-    is higher than any there, as a ledger may be new."""
+    """Give a collection a new epoch, by which a server refuses what workers of a dead run still
+    send, and return it. It is higher than any there, as a ledger may be new."""
     epoch = max(lease.epoch, int(points.metadata().get("epoch") or 0) + 1)
     points.set_metadata({"epoch": epoch})
     return epoch
@@ -495,33 +561,42 @@ def make_searchable(
     fields: Mapping[str, str],
     owner: Mapping[str, str] | None = None,
 ) -> None:
-    """Write name, model and owner into the collection's metadata, and give it exactly the settings' payload indexes.
-    Indexes that a person made are left alone. Call it at the beginning of a run: it only does something if the
-    collection is new or the settings changed."""
+    """Write name, model and owner into the collection's metadata, and give it exactly the settings'
+    payload indexes. Indexes that a person made are left alone. Call it at the beginning of a run:
+    it only does something if the collection is new or the settings changed."""
     metadata = points.metadata()
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
         points.index_fields({**dict.fromkeys(before), **fields})
-    wanted = {stores.INDEX_NAME: points.name, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    wanted = {
+        stores.INDEX_NAME: points.name,
+        "embedder_identity": asdict(identity),
+        "payload_indexes": dict(fields),
+    }
     wanted |= {stores.OWNER: owner} if owner else {}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         points.set_metadata(wanted)
 
 
 def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -> None:
-    """Measure the model of a collection and record its traits there, unless a run did so before. Searches need them,
-    and do without them if the model cannot be measured, whatever a plug-in raises: the next run tries again."""
+    """Measure the model of a collection and record its traits there, unless a run did so before.
+    Searches need them, and do without them if the model cannot be measured, whatever a plug-in
+    raises: the next run tries again."""
     points = opened.store.points(collection)
     if ModelTraits.from_metadata(points.metadata().get(stores.TRAITS)) is not None:
         return
-    with suppress(Exception), closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder:
+    with (
+        suppress(Exception),
+        closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder,
+    ):
         traits = measure_traits(embedder)
         points.set_metadata({stores.TRAITS: asdict(traits)})
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
-    """Return the number of documents and points, after checking that the store holds what the ledger says. Points of
-    pending documents may be there or not. Raises StoreMismatch if it does not."""
+    """Return the number of documents and points, after checking that the store holds what the
+    ledger says. Points of pending documents may be there or not. Raises StoreMismatch if it does
+    not."""
     totals, name = ledger.totals(collection.id), collection.name
     points = store.points(name)
     stored = points.count()
@@ -530,6 +605,7 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple
     if stored == totals.points:
         return totals.documents, stored
     raise StoreMismatch(
-        f"{name} holds {stored:,} points, the ledger explains {totals.points:,}: does another program write to it? "
-        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it"
+        f"{name} holds {stored:,} points, the ledger explains {totals.points:,}: does another"
+        " program write to it? `rag-index doctor` shows the difference, `rag-index doctor"
+        " --repair` corrects it"
     )

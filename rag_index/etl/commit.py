@@ -62,7 +62,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import attrs
 
 from rag_index.components.stores import OVERTAKEN
-from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, CommitMark, EmbeddedShard, PointBatch, WrittenShard
+from rag_index.core.documents.batches import (
+    BY_WORDS,
+    RESERVED_KEY,
+    CommitMark,
+    EmbeddedShard,
+    PointBatch,
+    WrittenShard,
+)
 from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes
 from rag_index.core.documents.groups import (
     OF_DOCUMENT,
@@ -282,11 +289,13 @@ class WorkerDestination:
         return write_shard(store.points(self.collection), shard, epoch=self.epoch)
 
 
-def write_shard(points: PointCollection, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
+def write_shard(
+    points: PointCollection, shard: EmbeddedShard, *, epoch: int | None = None
+) -> WrittenShard:
     """Upsert all points of a shard, and return what the ledger records of it.
 
-    The points are durable after `PointCollection.flush`, and may be committed then. If this function raises,
-    nothing that was written counts as done.
+    The points are durable after `PointCollection.flush`, and may be committed then. If this
+    function raises, nothing that was written counts as done.
 
     Args:
         epoch: The epoch of this run. Workers of a dead run may still send shards, so the collection
@@ -329,7 +338,8 @@ def _check_epoch(points: PointCollection, epoch: int | None) -> None:
     stored_epoch = points.metadata().get("epoch")
     if stored_epoch != epoch:
         raise IndexLocked(
-            f"{points.name} is written by a later run (epoch {stored_epoch}, this is {epoch}): this run ends here"
+            f"{points.name} is written by a later run (epoch {stored_epoch}, this is {epoch}): this"
+            " run ends here"
         )
 
 
@@ -432,7 +442,9 @@ def delete_chunks(points: PointCollection, index: str, stale: Iterable[StaleChun
         if chunks.end is None:
             first_by_key[chunks.key] = chunks.first
         else:
-            ids += [point_id(index, chunks.key, number) for number in range(chunks.first, chunks.end)]
+            ids += [
+                point_id(index, chunks.key, number) for number in range(chunks.first, chunks.end)
+            ]
     points.delete_points(ids)
     points.delete_chunks(first_by_key)
     return bool(ids or first_by_key)
@@ -520,7 +532,13 @@ class Committer:
             by_words: Whether the points have no vectors yet. Such documents count as new again once
                 they have vectors.
         """
-        columns = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
+        columns = zip(
+            written.keys,
+            written.text_hashes,
+            written.payload_hashes,
+            written.chunk_counts,
+            strict=True,
+        )
         documents = [DocumentRow(*values) for values in columns]
         plan = CommitPlan()
         for document in documents:
@@ -595,12 +613,16 @@ class Committer:
         known = self.ledger.collection(name)
         if known is None:
             url = self.ledger.redacted_url
-            raise StoreMismatch(f"{name} was dropped from ledger {url} while a run wrote it: run again")
+            raise StoreMismatch(
+                f"{name} was dropped from ledger {url} while a run wrote it: run again"
+            )
         mark = next_commit_mark(self.ledger, known.commit_mark)
         points = self.points
         difference = self.ledger.different_commits(known, points.commit_mark())
         if difference:
-            raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
+            raise StoreRestored(
+                f"{difference} while a run wrote it; the next run compares every point"
+            )
         points.set_commit_mark(mark)
         with self.ledger.transaction():
             self._check_lease()
@@ -636,7 +658,9 @@ class Committer:
         """
         ids_by_key: dict[str, list[str]] = {}
         for key in keys:
-            ids_by_key[key] = [point_id(self.index, key, number) for number in range(known[key].chunks)]
+            ids_by_key[key] = [
+                point_id(self.index, key, number) for number in range(known[key].chunks)
+            ]
         all_ids = [id_ for ids in ids_by_key.values() for id_ in ids]
         points = self.points.retrieve(all_ids)
         payloads = {point.id: point.payload for point in points if RESERVED_KEY in point.payload}
@@ -646,7 +670,11 @@ class Committer:
         return stored
 
     def overwrite(
-        self, payloads: list[tuple[str, dict[str, Any]]], rows: list[DocumentRow], *, clear_failures: bool = True
+        self,
+        payloads: list[tuple[str, dict[str, Any]]],
+        rows: list[DocumentRow],
+        *,
+        clear_failures: bool = True,
     ) -> None:
         """Replace payloads of points, and record the documents that are up to date then."""
         cid, points = self.collection.id, self.points
@@ -745,7 +773,10 @@ def update_payloads(
 
 
 def _payload_change(
-    key: str, row: RecordedDocument, points: Mapping[str, dict[str, Any]], wanted: bytes | Sequence[str]
+    key: str,
+    row: RecordedDocument,
+    points: Mapping[str, dict[str, Any]],
+    wanted: bytes | Sequence[str],
 ) -> PayloadChange:
     """Return the new payloads of a document's points, for its new payload or its new groups."""
     is_intact = len(points) >= row.chunks and not row.pending
@@ -809,7 +840,9 @@ def outdated_groups(
     return {key: value for key, value in groups.items() if key in known and known[key].chunks}
 
 
-def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
+def carry_access(
+    index: str, ledger: Ledger, store: Store, live: Collection, other: Collection
+) -> None:
     """Give the documents of another collection the groups of the live collection, or none.
 
     A caller who cannot see a document in the live collection cannot see it in the other one then.
@@ -822,7 +855,8 @@ def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, oth
     difference = ledger.different_commits(other, other_points.commit_mark())
     if difference:
         raise StoreRestored(
-            f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}` replaces it"
+            f"{difference}, so it may show what is closed to everyone: `rag-index rebuild {index}`"
+            " replaces it"
         )
     committer = Committer(index, ledger, store, other)
     after = ""

@@ -1,5 +1,5 @@
-"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long. `embed` is what a run
-calls, in whatever process embeds: its own, a child, or a Dask worker."""
+"""Embed a shard: chunk its documents, embed or reuse each text once, and split what is too long.
+`embed` is what a run calls, in whatever process embeds: its own, a child, or a Dask worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import attrs
 import numpy as np
 
 from rag_index.components.embedders import Embedder, EmbedderIdentity, open_embedder
-from rag_index.components.embedders.bm25 import MAX_NAME, Bm25Encoder, Bm25Model, definitions, key_words, names_of
+from rag_index.components.embedders.bm25 import (
+    MAX_NAME,
+    Bm25Encoder,
+    Bm25Model,
+    definitions,
+    key_words,
+    names_of,
+)
 from rag_index.components.stores import open_store
 from rag_index.core.documents.batches import (
     ChunkedDocument,
@@ -78,9 +85,10 @@ class EmbedJob:
     known: dict[str, NDArray[np.float32]] = attrs.Factory(dict)
 
     def embed(self, embedder: Embedder) -> EmbeddedShard:
-        """Chunk and embed the shard's documents; texts in `known` take the vector given there. If one chunk of a
-        document cannot be embedded, the whole document fails, so that no half of it is ever searched. Raises
-        EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason."""
+        """Chunk and embed the shard's documents; texts in `known` take the vector given there. If
+        one chunk of a document cannot be embedded, the whole document fails, so that no half of it
+        is ever searched. Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or
+        BadVectors if the service is the reason."""
         shard, started = self.shard, time.perf_counter()
         asked_before = replace(embedder.stats)
         vectors: Vectors = dict(self.known)
@@ -96,28 +104,40 @@ class EmbedJob:
         elapsed = time.perf_counter() - started - down.seconds
         work = embedder.stats - asked_before
         for document in chunked:
-            if isinstance(document, ChunkedDocument) and document.work is not None:  # its chunks have contexts
+            if (
+                isinstance(document, ChunkedDocument) and document.work is not None
+            ):  # its chunks have contexts
                 work += document.work
         work.seconds = elapsed - work.waited_seconds
         work.chunk_seconds = chunk_seconds
         work.texts = len(sent)
         work.chars = shard.chars
         work.reused = sum(text in self.known for text in texts)
-        return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, work, sparse)
+        return EmbeddedShard(
+            shard.index, shard.number, documents, whole, matrix, failures, work, sparse
+        )
 
 
 def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
-    """Chunk the shard's documents, and weigh their words: they can be found before they are embedded. Documents that
-    have no chunks fail."""
+    """Chunk the shard's documents, and weigh their words: they can be found before they are
+    embedded. Documents that have no chunks fail."""
     documents, chunked = shard.documents, chunker.chunk(shard.documents)
-    texts = {text: NO_VECTOR for one in chunked if isinstance(one, ChunkedDocument) for text in one.texts_to_embed()}
+    texts = {
+        text: NO_VECTOR
+        for one in chunked
+        if isinstance(one, ChunkedDocument)
+        for text in one.texts_to_embed()
+    }
     documents, whole, matrix, sent, failures = _gather(documents, chunked, dict(texts))
     sparse = _sparse_vectors(bm25, documents, whole, sent)
-    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix[:0], failures, Work(), sparse)
+    return EmbeddedShard(
+        shard.index, shard.number, documents, whole, matrix[:0], failures, Work(), sparse
+    )
 
 
 def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
-    """Return the error of a process that died under a shard. It says where the document at fault will be listed."""
+    """Return the error of a process that died under a shard. It says where the document at fault
+    will be listed."""
     documents, listed = len(shard.documents), f"`rag-index status {shard.index} --failed` lists"
     then = f"its {documents:,} documents are tried in parts, and {listed} any that does it again"
     if documents == 1:
@@ -126,7 +146,8 @@ def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
 
 
 class _Process:
-    """The one global: loading a model takes seconds, and opening a connection tenths of them, so shards share both."""
+    """The one global: loading a model takes seconds, and opening a connection tenths of them, so
+    shards share both."""
 
     turn = threading.RLock()
     embedder: tuple[tuple[EmbedderSettings, EmbedderIdentity, int], Embedder] | None = None
@@ -145,19 +166,24 @@ def begin_worker(number: int) -> None:
 def process_embedder(
     settings: EmbedderSettings, identity: EmbedderIdentity, workers: int, home: int | None = None
 ) -> Embedder:
-    """Return this process's embedder, one of `workers`, opened on first use, and again when another is wanted. `home`
-    is the number of this process, by default that of the worker: they spread over the hosts."""
+    """Return this process's embedder, one of `workers`, opened on first use, and again when another
+    is wanted. `home` is the number of this process, by default that of the worker: they spread over
+    the hosts."""
     wanted = settings, identity, workers
     number = home if home is not None else _Process.worker or 0
     with _Process.turn:
         if _Process.embedder is None or _Process.embedder[0] != wanted:
             close_process_embedder()
-            _Process.embedder = wanted, open_embedder(settings, home=number, workers=workers, expected=identity)
+            _Process.embedder = (
+                wanted,
+                open_embedder(settings, home=number, workers=workers, expected=identity),
+            )
         return _Process.embedder[1]
 
 
 def process_store(settings: StoreSettings) -> Store:
-    """Return this process's connection to a server, opened on first use. It is the task that waits for the server."""
+    """Return this process's connection to a server, opened on first use. It is the task that waits
+    for the server."""
     with _Process.turn:
         if _Process.store is None or _Process.store[0] != settings:
             _Process.store = settings, open_store(settings, patience=PATIENCE)
@@ -175,19 +201,23 @@ def close_process_embedder() -> None:
 def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None) -> EmbeddedShard:
     """Chunk and embed a shard with this process's embedder, `home` of its `workers`.
 
-    A `limited` process, such as every worker, ends itself if it takes longer than the shard's `limit`: its shard is
-    then tried alone.
+    A `limited` process, such as every worker, ends itself if it takes longer than the shard's
+    `limit`: its shard is then tried alone.
 
     Raises:
-        ShardHalved: The service went away under the shard a second time. Its halves are embedded next, so that most
-            documents advance; they go on from what was embedded.
+        ShardHalved: The service went away under the shard a second time. Its halves are embedded
+            next, so that most documents advance; they go on from what was embedded.
         EmbedderUnavailable, …: As `EmbedJob.embed`.
     """
     limited = _Process.worker is not None if limited is None else limited
     embedder = process_embedder(job.embedder, job.identity, job.workers, home)
     before = embedder.stats.requests
     try:
-        with waiting(job.wait), end_process_after(job.shard.limit if limited else None), collect_seldom():
+        with (
+            waiting(job.wait),
+            end_process_after(job.shard.limit if limited else None),
+            collect_seldom(),
+        ):
             embedded = job.embed(embedder)
     except EmbedderUnavailable as error:
         had_texts = embedder.stats.requests > before
@@ -199,13 +229,16 @@ def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None
 
 
 def _note_interrupted(shard: Shard, error: EmbedderUnavailable) -> None:
-    """Record that the service went away while it had texts of a shard. Raises ShardHalved the second time."""
+    """Record that the service went away while it had texts of a shard. Raises ShardHalved the
+    second time."""
     name, documents = _name(shard), len(shard.documents)
     if name not in _Process.interrupted:
         _Process.interrupted.add(name)
         return
     if documents > 1:
-        which = f"shard {shard.number} of {shard.index} is embedded in halves ({documents:,} documents)"
+        which = (
+            f"shard {shard.number} of {shard.index} is embedded in halves ({documents:,} documents)"
+        )
         raise ShardHalved(f"{which}: its service went away twice") from error
 
 
@@ -214,12 +247,18 @@ def _name(shard: Shard) -> ShardName:
     return shard.index, documents.keys[0] if len(documents) else "", len(documents)
 
 
-def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embed_texts: EmbedTexts) -> list[str]:
-    """Embed the texts that have no vector yet, split in `chunked` those that are too long; return what was sent."""
+def _embed(
+    chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embed_texts: EmbedTexts
+) -> list[str]:
+    """Embed the texts that have no vector yet, split in `chunked` those that are too long; return
+    what was sent."""
     sent: list[str] = []
     too_long: set[str] = set()
     texts = {
-        text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
+        text
+        for document in chunked
+        if isinstance(document, ChunkedDocument)
+        for text in document.texts_to_embed()
     }
     while new := sorted(texts - vectors.keys()):
         found = embed_texts(new)
@@ -230,13 +269,19 @@ def _embed(chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embed_
         too_long.update(text for text in new if isinstance(vectors[text], TextTooLong))
         texts = set()
         for i, document in enumerate(chunked if too_long else ()):
-            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.texts_to_embed()):
+            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(
+                document.texts_to_embed()
+            ):
                 chunked[i] = shorter = _split_long(document, too_long, chunker)
-                texts.update(shorter.texts_to_embed() if isinstance(shorter, ChunkedDocument) else ())
+                texts.update(
+                    shorter.texts_to_embed() if isinstance(shorter, ChunkedDocument) else ()
+                )
     return sent
 
 
-def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
+def _split_long(
+    document: ChunkedDocument, too_long: set[str], chunker: Chunker
+) -> ChunkedDocument | RagIndexError:
     while numbers := [i for i, text in enumerate(document.texts_to_embed()) if text in too_long]:
         for number in reversed(numbers):
             shorter = chunker.split_chunk(document, number)
@@ -265,7 +310,9 @@ def _gather(
             failures.append(Failure(key, str(ending[0]), text_hash, cause="server"))
             continue
         if wrong or not sent:
-            failures.append(Failure(key, str(wrong[0]) if wrong else document.incomplete or NO_TEXT, text_hash))
+            failures.append(
+                Failure(key, str(wrong[0]) if wrong else document.incomplete or NO_TEXT, text_hash)
+            )
             continue
         if document.incomplete:
             failures.append(Failure(key, document.incomplete, text_hash, "incomplete"))
@@ -274,21 +321,33 @@ def _gather(
         texts.extend(sent)
     rows = [vectors[text] for text in texts]
     matrix = np.asarray(rows, dtype=np.float32) if rows else np.empty((0, 0), dtype=np.float32)
-    return documents.take(done) if len(done) < len(documents) else documents, whole, matrix, texts, failures
+    return (
+        documents.take(done) if len(done) < len(documents) else documents,
+        whole,
+        matrix,
+        texts,
+        failures,
+    )
 
 
 def _sparse_vectors(
     bm25: Bm25Model, documents: DocumentBatch, chunked: list[ChunkedDocument], texts: list[str]
 ) -> SparseVectors:
-    """Return a sparse vector for each chunk, of what is embedded, and of the document's key or the code's names."""
+    """Return a sparse vector for each chunk, of what is embedded, and of the document's key or the
+    code's names."""
     rows = [row for row, document in enumerate(chunked) for _ in document.chunks]
     if bm25.identifiers:
-        own = [payload for one in chunked for payload in one.payloads or [NO_FIELDS] * len(one.chunks)]
+        own = [
+            payload for one in chunked for payload in one.payloads or [NO_FIELDS] * len(one.chunks)
+        ]
         payloads = [
             {**decode_payload(documents.payloads[row]), **decode_payload(payload)}
             for row, payload in zip(rows, own, strict=True)
         ]
-        heads = [f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}" for payload in payloads]
+        heads = [
+            f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}"
+            for payload in payloads
+        ]
         names = [tuple(str(payload.get(field, "")) for field in CODE_NAMES) for payload in payloads]
     else:
         words = [key_words(document_id(key)) for key in documents.keys]
@@ -302,12 +361,15 @@ def _sparse_vectors(
     encoder = Bm25Encoder(bm25)
     if len(encoder.languages) == 1 or not documents.layouts:
         return encoder.documents(texts, names=names)
-    languages = [TextLayout.decode(layout).language if layout else "" for layout in documents.layouts]
+    languages = [
+        TextLayout.decode(layout).language if layout else "" for layout in documents.layouts
+    ]
     return encoder.documents(texts, [languages[row] for row in rows], names)
 
 
 def _names(documents: DocumentBatch) -> list[tuple[str, ...]]:
-    """Return the names by which each document is found as a whole: its key, its title, and the first line."""
+    """Return the names by which each document is found as a whole: its key, its title, and the
+    first line."""
     layouts = documents.layouts or [b""] * len(documents)
     titles = [TextLayout.decode(layout).title if layout else "" for layout in layouts]
     lines = [text.lstrip()[: MAX_NAME + 1].partition("\n")[0] for text in documents.texts]

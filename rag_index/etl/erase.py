@@ -1,10 +1,13 @@
-"""Erasing: no file of the store keeps what runs have deleted or changed. Also: dropping a whole index.
+"""Erasing: no file of the store keeps what runs have deleted or changed. Also: dropping a whole
+index.
 
-    copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and the kept ones
+    copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and
+    the kept ones
 
-Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of what lives has none of them. A
-kill leaves the former collection live, with the copy for the next erasure to drop, or the copy live: the ledger learns
-its name when it is next read for writing (`collection.live_collection`).
+Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of what lives
+has none of them. A kill leaves the former collection live, with the copy for the next erasure to
+drop, or the copy live: the ledger learns its name when it is next read for writing
+(`collection.live_collection`).
 """
 
 from __future__ import annotations
@@ -34,7 +37,14 @@ from rag_index.core.query_log import query_log
 from rag_index.core.reports.outcome import count_of
 from rag_index.core.reports.progress import counted
 from rag_index.errors import IndexLocked, SettingsError, StoreError, UnknownIndex
-from rag_index.etl.collection import follow_store, live_collection, next_name, require_own, take_name, verify_counts
+from rag_index.etl.collection import (
+    follow_store,
+    live_collection,
+    next_name,
+    require_own,
+    take_name,
+    verify_counts,
+)
 from rag_index.etl.opened import hold_index
 from rag_index.etl.reconcile import pages
 
@@ -51,7 +61,8 @@ ERASE_POINTS = 500
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What an erasure did: `documents` were deleted or changed since the last one, and `dropped` had their texts."""
+    """What an erasure did: `documents` were deleted or changed since the last one, and `dropped`
+    had their texts."""
 
     index: str
     collection: str
@@ -63,10 +74,12 @@ class Erased:
     """Documents that the source lost and that the delete guard keeps, with all their texts."""
 
 
-def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, lease: IndexLease) -> Erased | None:
-    """Erase what was deleted from an index or changed in it. Returns None if nothing is indexed. The caller holds the
-    lease. Raises IndexLocked if a rebuild is not finished, StoreMismatch if store and ledger do not belong together,
-    and what they raise."""
+def erase(
+    settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, lease: IndexLease
+) -> Erased | None:
+    """Erase what was deleted from an index or changed in it. Returns None if nothing is indexed.
+    The caller holds the lease. Raises IndexLocked if a rebuild is not finished, StoreMismatch if
+    store and ledger do not belong together, and what they raise."""
     began, alias = time.perf_counter(), settings.alias(index.name)
     require_own(ledger, store, alias)
     follow_store(ledger, store, find_live(store, alias))
@@ -75,7 +88,11 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
     if waits := unfinished_rebuild(ledger, store, former, index.name):
         raise IndexLocked(waits)
     kept = [one for one in ledger.collections(alias) if one.id != former.id]
-    ours = [name for name, made in store.collections().items() if made.get("alias") == alias and name != former.name]
+    ours = [
+        name
+        for name, made in store.collections().items()
+        if made.get("alias") == alias and name != former.name
+    ]
     for name in set(ours) - {one.name for one in kept}:
         store.drop(name)  # an erasure that was killed made it, or has left it
     documents, name = ledger.erasable(alias).documents, next_name(ledger, alias, store)
@@ -96,15 +113,24 @@ def erase(settings: Settings, index: IndexSettings, ledger: Ledger, store: Store
 
 
 def unfinished_rebuild(ledger: Ledger, store: StoreNames, live: Collection, index: str) -> str:
-    """Return why an erasure has to wait for a rebuild: what that has embedded would be lost. "" if there is none."""
-    others = (one.name for one in ledger.collections(live.alias) if one.state == "building" and one.id != live.id)
+    """Return why an erasure has to wait for a rebuild: what that has embedded would be lost. "" if
+    there is none."""
+    others = (
+        one.name
+        for one in ledger.collections(live.alias)
+        if one.state == "building" and one.id != live.id
+    )
     if (name := next((one for one in others if store.find(one) is not None), "")) == "":
         return ""
-    return f"the rebuild {name} is not finished, and an erasure waits for it: `rag-index rebuild {index}` completes it"
+    return (
+        f"the rebuild {name} is not finished, and an erasure waits for it: `rag-index rebuild"
+        f" {index}` completes it"
+    )
 
 
 def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, live: int) -> None:
-    """Remove queries that have found a document which is gone from the log. Raises SettingsError if that fails."""
+    """Remove queries that have found a document which is gone from the log. Raises SettingsError if
+    that fails."""
 
     def is_gone(document_id: str) -> bool:
         try:
@@ -116,11 +142,14 @@ def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, li
         try:
             log.erase(index.name, is_gone)
         except OSError as error:
-            raise SettingsError(f"[serve] query_log {unwritable(log.path, error, 'name another file')}") from error
+            raise SettingsError(
+                f"[serve] query_log {unwritable(log.path, error, 'name another file')}"
+            ) from error
 
 
 def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:
-    """Copy a collection, and return its number of points. Raises StoreError if the copy has another number."""
+    """Copy a collection, and return its number of points. Raises StoreError if the copy has another
+    number."""
     old_points, new_points = store.points(former.name), store.points(name)
     metadata = old_points.metadata()
     made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
@@ -139,7 +168,8 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     copied = new_points.count()
     if copied != old_points.count():
         raise StoreError(
-            f"{name} has {copied:,} points and not those of {former.name}: nothing was erased; run it again"
+            f"{name} has {copied:,} points and not those of {former.name}: nothing was erased; run"
+            " it again"
         )
     if old_points.indexed():
         new_points.optimize()
@@ -147,8 +177,8 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
 
 
 def kept_index(settings: Settings, name: str) -> str:
-    """Return the collections that store and ledger keep of an index, with what a person should know about each. Raises
-    UnknownIndex if there are none. Neither store nor index is locked."""
+    """Return the collections that store and ledger keep of an index, with what a person should know
+    about each. Raises UnknownIndex if there are none. Neither store nor index is locked."""
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
@@ -156,13 +186,20 @@ def kept_index(settings: Settings, name: str) -> str:
         for row in (*ledger.collections(alias), *ledger.collections_elsewhere(alias)):
             documents = count_of(ledger.totals(row.id).documents, "document")
             is_here = row.name in stored
-            collections[row.name] = documents if is_here else f"{documents}, not in this store, where it stays"
+            collections[row.name] = (
+                documents if is_here else f"{documents}, not in this store, where it stays"
+            )
         if collections:
             return ", ".join(f"{one} ({what})" for one, what in collections.items())
-        others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
+        others = [
+            *(index.name for index in settings.indexes),
+            *unwanted_indexes(settings, ledger, names.aliases()),
+        ]
     near = get_close_matches(name, others, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""
-    raise UnknownIndex(f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}")
+    raise UnknownIndex(
+        f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +218,16 @@ class DroppedIndex:
         if not self.elsewhere:
             return deleted
         left = ", ".join(self.elsewhere)
-        return f"{deleted} Another store keeps {left}: name it in the settings, and drop the index there."
+        return (
+            f"{deleted} Another store keeps {left}: name it in the settings, and drop the index"
+            " there."
+        )
 
 
 def drop_index(settings: Settings, name: str) -> DroppedIndex:
-    """Delete the collections of an index in the store of the settings, and what the ledger has of it. A
-    death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy, StoreMismatch if a collection is
-    of another project, and what store and ledger raise."""
+    """Delete the collections of an index in the store of the settings, and what the ledger has of
+    it. A death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy,
+    StoreMismatch if a collection is of another project, and what store and ledger raise."""
     alias = settings.alias(name)
     with hold_index(settings, alias) as (ledger, _, store):
         require_own(ledger, store, alias)
@@ -213,20 +253,27 @@ def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:
 
 
 def erasure_due(opened: Opened, target: Target) -> bool:
-    """Return whether there is something to erase after this run of the live collection. A watch erases once a day."""
+    """Return whether there is something to erase after this run of the live collection. A watch
+    erases once a day."""
     if (live := opened.live) is None or live.id != target.collection.id:
         return False
     erasable, all_of = opened.ledger.erasable(opened.alias), opened.ledger.collections(opened.alias)
     kept = any(one.state == "ready" and one.id != live.id for one in all_of)
-    return bool(erasable.documents or kept) and not (erasable.lately and opened.looked_at is not None)
+    return bool(erasable.documents or kept) and not (
+        erasable.lately and opened.looked_at is not None
+    )
 
 
 def erase_after(opened: Opened, record: RunRecord) -> str:
-    """Erase what this run deleted or changed from the files of the store, and say so. Raises as `erase`."""
+    """Erase what this run deleted or changed from the files of the store, and say so. Raises as
+    `erase`."""
     record.progress.say("copying what lives, so that no file has what was deleted")
     with record.stopwatch.stage("erase"):
         erased = erase(opened.settings, opened.index, opened.ledger, opened.store, opened.lease)
         if erased is None:
             return "nothing is indexed"
     documents, dropped = count_of(erased.documents, "document"), ", ".join(erased.dropped)
-    return f"{documents} erased: {erased.points:,} points copied to {erased.collection}, and {dropped} dropped"
+    return (
+        f"{documents} erased: {erased.points:,} points copied to {erased.collection}, and {dropped}"
+        " dropped"
+    )

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 FIRST_PAGE_ROWS, MAX_PAGE_ROWS = 2000, 20_000
 """Rows. The first page is small, so that work begins soon. Chosen; nothing depends on them."""
 ROW_CHARS = 500
-"""Characters that a row takes besides its text, about: its key, payload and hashes. Chosen; nothing depends on it."""
+"""Characters that a row takes besides its text, about: its key, payload and hashes. Chosen; nothing
+depends on it."""
 
 
 def fetch_page(opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
-    """Read the next `rows` documents after the cursor, which is page `number` of the run. Another attempt reads the
-    same rows again, which is harmless. Raises as `Source.page`; a query ends after `[source] timeout`."""
+    """Read the next `rows` documents after the cursor, which is page `number` of the run. Another
+    attempt reads the same rows again, which is harmless. Raises as `Source.page`; a query ends
+    after `[source] timeout`."""
     return opened.source.page(cursor, rows)
 
 
 def read_pages(opened: Opened, fetch: Fetch) -> Iterator[SourcePage]:
-    """Yield all pages of the source. They grow from a small first one to about `PAGE_CHARS` characters, so that short
-    texts do not mean many small queries. `fetch` reads one, as `fetch_page` does."""
+    """Yield all pages of the source. They grow from a small first one to about `PAGE_CHARS`
+    characters, so that short texts do not mean many small queries. `fetch` reads one, as
+    `fetch_page` does."""
     cursor, rows, number = None, FIRST_PAGE_ROWS, 0
     while True:
         number += 1

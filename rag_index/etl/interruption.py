@@ -1,4 +1,5 @@
-"""What ends a run before its work is done: a pause that its caller asks for, or a Ctrl-C or SIGTERM."""
+"""What ends a run before its work is done: a pause that its caller asks for, or a Ctrl-C or
+SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ if TYPE_CHECKING:
     from rag_index.etl.scan import Scan
 
 STOPPED = re.compile(r"Error calling function .*: (KeyboardInterrupt|TerminationSignal):")
-"""What Pydantic says of a Ctrl-C or SIGTERM inside a function that it calls, in an error of its own."""
+"""What Pydantic says of a Ctrl-C or SIGTERM inside a function that it calls, in an error of its
+own."""
 
 
 class RunPaused(Exception):
-    """Raised by an `Interruption`: the run ends here. What it did is committed, and another run goes on from it."""
+    """Raised by an `Interruption`: the run ends here. What it did is committed, and another run
+    goes on from it."""
 
 
 class Interruption:
-    """Decides between pages and between shards whether a run ends early. By default it never does; a watch has runs
-    that take turns (`watch.kept_runs`)."""
+    """Decides between pages and between shards whether a run ends early. By default it never does;
+    a watch has runs that take turns (`watch.kept_runs`)."""
 
     def begin(self, scan: Scan) -> None:
         """Take note that a run begins to read."""
@@ -32,8 +35,11 @@ class Interruption:
 
 
 def stop_in(error: BaseException | None) -> BaseException | None:
-    """Return the Ctrl-C or SIGTERM that an error is, or was made of; None if it is an ordinary error."""
-    if error is None or not isinstance(error, Exception):  # KeyboardInterrupt, Prefect's TerminationSignal
+    """Return the Ctrl-C or SIGTERM that an error is, or was made of; None if it is an ordinary
+    error."""
+    if error is None or not isinstance(
+        error, Exception
+    ):  # KeyboardInterrupt, Prefect's TerminationSignal
         return error
     cause = error.__cause__
     # Inside a serializer a signal becomes another error. If that writes JSON, only its words tell.

@@ -1,4 +1,5 @@
-"""The steps of a run without Prefect: the same functions and the same policy, in this process and its children."""
+"""The steps of a run without Prefect: the same functions and the same policy, in this process and
+its children."""
 
 from __future__ import annotations
 
@@ -37,13 +38,14 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 class LocalSteps(Steps):
-    """Carries out the steps in this process. It embeds the first shard here, and further ones in `workers` child
-    processes, one executor each, so that a death costs its own shards alone. With `serial` it embeds all here.
+    """Carries out the steps in this process. It embeds the first shard here, and further ones in
+    `workers` child processes, one executor each, so that a death costs its own shards alone. With
+    `serial` it embeds all here.
 
     Args:
         embed_here: Embeds a job in this process, by default as in any other.
-        turn: Held while this process embeds, since its one embedder serves one caller at a time. Runs that share a
-            process, as those of a watch do, give the same lock.
+        turn: Held while this process embeds, since its one embedder serves one caller at a time.
+            Runs that share a process, as those of a watch do, give the same lock.
     """
 
     def __init__(
@@ -79,7 +81,11 @@ class LocalSteps(Steps):
         return result
 
     def call_once(
-        self, step: Callable[Concatenate[Opened, P], T], opened: Opened, *args: P.args, **kwargs: P.kwargs
+        self,
+        step: Callable[Concatenate[Opened, P], T],
+        opened: Opened,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         result = step(opened, *args, **kwargs)
         _log(opened, result)
@@ -122,7 +128,11 @@ class LocalSteps(Steps):
 
     def _sent(self) -> list[Outage]:
         """Return the outages that the children have sent last."""
-        children = [executor for executor in (*self._executors, self._alone) if isinstance(executor, Process)]
+        children = [
+            executor
+            for executor in (*self._executors, self._alone)
+            if isinstance(executor, Process)
+        ]
         return [outage for child in children for outage in child.told or ()]
 
     def _start_children(self) -> None:
@@ -130,9 +140,11 @@ class LocalSteps(Steps):
         self.has_started_workers = True
 
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
-        """Submit a shard, and return a function that waits for it and submits it again after a transient error."""
+        """Submit a shard, and return a function that waits for it and submits it again after a
+        transient error."""
         if isinstance(executor, Process):
-            # Children spread over the hosts of an embedding service: each begins with one of its own.
+            # Children spread over the hosts of an embedding service: each begins with one of its
+            # own.
             home = self._executors.index(executor) if executor in self._executors else 0
             embed_job = partial(embed, job, home=home, limited=True)
         else:
@@ -142,7 +154,9 @@ class LocalSteps(Steps):
         futures = [submit()]
 
         def wait_for_embedded() -> EmbeddedShard:
-            future = futures.pop() if futures else submit()  # submitted again after a transient error
+            future = (
+                futures.pop() if futures else submit()
+            )  # submitted again after a transient error
             return embedded_by(future, job)
 
         return partial(with_retries, wait_for_embedded, self.recovery)
@@ -157,7 +171,8 @@ class LocalSteps(Steps):
 
 
 def embedded_by(future: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
-    """Return what an executor embedded. Raises ProcessDied if its process died, and otherwise an error of ours."""
+    """Return what an executor embedded. Raises ProcessDied if its process died, and otherwise an
+    error of ours."""
     try:
         return future.result()
     except BrokenExecutor as error:

@@ -1,4 +1,5 @@
-"""What a run of an index holds open, in the order in which it is taken: source, ledger, lease, store."""
+"""What a run of an index holds open, in the order in which it is taken: source, ledger, lease,
+store."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 class RunOptions:
     """What to do differently from the settings in this run."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True
+    )
     workers: Annotated[int, Field(ge=1)] | None = None
     """How many processes embed; by default as the settings say."""
     shard_documents: Annotated[int, Field(ge=1)] | None = None
@@ -38,7 +41,8 @@ class RunOptions:
     serial: bool = False
     """Whether to embed in one process, without workers."""
     wait: Annotated[float, Field(ge=0)] | None = None
-    """How long to wait for services that are down at the start, in seconds; by default `[run] wait_for_recovery`."""
+    """How long to wait for services that are down at the start, in seconds; by default `[run]
+    wait_for_recovery`."""
     full: bool = False
     """Whether to rebuild the index beside the live collection."""
     allow_deletes: bool = False
@@ -49,8 +53,11 @@ class RunOptions:
     """Whether to try failed documents again, however often they were tried."""
 
     def in_settings(self) -> dict[str, Any]:
-        """Return those that take the place of settings, as `run_settings` and the command line take them."""
-        return {name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")}
+        """Return those that take the place of settings, as `run_settings` and the command line take
+        them."""
+        return {
+            name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")
+        }
 
 
 @attrs.frozen
@@ -79,9 +86,11 @@ class Opened:
     lease: IndexLease
     store: Store
     single: bool = False
-    """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
+    """Look at single documents alone: nothing is known of the others, so the run never completes
+    the collection."""
     looked_at: float | None = None
-    """When a watch last looked whether the source was written, before it began this run; None for any other run."""
+    """When a watch last looked whether the source was written, before it began this run; None for
+    any other run."""
     origin: Origin | None = None
     """The store of the live collection, if the run rebuilds in another store; else None."""
 
@@ -118,8 +127,8 @@ def open_index(
 
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
 
-    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, SettingsReplaced and
-    StoreBusy."""
+    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked,
+    SettingsReplaced and StoreBusy."""
     index = settings.index(name)
     source, ledger, store = keep or (None, None, None)
     with ExitStack() as stack:
@@ -129,17 +138,32 @@ def open_index(
         _require_current(settings, index)
         origin = None
         if to is not None:
-            reader = open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
+            reader = open_reader(
+                settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery
+            )
             origin = Origin(settings.store, stack.enter_context(closing(reader)))
             settings = settings.model_copy(update={"store": to})
         store = store or stack.enter_context(closing(open_own_store(settings)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        yield Opened(settings, index, options, run_id, source, ledger, lease, store, single, looked_at, origin)
+        yield Opened(
+            settings,
+            index,
+            options,
+            run_id,
+            source,
+            ledger,
+            lease,
+            store,
+            single,
+            looked_at,
+            origin,
+        )
 
 
 @contextmanager
 def hold_index(settings: Settings, alias: Alias) -> Iterator[tuple[Ledger, IndexLease, Store]]:
-    """Hold ledger, lease and store for a command that writes an index and is no run. Raises as `open_index`."""
+    """Hold ledger, lease and store for a command that writes an index and is no run. Raises as
+    `open_index`."""
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
         IndexLease(ledger, alias, str(uuid.uuid4())) as lease,
@@ -149,11 +173,12 @@ def hold_index(settings: Settings, alias: Alias) -> Iterator[tuple[Ledger, Index
 
 
 def _require_current(settings: Settings, index: IndexSettings) -> None:
-    """Raise SettingsReplaced if the settings file says something else of an index since this process has read it."""
+    """Raise SettingsReplaced if the settings file says something else of an index since this
+    process has read it."""
     if settings.is_outdated:
         now = load_settings(settings.path)
         if scan_settings(now, now.index(index.name)) != scan_settings(settings, index):
             raise SettingsReplaced(
-                f"index {index.name}: {settings.path.name} has changed since this run read it, so nothing was written "
-                "by the settings before; start it again"
+                f"index {index.name}: {settings.path.name} has changed since this run read it, so"
+                " nothing was written by the settings before; start it again"
             )

@@ -1,9 +1,10 @@
-"""The one comparison of store and ledger: each point with the ledger's rows, and with the keys of the source if these
-were read. `rag-index doctor` says what differs. A run whose store or ledger was put back to an older copy mends that
-before it begins, and so does `doctor --repair`: what differs becomes pending, and the next scan indexes it again.
+"""The one comparison of store and ledger: each point with the ledger's rows, and with the keys of
+the source if these were read. `rag-index doctor` says what differs. A run whose store or ledger was
+put back to an older copy mends that before it begins, and so does `doctor --repair`: what differs
+becomes pending, and the next scan indexes it again.
 
-What was read is recorded in tables of scans beside the ledger's own, and SQL compares it with the ledger, so memory
-does not grow with the corpus."""
+What was read is recorded in tables of scans beside the ledger's own, and SQL compares it with the
+ledger, so memory does not grow with the corpus."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ class Matches:
 
 
 class Comparison:
-    """A comparison of one collection with the ledger. The caller holds the lease of the index, and `check` raises if it
-    does not any more.
+    """A comparison of one collection with the ledger. The caller holds the lease of the index, and
+    `check` raises if it does not any more.
 
         comparison = Comparison(ledger, store, "notes", collection, check=lease.check)
         comparison.read_points()
@@ -57,24 +58,33 @@ class Comparison:
     """
 
     def __init__(
-        self, ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
+        self,
+        ledger: Ledger,
+        store: Store,
+        index: str,
+        collection: Collection,
+        *,
+        check: Callable[[], None],
     ) -> None:
         self._ledger, self._store, self._index, self._collection = ledger, store, index, collection
         self._check = check
         self._scan = ledger.new_scan(collection.alias)
         self._insert = insert_for(ledger.engine.dialect)
         self.complete = False
-        """Whether the source was read to its end. Only then is a point known to be of no document."""
+        """Whether the source was read to its end. Only then is a point known to be of no
+        document."""
 
     # What is read
 
     def add_source_keys(self, keys: Iterable[str]) -> None:
         """Add documents of the source."""
-        self._write(self._insert(source_keys).on_conflict_do_nothing(), [{"key": key} for key in keys])
+        self._write(
+            self._insert(source_keys).on_conflict_do_nothing(), [{"key": key} for key in keys]
+        )
 
     def read_points(self) -> None:
-        """Compare each point with the ledger; those of pending documents are left out. Raises StoreError if the store
-        cannot read its own points, and what a ledger raises."""
+        """Compare each point with the ledger; those of pending documents are left out. Raises
+        StoreError if the store cannot read its own points, and what a ledger raises."""
         name, cid = self._collection.name, self._collection.id
         canonical = self._collection.chunking.endswith(f"index-{INDEX_VERSION}")
         insert = self._insert(tallies)
@@ -102,19 +112,20 @@ class Comparison:
     # What differs
 
     def differing(self) -> Matches:
-        """Find documents whose points are not as the ledger says, and documents that the store has and the ledger does
-        not, unless the source does not have them either."""
+        """Find documents whose points are not as the ledger says, and documents that the store has
+        and the ledger does not, unless the source does not have them either."""
         unknown = sa.select(o.key).where(self._is_mine(orphans), ~self._of_none()).distinct()
         return self._find(sa.union(self._wrong(), unknown))
 
     def orphans(self) -> Matches:
-        """Find points that nothing explains: the ledger has no such document, and neither has the source, if it was
-        read. A point that is of no document is named by its id."""
+        """Find points that nothing explains: the ledger has no such document, and neither has the
+        source, if it was read. A point that is of no document is named by its id."""
         named = sa.select(sa.func.coalesce(o.key, o.id).label("key"))
         return self._find(named.where(self._is_mine(orphans), self._of_none()))
 
     def _wrong(self) -> sa.Select[Any]:
-        """Return the query for the ledger's documents whose points are missing, too many, or altered."""
+        """Return the query for the ledger's documents whose points are missing, too many, or
+        altered."""
         joined = documents.outerjoin(tallies, self._is_mine(tallies) & (t.key == d.key))
         done = (d.collection_id == self._collection.id) & (d.pending == 0) & (d.chunks > 0)
         wrong = t.key.is_(None) | (t.points != d.chunks) | (t.altered > 0)
@@ -129,14 +140,21 @@ class Comparison:
     # Mending
 
     def mend(self) -> tuple[int, int]:
-        """Bring store and ledger together; return how many documents were deleted, and how many became pending.
+        """Bring store and ledger together; return how many documents were deleted, and how many
+        became pending.
 
-        What differs becomes pending, so the next scan indexes it again. Points of no document are deleted if the source
-        was read to its end. If it was not, points that the ledger does not know are deleted only if the store is the
-        older one: then they are of documents that were deleted since. The marks agree again once all this is done, so
-        a kill before has it repeated.
+        What differs becomes pending, so the next scan indexes it again. Points of no document are
+        deleted if the source was read to its end. If it was not, points that the ledger does not
+        know are deleted only if the store is the older one: then they are of documents that were
+        deleted since. The marks agree again once all this is done, so a kill before has it
+        repeated.
         """
-        ledger, store, cid, name = self._ledger, self._store, self._collection.id, self._collection.name
+        ledger, store, cid, name = (
+            self._ledger,
+            self._store,
+            self._collection.id,
+            self._collection.name,
+        )
         points = store.points(name)
         mark, overtaken = points.commit_mark(), _overtaken(store, name)
         gone = self._of_none() if self.complete else sa.false()
@@ -152,7 +170,9 @@ class Comparison:
         newest = next_commit_mark(ledger, max(mark, self._collection.commit_mark))
         points.set_commit_mark(newest)
         ledger.record_commit(cid, newest)
-        if overtaken is not None and _overtaken(store, name) == overtaken:  # and by no other one since
+        if (
+            overtaken is not None and _overtaken(store, name) == overtaken
+        ):  # and by no other one since
             points.set_metadata({OVERTAKEN: None})
         return deleted, again
 
@@ -169,9 +189,15 @@ class Comparison:
         return int(count)
 
     def _mark_pending(self, gone: sa.ColumnElement[bool]) -> None:
-        """Mark as pending what the next scan has to index again; a document that the ledger lacks gets a row."""
+        """Mark as pending what the next scan has to index again; a document that the ledger lacks
+        gets a row."""
         cid, after = self._collection.id, ""
-        unknown = sa.select(o.key).distinct().where(self._is_mine(orphans), o.key.is_not(None), ~gone).order_by(o.key)
+        unknown = (
+            sa.select(o.key)
+            .distinct()
+            .where(self._is_mine(orphans), o.key.is_not(None), ~gone)
+            .order_by(o.key)
+        )
         while rows := self._rows(unknown.where(o.key > after).limit(PAGE_POINTS)):
             self._ledger.mark_pending(cid, [row.key for row in rows])
             after = rows[-1].key
@@ -201,11 +227,13 @@ class Comparison:
 
 
 def commit_difference(ledger: Ledger, store: Store, collection: Collection) -> str:
-    """Return how store and ledger may differ since one of them was put back to an older copy, or a run that had stood
-    still wrote beside another; "" if they do not."""
+    """Return how store and ledger may differ since one of them was put back to an older copy, or a
+    run that had stood still wrote beside another; "" if they do not."""
     said = ledger.different_commits(collection, store.points(collection.name).commit_mark())
     if not said and _overtaken(store, collection.name) is not None:
-        return f"{collection.name} was also written by an earlier run, whose process had stood still"
+        return (
+            f"{collection.name} was also written by an earlier run, whose process had stood still"
+        )
     return said
 
 
@@ -213,9 +241,11 @@ def _overtaken(store: Store, name: str) -> Any:
     return None if store.embedded else store.points(name).metadata().get(OVERTAKEN)
 
 
-def fill_ledger(ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]) -> None:
-    """Give a collection its rows in the ledger from the payloads of its points, as they were when it was lost. Whether
-    they are whole is for a comparison to say."""
+def fill_ledger(
+    ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
+) -> None:
+    """Give a collection its rows in the ledger from the payloads of its points, as they were when
+    it was lost. Whether they are whole is for a comparison to say."""
     points = store.points(collection.name)
     for page in counted(pages(points.scroll()), "points read", points.count, len):
         check()
@@ -271,7 +301,8 @@ def _is_altered(point: StoredPoint, key: str, row: RecordedDocument, *, canonica
 
 
 def typed_key(point: StoredPoint, index: str) -> str | None:
-    """Return the key of the document that a point is a chunk of; None if this index would not write such a point."""
+    """Return the key of the document that a point is a chunk of; None if this index would not write
+    such a point."""
     ours = point.payload.get(RESERVED_KEY)
     key, chunk = (ours.get("key"), ours.get("chunk")) if isinstance(ours, dict) else (None, None)
     if not isinstance(key, str) or not key or type(chunk) is not int:

@@ -2,11 +2,13 @@
 
     check > for each page: fetch > diff > embed > upsert > commit;  then delete > publish > erase
 
-`run_index` is that order. Any death is harmless by the order of writes: documents are marked pending in the ledger,
-points are upserted and made durable, stale chunks are deleted, and the ledger's rows come last (`etl.commit`).
+`run_index` is that order. Any death is harmless by the order of writes: documents are marked
+pending in the ledger, points are upserted and made durable, stale chunks are deleted, and the
+ledger's rows come last (`etl.commit`).
 
-Four objects are given to a run: `steps` carries the steps out, locally or as tasks of Prefect (`etl.steps`); `record`
-reports; `interruption` ends the run early (`etl.interruption`); `documents` are all of the index, or a few.
+Four objects are given to a run: `steps` carries the steps out, locally or as tasks of Prefect
+(`etl.steps`); `record` reports; `interruption` ends the run early (`etl.interruption`); `documents`
+are all of the index, or a few.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
     from rag_index.etl.steps import Steps
 
 AUTO_MB = 256
-"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
+"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes
+minutes to build."""
 
 
 def run_index(
@@ -57,8 +60,9 @@ def run_index(
 ) -> Target | None:
     """Bring documents of an index up to date, all by default.
 
-    Returns what was written to; None if the run ended before it had chosen that. An error of ours ends in the record.
-    Every other is raised after it was recorded, such as KeyboardInterrupt or one of Prefect's.
+    Returns what was written to; None if the run ended before it had chosen that. An error of ours
+    ends in the record. Every other is raised after it was recorded, such as KeyboardInterrupt or
+    one of Prefect's.
 
     Example:
         with open_index(settings, "comments", RunOptions(), run_id=run_id) as opened:
@@ -79,7 +83,9 @@ def run_index(
         deleted = documents.delete(opened, scan, steps, record)
         documents.publish(opened, scan, steps, record, hooks, deleted)
         erase_if_due(opened, target, steps, record)
-        record.paused = scan.diff.leaves_some  # rows that are known to have changed are left to the next run
+        record.paused = (
+            scan.diff.leaves_some
+        )  # rows that are known to have changed are left to the next run
 
     # The run is complete and recorded: searches scan meanwhile.
     is_finished = record.error is None and not record.paused
@@ -99,8 +105,8 @@ def index_pages(
 ) -> None:
     """Fetch each page, compare it with the ledger, and embed, upsert and commit what changed.
 
-    While shards are embedded and written, the next pages are read. What is under way when the pages or a shard raise
-    is committed before. Raises as these, and as `Committer.commit`.
+    While shards are embedded and written, the next pages are read. What is under way when the pages
+    or a shard raise is committed before. Raises as these, and as `Committer.commit`.
     """
     documents = documents or AllDocuments()
     interruption = interruption or Interruption()
@@ -165,7 +171,13 @@ class AllDocuments:
         return steps.call(delete_gone, opened, scan, record)
 
     def publish(
-        self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord, hooks: Hooks | None, deleted: Deleted
+        self,
+        opened: Opened,
+        scan: Scan,
+        steps: Steps,
+        record: RunRecord,
+        hooks: Hooks | None,
+        deleted: Deleted,
     ) -> None:
         """Verify the collection, and let readers see a rebuilt one."""
         note_rate(opened, scan)
@@ -175,15 +187,16 @@ class AllDocuments:
 
 
 def note_rate(opened: Opened, scan: Scan) -> None:
-    """Record how fast the run embedded, if it measured that, for the first shards of the next run."""
+    """Record how fast the run embedded, if it measured that, for the first shards of the next
+    run."""
     rate = scan.diff.sharder.measured
     if rate is not None:
         opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
 
 
 def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord) -> None:
-    """Erase what was deleted or changed, if the settings require it and there is something. If a rebuild is in the
-    way, report that."""
+    """Erase what was deleted or changed, if the settings require it and there is something. If a
+    rebuild is in the way, report that."""
     if not (opened.settings.store.erase and erasure_due(opened, target)):
         return
     obstacle = unfinished_rebuild(opened.ledger, opened.store, target.collection, opened.index.name)

@@ -34,14 +34,16 @@ logger = logging.getLogger("rag_index.indexing")
 def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> Iterator[None]:
     """Record how the block ends, which is a run.
 
-    An error of ours ends in the record. RunPaused is a good end. Every other error is raised after it was recorded,
-    such as KeyboardInterrupt or one of Prefect's.
+    An error of ours ends in the record. RunPaused is a good end. Every other error is raised after
+    it was recorded, such as KeyboardInterrupt or one of Prefect's.
     """
     try:
         yield
     except RagIndexError as error:
         if record.logger:
-            record.logger.error("%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__))
+            record.logger.error(
+                "%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__)
+            )
         checks.index_failed(error, embedder_only=opened.index.context is None)
         record.error = error
         _record_failure(opened, record, error)
@@ -56,8 +58,8 @@ def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> It
 
 
 def log_outages(opened: Opened, record: RunRecord) -> AbstractContextManager[None]:
-    """Show for the time of the block which services are unavailable, and count that time. They are logged if a person
-    waits for the run."""
+    """Show for the time of the block which services are unavailable, and count that time. They are
+    logged if a person waits for the run."""
     wait = opened.settings.run.wait_for_recovery
     progress = record.progress
     progress.wait = wait
@@ -92,7 +94,11 @@ def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> 
     outcome.state = "failed"
     outcome.error_class = type(stop or error).__name__
     outcome.message = described(error)
-    if isinstance(error, TransientError) and error.since is not None and time.time() - error.since >= 1:
+    if (
+        isinstance(error, TransientError)
+        and error.since is not None
+        and time.time() - error.since >= 1
+    ):
         since = time.strftime("%H:%M:%S", time.localtime(error.since))
         outcome.message += f" (waited for it since {since})"
     if stop is not None:  # Ctrl-C, or a run that was cancelled
@@ -105,13 +111,15 @@ def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> 
 def _record_end(opened: Opened, record: RunRecord) -> None:
     report = record.end(opened.settings.embedder, on_server=not opened.store.embedded)
     outcome = record.outcome
-    opened.ledger.finish_run(opened.run_id, state=outcome.state, message=outcome.message, report=report)
+    opened.ledger.finish_run(
+        opened.run_id, state=outcome.state, message=outcome.message, report=report
+    )
 
 
 def prune(ledger: Ledger) -> None:
-    """Delete rows of the ledger that are older than `KEEP_DAYS`, and contexts. A fault is left to the next run.
-    Each deletion is a transaction of its own, so a death in the middle leaves the rest to the next run, too. Nothing is
-    deleted that a run or a watch still needs."""
+    """Delete rows of the ledger that are older than `KEEP_DAYS`, and contexts. A fault is left to
+    the next run. Each deletion is a transaction of its own, so a death in the middle leaves the
+    rest to the next run, too. Nothing is deleted that a run or a watch still needs."""
     before = max(0.0, ledger.clock() - KEEP_DAYS * DAY)
     try:
         ledger.prune(before)

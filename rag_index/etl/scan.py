@@ -1,4 +1,5 @@
-"""The scan of a run: the collection that it writes to, and what its pages are compared and written by."""
+"""The scan of a run: the collection that it writes to, and what its pages are compared and written
+by."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
 
 MUCH_SECONDS = 10.0
-"""What is much work for one process: some 50,000 texts of a few sentences for the local embedder."""
+"""What is much work for one process: some 50,000 texts of a few sentences for the local
+embedder."""
 
 
 @attrs.frozen
@@ -52,8 +54,9 @@ def begin(
     documents: int | None = None,
     part_rows: Mapping[str, int] | None = None,
 ) -> Scan:
-    """Choose the collection, bring it and the ledger together, and begin to compare. Raises as `collection.choose`.
-    `workers` is how many processes embed; `documents` the expected total, if the caller knows it."""
+    """Choose the collection, bring it and the ledger together, and begin to compare. Raises as
+    `collection.choose`. `workers` is how many processes embed; `documents` the expected total, if
+    the caller knows it."""
     record.outcome.workers = workers
     if documents is None:
         documents = 0

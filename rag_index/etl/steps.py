@@ -10,9 +10,10 @@ A step is a typed function whose first argument is the opened run:
     publish, build_search_index                                              etl.publish
     erase_after                                                              etl.erase
 
-`etl.run` calls them in their order by `Steps.call`. `etl.local_steps` carries them out in this process and its
-children; `orchestration.task_steps` as tasks of Prefect, which `tasks.etl` defines. How often a step is tried and after
-which delays is the same in both: `core.recovery`. Embedding and upserting alone differ, because they cross processes.
+`etl.run` calls them in their order by `Steps.call`. `etl.local_steps` carries them out in this
+process and its children; `orchestration.task_steps` as tasks of Prefect, which `tasks.etl` defines.
+How often a step is tried and after which delays is the same in both: `core.recovery`. Embedding and
+upserting alone differ, because they cross processes.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Steps(ABC):
     workers = 1
     """How many processes embed, once there are several shards."""
     shards_per_worker = 3
-    """How many shards are under way for each process that embeds: one that it embeds, one that is written, one that
-    waits. A process that asks servers embeds two of them at a time."""
+    """How many shards are under way for each process that embeds: one that it embeds, one that is
+    written, one that waits. A process that asks servers embeds two of them at a time."""
     wait = 0.0
     """For how many seconds services that are unavailable at the start are asked again."""
     recovery = 0.0
@@ -52,11 +53,18 @@ class Steps(ABC):
     has_started_workers = False
     """Whether what embeds several shards was started."""
     has_shared_workers = False
-    """Whether the workers are a cluster that others have started, whose size only the cluster knows."""
+    """Whether the workers are a cluster that others have started, whose size only the cluster
+    knows."""
 
-    def call(self, step: Callable[Concatenate[Opened, P], T], opened: Opened, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Carry out a step that is harmless to repeat. After transient errors it is tried again, for `recovery` seconds
-        after its service failed first.
+    def call(
+        self,
+        step: Callable[Concatenate[Opened, P], T],
+        opened: Opened,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Carry out a step that is harmless to repeat. After transient errors it is tried again,
+        for `recovery` seconds after its service failed first.
 
             deleted = steps.call(delete_gone, opened, scan, record)
         """
@@ -75,33 +83,42 @@ class Steps(ABC):
 
     @abstractmethod
     def call_once(
-        self, step: Callable[Concatenate[Opened, P], T], opened: Opened, *args: P.args, **kwargs: P.kwargs
+        self,
+        step: Callable[Concatenate[Opened, P], T],
+        opened: Opened,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """Carry out a step that is never tried again."""
 
     @abstractmethod
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        """Embed a shard, upsert it, and return the future of what the ledger needs once the points are durable. It
-        raises ProcessDied if a process died under the shard, and otherwise as `EmbedJob.embed` and `write_shard`."""
+        """Embed a shard, upsert it, and return the future of what the ledger needs once the points
+        are durable. It raises ProcessDied if a process died under the shard, and otherwise as
+        `EmbedJob.embed` and `write_shard`."""
 
     @abstractmethod
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
-        """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises as `write`."""
+        """Embed a shard that may kill its process in a child, upsert it, and wait for that. Raises
+        as `write`."""
 
     def start(self) -> None:  # noqa: B027 - many have nothing to do
-        """Begin to start what embeds several shards, because there will be some. Returns at once."""
+        """Begin to start what embeds several shards, because there will be some. Returns at
+        once."""
 
     def count_workers(self, wait: float) -> int:
-        """Count the workers of a cluster that others have started, and check that they can be used. They are asked
-        again for `wait` seconds."""
+        """Count the workers of a cluster that others have started, and check that they can be used.
+        They are asked again for `wait` seconds."""
         return self.workers
 
     def warm_up(self, job: EmbedJob) -> None:
-        """Start what embeds several shards, and have each process embed a job, so that it has its model."""
+        """Start what embeds several shards, and have each process embed a job, so that it has its
+        model."""
         self.start()
 
     def tick(self) -> None:  # noqa: B027
-        """Take note that a second has passed, or that a shard is done. What this raises ends the run."""
+        """Take note that a second has passed, or that a shard is done. What this raises ends the
+        run."""
 
     def close(self) -> None:  # noqa: B027
         """End what is under way, and what was started."""

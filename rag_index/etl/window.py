@@ -1,10 +1,12 @@
-"""The window of a run: its shards from pending to committed, and how many are embedded and written at a time.
+"""The window of a run: its shards from pending to committed, and how many are embedded and written
+at a time.
 
-Documents that may kill the process that embeds them are embedded alone, in a child: shards whose process died, once the
-others are done, and suspects likewise. Suspects were pending when a run died, or are listed as failed. The run's own
-process never embeds them, whatever the settings. A shard that kills its child is tried in parts until the document is
-found, which is then listed as failed. Documents that are listed because a text of them ends the embedding server come
-last of all, each as a shard of its own, and are tried once.
+Documents that may kill the process that embeds them are embedded alone, in a child: shards whose
+process died, once the others are done, and suspects likewise. Suspects were pending when a run
+died, or are listed as failed. The run's own process never embeds them, whatever the settings. A
+shard that kills its child is tried in parts until the document is found, which is then listed as
+failed. Documents that are listed because a text of them ends the embedding server come last of all,
+each as a shard of its own, and are tried once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ import numpy as np
 from rag_index.components.embedders import EmbedderIdentity
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.stores import find_live
-from rag_index.core.documents.batches import RESERVED_KEY, Failure, Shard, WrittenShard, text_to_embed
+from rag_index.core.documents.batches import (
+    RESERVED_KEY,
+    Failure,
+    Shard,
+    WrittenShard,
+    text_to_embed,
+)
 from rag_index.core.documents.keys import point_id
 from rag_index.core.documents.work import Work
 from rag_index.core.settings.index import CODE
@@ -57,22 +65,30 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0
 SPLIT_PARTS = 8
 POINTS_AT_ONCE = 1000
-POISON = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
+POISON = (
+    "the worker process dies on this document, again and again; look at its text and at the"
+    " worker's memory"
+)
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
-"""Errors after which nothing more is written. After all others, what is embedded already is still worth committing."""
+"""Errors after which nothing more is written. After all others, what is embedded already is still
+worth committing."""
 HAND_OVER_SECONDS, MIN_HAND_OVER_SECONDS, HAND_OVER_SHARE = 60.0, 10.0, 0.05
-"""How often readers of the embedded store get what a run has written: every minute, and at this share of new points,
-but not more often than every ten seconds. If somebody searches meanwhile, it costs a copy of the collection."""
+"""How often readers of the embedded store get what a run has written: every minute, and at this
+share of new points, but not more often than every ten seconds. If somebody searches meanwhile, it
+costs a copy of the collection."""
 logger = logging.getLogger("rag_index.indexing")
 
 
 class Window:
-    """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker` for each that embeds."""
+    """The shards of a run that are embedded and written at a time: `Steps.shards_per_worker` for
+    each that embeds."""
 
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
         self._opened, self._scan, self._steps, self._record = opened, scan, steps, record
         self._reuse, self._bm25 = reusable(opened, scan), bm25_model(opened.index)
-        self._fills = opened.store.embedded and not (scan.target.rebuild or scan.target.collection.whole_in)
+        self._fills = opened.store.embedded and not (
+            scan.target.rebuild or scan.target.collection.whole_in
+        )
         self._points, self._shown, self._handed_over = 0, 0, time.monotonic()
         self.to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
@@ -80,13 +96,15 @@ class Window:
         self._alone: list[Shard] = []
         self._error: RagIndexError | None = None
         self.meanwhile: Callable[[], None] | None = None
-        """Called after each shard that is pushed, and each second in which none is done, until all are pushed."""
+        """Called after each shard that is pushed, and each second in which none is done, until all
+        are pushed."""
 
     def push(self, shard: Shard) -> None:
-        """Begin to embed and write a shard, and commit shards that are done until there is room for the next one. If
-        there was room, it is one shard at most: a commit takes time, and workers must not run out of work. When a shard
-        fails, the others under way are still committed; then the first error is raised. What a store raises is raised
-        at once, as is IndexLocked where another run has taken the index over. Suspects wait for the others."""
+        """Begin to embed and write a shard, and commit shards that are done until there is room for
+        the next one. If there was room, it is one shard at most: a commit takes time, and workers
+        must not run out of work. When a shard fails, the others under way are still committed; then
+        the first error is raised. What a store raises is raised at once, as is IndexLocked where
+        another run has taken the index over. Suspects wait for the others."""
         self._record.note_first_shard()
         self._scan.committer.begin(shard)  # pending, before anything may write it
         if shard.suspect:
@@ -101,8 +119,8 @@ class Window:
 
     @contextmanager
     def committed_at_the_end(self) -> Iterator[None]:
-        """Commit at the end of the block what was pushed in it, also if the block raises: what is embedded already is
-        worth it. Raises as the block, and as `push`."""
+        """Commit at the end of the block what was pushed in it, also if the block raises: what is
+        embedded already is worth it. Raises as the block, and as `push`."""
         try:
             yield
         except NOT_WRITABLE:  # nothing more can be written
@@ -127,13 +145,15 @@ class Window:
             self._down_to(0)
 
     def finish(self) -> None:
-        """Drain the window; then try suspects, and shards whose process died, which a run that ends early leaves to
-        the next one. Raises as `push`."""
+        """Drain the window; then try suspects, and shards whose process died, which a run that ends
+        early leaves to the next one. Raises as `push`."""
         self.drain()
         suspects, self._alone = sorted(self._alone, key=lambda shard: shard.ends_server), []
         with self._record.stopwatch.stage("embed"):
             for shard in suspects:
-                for written in in_parts(shard, lambda one: self._steps.write_alone(self._job(one, 1), self.to)):
+                for written in in_parts(
+                    shard, lambda one: self._steps.write_alone(self._job(one, 1), self.to)
+                ):
                     self._commit(written)
 
     def _submit(self, shard: Shard) -> None:
@@ -145,10 +165,18 @@ class Window:
         future.add_done_callback(self._done.put)
 
     def _job(self, shard: Shard, workers: int) -> EmbedJob:
-        """Return the job of a shard, one of whose `workers` will embed it, with the vectors that are known already."""
+        """Return the job of a shard, one of whose `workers` will embed it, with the vectors that
+        are known already."""
         settings, target, documents = self._opened.settings, self._scan.target, shard.documents
         known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        how = target.chunker, settings.embedder, target.identity, self._bm25, workers, settings.run.wait_for_recovery
+        how = (
+            target.chunker,
+            settings.embedder,
+            target.identity,
+            self._bm25,
+            workers,
+            settings.run.wait_for_recovery,
+        )
         return EmbedJob(shard, *how, known)
 
     def _down_to(self, most: int) -> None:
@@ -191,7 +219,8 @@ class Window:
         return None
 
     def _commit(self, written: WrittenShard) -> None:
-        """Delete the stale chunks of a shard whose points are in the store, then write the ledger's rows."""
+        """Delete the stale chunks of a shard whose points are in the store, then write the ledger's
+        rows."""
         scan = self._scan
         with self._record.stopwatch.stage("commit"):
             new = scan.committer.commit(written)
@@ -201,7 +230,8 @@ class Window:
         self._hand_over_if_due()
 
     def _hand_over_if_due(self) -> None:
-        """Let readers of the embedded store see what is committed, while an index is filled for the first time."""
+        """Let readers of the embedded store see what is committed, while an index is filled for the
+        first time."""
         waited = time.monotonic() - self._handed_over
         if not self._fills or waited < MIN_HAND_OVER_SECONDS:
             return
@@ -212,16 +242,21 @@ class Window:
             self._points, self._handed_over = 0, time.monotonic()
 
 
-def in_parts(suspect: Shard, write_alone: Callable[[Shard], WrittenShard]) -> Iterator[WrittenShard]:
-    """Write a suspect alone, split it if it kills its process again, and yield what is written. `write_alone` raises
-    ProcessDied if the process of its shard dies. A single document that does that is listed as failed."""
+def in_parts(
+    suspect: Shard, write_alone: Callable[[Shard], WrittenShard]
+) -> Iterator[WrittenShard]:
+    """Write a suspect alone, split it if it kills its process again, and yield what is written.
+    `write_alone` raises ProcessDied if the process of its shard dies. A single document that does
+    that is listed as failed."""
     documents = suspect.documents
     try:
         yield write_alone(suspect)
     except (ProcessDied, ShardHalved):
         if len(documents) == 1:
             cause: FailureCause = "server" if suspect.ends_server else ""
-            failures = [Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True, cause=cause)]
+            failures = [
+                Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True, cause=cause)
+            ]
             yield WrittenShard(suspect.number, [], [], [], [], failures, Work())
             return
         for shard in parts(suspect, SPLIT_PARTS):
@@ -244,7 +279,9 @@ class VectorReuse(Protocol):
     same, whatever became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
     """
 
-    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+    def vectors(
+        self, keys: Sequence[str], text_hashes: Sequence[bytes]
+    ) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, of all chunks that documents with these keys and texts
         have there."""
 
@@ -264,7 +301,9 @@ class OwnVectors:
     collection: Collection
     moved: bool
 
-    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+    def vectors(
+        self, keys: Sequence[str], text_hashes: Sequence[bytes]
+    ) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, as `VectorReuse` does."""
         cid, ledger, index = self.collection.id, self.opened.ledger, self.opened.index.name
         found = ledger.known(cid, keys)
@@ -274,7 +313,11 @@ class OwnVectors:
                 known[key] = row
         if self.moved:
             known |= _with_same_texts(ledger, cid, keys, text_hashes, found)
-        ids = [point_id(index, key, number) for key, row in known.items() for number in range(row.chunks)]
+        ids = [
+            point_id(index, key, number)
+            for key, row in known.items()
+            for number in range(row.chunks)
+        ]
         return _vectors_of(_points(self.opened.store, self.collection.name, ids))
 
 
@@ -291,7 +334,9 @@ class LiveVectors:
     name: str
     row: Collection | None
 
-    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+    def vectors(
+        self, keys: Sequence[str], text_hashes: Sequence[bytes]
+    ) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, as `VectorReuse` does."""
         store, index = self.opened.live_store, self.opened.index.name
         ids = [point_id(index, key, 0) for key in self._keys(keys, text_hashes)]
@@ -361,15 +406,17 @@ def _vectors_of(points: Iterable[StoredPoint]) -> dict[str, NDArray[np.float32]]
 def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
     """Return the vectors that a run may reuse, None if its texts can have none yet.
 
-    A rebuild takes those of the live collection, if the same embedder made it; all others take those
-    of their own. Source code, parts and files are found under another key, too: files are renamed,
-    and parts move.
+    A rebuild takes those of the live collection, if the same embedder made it; all others take
+    those of their own. Source code, parts and files are found under another key, too: files are
+    renamed, and parts move.
     """
     index, target = opened.index, scan.target
     if target.rebuild:
         live = find_live(opened.live_store, opened.alias)
         made_by = None if live is None else live.metadata.get("embedder_identity")
-        if live is not None and same_vectors(EmbedderIdentity.from_metadata(made_by), target.identity):
+        if live is not None and same_vectors(
+            EmbedderIdentity.from_metadata(made_by), target.identity
+        ):
             return LiveVectors(opened, live.name, opened.live)
     if not scan.before.all:
         return None

@@ -1,10 +1,13 @@
-"""Words first: a first run whose embedder is slow writes all documents by their words, before it embeds them.
+"""Words first: a first run whose embedder is slow writes all documents by their words, before it
+embeds them.
 
-    chunk > weigh words > pending > points without vectors > flush > stale chunks > ledger's rows, marked `by_words`
+    chunk > weigh words > pending > points without vectors > flush > stale chunks > ledger's rows,
+    marked `by_words`
 
-The pass reads the source by itself, beside the run's scan, which embeds these documents afterwards as if they were new
-and replaces their points by id. What is pending, listed as failed or embedded already is left to the scan. Shards that
-the scan has handed out go on being embedded, and are committed between the pass's own writes."""
+The pass reads the source by itself, beside the run's scan, which embeds these documents afterwards
+as if they were new and replaces their points by id. What is pending, listed as failed or embedded
+already is left to the scan. Shards that the scan has handed out go on being embedded, and are
+committed between the pass's own writes."""
 
 from __future__ import annotations
 
@@ -46,7 +49,8 @@ WORTH_SECONDS = 20.0
 DOCUMENTS_PER_SECOND, CHARS_PER_SECOND = 2000.0, 1_000_000.0
 """What the pass manages at least on one core: documents, and characters of them."""
 MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
-"""What is written at a time, and is pending if the run dies then: the next one embeds that alone."""
+"""What is written at a time, and is pending if the run dies then: the next one embeds that
+alone."""
 
 
 @attrs.define(eq=False)
@@ -62,7 +66,8 @@ class WordsFirst:
     before_shard: Callable[[], None]
     """Returns at once, or raises RunPaused if the run is to end before the next shard."""
     commit_done: Callable[[], None]
-    """Commits the shards that were embedded and written meanwhile. Raises if one of them ends the run."""
+    """Commits the shards that were embedded and written meanwhile. Raises if one of them ends the
+    run."""
     to: Destination
     _began: float | None = attrs.field(default=None, init=False)
     """When the first shard was handed out."""
@@ -70,15 +75,15 @@ class WordsFirst:
 
     @_is_over.default
     def _never(self) -> bool:
-        """Return whether there is no such pass: only a collection with words that was never whole has one. Reading the
-        text of files twice may take as long as embedding it."""
+        """Return whether there is no such pass: only a collection with words that was never whole
+        has one. Reading the text of files twice may take as long as embedding it."""
         opened, target = self.opened, self.scan.target
         is_first = not (opened.single or target.rebuild)
         return not (is_first and not opened.index.has_files and bm25_model(opened.index))
 
     def write_if_due(self) -> None:
-        """Write all documents by their words, if that takes a twentieth of the time that is left by the rate at which
-        documents were embedded until now. Raises as a run that writes."""
+        """Write all documents by their words, if that takes a twentieth of the time that is left by
+        the rate at which documents were embedded until now. Raises as a run that writes."""
         if self._is_over:
             return
         rate = self._rate()
@@ -96,7 +101,8 @@ class WordsFirst:
             self.steps.call_once(write_words, self.opened, self)
 
     def _rate(self) -> float | None:
-        """Return how many characters a worker embeds in a second; None as long as that is unknown."""
+        """Return how many characters a worker embeds in a second; None as long as that is
+        unknown."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
@@ -111,7 +117,10 @@ class WordsFirst:
         """Write all documents by their words. Return how many, as a sentence."""
         opened, record, waiting = self.opened, self.record, DocumentBatch.empty()
         chunker = open_chunker(opened.settings, opened.index, contexts=False)
-        with closing(open_source(opened.settings, opened.index)) as source, record.stopwatch.stage("words"):
+        with (
+            closing(open_source(opened.settings, opened.index)) as source,
+            record.stopwatch.stage("words"),
+        ):
             for page in self.pages(attrs.evolve(opened, source=source), self._fetch, record):
                 for first in range(0, len(page.documents), MAX_DOCUMENTS):
                     rows = range(first, min(first + MAX_DOCUMENTS, len(page.documents)))
@@ -128,14 +137,17 @@ class WordsFirst:
         return with_retries(partial(fetch_page, opened, number, cursor, rows), self.steps.recovery)
 
     def _new(self, documents: DocumentBatch) -> DocumentBatch:
-        """Return those that are not in the index yet, or there by their words as they were before."""
+        """Return those that are not in the index yet, or there by their words as they were
+        before."""
         ledger, cid = self.opened.ledger, self.scan.target.collection.id
         known, failed = ledger.known(cid, documents.keys), ledger.failures(cid, documents.keys)
         hashes = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         rows: list[int] = []
         for number, (key, *now) in enumerate(hashes):
             row = known.get(key)
-            is_new = row is None or (row.by_words and not row.pending and [row.text_hash, row.payload_hash] != now)
+            is_new = row is None or (
+                row.by_words and not row.pending and [row.text_hash, row.payload_hash] != now
+            )
             if is_new and key not in failed and not documents.is_empty(number):
                 rows.append(number)
         return documents.take(rows)
@@ -155,18 +167,22 @@ class WordsFirst:
             return 0
         committer = self.scan.committer
         shard = Shard(self.opened.index.name, 0, new, sum(map(len, new.texts)))
-        committer.begin(shard)  # before it is chunked: a document that kills this process is left to the scan
+        committer.begin(
+            shard
+        )  # before it is chunked: a document that kills this process is left to the scan
         weighed = weigh(shard, chunker, bm25)
-        written = with_retries(partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery)
+        written = with_retries(
+            partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery
+        )
         committer.commit(written, by_words=True)
         return len(written.keys)
 
 
 def write_words(opened: Opened, words: WordsFirst) -> str:
-    """Write all documents of a first run by their words, so that searches find them before they are embedded. Return
-    how many, as a sentence.
+    """Write all documents of a first run by their words, so that searches find them before they are
+    embedded. Return how many, as a sentence.
 
-    This step is never tried again as a whole: each page that it reads and each write is, as long as a fetch and an
-    upsert are.
+    This step is never tried again as a whole: each page that it reads and each write is, as long as
+    a fetch and an upsert are.
     """
     return words.write_all()

@@ -1,5 +1,6 @@
-"""Outages of Prefect's server, as the log of a run reports them: one line when it does not answer, and one when it does
-again. Prefect's clients repeat a request for two minutes or longer, and log that at DEBUG alone."""
+"""Outages of Prefect's server, as the log of a run reports them: one line when it does not answer,
+and one when it does again. Prefect's clients repeat a request for two minutes or longer, and log
+that at DEBUG alone."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import httpx
 
 SHORT_SECONDS = 4.0
-"""A failure that is over sooner is not reported: a server whose database is busy, or that closed an idle connection,
-answers the next attempt two seconds later."""
+"""A failure that is over sooner is not reported: a server whose database is busy, or that closed an
+idle connection, answers the next attempt two seconds later."""
 AGAIN_SECONDS = 60.0
 """A server that fails again and again is reported this often at most."""
 UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
@@ -26,11 +27,13 @@ UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
 HEADERS_RECEIVED, STEP_FAILED = ".receive_response_headers.complete", ".failed"
 """How the names of httpcore's trace events end: it has an answer, or a connection failed."""
 LOST_EVENT = "Service %r failed to process item"
-"""How Prefect's message about each event begins that could not be sent; it quotes the whole event."""
+"""How Prefect's message about each event begins that could not be sent; it quotes the whole
+event."""
 
 
 class ApiOutage:
-    """Whether Prefect's server answers this process, for the log of its run. Threads may share it."""
+    """Whether Prefect's server answers this process, for the log of its run. Threads may share
+    it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -45,7 +48,8 @@ class ApiOutage:
         """When an outage was last reported."""
 
     def follow(self, log: Any) -> None:
-        """Begin anew: report in the log of this run when Prefect's clients in this process get no answer."""
+        """Begin anew: report in the log of this run when Prefect's clients in this process get no
+        answer."""
         with self._lock:
             self._waiting.clear()
             self._since, self._is_reported, self._last = None, False, -math.inf
@@ -64,10 +68,13 @@ class ApiOutage:
             if self._is_reported or is_short or now - self._last < AGAIN_SECONDS:
                 return
             self._is_reported, self._last = True, now
-        self._log.warning("Prefect's server does not answer (%s): the run waits for it where it needs it", reason)
+        self._log.warning(
+            "Prefect's server does not answer (%s): the run waits for it where it needs it", reason
+        )
 
     def note_end(self, request: ApiRequest) -> None:
-        """Record how a request ended. The outage has ended if it was answered and no other request waits."""
+        """Record how a request ended. The outage has ended if it was answered and no other request
+        waits."""
         with self._lock:
             self._waiting.discard(request)
             if not request.is_answered or self._waiting or self._since is None:
@@ -75,7 +82,9 @@ class ApiOutage:
             seconds, was_reported = self.clock() - self._since, self._is_reported
             self._since, self._is_reported = None, False
         if was_reported:
-            self._log.info("Prefect's server answers again after %.0f s, and the run goes on", seconds)
+            self._log.info(
+                "Prefect's server answers again after %.0f s, and the run goes on", seconds
+            )
 
     @contextmanager
     def observed(self) -> Iterator[ApiRequest]:
@@ -117,8 +126,9 @@ OUTAGE = ApiOutage()
 
 @cache
 def _observe_clients() -> None:
-    """Let Prefect's clients in this process report to `OUTAGE`. They send an attempt and wait for the next one within
-    their method `send`, and offer no hook for that. The asynchronous ones send logs alone, for which no run waits."""
+    """Let Prefect's clients in this process report to `OUTAGE`. They send an attempt and wait for
+    the next one within their method `send`, and offer no hook for that. The asynchronous ones send
+    logs alone, for which no run waits."""
     from prefect.client.base import PrefectHttpxSyncClient
 
     send = PrefectHttpxSyncClient.send
@@ -133,7 +143,8 @@ def _observe_clients() -> None:
 
 
 class _LostEvents(logging.Filter):
-    """Replaces what Prefect logs for each event that it cannot send, several a second, by one sentence."""
+    """Replaces what Prefect logs for each event that it cannot send, several a second, by one
+    sentence."""
 
     _is_reported = False
 
@@ -144,7 +155,10 @@ class _LostEvents(logging.Filter):
         if self._is_reported:
             return False
         self._is_reported = True
-        record.msg, record.args = "Prefect's server takes no events: its page shows some tasks late, or never", ()
+        record.msg, record.args = (
+            "Prefect's server takes no events: its page shows some tasks late, or never",
+            (),
+        )
         return True
 
 

@@ -1,4 +1,5 @@
-"""The Dask workers of a run: a cluster of its own, started with the first shard, or an existing one."""
+"""The Dask workers of a run: a cluster of its own, started with the first shard, or an existing
+one."""
 
 from __future__ import annotations
 
@@ -35,27 +36,31 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rag_index.workers")
 SAME_VERSIONS = ("rag-index", "distributed", "cloudpickle")
-"""Packages whose versions must be the same in the run and on workers, because shards travel between them."""
+"""Packages whose versions must be the same in the run and on workers, because shards travel between
+them."""
 
 CONNECT_SECONDS = 10
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
-"""Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
-holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
+"""Dask keeps the last messages of each connection for its developers, 1,000 by default. A message
+that submits a task holds its shard, so that a long run would keep a thousand of these, about a
+megabyte each."""
 
 OWN_CLUSTER: dict[str, Any] = {
     **MESSAGES_KEPT,
-    # Less of what Dask measures for its dashboard, which runs do not have. That wakes each process 50 to 100 times a
-    # second, and with many workers it fills a core.
+    # Less of what Dask measures for its dashboard, which runs do not have. That wakes each process
+    # 50 to 100 times a second, and with many workers it fills a core.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "2s",
-    # A shard whose worker dies is run alone later: trying it on four workers first, as Dask would, only takes time.
+    # A shard whose worker dies is run alone later: trying it on four workers first, as Dask would,
+    # only takes time.
     "distributed.scheduler.allowed-failures": 1,
     # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds.
     "distributed.deploy.lost-worker-timeout": "365 days",
     # One that says nothing for so long is frozen: it is ended, and its shards go to the others.
     "distributed.scheduler.worker-ttl": "30s",
-    # A worker is ended for its memory only if the settings limit it: Dask's other measures hold work back.
+    # A worker is ended for its memory only if the settings limit it: Dask's other measures hold
+    # work back.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
@@ -66,27 +71,36 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.dashboard.link": "",
 }
 CONNECTION: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
-"""A cluster of somebody else's. Its dashboard is open on its own machine at most: an empty link keeps it out of the
-log."""
+"""A cluster of somebody else's. Its dashboard is open on its own machine at most: an empty link
+keeps it out of the log."""
 PRELOAD = "tasks.etl"
 """What workers import before their first shard. The fork server imports it once for all."""
-CUT_OFF = ("Failed to communicate with scheduler during heartbeat", "Closed comm %r while trying to write")
-"""How messages of Dask begin that say, with a page of traceback, that the end of a cluster cut off a connection."""
+CUT_OFF = (
+    "Failed to communicate with scheduler during heartbeat",
+    "Closed comm %r while trying to write",
+)
+"""How messages of Dask begin that say, with a page of traceback, that the end of a cluster cut off
+a connection."""
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """The workers of a run, for the time of a `with` block. None are started before they are needed."""
+    """The workers of a run, for the time of a `with` block. None are started before they are
+    needed."""
 
     def __init__(
-        self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"], *, on_servers: bool = False
+        self,
+        settings: ParallelSettings,
+        memory: int = WORKER_MEMORY["local"],
+        *,
+        on_servers: bool = False,
     ) -> None:
-        """`memory` is what each worker is assumed to need, in bytes. If models are `on_servers`, workers only ask them,
-        for two shards at a time."""
+        """`memory` is what each worker is assumed to need, in bytes. If models are `on_servers`,
+        workers only ask them, for two shards at a time."""
         self._settings = settings
         self._at_a_time = 2 if on_servers else 1
         self.count = max(1, choose_worker_count(settings, memory))
-        """How many workers there are, once they are started: as many as the settings say, or one less than the
-        processors, as far as there is memory."""
+        """How many workers there are, once they are started: as many as the settings say, or one
+        less than the processors, as far as there is memory."""
         self._starting: Future[LocalCluster] | None = None
         self._config = ExitStack()
 
@@ -103,8 +117,8 @@ class Workers(AbstractContextManager["Workers"]):
         return self._starting
 
     def cluster(self) -> LocalCluster | str:
-        """Return the cluster, started on first use, or the address of the one that the settings name. Raises NoWorkers
-        if the workers do not start."""
+        """Return the cluster, started on first use, or the address of the one that the settings
+        name. Raises NoWorkers if the workers do not start."""
         if self._settings.address is None:
             return self.start().result()
         import_dask()
@@ -114,7 +128,8 @@ class Workers(AbstractContextManager["Workers"]):
         return self._settings.address
 
     def _start(self, count: int, *, again: bool = True) -> LocalCluster:
-        """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
+        """Start the cluster, twice if need be: a worker that dies as it starts takes the whole
+        cluster with it."""
         import_dask()
         try:
             return self._local_cluster(count)
@@ -125,8 +140,8 @@ class Workers(AbstractContextManager["Workers"]):
             cause = (str(first).strip().splitlines() or [type(first).__name__])[0]
             if not again:
                 raise NoWorkers(
-                    f"the worker processes do not start ({cause}): check that there is memory for {count} of them, run "
-                    "with fewer (--workers), or with --serial"
+                    f"the worker processes do not start ({cause}): check that there is memory for"
+                    f" {count} of them, run with fewer (--workers), or with --serial"
                 ) from error
             logger.warning("the worker processes did not start (%s), trying once more", cause)
         return self._start(count, again=False)
@@ -136,18 +151,29 @@ class Workers(AbstractContextManager["Workers"]):
         from distributed import LocalCluster
         from distributed.security import Security
 
-        # Dask imports modules from its scratch folder, which by default has a fixed name in the shared /tmp.
-        scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
-        # What a person has set for all of Dask is for other clusters: this one has Dask's own values, and ours.
-        lasting = {**dask.config.merge(*dask.config.defaults), **OWN_CLUSTER, "temporary-directory": scratch}
+        # Dask imports modules from its scratch folder, which by default has a fixed name in the
+        # shared /tmp.
+        scratch = self._config.enter_context(
+            TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True)
+        )
+        # What a person has set for all of Dask is for other clusters: this one has Dask's own
+        # values, and ours.
+        lasting = {
+            **dask.config.merge(*dask.config.defaults),
+            **OWN_CLUSTER,
+            "temporary-directory": scratch,
+        }
         self._config.enter_context(dask.config.set(lasting))
         if _forked():
-            self._config.enter_context(dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}))
+            self._config.enter_context(
+                dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+            )
         logging.getLogger("distributed.scheduler").addFilter(_is_of_use)
         return LocalCluster(
             n_workers=workers,
             preload=[PRELOAD, __name__],  # or the first shard waits
-            threads_per_worker=2 * self._at_a_time,  # half of them embed, and the others wait for the store
+            threads_per_worker=2
+            * self._at_a_time,  # half of them embed, and the others wait for the store
             resources={"embed": self._at_a_time},
             processes=True,
             security=Security.temporary(),  # a certificate for this cluster, and no connection without it
@@ -163,27 +189,32 @@ def dask_setup(worker: object) -> None:
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
-    """Return whether a record says more than that a connection was cut off: a worker that loses its scheduler ends by
-    itself, and a run that loses its own says so."""
+    """Return whether a record says more than that a connection was cut off: a worker that loses its
+    scheduler ends by itself, and a run that loses its own says so."""
     return not str(record.msg).startswith(CUT_OFF)
 
 
 def _forked() -> bool:
-    """Start the process that workers are forked from, and return whether there is one. It has imported what workers
-    need, so that each takes a tenth of a second to start, and to restart after a death, instead of the seconds of its
-    imports. Only on Linux: elsewhere system libraries do not survive a fork."""
+    """Start the process that workers are forked from, and return whether there is one. It has
+    imported what workers need, so that each takes a tenth of a second to start, and to restart
+    after a death, instead of the seconds of its imports. Only on Linux: elsewhere system libraries
+    do not survive a fork."""
     if sys.platform != "linux":
         return False
     import dask
 
-    # Dask's nannies do this before they start a process: the C library and OpenBLAS read it once, in that process.
+    # Dask's nannies do this before they start a process: the C library and OpenBLAS read it once,
+    # in that process.
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
+    os.environ.setdefault(
+        "PYTHONSAFEPATH", "1"
+    )  # or it would import from the folder in which the run was started
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", PRELOAD])
     resource_tracker.ensure_running()  # first, because it unblocks the signal
-    # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If these ended by
-    # themselves, Dask would start them again, and the end of the run would wait for that without end.
+    # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If
+    # these ended by themselves, Dask would start them again, and the end of the run would wait for
+    # that without end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
@@ -197,25 +228,32 @@ _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", defau
 
 @contextmanager
 def run_workers(settings: Settings) -> Iterator[Workers]:
-    """Give all flow runs within the block the same workers: those that it is within a block of already, or new ones."""
+    """Give all flow runs within the block the same workers: those that it is within a block of
+    already, or new ones."""
     if (workers := _GIVEN.get()) is not None:
         yield workers
         return
     memory, on_servers = estimate_worker_memory(settings.embedder), settings.embedder.on_servers
-    with Workers(settings.parallel, memory, on_servers=on_servers) as new, given(_GIVEN, new), run_api_settings():
+    with (
+        Workers(settings.parallel, memory, on_servers=on_servers) as new,
+        given(_GIVEN, new),
+        run_api_settings(),
+    ):
         yield new
 
 
 @contextmanager
 def run_cluster() -> Iterator[LocalCluster | str]:
-    """Give Prefect's task runner the cluster of the workers of this flow run, once something is sent there."""
+    """Give Prefect's task runner the cluster of the workers of this flow run, once something is
+    sent there."""
     if (workers := _GIVEN.get()) is None:
         raise NoWorkers("this flow run was given no workers")
     yield workers.cluster()
 
 
 def task_runner() -> TaskRunner[Any]:
-    """Return Dask's task runner; if Dask cannot be imported Prefect's own, and the run says why it has no workers."""
+    """Return Dask's task runner; if Dask cannot be imported Prefect's own, and the run says why it
+    has no workers."""
     try:
         import_dask()
     except NoWorkers:
@@ -228,17 +266,21 @@ def task_runner() -> TaskRunner[Any]:
 
 
 def import_dask() -> None:
-    """Import Dask. Raises NoWorkers if its own settings prevent that, which anybody may have set for all its users."""
+    """Import Dask. Raises NoWorkers if its own settings prevent that, which anybody may have set
+    for all its users."""
     try:
         import distributed  # noqa: F401
     except Exception as error:
-        raise NoWorkers(f"Dask cannot be imported ({one_line(error)}): correct its own settings") from error
+        raise NoWorkers(
+            f"Dask cannot be imported ({one_line(error)}): correct its own settings"
+        ) from error
 
 
 def count_workers(settings: ParallelSettings) -> int:
-    """Return how many worker threads the cluster at `address` has: none if it starts them once there is work. Raises
-    NoWorkers if Dask cannot be imported, TransientError if the cluster does not answer, and TerminalError if a worker
-    has another version of Python, or of one of `SAME_VERSIONS`, or no way to Prefect's API."""
+    """Return how many worker threads the cluster at `address` has: none if it starts them once
+    there is work. Raises NoWorkers if Dask cannot be imported, TransientError if the cluster does
+    not answer, and TerminalError if a worker has another version of Python, or of one of
+    `SAME_VERSIONS`, or no way to Prefect's API."""
     import_dask()
     import dask
     from distributed import Client
@@ -254,8 +296,8 @@ def count_workers(settings: ParallelSettings) -> int:
             answers: dict[str, str] = client.run(why_no_api, api_settings())
     except OSError as exc:
         raise TransientError(
-            f"the Dask scheduler at {address} does not answer ({type(exc).__name__}); start it, or correct "
-            "[parallel] address"
+            f"the Dask scheduler at {address} does not answer ({type(exc).__name__}); start it, or"
+            " correct [parallel] address"
         ) from exc
     here = _releases(versions["client"])
     for worker, found in versions["workers"].items():
@@ -263,7 +305,8 @@ def count_workers(settings: ParallelSettings) -> int:
         for name, expected in here.items():
             if there[name] != expected:
                 raise TerminalError(
-                    f"the Dask worker {worker} has {name} {there[name]}, this flow {expected}: install the same on both"
+                    f"the Dask worker {worker} has {name} {there[name]}, this flow {expected}:"
+                    " install the same on both"
                 )
     for worker, why in answers.items():
         if why:
@@ -272,7 +315,8 @@ def count_workers(settings: ParallelSettings) -> int:
 
 
 def _releases(versions: dict[str, Any]) -> dict[str, str]:
-    """Return what has to be the same: all of a package's version, and the first two numbers of Python's."""
+    """Return what has to be the same: all of a package's version, and the first two numbers of
+    Python's."""
     packages = versions["packages"]
     return {name: str(packages[name]) for name in SAME_VERSIONS} | {
         "Python": ".".join(packages["python"].split(".")[:2])

@@ -1,5 +1,5 @@
-"""What a run asks by search: the gate of a rebuild, and what scores mean. Search is loaded only if there is anything to
-ask."""
+"""What a run asks by search: the gate of a rebuild, and what scores mean. Search is loaded only if
+there is anything to ask."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ class SearchHooks:
     """The questions of one run, as `etl.publish.Hooks`."""
 
     def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
-        """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is embedded. Raises
-        SettingsError if the golden file cannot be used."""
+        """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is
+        embedded. Raises SettingsError if the golden file cannot be used."""
         self._gate: Gate | None = None
         if index.gate is not None:
             from rag_index.search.evaluation.gate import Gate
 
-            self._gate = Gate(settings, index, index.gate, asked=options.full and not options.allow_loss)
+            self._gate = Gate(
+                settings, index, index.gate, asked=options.full and not options.allow_loss
+            )
 
     def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection; "" if it does not."""
@@ -43,8 +45,9 @@ class SearchHooks:
         return self._gate.refusal(opened.ledger, rebuilt, record, live=live, store=opened.store)
 
     def after_run(self, opened: Opened, target: Target, record: RunRecord, *, first: bool) -> None:
-        """Learn what scores mean, again once a collection without a result has doubled, and say that nothing was
-        compared if the collection is a first one. Before it has learned, the weights of others stand."""
+        """Learn what scores mean, again once a collection without a result has doubled, and say
+        that nothing was compared if the collection is a first one. Before it has learned, the
+        weights of others stand."""
         if self._gate is not None and first:
             from rag_index.search.evaluation.gate import NOTHING_LIVE
 
@@ -63,14 +66,17 @@ class SearchHooks:
         from rag_index.search.evaluation.calibrate import Learner
 
         record_traits(opened, collection.name, identity)
-        learner = Learner(opened.settings, opened.index, opened.ledger, opened.store, collection, identity)
+        learner = Learner(
+            opened.settings, opened.index, opened.ledger, opened.store, collection, identity
+        )
         learner.learn(documents, record.stopwatch)
 
 
 def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
     """Return the documents of the collection if it should learn now, else 0.
 
-    It should if it never did, or by another rule; and once it has twice the documents of which it could not learn.
+    It should if it never did, or by another rule; and once it has twice the documents of which it
+    could not learn.
     """
     known = store.points(collection.name).metadata().get(CALIBRATION, {})
     learned_now = known.get("rule") == CALIBRATION_RULE

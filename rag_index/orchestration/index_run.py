@@ -33,7 +33,8 @@ class IndexRun:
     record: RunRecord
     hooks: SearchHooks
     checks: ServiceChecks | None
-    """Those of the run over several indexes that this one is a part of; None if it is a run of its own."""
+    """Those of the run over several indexes that this one is a part of; None if it is a run of its
+    own."""
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Runs without Prefect, as the command line starts them, and a flow that is started as a program."""
+"""Runs without Prefect, as the command line starts them, and a flow that is started as a
+program."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ uvicorn.Server(app).run([socket.socket(fileno=int(sys.argv[1]))])
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder in `data` that other users cannot read. Raises SettingsError if that is impossible."""
+    """Make a folder in `data` that other users cannot read. Raises SettingsError if that is
+    impossible."""
     try:
         private_folder(folder)
     except OSError as error:
@@ -53,7 +55,11 @@ def make_folder(folder: Path) -> None:
 
 
 def run_plainly(
-    settings: Settings, indexes: Sequence[IndexSettings], options: RunOptions, *, to: StoreSettings | None = None
+    settings: Settings,
+    indexes: Sequence[IndexSettings],
+    options: RunOptions,
+    *,
+    to: StoreSettings | None = None,
 ) -> RunReport:
     """Bring these indexes up to date with their source, or rebuild them in the store `to`.
 
@@ -67,7 +73,9 @@ def run_plainly(
     return report
 
 
-def benchmark_plainly(settings: Settings, *, index: str, sample_size: int, workers: list[int]) -> BenchmarkReport:
+def benchmark_plainly(
+    settings: Settings, *, index: str, sample_size: int, workers: list[int]
+) -> BenchmarkReport:
     """Compare the serial way with each number of workers, as the flow `benchmark` does."""
     from rag_index.care.benchmark import open_bench
 
@@ -99,7 +107,9 @@ def _run_index(
                 checks.index_failed(error, embedder_only=False)
             record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
-            from rag_index.care.index_status import try_to_write_metrics  # it imports more than most runs need
+            from rag_index.care.index_status import (
+                try_to_write_metrics,
+            )  # it imports more than most runs need
 
             try_to_write_metrics(settings)
         return record.outcome
@@ -109,26 +119,35 @@ def _run_index(
 
 @contextmanager
 def own_server() -> Iterator[tuple[str, str]]:
-    """Start a Prefect server for the time of the block, and yield its address and its password. It ends with this
-    process, however that ends."""
+    """Start a Prefect server for the time of the block, and yield its address and its password. It
+    ends with this process, however that ends."""
     import httpx
 
     password = f"rag-index:{secrets.token_urlsafe()}"
     settings = {
-        "PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_ANALYTICS_ENABLED": "0", "PREFECT_UI_ENABLED": "0",
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+        "PREFECT_UI_ENABLED": "0",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # that takes a second, and none is used
-        # What tasks report is recorded together, once a second. One by one, it falls behind a run with many shards, and
-        # forgets the rest as it ends.
+        # What tasks report is recorded together, once a second. One by one, it falls behind a run
+        # with many shards, and forgets the rest as it ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    }  # fmt: skip
+    }
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each answer waits 40 ms for the client
+        listener.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # else each answer waits 40 ms for the client
         server = Popen(
-            [sys.executable, "-P", "-c", SERVE, str(listener.fileno())], env=os.environ | settings,
-            stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, pass_fds=[listener.fileno()], start_new_session=True,
+            [sys.executable, "-P", "-c", SERVE, str(listener.fileno())],
+            env=os.environ | settings,
+            stdin=PIPE,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
             cwd="/",  # Alembic, which makes its tables, imports from the current folder
-        )  # fmt: skip
+        )
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     try:
         httpx.get(f"{url}/health", timeout=120, trust_env=False).raise_for_status()
@@ -140,7 +159,8 @@ def own_server() -> Iterator[tuple[str, str]]:
 
 
 def run_flow(flow: Callable[..., State[RunReport]]) -> int:
-    """Run a flow, with a server of its own if Prefect's settings name none, and return the exit code of the command."""
+    """Run a flow, with a server of its own if Prefect's settings name none, and return the exit
+    code of the command."""
     import httpx
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -148,17 +168,35 @@ def run_flow(flow: Callable[..., State[RunReport]]) -> int:
         with terminable(), collect_seldom(), ExitStack() as stack:
             if own := not PREFECT_API_URL.value():
                 url, password = stack.enter_context(own_server())
-                stack.enter_context(temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}))
+                stack.enter_context(
+                    temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password})
+                )
             stack.callback(send_pending_logs)
             state = flow(return_state=True)
             if own and (run_id := state.state_details.flow_run_id) and not state.is_cancelled():
                 send_pending_logs()
                 wait_until_recorded(run_id)
         said, report = state.message, result_of(state)
-        code = 130 if state.is_cancelled() else report.exit_code if isinstance(report, RunReport) else 1
+        code = (
+            130
+            if state.is_cancelled()
+            else report.exit_code
+            if isinstance(report, RunReport)
+            else 1
+        )
     except KeyboardInterrupt:
         said, code = "stopped", 130
-    except (httpx.HTTPError, RuntimeError, OSError) as error:  # RuntimeError if the server is away at the start
-        said, code = f"the Prefect server does not answer ({error}): run again once `prefect server start` works", 1
+    except (
+        httpx.HTTPError,
+        RuntimeError,
+        OSError,
+    ) as error:  # RuntimeError if the server is away at the start
+        said, code = (
+            (
+                f"the Prefect server does not answer ({error}): run again once `prefect server"
+                " start` works"
+            ),
+            1,
+        )
     sys.stderr.write(f"rag-index: {said}\n")
     return code

@@ -1,4 +1,5 @@
-"""What the Dask workers of a run send it: the outages that they see, and whether there are any workers."""
+"""What the Dask workers of a run send it: the outages that they see, and whether there are any
+workers."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ STATUS_SECONDS = 1.0
 WORKERS_CHECK_SECONDS = 5.0
 """Time between two checks. Each costs a message to the scheduler."""
 GONE_SECONDS = 180.0
-"""How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
+"""How long there may be no worker: one that died is restarted within seconds, on a busy machine
+within a minute."""
 
 
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
@@ -51,13 +53,18 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
         while not self._ended.wait(STATUS_SECONDS):
             if (now := outages()) != last:
                 last = now
-                worker.log_event(TOPIC, {"worker": worker.address, "outages": [asdict(one) for one in now]})
+                worker.log_event(
+                    TOPIC, {"worker": worker.address, "outages": [asdict(one) for one in now]}
+                )
 
 
 class Liveness:
-    """Has the outages that workers send, counts workers that die, and ends the run if there are none for long."""
+    """Has the outages that workers send, counts workers that die, and ends the run if there are
+    none for long."""
 
-    def __init__(self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._client, self._record, self._clock = client, record, clock
         self._sent: dict[str, list[Outage]] = {}
         self._checked = self._seen = clock()
@@ -69,17 +76,25 @@ class Liveness:
 
     def _find_deaths(self) -> list[tuple[float, str]]:
         """Return the time and address of each worker that is gone though nobody asked it to go."""
-        events = self._client.get_events("all")  # asked for: a subscription would bring those of the cluster's end
-        removed = [(at, said) for at, said in events if said.get("action") == "remove-worker" and not said["expected"]]
+        events = self._client.get_events(
+            "all"
+        )  # asked for: a subscription would bring those of the cluster's end
+        removed = [
+            (at, said)
+            for at, said in events
+            if said.get("action") == "remove-worker" and not said["expected"]
+        ]
         return [(at, said["worker"]) for at, said in removed]
 
     def note_deaths(self) -> None:
-        """Log and count the workers that have died since the last call. Raises OSError without a connection."""
+        """Log and count the workers that have died since the last call. Raises OSError without a
+        connection."""
         found = frozenset(self._find_deaths())
         for _ in found - self._deaths:
             self._record.outcome.workers_died += 1
             self._record.log.warning(
-                "a worker process died (killed, out of memory, or a crash); what it had is embedded again"
+                "a worker process died (killed, out of memory, or a crash); what it had is embedded"
+                " again"
             )
         self._deaths = found
 
@@ -93,12 +108,14 @@ class Liveness:
         return [outage for sent in list(self._sent.values()) for outage in sent]
 
     def tick(self) -> None:
-        """Check for workers if the last check is old enough. Raises TransientError if there has been no worker for
-        three minutes."""
+        """Check for workers if the last check is old enough. Raises TransientError if there has
+        been no worker for three minutes."""
         now = self._clock()
         if now - self._checked < WORKERS_CHECK_SECONDS:
             return
-        if now - self._checked > GONE_SECONDS / 2:  # there was no check in between, so nothing is known of that time
+        if (
+            now - self._checked > GONE_SECONDS / 2
+        ):  # there was no check in between, so nothing is known of that time
             self._seen = now
         self._checked = now
         try:
@@ -114,7 +131,7 @@ class Liveness:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             raise TransientError(
-                f"there has been no worker process for {now - self._seen:.0f} s, and none is starting; what is "
-                "committed is kept: check that there is memory for workers, or that those of [parallel] address run, "
-                "then run again"
+                f"there has been no worker process for {now - self._seen:.0f} s, and none is"
+                " starting; what is committed is kept: check that there is memory for workers, or"
+                " that those of [parallel] address run, then run again"
             )

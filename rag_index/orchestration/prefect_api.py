@@ -1,4 +1,5 @@
-"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere else for long."""
+"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere
+else for long."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings"
 
 
 class RunFailed(Exception):
-    """What the Failed state of a flow carries, since Prefect's engine raises it: `result` is the report of the run."""
+    """What the Failed state of a flow carries, since Prefect's engine raises it: `result` is the
+    report of the run."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -34,8 +36,9 @@ def result_of(state: State[Any]) -> Any:
 
 
 def wait_for_api() -> None:
-    """Wait until Prefect's server answers, as long as Prefect's clients do. Call it where a run can do nothing else:
-    before it reports what is committed already, and before its next index. `ApiOutage` reports a longer wait."""
+    """Wait until Prefect's server answers, as long as Prefect's clients do. Call it where a run can
+    do nothing else: before it reports what is committed already, and before its next index.
+    `ApiOutage` reports a longer wait."""
     from prefect import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
@@ -47,7 +50,8 @@ def wait_for_api() -> None:
 
 
 def is_away(error: Exception | None) -> bool:
-    """Return whether an error of Prefect's client says that its server is away, or cannot do its work now."""
+    """Return whether an error of Prefect's client says that its server is away, or cannot do its
+    work now."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -56,7 +60,8 @@ def is_away(error: Exception | None) -> bool:
 
 
 def impatient() -> SettingsContext:
-    """Return Prefect's settings without retries and with a short time limit, made once a run: that takes 0.1 s."""
+    """Return Prefect's settings without retries and with a short time limit, made once a run: that
+    takes 0.1 s."""
     from prefect.context import SettingsContext, get_settings_context
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES
 
@@ -70,16 +75,25 @@ def impatient() -> SettingsContext:
 
 
 def run_api_settings() -> SettingsContext:
-    """Return Prefect's settings for the time of a run, whose clients wait for a server that answers 500 or 504 as they
-    do after 502 and 503. No task asks for the server's version, as the flow has: each worker process would as its first
-    task begins, and the task would fail if the server is away just then."""
+    """Return Prefect's settings for the time of a run, whose clients wait for a server that answers
+    500 or 504 as they do after 502 and 503. No task asks for the server's version, as the flow has:
+    each worker process would as its first task begins, and the task would fail if the server is
+    away just then."""
     from prefect.context import SettingsContext, get_settings_context
-    from prefect.settings import PREFECT_CLIENT_RETRY_EXTRA_CODES, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED
+    from prefect.settings import (
+        PREFECT_CLIENT_RETRY_EXTRA_CODES,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+    )
 
     context = get_settings_context()
     codes = {*PREFECT_CLIENT_RETRY_EXTRA_CODES.value(), 500, 504}
-    updates: Any = {PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False, PREFECT_CLIENT_RETRY_EXTRA_CODES: codes}
-    return SettingsContext(profile=context.profile, settings=context.settings.copy_with_update(updates))
+    updates: Any = {
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
+        PREFECT_CLIENT_RETRY_EXTRA_CODES: codes,
+    }
+    return SettingsContext(
+        profile=context.profile, settings=context.settings.copy_with_update(updates)
+    )
 
 
 def api_settings() -> dict[str, Any]:
@@ -89,7 +103,8 @@ def api_settings() -> dict[str, Any]:
 
 
 def why_no_api(settings: dict[str, Any]) -> str:
-    """Return why tasks in this process could not report to Prefect's API, and what to set; "" if they can."""
+    """Return why tasks in this process could not report to Prefect's API, and what to set; "" if
+    they can."""
     import httpx
     from prefect import get_client
     from prefect.context import SettingsContext
@@ -107,20 +122,21 @@ def why_no_api(settings: dict[str, Any]) -> str:
             if status not in (401, 403):
                 return ""
             return (
-                f"is refused by Prefect's API at {url} ({status}): set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING, "
-                "where the flow runs"
+                f"is refused by Prefect's API at {url} ({status}): set PREFECT_API_KEY, or"
+                " PREFECT_API_AUTH_STRING, where the flow runs"
             )
         except (httpx.HTTPError, RuntimeError) as error:
             name = type(error).__name__
             return (
-                f"does not reach Prefect's API at {url} ({name}), to which its tasks report: set PREFECT_API_URL, "
-                "where the flow runs, to an address that the worker reaches"
+                f"does not reach Prefect's API at {url} ({name}), to which its tasks report: set"
+                " PREFECT_API_URL, where the flow runs, to an address that the worker reaches"
             )
     return ""
 
 
 def send_pending_logs() -> None:
-    """Send logs and events that are still waiting. What no server takes is dropped: exit would retry it for hours."""
+    """Send logs and events that are still waiting. What no server takes is dropped: exit would
+    retry it for hours."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -134,8 +150,9 @@ def send_pending_logs() -> None:
 
 
 def wait_until_recorded(run_id: UUID) -> None:
-    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended: all have, and none
-    changes between two looks. It records later than it is told, and once more, without another try, as it is ended."""
+    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended:
+    all have, and none changes between two looks. It records later than it is told, and once more,
+    without another try, as it is ended."""
     import httpx
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter
@@ -145,9 +162,15 @@ def wait_until_recorded(run_id: UUID) -> None:
     before, changed = None, time.monotonic()
     this = {"any_": [run_id]}
     runs = FlowRunFilter.model_validate({"operator": "or_", "id": this, "parent_flow_run_id": this})
-    with suppress(httpx.HTTPError, PrefectException, OSError), impatient(), get_client(sync_client=True) as client:
+    with (
+        suppress(httpx.HTTPError, PrefectException, OSError),
+        impatient(),
+        get_client(sync_client=True) as client,
+    ):
         while time.monotonic() - changed < RECORDED_SECONDS:
-            latest = client.read_task_runs(flow_run_filter=runs, sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+            latest = client.read_task_runs(
+                flow_run_filter=runs, sort=TaskRunSort.EXPECTED_START_TIME_DESC
+            )
             known = {(task.id, task.state_id) for task in latest}
             if known != before:
                 before, changed = known, time.monotonic()

@@ -2,14 +2,13 @@
 
 An index has artifacts under keys of its own, so that its history is together:
 
-<project>-<index>-progress   done of total, failures, time left and rate; updated while the run lasts
-<project>-<index>-failed     a table of failed documents: why, how often they were tried, the command to retry
-<project>-<index>-report     the run's numbers, and what to do about them
+<project>-<index>-progress   done of total, failures, time left and rate; updated while the run
+lasts <project>-<index>-failed     a table of failed documents: why, how often they were tried, the
+command to retry <project>-<index>-report     the run's numbers, and what to do about them
 <project>-<index>-gate       a table of the golden queries that a rebuilt collection answers worse
-<project>-all-progress       how much of all indexes is done, and of the current one; at the end the run's message
-<project>-all-outcome        a table with one row for each index
-<project>-all-failed         a table of the failed documents of all indexes
-<project>-doctor             a table of findings
+<project>-all-progress       how much of all indexes is done, and of the current one; at the end the
+run's message <project>-all-outcome        a table with one row for each index <project>-all-failed
+a table of the failed documents of all indexes <project>-doctor             a table of findings
 """
 
 from __future__ import annotations
@@ -52,7 +51,13 @@ from rag_index.core.reports.progress import Progress, RunRecord, open_display, s
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.interruption import STOPPED
-from rag_index.orchestration.prefect_api import RunFailed, impatient, is_away, result_of, wait_for_api
+from rag_index.orchestration.prefect_api import (
+    RunFailed,
+    impatient,
+    is_away,
+    result_of,
+    wait_for_api,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,15 +81,21 @@ TURN_SECONDS = 2.0
 MAX_FAILED = 500
 MAX_REASON = 300
 MAX_WORSE_ROWS = 500
-OWN_END: dict[str, Any] = {"retries": 0, "persist_result": False, "result_storage": Path(os.devnull)}
-"""The options by which a flow ends in its own state, whatever a platform sets for all flows. A retry would wait for a
-process that has ended, and what a state carries is for its caller, in the same process. With no storage named here,
-each flow would ask the server for its default one, and not begin if that is broken."""
+OWN_END: dict[str, Any] = {
+    "retries": 0,
+    "persist_result": False,
+    "result_storage": Path(os.devnull),
+}
+"""The options by which a flow ends in its own state, whatever a platform sets for all flows. A
+retry would wait for a process that has ended, and what a state carries is for its caller, in the
+same process. With no storage named here, each flow would ask the server for its default one, and
+not begin if that is broken."""
 SUBFLOW_TRIES = 3
 
 
 class ArtifactDisplay:
-    """A display that updates a progress artifact, of the flow run that creates it, every two seconds at most."""
+    """A display that updates a progress artifact, of the flow run that creates it, every two
+    seconds at most."""
 
     def __init__(self, *key: str) -> None:
         self._key = _key(*key, "progress")
@@ -100,16 +111,21 @@ class ArtifactDisplay:
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Update the artifact for the last time, to 100% if all is done."""
-        said = sentence.removeprefix(f"{progress.index}: ")  # the artifact has the name of the index already
+        said = sentence.removeprefix(
+            f"{progress.index}: "
+        )  # the artifact has the name of the index already
         self.update(progress.percent(), said, force=True)
 
     def update(self, percent: float, description: str, *, force: bool = False) -> None:
-        """Create the artifact the first time, then update it; without `force`, only if the last time is old enough."""
+        """Create the artifact the first time, then update it; without `force`, only if the last
+        time is old enough."""
         began = time.monotonic()
         if began < self._next and not force:
             return
         if self._id is None:
-            self._id = _send(create_progress_artifact, percent, key=self._key, description=description)
+            self._id = _send(
+                create_progress_artifact, percent, key=self._key, description=description
+            )
         else:
             _send(update_progress_artifact, self._id, percent, description=description)
         ended = time.monotonic()
@@ -118,7 +134,11 @@ class ArtifactDisplay:
 
 
 def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
-    of, command = (f" of {index}", f"rag-index status {index} --failed") if index else ("", "rag-index status --failed")
+    of, command = (
+        (f" of {index}", f"rag-index status {index} --failed")
+        if index
+        else ("", "rag-index status --failed")
+    )
     said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
     if not rows:
         said = f"No document{of} is listed as failed" if index else "No document failed"
@@ -130,7 +150,11 @@ def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
 def _run_report(project: str, record: RunRecord) -> None:
     outcome, name = record.outcome, record.index
     lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
-    lines += ["## Where the time went", "", *(f"- {line}" for line in report_lines(record.report | {"message": ""}))]
+    lines += [
+        "## Where the time went",
+        "",
+        *(f"- {line}" for line in report_lines(record.report | {"message": ""})),
+    ]
     key = _key(project, name, "report")
     _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
 
@@ -145,34 +169,42 @@ def _key(*parts: str) -> str:
 
 
 def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what the call returns, or None if the server refuses: an artifact never ends the run that it shows."""
+    """Return what the call returns, or None if the server refuses: an artifact never ends the run
+    that it shows."""
     try:
         with impatient():
             return call(*arguments, **named)
     except UNANSWERED as error:
-        # 503, or no connection: an outage, in which this happens every few seconds, and which `ApiOutage` reports once.
-        # 500: the server cannot show this artifact.
+        # 503, or no connection: an outage, in which this happens every few seconds, and which
+        # `ApiOutage` reports once. 500: the server cannot show this artifact.
         if not is_away(error) or _is_internal(error):
             logger.warning("an artifact could not be sent to the Prefect server: %s", error)
         return None
 
 
 def _is_internal(error: Exception) -> bool:
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    )
 
 
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Let one flow run of the project at a time index everything. One more waits for it and then indexes what has
-    changed since; others raise IndexLocked, since that one does their work. The ledger decides, not a limit of the
-    deployment: Prefect keeps its slots in the server's memory, and kills a run that finds its slot gone, minutes after
-    a restart of the server."""
+    """Let one flow run of the project at a time index everything. One more waits for it and then
+    indexes what has changed since; others raise IndexLocked, since that one does their work. The
+    ledger decides, not a limit of the deployment: Prefect keeps its slots in the server's memory,
+    and kills a run that finds its slot gone, minutes after a restart of the server."""
     with ExitStack() as stack:
         ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), flow_run_id()
         name = f"{settings.project} index-all"  # of no alias, because of the space
-        with IndexLease(ledger, f"{name} next", run, "the next run of all indexes waits in") as next_one:
+        with IndexLease(
+            ledger, f"{name} next", run, "the next run of all indexes waits in"
+        ) as next_one:
             end_died(next_one)
-            _wait_for_turn(stack, IndexLease(ledger, name, run, "all indexes are being written by"), next_one)
+            _wait_for_turn(
+                stack, IndexLease(ledger, name, run, "all indexes are being written by"), next_one
+            )
         yield
 
 
@@ -191,7 +223,8 @@ def _wait_for_turn(stack: ExitStack, lease: IndexLease, next_one: IndexLease) ->
 
 
 class WholeRun(ArtifactDisplay):
-    """A run over several indexes, one after another: it shows their progress, and has what they share."""
+    """A run over several indexes, one after another: it shows their progress, and has what they
+    share."""
 
     def __init__(self, project: str, indexes: int, wait: float = 0.0) -> None:
         """`wait` is how long the run may wait for a service at the start."""
@@ -206,13 +239,17 @@ class WholeRun(ArtifactDisplay):
     def show(self, progress: Progress) -> None:
         """Display how far the current index is."""
         number = f"{self._done + 1} of {self._indexes}, " if self._indexes > 1 else ""
-        self.update(self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}")
+        self.update(
+            self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}"
+        )
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Take note that an index is done, or of what is kept of it, if its run was stopped."""
         self._done += not progress.stopped
         kept = progress.percent() if progress.stopped else 0.0
-        self.update(self._percent(kept), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+        self.update(
+            self._percent(kept), f"{self._done} of {self._indexes} indexes, {sentence}", force=True
+        )
 
     def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
         """Say in the log of this run, too, who does not answer to the run of an index."""
@@ -220,23 +257,33 @@ class WholeRun(ArtifactDisplay):
         return said_outages(say, look=lambda: progress.outages, wait=progress.wait)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
-        """Return the outcome that a subflow's state carries; if it crashed, what its state says. After an answer of
-        Prefect's server was lost, its client asks again, and is given the state without what it carried: the outcome is
-        the one that was noted."""
+        """Return the outcome that a subflow's state carries; if it crashed, what its state says.
+        After an answer of Prefect's server was lost, its client asks again, and is given the state
+        without what it carried: the outcome is the one that was noted."""
         report = result_of(state)
         if isinstance(report, RunReport) and report.indexes:
             return report.indexes[0]
         if index in self.outcomes and not (state.is_crashed() or state.is_cancelled()):
             return self.outcomes[index]
-        return IndexOutcome(index, state="failed", message=(state.message or state.name or "").strip().splitlines()[0])
+        return IndexOutcome(
+            index,
+            state="failed",
+            message=(state.message or state.name or "").strip().splitlines()[0],
+        )
 
     def end(self, report: RunReport, state: State[Any]) -> None:
-        """Display how the run ended, once Prefect's server answers. `state` is that of the last index."""
+        """Display how the run ended, once Prefect's server answers. `state` is that of the last
+        index."""
         wait_for_api()
         said = report.sentence()
         if state.is_cancelled():  # what is committed of the last index is not in the report
             said = f"{self._done} of {self._indexes} indexes, {state.message}"
-        first = {"index": "", "state": "", "failed": 0, "message": ""}  # the page takes its columns from the first row
+        first = {
+            "index": "",
+            "state": "",
+            "failed": 0,
+            "message": "",
+        }  # the page takes its columns from the first row
         rows = [{**first, **outcome.to_json()} for outcome in report.indexes]
         for row in rows:
             row.pop("gate", None)
@@ -250,7 +297,8 @@ class WholeRun(ArtifactDisplay):
 
 
 _CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
-"""A variable, because the run of an index is a flow: Prefect would show in its page whatever a flow is given."""
+"""A variable, because the run of an index is a flow: Prefect would show in its page whatever a flow
+is given."""
 
 
 def whole_run(project: str, indexes: int, wait: float = 0.0) -> AbstractContextManager[WholeRun]:
@@ -269,18 +317,24 @@ def current_run() -> WholeRun | None:
 def _repeats_no_state(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], RunFailed | CancelledRun | UnfinishedRun):
         return False
-    return not str(record.msg).startswith("Failed to write result")  # there is no storage, as `OWN_END` says
+    return not str(record.msg).startswith(
+        "Failed to write result"
+    )  # there is no storage, as `OWN_END` says
 
 
 def end_with_state() -> None:
-    """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state. For
-    a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines, all
-    of it Prefect's own. Nothing catches that exception in a process that a worker has started."""
-    logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)  # the same function is added once
+    """Let the log of this process end with the sentence of the run's state: call it as the flow
+    returns that state. For a state other than Completed the engine would go on to log an
+    "unexpected exception" with a stack of 45 lines, all of it Prefect's own. Nothing catches that
+    exception in a process that a worker has started."""
+    logging.getLogger("prefect.flow_runs").addFilter(
+        _repeats_no_state
+    )  # the same function is added once
 
 
 def end_suspended() -> None:
-    """End this flow run if it is a part of one that was suspended: Prefect would take it for dead in some minutes."""
+    """End this flow run if it is a part of one that was suspended: Prefect would take it for dead
+    in some minutes."""
     context = FlowRunContext.get()
     if not (context and context.flow_run and context.flow_run.parent_task_run_id):
         return
@@ -290,8 +344,8 @@ def end_suspended() -> None:
 
 
 def end_died(lease: IndexLease) -> None:
-    """Mark the flow run that died with this lease as Crashed, if Prefect takes it for one that runs. Nobody else does
-    so if the process of a part of a run was killed, or the whole machine."""
+    """Mark the flow run that died with this lease as Crashed, if Prefect takes it for one that
+    runs. Nobody else does so if the process of a part of a run was killed, or the whole machine."""
     if lease.interrupted_run is None:
         return
     said = "its process died; what was committed is kept, and a later run continues from there"
@@ -308,21 +362,28 @@ def flow_run_id() -> str:
 
 
 def run_name() -> str:
-    """Return the name of a flow run over several indexes: "index all", or with the names that were given."""
+    """Return the name of a flow run over several indexes: "index all", or with the names that were
+    given."""
     flow = str(runtime.flow_run.flow_name).removesuffix("-all")
     names = (runtime.flow_run.parameters or {}).get("indexes")
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
 def shown_record(settings: Settings, index: str, whole: WholeRun | None) -> RunRecord:
-    """Return the record of a run whose progress is shown in Prefect, and in that of the `whole` run."""
+    """Return the record of a run whose progress is shown in Prefect, and in that of the `whole`
+    run."""
     record = RunRecord(index, get_run_logger())
-    record.progress.displays = [open_display(), ArtifactDisplay(settings.project, index), *([whole] if whole else [])]
+    record.progress.displays = [
+        open_display(),
+        ArtifactDisplay(settings.project, index),
+        *([whole] if whole else []),
+    ]
     return record
 
 
 def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
-    """Return a row for each failed document that the open ledger lists, and write the metrics file."""
+    """Return a row for each failed document that the open ledger lists, and write the metrics
+    file."""
     try_to_write_metrics(opened.settings)
     if target is None:
         return []
@@ -340,9 +401,12 @@ def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
     ]
 
 
-def end_state(settings: Settings, record: RunRecord, target: Target | None, failed: list[Row]) -> State[RunReport]:
-    """Report the end of a run, on the terminal and as artifacts, and return the final state of the flow. Call it when
-    the run has closed all that it held open, so that no index waits for Prefect's server."""
+def end_state(
+    settings: Settings, record: RunRecord, target: Target | None, failed: list[Row]
+) -> State[RunReport]:
+    """Report the end of a run, on the terminal and as artifacts, and return the final state of the
+    flow. Call it when the run has closed all that it held open, so that no index waits for
+    Prefect's server."""
     outcome, project, name = record.outcome, settings.project, record.index
     wait_for_api()
     kept = f"; {record.progress.kept()}" if outcome.state == "failed" else ""
@@ -355,23 +419,29 @@ def end_state(settings: Settings, record: RunRecord, target: Target | None, fail
         whole.outcomes[name] = outcome
     _run_report(project, record)
     if (verdict := outcome.gate) is not None:
-        rows = [{**one, "lost": ", ".join(one["lost"])} for one in verdict.to_json()["worse"][:MAX_WORSE_ROWS]]
+        rows = [
+            {**one, "lost": ", ".join(one["lost"])}
+            for one in verdict.to_json()["worse"][:MAX_WORSE_ROWS]
+        ]
         passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
         _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
     return report_state(RunReport([outcome], outcome.seconds))
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
-    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it begins or ends, it
-    is run again when the server is back: what is committed is not done again. Raises the TerminationSignal or
-    KeyboardInterrupt that met a serializer of Prefect's, whose error would end that flow alone."""
+    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it
+    begins or ends, it is run again when the server is back: what is committed is not done again.
+    Raises the TerminationSignal or KeyboardInterrupt that met a serializer of Prefect's, whose
+    error would end that flow alone."""
     tries_left = SUBFLOW_TRIES
     while True:
         wait_for_api()
         try:
             state = flow(*arguments, return_state=True)
             run_id = state.state_details.flow_run_id
-            get_run_logger().info("%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id)
+            get_run_logger().info(
+                "%s: %s (flow run %s)", arguments[0], state.message or state.name, run_id
+            )
             stopped = STOPPED.search(state.message or "") if state.is_failed() else None
             if stopped is None:
                 return state
@@ -381,11 +451,14 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
             tries_left -= 1
             if not (tries_left and is_away(error)):
                 raise
-            get_run_logger().warning("Prefect's server went away (%s); the index is run again", error)
+            get_run_logger().warning(
+                "Prefect's server went away (%s); the index is run again", error
+            )
 
 
 def report_state(report: RunReport) -> State[RunReport]:
-    """Return the final state of a flow. A partial run is Failed, so that it is seen in the morning."""
+    """Return the final state of a flow. A partial run is Failed, so that it is seen in the
+    morning."""
     message = report.sentence()
     if report.state == "completed":
         return Completed(message=message, data=report)
@@ -395,18 +468,26 @@ def report_state(report: RunReport) -> State[RunReport]:
 
 
 def superfluous_state(error: IndexLocked) -> State[Any]:
-    """Return the final state of a run that found another at its work: a night that was missed, or a run by hand."""
+    """Return the final state of a run that found another at its work: a night that was missed, or a
+    run by hand."""
     end_with_state()
-    return Cancelled(message=f"another run waits already, and will index what has changed until it begins ({error})")
+    return Cancelled(
+        message=(
+            f"another run waits already, and will index what has changed until it begins ({error})"
+        )
+    )
 
 
 def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:
-    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs. The state
-    keeps Prefect's own name: the page of a deployment lists no run whose state has another one."""
+    """Return a failed state. A tag on the run says what is special about the failure, also in lists
+    of runs. The state keeps Prefect's own name: the page of a deployment lists no run whose state
+    has another one."""
     if tag:
         _send(_tag_run, tag)
     context = FlowRunContext.get()
-    if context:  # Prefect logs the state as INFO, where the page's filter for errors does not show it
+    if (
+        context
+    ):  # Prefect logs the state as INFO, where the page's filter for errors does not show it
         get_run_logger(context).log(logging.WARNING if tag else logging.ERROR, "%s", message)
     end_with_state()
     return Failed(message=message, data=RunFailed(message, report))
@@ -414,7 +495,9 @@ def failed_state(message: str, report: Any = None, *, tag: str | None = None) ->
 
 def _tag_run(tag: str) -> None:
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag}))
+        client.update_flow_run(
+            UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag})
+        )
 
 
 def diagnosis_state(project: str, found: Diagnosis) -> State[Diagnosis]:
@@ -423,14 +506,20 @@ def diagnosis_state(project: str, found: Diagnosis) -> State[Diagnosis]:
     remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
     said = remedy if kinds else "Source, ledger and store agree"
     wait_for_api()
-    rows = [*map(asdict, found.findings), *({"kind": "advice", **asdict(one)} for one in found.advice)]
+    rows = [
+        *map(asdict, found.findings),
+        *({"kind": "advice", **asdict(one)} for one in found.advice),
+    ]
     columns = ("index", "kind", "count", "message", "remedy")
     _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
-    return failed_state(said, found, tag="findings") if kinds else Completed(message=said, data=found)
+    return (
+        failed_state(said, found, tag="findings") if kinds else Completed(message=said, data=found)
+    )
 
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
-    """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
+    """Return the final state of a benchmark. Ways that do not make the same points make it
+    Failed."""
     wait_for_api()
     rows = []
     for one in report.measured:

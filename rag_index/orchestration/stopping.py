@@ -1,5 +1,6 @@
-"""Runs that are cancelled: each ends as Cancelled within seconds. All other stops are left to Prefect. Prefect's worker
-sends SIGTERM. A run also looks at its own state: it may have no worker, or one that hangs."""
+"""Runs that are cancelled: each ends as Cancelled within seconds. All other stops are left to
+Prefect. Prefect's worker sends SIGTERM. A run also looks at its own state: it may have no worker,
+or one that hangs."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ from rag_index.core.machine import given, in_thread
 from rag_index.errors import RagIndexError
 from rag_index.orchestration.api_outage import OUTAGE
 from rag_index.orchestration.prefect_api import impatient
-from rag_index.orchestration.reporting import UNANSWERED, end_suspended, end_with_state, failed_state
+from rag_index.orchestration.reporting import (
+    UNANSWERED,
+    end_suspended,
+    end_with_state,
+    failed_state,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +39,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 POLL_SECONDS = 3.0
-CLEAN_UP_SECONDS = 30.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
+CLEAN_UP_SECONDS = (
+    30.0  # to clean up: in a serial run a thread may be embedding that nothing interrupts
+)
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
 class FlowStop:
-    """What a flow returns in place of its own state: `state`, None unless it was cancelled or is `failing`."""
+    """What a flow returns in place of its own state: `state`, None unless it was cancelled or is
+    `failing`."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id  # the outermost run of this process, which a person cancels
@@ -51,9 +60,10 @@ _TOP: ContextVar[FlowStop | None] = ContextVar("the outermost run", default=None
 
 @contextmanager
 def stoppable() -> Iterator[FlowStop]:
-    """End the block if the flow run is cancelled, and swallow whatever exception that became on its way here. Prefect's
-    TerminationSignal inside a serializer becomes a serialization error, and a client that was closed raises its own.
-    What is raised in a run that is not cancelled goes on to Prefect."""
+    """End the block if the flow run is cancelled, and swallow whatever exception that became on its
+    way here. Prefect's TerminationSignal inside a serializer becomes a serialization error, and a
+    client that was closed raises its own. What is raised in a run that is not cancelled goes on to
+    Prefect."""
     top = _TOP.get()
     stop = FlowStop(top.run_id if top else str(runtime.flow_run.id))
     if top is None and FlowRunContext.get():
@@ -88,8 +98,9 @@ def failing(stop: FlowStop) -> Iterator[None]:
 
 
 def _end_with_output() -> None:
-    """End this process as by SIGTERM once nobody reads what it logs, since the worker that started it was killed. Rich
-    would raise SystemExit in whichever thread logs, and in one of Dask's that closes its loop."""
+    """End this process as by SIGTERM once nobody reads what it logs, since the worker that started
+    it was killed. Rich would raise SystemExit in whichever thread logs, and in one of Dask's that
+    closes its loop."""
 
     def end(console: Console) -> None:
         console.quiet = True
@@ -102,20 +113,24 @@ def _end_with_output() -> None:
 
 
 def _end(stop: FlowStop, top: FlowStop) -> bool:
-    """Return whether the outermost run was cancelled, and if so choose the state in which it, or this part, ends."""
+    """Return whether the outermost run was cancelled, and if so choose the state in which it, or
+    this part, ends."""
     top.told.set()  # before the server is asked, which takes its time: a second signal would end the asking
     if not _is_cancelled(top.run_id):
         top.told.clear()
         return False
     if stop is top and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not end the run before its state is reported
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # another one must not end the run before its state is reported
     end_with_state()
     stop.state = Cancelled(message=CANCELLED)
     return True
 
 
 def _watch(top: FlowStop) -> None:
-    """Send SIGTERM to the main thread once the run is cancelled, unless it knows, and end the process if need be."""
+    """Send SIGTERM to the main thread once the run is cancelled, unless it knows, and end the
+    process if need be."""
     while not _is_cancelled(top.run_id):
         if top.ended.wait(POLL_SECONDS):
             return
@@ -126,9 +141,11 @@ def _watch(top: FlowStop) -> None:
 
 
 def _end_process(run_id: str) -> None:
-    """End this process: it has been cancelled, and the main thread does not come back from what it does."""
+    """End this process: it has been cancelled, and the main thread does not come back from what it
+    does."""
     get_logger("rag_index.stopping").warning(
-        "the run is still busy %.0f s after it was cancelled, so its process ends now", CLEAN_UP_SECONDS
+        "the run is still busy %.0f s after it was cancelled, so its process ends now",
+        CLEAN_UP_SECONDS,
     )
     with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(run_id), Cancelled(message=CANCELLED), force=True)

@@ -1,4 +1,5 @@
-"""The steps of a run as tasks of the flow run that makes them: which task does which, where, and what it waits for."""
+"""The steps of a run as tasks of the flow run that makes them: which task does which, where, and
+what it waits for."""
 
 from __future__ import annotations
 
@@ -61,8 +62,9 @@ UNTOLD_SECONDS = 5.0
 class TaskSteps(Steps):
     """Carries out the steps of one run as tasks of its flow run.
 
-    Shards are embedded on the workers of the flow's task runner, which start with the first one. Points for a server
-    are written there as well; those for an embedded store by this process, which alone may.
+    Shards are embedded on the workers of the flow's task runner, which start with the first one.
+    Points for a server are written there as well; those for an embedded store by this process,
+    which alone may.
     """
 
     def __init__(self, settings: Settings, record: RunRecord, workers: Workers) -> None:
@@ -92,7 +94,9 @@ class TaskSteps(Steps):
     ) -> T:
         task: Any = tasks.TASKS[step]
         before: list[State[Any]] = []
-        if step in AFTER_THE_SHARDS:  # one after the other, and the first of them after all that was written
+        if (
+            step in AFTER_THE_SHARDS
+        ):  # one after the other, and the first of them after all that was written
             self._note_deaths()
             before = self._ended or self._written
         if step is publish:
@@ -109,13 +113,19 @@ class TaskSteps(Steps):
         return result
 
     def call_once(
-        self, step: Callable[Concatenate[Opened, P], T], opened: Opened, *args: P.args, **kwargs: P.kwargs
+        self,
+        step: Callable[Concatenate[Opened, P], T],
+        opened: Opened,
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         return self.call_for(0.0, step, opened, *args, **kwargs)  # the task has no retries
 
     def count_workers(self, wait: float) -> int:
         with suppress(NoWorkers):  # the first shard reports it
-            self.workers = max(1, with_retries(partial(count_workers, self._settings.parallel), wait))
+            self.workers = max(
+                1, with_retries(partial(count_workers, self._settings.parallel), wait)
+            )
         return self.workers
 
     # Page by page
@@ -159,7 +169,9 @@ class TaskSteps(Steps):
         if self._liveness is None:
             return
         self._liveness.tick()
-        if self._settings.parallel.address and self._liveness.threads:  # a cluster may grow with its work
+        if (
+            self._settings.parallel.address and self._liveness.threads
+        ):  # a cluster may grow with its work
             self.workers = self._liveness.threads
 
     def _sent(self) -> list[Outage]:
@@ -177,8 +189,9 @@ class TaskSteps(Steps):
         close_process_embedder()
 
     def _tell(self) -> None:
-        """Tell Prefect how tasks ended that it would show as pending or running for ever: the upserts of what was not
-        embedded, and tasks whose worker died. Its server knows them a moment later, and a busy one is asked again."""
+        """Tell Prefect how tasks ended that it would show as pending or running for ever: the
+        upserts of what was not embedded, and tasks whose worker died. Its server knows them a
+        moment later, and a busy one is asked again."""
         deadline = time.monotonic() + UNTOLD_SECONDS
         with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
             while self._untold and time.monotonic() < deadline:
@@ -194,7 +207,8 @@ class TaskSteps(Steps):
     # Shards
 
     def _connected(self) -> Client | None:
-        """Return the client of the workers, which start now; None if this process embeds, since they do not start."""
+        """Return the client of the workers, which start now; None if this process embeds, since
+        they do not start."""
         if self._here or self._client is not None:
             return self._client
         try:
@@ -205,7 +219,9 @@ class TaskSteps(Steps):
         except OSError as error:
             self._embed_here(f"the Dask scheduler does not answer ({type(error).__name__})")
         else:
-            from rag_index.orchestration.liveness import Liveness  # it imports Dask, which may be impossible
+            from rag_index.orchestration.liveness import (
+                Liveness,
+            )  # it imports Dask, which may be impossible
 
             self._liveness = Liveness(self._client, self._record)
             self.has_started_workers = True
@@ -231,7 +247,9 @@ class TaskSteps(Steps):
             self._to = to
             write = partial(upsert, embedded, to, return_state=True)
             return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
-        there = WorkerDestination(self._settings.store, to.collection, to.epoch, self._settings.run.wait_for_recovery)
+        there = WorkerDestination(
+            self._settings.store, to.collection, to.epoch, self._settings.run.wait_for_recovery
+        )
         return self._follow(job, embedded, upsert.submit(embedded, there))
 
     def _upsert(self, embedded: State[Any], to: Destination) -> WrittenShard:
@@ -244,11 +262,18 @@ class TaskSteps(Steps):
         return written
 
     def _upsert_here(
-        self, job: EmbedJob, upsert: Callable[[], State[Any]], embedded: PrefectDaskFuture[Any], to: Destination
+        self,
+        job: EmbedJob,
+        upsert: Callable[[], State[Any]],
+        embedded: PrefectDaskFuture[Any],
+        to: Destination,
     ) -> WrittenShard:
-        """Write what a worker embeds, in this process. This waits in a thread of its own, which gets the vectors."""
+        """Write what a worker embeds, in this process. This waits in a thread of its own, which
+        gets the vectors."""
         try:
-            embedded.result(raise_on_failure=False)  # which waits; that of a state would hide one task in another
+            embedded.result(
+                raise_on_failure=False
+            )  # which waits; that of a state would hide one task in another
             if not embedded.state.is_completed():
                 _result(embedded.state)
             with to.turn():
@@ -264,7 +289,8 @@ class TaskSteps(Steps):
     def _follow(
         self, job: EmbedJob, embedded: PrefectDaskFuture[Any], upserted: PrefectDaskFuture[Any]
     ) -> Future[WrittenShard]:
-        """Return a future of the standard library for an upsert on the workers. Vectors do not come here."""
+        """Return a future of the standard library for an upsert on the workers. Vectors do not come
+        here."""
         written: Future[WrittenShard] = Future()
 
         def settle() -> None:
@@ -286,7 +312,8 @@ class TaskSteps(Steps):
         return written
 
     def _ours(self, error: BaseException, job: EmbedJob, embed_run: UUID) -> BaseException:
-        """Return the error of ours that one of Dask means, once Prefect knows of a task whose worker died."""
+        """Return the error of ours that one of Dask means, once Prefect knows of a task whose
+        worker died."""
         from distributed.scheduler import KilledWorker
 
         if isinstance(error, KilledWorker):
@@ -303,12 +330,15 @@ class TaskSteps(Steps):
         if isinstance(error, CancelledError | OSError):  # distributed's own
             address = self._settings.parallel.address
             gone = f"the Dask scheduler at {address} is gone" if address else "the workers are gone"
-            return TerminalError(f"{gone} ({described(error)}); what is committed is kept: run again")
+            return TerminalError(
+                f"{gone} ({described(error)}); what is committed is kept: run again"
+            )
         return TerminalError(f"a worker failed at a shard: {described(error)}")
 
 
 def flow_client() -> Client:
-    """Return the client that the task runner of this flow run has. Starts its cluster, and raises as that does."""
+    """Return the client that the task runner of this flow run has. Starts its cluster, and raises
+    as that does."""
     import_dask()
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
     client: Client = runner.client
@@ -317,7 +347,9 @@ def flow_client() -> Client:
 
 def _bare(state: State[Any]) -> State[Any]:
     """Return a state that names its task run, for `wait_for`, and holds no result."""
-    return Completed(data=True, state_details=StateDetails(task_run_id=state.state_details.task_run_id))
+    return Completed(
+        data=True, state_details=StateDetails(task_run_id=state.state_details.task_run_id)
+    )
 
 
 def _result(state: State[Any]) -> Any:

@@ -1,4 +1,5 @@
-"""Search: one question to any number of indexes at once, their answers fused into one list. See `Retriever`."""
+"""Search: one question to any number of indexes at once, their answers fused into one list. See
+`Retriever`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""Who may see what: the caller, and the conditions that settings and rights add to each request to an index.
+"""Who may see what: the caller, and the conditions that settings and rights add to each request to
+an index.
 
-Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a document is only for
-callers who have one of its groups. The collection itself says whether its documents have groups, so that a reader whose
-settings are older, or others, does not see more. The conditions are part of each request to the store, so that no other
-document is ever a candidate.
+Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a
+document is only for callers who have one of its groups. The collection itself says whether its
+documents have groups, so that a reader whose settings are older, or others, does not see more. The
+conditions are part of each request to the store, so that no other document is ever a candidate.
 
-With `access = "database"` the candidates are any documents, and the database is asked which of them the caller may see
-before anything else happens to them. What counts all documents, such as facets, says nothing of such an index then.
+With `access = "database"` the candidates are any documents, and the database is asked which of them
+the caller may see before anything else happens to them. What counts all documents, such as facets,
+says nothing of such an index then.
 """
 
 from __future__ import annotations
@@ -40,14 +42,17 @@ class AllGroups(Enum):
 
 
 ALL_GROUPS: Final = AllGroups.ALL_GROUPS
-"""The groups of a caller who may see every document, those without any group too: for administrators and tests."""
+"""The groups of a caller who may see every document, those without any group too: for
+administrators and tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a search: the name of a token or the subject of a JWT, groups, and the role in the database.
+    """The caller of a search: the name of a token or the subject of a JWT, groups, and the role in
+    the database.
 
-    Policies read the `claims`. A caller without groups and role sees nothing of an index that has access rights.
+    Policies read the `claims`. A caller without groups and role sees nothing of an index that has
+    access rights.
     """
 
     name: str = ""
@@ -68,14 +73,17 @@ class Caller:
         return isinstance(self.groups, AllGroups)
 
     def settings(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Return the settings of the database by which policies know the caller: `names` has a claim for each.
+        """Return the settings of the database by which policies know the caller: `names` has a
+        claim for each.
 
         Raises StoreError if the caller does not have one of these claims.
         """
         found = {JSON_CLAIMS: json.dumps(dict(self.claims), default=str)}
         for setting, name in names.items():
             if (value := claim_of(self.claims, name)) is None:
-                raise StoreError(f"the caller has no claim {name}, which [source] caller_settings needs")
+                raise StoreError(
+                    f"the caller has no claim {name}, which [source] caller_settings needs"
+                )
             found[setting] = value if isinstance(value, str) else json.dumps(value)
         return found
 
@@ -95,7 +103,9 @@ def caller_of(given: Groups) -> Caller:
     groups: list[Any] = [given] if single else list(given or ())
     for group in groups:
         if not isinstance(group, str):
-            raise SettingsError(f'groups are texts, not {group!r}; give a list such as ["staff", "7"]')
+            raise SettingsError(
+                f'groups are texts, not {group!r}; give a list such as ["staff", "7"]'
+            )
     return Caller(groups=frozenset(filter(None, groups)))
 
 
@@ -108,7 +118,8 @@ def claim_of(claims: Mapping[str, Any], name: str) -> Any:
 
 
 class AccessRules:
-    """The conditions of each index, and the database that is asked. Safe to use from several threads."""
+    """The conditions of each index, and the database that is asked. Safe to use from several
+    threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Check each `required_filter`. Raises SettingsError if one is not valid."""
@@ -134,8 +145,9 @@ class AccessRules:
     def conditions(self, live: LiveCollection, caller: Caller) -> tuple[Condition, ...]:
         """Return the conditions that every request for this caller has to have.
 
-        Raises StoreError if nothing may be asked: a caller without groups asks for documents that have some, although
-        perhaps the settings name none; or one whose role may not be taken, or who lacks a claim.
+        Raises StoreError if nothing may be asked: a caller without groups asks for documents that
+        have some, although perhaps the settings name none; or one whose role may not be taken, or
+        who lacks a claim.
         """
         index = live.index
         if self.asks(index, caller):
@@ -145,28 +157,37 @@ class AccessRules:
             return self._required[index]
         if not caller.groups:
             raise StoreError(
-                f"index {index} says who may see its documents, and these settings do not: set its `access`, "
-                "or ask with groups"
+                f"index {index} says who may see its documents, and these settings do not: set its"
+                " `access`, or ask with groups"
             )
         return (*self._required[index], Condition(GROUPS_FIELD, "any", sorted(caller.groups)))
 
-    def permitted(self, index: str, caller: Caller, keys: Sequence[str], seconds: float) -> set[str]:
-        """Return which of these typed keys of an index that `asks` the caller may see now, as the database says.
+    def permitted(
+        self, index: str, caller: Caller, keys: Sequence[str], seconds: float
+    ) -> set[str]:
+        """Return which of these typed keys of an index that `asks` the caller may see now, as the
+        database says.
 
-        Raises StoreError as `conditions`, and SourceUnavailable if the database does not answer within
-        `seconds`. Only the log says why: the error of a policy can repeat texts of hidden rows.
+        Raises StoreError as `conditions`, and SourceUnavailable if the database does not answer
+        within `seconds`. Only the log says why: the error of a policy can repeat texts of hidden
+        rows.
         """
         known = self._known(index, caller)
         try:
             if self._rights is None:
-                from rag_index.components.sources.policies import RowRights  # here: no other search needs a database
+                from rag_index.components.sources.policies import (
+                    RowRights,
+                )  # here: no other search needs a database
 
                 self._rights = RowRights(self._settings.source_url)
-            return self._rights.permitted(self._settings.index(index), caller.role, known, keys, seconds)
+            return self._rights.permitted(
+                self._settings.index(index), caller.role, known, keys, seconds
+            )
         except RagIndexError as error:
             logger.warning("index %s: %s", index, error)
             raise SourceUnavailable(
-                f"the database does not say what the caller may see of index {index}; the log says why"
+                f"the database does not say what the caller may see of index {index}; the log"
+                " says why"
             ) from None
 
     def close(self) -> None:
@@ -177,5 +198,8 @@ class AccessRules:
     def _known(self, index: str, caller: Caller) -> dict[str, str]:
         source = self._settings.source
         if caller.role not in source.caller_roles:
-            raise StoreError(f"index {index} answers roles that [source] caller_roles names, and the caller's is none")
+            raise StoreError(
+                f"index {index} answers roles that [source] caller_roles names, and the caller's is"
+                " none"
+            )
         return caller.settings(source.caller_settings)

@@ -1,5 +1,5 @@
-"""One question to several indexes, step by step: which collections are live, how often they have its words, its vector,
-and the search itself, which is one request to each index.
+"""One question to several indexes, step by step: which collections are live, how often they have
+its words, its vector, and the search itself, which is one request to each index.
 
 An index that fails or is too slow gets an error, and the others go on: all are asked at once.
 """
@@ -30,14 +30,25 @@ from rag_index.errors import (
     StoreMismatch,
 )
 from rag_index.search.concurrency import Deadline, StoreThreads
-from rag_index.search.fusion import MAX_SHORT_CHUNKS, best_candidates, document_key, scorings, with_texts
+from rag_index.search.fusion import (
+    MAX_SHORT_CHUNKS,
+    best_candidates,
+    document_key,
+    scorings,
+    with_texts,
+)
 from rag_index.search.live_collections import LiveCollection, LiveCollections
 from rag_index.search.names import SoughtNames, runs_of_keys
 from rag_index.search.options import MAX_HITS
 from rag_index.search.query_model import EMBED_LANE, EMBED_REQUESTS, QueryVectors
 from rag_index.search.question import Asked, IndexAnswer, Question, add_bm25, idf_of, together
 from rag_index.search.relevance import UNCOUNTED, rank
-from rag_index.search.spelling import chosen_spellings, count_spellings, possible_spellings, suspects
+from rag_index.search.spelling import (
+    chosen_spellings,
+    count_spellings,
+    possible_spellings,
+    suspects,
+)
 from rag_index.search.synonyms import Synonyms
 
 if TYPE_CHECKING:
@@ -57,18 +68,21 @@ X = TypeVar("X")
 
 MAX_MODEL_LOAD_SECONDS = 300.0
 FILLING_SECONDS = 1.0
-"""How long a vector is waited for while an index is being filled: its embedder is busy with documents."""
+"""How long a vector is waited for while an index is being filled: its embedder is busy with
+documents."""
 COUNT_SHARE = 0.25
-"""The share of its time that an index has to count words, and another to look for typing errors. The words of one that
-is slower are not in the idf."""
+"""The share of its time that an index has to count words, and another to look for typing errors.
+The words of one that is slower are not in the idf."""
 READ_SHARE = 0.2
 """The share of the time that is kept to read what was found, should an index take all the rest."""
 MAX_POINTS, MAX_OF_PHRASE, POINTS_GROWTH = 10_000, 2000, 4
-"""Points requested at most, and how many times as many, if the chunks of long documents fill the answer."""
+"""Points requested at most, and how many times as many, if the chunks of long documents fill the
+answer."""
 IDLE_SECONDS = 300.0
 """How long after the last search an embedded store is closed; ten if a run wants to write."""
 REQUESTS = 32
-"""Requests to the store at a time, over all searches. Each index has its share, and one at least."""
+"""Requests to the store at a time, over all searches. Each index has its share, and one at
+least."""
 ALIASES, WORDS_LANE = "the aliases", "words"
 """Lanes of threads besides those of the indexes; those for words compute in this process."""
 
@@ -89,7 +103,8 @@ class Found:
 
 
 class FanOut:
-    """The store, embedders and threads of a Retriever. Safe to use from several threads and event loops."""
+    """The store, embedders and threads of a Retriever. Safe to use from several threads and event
+    loops."""
 
     def __init__(
         self,
@@ -108,8 +123,10 @@ class FanOut:
         self._live = LiveCollections(settings, pinned=collections)
         share = max(1, REQUESTS // max(1, len(settings.indexes)))
         widths = {index.name: share for index in settings.indexes} | {
-            ALIASES: 2, WORDS_LANE: 2, EMBED_LANE: EMBED_REQUESTS,
-        }  # fmt: skip
+            ALIASES: 2,
+            WORDS_LANE: 2,
+            EMBED_LANE: EMBED_REQUESTS,
+        }
         idle = IDLE_SECONDS if self._embedded else None
         self._threads = StoreThreads(self._open_afresh, widths, idle=idle)
         self._synonyms = Synonyms(settings) if retrieve.synonyms else None
@@ -122,17 +139,21 @@ class FanOut:
         problems: Mapping[str, str],
         finish: Callable[[Asked], None] = rank,
     ) -> Asked:
-        """Return the candidates of the indexes; the best of them alone, unless the question is for `every` one.
+        """Return the candidates of the indexes; the best of them alone, unless the question is for
+        `every` one.
 
-        If `indexes` is None, all that hold something are asked. Those that are closed to the caller are left
-        out. `problems` is why an index must not be asked, by its name. One that fails is asked once more, since its
-        live collection may be another one by now. `finish` computes with what all have answered.
+        If `indexes` is None, all that hold something are asked. Those that are closed to the caller
+        are left out. `problems` is why an index must not be asked, by its name. One that fails is
+        asked once more, since its live collection may be another one by now. `finish` computes with
+        what all have answered.
 
-        Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the store raises
-        instead of answering.
+        Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error
+        the store raises instead of answering.
         """
         began = time.perf_counter()
-        names = await self._names(question.deadline) or await self._names(question.deadline, fresh=True)
+        names = await self._names(question.deadline) or await self._names(
+            question.deadline, fresh=True
+        )
         wanted = [one for one in indexes or names if self._access.is_open(one, question.caller)]
         if indexes is None and not wanted:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
@@ -143,8 +164,14 @@ class FanOut:
         while todo:
             await self._open(asked, todo, names)
             await self._read_words(asked)
-            await self._find(asked, [asked.answers[index] for index in todo if index in asked.answers])
-            failed = [name for name, error in asked.errors.items() if name not in problems and _may_pass(error)]
+            await self._find(
+                asked, [asked.answers[index] for index in todo if index in asked.answers]
+            )
+            failed = [
+                name
+                for name, error in asked.errors.items()
+                if name not in problems and _may_pass(error)
+            ]
             if not (is_first and failed):
                 break
             # Their live collections may be others by now: they are asked once more.
@@ -158,9 +185,11 @@ class FanOut:
         return asked
 
     async def deepen(self, asked: Asked) -> bool:
-        """Search deeper, for documents that follow the hits that there are. Return whether that was possible.
+        """Search deeper, for documents that follow the hits that there are. Return whether that was
+        possible.
 
-        Hits that were found before keep their places: what a search returns first does not depend on how deep it goes.
+        Hits that were found before keep their places: what a search returns first does not depend
+        on how deep it goes.
         """
         question = asked.question
         if not (asked.deeper or asked.left) or question.limit >= MAX_HITS:
@@ -179,8 +208,8 @@ class FanOut:
     ) -> T:
         """Return what a function returns that gets the store and the index's live collection.
 
-        It runs in a thread of the index. Raises StoreMismatch if the index has one of the `problems`, StoreError if it
-        is empty, SearchTimedOut, and what the function raises.
+        It runs in a thread of the index. Raises StoreMismatch if the index has one of the
+        `problems`, StoreError if it is empty, SearchTimedOut, and what the function raises.
         """
         if index in problems:
             raise StoreMismatch(problems[index])
@@ -188,14 +217,17 @@ class FanOut:
 
         def read() -> T:
             with self._threads.store() as store:
-                live = self._live.cached(index, names.get(index)) or self._load(store, (index, names.get(index)))
+                live = self._live.cached(index, names.get(index)) or self._load(
+                    store, (index, names.get(index))
+                )
                 return call(store, live)
 
         limit = Deadline(deadline.seconds, deadline.at + self._wait)
         return await self._threads.run(index, limit, read)
 
     def close(self) -> None:
-        """Close the store and the embedders, and start no more calls; those already running finish."""
+        """Close the store and the embedders, and start no more calls; those already running
+        finish."""
         self._vectors.close()
         self._threads.close()
         self._access.close()
@@ -209,7 +241,9 @@ class FanOut:
         """
         question, deadline, began = asked.question, asked.question.deadline, time.monotonic()
         live = {index: self._live.cached(index, names.get(index)) for index in indexes}
-        unknown = {index: (index, names.get(index)) for index, known in live.items() if known is None}
+        unknown = {
+            index: (index, names.get(index)) for index, known in live.items() if known is None
+        }
         if unknown:
             until = _before_reading(deadline) + self._wait
             loaded = await self._each(unknown, self._load, until)
@@ -225,11 +259,14 @@ class FanOut:
                     hybrid = collection.encoder is not None and question.dense_weight != 1
                     asks = self._access.asks(index, question.caller)
                     recency = self._recency.get(index)
-                    asked.answers[index] = IndexAnswer(index, collection, own, hybrid, asks, recency=recency)
+                    asked.answers[index] = IndexAnswer(
+                        index, collection, own, hybrid, asks, recency=recency
+                    )
         _end_stage(asked, "open")
 
     async def _read_words(self, asked: Asked) -> None:
-        """Count the words of the question in each index, and replace those that are typing errors."""
+        """Count the words of the question in each index, and replace those that are typing
+        errors."""
         await self._understand(asked)
         await self._count_words(asked)
         if await self._correct(asked):
@@ -251,11 +288,17 @@ class FanOut:
         return asked.seconds["embed"] + asked.seconds["access"] + asked.searched
 
     async def _understand(self, asked: Asked) -> None:
-        """Look for the words of the question, and for their synonyms, as each collection has them."""
+        """Look for the words of the question, and for their synonyms, as each collection has
+        them."""
         question, answered = asked.question, asked.answers.values()
         if self._synonyms and not question.exact:
-            encoders = {one.live.encoder.model if one.live.encoder else None: one.live.encoder for one in answered}
-            found = await self._think(question, self._synonyms.find, question.text, encoders.values())
+            encoders = {
+                one.live.encoder.model if one.live.encoder else None: one.live.encoder
+                for one in answered
+            }
+            found = await self._think(
+                question, self._synonyms.find, question.text, encoders.values()
+            )
             asked.unread = self._synonyms.failure
             pairs = [(typed, other) for typed, other in found if not question.quotes(typed)]
             asked.question = question = replace(question, synonyms=pairs)
@@ -263,12 +306,18 @@ class FanOut:
             answer.understand(question)
 
     async def _count_words(self, asked: Asked) -> None:
-        """Count the words of the question in each index that has not done so. The idf is that of all together.
+        """Count the words of the question in each index that has not done so. The idf is that of
+        all together.
 
-        Where the database hides documents, the rarity of a word in the others is unknown: such an index does not count.
+        Where the database hides documents, the rarity of a word in the others is unknown: such an
+        index does not count.
         """
         question = asked.question
-        hybrid = {one.index: one for one in asked.answers.values() if one.hybrid and one.counts is NO_WORDS}
+        hybrid = {
+            one.index: one
+            for one in asked.answers.values()
+            if one.hybrid and one.counts is NO_WORDS
+        }
 
         def count(store: StoreReader, answer: IndexAnswer) -> WordCounts:
             words = {one for word in answer.all_words.values() for one in word.dimensions}
@@ -288,21 +337,30 @@ class FanOut:
             hidden = {word: UNCOUNTED for one in answered if one.asks for word in one.counts.having}
             asked.counts = together([answer.counts for answer in answered if not answer.asks])
             asked.idf = hidden | idf_of(asked.counts)
-        for one in hybrid.values():  # its store would weigh words by those that the caller may not see
+        for (
+            one
+        ) in hybrid.values():  # its store would weigh words by those that the caller may not see
             one.hybrid = not (one.asks and one.counts is NO_WORDS)
 
     async def _correct(self, asked: Asked) -> bool:
         """Replace words of the question that are typing errors, and return whether there are any.
 
-        The question stays as it is if an index does not say in time what it has, may not say it, or fails.
+        The question stays as it is if an index does not say in time what it has, may not say it, or
+        fails.
         """
         question, answered = asked.question, asked.answers.values()
         hybrid = {one.index: one for one in answered if one.hybrid}
-        counted = not asked.errors and all(answer.counts is not NO_WORDS for answer in hybrid.values())
+        counted = not asked.errors and all(
+            answer.counts is not NO_WORDS for answer in hybrid.values()
+        )
         silent = question.exact or any(answer.asks for answer in answered)
         typed = suspects(hybrid.values()) if counted and not silent else {}
         known = [word for phrase, _ in question.synonyms for word in phrase.split()]
-        typed = {word: count for word, count in typed.items() if word not in known and not question.quotes(word)}
+        typed = {
+            word: count
+            for word, count in typed.items()
+            if word not in known and not question.quotes(word)
+        }
         possible = await self._think(question, possible_spellings, typed) if typed else {}
         words = list(dict.fromkeys(spelling for some in possible.values() for spelling in some))
         if not words:
@@ -323,17 +381,21 @@ class FanOut:
         return bool(corrected)
 
     async def _find(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Search indexes for candidates, for more than before if that was done, or if they are of too few documents.
+        """Search indexes for candidates, for more than before if that was done, or if they are of
+        too few documents.
 
-        Each index is searched as soon as its model has embedded the question, whatever other models do. The answers are
-        left with the best of all candidates, unless the question is for `every` one.
+        Each index is searched as soon as its model has embedded the question, whatever other models
+        do. The answers are left with the best of all candidates, unless the question is for `every`
+        one.
         """
         question, before = asked.question, self._asking(asked)
         most = MAX_OF_PHRASE if question.phrases else MAX_POINTS
         embeddings = self._embed(asked, answers)
         while True:
             await asyncio.gather(*[self._search(asked, answer, embeddings) for answer in answers])
-            await self._ask_database(asked, [one for one in answers if one.asks and one.index in asked.answers])
+            await self._ask_database(
+                asked, [one for one in answers if one.asks and one.index in asked.answers]
+            )
             answered = asked.answered
             asked.scoring = scorings(answered, question)
             for answer in answered:
@@ -343,30 +405,44 @@ class FanOut:
             answers = [answer for answer in unfinished if _is_short(answer, question, few)]
             if not answers:
                 break
-        rest = not question.every and any(len(best[one.index]) < len(one.points) for one in answered)
+        rest = not question.every and any(
+            len(best[one.index]) < len(one.points) for one in answered
+        )
         asked.deeper = rest or bool(unfinished)
-        asked.unranked = asked.deeper or (not question.phrases and any(one.full for one in answered))
+        asked.unranked = asked.deeper or (
+            not question.phrases and any(one.full for one in answered)
+        )
         if not question.every:
             for answer in answered:
                 answer.points = best[answer.index]
         _end_stage(asked, "wait", self._asking(asked) - before)
 
     def _embed(self, asked: Asked, answers: Iterable[IndexAnswer]) -> dict[str, asyncio.Task[None]]:
-        """Begin to embed the question with each model that has not done so. Return the tasks by fingerprint."""
+        """Begin to embed the question with each model that has not done so. Return the tasks by
+        fingerprint."""
         by_model: dict[str, list[IndexAnswer]] = {}
         for answer in answers:
             fingerprint = answer.live.fingerprint
             if fingerprint not in asked.vectors and not answer.limit:
                 by_model.setdefault(fingerprint, []).append(answer)
         embed = self._take_vector if asked.question.model else self._embed_question
-        return {fingerprint: asyncio.create_task(embed(asked, some)) for fingerprint, some in by_model.items()}
+        return {
+            fingerprint: asyncio.create_task(embed(asked, some))
+            for fingerprint, some in by_model.items()
+        }
 
     async def _embed_question(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Make the vector of the question for the indexes of one model, which are searched by words alone without it.
+        """Make the vector of the question for the indexes of one model, which are searched by words
+        alone without it.
 
         Loading a model into this process does not count in the time of the search.
         """
-        live, text, deadline, began = answers[0].live, asked.question.meant, asked.question.deadline, time.monotonic()
+        live, text, deadline, began = (
+            answers[0].live,
+            asked.question.meant,
+            asked.question.deadline,
+            time.monotonic(),
+        )
         filling = [one.index for one in answers if one.index in asked.question.filling]
         busy = bool(filling) and all(answer.hybrid for answer in answers)
         try:
@@ -398,17 +474,24 @@ class FanOut:
             asked.seconds["embed"] = max(asked.seconds["embed"], took)
 
     async def _take_vector(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Let the indexes of one model be searched for what is like a document; by its words if it has another one."""
+        """Let the indexes of one model be searched for what is like a document; by its words if it
+        has another one."""
         model, fingerprint = asked.question.model, answers[0].live.fingerprint
         if model and model.fingerprint == fingerprint:
             asked.vectors[fingerprint] = model.vector
             return
         for answer in answers:
             if not answer.hybrid:
-                asked.fail(answer.index, StoreError("has vectors of another model than the document, and no words"))
+                asked.fail(
+                    answer.index,
+                    StoreError("has vectors of another model than the document, and no words"),
+                )
 
-    async def _search(self, asked: Asked, answer: IndexAnswer, embeddings: Mapping[str, asyncio.Task[None]]) -> None:
-        """Search one index for candidates once its vector is there. If it fails, it has an error for its answer."""
+    async def _search(
+        self, asked: Asked, answer: IndexAnswer, embeddings: Mapping[str, asyncio.Task[None]]
+    ) -> None:
+        """Search one index for candidates once its vector is there. If it fails, it has an error
+        for its answer."""
         question, fingerprint = asked.question, answer.live.fingerprint
         if fingerprint in embeddings:
             await embeddings[fingerprint]
@@ -419,7 +502,9 @@ class FanOut:
         until = _before_reading(question.deadline)
         search = partial(self._candidates, asked, answer, asked.vectors.get(fingerprint))
         try:
-            found = await self._threads.run(answer.index, Deadline(until - time.monotonic(), until), search)
+            found = await self._threads.run(
+                answer.index, Deadline(until - time.monotonic(), until), search
+            )
         except SearchTimedOut:
             asked.fail(answer.index, _late(question, "being searched"))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
@@ -429,14 +514,21 @@ class FanOut:
             answer.full = len(found.points) >= answer.limit
             answer.seconds += found.seconds
 
-    def _candidates(self, asked: Asked, answer: IndexAnswer, vector: NDArray[np.float32] | None) -> Found:
-        """Ask the store for the candidates of an index: the nearest, the best by words, and what has a name."""
+    def _candidates(
+        self, asked: Asked, answer: IndexAnswer, vector: NDArray[np.float32] | None
+    ) -> Found:
+        """Ask the store for the candidates of an index: the nearest, the best by words, and what
+        has a name."""
         question, collection, began = asked.question, answer.live.collection, time.perf_counter()
         conditions, names = (*answer.own, *question.conditions), SoughtNames()
         query = VectorQuery(vector, answer.limit, conditions=conditions, corpus=answer.own)
         weights = answer.weigh(asked.counts, asked.idf) if answer.hybrid else {}
         if answer.hybrid:
-            names = SoughtNames() if question.model else SoughtNames.of(answer, question.text, asked.counts)
+            names = (
+                SoughtNames()
+                if question.model
+                else SoughtNames.of(answer, question.text, asked.counts)
+            )
             query = replace(query, sparse=answer.query(weights, asked.idf), names=names.sparse)
         with self._threads.store() as store:
             points = store.points(collection)
@@ -450,10 +542,12 @@ class FanOut:
         return Found(found, commits, time.perf_counter() - began)
 
     async def _ask_database(self, asked: Asked, answers: Sequence[IndexAnswer]) -> None:
-        """Leave the candidates that the caller may see, in time for reading them. An index that cannot ask fails.
+        """Leave the candidates that the caller may see, in time for reading them. An index that
+        cannot ask fails.
 
-        How many documents the database is asked for, and how often, depends on the meaning of the query, and not on the
-        words that documents have: the time that it takes would tell of words in those that the caller may not see.
+        How many documents the database is asked for, and how often, depends on the meaning of the
+        query, and not on the words that documents have: the time that it takes would tell of words
+        in those that the caller may not see.
         """
         question, began = asked.question, time.perf_counter()
         until = _before_reading(question.deadline)
@@ -466,16 +560,28 @@ class FanOut:
         asking = {answer.index: answer for answer in answers}
         permitted = await self._each(asking, ask, until) if asking else {}
         asked.seconds["access"] += time.perf_counter() - began if asking else 0.0
-        for index, keys in self._settled(asked, asking, permitted, "waiting for its database").items():
+        for index, keys in self._settled(
+            asked, asking, permitted, "waiting for its database"
+        ).items():
             answer = asking[index]
-            seen = [key for point in _nearest(answer, _always_asked(answer)) if (key := document_key(point)) in keys]
+            seen = [
+                key
+                for point in _nearest(answer, _always_asked(answer))
+                if (key := document_key(point)) in keys
+            ]
             answer.enough = len(seen) >= answer.first(question) and len(set(seen)) >= question.limit
-            answer.points = [one for one in answer.points if document_key(one) in keys and question.admits(one.payload)]
+            answer.points = [
+                one
+                for one in answer.points
+                if document_key(one) in keys and question.admits(one.payload)
+            ]
 
     async def _read_shown(self, asked: Asked, known: int) -> None:
-        """Show of hits that have the words of the query in their title alone a chunk that has some, or the first one.
+        """Show of hits that have the words of the query in their title alone a chunk that has some,
+        or the first one.
 
-        Chunks that were not found are read for that, but for hits that are `known`. Order and scores stay.
+        Chunks that were not found are read for that, but for hits that are `known`. Order and
+        scores stay.
         """
         hits = [hit for hit in asked.hits[known:] if hit.by_title]
         wanted = {index: asked.answers[index] for index in {hit.index for hit in hits}}
@@ -483,7 +589,9 @@ class FanOut:
         def read(store: StoreReader, answer: IndexAnswer) -> list[StoredPoint]:
             own = [hit for hit in hits if hit.index == answer.index]
             ids = [
-                point_id(hit.index, hit.key, n) for hit in own for n in range(min(hit.total_chunks, MAX_SHORT_CHUNKS))
+                point_id(hit.index, hit.key, n)
+                for hit in own
+                for n in range(min(hit.total_chunks, MAX_SHORT_CHUNKS))
             ]
             conditions = (*answer.own, *asked.question.conditions)
             return store.points(answer.live.collection).retrieve(ids, conditions=conditions)
@@ -499,7 +607,8 @@ class FanOut:
     async def _each(
         self, targets: Mapping[str, X], call: Callable[[StoreReader, X], T], until: float
     ) -> dict[str, T | Exception]:
-        """Return what a call returns or raises for the target of each index, if it is done `until` a monotonic time.
+        """Return what a call returns or raises for the target of each index, if it is done `until`
+        a monotonic time.
 
         Each index has a thread of its own.
         """
@@ -535,7 +644,8 @@ class FanOut:
         return settled
 
     async def _think(self, question: Question, call: Callable[..., T], *args: Any) -> T:
-        """Return the result of a call that computes, by the deadline. Raises SearchBusy and SearchTimedOut."""
+        """Return the result of a call that computes, by the deadline. Raises SearchBusy and
+        SearchTimedOut."""
         try:
             return await self._threads.run(WORDS_LANE, question.deadline, call, *args)
         except asyncio.CancelledError:
@@ -568,8 +678,11 @@ class FanOut:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Return whether an index that failed so may answer if its live collection is another one by now."""
-    return isinstance(error, StoreError | FingerprintChanged | BadVectors) and not isinstance(error, StoreBusy)
+    """Return whether an index that failed so may answer if its live collection is another one by
+    now."""
+    return isinstance(error, StoreError | FingerprintChanged | BadVectors) and not isinstance(
+        error, StoreBusy
+    )
 
 
 def _late(question: Question, during: str) -> SearchTimedOut:
@@ -586,7 +699,8 @@ def _end_stage(asked: Asked, name: str, apart: float = 0.0) -> None:
 
 
 def _is_short(answer: IndexAnswer, question: Question, few: set[str]) -> bool:
-    """Return whether an index should be searched for more candidates: these belong to too few documents.
+    """Return whether an index should be searched for more candidates: these belong to too few
+    documents.
 
     `few` are the indexes whose candidates, with those that they are compared with, do so.
     """
@@ -606,16 +720,21 @@ def _always_asked(answer: IndexAnswer) -> int:
 
 
 def _documents_to_ask(answer: IndexAnswer) -> list[str]:
-    """Return the typed keys of as many documents as the nearest candidates have, whatever the others are.
+    """Return the typed keys of as many documents as the nearest candidates have, whatever the
+    others are.
 
     Three quarters of these candidates come first, then the best by words, and then the rest.
     """
-    near, worded = _nearest(answer, answer.limit), [one for one in answer.points if one.exact or one.bm25 > 0]
+    near, worded = (
+        _nearest(answer, answer.limit),
+        [one for one in answer.points if one.exact or one.bm25 > 0],
+    )
     worded.sort(key=lambda point: (-point.exact, -point.bm25))
     ordered = [*near[: _always_asked(answer)], *worded, *near]
     return list(dict.fromkeys(map(document_key, ordered)))[: len(set(map(document_key, near)))]
 
 
 def _before_reading(deadline: Deadline) -> float:
-    """Return the moment by which candidates have to be there, if one index takes all the time that there is."""
+    """Return the moment by which candidates have to be there, if one index takes all the time that
+    there is."""
     return deadline.at - READ_SHARE * (deadline.at - time.monotonic())

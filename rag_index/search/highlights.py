@@ -1,4 +1,5 @@
-"""What of a hit is shown: its text, cut around the words of the query and with marks around them."""
+"""What of a hit is shown: its text, cut around the words of the query and with marks around
+them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def is_code(hit: SearchHit) -> bool:
 
 
 def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
-    """Return a text with each of these words between two marks: `marked("a printer", ["printer"], "**", "**")`."""
+    """Return a text with each of these words between two marks: `marked("a printer", ["printer"],
+    "**", "**")`."""
     shown, done = list[str](), 0
     for start, end in places(text, words):
         shown += [text[done:start], before, text[start:end], after]
@@ -30,7 +32,8 @@ def marked(text: str, words: Sequence[str], before: str, after: str) -> str:
 
 
 def snippet(text: str, words: Sequence[str], chars: int) -> str:
-    """Return about `chars` characters of a text, where most of these words stand, with "…" where it is cut."""
+    """Return about `chars` characters of a text, where most of these words stand, with "…" where it
+    is cut."""
     if len(text) <= chars:
         return text
     found, before = [start for start, _ in places(text, words)], int(BEFORE * chars)

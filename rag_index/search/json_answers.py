@@ -1,7 +1,9 @@
-"""The answers of a search as JSON: what HTTP answers and documents, and what commands print with `--json`.
+"""The answers of a search as JSON: what HTTP answers and documents, and what commands print with
+`--json`.
 
-Each model is made from a dataclass of `results.py` or `why.py` (`HitAnswer.model_validate(hit)`), whose fields of the
-same name it takes. A field with a default is left out where it has no other value.
+Each model is made from a dataclass of `results.py` or `why.py` (`HitAnswer.model_validate(hit)`),
+whose fields of the same name it takes. A field with a default is left out where it has no other
+value.
 """
 
 from __future__ import annotations
@@ -28,17 +30,20 @@ class Answer(BaseModel):
 
 
 class AsOfAnswer(Answer):
-    """What an answer of an index is true of: everything that its source had committed by `at` is in the index."""
+    """What an answer of an index is true of: everything that its source had committed by `at` is in
+    the index."""
 
     at: str | None
     """A time (ISO, UTC); null if it is not known."""
     seconds_behind: float | None
     known_by: str | None
-    """`watch`, which has found since that nothing was written, or `run` for the start of the last complete run."""
+    """`watch`, which has found since that nothing was written, or `run` for the start of the last
+    complete run."""
     not_seen: str
     """Why the age is not known; empty if it is."""
     last_run: str | None
-    """The state of the newest run: running, completed, partial, failed or, if its process died, interrupted."""
+    """The state of the newest run: running, completed, partial, failed or, if its process died,
+    interrupted."""
 
 
 class HitAnswer(Answer):
@@ -171,7 +176,8 @@ class DocumentChunkAnswer(Answer):
 
 
 class DocumentAnswer(Answer):
-    """A document as the index holds it: its payload, and its chunks in order or those that were asked for."""
+    """A document as the index holds it: its payload, and its chunks in order or those that were
+    asked for."""
 
     index: str
     document_id: str
@@ -229,8 +235,8 @@ class WhyAnswer(Answer):
     index: str
     document_id: str
     reason: str
-    """found, unknown, not_in_table, where, join, failed, empty, held_back, not_indexed, not_in_store, filter, access,
-    query, collapsed, column or rank."""
+    """found, unknown, not_in_table, where, join, failed, empty, held_back, not_indexed,
+    not_in_store, filter, access, query, collapsed, column or rank."""
     message: str
     """The reason as a sentence."""
     remedy: str = ""

@@ -26,17 +26,20 @@ ALIAS_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The weights of a logistic regression, which makes one relevance of a hit's cosine and its words."""
+    """The weights of a logistic regression, which makes one relevance of a hit's cosine and its
+    words."""
 
     bias: float
     cosine: float
     words: float
     trusted: bool = True
-    """Whether meaning and words agree about the collection's own texts. If not, meaning counts less."""
+    """Whether meaning and words agree about the collection's own texts. If not, meaning counts
+    less."""
 
     @classmethod
     def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:
-        """Return the recorded weights, or those that stand for a collection without, which may have `words` or not."""
+        """Return the recorded weights, or those that stand for a collection without, which may have
+        `words` or not."""
         known = recorded if isinstance(recorded, dict) else {}
         own = {field.name: known[field.name] for field in fields(cls) if field.name in known}
         try:
@@ -48,8 +51,9 @@ class Calibration:
 WITH_WORDS, WITHOUT_WORDS = Calibration(-3.7, 6.6, 2.1), Calibration(-3.0, 6.5, 0.0)
 """About what the local embedder learns from test collections."""
 WEIGHT_OF_TOKENS, WEIGHT_OF_ORDER = 0.7, 0.9
-"""The weight of meaning against words for a model that is a bag of tokens, and for one that reads the order of words.
-On Cranfield and CISI, bge-small finds less below .9, and wordllama less above .7: benchmarks/models.py."""
+"""The weight of meaning against words for a model that is a bag of tokens, and for one that reads
+the order of words. On Cranfield and CISI, bge-small finds less below .9, and wordllama less above
+.7: benchmarks/models.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class LiveCollection:
     embedder: str
     identity: EmbedderIdentity
     encoder: Bm25Encoder | None = None
-    """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
+    """What made the sparse vectors; None if the collection has none, and is searched by meaning
+    alone."""
     calibration: Calibration = WITH_WORDS
     """What the calibrated score of its hits is made of."""
     reads_order: bool = True
@@ -76,16 +81,19 @@ class LiveCollection:
 
     @property
     def dense_weight(self) -> float:
-        """Return the weight of meaning that fits the model, if neither settings nor caller name one."""
+        """Return the weight of meaning that fits the model, if neither settings nor caller name
+        one."""
         return WEIGHT_OF_ORDER if self.reads_order else WEIGHT_OF_TOKENS
 
 
 class LiveCollections:
-    """The live collections of all indexes, as the store said within the last second: a moved alias, or groups that
-    documents got, may go unnoticed so long. An embedded store is asked for each search.
+    """The live collections of all indexes, as the store said within the last second: a moved alias,
+    or groups that documents got, may go unnoticed so long. An embedded store is asked for each
+    search.
 
-    A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
-    collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
+    A search goes to the collection that was looked up, not to the alias, so that the query's vector
+    and those of the collection come from one model even if the alias moves meanwhile. Safe to use
+    from several threads.
     """
 
     def __init__(self, settings: Settings, *, pinned: Mapping[str, str] | None = None) -> None:
@@ -99,13 +107,16 @@ class LiveCollections:
         self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
     def names(self, since: float) -> Mapping[str, str] | None:
-        """Return the collection's name by index, None if that was not read since a moment of time.monotonic()."""
+        """Return the collection's name by index, None if that was not read since a moment of
+        time.monotonic()."""
         return self._names if self._names_read_at > since else None
 
     def read_names(self, store: StoreReader, since: float) -> Mapping[str, str]:
-        """Return the name to read each index's collection by, without empty indexes, unless it was read since.
+        """Return the name to read each index's collection by, without empty indexes, unless it was
+        read since.
 
-        That is the alias for a collection that the API key does not list. Raises what the store raises.
+        That is the alias for a collection that the API key does not list. Raises what the store
+        raises.
         """
         if (known := self.names(since)) is not None:
             return known
@@ -136,7 +147,8 @@ class LiveCollections:
         return known[1]
 
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
-        """Read from a collection's metadata which model made it, and whether its documents have groups; prepare it.
+        """Read from a collection's metadata which model made it, and whether its documents have
+        groups; prepare it.
 
         Raises StoreError if it is of another index, and what the store raises.
         """
@@ -150,12 +162,16 @@ class LiveCollections:
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is None or identity.fingerprint != fingerprint:
-            raise StoreError(f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`")
+            raise StoreError(
+                f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`"
+            )
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
         encoder = encoder_of(bm25) if bm25 else None
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
-        recorded = None if index in self._hidden else metadata.get(CALIBRATION)  # it was learned from all documents
+        recorded = (
+            None if index in self._hidden else metadata.get(CALIBRATION)
+        )  # it was learned from all documents
         calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
         seal, english = str(metadata.get(SEAL, "")), knows_english_alone(identity.model)
         traits = ModelTraits.from_metadata(metadata.get(TRAITS))
@@ -178,6 +194,7 @@ class LiveCollections:
         return live
 
     def forget(self, indexes: Iterable[str] | None = None) -> None:
-        """Drop the cached metadata of some indexes, or of all, so that it is loaded again when needed."""
+        """Drop the cached metadata of some indexes, or of all, so that it is loaded again when
+        needed."""
         for name in list(self._loaded) if indexes is None else indexes:
             self._loaded.pop(name, None)

@@ -1,13 +1,16 @@
 """Names in a query: codes, numbers, addresses and keys that one document has and no other.
 
-Whoever types `INV 2002/5985` or `anna@shop.example` wants the documents that have it. Meaning says nothing about such
-a name, and words rank a long chunk that has it behind short ones that have parts of it. So names are recognised by
-their form, the chunks that have them are looked up, and these come before all others, whatever their scores.
+Whoever types `INV 2002/5985` or `anna@shop.example` wants the documents that have it. Meaning says
+nothing about such a name, and words rank a long chunk that has it behind short ones that have parts
+of it. So names are recognised by their form, the chunks that have them are looked up, and these
+come before all others, whatever their scores.
 
-A name must be rare: at most `RARE` chunks have all of it. A name may consist of several runs (`INV 2002/5985`), of
-which each is frequent. So the store returns the chunks that have all words, and their texts decide.
+A name must be rare: at most `RARE` chunks have all of it. A name may consist of several runs (`INV
+2002/5985`), of which each is frequent. So the store returns the chunks that have all words, and
+their texts decide.
 
-If the database decides what the caller may see, nothing is looked up: the answer would depend on hidden documents.
+If the database decides what the caller may see, nothing is looked up: the answer would depend on
+hidden documents.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 RARE = 50
 """Chunks at most that have a name. Chosen; a name in more chunks is ranked as other words are."""
 MAX_NAMES = 5
-"""Names of a query that are looked up. Chosen; a query of more is a text, and no question for one."""
+"""Names of a query that are looked up. Chosen; a query of more is a text, and no question for
+one."""
 MAX_PLAIN_WORDS = 2
 """A query of so few plain words asks for the chunks that have them."""
 PLAIN_SHARE = 100
@@ -40,15 +44,18 @@ MIN_PLAIN_CHUNKS = 2
 _EDGES = "\"'`\u201c\u201d\u201e()[]{}<>,;:!?.\u2026"
 """Punctuation around a run, which is no part of a name."""
 _LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
-_INNER_SIGN = re.compile(r"\w\w[._]\w\w|\w@\w|(?<!\w)[/\\]\w+[/\\]\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}")
-"""A sign within a run without digits: `plan_final.xlsx`, `anna@shop`, `/etc/hosts`, `getUser`, `SRV-ZRH`; not `i.e.`,
-and not `and/or`."""
+_INNER_SIGN = re.compile(
+    r"\w\w[._]\w\w|\w@\w|(?<!\w)[/\\]\w+[/\\]\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}"
+)
+"""A sign within a run without digits: `plan_final.xlsx`, `anna@shop`, `/etc/hosts`, `getUser`,
+`SRV-ZRH`; not `i.e.`, and not `and/or`."""
 _YEAR, _MONTH, _DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
     rf"(?:1[89]|20)\d\d([-/.]){_MONTH}(?:\1{_DAY})?|{_DAY}([-/.]){_DAY}\2{_YEAR}|{_DAY}/{_DAY}/\d\d"
     rf"|(?=[\d.]{{0,6}}(?<!\d)0){_DAY}\.{_MONTH}\.\d\d|{_MONTH}/{_YEAR}"
 )
-"""`2024-05-01`, `2024/05`, `01.05.2024`, `5/1/24`, `01.05.24`, `05/2024`; 5.12.23 may be a version."""
+"""`2024-05-01`, `2024/05`, `01.05.2024`, `5/1/24`, `01.05.24`, `05/2024`; 5.12.23 may be a
+version."""
 _YEARS = re.compile(rf"{_YEAR}(?:[-/\u2013]{_YEAR}|[-/\u2013]\d\d)?")
 """`1998`, `1998-2002`, `1998/99`."""
 _TIME = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
@@ -61,7 +68,8 @@ _AMOUNT = re.compile(
 _CAPITALS = re.compile(r"[A-Z]{1,5}(?:-[A-Z]{1,5})?")
 """What may stand before a number, as a part of the same name: `INV`, `B-XY`."""
 MIN_DIGITS = 5
-"""Digits of a number that may be a name: article numbers and postcodes have as many, counts and years have fewer."""
+"""Digits of a number that may be a name: article numbers and postcodes have as many, counts and
+years have fewer."""
 MIN_PAIR_DIGITS = 3
 """Digits of a number that is a name together with the word before it: `EN 50128`, `room 312`."""
 
@@ -72,7 +80,8 @@ class QueryName:
 
     Attributes:
         words: The dimensions of each of its words; a chunk that has it has one of each.
-        text: How it stands in a text, as `spaced` writes it; "" if the words need not stand together.
+        text: How it stands in a text, as `spaced` writes it; "" if the words need not stand
+            together.
     """
 
     words: tuple[frozenset[int], ...]
@@ -90,9 +99,11 @@ class QueryName:
 
 
 def looks_like_name(run: str) -> bool:
-    """Return whether a run without spaces has the form of a name, and not of a date, an amount or a quantity.
+    """Return whether a run without spaces has the form of a name, and not of a date, an amount or a
+    quantity.
 
-    looks_like_name("MBP-HAM805"), looks_like_name("7891-44-6"), looks_like_name("20kg")  # True, True, False
+    looks_like_name("MBP-HAM805"), looks_like_name("7891-44-6"), looks_like_name("20kg")  # True,
+    True, False
     """
     run = run.strip(_EDGES)
     if not _DIGIT.search(run):
@@ -110,7 +121,8 @@ def looks_like_name(run: str) -> bool:
 
 
 def runs_of_names(query: str) -> Iterator[str]:
-    """Yield the parts of a query that have the form of a name, the longest first where one contains others.
+    """Yield the parts of a query that have the form of a name, the longest first where one contains
+    others.
 
     "invoice INV 2002/5985" yields "INV 2002/5985"; "case 12 O 345/22" yields "12 O 345/22".
     """
@@ -144,7 +156,8 @@ def _end_of_name(runs: Sequence[str], start: int) -> int:
 
 
 def _may_be_part(run: str) -> bool:
-    """Return whether a run may be a part of a name of several: capitals (`INV`) or digits, but no date or amount."""
+    """Return whether a run may be a part of a name of several: capitals (`INV`) or digits, but no
+    date or amount."""
     run = run.strip(_EDGES)
     if not _DIGIT.search(run):
         return _CAPITALS.fullmatch(run) is not None
@@ -153,11 +166,17 @@ def _may_be_part(run: str) -> bool:
 
 def _is_word_with_number(word: str, number: str) -> bool:
     number = number.strip(_EDGES)
-    return word.isalpha() and number.isdigit() and len(number) >= MIN_PAIR_DIGITS and not _YEARS.fullmatch(number)
+    return (
+        word.isalpha()
+        and number.isdigit()
+        and len(number) >= MIN_PAIR_DIGITS
+        and not _YEARS.fullmatch(number)
+    )
 
 
 def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list[QueryName]:
-    """Return the names of a query. `having` counts the chunks of each dimension in all indexes that are searched."""
+    """Return the names of a query. `having` counts the chunks of each dimension in all indexes that
+    are searched."""
     encoder = answer.live.encoder
     if encoder is None:
         return []
@@ -166,7 +185,9 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
         words = tuple(word.whole for word in encoder.words(run).values() if word.whole)
         if not words or not all(any(having.get(one) for one in word) for word in words):
             continue  # No chunk has one of its words, so none has the name.
-        if any(len(part) > 1 and part.isalpha() and not encoder.words(part) for part in run.split()):
+        if any(
+            len(part) > 1 and part.isalpha() and not encoder.words(part) for part in run.split()
+        ):
             continue  # A word that says nothing and a count, as "These 528"
         if len(words) > 1:
             names.append(QueryName(words, spaced(run)))
@@ -181,24 +202,28 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
 
 
 def runs_of_keys(query: str) -> list[str]:
-    """Return the runs of a query that may be the key or the title of a document: "A-17" of "the state of A-17".
+    """Return the runs of a query that may be the key or the title of a document: "A-17" of "the
+    state of A-17".
 
-    A plain word such as "printer" may be a title, too, but is no name. Nor is a number: where keys count rows, each
-    number is one, and "Windows 11" asks for no row 11. The whole query is compared with keys and titles anyway.
+    A plain word such as "printer" may be a title, too, but is no name. Nor is a number: where keys
+    count rows, each number is one, and "Windows 11" asks for no row 11. The whole query is compared
+    with keys and titles anyway.
     """
     runs = [run.strip(_EDGES) for run in query.split()]
     return [run for run in runs if _may_be_key(run)] if len(runs) > 1 else []
 
 
 def _may_be_key(run: str) -> bool:
-    """Return whether a run has letters and digits, or a sign inside, and is no quantity such as 20kg."""
+    """Return whether a run has letters and digits, or a sign inside, and is no quantity such as
+    20kg."""
     if not _LETTER.search(run) or _QUANTITY.fullmatch(run):
         return False
     return _DIGIT.search(run) is not None or _INNER_SIGN.search(run) is not None
 
 
 def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> QueryName | None:
-    """Return the words of a query of one or two plain words, if they may be rare together; None otherwise.
+    """Return the words of a query of one or two plain words, if they may be rare together; None
+    otherwise.
 
     The rarer of two words bounds how many chunks have both.
     """
@@ -216,7 +241,8 @@ class SoughtNames:
     """What a query names exactly, as the chunks of one index are searched for it.
 
     Attributes:
-        whole: The dimension of the whole query, if it is the key or the title of a document of the index; else None.
+        whole: The dimension of the whole query, if it is the key or the title of a document of the
+            index; else None.
         rare: The names in the query.
         plain: The rare plain words that the query consists of; None if it has names or other words.
     """
@@ -227,7 +253,8 @@ class SoughtNames:
 
     @classmethod
     def of(cls, answer: IndexAnswer, query: str, counts: WordCounts) -> SoughtNames:
-        """Return what a query names in an index. `counts` are those of all indexes that are searched."""
+        """Return what a query names in an index. `counts` are those of all indexes that are
+        searched."""
         whole = name_dimension(query)
         if whole is not None and not answer.counts.having.get(whole):
             whole = None
@@ -244,13 +271,17 @@ class SoughtNames:
         return found if self.whole is None else [SparseVector((self.whole,), (1.0,)), *found]
 
     def mark(self, points: Sequence[StoredPoint]) -> None:
-        """Let points, which have their sparse vectors and payloads, know what of the names they have."""
+        """Let points, which have their sparse vectors and payloads, know what of the names they
+        have."""
         sought = [*self.rare, *([self.plain] if self.plain else [])]
         if self.whole is None and not sought:
             return
         whole = [] if self.whole is None else [self.whole]
         dimensions = frozenset(whole).union(*[one.sparse.indices for one in sought])
-        words = {one.id: dimensions.intersection(one.sparse.indices if one.sparse else ()) for one in points}
+        words = {
+            one.id: dimensions.intersection(one.sparse.indices if one.sparse else ())
+            for one in points
+        }
         for point in points:
             point.exact = self.whole in words[point.id]
             point.has_words = self.plain is not None and self.plain.has_all_words(words[point.id])

@@ -1,7 +1,8 @@
-"""The options of a search. Each is described once, with its bounds and its text, as an annotated type.
+"""The options of a search. Each is described once, with its bounds and its text, as an annotated
+type.
 
-Python (`Retriever.search`), HTTP, the tools of agents and the command line list the options that they have by these
-types: their JSON schemas, checks and help texts come from here.
+Python (`Retriever.search`), HTTP, the tools of agents and the command line list the options that
+they have by these types: their JSON schemas, checks and help texts come from here.
 """
 
 from __future__ import annotations
@@ -26,16 +27,22 @@ _FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 
 Indexes = Annotated[
     Annotated[list[str], Field(max_length=MAX_INDEXES)] | Nothing,
-    Field(description="The indexes to search; by default all.", examples=[["comments", "solutions"]]),
+    Field(
+        description="The indexes to search; by default all.", examples=[["comments", "solutions"]]
+    ),
 ]
-Limit = Annotated[int, Field(ge=1, le=MAX_HITS, description="The maximum number of documents, by default 10.")]
+Limit = Annotated[
+    int, Field(ge=1, le=MAX_HITS, description="The maximum number of documents, by default 10.")
+]
 Offset = Annotated[
     int,
     Field(
         ge=0,
         lt=MAX_HITS,
-        description="How many of the best documents to leave out: `next_offset` of the answer before, with all else as "
-        "it was.",
+        description=(
+            "How many of the best documents to leave out: `next_offset` of the answer before, with"
+            " all else as it was."
+        ),
     ),
 ]
 Timeout = Annotated[
@@ -44,13 +51,17 @@ Timeout = Annotated[
 ]
 DenseWeight = Annotated[
     _Share | Nothing,
-    Field(description="The weight of meaning against words: 1 for meaning alone, 0 for words alone."),
+    Field(
+        description="The weight of meaning against words: 1 for meaning alone, 0 for words alone."
+    ),
 ]
 Rerank = Annotated[
     bool | Nothing,
     Field(
-        description="Whether the reranker of the settings reorders the best hits, which takes longer; by default it "
-        "does."
+        description=(
+            "Whether the reranker of the settings reorders the best hits, which takes longer; by"
+            " default it does."
+        )
     ),
 ]
 MinRelevance = Annotated[
@@ -60,32 +71,43 @@ MinRelevance = Annotated[
 Collapse = Annotated[
     _FieldName | Nothing,
     Field(
-        description='Collapse documents with the same value of this field, or the same "text", into the best of them.'
+        description=(
+            'Collapse documents with the same value of this field, or the same "text", into the'
+            " best of them."
+        )
     ),
 ]
 Order = Annotated[
     _FieldName | Nothing,
     Field(
-        description="A field in whose order the documents that fit are returned; after a minus the newest or greatest "
-        "first.",
+        description=(
+            "A field in whose order the documents that fit are returned; after a minus the newest"
+            " or greatest first."
+        ),
         examples=["-updated_at"],
     ),
 ]
 Exact = Annotated[
-    bool, Field(description="Whether to search for the words as they are, without correcting typing errors.")
+    bool,
+    Field(
+        description="Whether to search for the words as they are, without correcting typing errors."
+    ),
 ]
 MaxAge = Annotated[
     Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | Nothing,
     Field(
-        description='The maximum age of the indexes, such as "10 s". If one is older, or its age is unknown, the '
-        "search fails.",
+        description=(
+            'The maximum age of the indexes, such as "10 s". If one is older, or its age is'
+            " unknown, the search fails."
+        ),
         examples=["10 s"],
     ),
 ]
 Like = Annotated[
     Annotated[str, Field(max_length=MAX_CHARS)] | Nothing,
     Field(
-        description="A document as INDEX/ID, in place of a query, to find others like it.", examples=["comments/4711"]
+        description="A document as INDEX/ID, in place of a query, to find others like it.",
+        examples=["comments/4711"],
     ),
 ]
 
@@ -96,12 +118,12 @@ class SearchOptions(TypedDict, total=False):
     indexes: Sequence[str] | None
     """The indexes to search, in any sequence; by default all."""
     filter: Filter | None
-    """The payload fields that a document must match, such as `{"priority": "high"}` or `"priority=high"`. An index's
-    `required_filter` applies in any case."""
+    """The payload fields that a document must match, such as `{"priority": "high"}` or
+    `"priority=high"`. An index's `required_filter` applies in any case."""
     groups: Groups
-    """The groups of the caller. An index with `access` answers with documents that one of them may see, and with
-    nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their place has a role and claims too, for
-    which a database with `access = "database"` is asked."""
+    """The groups of the caller. An index with `access` answers with documents that one of them may
+    see, and with nothing to a caller without groups; `ALL_GROUPS` sees all. A `Caller` in their
+    place has a role and claims too, for which a database with `access = "database"` is asked."""
     limit: Limit
     offset: Offset
     timeout: Timeout
@@ -148,7 +170,8 @@ class PythonOptions(ProgramOptions):
 
     @classmethod
     def of(cls, options: SearchOptions) -> PythonOptions:
-        """Return the options. Raises SettingsError for one that does not exist or is out of bounds."""
+        """Return the options. Raises SettingsError for one that does not exist or is out of
+        bounds."""
         try:
             return cls.model_validate(options)
         except ValidationError as exc:

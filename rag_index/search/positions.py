@@ -1,8 +1,10 @@
-"""Positions: up to where the indexes of an answer are complete, and how a search demands a maximum age.
+"""Positions: up to where the indexes of an answer are complete, and how a search demands a maximum
+age.
 
-The ledger knows what an index has reached; one thread of the process reads it, for all searches, and only while there
-are any. A search reads the position before it asks the store, so that it finds everything up to there. A reader of the
-embedded store may have loaded an older state: then it claims the position that this state has.
+The ledger knows what an index has reached; one thread of the process reads it, for all searches,
+and only while there are any. A search reads the position before it asks the store, so that it finds
+everything up to there. A reader of the embedded store may have loaded an older state: then it
+claims the position that this state has.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ STORE_CHECK_SECONDS = 5.0
 """Between two looks at the last runs, and at whether store and ledger belong together."""
 KEPT_POSITIONS = 50
 """Positions of an index that are remembered, for a reader that has an older state."""
-CLOCK_AHEAD = "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
+CLOCK_AHEAD = (
+    "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
+)
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
 UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
 
@@ -58,18 +62,21 @@ class Known:
     problems: Mapping[str, str] = field(default_factory=dict)
     live: Mapping[str, str] = field(default_factory=dict)
     totals: Mapping[str, Totals] = field(default_factory=dict)
-    """How much is in these, as far as the ledger knows them and a caller asked, or they were never complete."""
+    """How much is in these, as far as the ledger knows them and a caller asked, or they were never
+    complete."""
 
     def newest(self, index: str) -> Reached | None:
         """Return the last position of an index."""
         return self.reached[index][-1] if self.reached.get(index) else None
 
     def state_of(self, index: str) -> str:
-        """Return the state of the last run of an index that was never complete; "" if it was, or had no run."""
+        """Return the state of the last run of an index that was never complete; "" if it was, or
+        had no run."""
         return self.last_runs.get(index, "") if self.newest(index) is None else ""
 
     def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
-        """Return the last position that holds for a collection as a reader saw it (None: with all commits)."""
+        """Return the last position that holds for a collection as a reader saw it (None: with all
+        commits)."""
         for one in reversed(self.reached.get(index, ())):
             same = live is not None and live.collection in (one.collection, one.alias)
             if same and (commits is None or commits >= one.commits):
@@ -81,7 +88,11 @@ class Known:
         run = self.last_runs.get(index)
         if reached is None:
             return replace(NOTHING_KNOWN, last_run=run)
-        at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = (
+            dt.datetime.fromtimestamp(reached.at, dt.UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z")
+        )
         if (age := time.time() - reached.at) < 0:
             return AsOf(not_seen=f"how old this is: {at} is {CLOCK_AHEAD}", last_run=run)
         return AsOf(at, round(age, 3), reached.how, last_run=run)
@@ -91,12 +102,17 @@ def age_seconds(given: float | str) -> float:
     """Return an age in seconds: `10`, "10 s", "5 min", "1 h" or "2 d". Raises SettingsError."""
     found = AGE.fullmatch(str(given).strip())
     if found is None:
-        raise SettingsError(f"max_age = {given!r}: give seconds, or a text such as '10 s', '5 min' or '1 h'")
+        raise SettingsError(
+            f"max_age = {given!r}: give seconds, or a text such as '10 s', '5 min' or '1 h'"
+        )
     return float(found[1]) * UNITS[found[2]]
 
 
-def find_too_old(claims: Mapping[str, Reached | None], known: Known, max_age: float) -> IndexBehind | None:
-    """Return the error of the first index that is not known to be at most `max_age` seconds old, None if all are.
+def find_too_old(
+    claims: Mapping[str, Reached | None], known: Known, max_age: float
+) -> IndexBehind | None:
+    """Return the error of the first index that is not known to be at most `max_age` seconds old,
+    None if all are.
 
     Args:
         claims: The position of each index, None if none is known.
@@ -109,23 +125,30 @@ def find_too_old(claims: Mapping[str, Reached | None], known: Known, max_age: fl
             continue
         if as_of.at is not None:
             # it is too old: its last complete run began an hour ago
-            state = f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
+            state = (
+                f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by}"
+                " says"
+            )
         elif reached is not None:
             # a run with a wrong clock wrote a time that lies ahead
             state = f"it is unknown {as_of.not_seen}"
         else:
             # no run was complete yet
             state = "nothing is known of how far it is; a complete run tells"
-        message = f"index {index} is not at most {max_age:g} s old: {state}; `rag-index status` shows what waits"
+        message = (
+            f"index {index} is not at most {max_age:g} s old: {state}; `rag-index status` shows"
+            " what waits"
+        )
         return IndexBehind(message, {index: asdict(as_of)})
     return None
 
 
 class Positions:
-    """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop.
+    """What the ledger knows of the indexes, for the searches of a process, in any thread and event
+    loop.
 
-    It is read in a thread of its own, whenever a caller asks and the last reading is not young enough. The ledger is
-    opened again for each check, since its file may have been replaced.
+    It is read in a thread of its own, whenever a caller asks and the last reading is not young
+    enough. The ledger is opened again for each check, since its file may have been replaced.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -139,13 +162,17 @@ class Positions:
         self._known = Known()
 
     async def current(self) -> Known:
-        """Return what is known, read within the last moments if the ledger answers at once; raises nothing.
+        """Return what is known, read within the last moments if the ledger answers at once; raises
+        nothing.
 
         The first call waits until it is known whether store and ledger belong together.
         """
         now = time.monotonic()
         if now - self._read_at >= REST_SECONDS:
-            reading, patience = self._start(), LEDGER_PATIENCE if self._read_at > -float("inf") else STORE_CHECK_SECONDS
+            reading, patience = (
+                self._start(),
+                LEDGER_PATIENCE if self._read_at > -float("inf") else STORE_CHECK_SECONDS,
+            )
             if now - self._read_at > OLD_SECONDS and (left := self._begun_at + patience - now) > 0:
                 with suppress(TimeoutError, RagIndexError):
                     await asyncio.wait_for(_shared(reading), left)
@@ -162,7 +189,8 @@ class Positions:
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
-        """Return what ledger and store say, looked at within some seconds, with `totals` if asked for them.
+        """Return what ledger and store say, looked at within some seconds, with `totals` if asked
+        for them.
 
         However many ask, one looks. Raises what both raise.
         """
@@ -203,7 +231,11 @@ class Positions:
                 self._read_positions(self._ledger)
             failure = self._check(self._ledger) if due else None
         except Exception as error:  # noqa: BLE001 - whatever it is, searches go on without positions
-            failure = error if isinstance(error, RagIndexError) else LedgerError(f"the ledger cannot be read: {error}")
+            failure = (
+                error
+                if isinstance(error, RagIndexError)
+                else LedgerError(f"the ledger cannot be read: {error}")
+            )
             self._known = Known()
         self._read_at = time.monotonic()
         if failure:
@@ -229,17 +261,23 @@ class Positions:
         settings, known = self._settings, self._known
         if ledger is not None:
             runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
-            states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
+            states = {
+                index: run_state(ledger, run) for index, run in runs.items() if run is not None
+            }
             self._known = known = replace(known, last_runs=states)
         try:
             there = live_aliases(settings.store, settings.aliases)
             live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
-            problems = ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
+            problems = (
+                ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
+            )
             for index, name in live.items():
                 alias = self._aliases[index]
                 names = [one.name for one in ledger.collections(alias)] if ledger else []
                 # The settings may name the store of a `rebuild --to` already, before a run has.
-                elsewhere = [one.name for one in ledger.collections_elsewhere(alias)] if ledger else []
+                elsewhere = (
+                    [one.name for one in ledger.collections_elsewhere(alias)] if ledger else []
+                )
                 if names and name not in (*names, *elsewhere):
                     problems[index] = (
                         f"{name} of the store is none of the collections of {index} in the ledger "
@@ -248,10 +286,21 @@ class Positions:
             known = replace(known, live=live, problems=problems)
         except RagIndexError as error:
             return error
-        counted = {index: name for index, name in live.items() if self._to_count or known.state_of(index)}
-        found = {index: ledger.collection(name) for index, name in counted.items()} if ledger else {}
-        totals = {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
-        known = replace(known, totals={name: known.totals[name] for name in live if name in known.totals} | totals)
+        counted = {
+            index: name for index, name in live.items() if self._to_count or known.state_of(index)
+        }
+        found = (
+            {index: ledger.collection(name) for index, name in counted.items()} if ledger else {}
+        )
+        totals = {
+            index: ledger.totals(one.id)
+            for index, one in found.items()
+            if ledger and one is not None
+        }
+        known = replace(
+            known,
+            totals={name: known.totals[name] for name in live if name in known.totals} | totals,
+        )
         if self._to_count:
             self._to_count, self._counted_at = False, time.monotonic()
         self._known, self._checked_at = known, time.monotonic()
@@ -265,7 +314,8 @@ class Positions:
 
 
 def _shared(reading: Future[None]) -> Awaitable[None]:
-    """Await a reading that others share: giving up one wait leaves it running, and its error may then go unread."""
+    """Await a reading that others share: giving up one wait leaves it running, and its error may
+    then go unread."""
     waiting = asyncio.wrap_future(reading)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     return asyncio.shield(waiting)

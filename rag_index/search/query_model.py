@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
 
 KEPT_VECTORS = 4000
-"""Vectors of queries that are kept: an evaluation asks its queries of one collection after the other."""
+"""Vectors of queries that are kept: an evaluation asks its queries of one collection after the
+other."""
 EMBED_LANE, EMBED_REQUESTS = "embed", 32
-"""The lane of threads for queries that servers embed, and how many are under way. A model in the process has one."""
+"""The lane of threads for queries that servers embed, and how many are under way. A model in the
+process has one."""
 
 
 class QueryVectors:
-    """The vectors of queries, by one model for each fingerprint in use. Safe to use from several threads and loops.
+    """The vectors of queries, by one model for each fingerprint in use. Safe to use from several
+    threads and loops.
 
     The last vectors are kept.
     """
@@ -60,23 +63,29 @@ class QueryVectors:
         timeout = min(settings.embedder.timeout, settings.retrieve.timeout)
         self._settings = settings.embedder.model_copy(update={"timeout": timeout})
         self._threads, self._opener = threads, opener or open_embedder
-        self._asked = Counter("rag_index_query_vectors", "Query vectors that searches needed.", registry=registry)
-        self._made = Counter("rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry)
+        self._asked = Counter(
+            "rag_index_query_vectors", "Query vectors that searches needed.", registry=registry
+        )
+        self._made = Counter(
+            "rag_index_query_embeds", "Query vectors that had to be embedded.", registry=registry
+        )
         self._lock = threading.Lock()
         self._models: dict[str, QueryModel] = {}
         self._kept: LRUCache[tuple[str, str], NDArray[np.float32]] = LRUCache(KEPT_VECTORS)
         self._closed = False
 
     def loaded(self, live: LiveCollection) -> bool:
-        """Return whether the model that made a collection need not be loaded into this process first."""
+        """Return whether the model that made a collection need not be loaded into this process
+        first."""
         return self._model(live).loaded
 
     async def get(self, live: LiveCollection, text: str, deadline: Deadline) -> NDArray[np.float32]:
-        """Return the vector of a query for a live collection: float32, of shape (dimension,), and read-only.
+        """Return the vector of a query for a live collection: float32, of shape (dimension,), and
+        read-only.
 
-        Raises FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
-        EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector; and what
-        `StoreThreads.run` raises.
+        Raises FingerprintChanged if the model that made the collection is not available;
+        EmbedderUnavailable or EmbedderError if the embedder does not answer, refuses the query, or
+        returns a broken vector; and what `StoreThreads.run` raises.
         """
         model, key = self._model(live), (live.fingerprint, text)
         self._asked.inc()
@@ -104,22 +113,31 @@ class QueryVectors:
             if self._closed:
                 raise EmbedderUnavailable(CLOSED)
             if live.fingerprint not in self._models:
-                self._models[live.fingerprint] = QueryModel(self._settings, live.identity, self._opener)
+                self._models[live.fingerprint] = QueryModel(
+                    self._settings, live.identity, self._opener
+                )
             return self._models[live.fingerprint]
 
 
 class QueryModel:
-    """One model's embedder, which the first query opens. One in the process is called by one thread at a time.
+    """One model's embedder, which the first query opens. One in the process is called by one thread
+    at a time.
 
-    An embedder that cannot be reached, or whose model has changed, is asked afresh for the next query. So it recovers
-    by itself.
+    An embedder that cannot be reached, or whose model has changed, is asked afresh for the next
+    query. So it recovers by itself.
     """
 
-    def __init__(self, settings: EmbedderSettings, identity: EmbedderIdentity, opener: Callable[..., Embedder]) -> None:
+    def __init__(
+        self,
+        settings: EmbedderSettings,
+        identity: EmbedderIdentity,
+        opener: Callable[..., Embedder],
+    ) -> None:
         recorded = ["kind", "document_prefix", "query_prefix"]
         self._differs = _differs(settings, identity)
         in_process = settings.kind == identity.kind == IN_PROCESS
-        # Of a model in the process, the collection records the place; the settings may know where it is now.
+        # Of a model in the process, the collection records the place; the settings may know where
+        # it is now.
         if self._differs and not in_process:
             recorded.append("model")
         used = {name: getattr(identity, name) for name in recorded}
@@ -139,7 +157,8 @@ class QueryModel:
         return self._embedder is not None or self.on_servers
 
     def close(self) -> None:
-        """Close the embedder without waiting: one in the process once its call ends, one on servers at once."""
+        """Close the embedder without waiting: one in the process once its call ends, one on servers
+        at once."""
         self._closed = True
         in_thread(self._close_embedder, "rag-index-close")
 
@@ -154,7 +173,9 @@ class QueryModel:
                 raise entry
         if reason := broken_reason(entry, self._identity.dimension):
             raise BadVectors(f"the embedder returned {reason} for the query; {_held(live)}")
-        vector = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+        vector = (
+            entry.copy()
+        )  # it may be a row of a matrix, which would stay in memory as long as the vector
         vector.setflags(write=False)
         return vector
 
@@ -164,13 +185,15 @@ class QueryModel:
         if self._embedder is None:
             self._require_kind(live)
             embedder = self._opener(self._settings, expected=self._identity)
-            if not self.on_servers:  # it compares the model of each itself, and does not wait for one that hangs
+            if (
+                not self.on_servers
+            ):  # it compares the model of each itself, and does not wait for one that hangs
                 try:
                     found = embedder.identity()
                     if found.fingerprint != live.fingerprint:
                         raise FingerprintChanged(
-                            f"{_held(live)}, settings say {found}: "
-                            "put the settings back, or rebuild the index with `rag-index rebuild INDEX`"
+                            f"{_held(live)}, settings say {found}: put the settings back, or"
+                            " rebuild the index with `rag-index rebuild INDEX`"
                         )
                 except BaseException:
                     embedder.close()
@@ -179,7 +202,8 @@ class QueryModel:
         return self._embedder
 
     def _require_kind(self, live: LiveCollection) -> None:
-        """Raise EmbedderWithdrawn if no embedder of the collection's kind exists, neither ours nor a plug-in's."""
+        """Raise EmbedderWithdrawn if no embedder of the collection's kind exists, neither ours nor
+        a plug-in's."""
         kind = self._identity.kind
         if kind not in EMBEDDER_KINDS and kind not in installed(EMBEDDERS):
             raise EmbedderWithdrawn(
@@ -209,7 +233,9 @@ class QueryModel:
         except EmbedderUnavailable as exc:
             if isinstance(exc, RateLimited) or not self._differs:
                 raise
-            raise EmbedderUnavailable(f"{exc} ({_held(live)}, settings say {self._named}: {remedy})") from exc
+            raise EmbedderUnavailable(
+                f"{exc} ({_held(live)}, settings say {self._named}: {remedy})"
+            ) from exc
 
 
 def _held(live: LiveCollection) -> str:

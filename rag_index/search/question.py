@@ -44,12 +44,14 @@ MAX_TYPED = 12
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_CANDIDATES = 50
-"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
+"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far
+down in each."""
 
 
 @dataclass(frozen=True, slots=True)
 class LikeDocument:
-    """A document that others are to be like: its first text, and the mean of the vectors of its first chunks."""
+    """A document that others are to be like: its first text, and the mean of the vectors of its
+    first chunks."""
 
     index: str
     document_id: str
@@ -65,28 +67,34 @@ class LikeDocument:
 
 
 def folded_text(text: str) -> str:
-    """Return a text without what makes no difference where texts are compared: spaces and capitals."""
+    """Return a text without what makes no difference where texts are compared: spaces and
+    capitals."""
     return " ".join(text.split()).casefold()
 
 
 def like_question(question: Question, model: LikeDocument) -> Question:
-    """Return the question for documents like one, by its title and its first words. None of them is an operator."""
+    """Return the question for documents like one, by its title and its first words. None of them is
+    an operator."""
     text = f"{model.title}\n{model.text}"[:LIKE_CHARS]
-    return replace(question, text=text, phrases=(), excluded=(), exact=True, name=False, model=model)
+    return replace(
+        question, text=text, phrases=(), excluded=(), exact=True, name=False, model=model
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
+    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's
+    groups.
 
-    With a `dense_weight` of 1, words are not searched for; if it is None, the weight of each index's model holds.
-    `name` says that the query is one compound name, and that neither the caller nor the settings chose a weight: source
-    code is then searched with `fusion.NAME_WEIGHT`.
+    With a `dense_weight` of 1, words are not searched for; if it is None, the weight of each
+    index's model holds. `name` says that the query is one compound name, and that neither the
+    caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
     """
 
     text: str
     limit: int
-    """How many documents the indexes are searched for: it decides how many candidates are compared."""
+    """How many documents the indexes are searched for: it decides how many candidates are
+    compared."""
     conditions: tuple[Condition, ...]
     deadline: Deadline
     dense_weight: float | None = None
@@ -105,9 +113,11 @@ class Question:
     hits: int | None = None
     """How many of the documents that are found become hits; by default `limit`."""
     model: LikeDocument | None = None
-    """The document that others are to be like: nothing is embedded, and an index of another model finds by words."""
+    """The document that others are to be like: nothing is embedded, and an index of another model
+    finds by words."""
     filling: frozenset[str] = frozenset()
-    """The indexes that a first run fills now: their embedder is busy, so that a vector is not waited for long."""
+    """The indexes that a first run fills now: their embedder is busy, so that a vector is not
+    waited for long."""
 
     def quotes(self, word: str) -> bool:
         """Return whether a word stands in quotes."""
@@ -116,19 +126,26 @@ class Question:
     @property
     def meant(self) -> str:
         """Return the text with the synonyms of its phrases, for models that read it."""
-        return f"{self.text}\n{Phrases(self.synonyms, None).read(self.text)}" if self.synonyms else self.text
+        return (
+            f"{self.text}\n{Phrases(self.synonyms, None).read(self.text)}"
+            if self.synonyms
+            else self.text
+        )
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
         """Return whether a passage has all phrases, and none of the words that it must not have."""
         if not (self.phrases or self.excluded):
             return True
         text = spaced(text_of(payload))
-        return all(one in text for one in self.phrases) and not any(one in text for one in self.excluded)
+        return all(one in text for one in self.phrases) and not any(
+            one in text for one in self.excluded
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a chunk's two scores become one. `best_bm25` is the best BM25 of all candidates; 0 if none has a word."""
+    """How a chunk's two scores become one. `best_bm25` is the best BM25 of all candidates; 0 if
+    none has a word."""
 
     dense_weight: float = 1.0
     best_bm25: float = 0.0
@@ -139,8 +156,8 @@ class Scoring:
 class IndexAnswer:
     """The candidates of one index, in any order.
 
-    If it is searched by words too (`hybrid`), every candidate has both scores, the one by words with the inverse
-    document frequency in all the indexes asked.
+    If it is searched by words too (`hybrid`), every candidate has both scores, the one by words
+    with the inverse document frequency in all the indexes asked.
     """
 
     index: str
@@ -176,7 +193,8 @@ class IndexAnswer:
         return {**self.beside, **self.words}
 
     def first(self, question: Question) -> int:
-        """Return how many points are asked for at first by each vector, and are enough if all of them may be seen."""
+        """Return how many points are asked for at first by each vector, and are enough if all of
+        them may be seen."""
         return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
 
     def understand(self, question: Question) -> None:
@@ -184,17 +202,21 @@ class IndexAnswer:
         encoder = self.live.encoder
         self.words = encoder.words(question.text) if encoder else {}
         if encoder and question.synonyms:
-            silent = [pair for pair in question.synonyms if not encoder.words(pair[0])]  # as "IT" in English
+            silent = [
+                pair for pair in question.synonyms if not encoder.words(pair[0])
+            ]  # as "IT" in English
             self.words = {**words_beside(silent, encoder), **self.words}
             self.beside = words_beside(question.synonyms, encoder)
             self.synonyms = Phrases([(other, typed) for typed, other in question.synonyms], encoder)
 
     def reads(self, texts: Iterable[str]) -> list[str]:
-        """Return texts as they are compared with the question: with what was typed behind each of its synonyms."""
+        """Return texts as they are compared with the question: with what was typed behind each of
+        its synonyms."""
         return [self.synonyms.read(text) for text in texts] if self.synonyms else [*texts]
 
     def weigh(self, all_counts: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
-        """Return what each word of the question counts: how often it stands there, times its idf in all indexes."""
+        """Return what each word of the question counts: how often it stands there, times its idf in
+        all indexes."""
         weights = dict[int, float]()
         for word in (*self.words.values(), *self.beside.values()):
             for one in word.known(all_counts.having):
@@ -204,7 +226,8 @@ class IndexAnswer:
     def query(self, weights: Mapping[int, float], idf: Mapping[int, float]) -> SparseVector:
         """Return the sparse vector that finds the best points by words of these weights.
 
-        The store multiplies it by the idf in this index alone, which is therefore taken out of the weights.
+        The store multiplies it by the idf in this index alone, which is therefore taken out of the
+        weights.
         """
         own = {**idf, **idf_of(self.counts)}
         values = {word: weights[word] / own.get(word, 1.0) for word in sorted(weights)}
@@ -213,7 +236,8 @@ class IndexAnswer:
 
 @dataclass(slots=True)
 class Asked:
-    """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an error."""
+    """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an
+    error."""
 
     question: Question
     indexes: list[str]
@@ -240,7 +264,8 @@ class Asked:
     remark: str = ""
     """That the question seems to be in a language that the embedder does not know."""
     searched: float = 0.0
-    """For how long indexes were searched: all of them together, or the slowest of those that were searched at once."""
+    """For how long indexes were searched: all of them together, or the slowest of those that were
+    searched at once."""
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
     """How long each stage took, beside the searches of the indexes."""
     clock: float = field(default_factory=time.perf_counter)
@@ -289,21 +314,27 @@ def add_bm25(points: Iterable[StoredPoint], weights: Mapping[int, float]) -> Non
         if point.sparse is None:
             continue
         indices, values = point.sparse.indices, point.sparse.values
-        # Of a hundred words of a chunk, few are asked for: this is half the time of a dictionary of all.
+        # Of a hundred words of a chunk, few are asked for: this is half the time of a dictionary of
+        # all.
         words = sorted(asked.intersection(indices))
         point.bm25 = sum(weights[word] * values[indices.index(word)] for word in words)
 
 
 def text_of(payload: Mapping[str, Any]) -> str:
-    """Return all of a chunk that words are looked for in: the names of a definition, its id, title and text."""
+    """Return all of a chunk that words are looked for in: the names of a definition, its id, title
+    and text."""
     ours = payload.get(RESERVED_KEY, {})
-    return "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
+    return "\n".join(
+        [names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))]
+    )
 
 
 def spaced(text: str) -> str:
-    """Return the words of a text as they are folded for searches, with their signs, each between two spaces.
+    """Return the words of a text as they are folded for searches, with their signs, each between
+    two spaces.
 
-    What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin anywhere in it.
+    What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin
+    anywhere in it.
     """
     return f" {' '.join(OF_PHRASES.words_in(folded(text)))} "
 
@@ -311,41 +342,61 @@ def spaced(text: str) -> str:
 def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
     """Return what is to be searched for, the phrases in quotes, and the words after a minus.
 
-    A query of nothing but minuses is searched for as it stands, and so are a quote without its end and a longer text,
-    whose quotes are its own.
+    A query of nothing but minuses is searched for as it stands, and so are a quote without its end
+    and a longer text, whose quotes are its own.
     """
     if len(query.split()) > MAX_TYPED:
         return query, [], []
-    given, query = query, unicodedata.normalize("NFKC", query)  # a letter and its accent are one, and so are wide signs
+    given, query = (
+        query,
+        unicodedata.normalize("NFKC", query),
+    )  # a letter and its accent are one, and so are wide signs
     phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
     rest = _QUOTED.sub(" ", query)
     excluded = [spaced(word) for word in _MINUS.findall(rest) if is_excludable(word)]
     unquoted = _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)
-    text = " ".join(_MINUS.sub(lambda one: one[0] if not is_excludable(one[1]) else " ", unquoted).split())
-    return (text, phrases, excluded) if spaced(text).strip() and (phrases or excluded) else (given, [], [])
+    text = " ".join(
+        _MINUS.sub(lambda one: one[0] if not is_excludable(one[1]) else " ", unquoted).split()
+    )
+    return (
+        (text, phrases, excluded)
+        if spaced(text).strip() and (phrases or excluded)
+        else (given, [], [])
+    )
 
 
 def names_document(text: str) -> bool:
-    """Return whether a text has the form INDEX/ID. The id may be empty, as a key may be: `comments/`."""
+    """Return whether a text has the form INDEX/ID. The id may be empty, as a key may be:
+    `comments/`."""
     index, slash, _ = text.partition("/")
     return bool(index and slash)
 
 
-def make_question(settings: Settings, query: str, options: PythonOptions) -> tuple[Question, list[str] | None]:
-    """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
+def make_question(
+    settings: Settings, query: str, options: PythonOptions
+) -> tuple[Question, list[str] | None]:
+    """Return the question that the arguments of a search make, and the indexes that it names, if it
+    names any.
 
     Raises SettingsError for an option that is not valid.
     """
     indexes, limit, offset, like = options.indexes, options.limit, options.offset, options.like
     if like is not None and (query or not names_document(like)):
-        raise SettingsError(f"like is a document such as comments/4711, and stands in place of a query, not {like!r}")
+        raise SettingsError(
+            "like is a document such as comments/4711, and stands in place of a query, not"
+            f" {like!r}"
+        )
     if not query.strip() and like is None:
         raise SettingsError("the query is empty")
     if offset > MAX_HITS - limit:
         reach = f"a search goes {MAX_HITS:,} documents deep"
-        raise SettingsError(f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead")
+        raise SettingsError(
+            f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead"
+        )
     if indexes is not None and not indexes:
-        raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
+        raise SettingsError(
+            "`indexes` names no index: name those to search, or leave it out to search all"
+        )
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
     conditions: tuple[Condition, ...] = ()
     if options.filter is not None:
@@ -353,11 +404,21 @@ def make_question(settings: Settings, query: str, options: PythonOptions) -> tup
         check_fields(conditions, searched)
     retrieve = settings.retrieve
     weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
-    name = options.dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    name = (
+        options.dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
+    )
     deadline = Deadline.after(options.timeout or retrieve.timeout)
     text, phrases, excluded = taken_apart(query)
     question = Question(
-        text, limit, conditions, deadline, weight, name, caller_of(options.groups),
-        phrases=tuple(phrases), excluded=tuple(excluded), exact=options.exact,
-    )  # fmt: skip
+        text,
+        limit,
+        conditions,
+        deadline,
+        weight,
+        name,
+        caller_of(options.groups),
+        phrases=tuple(phrases),
+        excluded=tuple(excluded),
+        exact=options.exact,
+    )
     return question, [index.name for index in searched] if indexes else None

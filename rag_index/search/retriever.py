@@ -76,22 +76,28 @@ UNFILLED = {
     "interrupted": "was never filled, since its last run died",
 }
 """What is said of an index that was never complete, by the state of its last run."""
-SEARCH_BUCKETS = tuple(float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7))
+SEARCH_BUCKETS = tuple(
+    float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7)
+)
 """The bounds of the times that are counted together, in seconds."""
 CHUNK_PLACE = ("key", "document_id", "chunk")
-"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no texts."""
+"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no
+texts."""
 WIDER = 3
 """Documents asked for, for each that is wanted, where some may be collapsed."""
 FURTHER = "There may be documents further down that no search reaches: narrow it to see them."
 REQUEST_SHARE = 0.5
-"""The share of a search's time that one request to the store may take, so that the search can say what is wrong."""
+"""The share of a search's time that one request to the store may take, so that the search can say
+what is wrong."""
 REQUEST_PATIENCE = 2.0
-"""Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
+"""Seconds for which a request is retried after a passing fault, such as connections that a restart
+broke."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sieve:
-    """What is shown of the hits of a search: those that are relevant enough, the best of equal ones, in an order."""
+    """What is shown of the hits of a search: those that are relevant enough, the best of equal
+    ones, in an order."""
 
     model: LikeDocument | None
     min_relevance: float
@@ -106,7 +112,8 @@ class Sieve:
         return in_order(shown, self.order, FITS) if self.order else shown
 
     def ends(self, hits: Iterable[SearchHit]) -> bool:
-        """Return whether some hits are left out for their relevance. Those of documents further down would be, too."""
+        """Return whether some hits are left out for their relevance. Those of documents further
+        down would be, too."""
         least = max(self.min_relevance, FITS if self.order else 0.0)
         return any(hit.relevance < least for hit in hits)
 
@@ -117,10 +124,10 @@ class Retriever:
         async with Retriever.from_settings("rag-index.toml") as retriever:
             result = await retriever.search("printer offline", indexes=["comments", "solutions"])
 
-    One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
-    and models are opened when they are first needed. An embedded store may be written by another process at any time.
-    It is closed after five minutes without a search, and the next search opens it again. `close` (or the
-    end of the `with` block) closes everything.
+    One object serves any number of callers at once: `search` in any event loop, `search_sync` in
+    any thread. Store and models are opened when they are first needed. An embedded store may be
+    written by another process at any time. It is closed after five minutes without a search, and
+    the next search opens it again. `close` (or the end of the `with` block) closes everything.
     """
 
     def __init__(
@@ -134,8 +141,9 @@ class Retriever:
     ) -> None:
         """Check each `required_filter`. Nothing is opened yet.
 
-        `open_store`, `open_embedder` and `open_reranker` replace those that the settings name. `collections` names a
-        collection by index, which is searched in place of the live one. Raises SettingsError.
+        `open_store`, `open_embedder` and `open_reranker` replace those that the settings name.
+        `collections` names a collection by index, which is searched in place of the live one.
+        Raises SettingsError.
         """
         self._settings = settings
         self._registry = registry = CollectorRegistry()
@@ -143,7 +151,9 @@ class Retriever:
         self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
         for stage in ("embed", "fuse", "total"):
             self._stages.labels(stage)
-        self._seconds = timed("rag_index_search_index_seconds", "Response time of an index.", ["index"])
+        self._seconds = timed(
+            "rag_index_search_index_seconds", "Response time of an index.", ["index"]
+        )
         told = "Searches that an index failed to answer."
         self._errors = Counter("rag_index_search_errors", told, ["index"], registry=registry)
         self._access = AccessRules(settings)
@@ -170,11 +180,14 @@ class Retriever:
         self._positions = None if open_store or collections else Positions(settings)
 
     @classmethod
-    def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
-        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
+    def from_settings(
+        cls, config: str | Path | Settings | None = None, *, wait: float | None = None
+    ) -> Retriever:
+        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here
+        or above).
 
-        `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
-        not let go of, by default none. Raises SettingsError.
+        `wait` is how many seconds to wait for a collection that another process writes in an
+        embedded store and does not let go of, by default none. Raises SettingsError.
         """
         return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
 
@@ -184,26 +197,31 @@ class Retriever:
         return self._reranking is not None
 
     async def search(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
-        """Return the documents that fit a query best, by meaning and words, from all indexes or those that are named.
+        """Return the documents that fit a query best, by meaning and words, from all indexes or
+        those that are named.
 
-            result = await retriever.search("printer offline", indexes=["comments"], filter={"priority": "high"})
-            result = await retriever.search(like="comments/4711")
+            result = await retriever.search("printer offline", indexes=["comments"],
+            filter={"priority": "high"}) result = await retriever.search(like="comments/4711")
 
-        The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the query, and no word
-        that stands after a minus (`-word`). Indexes that fail are in `errors`.
+        The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the
+        query, and no word that stands after a minus (`-word`). Indexes that fail are in `errors`.
 
         Raises:
-            SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
-                `rerank` is True and there is no reranker.
-            DocumentNotFound: there is no document that others should be like, or the caller may not see it.
+            SettingsError: the query is empty, an index or a field does not exist, a filter or limit
+                is not valid, or `rerank` is True and there is no reranker.
+            DocumentNotFound: there is no document that others should be like, or the caller may not
+                see it.
             IndexBehind: an index is older than `max_age`, or its age is unknown.
-            SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
+            SearchFailed: no index answered. If all failed for the same reason, that error is raised
+                instead.
         """
         began = time.perf_counter()
         chosen = PythonOptions.of(options)
         collapse, like, order, offset = chosen.collapse, chosen.like, chosen.order, chosen.offset
         if chosen.rerank and self._reranking is None:
-            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+            raise SettingsError(
+                "there is no reranker: set [retrieve] reranker, or leave rerank out"
+            )
         reranking = None if chosen.rerank is False else self._reranking
         question, names = make_question(self._settings, query, chosen)
         if collapse and collapse != BY_TEXT:
@@ -214,11 +232,15 @@ class Retriever:
             question = like_question(question, await self._model(like, question))
         end, top = offset + question.limit, reranking.top if reranking else 0
         sifted = bool(collapse or like or order)  # how many of them are shown is known then only
-        depth = max(DEFAULT_LIMIT, question.limit) * (WIDER if sifted else 1)  # and so the same for each page
+        depth = max(DEFAULT_LIMIT, question.limit) * (
+            WIDER if sifted else 1
+        )  # and so the same for each page
         wanted = None if sifted else max(end, top)
         question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted)
         max_age = chosen.max_age
-        asked, as_of = await self._ask_as_of(question, names, None if max_age is None else age_seconds(max_age))
+        asked, as_of = await self._ask_as_of(
+            question, names, None if max_age is None else age_seconds(max_age)
+        )
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
         sieve = Sieve(question.model, chosen.min_relevance or 0.0, collapse, order)
         await self._fill(asked, sieve, end, further=offset > 0)
@@ -229,12 +251,19 @@ class Retriever:
         closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
         if question.model or (closed and (names is None or not closed.isdisjoint(names))):
             result = replace(result, nothing_fits=False, unsure=False)
-        return replace(result, hits=hits, as_of=as_of, timings_ms=self._timings(asked, time.perf_counter() - began))
+        return replace(
+            result,
+            hits=hits,
+            as_of=as_of,
+            timings_ms=self._timings(asked, time.perf_counter() - began),
+        )
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
-        """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
+        """Return what `search` would choose from, by meaning and by words, to be put in order with
+        any weight.
 
-        `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the metrics.
+        `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the
+        metrics.
         """
         question, names = make_question(self._settings, query, PythonOptions.of(options))
         both = replace(question, dense_weight=BOTH_WEIGHT, every=True)
@@ -245,30 +274,43 @@ class Retriever:
         for answer in asked.answered:
             for point in answer.points:
                 ours = point.payload.get(RESERVED_KEY, {})
-                point.payload = {RESERVED_KEY: {name: ours[name] for name in CHUNK_PLACE if name in ours}}
+                point.payload = {
+                    RESERVED_KEY: {name: ours[name] for name in CHUNK_PLACE if name in ours}
+                }
         return asked
 
     def search_sync(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
-        """Call `search` and wait for it, from any thread: `retriever.search_sync("printer offline", limit=5)`."""
+        """Call `search` and wait for it, from any thread: `retriever.search_sync("printer offline",
+        limit=5)`."""
         return self.run(self.search(query, **options))
 
     async def _model(self, like: str, question: Question) -> LikeDocument:
-        """Return a document that the caller may see, with the mean of its vectors. Raises as `document`."""
+        """Return a document that the caller may see, with the mean of its vectors. Raises as
+        `document`."""
         index, _, document_id = like.partition("/")
-        found = await self.document(index, document_id, groups=question.caller, max_chars=LIKE_CHARS)
+        found = await self.document(
+            index, document_id, groups=question.caller, max_chars=LIKE_CHARS
+        )
         ids = [point_id(index, found.key, chunk.chunk) for chunk in found.chunks]
 
         def read(store: StoreReader, live: LiveCollection) -> LikeDocument:
             points = store.points(live.collection).retrieve(ids, vectors=True)
-            vectors = np.asarray([one.vector for one in points if one.vector is not None], dtype=np.float32)
+            vectors = np.asarray(
+                [one.vector for one in points if one.vector is not None], dtype=np.float32
+            )
             if points and not len(vectors):
-                raise StoreError(f"{like} has no vector yet, since its index is being filled: search for its words")
+                raise StoreError(
+                    f"{like} has no vector yet, since its index is being filled: search for its"
+                    " words"
+                )
             if not len(vectors):  # it was deleted just now
                 raise DocumentNotFound(f"index {index} has no document {document_id!r}")
             text, mean = found.chunks[0].text, vectors.mean(axis=0)
             return LikeDocument(index, document_id, found.title, text, live.fingerprint, mean)
 
-        return await self._fan_out.read(index, question.deadline, read, (await self._known()).problems)
+        return await self._fan_out.read(
+            index, question.deadline, read, (await self._known()).problems
+        )
 
     async def document(
         self,
@@ -280,24 +322,29 @@ class Retriever:
         choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
         max_chars: int | None = None,
     ) -> Document:
-        """Return a document of the live collection of an index: its chunks in order, and its payload.
+        """Return a document of the live collection of an index: its chunks in order, and its
+        payload.
 
             document = await retriever.document("comments", "17")
 
-        Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers of all, and returns
-        those that are wanted, the most wanted first. As many whole ones come as fit into `max_chars`, one at least.
+        Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers
+        of all, and returns those that are wanted, the most wanted first. As many whole ones come as
+        fit into `max_chars`, one at least.
 
-        A document that the index's `required_filter` keeps from searches is not found here either, and one that none
-        of the caller's `groups` may see looks as if it were not there.
+        A document that the index's `required_filter` keeps from searches is not found here either,
+        and one that none of the caller's `groups` may see looks as if it were not there.
 
         Raises:
             UnknownIndex: the settings have no index of this name.
-            SettingsError: a group is not a text, or the key has several columns and the id is no array of them.
+            SettingsError: a group is not a text, or the key has several columns and the id is no
+                array of them.
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
         given = caller_of(groups)
-        found, _, _ = await self._read(index, document_id, given, timeout, choose=choose, max_chars=max_chars)
+        found, _, _ = await self._read(
+            index, document_id, given, timeout, choose=choose, max_chars=max_chars
+        )
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
@@ -305,18 +352,23 @@ class Retriever:
     async def verify(
         self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
     ) -> Verified:
-        """Return whether a cited document is unchanged, changed or deleted, and up to which position that is known.
+        """Return whether a cited document is unchanged, changed or deleted, and up to which
+        position that is known.
 
             verified = await retriever.verify(hit.citation)
 
-        Whether it was deleted is told only where nothing is kept from the caller. Raises SettingsError if the text is
-        no citation, and what `document` raises but for DocumentNotFound.
+        Whether it was deleted is told only where nothing is kept from the caller. Raises
+        SettingsError if the text is no citation, and what `document` raises but for
+        DocumentNotFound.
         """
         cited = Citation.parse(citation) if isinstance(citation, str) else citation
         found, as_of, key = await self._read(
-            cited.index, cited.document_id, caller_of(groups), timeout,
+            cited.index,
+            cited.document_id,
+            caller_of(groups),
+            timeout,
             choose=lambda numbers: [cited.chunk] if cited.chunk in numbers else numbers[:1],
-        )  # fmt: skip
+        )
         if not cited.is_sealed(key):
             return Verified(str(cited), "unknown", as_of)
         if found is None:
@@ -331,7 +383,8 @@ class Retriever:
         return self.run(self.verify(citation, groups=groups))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work of this object, from any thread. An event loop that runs the calling code stands still."""
+        """Wait for work of this object, from any thread. An event loop that runs the calling code
+        stands still."""
         try:
             return self._background.run(work)
         except CancelledError:
@@ -340,10 +393,11 @@ class Retriever:
     async def _read(
         self, index: str, document_id: str, caller: Caller, timeout: float | None, **part: Any
     ) -> tuple[Document | None, AsOf, str]:
-        """Return a document, if the caller may see it, what that is true of, and what its citations are sealed with.
+        """Return a document, if the caller may see it, what that is true of, and what its citations
+        are sealed with.
 
-        The last is "" where there is no document and the caller may not be told why. `part` says which chunks, as for
-        `read_document`. Raises as `document`.
+        The last is "" where there is no document and the caller may not be told why. `part` says
+        which chunks, as for `read_document`. Raises as `document`.
         """
         settings, known = self._settings.index(index), await self._known()
 
@@ -353,9 +407,13 @@ class Retriever:
             as_of = known.as_of(index, known.claim(index, live, points.seen_commits()))
             conditions = self._access.conditions(live, caller)
             found = read_document(points, settings, document_id, conditions, **part)
-            if self._access.asks(index, caller):  # also if there is none: the time that it takes tells nothing
+            if self._access.asks(
+                index, caller
+            ):  # also if there is none: the time that it takes tells nothing
                 keys = [found.key] if found else []
-                found = found if self._access.permitted(index, caller, keys, deadline.left) else None
+                found = (
+                    found if self._access.permitted(index, caller, keys, deadline.left) else None
+                )
             if found is None:
                 return None, as_of, "" if self._access.restricts(live, caller) else live.seal
             cited = str(Citation.of(found, as_of, live.seal))
@@ -367,14 +425,21 @@ class Retriever:
         return await self._fan_out.read(index, deadline, read, known.problems)
 
     async def why(
-        self, query: str, document: str, *, all_groups: bool = False, **options: Unpack[SearchOptions]
+        self,
+        query: str,
+        document: str,
+        *,
+        all_groups: bool = False,
+        **options: Unpack[SearchOptions],
     ) -> Why:
-        """Return why a search with these options does not find a document, such as "comments/4711", and what helps.
+        """Return why a search with these options does not find a document, such as "comments/4711",
+        and what helps.
 
             why = await retriever.why("printer offline", "comments/4711", all_groups=True)
 
-        With `all_groups`, the asker may learn of documents that the `groups` may not see. Without, such a document is
-        unknown, whatever the reason; in an index without rights, everything is told. Raises as `search`.
+        With `all_groups`, the asker may learn of documents that the `groups` may not see. Without,
+        such a document is unknown, whatever the reason; in an index without rights, everything is
+        told. Raises as `search`.
         """
         from rag_index.search.why import Inquiry  # here: no search needs the source
 
@@ -394,7 +459,11 @@ class Retriever:
     def closed(self, groups: Groups) -> list[str]:
         """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
         given = caller_of(groups)
-        return [index.name for index in self._settings.indexes if not self._access.is_open(index.name, given)]
+        return [
+            index.name
+            for index in self._settings.indexes
+            if not self._access.is_open(index.name, given)
+        ]
 
     async def facets(
         self,
@@ -406,17 +475,20 @@ class Retriever:
         groups: Groups = None,
         timeout: float | None = None,
     ) -> Facets:
-        """Return the most frequent values of keyword fields, with about how many documents have each.
+        """Return the most frequent values of keyword fields, with about how many documents have
+        each.
 
             facets = await retriever.facets(["priority"], filter={"author": "ann"})
 
-        All documents that meet the filter count, of those that a search may find for the caller: `groups` and
-        `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by default all that have a
-        keyword index in `payload_indexes`. An index that fails is in `errors`. So is one with `access = "database"`,
-        since the values of what the caller may not see would count.
+        All documents that meet the filter count, of those that a search may find for the caller:
+        `groups` and `required_filter` apply as in `search`. Of source code, chunks count. `fields`
+        are by default all that have a keyword index in `payload_indexes`. An index that fails is in
+        `errors`. So is one with `access = "database"`, since the values of what the caller may not
+        see would count.
 
         Raises:
-            SettingsError: an index does not exist, a field has no keyword index, or the filter is not valid.
+            SettingsError: an index does not exist, a field has no keyword index, or the filter is
+                not valid.
         """
         searched, given = self._settings.named(indexes), caller_of(groups)
         conditions = conditions_of(filter, searched)
@@ -426,7 +498,9 @@ class Retriever:
 
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
             if self._access.asks(index, given):
-                raise StoreError(f"index {index} counts no values, since its database says who sees what")
+                raise StoreError(
+                    f"index {index} counts no values, since its database says who sees what"
+                )
 
             def read(store: StoreReader, live: LiveCollection) -> dict[str, dict[str, int]]:
                 own = self._access.conditions(live, given)
@@ -437,13 +511,18 @@ class Retriever:
             return await self._fan_out.read(index, deadline, read, known.problems)
 
         wanted = {
-            name: of for name, of in facet_fields(searched, fields).items() if of and self._access.is_open(name, given)
+            name: of
+            for name, of in facet_fields(searched, fields).items()
+            if of and self._access.is_open(name, given)
         }
-        counted = await asyncio.gather(*(count(*one) for one in wanted.items()), return_exceptions=True)
+        counted = await asyncio.gather(
+            *(count(*one) for one in wanted.items()), return_exceptions=True
+        )
         return Facets.of(dict(zip(wanted, counted, strict=True)), limit)
 
     async def checked(self, *, counts: bool = False) -> Known:
-        """Return what ledger and store say of the indexes, looked at within the last seconds. Raises what both raise.
+        """Return what ledger and store say of the indexes, looked at within the last seconds.
+        Raises what both raise.
 
         With `counts`, it has how much is in them.
         """
@@ -465,11 +544,13 @@ class Retriever:
                 logger.warning("searches are not reranked: %s", exc)
 
     def metrics(self) -> CollectorRegistry:
-        """Return how often and how long embed, each index, fuse and total took so far, as prometheus_client has it."""
+        """Return how often and how long embed, each index, fuse and total took so far, as
+        prometheus_client has it."""
         return self._registry
 
     def close(self) -> None:
-        """Close store, models and threads; searches under way end with an error. A second call does nothing."""
+        """Close store, models and threads; searches under way end with an error. A second call does
+        nothing."""
         self._background.stop()
         if self._positions:
             self._positions.close()
@@ -496,10 +577,11 @@ class Retriever:
     async def _ask_as_of(
         self, question: Question, names: list[str] | None, max_age: float | None
     ) -> tuple[Asked, dict[str, AsOf]]:
-        """Ask the indexes, if none is older than `max_age` seconds; return what they answer, and what that is true of.
+        """Ask the indexes, if none is older than `max_age` seconds; return what they answer, and
+        what that is true of.
 
-        The position is read before the store is asked. The store's reader may have loaded an older state, whose age
-        then counts. Raises as `search`.
+        The position is read before the store is asked. The store's reader may have loaded an older
+        state, whose age then counts. Raises as `search`.
         """
         wanted = names or [index.name for index in self._settings.indexes]
         wanted = [name for name in wanted if self._access.is_open(name, question.caller)]
@@ -516,8 +598,11 @@ class Retriever:
     async def _known(self) -> Known:
         return await self._positions.current() if self._positions else Known()
 
-    async def _require_age(self, known: Known, question: Question, wanted: Sequence[str], max_age: float) -> Known:
-        """Return what is known, if no wanted index is older than `max_age` seconds. Raises IndexBehind."""
+    async def _require_age(
+        self, known: Known, question: Question, wanted: Sequence[str], max_age: float
+    ) -> Known:
+        """Return what is known, if no wanted index is older than `max_age` seconds. Raises
+        IndexBehind."""
         if self._positions is None:
             raise SettingsError("max_age needs the ledger, which knows only the live collections")
         newest = {index: known.newest(index) for index in wanted}
@@ -530,13 +615,18 @@ class Retriever:
             raise too_old
         return known
 
-    async def _ask(self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known) -> Asked:
-        """Ask the indexes that are open to the caller, and count their answers. Raises as `search`, if none answers."""
+    async def _ask(
+        self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known
+    ) -> Asked:
+        """Ask the indexes that are open to the caller, and count their answers. Raises as `search`,
+        if none answers."""
         if not wanted:
             return Asked(question, [])
         filling = frozenset(name for name in wanted if known.state_of(name) == "running")
         try:
-            asked = await self._fan_out.ask(replace(question, filling=filling), names, known.problems)
+            asked = await self._fan_out.ask(
+                replace(question, filling=filling), names, known.problems
+            )
         except RagIndexError:
             for name in wanted:
                 self._errors.labels(name).inc()
@@ -564,11 +654,16 @@ class Retriever:
         for name in stages:
             self._stages.labels(name).observe(stages[name])
         indexes = {answer.index: answer.seconds for answer in asked.answered}
-        ordered = {"embed": stages["embed"], **indexes, **{name: one for name, one in stages.items() if one}}
+        ordered = {
+            "embed": stages["embed"],
+            **indexes,
+            **{name: one for name, one in stages.items() if one},
+        }
         return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
     async def _fill(self, asked: Asked, sieve: Sieve, end: int, *, further: bool) -> None:
-        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is that of one step.
+        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is
+        that of one step.
 
         A `further` page also looks whether others follow: the first is not to cost that.
         """
@@ -582,29 +677,40 @@ class Retriever:
             if count == before:
                 break
 
-    async def _result(self, asked: Asked, reranking: Reranking | None, sieve: Sieve) -> SearchResult:
+    async def _result(
+        self, asked: Asked, reranking: Reranking | None, sieve: Sieve
+    ) -> SearchResult:
         """Return all that the indexes found, best first."""
         question, answered = asked.question, asked.answered
         errors = asked.reasons
         lacks = errors or asked.lacking
-        missing = missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+        missing = (
+            missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+        )
         missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
         hits, failure = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
         if reranking and hits:
-            hits, failure, asked.seconds["rerank"] = await reranking.rerank(question.meant, hits, question.deadline)
+            hits, failure, asked.seconds["rerank"] = await reranking.rerank(
+                question.meant, hits, question.deadline
+            )
         return SearchResult(
             tuple(sieve.shown(hits)),
             {},
             question.corrected,
-            {typed: tuple(b for a, b in question.synonyms if a == typed) for typed, _ in question.synonyms},
+            {
+                typed: tuple(b for a, b in question.synonyms if a == typed)
+                for typed, _ in question.synonyms
+            },
             unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
             nothing_fits=bool(asked.hits) and not missing and best < NEAR,
             remark=asked.remark,
             missing=missing,
             errors=errors,
             fusion="score" if compares_scores(answered) else "rank",
-            dense_weight=min((asked.scoring[answer.index].dense_weight for answer in answered), default=1.0),
+            dense_weight=min(
+                (asked.scoring[answer.index].dense_weight for answer in answered), default=1.0
+            ),
             collections={answer.index: answer.live.collection for answer in answered},
             reranked="rerank" in asked.seconds and not failure,
             rerank_error=failure,
@@ -612,11 +718,14 @@ class Retriever:
 
 
 def _page(asked: Asked, sieve: Sieve, result: SearchResult, offset: int, end: int) -> SearchResult:
-    """Return a page of a result, with where the next one begins, or why documents that there may be are not shown."""
+    """Return a page of a result, with where the next one begins, or why documents that there may be
+    are not shown."""
     left, ended = asked.left or asked.unranked, sieve.ends(asked.hits)
     deeper = asked.left or (asked.deeper and asked.question.limit < MAX_HITS and not sieve.order)
     more = len(result.hits) > end or (len(result.hits) == end and deeper and not ended)
     following, missing = end if more and end < MAX_HITS else None, result.missing
     if following is None and left and not ended:
         missing = f"{missing} {FURTHER}".strip()
-    return replace(result, hits=result.hits[offset:end], offset=offset, next_offset=following, missing=missing)
+    return replace(
+        result, hits=result.hits[offset:end], offset=offset, next_offset=following, missing=missing
+    )

@@ -1,12 +1,15 @@
-"""Soft match: how well a chunk's words cover those of the query, where a word that means the same counts too.
+"""Soft match: how well a chunk's words cover those of the query, where a word that means the same
+counts too.
 
-It is a late interaction (Khattab and Zaharia: ColBERT, SIGIR 2020) over the best candidates: for each token of the
-query the best cosine with any token of the chunk, weighted by the inverse document frequency of its word. The token
-vectors are those of the local embedder's table, whichever embedder the index has. So "car" in a query counts 0.6 for a
-chunk with "vehicle", and 1 for one with "car".
+It is a late interaction (Khattab and Zaharia: ColBERT, SIGIR 2020) over the best candidates: for
+each token of the query the best cosine with any token of the chunk, weighted by the inverse
+document frequency of its word. The token vectors are those of the local embedder's table, whichever
+embedder the index has. So "car" in a query counts 0.6 for a chunk with "vehicle", and 1 for one
+with "car".
 
-The table has no vector for a word of several tokens, as most words of other languages than English are: its pieces
-stand in many words and mean nothing. So such a word is compared by its letters: "oslepeo" is like "oslepljen".
+The table has no vector for a word of several tokens, as most words of other languages than English
+are: its pieces stand in many words and mean nothing. So such a word is compared by its letters:
+"oslepeo" is like "oslepljen".
 """
 
 from __future__ import annotations
@@ -32,32 +35,49 @@ if TYPE_CHECKING:
     from rag_index.search.question import Asked, IndexAnswer
 
 NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
-"""How much the neighbours of a query count in soft match, and how far apart they may stand in a text."""
+"""How much the neighbours of a query count in soft match, and how far apart they may stand in a
+text."""
 MAX_TOKENS = 96
 """Tokens of a query that are compared, about."""
 MIN_TOKEN_COSINE = 0.2
 """Tokens that are less alike have nothing to do with each other."""
 SAME_MEANING, MAX_PIECES = 0.4, 2
-"""The cosine from which two words may be named as synonyms, and the tokens of a word that has a meaning."""
+"""The cosine from which two words may be named as synonyms, and the tokens of a word that has a
+meaning."""
 LETTER_SHARE, MIN_SHARED_LETTERS = 0.8, 0.3
-"""How much the letters of a word of several tokens count beside these, and the share of them that another word has at
-least."""
+"""How much the letters of a word of several tokens count beside these, and the share of them that
+another word has at least."""
 TOKEN_GROUPS = 2**16
 """Hash values for groups of three letters; few groups share one."""
 TITLE_SHARE = 0.1
-"""How much of the soft match of a chunk is that of its document's title, beside all of title and text."""
+"""How much of the soft match of a chunk is that of its document's title, beside all of title and
+text."""
 LENGTH_SHARE, LENGTH = 0.2, 75
-"""How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
+"""How much a chunk's length counts, and the words of one whose score stays: a long one has more
+words that may fit."""
 MAX_COMPARED_CHARS = 4000
 """Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
-"""Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
+"""Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they
+save."""
 LATIN, MIN_FOREIGN, MIN_STRANGE = 0x24F, 3, 4
-"""The last letter of Latin alphabets, the fewest words that tell a language, and letters of one that may be English."""
+"""The last letter of Latin alphabets, the fewest words that tell a language, and letters of one
+that may be English."""
 OTHER_LANGUAGES = (
-    "german", "french", "spanish", "italian", "portuguese", "dutch", "swedish", "danish", "norwegian", "finnish",
-    "hungarian", "romanian", "turkish",
-)  # fmt: skip
+    "german",
+    "french",
+    "spanish",
+    "italian",
+    "portuguese",
+    "dutch",
+    "swedish",
+    "danish",
+    "norwegian",
+    "finnish",
+    "hungarian",
+    "romanian",
+    "turkish",
+)
 """Languages of Latin letters whose frequent words are known."""
 
 
@@ -74,23 +94,40 @@ def add_soft_match(asked: Asked) -> None:
         words = {word: one.known(asked.counts.having) for word, one in some[0].words.items()}
         weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
         ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
-        titles, keys = [str(one.get(TITLE, "")) for one in ours], [str(one.get("document_id", "")) for one in ours]
-        given = zip(map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True)
+        titles, keys = (
+            [str(one.get(TITLE, "")) for one in ours],
+            [str(one.get("document_id", "")) for one in ours],
+        )
+        given = zip(
+            map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True
+        )
         texts, limit = ["\n".join(filter(None, one)) for one in given], asked.question.deadline
-        both = some[0].reads([*texts, *titles])  # together, so that words which several have are compared once
+        both = some[0].reads(
+            [*texts, *titles]
+        )  # together, so that words which several have are compared once
         soft = soft_scores(weights, both, identifiers=encoder.model.identifiers, deadline=limit)
         near = near_scores(encoder, list(words.values()), list(weights.values()), both, limit)
-        points, of_titles = [point for answer in some for point in answer.points], soft[len(texts) :]
-        for point, title, one, own, other in zip(points, titles, soft, of_titles, near, strict=False):
+        points, of_titles = (
+            [point for answer in some for point in answer.points],
+            soft[len(texts) :],
+        )
+        for point, title, one, own, other in zip(
+            points, titles, soft, of_titles, near, strict=False
+        ):
             point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
 
 
 def soft_scores(
-    words: Mapping[str, float], texts: Sequence[str], *, identifiers: bool = False, deadline: Deadline | None = None
+    words: Mapping[str, float],
+    texts: Sequence[str],
+    *,
+    identifiers: bool = False,
+    deadline: Deadline | None = None,
 ) -> list[float]:
     """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each.
 
-    With `identifiers`, names are compared in one spelling. Of many words, those of the most weight are compared.
+    With `identifiers`, names are compared in one spelling. Of many words, those of the most weight
+    are compared.
     """
     table = _table()
     parts, ids, given = list[str](), list[list[int]](), list[float]()
@@ -105,7 +142,10 @@ def soft_scores(
         return [0.0] * len(texts)
     counts, weights, scores = np.array(list(map(len, ids))), np.array(given), list[float]()
     by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
-    asked, by_tokens = list(chain.from_iterable(ids)), np.repeat((weights - by_letters) / counts, counts)
+    asked, by_tokens = (
+        list(chain.from_iterable(ids)),
+        np.repeat((weights - by_letters) / counts, counts),
+    )
     spelt = np.flatnonzero(by_letters).tolist()
     for few in in_time(texts, deadline):
         found = _words_of(tuple(few), identifiers)[0]
@@ -113,7 +153,9 @@ def soft_scores(
         alike[alike < MIN_TOKEN_COSINE] = 0
         covered = found.best(alike) @ by_tokens
         if spelt and found.distinct:
-            shared = shared_letters([spelled(parts[one]) for one in spelt], list(map(spelled, found.distinct)))
+            shared = shared_letters(
+                [spelled(parts[one]) for one in spelt], list(map(spelled, found.distinct))
+            )
             covered += found.best(shared.T) @ by_letters[spelt]
         lengths = (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * found.counts / LENGTH)
         scores += (covered / weights.sum() * lengths).tolist()
@@ -121,7 +163,8 @@ def soft_scores(
 
 
 class _Words(NamedTuple):
-    """The words of some texts: each once, which of these the texts have, one after the other, and how many each has."""
+    """The words of some texts: each once, which of these the texts have, one after the other, and
+    how many each has."""
 
     distinct: list[str]
     numbers: NDArray[np.intp]
@@ -132,19 +175,27 @@ class _Words(NamedTuple):
         """Return the words of texts that were split."""
         every = list(chain.from_iterable(texts))
         known = {word: number for number, word in enumerate(dict.fromkeys(every))}
-        return cls(list(known), np.array([known[word] for word in every], dtype=np.intp), np.array([*map(len, texts)]))
+        return cls(
+            list(known),
+            np.array([known[word] for word in every], dtype=np.intp),
+            np.array([*map(len, texts)]),
+        )
 
     def best(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the greatest values that the words of each text have, of those of the distinct words; 0 for none."""
+        """Return the greatest values that the words of each text have, of those of the distinct
+        words; 0 for none."""
         found = np.zeros((len(self.counts), values.shape[1]), dtype=values.dtype)
         if filled := np.flatnonzero(self.counts).tolist():
-            found[filled] = np.maximum.reduceat(values[self.numbers], (np.cumsum(self.counts) - self.counts)[filled])
+            found[filled] = np.maximum.reduceat(
+                values[self.numbers], (np.cumsum(self.counts) - self.counts)[filled]
+            )
         return found
 
 
 @lru_cache(maxsize=2)
 def _words_of(texts: Sequence[str], identifiers: bool) -> tuple[_Words, _Words]:
-    """Return the words of texts, and those by which neighbours are found: whole names, and pairs of characters.
+    """Return the words of texts, and those by which neighbours are found: whole names, and pairs of
+    characters.
 
     They are remembered from the first of two comparisons to the second.
     """
@@ -161,7 +212,8 @@ def _split(text: str, identifiers: bool) -> list[str]:
 
 
 def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
-    """Return the share of each word's groups of three letters that one word of each text has, shape (words, texts).
+    """Return the share of each word's groups of three letters that one word of each text has, shape
+    (words, texts).
 
     All words are small and stand between spaces, which count as letters. No text is empty.
     """
@@ -178,8 +230,11 @@ def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.flo
 
 
 def spelled(word: str) -> str:
-    """Return a word in small letters between two spaces; one of a script without spaces in pairs of characters."""
-    return f" {word.lower() if word.isascii() else ' '.join(divided(word).lower().split()) or word} "
+    """Return a word in small letters between two spaces; one of a script without spaces in pairs of
+    characters."""
+    return (
+        f" {word.lower() if word.isascii() else ' '.join(divided(word).lower().split()) or word} "
+    )
 
 
 def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
@@ -196,7 +251,8 @@ def near_scores(
     texts: Sequence[str],
     deadline: Deadline | None = None,
 ) -> list[float]:
-    """Return which share of the neighbours in a query are neighbours in each text, by the weights of the words.
+    """Return which share of the neighbours in a query are neighbours in each text, by the weights
+    of the words.
 
     Neighbours in a text stand at most `NEAR_WORDS` words apart, in either order.
     """
@@ -218,7 +274,8 @@ def near_scores(
         asked[list(known)] = True
         spots = np.flatnonzero(asked[found.numbers])
         there = [
-            (spot, known[number]) for spot, number in zip(spots.tolist(), found.numbers[spots].tolist(), strict=True)
+            (spot, known[number])
+            for spot, number in zip(spots.tolist(), found.numbers[spots].tolist(), strict=True)
         ]
         bounds = np.searchsorted(spots, [0, *np.cumsum(found.counts)]).tolist()
         scores += [_share_of_pairs(there[start:end], pairs) for start, end in pairwise(bounds)]
@@ -226,7 +283,8 @@ def near_scores(
 
 
 def _share_of_pairs(spots: Sequence[tuple[int, set[int]]], pairs: Sequence[float]) -> float:
-    """Return the share of pairs that stand near each other in a text, by the places of words and their numbers."""
+    """Return the share of pairs that stand near each other in a text, by the places of words and
+    their numbers."""
     found, last = set[int](), list[tuple[int, int]]()
     for place, numbers in spots:
         last = [one for one in last if place - one[0] <= NEAR_WORDS]
@@ -238,10 +296,11 @@ def _share_of_pairs(spots: Sequence[tuple[int, set[int]]], pairs: Sequence[float
 
 @lru_cache(maxsize=256)
 def seems_foreign(text: str) -> bool:
-    """Return whether a query seems to be in another language than English; names and single words are in none.
+    """Return whether a query seems to be in another language than English; names and single words
+    are in none.
 
-    Most of its letters are of another script, or it has words that another language leaves out and English does not:
-    two of them, or one beside words that are mostly no words of English.
+    Most of its letters are of another script, or it has words that another language leaves out and
+    English does not: two of them, or one beside words that are mostly no words of English.
     """
     letters = [ord(letter) for letter in text if letter.isalpha()]
     if sum(one > LATIN for one in letters) > len(letters) / 2:
@@ -251,7 +310,9 @@ def seems_foreign(text: str) -> bool:
     own = sum(leaves_out("english", word) for word in words)
     others = [word for word in words if not leaves_out("english", word)]
     other = max(sum(leaves_out(language, word) for word in others) for language in OTHER_LANGUAGES)
-    strange = sum(count_tokens(word) > 1 for word in others if len(word) >= MIN_STRANGE) * 2 > len(others)
+    strange = sum(count_tokens(word) > 1 for word in others if len(word) >= MIN_STRANGE) * 2 > len(
+        others
+    )
     return len(words) >= MIN_FOREIGN and other > own and (other > 1 or strange)
 
 
@@ -288,9 +349,13 @@ class _TokenTable:
         return np.asarray(vector / max(1e-9, float(np.linalg.norm(vector))), dtype=np.float32)
 
     def cosines(self, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return the best cosine of each token with any token of each word, shape (words, tokens)."""
+        """Return the best cosine of each token with any token of each word, shape (words,
+        tokens)."""
         last = len(self._vectors) - 1
-        every, own = (np.minimum(some, last) for some in (np.array([*chain.from_iterable(words)], np.intp), tokens))
+        every, own = (
+            np.minimum(some, last)
+            for some in (np.array([*chain.from_iterable(words)], np.intp), tokens)
+        )
         place = np.zeros(len(self._vectors), dtype=np.intp)
         place[every] = 1
         unique = np.flatnonzero(place)
@@ -303,7 +368,9 @@ class _TokenTable:
             np.matmul(self._vectors[some], asked, out=alike[start : start + step])
         alike /= self._lengths[unique, np.newaxis]
         starts = np.cumsum([0, *map(len, words)])[:-1]
-        best: NDArray[np.float32] = np.maximum.reduceat(alike[place[every]], starts, axis=0) if words else alike
+        best: NDArray[np.float32] = (
+            np.maximum.reduceat(alike[place[every]], starts, axis=0) if words else alike
+        )
         return best
 
 

@@ -1,8 +1,9 @@
-"""The house's own words: what the users of this project call the same thing, such as MBP and MacBook Pro.
+"""The house's own words: what the users of this project call the same thing, such as MBP and
+MacBook Pro.
 
-A search for one finds what is written with the other. A query's words are looked up in any of their forms, and those
-that mean the same are searched for beside them, at a lower weight. Texts are compared as if what was typed stood beside
-its synonym.
+A search for one finds what is written with the other. A query's words are looked up in any of their
+forms, and those that mean the same are searched for beside them, at a lower weight. Texts are
+compared as if what was typed stood beside its synonym.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ logger = logging.getLogger(__name__)
 
 
 class Phrases:
-    """Phrases that are found in texts in any form of their words, each with another of the same meaning."""
+    """Phrases that are found in texts in any form of their words, each with another of the same
+    meaning."""
 
     def __init__(self, pairs: Iterable[Pair], encoder: Bm25Encoder | None) -> None:
         self._encoder = encoder or PLAIN
@@ -60,7 +62,9 @@ class Phrases:
             some = {pair: words for one in forms for words, pair in self._pairs.get(one, ())}
             for pair, words in some.items():
                 here = own[place : place + len(words)]
-                if len(here) == len(words) and not any(a.isdisjoint(b[2]) for a, b in zip(words, here, strict=True)):
+                if len(here) == len(words) and not any(
+                    a.isdisjoint(b[2]) for a, b in zip(words, here, strict=True)
+                ):
                     yield start, here[-1][1], pair
 
     def said(self, text: str) -> tuple[str, ...]:
@@ -75,7 +79,8 @@ class Phrases:
 
 
 def words_beside(pairs: Iterable[Pair], encoder: Bm25Encoder) -> dict[str, QueryWord]:
-    """Return the words of what means the same as parts of a query. Together they weigh less than what was typed."""
+    """Return the words of what means the same as parts of a query. Together they weigh less than
+    what was typed."""
     found: dict[str, QueryWord] = {}
     for typed, other in pairs:
         own = encoder.words(other)
@@ -87,7 +92,8 @@ def words_beside(pairs: Iterable[Pair], encoder: Bm25Encoder) -> dict[str, Query
 
 
 class Synonyms:
-    """The list of the settings, a file or a SELECT, read again when it may have changed. Any thread may ask."""
+    """The list of the settings, a file or a SELECT, read again when it may have changed. Any thread
+    may ask."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._given = settings, str(settings.retrieve.synonyms)
@@ -99,7 +105,8 @@ class Synonyms:
         """Why the list is not known, as a sentence of an answer; "" if it is."""
 
     def find(self, text: str, encoders: Iterable[Bm25Encoder | None]) -> list[Pair]:
-        """Return what is typed in a query, each with a synonym of the list that does not stand there, too."""
+        """Return what is typed in a query, each with a synonym of the list that does not stand
+        there, too."""
         if is_select(self._given):
             self._ask()
         elif (stamp := file_stamp(self._path)) != self._stamp or stamp is None:
@@ -113,7 +120,9 @@ class Synonyms:
             places = [(text[start:end], *pair) for start, end, pair in phrases[model].find(text)]
             there = {phrase.casefold() for _, phrase, _ in places}
             for typed, phrase, other in places:
-                if encoder and encoder.dimensions(typed) != encoder.dimensions(phrase):  # MBPs, for which MBP is listed
+                if encoder and encoder.dimensions(typed) != encoder.dimensions(
+                    phrase
+                ):  # MBPs, for which MBP is listed
                     found[typed, phrase] = None
                 if other.casefold() not in there:
                     found[typed, other] = None
@@ -125,7 +134,9 @@ class Synonyms:
 
     def _ask(self) -> None:
         """Ask the database if what it said is old. Only the first search waits for it."""
-        if (self._reading is None or self._reading.done()) and time.monotonic() - self._read_at > QUERY_SECONDS:
+        if (
+            self._reading is None or self._reading.done()
+        ) and time.monotonic() - self._read_at > QUERY_SECONDS:
             self._reading = in_thread(self._read, "rag-index-synonyms")
         if self._reading and self._read_at == -math.inf:
             self.failure = "The synonyms are still being read from the database. Search again."
@@ -142,7 +153,8 @@ class Synonyms:
         self._read_at = time.monotonic()
 
     def _rows(self) -> list[str]:
-        """Return what the database has, as the lines of a file. Raises SettingsError and SourceError."""
+        """Return what the database has, as the lines of a file. Raises SettingsError and
+        SourceError."""
         from rag_index.components.sources.engine import errors_as_ours, limited, open_read_only
         from rag_index.components.sources.source_tables import single_select
         from rag_index.components.sources.undecoded import readable
@@ -159,13 +171,21 @@ class Synonyms:
         finally:
             engine.dispose()
         if rows and len(rows[0]) != 2:
-            raise SettingsError(f"the query gives {len(rows[0])} columns; it should give two: abbreviation and words")
+            raise SettingsError(
+                f"the query gives {len(rows[0])} columns; it should give two: abbreviation and"
+                " words"
+            )
         texts = [[str(readable(value) or "").strip() for value in row] for row in rows]
-        return [f"{one}{' ' if other.startswith(ONE_WAY) else ', '}{other}" for one, other in texts if one and other]
+        return [
+            f"{one}{' ' if other.startswith(ONE_WAY) else ', '}{other}"
+            for one, other in texts
+            if one and other
+        ]
 
 
 def parse(lines: Iterable[str]) -> list[Pair]:
-    """Return the pairs of a list: `MBP, MacBook Pro` mean the same, `VPN => virtual private network` goes one way.
+    """Return the pairs of a list: `MBP, MacBook Pro` mean the same, `VPN => virtual private
+    network` goes one way.
 
     Raises SettingsError for a line that has no two phrases.
     """
@@ -174,9 +194,14 @@ def parse(lines: Iterable[str]) -> list[Pair]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         left, arrow, right = line.partition(ONE_WAY)
-        own, others = ([" ".join(one.split()) for one in side.split(",") if one.strip()] for side in (left, right))
+        own, others = (
+            [" ".join(one.split()) for one in side.split(",") if one.strip()]
+            for side in (left, right)
+        )
         if not own or len(own) + len(others) < 2 or (arrow and not others):
-            raise SettingsError(f"line {number} is {line.strip()!r:.60}; write MBP, MacBook Pro or VPN => tunnel")
+            raise SettingsError(
+                f"line {number} is {line.strip()!r:.60}; write MBP, MacBook Pro or VPN => tunnel"
+            )
         found = [(one, other) for one in own for other in (others if arrow else own)]
         pairs |= {(one, other): None for one, other in found if one.casefold() != other.casefold()}
     return list(pairs)

@@ -301,7 +301,9 @@ class Watch:
         self._record_state(index, state, message)
         return not is_busy
 
-    def _record_state(self, index: _Index, state: str, message: str, *, has_written: bool = False) -> None:
+    def _record_state(
+        self, index: _Index, state: str, message: str, *, has_written: bool = False
+    ) -> None:
         """Record the state of an index in the ledger.
 
         It is recorded at once if it has changed or a run `has_written`, otherwise every

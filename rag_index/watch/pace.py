@@ -66,7 +66,9 @@ class Pace:
             return True
         return now >= self._doubtful_since + DOUBT_SECONDS
 
-    def note_run(self, now: float, *, spent: float, changed: int, documents: int, paused: bool) -> None:
+    def note_run(
+        self, now: float, *, spent: float, changed: int, documents: int, paused: bool
+    ) -> None:
         """Note that a run has ended.
 
         Args:

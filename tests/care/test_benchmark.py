@@ -10,17 +10,31 @@ from tests.project import Project
 
 
 @pytest.mark.long
-def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_same_points(tmp_path):
+def test_the_serial_way_sends_one_text_per_request_to_one_host_and_all_make_the_same_points(
+    tmp_path,
+):
     with FakeOllama(seconds_per_text=0.002) as one, FakeOllama(seconds_per_text=0.002) as other:
         hosts = f'hosts = ["{one.url}", "{other.url}"]\nnum_thread = 1'
         more = "batch_texts = 16\n[parallel]\nshard_documents = 25"
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{one.model}"\n{hosts}\n{more}'
         project = Project(tmp_path / "p", extra=extra).fill(120)
-        command = ["--config", str(project.config), "benchmark", "--sample-size", "100", "--workers", "2", "--json"]
+        command = [
+            "--config",
+            str(project.config),
+            "benchmark",
+            "--sample-size",
+            "100",
+            "--workers",
+            "2",
+            "--json",
+        ]
         answer = json.loads(run_program(command, without_api()).stdout)
         single = [request for request in one.embeds() if len(request.texts) == 1]
         assert len(single) >= 100
-        assert sum("num_thread" not in (request.body.get("options") or {}) for request in single) >= 100
+        assert (
+            sum("num_thread" not in (request.body.get("options") or {}) for request in single)
+            >= 100
+        )
         assert max(len(request.texts) for request in other.embeds()) > 1
     serial, [parallel] = answer["serial"], answer["parallel"]
     assert (answer["index"], answer["documents"], parallel["workers"]) == ("notes", 100, 2)

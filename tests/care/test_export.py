@@ -21,7 +21,8 @@ DOCUMENTS = 60
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory) -> Project:
-    """A project that was indexed and rebuilt, so that there is a collection that is not live, too."""
+    """A project that was indexed and rebuilt, so that there is a collection that is not live,
+    too."""
     project = Project(tmp_path_factory.mktemp("export") / "project").fill(DOCUMENTS)
     project.execute("UPDATE note SET author = 'Zoë “Z” \U0001f600\n' WHERE id = 3")
     assert (project.run().state, project.run(full=True).state) == ("completed", "completed")
@@ -47,8 +48,13 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
         payload, vector = points[line["id"]]
         assert set(line) == {"id", "document_id", "payload", "vector", "sparse"}
         assert (line["payload"], line["document_id"]) == (payload, payload["_rag"]["document_id"])
-        assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()
-    assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, "a float32 needs few digits"
+        assert (
+            np.asarray(line["vector"], np.float32).tobytes()
+            == np.asarray(vector, np.float32).tobytes()
+        )
+    assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, (
+        "a float32 needs few digits"
+    )
     before = out.read_bytes()
     export(project.settings, "notes", str(out))
     assert out.read_bytes() == before, "equal indexes make equal files"
@@ -67,7 +73,9 @@ def test_memory_does_not_grow_with_the_index(tmp_path):
             for _ in range(points // 1500):
                 ids = [str(uuid.uuid4()) for _ in range(1500)]
                 payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
-                store.points(f"test_notes__{number}").upsert(PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+                store.points(f"test_notes__{number}").upsert(
+                    PointBatch(ids, np.ones((1500, 4), np.float32), payloads)
+                )
         tracemalloc.start()
         try:
             assert export(settings, "notes", str(tmp_path / "out.jsonl")) == points
@@ -102,7 +110,10 @@ def test_export_command(project, tmp_path):
     assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
     streamed = project.cli("export", "notes", "--out", "-", "--no-vectors")
     assert streamed.stdout == out.read_text(encoding="utf-8"), "nothing else is on standard output"
-    assert "did you mean 'notes'?" in run_here(project.config, "export", "nots", "--out", "-", code=2)[1]
+    assert (
+        "did you mean 'notes'?"
+        in run_here(project.config, "export", "nots", "--out", "-", code=2)[1]
+    )
     with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
         export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
     with pytest.raises(StoreError, match="rag-index index notes"):

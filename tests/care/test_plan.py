@@ -1,4 +1,5 @@
-"""`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
+"""`rag-index plan`: it says what the next run does, also where that run fails or holds something
+back."""
 
 import time
 from contextlib import closing
@@ -43,7 +44,10 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
     (plan,) = printed(project, "plan", code=1)["indexes"]
     assert (plan["error"], counts(plan)) == (project.run().indexes[0].message, {})
     out, said = run_here(project.config, "plan", code=1)
-    assert (out, "\nrag-index: notes: a run would fail: test_notes__1 was chunked as" in said) == ("", True)
+    assert (out, "\nrag-index: notes: a run would fail: test_notes__1 was chunked as" in said) == (
+        "",
+        True,
+    )
     (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
     (plan,) = printed(project, "plan", code=1)["indexes"]
     assert "the store has none live" in plan["error"]
@@ -52,14 +56,24 @@ def test_what_ends_a_run_before_it_begins_is_an_error(project):
 @pytest.mark.parametrize(
     ("form", "body", "said"),
     [
-        ("html", "<p hidden>abcdefghi</p><p class='abc'>&auml;bcdefghi</p>", "47% of the letters of column body ("),
-        ("json", '{"token": "a8f5", "salt": "two spoons"}', "of the letters of column body (format json)"),
+        (
+            "html",
+            "<p hidden>abcdefghi</p><p class='abc'>&auml;bcdefghi</p>",
+            "47% of the letters of column body (",
+        ),
+        (
+            "json",
+            '{"token": "a8f5", "salt": "two spoons"}',
+            "of the letters of column body (format json)",
+        ),
         ("plain", "see data:image/png;base64,AAAA", "of the letters of column body (format plain)"),
         ("auto", "# Head\n\n[abc](http://abcdef.gh) **word**", ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_left_out_of_texts_is_said_by_column(project, form, body, said):
-    change_settings(project, "chunk_chars = 200", f'chunk_chars = 200\nformat = {{body = "{form}"}}')
+    change_settings(
+        project, "chunk_chars = 200", f'chunk_chars = 200\nformat = {{body = "{form}"}}'
+    )
     project.execute("UPDATE note SET body = ?", body)
     message = printed(project, "plan")["indexes"][0].get("message", "")
     assert said in message
@@ -79,7 +93,9 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path, fake):
     assert "in about 1 request;" in said
     assert f"notes: the embedder does not answer: {fake.url}" in said
     assert counts(later) == {"documents": 4, "new": 3, "unchanged": 1}
-    not_compared = "the embedder does not answer, so it was not compared with the one that made the index: "
+    not_compared = (
+        "the embedder does not answer, so it was not compared with the one that made the index: "
+    )
     assert later["message"].startswith(not_compared)
 
 
@@ -129,8 +145,17 @@ def test_deletions_that_a_run_would_hold_back_are_said(project):
     project.execute("DELETE FROM note WHERE id <= 250")
     project.execute("UPDATE note SET title = '', body = '' WHERE id <= 260")
     (plan,) = printed(project, "plan")["indexes"]
-    assert counts(plan) == {"documents": 150, "gone": 250, "held_back": 260, "unchanged": 140, "empty": 10}
-    assert plan["message"] == "the run would hold back 260 of 400 documents, more than delete_guard (20%) allows"
+    assert counts(plan) == {
+        "documents": 150,
+        "gone": 250,
+        "held_back": 260,
+        "unchanged": 140,
+        "empty": 10,
+    }
+    assert (
+        plan["message"]
+        == "the run would hold back 260 of 400 documents, more than delete_guard (20%) allows"
+    )
     assert plan["message"] in run_here(project.config, "plan")[0]
 
 
@@ -141,11 +166,23 @@ def test_the_cost_is_of_what_is_new_or_changed_at_the_rate_of_the_last_run(proje
     project.run()
     cost = plan["cost"]
     with project.source() as db:
-        (characters,) = db.execute("SELECT sum(length(title || char(10) || body)) FROM note").fetchone()
-    assert (cost["chunks"], cost["chunks_estimated"]) == (printed(project, "status")["indexes"][0]["points"], False)
+        (characters,) = db.execute(
+            "SELECT sum(length(title || char(10) || body)) FROM note"
+        ).fetchone()
+    assert (cost["chunks"], cost["chunks_estimated"]) == (
+        printed(project, "status")["indexes"][0]["points"],
+        False,
+    )
     assert abs(cost["characters"] - characters) <= 160, "title and body are joined"
-    assert (cost["requests"], cost["context_requests"], cost["chars_per_second"], cost["seconds"]) == (None,) * 4
-    assert said.startswith(f"notes: {cost['chunks']:,} chunks of {cost['characters']:,} characters to embed; ")
+    assert (
+        cost["requests"],
+        cost["context_requests"],
+        cost["chars_per_second"],
+        cost["seconds"],
+    ) == (None,) * 4
+    assert said.startswith(
+        f"notes: {cost['chunks']:,} chunks of {cost['characters']:,} characters to embed; "
+    )
     assert said.endswith("how long that takes is unknown until a run has measured it")
     assert printed(project, "plan")["indexes"][0]["cost"] is None
     project.execute("UPDATE note SET body = 'another text' WHERE id <= 3")
@@ -157,7 +194,9 @@ def test_the_cost_is_of_what_is_new_or_changed_at_the_rate_of_the_last_run(proje
     assert "as the last run measured" in run_here(project.config, "plan")[0]
 
 
-def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_documents_estimated(tmp_path):
+def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_documents_estimated(
+    tmp_path,
+):
     project = Project(tmp_path / "project").fill(1_200)
     exact = CostCounter(project.settings, project.settings.indexes[0], None)
     counter = CostCounter(project.settings, project.settings.indexes[0], 1_000.0)
@@ -172,12 +211,17 @@ def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_doc
     assert cost.chunks == pytest.approx(true.chunks, rel=0.1)
     assert cost.seconds == pytest.approx(cost.characters / 1_000 / cost.workers)
     embedder = EmbedderSettings(kind="ollama", model="m", batch_texts=10, batch_chars=1_000_000)
-    index = project.settings.indexes[0].model_copy(update={"context": ContextSettings(model="writer")})
+    index = project.settings.indexes[0].model_copy(
+        update={"context": ContextSettings(model="writer")}
+    )
     asked = CostCounter(project.settings.model_copy(update={"embedder": embedder}), index, None)
     asked.add(documents.take(list(range(25))))
     found = asked.cost()
     assert (found.requests, found.context_requests) == (-(-found.chunks // 10), found.chunks)
-    assert f"in about {found.requests} requests and at most {found.chunks} requests for contexts" in found.sentence()
+    assert (
+        f"in about {found.requests} requests and at most {found.chunks} requests for contexts"
+        in found.sentence()
+    )
 
 
 def test_the_text_of_attachments_is_in_the_cost(tmp_path):
@@ -188,7 +232,9 @@ def test_the_text_of_attachments_is_in_the_cost(tmp_path):
 
 
 @pytest.mark.long
-def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_knows(project, fake):
+def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_knows(
+    project, fake
+):
     fake.model = "hf.co/Qwen/Qwen3-Embedding-0.6B-GGUF:Q8_0"
     embedder = f'[embedder]\nkind = "ollama"\nhosts = ["{fake.url}"]\nmodel = "{fake.model}"\n'
     project.write_settings(f"{project.config.read_text()}{MORE}{embedder}")
@@ -198,7 +244,9 @@ def test_plan_and_status_say_which_prefixes_are_used_and_warn_once_where_nobody_
     said = run_here(project.config, "status")[0].splitlines()[3]
     assert said == planned.replace("embedder", "embedder of notes, more")
     assert printed(project, "search", "a printer")["hits"]
-    assert any(text.endswith("\nQuery:a printer") for request in fake.requests for text in request.texts)
+    assert any(
+        text.endswith("\nQuery:a printer") for request in fake.requests for text in request.texts
+    )
     project.write_settings(project.config.read_text().replace(fake.model, "ours"))
     fake.model = "ours"
     refused = run_here(project.config, "index-all", code=1)[0]
@@ -215,7 +263,9 @@ def test_a_plan_says_once_what_holds_for_all_indexes(tmp_path):
     project.write_settings(project.config.read_text() + MORE)
     (project.folder / "source.db").write_text("no database at all " * 100)
     said = run_here(project.config, "plan", code=2)[1]
-    assert said.count("rag-index: ") == said.count("rag-index: notes, more: a run would fail: ") == 1, said
+    assert (
+        said.count("rag-index: ") == said.count("rag-index: notes, more: a run would fail: ") == 1
+    ), said
 
 
 def test_documents_are_shown_with_title_payload_and_parts_and_that_there_is_none(tmp_path):
@@ -225,13 +275,18 @@ def test_documents_are_shown_with_title_payload_and_parts_and_that_there_is_none
         db.executescript(TABLES)
         db.execute("UPDATE remark SET body = 'red' || char(27) || '[31m' WHERE id = 11")
     shown = run_here(desk.config, "plan", "--show", "1")[0]
-    head = 'notes: Printer offline (1)\n  https://desk.example.org/t/1\n  payload: {"customer": {"name": "Acme"}}\n'
+    head = (
+        'notes: Printer offline (1)\n  https://desk.example.org/t/1\n  payload: {"customer":'
+        ' {"name": "Acme"}}\n'
+    )
     chunks = {
         "chunk 0": "It prints only red pages.",
         "remark 10": "Replace the toner cartridge.",
         "remark 11": "red\N{REPLACEMENT CHARACTER}[31m",
     }
-    parts = "".join(f"  --- {part}\n  Printer offline\n\n  {text}\n" for part, text in chunks.items())
+    parts = "".join(
+        f"  --- {part}\n  Printer offline\n\n  {text}\n" for part, text in chunks.items()
+    )
     assert shown == f"{head}{parts}\n"
     assert not (desk.folder / ".rag-index").exists()  # nothing is written
     desk.execute("UPDATE ticket SET hidden = 1")

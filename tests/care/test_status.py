@@ -1,5 +1,5 @@
-"""What `status` and the metrics file say: of a watch, of a store whose server is away, and of a ledger that may only be
-read. Commands that only read create nothing."""
+"""What `status` and the metrics file say: of a watch, of a store whose server is away, and of a
+ledger that may only be read. Commands that only read create nothing."""
 
 import os
 import re
@@ -33,13 +33,17 @@ def served(tmp_path, qdrant) -> Project:
     return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"')
 
 
-def test_a_server_that_is_down_is_asked_for_seconds_and_what_the_ledger_knows_is_shown(served, qdrant):
+def test_a_server_that_is_down_is_asked_for_seconds_and_what_the_ledger_knows_is_shown(
+    served, qdrant
+):
     assert PERSON_SECONDS <= 2, "connecting, asking and trying again take five seconds together"
     served.fill(3).run()
     [before] = printed(served, "status")["indexes"]
     qdrant.break_next("GET /aliases", times=None, hang=3600.0)
     asked = qdrant.requests("GET /aliases")
-    assert f"{qdrant.url} does not answer as it should" in run_here(served.config, "status", code=1)[1]
+    assert (
+        f"{qdrant.url} does not answer as it should" in run_here(served.config, "status", code=1)[1]
+    )
     assert qdrant.requests("GET /aliases") == asked + 1
     qdrant.faults.clear()
     qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
@@ -58,7 +62,9 @@ def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(
     [before] = printed(served, "status")["indexes"]
     assert "complete up to" not in run_here(served.config, "status")[0], "the last run says it"
     served.fill(1, first=4)
-    qdrant.break_next("PUT /collections/test_notes__1/points", times=None, status=400, error="the disk is full")
+    qdrant.break_next(
+        "PUT /collections/test_notes__1/points", times=None, status=400, error="the disk is full"
+    )
     assert served.run().exit_code == 1
     qdrant.faults.clear()
     said = f"notes: complete up to {before['as_of']['at']}, known by run"
@@ -77,10 +83,16 @@ def test_the_age_of_an_index_and_the_state_of_its_watch_are_said(project, ledger
     ledger.update_watch(ALIAS, state="backing off", message="it is down", applied_at=1000.0)
     with IndexLease(ledger, lease_name("test"), "watch"):
         found = status(project.settings).indexes[0].watch
-        assert (found["state"], found["message"], found["seconds_behind"] < 300) == ("backing off", "it is down", True)
+        assert (found["state"], found["message"], found["seconds_behind"] < 300) == (
+            "backing off",
+            "it is down",
+            True,
+        )
         ledger._write(positions.update().values(at=ledger.clock() - 400))
         assert 400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
-        assert re.search("watch backing off, 4.. s behind: it is down", run_here(project.config, "status")[0])
+        assert re.search(
+            "watch backing off, 4.. s behind: it is down", run_here(project.config, "status")[0]
+        )
         try_to_write_metrics(project.settings)
     text = (project.folder / "metrics.prom").read_text()
     assert 'rag_index_watch_state{index="notes",state="backing off"} 1.0' in text
@@ -108,7 +120,9 @@ def test_the_dashboard_shows_metrics_that_are_served(project, ledger):
     try_to_write_metrics(project.settings)
     with Retriever.from_settings(project.settings) as retriever:
         retriever.search_sync("pump")
-        served = (project.folder / "metrics.prom").read_text() + generate_latest(retriever.metrics()).decode()
+        served = (project.folder / "metrics.prom").read_text() + generate_latest(
+            retriever.metrics()
+        ).decode()
     dashboard = Path(__file__).parents[2] / "deployments" / "grafana.json"
     shown = set(re.findall(r"rag_index_\w+", dashboard.read_text(encoding="utf-8")))
     assert len(shown) > 8
@@ -127,9 +141,13 @@ def test_prometheus_reads_the_file(tmp_path):
     file = project.folder / "out" / "m.prom"
     families = list(text_string_to_metric_families(file.read_text()))
     assert {family.type for family in families} <= {"gauge"}
-    assert len({family.name for family in families}) == len(families), "the samples of a metric stand together"
+    assert len({family.name for family in families}) == len(families), (
+        "the samples of a metric stand together"
+    )
     samples = [sample for family in families for sample in family.samples]
-    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+    found = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples
+    }
     index = ("index", "notes")
     assert found["rag_index_run_new", (index,)] == 7
     assert found["rag_index_run_state", (index, ("state", "completed"))] == 1
@@ -140,15 +158,23 @@ def test_prometheus_reads_the_file(tmp_path):
 
 
 def looked_at(project):
-    """Look at everything, and return the documents of each index, its failures, and the states of its runs."""
+    """Look at everything, and return the documents of each index, its failures, and the states of
+    its runs."""
     settings = project.settings
     [shown], reports = status(settings).indexes, run_reports(settings, settings.indexes)
     [plan] = plan_runs(settings, settings.indexes)
-    return shown.documents, plan.unchanged, failed(settings, settings.indexes), [one["state"] for one in reports]
+    return (
+        shown.documents,
+        plan.unchanged,
+        failed(settings, settings.indexes),
+        [one["state"] for one in reports],
+    )
 
 
 def test_a_mistyped_ledger_is_not_created(tmp_path):
-    project = Project(tmp_path / "project", extra='[ledger]\nurl = "sqlite:///nowhere/deep/ledger.db"').fill(3)
+    project = Project(
+        tmp_path / "project", extra='[ledger]\nurl = "sqlite:///nowhere/deep/ledger.db"'
+    ).fill(3)
     before = sorted(project.folder.rglob("*"))
     assert (looked_at(project), sorted(project.folder.rglob("*"))) == ((0, 0, [], []), before)
 
@@ -159,10 +185,15 @@ def test_a_ledger_in_a_folder_that_one_may_not_enter_is_named(tmp_path, monkeypa
     settings, folder, is_root = project.settings, project.folder / ".rag-index", os.geteuid() == 0
     folder.chmod(0)
     if is_root:
-        monkeypatch.setattr(os, "access", lambda *_: False)  # it asks for the real user, who stays root
+        monkeypatch.setattr(
+            os, "access", lambda *_: False
+        )  # it asks for the real user, who stays root
         os.seteuid(65534)
     try:
-        with pytest.raises(LedgerError, match=r"ledger\.db cannot be read: Permission denied; correct its permissions"):
+        with pytest.raises(
+            LedgerError,
+            match=r"ledger\.db cannot be read: Permission denied; correct its permissions",
+        ):
             Ledger(settings.ledger_url, read_only=True)
     finally:
         if is_root:
@@ -170,7 +201,9 @@ def test_a_ledger_in_a_folder_that_one_may_not_enter_is_named(tmp_path, monkeypa
         folder.chmod(0o700)
 
 
-def test_a_ledger_that_its_owner_writes_while_somebody_else_reads_it_is_not_called_damaged(tmp_path):
+def test_a_ledger_that_its_owner_writes_while_somebody_else_reads_it_is_not_called_damaged(
+    tmp_path,
+):
     project = Project(tmp_path / "project").fill(3)
     run_plain(project)
     with mock.patch.object(os, "access", return_value=False):
@@ -179,13 +212,17 @@ def test_a_ledger_that_its_owner_writes_while_somebody_else_reads_it_is_not_call
         assert reader.collections("test_notes")
         project.fill(3, first=10)
         run_plain(project)
-        with pytest.raises(LedgerUnavailable, match="is being written by its owner: run the command again"):
+        with pytest.raises(
+            LedgerUnavailable, match="is being written by its owner: run the command again"
+        ):
             reader.collections("test_notes")
 
 
 @pytest.mark.mount
 def test_a_ledger_on_a_read_only_mount_is_read(tmp_path):
-    project = Project(tmp_path / "project", extra='[ledger]\nurl = "sqlite:///disk/ledger.db"').fill(3)
+    project = Project(
+        tmp_path / "project", extra='[ledger]\nurl = "sqlite:///disk/ledger.db"'
+    ).fill(3)
     with Disk(project, 8) as disk:
         run_plain(project)
         disk.read_only(True)

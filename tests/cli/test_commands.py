@@ -1,5 +1,6 @@
-"""The program as a user starts it: its output, its exit codes, its messages about bad input, what `config` says of
-settings, and what quick commands import: most of their time is imports, so a new one is a decision, not an accident."""
+"""The program as a user starts it: its output, its exit codes, its messages about bad input, what
+`config` says of settings, and what quick commands import: most of their time is imports, so a new
+one is a decision, not an accident."""
 
 import json
 import os
@@ -83,7 +84,10 @@ def test_everything_that_is_kept_lies_in_the_folder_data(project, tmp_path):
     kept = tmp_path / "var" / "rag-index"
     before = {path.name for path in project.folder.iterdir()}
     [report] = project.json("index-all", RAG_INDEX_DATA=str(kept))["indexes"]
-    assert (report["state"], {path.name for path in project.folder.iterdir()}) == ("completed", before)
+    assert (report["state"], {path.name for path in project.folder.iterdir()}) == (
+        "completed",
+        before,
+    )
     assert {"qdrant", "ledger.db"} <= {path.name for path in kept.iterdir()}
     assert project.json("status", RAG_INDEX_DATA=str(kept))["indexes"][0]["documents"] == 20
 
@@ -118,7 +122,10 @@ def test_wrong_usage_ends_with_2(project):
         (["index", "notes", "--id", "5", "--serial"], "cannot be combined with --serial"),
         (["search", "  "], "empty"),
         (["search", "x", "--index", "note"], "did you mean 'notes'?"),
-        (["search", "x", "--max-age", "a while"], "max_age = 'a while': give seconds, or a text such as '10 s'"),
+        (
+            ["search", "x", "--max-age", "a while"],
+            "max_age = 'a while': give seconds, or a text such as '10 s'",
+        ),
         (["search", "\udcff"], "is not valid Unicode"),
         (["serach", "x"], "No such command 'serach'"),
     ):
@@ -140,7 +147,10 @@ def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
     [
         (('table = "note"', 'table = "nots"'), "table 'nots' cannot be read: no such table: nots"),
         (('"body"]', '"boddy"]'), "table 'note' cannot be read: no such column: note.boddy"),
-        (('["title", "body"]', '"priority"'), "column 'priority' of table 'note' gives int, not text"),
+        (
+            ('["title", "body"]', '"priority"'),
+            "column 'priority' of table 'note' gives int, not text",
+        ),
         (("sqlite:///source.db", "sqlite:///nowhere.db"), "there is no file"),
         (("sqlite:///source.db", "oracle://u:secret@h/x"), "no driver for 'oracle'"),
     ],
@@ -153,9 +163,14 @@ def test_wrong_settings_end_with_2_and_say_which(project, change, expected):
 
 
 def test_a_missing_settings_file_ends_with_2(tmp_path):
-    for options, said in ((["--config", "no.toml"], "there is no settings file no.toml"), ([], "rag-index init")):
+    for options, said in (
+        (["--config", "no.toml"], "there is no settings file no.toml"),
+        ([], "rag-index init"),
+    ):
         command = [*PROGRAM, *options, "status"]
-        assert said in one_line(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False), 2)
+        assert said in one_line(
+            subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False), 2
+        )
 
 
 def test_debug_shows_where_an_error_comes_from(project):
@@ -173,13 +188,17 @@ def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(
 
 def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     project = Project(tmp_path / "a").fill(5)
-    project.execute('CREATE TABLE "Order Line" (a INTEGER, b INTEGER, "what is it" TEXT, PRIMARY KEY (a, b))')
+    project.execute(
+        'CREATE TABLE "Order Line" (a INTEGER, b INTEGER, "what is it" TEXT, PRIMARY KEY (a, b))'
+    )
     project.execute("CREATE TABLE measurements (id INTEGER PRIMARY KEY, value REAL)")
     project.execute("CREATE TABLE remarks (body TEXT)")
     for table, values in (("Order Line", "1, 2, ?"), ("remarks", "?")):
         for number in range(5):
             text = f"{TEXT} {number}. It was read at once."
-            project.execute(f'INSERT INTO "{table}" VALUES ({values.replace("1", str(number))})', text)
+            project.execute(
+                f'INSERT INTO "{table}" VALUES ({values.replace("1", str(number))})', text
+            )
     project.config.unlink()
     ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
     assert ended.returncode == 0, ended.stderr
@@ -187,7 +206,9 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     assert re.search(r"^ +1 table left out: is empty \(1\)$", ended.stdout, re.MULTILINE)
     plan = project.json("plan")["indexes"]
     assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 5)}
-    assert "#:schema" not in project.config.read_text(), "editors complain of a schema that is not there"
+    assert "#:schema" not in project.config.read_text(), (
+        "editors complain of a schema that is not there"
+    )
     (project.folder / "rag-index.schema.json").write_text(project.cli("config", "--schema").stdout)
     assert "a template: put your database into it" in project.cli("init", "--force").stdout
     assert project.config.read_text().startswith("#:schema ./rag-index.schema.json\n")
@@ -198,7 +219,10 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
 
 def test_init_where_nothing_can_be_written_says_so(tmp_path):
     message = run_here(tmp_path / "missing" / "a.toml", "init", code=2)[1]
-    assert "a.toml cannot be written: No such file or directory; name a file in another folder" in message
+    assert (
+        "a.toml cannot be written: No such file or directory; name a file in another folder"
+        in message
+    )
 
 
 def children(pid: int) -> list[psutil.Process]:
@@ -209,21 +233,37 @@ def children(pid: int) -> list[psutil.Process]:
 
 
 def test_ctrl_c_at_any_moment_shows_no_traceback(project):
-    """Only what comes before the first line of the program, of some milliseconds, cannot be kept from it."""
+    """Only what comes before the first line of the program, of some milliseconds, cannot be kept
+    from it."""
     command = [sys.executable, "-P", "-c", "from rag_index.__main__ import main; main()", "status"]
     for moment in range(0, 24, 2):
-        running = subprocess.Popen(command, cwd=project.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        running = subprocess.Popen(
+            command, cwd=project.folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
         time.sleep(moment / 100)
         running.send_signal(signal.SIGINT)
         said = running.communicate()[1].decode()
-        assert set(re.findall(r"/rag_index/(\S+)\"", said)) <= {"__init__.py", "__main__.py"}, (moment, said)
+        assert set(re.findall(r"/rag_index/(\S+)\"", said)) <= {"__init__.py", "__main__.py"}, (
+            moment,
+            said,
+        )
 
 
 @pytest.mark.long
 def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_path):
-    """The run starts workers, as for a user without a Prefect server. Ctrl-C goes to the whole group."""
+    """The run starts workers, as for a user without a Prefect server. Ctrl-C goes to the whole
+    group."""
     project = Project(tmp_path / "project").fill(6000)
-    command = [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--shard-documents", "200"]
+    command = [
+        *PROGRAM,
+        "--config",
+        str(project.config),
+        "index-all",
+        "--workers",
+        "2",
+        "--shard-documents",
+        "200",
+    ]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     running = subprocess.Popen(command, env=without_api(), start_new_session=True, **streams)
     try:
@@ -245,7 +285,10 @@ def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_p
     done = project.json("status")["indexes"][0]["documents"]
     report = project.json("index", "notes", "--serial")["indexes"][0]
     assert 0 < done <= report["unchanged"]
-    assert (report["unchanged"] + report["new"] + report["changed"], len(project.texts())) == (6000, 6000)
+    assert (report["unchanged"] + report["new"] + report["changed"], len(project.texts())) == (
+        6000,
+        6000,
+    )
 
 
 def test_report_shows_where_the_time_went_and_what_would_help(indexed):
@@ -263,15 +306,31 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
 
 
 def test_a_shell_completes_commands(tmp_path):
-    completion = {"_RAG_INDEX_COMPLETE": "bash_complete", "COMP_WORDS": "rag-index pla", "COMP_CWORD": "1"}
-    done = subprocess.run(PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True)
+    completion = {
+        "_RAG_INDEX_COMPLETE": "bash_complete",
+        "COMP_WORDS": "rag-index pla",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        PROGRAM, cwd=tmp_path, env={**os.environ, **completion}, capture_output=True, check=True
+    )
     assert (done.stdout, done.stderr) == (b"plain,plan\n", b"")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", ["try source.db", "init source.db --force", "plan", "index-all"])
+@pytest.mark.parametrize(
+    "command", ["try source.db", "init source.db --force", "plan", "index-all"]
+)
 def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, command):
-    program = [sys.executable, "-c", TERMINATED, "pydantic", "--config", str(indexed.config), *command.split()]
+    program = [
+        sys.executable,
+        "-c",
+        TERMINATED,
+        "pydantic",
+        "--config",
+        str(indexed.config),
+        *command.split(),
+    ]
     ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=indexed.folder)
     assert re.match(r"(?:Reading|Opening) .* …\n", ended.stderr), ended.stderr
 
@@ -280,31 +339,48 @@ def test_a_line_is_said_before_anything_that_takes_long_is_imported(indexed, com
 def test_help_and_version_import_nothing_but_click(indexed, option):
     command = [sys.executable, "-c", LISTED, "--config", str(indexed.config), option]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = {module.split(".")[0] for module in json.loads(ended.stderr.splitlines()[-1]) if not module.startswith("_")}
+    found = {
+        module.split(".")[0]
+        for module in json.loads(ended.stderr.splitlines()[-1])
+        if not module.startswith("_")
+    }
     assert found - sys.stdlib_module_names - {"rag_index", "cython_runtime"} == {"click"}
 
 
 @pytest.mark.long
-def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(tmp_path):
+def test_an_embedded_index_and_its_service_need_neither_prefect_and_dask_nor_the_clients_of_servers(
+    tmp_path,
+):
     project = Project(tmp_path / "project").fill(5)
-    program, environment = [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)], without_api()
+    program, environment = (
+        [sys.executable, "-c", WITHOUT, UNNEEDED, "--config", str(project.config)],
+        without_api(),
+    )
     for arguments in (["index-all"], ["plan"], ["search", "the printer"]):
-        ended = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False, env=environment)
+        ended = subprocess.run(
+            [*program, *arguments], capture_output=True, text=True, check=False, env=environment
+        )
         assert ended.returncode == 0, (arguments, ended.stdout + ended.stderr)
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen([*program, "serve", "--port", "0"], env=environment, **streams) as serving:
+    with subprocess.Popen(
+        [*program, "serve", "--port", "0"], env=environment, **streams
+    ) as serving:
         try:
             said = serving.stdout.readline()
             url = re.search(r"http://[\d.:]+", said)
             assert url, said + serving.stdout.read()
-            assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()["hits"]
+            assert httpx.post(f"{url[0]}/search", json={"query": "the printer"}, timeout=60).json()[
+                "hits"
+            ]
         finally:
             serving.terminate()
 
 
 def test_each_value_names_its_origin(tmp_path):
     configured = Project(tmp_path / "project", extra="[parallel]\nshard_documents = 3").fill(20)
-    answer = configured.json("config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT_FOR_RECOVERY="2")
+    answer = configured.json(
+        "config", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT_FOR_RECOVERY="2"
+    )
     found = {value["key"]: value for value in answer["settings"]}
     assert answer["file"] == str(configured.config)
     for key, value, source in (
@@ -323,8 +399,14 @@ def test_every_key_of_every_table_is_listed(project):
     for section, model in SECTIONS.items():
         tables = tables_of(model)
         assert {f"{section}.{name}" for name in keys_of(model).keys() - tables.keys()} <= keys
-        assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
-    assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
+        assert {
+            f"{section}.{table}.{name}"
+            for table, inner in tables.items()
+            for name in inner.model_fields
+        } <= keys
+    assert {
+        f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()
+    } <= keys
 
 
 def test_secrets_are_masked(project):
@@ -339,9 +421,17 @@ def test_secrets_are_masked(project):
 def test_the_reason_for_the_number_of_workers(project, monkeypatch):
     for machine, reason in (
         (Machine(8, 2.0, 10**12), "1: 2 processors less one"),
-        (Machine(8, None, 1_500_000_000), "2: 8 processors less one for the flow, but at least one, if memory"),
-        (Machine(8, None, 900_000_000), "0: memory has no room for a worker of 300 MB beside the flow"),
+        (
+            Machine(8, None, 1_500_000_000),
+            "2: 8 processors less one for the flow, but at least one, if memory",
+        ),
+        (
+            Machine(8, None, 900_000_000),
+            "0: memory has no room for a worker of 300 MB beside the flow",
+        ),
     ):
         monkeypatch.setattr(effective_settings, "detect_machine", lambda machine=machine: machine)
-        values = {value.key: value for value in effective_settings.effective_settings(project.settings)}
+        values = {
+            value.key: value for value in effective_settings.effective_settings(project.settings)
+        }
         assert values["parallel.workers"].why.startswith(reason), machine

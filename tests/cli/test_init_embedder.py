@@ -1,4 +1,5 @@
-"""The embedder that `init` proposes: which models it finds, which one it takes, and what file and screen say of it."""
+"""The embedder that `init` proposes: which models it finds, which one it takes, and what file and
+screen say of it."""
 
 import json
 import re
@@ -13,7 +14,12 @@ import pytest
 
 from rag_index.cli import settings as commands
 from rag_index.components.embedders import candidates
-from rag_index.components.embedders.candidates import ALL_LANGUAGES, Candidate, languages_of, propose_model
+from rag_index.components.embedders.candidates import (
+    ALL_LANGUAGES,
+    Candidate,
+    languages_of,
+    propose_model,
+)
 from rag_index.core.settings import load_settings
 from rag_index.errors import EmbedderError
 from tests.fakes.ollama import FakeOllama
@@ -24,8 +30,13 @@ from tests.project import run_here
 from tests.waiting import GENEROUS
 
 ENGLISH = "The printer in room {} shows blank pages, and the person at the desk has to wait for it."
-GERMAN = "Der Drucker in Raum {} zeigt leere Seiten, und die Person am Schreibtisch muss auf ihn warten."
-POLISH = "Drukarka w pokoju {} drukuje puste strony, a osoba przy biurku musi na nią czekać przez godzinę."
+GERMAN = (
+    "Der Drucker in Raum {} zeigt leere Seiten, und die Person am Schreibtisch muss auf ihn warten."
+)
+POLISH = (
+    "Drukarka w pokoju {} drukuje puste strony, a osoba przy biurku musi na nią czekać przez"
+    " godzinę."
+)
 TEXTS = [ENGLISH.format(number) for number in range(20)]
 
 
@@ -33,7 +44,8 @@ def make_database(folder, text):
     with sqlite3.connect(folder / "source.db") as db:
         db.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT)")
         db.executemany(
-            "INSERT INTO ticket VALUES (?, ?, ?)", [(i, f"Ticket {i}", text.format(i)) for i in range(1, 61)]
+            "INSERT INTO ticket VALUES (?, ?, ?)",
+            [(i, f"Ticket {i}", text.format(i)) for i in range(1, 61)],
         )
     db.close()
 
@@ -62,7 +74,8 @@ def hosts_are(monkeypatch, urls):
 
 
 def cache_model(cache, name):
-    """Put a model of a kilobyte into the cache under the name of one of the library's list; return the repository."""
+    """Put a model of a kilobyte into the cache under the name of one of the library's list; return
+    the repository."""
     from fastembed import TextEmbedding
 
     entry = next(entry for entry in TextEmbedding.list_supported_models() if entry["model"] == name)
@@ -91,17 +104,31 @@ def test_a_model_of_an_ollama_server_is_proposed_with_its_rate_and_plan_uses_tha
     assert load_settings(folder / "rag-index.toml").embedder.hosts == [fake.url]
     assert f"Trying {fake.model} with 20 texts" in err
     [said] = [line for line in out.splitlines() if line.startswith("Embedder: ")]
-    assert f"{fake.model} runs on Ollama at {fake.url}: the only model found here for English." in said
+    assert (
+        f"{fake.model} runs on Ollama at {fake.url}: the only model found here for English." in said
+    )
     rate = re.search(r"It embedded ([\d,]+) characters/s\.$", said)[1]
     text = (folder / "rag-index.toml").read_text()
     assert f"# Measured by init: {rate} characters/s with {fake.model}\n[embedder]\n" in text
     asked = len(fake.embeds())
     assert sorted(len(request.texts) for request in fake.embeds()) == [1, 20]
-    planned = json.loads(run_here(folder / "rag-index.toml", "plan", "--json")[0])["indexes"][0]["cost"]
-    assert (planned["chars_per_second"], planned["measured_by"]) == (float(rate.replace(",", "")), "init")
-    assert planned["seconds"] == pytest.approx(planned["characters"] / planned["chars_per_second"], abs=0.1)
-    assert f"at {rate} characters/s, as init measured" in run_here(folder / "rag-index.toml", "plan")[0]
-    assert len(fake.embeds()) - asked <= 2, "plan embeds one text, to know the model, and measures nothing"
+    planned = json.loads(run_here(folder / "rag-index.toml", "plan", "--json")[0])["indexes"][0][
+        "cost"
+    ]
+    assert (planned["chars_per_second"], planned["measured_by"]) == (
+        float(rate.replace(",", "")),
+        "init",
+    )
+    assert planned["seconds"] == pytest.approx(
+        planned["characters"] / planned["chars_per_second"], abs=0.1
+    )
+    assert (
+        f"at {rate} characters/s, as init measured"
+        in run_here(folder / "rag-index.toml", "plan")[0]
+    )
+    assert len(fake.embeds()) - asked <= 2, (
+        "plan embeds one text, to know the model, and measures nothing"
+    )
 
 
 def test_the_rate_of_another_model_is_not_that_of_this_one(folder, fake, monkeypatch):
@@ -116,7 +143,10 @@ def test_a_model_of_the_cache_is_proposed_and_used_without_the_hub(folder, empty
     pytest.importorskip("fastembed")
     cache_model(empty_cache, "BAAI/bge-small-en-v1.5")
     out, _, settings = init(folder, "--yes")
-    assert (settings.embedder.kind, settings.embedder.model) == ("fastembed", "BAAI/bge-small-en-v1.5")
+    assert (settings.embedder.kind, settings.embedder.model) == (
+        "fastembed",
+        "BAAI/bge-small-en-v1.5",
+    )
     assert "BAAI/bge-small-en-v1.5 runs in the process" in out
     assert "as init measured" in run_here(folder / "rag-index.toml", "plan")[0]
 
@@ -128,7 +158,10 @@ def test_half_a_model_in_the_cache_is_none(folder, empty_cache, missing):
     next(repository.rglob(missing)).unlink()
     out, _, settings = init(folder, "--yes")
     assert settings.embedder.kind == "local"
-    assert "Embedder: wordllama needs nothing else. BAAI/bge-small-en-v1.5 (67 MB, downloaded once)" in out
+    assert (
+        "Embedder: wordllama needs nothing else. BAAI/bge-small-en-v1.5 (67 MB, downloaded once)"
+        in out
+    )
     assert len(list(empty_cache.iterdir())) == 1, "nothing was downloaded"
 
 
@@ -170,10 +203,18 @@ def test_the_language_of_the_texts_is_that_of_the_index_or_one_that_search_by_wo
 def test_languages_are_told_by_names():
     assert languages_of("all-minilm:33m") == languages_of("BAAI/bge-small-en-v1.5") == {"english"}
     assert languages_of("jina/jina-embeddings-v2-base-de") == {"english", "german"}
-    for name in ("bge-m3", "nomic-embed-text-v2-moe", "snowflake-arctic-embed2:568m", "embeddinggemma"):
+    for name in (
+        "bge-m3",
+        "nomic-embed-text-v2-moe",
+        "snowflake-arctic-embed2:568m",
+        "embeddinggemma",
+    ):
         assert languages_of(name) == ALL_LANGUAGES, name
     assert languages_of("my-model") is None
-    assert languages_of("x", "text embeddings, multilingual (german, english)") == {"german", "english"}
+    assert languages_of("x", "text embeddings, multilingual (german, english)") == {
+        "german",
+        "english",
+    }
 
 
 def test_a_server_that_is_silent_or_no_ollama_costs_seconds_at_most(folder, fake, monkeypatch):
@@ -191,7 +232,8 @@ def test_a_server_that_is_silent_or_no_ollama_costs_seconds_at_most(folder, fake
 
 
 def test_what_a_server_has_described_in_time_counts(fake, monkeypatch):
-    """The clock goes on by 1.5 s with each look at it: the server describes one model, and has two."""
+    """The clock goes on by 1.5 s with each look at it: the server describes one model, and has
+    two."""
     now, objects = [0.0], candidates._objects
 
     def tick():
@@ -249,7 +291,9 @@ def test_texts_that_are_too_long_for_a_model_are_embedded_in_parts(empty_cache):
             return embedder
 
         patch.setattr(candidates, "open_embedder", noted)
-        candidates._seconds_in_process(candidate, ["w7 w8 w9 w10 w11 w12 " * 3], time.monotonic() + 60)
+        candidates._seconds_in_process(
+            candidate, ["w7 w8 w9 w10 w11 w12 " * 3], time.monotonic() + 60
+        )
     assert len("".join(embedded)) >= 2 * 60
     assert all(len(text.split()) <= 6 for text in embedded)
 
@@ -275,7 +319,9 @@ def test_the_samples_and_try_stay_with_wordllama(tmp_path, fake, monkeypatch):
     with chdir(tmp_path):
         run_here("rag-index.toml", "sample", "workshop", "--out", "workshop.db", "--settings")
     assert load_settings(tmp_path / "rag-index.toml").embedder.kind == "local"
-    monkeypatch.setattr(commands, "_embedder", lambda *_: pytest.fail("only init proposes an embedder"))
+    monkeypatch.setattr(
+        commands, "_embedder", lambda *_: pytest.fail("only init proposes an embedder")
+    )
     folder = tmp_path / "try"
     folder.mkdir()
     with chdir(folder):

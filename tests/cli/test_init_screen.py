@@ -1,4 +1,5 @@
-"""The screen of `init`: who may see rows and what becomes of each table; answered by numbers, ids or a file."""
+"""The screen of `init`: who may see rows and what becomes of each table; answered by numbers, ids
+or a file."""
 
 import io
 import json
@@ -23,36 +24,51 @@ BODY = "The {} in room {} prints blank pages again and again, said the person at
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a database of tickets and their remarks, some of them hidden, notes, and tables without any use."""
+    """A folder with a database of tickets and their remarks, some of them hidden, notes, and tables
+    without any use."""
     with sqlite3.connect(tmp_path / "source.db") as db:
         db.executescript(
-            "CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT, is_confidential INT, email TEXT, "
-            "answer TEXT, put_aside INT);"
-            "CREATE TABLE remark (id INTEGER PRIMARY KEY, ticket_id INT REFERENCES ticket, body TEXT, is_deleted INT);"
-            "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, body TEXT, is_deleted INT);"
-            "CREATE TABLE number (id INTEGER PRIMARY KEY, value INT);"
+            "CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT, is_confidential"
+            " INT, email TEXT, answer TEXT, put_aside INT);CREATE TABLE remark (id INTEGER PRIMARY"
+            " KEY, ticket_id INT REFERENCES ticket, body TEXT, is_deleted INT);CREATE TABLE note"
+            " (id INTEGER PRIMARY KEY, title TEXT, body TEXT, is_deleted INT);CREATE TABLE number"
+            " (id INTEGER PRIMARY KEY, value INT);"
         )
         for n in range(5):
             db.execute(f"CREATE TABLE empty_{n} (id INTEGER PRIMARY KEY, body TEXT)")
         for i in range(1, 41):
             row = (
-                i, f"Printer {i} is offline", BODY.format("printer", i, i), i % 10 == 0, f"p{i}@example.org",
-                BODY.format("fax", -i, i), i == 7,
-            )  # fmt: skip
+                i,
+                f"Printer {i} is offline",
+                BODY.format("printer", i, i),
+                i % 10 == 0,
+                f"p{i}@example.org",
+                BODY.format("fax", -i, i),
+                i == 7,
+            )
             db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            db.execute("INSERT INTO remark VALUES (?, ?, ?, ?)", (i, i, BODY.format("copier", i, -i), i % 8 == 0))
-            db.execute("INSERT INTO note VALUES (?, ?, ?, ?)", (i, f"Note {i}", BODY.format("plotter", i, i), i == 5))
+            db.execute(
+                "INSERT INTO remark VALUES (?, ?, ?, ?)",
+                (i, i, BODY.format("copier", i, -i), i % 8 == 0),
+            )
+            db.execute(
+                "INSERT INTO note VALUES (?, ?, ?, ?)",
+                (i, f"Note {i}", BODY.format("plotter", i, i), i == 5),
+            )
             db.execute("INSERT INTO number VALUES (?, ?)", (i, i))
     db.close()
     return tmp_path
 
 
 def init(folder, *keys, options=("source.db",), columns=100):
-    """Run `init` in a terminal, type keys at each prompt, and return the exit code and what the terminal shows. Ctrl-C
-    is typed again while nothing happens: Python misses one between a question and its first look at the input."""
+    """Run `init` in a terminal, type keys at each prompt, and return the exit code and what the
+    terminal shows. Ctrl-C is typed again while nothing happens: Python misses one between a
+    question and its first look at the input."""
     main, side = pty.openpty()
     with chdir(folder):
-        process = start_in_terminal("", ["init", *options], os.environ | {"COLUMNS": str(columns)}, side, side)
+        process = start_in_terminal(
+            "", ["init", *options], os.environ | {"COLUMNS": str(columns)}, side, side
+        )
     os.close(side)
     shown, left = "", list(keys)
     while True:
@@ -71,7 +87,8 @@ def init(folder, *keys, options=("source.db",), columns=100):
 
 
 def without_terminal(folder, *options, answers=None, code=0):
-    """Run `init`, with answers in a file if there are any, and return what it prints, or the error."""
+    """Run `init`, with answers in a file if there are any, and return what it prints, or the
+    error."""
     if answers is not None:
         (folder / "answers.json").write_text(json.dumps(answers))
         options = (*options, "--answers", "answers.json")
@@ -92,13 +109,21 @@ def settings(folder):
 def test_enter_writes_what_the_screen_shows_what_is_open_first(folder):
     code, shown = init(folder, "\r")
     assert code == 0, shown
-    assert re.search(r"^  1  ticket.put_aside +shown: no 39 · left out: yes 1$", shown, re.MULTILINE)
-    assert re.search(r"^  2  ticket.is_confidential +shown: no 36 · left out: yes 4$", shown, re.MULTILINE)
+    assert re.search(
+        r"^  1  ticket.put_aside +shown: no 39 · left out: yes 1$", shown, re.MULTILINE
+    )
+    assert re.search(
+        r"^  2  ticket.is_confidential +shown: no 36 · left out: yes 4$", shown, re.MULTILINE
+    )
     assert re.search(r"^ +\d+  ticket +40 +\d+%  document$", shown, re.MULTILINE)
     assert re.search(r"^ +\d+  remark +40 +\d+%  part of ticket$", shown, re.MULTILINE)
-    assert re.search(r"^ +6 tables left out: is empty \(5\); has no text of its own \(1\)$", shown, re.MULTILINE)
+    assert re.search(
+        r"^ +6 tables left out: is empty \(5\); has no text of its own \(1\)$", shown, re.MULTILINE
+    )
     assert re.search(r"^ +\d+  ticket.email +\d+ B left out: ", shown, re.MULTILINE)
-    assert re.search(r"^3 of 9 tables are searched: [\d.]+ kB of [\d.]+ kB of text\.$", shown, re.MULTILINE)
+    assert re.search(
+        r"^3 of 9 tables are searched: [\d.]+ kB of [\d.]+ kB of text\.$", shown, re.MULTILINE
+    )
     assert settings(folder)["ticket"]["visible"] == {
         "is_confidential": {"show": ["0", ""], "hide": ["1"]},
         "put_aside": {"show": ["0", ""], "hide": ["1"]},
@@ -117,9 +142,18 @@ def test_the_screen_of_the_sample_is_the_one_in_the_documentation(tmp_path):
 def test_answers_by_number_or_id_show_and_hide_and_turn_back(folder):
     _, shown = init(folder, "\x03")
     lines = ("note ", "ticket.put_aside", "ticket.email")
-    note, held, email = (re.findall(rf"^ +(\d+)  {line}", shown, re.MULTILINE)[-1] for line in lines)
+    note, held, email = (
+        re.findall(rf"^ +(\d+)  {line}", shown, re.MULTILINE)[-1] for line in lines
+    )
     (folder / "rag-index.toml").unlink(missing_ok=True)
-    keys = (f"show {email}\r", f"show {held}\r", "show ticket.is_confidential\r", "hide 2 no\r", f"hide {note}\r", "\r")
+    keys = (
+        f"show {email}\r",
+        f"show {held}\r",
+        "show ticket.is_confidential\r",
+        "hide 2 no\r",
+        f"hide {note}\r",
+        "\r",
+    )
     code, shown = init(folder, *keys)
     assert code == 0, shown
     last = shown.split(PROMPT)[-2]
@@ -130,7 +164,13 @@ def test_answers_by_number_or_id_show_and_hide_and_turn_back(folder):
     assert settings(folder).keys() == {"ticket"}
     assert "email" in settings(folder)["ticket"]["text"]
     (folder / "rag-index.toml").unlink()
-    keys = ("hide note\r", "show note\r", "show ticket.put_aside\r", "hide ticket.put_aside yes\r", "\r")
+    keys = (
+        "hide note\r",
+        "show note\r",
+        "show ticket.put_aside\r",
+        "hide ticket.put_aside yes\r",
+        "\r",
+    )
     code, shown = init(folder, *keys)
     assert settings(folder).keys() == {"ticket", "note"}, shown
     assert "put_aside" in read(folder)
@@ -152,10 +192,13 @@ def test_more_lists_everything_and_what_cannot_be_is_said(folder):
     listed = re.findall(r"^ +\d+  (empty_\d) +0 ", shown.split(PROMPT)[1], re.MULTILINE)
     assert listed == [f"empty_{n}" for n in range(5)]
     for said in (
-        "the rows of empty_0 cannot be documents: it is empty", "77 is neither the number of a line nor an id",
-        "what is no answer: write show, hide, look or why", "ticket.put_aside is never perhaps: it is no, yes",
-        "which rows of ticket.put_aside are left out? Name the values after it: no, yes", "note takes no value",
-    ):  # fmt: skip
+        "the rows of empty_0 cannot be documents: it is empty",
+        "77 is neither the number of a line nor an id",
+        "what is no answer: write show, hide, look or why",
+        "ticket.put_aside is never perhaps: it is no, yes",
+        "which rows of ticket.put_aside are left out? Name the values after it: no, yes",
+        "note takes no value",
+    ):
         assert said in " ".join(shown.split())
 
 
@@ -165,8 +208,12 @@ def test_why_says_which_result_a_column_got(folder):
     assert "ticket.put_aside: asked: it " in first
     assert "there is no column ticket" in " ".join(second.split())
     out = without_terminal(folder, "source.db", "--why", "ticket.is_confidential")
-    assert re.match(r"ticket\.is_confidential: understood: it .*\nshown: no 36 · left out: yes 4\n", out)
-    said = json.loads(without_terminal(folder, "source.db", "--why", "ticket.put_aside", "--json", "--force"))
+    assert re.match(
+        r"ticket\.is_confidential: understood: it .*\nshown: no 36 · left out: yes 4\n", out
+    )
+    said = json.loads(
+        without_terminal(folder, "source.db", "--why", "ticket.put_aside", "--json", "--force")
+    )
     assert (said["id"], said["result"], said["is_open"]) == ("ticket.put_aside", "asked", True)
 
 
@@ -190,18 +237,28 @@ def test_the_screen_fits_into_narrow_and_wide_terminals(folder, columns):
     screen = shown[shown.index("who may see") : shown.index("Enter writes")].splitlines()[1:]
     assert max(map(len, screen)) <= columns, screen
     said = " ".join(" ".join(screen).split())
-    for words in ("document", "part of ticket", "shown: no 36 · left out: yes 4", "left out: is empty (5)"):
+    for words in (
+        "document",
+        "part of ticket",
+        "shown: no 36 · left out: yes 4",
+        "left out: is empty (5)",
+    ):
         assert words in said
 
 
 def test_without_a_terminal_the_same_screen_is_printed_and_a_file_answers_it(folder):
     said = without_terminal(folder, "--source", "sqlite:///source.db")
-    assert re.search(r"^ +\d+  ticket.is_confidential +shown: no 36 · left out: yes 4$", said, re.MULTILINE)
+    assert re.search(
+        r"^ +\d+  ticket.is_confidential +shown: no 36 · left out: yes 4$", said, re.MULTILINE
+    )
     assert settings(folder).keys() == {"ticket", "note"}
     answers = {
-        "remark": "document", "note": "leave out", "ticket.is_confidential": {"show": ["yes"]},
-        "ticket.answer": "leave out", "ticket.put_aside": {"show": ["no", "yes"]},
-    }  # fmt: skip
+        "remark": "document",
+        "note": "leave out",
+        "ticket.is_confidential": {"show": ["yes"]},
+        "ticket.answer": "leave out",
+        "ticket.put_aside": {"show": ["no", "yes"]},
+    }
     without_terminal(folder, "source.db", "--force", answers=answers)
     found = settings(folder)
     assert found.keys() == {"ticket", "remark"}
@@ -221,7 +278,10 @@ def test_a_script_answers_by_the_ids_that_json_prints(folder):
     answers = {held["id"]: {"show": [value["value"] for value in held["values"]]}}
     said = without_terminal(folder, "source.db", "--yes", answers=answers)
     assert "Wrote rag-index.toml" in said
-    assert settings(folder)["ticket"]["visible"]["put_aside"] == {"show": ["0", "1", ""], "hide": []}
+    assert settings(folder)["ticket"]["visible"]["put_aside"] == {
+        "show": ["0", "1", ""],
+        "hide": [],
+    }
     again = json.loads(without_terminal(folder, "source.db", "--json", answers=answers))
     assert not [one for one in again["questions"] if one["is_open"]]
     assert again["answers"] == {"ticket.put_aside": {"show": ["0", "1", ""], "hide": []}}
@@ -236,7 +296,8 @@ def test_a_value_that_is_not_named_keeps_what_holds(folder):
 
 
 def test_a_question_that_an_answer_leads_to_can_be_answered_with_it(folder):
-    """Rows of `said` refer to notes by a column that nobody declared: that matters once a note is hidden."""
+    """Rows of `said` refer to notes by a column that nobody declared: that matters once a note is
+    hidden."""
     with sqlite3.connect(folder / "source.db") as db:
         db.execute("UPDATE note SET is_deleted = 0, id = id + 1000")
         db.execute("ALTER TABLE note ADD COLUMN grade TEXT DEFAULT 'a'")
@@ -249,7 +310,9 @@ def test_a_question_that_an_answer_leads_to_can_be_answered_with_it(folder):
     hides = {"note.grade": {"hide": ["b"]}}
 
     def nid(answers):
-        questions = json.loads(without_terminal(folder, "source.db", "--json", answers=answers))["questions"]
+        questions = json.loads(without_terminal(folder, "source.db", "--json", answers=answers))[
+            "questions"
+        ]
         return [one for one in questions if one["id"] == "said.nid" and len(one["values"]) == 2]
 
     assert nid({}) == []
@@ -292,8 +355,14 @@ def test_an_answer_that_does_not_fit_gets_one_line_and_writes_nothing(folder):
     for answers, said in (
         ({"tickets": "document"}, "there is no question tickets: near ones are ticket"),
         ({"zzz": "leave out"}, "there is no question zzz: init --json prints all ids"),
-        ({"ticket.is_confidental": {"show": ["no"]}}, "there is no question ticket.is_confidental: near ones are "),
-        ({"ticket.is_confidential": {"show": ["on"]}}, "ticket.is_confidential is never on: it is no"),
+        (
+            {"ticket.is_confidental": {"show": ["no"]}},
+            "there is no question ticket.is_confidental: near ones are ",
+        ),
+        (
+            {"ticket.is_confidential": {"show": ["on"]}},
+            "ticket.is_confidential is never on: it is no",
+        ),
         ({"number": "document"}, "the rows of number cannot be documents: it has no text"),
         ([], "answers.json: answers are a JSON object"),
     ):
@@ -304,7 +373,10 @@ def test_an_answer_that_does_not_fit_gets_one_line_and_writes_nothing(folder):
 
 def test_the_last_line_says_that_the_password_is_missing_and_the_file_has_none(folder):
     said = without_terminal(folder, "sqlite:///source.db?sslpassword=s3cret")
-    assert said.splitlines()[-1] == "It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL."
+    assert (
+        said.splitlines()[-1]
+        == "It has no password: before that, set RAG_INDEX_SOURCE__URL to the complete URL."
+    )
     assert "s3cret" not in said + (folder / "rag-index.toml").read_text(encoding="utf-8")
     without_terminal(folder, "sqlite:///source.db", "--force")
     assert "password" not in without_terminal(folder, "source.db", "--force")

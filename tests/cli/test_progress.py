@@ -1,5 +1,5 @@
-"""What commands other than runs show while they take long: what is counted, on a terminal and in a pipe, and nothing
-of it afterwards. What Ctrl-C leaves."""
+"""What commands other than runs show while they take long: what is counted, on a terminal and in a
+pipe, and nothing of it afterwards. What Ctrl-C leaves."""
 
 import json
 import re
@@ -26,7 +26,10 @@ LONG = {
     "export notes --out notes.jsonl": ["points written"],
 }
 STOPPED = {
-    "doctor": "stopped; what is repaired is kept, nothing else was changed, and the same command begins again",
+    "doctor": (
+        "stopped; what is repaired is kept, nothing else was changed, and the same command begins"
+        " again"
+    ),
     "erase notes": "stopped; searches work as before, and the same command completes the erasure",
     "export notes --out notes.jsonl": "stopped; no file was written",
 }
@@ -39,9 +42,12 @@ def project(indexed_notes):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A fake server, and a project that is indexed there. Each command of a test is stopped before it changes any."""
+    """A fake server, and a project that is indexed there. Each command of a test is stopped before
+    it changes any."""
     with FakeQdrant() as server:
-        project = Project(tmp_path_factory.mktemp("served") / "project", f'[store]\nurl = "{server.url}"').fill(60)
+        project = Project(
+            tmp_path_factory.mktemp("served") / "project", f'[store]\nurl = "{server.url}"'
+        ).fill(60)
         project.run()
         server.break_next("points/scroll", times=None, hang=600)
         yield project
@@ -53,7 +59,9 @@ def at_once(project, *arguments):
 
 
 @pytest.mark.parametrize("command", LONG)
-def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_that(project, command, monkeypatch):
+def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_that(
+    project, command, monkeypatch
+):
     monkeypatch.chdir(project.folder)
     drawn = plain_lines(in_terminal(at_once(project, *command.split()), 100, forked=True))
     for counted in LONG[command]:
@@ -62,7 +70,9 @@ def test_a_command_that_takes_long_counts_what_it_does_and_leaves_nothing_of_tha
 
 
 def test_a_pipe_gets_lines_and_json_stays_alone_on_standard_output(project):
-    done = subprocess.run(at_once(project, "doctor", "--json"), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        at_once(project, "doctor", "--json"), capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout)["findings"] == []
     assert "doctor: 0 of 60 documents read" in done.stderr.splitlines()
     assert "\x1b" not in done.stderr

@@ -30,7 +30,9 @@ def start(tmp_path, *arguments, source="sqlite:///{}/source.db"):
     command = [*PROGRAM, "try", source.format(tmp_path), *arguments]
     environment = os.environ | {"TMPDIR": str(temporary)}
     output = (tmp_path / "output").open("w")
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
+    before = signal.signal(
+        signal.SIGHUP, signal.SIG_DFL
+    )  # the tests may have been started by nohup
     process = subprocess.Popen(command, cwd=here, env=environment, stdout=output, stderr=output)
     signal.signal(signal.SIGHUP, before)
     return process, temporary, here
@@ -38,7 +40,8 @@ def start(tmp_path, *arguments, source="sqlite:///{}/source.db"):
 
 @contextmanager
 def served(tmp_path, *arguments, **source):
-    """Give the URL at which the page is served, what the command has said, and its folder; stop it by Ctrl-C."""
+    """Give the URL at which the page is served, what the command has said, and its folder; stop it
+    by Ctrl-C."""
     process, temporary, here = start(tmp_path, *arguments, **source)
     said = (tmp_path / "output").read_text
     try:
@@ -51,7 +54,11 @@ def served(tmp_path, *arguments, **source):
 
 
 def found(url, query, limit):
-    return httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30).json().get("hits", [])
+    return (
+        httpx.get(f"{url}/search", params={"query": query, "limit": limit}, timeout=30)
+        .json()
+        .get("hits", [])
+    )
 
 
 @pytest.mark.long
@@ -62,8 +69,13 @@ def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_b
             return [hit["document_id"] for hit in found(url, query, limit)]
 
         assert ids("Gantt chart is slow") == ["909"]
-        eventually(lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200), "the oldest row is found")
-        assert re.search(r"\d+ of 12 tables are searched: .* of text; \d+ columns? leaves? rows out", said())
+        eventually(
+            lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200),
+            "the oldest row is found",
+        )
+        assert re.search(
+            r"\d+ of 12 tables are searched: .* of text; \d+ columns? leaves? rows out", said()
+        )
         assert re.search(r"try: [\d,]+ of [\d,]+ documents searchable, newest first", said())
     assert list(here.iterdir()) == []
 
@@ -71,10 +83,14 @@ def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_b
 @pytest.mark.long
 def test_what_was_tried_can_be_kept(tmp_path):
     options = ("--once", "--write", "--newest", "20")
-    process, temporary, here = start(tmp_path, *options, source="{}/source.db")  # the path of a file
+    process, temporary, here = start(
+        tmp_path, *options, source="{}/source.db"
+    )  # the path of a file
     said = (tmp_path / "output").read_text
     assert process.wait(120) == 0, said()
-    assert "issues: 20 documents: 20 new" in said(), "the newest alone, though a column decides who sees a row"
+    assert "issues: 20 documents: 20 new" in said(), (
+        "the newest alone, though a column decides who sees a row"
+    )
     assert (here / "rag-index.toml").is_file()
     assert (here / ".rag-index").is_dir()
     assert list(temporary.iterdir()) == []
@@ -82,9 +98,14 @@ def test_what_was_tried_can_be_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "said", "code"),
-    [(signal.SIGTERM, "", 130), pytest.param(signal.SIGHUP, "Search at", 0, marks=pytest.mark.long)],
+    [
+        (signal.SIGTERM, "", 130),
+        pytest.param(signal.SIGHUP, "Search at", 0, marks=pytest.mark.long),
+    ],
 )
-def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(tmp_path, number, said, code):
+def test_nothing_is_left_behind_when_it_is_ended_or_its_terminal_is_closed(
+    tmp_path, number, said, code
+):
     process, temporary, _ = start(tmp_path)
     began = lambda: any(temporary.glob("rag-index-try-*/rag-index.toml"))  # noqa: E731
     eventually(lambda: began() and said in (tmp_path / "output").read_text(), "it has got that far")
@@ -104,16 +125,30 @@ def test_all_tables_of_the_own_sample_are_searched_until_all_documents_can_be_fo
             return counted[-1]["ended"]
 
         eventually(ended, "all documents can be searched", every=0.5)
-        assert re.fullmatch(r"([\d,]+) of \1 documents searchable, newest first", counted[-1]["sentence"])
+        assert re.fullmatch(
+            r"([\d,]+) of \1 documents searchable, newest first", counted[-1]["sentence"]
+        )
         query = re.search(r"^QUERY := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
-        assert "threading.Barrier" in [hit["title"] for hit in found(url, query, 3)], "the answer of the README"
-        for name in ("json.dumps", "collections.OrderedDict", "pathlib.Path.exists", "json.decoder"):  # of four tables
+        assert "threading.Barrier" in [hit["title"] for hit in found(url, query, 3)], (
+            "the answer of the README"
+        )
+        for name in (
+            "json.dumps",
+            "collections.OrderedDict",
+            "pathlib.Path.exists",
+            "json.decoder",
+        ):  # of four tables
             assert name in str(found(url, name, 3)), name
 
 
 @pytest.mark.long
-def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_the_settings(tmp_path):
-    with served(tmp_path, "--newest", "5") as (url, _, here), Browser(tmp_path / "chromium") as page:
+def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_the_settings(
+    tmp_path,
+):
+    with (
+        served(tmp_path, "--newest", "5") as (url, _, here),
+        Browser(tmp_path / "chromium") as page,
+    ):
         page.open(url)
         page.wait_for(" documents searchable, newest first")
         page.click("What is searched")
@@ -125,8 +160,12 @@ def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_
         page.wait_for("5 of 12 tables are searched: ")
         page.evaluate("document.querySelector('[aria-label=\"issues.is_private: yes\"]').click()")
         shown = "document.querySelector('[aria-label=\"issues.is_private: yes\"]').checked"
-        eventually(lambda: page.evaluate(shown) and "Reading the database" not in page.words(), page.words)
-        page.evaluate("document.querySelector('[aria-label^=\"Make documents: settings\"]').click()")
+        eventually(
+            lambda: page.evaluate(shown) and "Reading the database" not in page.words(), page.words
+        )
+        page.evaluate(
+            "document.querySelector('[aria-label^=\"Make documents: settings\"]').click()"
+        )
         page.wait_for("6 of 12 tables are searched: ")
         page.click("Keep it")
         page.wait_for(f"Kept in {here / 'rag-index.toml'}")
@@ -140,8 +179,16 @@ def test_on_the_page_a_person_changes_what_is_searched_sees_documents_and_keeps_
     ("url", "said", "code"),
     [
         ("sqlite:///{}/nothing.db", "there is no file {}/nothing.db; correct the URL", 2),
-        ("postgresql://ann:s3cret-pw@h1:5432,[::1]:5433/d", "user@/name?host=h1:5432&host=[::1]:5433", 2),
-        ("postgresql://ann:s3cret-pw@127.0.0.1:1/d", "check that it runs and that the URL is right", 1),
+        (
+            "postgresql://ann:s3cret-pw@h1:5432,[::1]:5433/d",
+            "user@/name?host=h1:5432&host=[::1]:5433",
+            2,
+        ),
+        (
+            "postgresql://ann:s3cret-pw@127.0.0.1:1/d",
+            "check that it runs and that the URL is right",
+            1,
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["try", "init"])
@@ -154,7 +201,11 @@ def test_a_wrong_url_is_no_setting(tmp_path, monkeypatch, command, url, said, co
 
 @pytest.mark.long
 def test_an_index_that_fails_is_a_line_and_the_exit_code(tmp_path, monkeypatch):
-    for key, value in {"KIND": "ollama", "MODEL": "m", "HOSTS": f"http://127.0.0.1:{free_port()}"}.items():
+    for key, value in {
+        "KIND": "ollama",
+        "MODEL": "m",
+        "HOSTS": f"http://127.0.0.1:{free_port()}",
+    }.items():
         monkeypatch.setenv(f"RAG_INDEX_EMBEDDER__{key}", value)
     process, temporary, _ = start(tmp_path, "--once", "--newest", "20")
     assert process.wait(120) == 1

@@ -1,4 +1,5 @@
-"""Canonical forms and groups: equal values have one form, which never changes; what cannot be read gives no group."""
+"""Canonical forms and groups: equal values have one form, which never changes; what cannot be read
+gives no group."""
 
 import datetime as dt
 import decimal
@@ -14,7 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rag_index.core.documents import canonical
-from rag_index.core.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text, storable_float
+from rag_index.core.documents.canonical import (
+    decode_payload,
+    encode_payload,
+    hash_bytes,
+    hash_text,
+    storable_float,
+)
 from rag_index.core.documents.groups import groups_in, groups_of, with_groups
 from rag_index.core.documents.keys import (
     decode_key,
@@ -49,7 +56,15 @@ cells = st.one_of(
     st.sampled_from(["9" * 25, [2**63], {"n": 2**70}]),
 )
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.decimals(), st.datetimes())
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.decimals(),
+        st.datetimes(),
+    )
     | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
@@ -68,7 +83,11 @@ def test_keys_are_equal_exactly_if_type_and_value_are(one, other):
 @given(st.lists(st.tuples(cells, cells), max_size=5), st.booleans())
 def test_encode_payloads_equals_encode_payload_of_each_row(rows, same_kind):
     if same_kind and rows:
-        rows = [(first, rows[0][1]) for first, _ in rows if type(first) in (type(rows[0][0]), type(None))]
+        rows = [
+            (first, rows[0][1])
+            for first, _ in rows
+            if type(first) in (type(rows[0][0]), type(None))
+        ]
     columns = list(zip(*rows, strict=True)) or [(), ()]
     alone = [encode_payload({"a": first, "b": second}) for first, second in rows]
     assert canonical.encode_payloads(["a", "b"], columns, len(rows)) == alone
@@ -94,7 +113,11 @@ def test_the_form_of_each_type_of_key():
         ('a"b\\c\n', '"a\\"b\\\\c\\n"', 'a"b\\c\n'),
         ("nul\0", '"nul\\u0000"', "nul\0"),
         ("[1]", '"[1]"', "[1]"),
-        (uuid.UUID(int=255), '{"uuid":"00000000-0000-0000-0000-0000000000ff"}', "00000000-0000-0000-0000-0000000000ff"),
+        (
+            uuid.UUID(int=255),
+            '{"uuid":"00000000-0000-0000-0000-0000000000ff"}',
+            "00000000-0000-0000-0000-0000000000ff",
+        ),
         (Decimal("1.50"), '{"decimal":"1.5"}', "1.5"),
         (Decimal("2E+3"), '{"decimal":"2000"}', "2000"),
         (Decimal("-0.00"), '{"decimal":"0"}', "0"),
@@ -117,7 +140,12 @@ def test_a_key_of_several_columns_is_an_array_and_what_cannot_be_one_is_refused_
     several = f'["00000000-0000-0000-0000-000000000001",{10**30},"é"]'
     assert document_id(encode_key([uuid.UUID(int=1), 10**30, "é"])) == several
     assert encode_key(["a", "b"]) != encode_key(['a","b'])
-    for value, message in ((None, "NoneType"), ([1], "list"), ({"a": 1}, "dict"), ("\ud800", "not valid Unicode")):
+    for value, message in (
+        (None, "NoneType"),
+        ([1], "list"),
+        ({"a": 1}, "dict"),
+        ("\ud800", "not valid Unicode"),
+    ):
         with pytest.raises(SourceError, match=message):
             encode_key([value])
 
@@ -171,7 +199,9 @@ class Colour(enum.Enum):
         ({"in a set \udc00"}, ["in a set ?"]),
         ([{"\udc00": 2**70}], [{"?": str(2**70)}]),
     ],
-    ids=lambda value: type(value).__name__,  # equal in all processes, unlike the repr of a set or a memoryview
+    ids=lambda value: (
+        type(value).__name__
+    ),  # equal in all processes, unlike the repr of a set or a memoryview
 )
 def test_the_canonical_form_of_each_type(value, expected):
     payload = encode_payload({"value": value})
@@ -215,8 +245,12 @@ def test_the_deep_levels_of_a_payload_become_text():
 
 
 def distance(one: float, other: float) -> int:
-    """Return how many floats lie between two of the same sign: a store gives each back, or a near one."""
-    return abs(struct.unpack("q", struct.pack("d", one))[0] - struct.unpack("q", struct.pack("d", other))[0])
+    """Return how many floats lie between two of the same sign: a store gives each back, or a near
+    one."""
+    return abs(
+        struct.unpack("q", struct.pack("d", one))[0]
+        - struct.unpack("q", struct.pack("d", other))[0]
+    )
 
 
 @given(st.floats())
@@ -252,8 +286,29 @@ def test_a_value_gives_its_groups_sorted_and_each_once_by_the_separator_of_the_s
 
 
 def test_what_is_empty_or_cannot_be_read_gives_no_group():
-    texts = [",", "[]", "{}", "[", '["staff"', "{a,b}", '{"staff}', "{{a},{b}}", '{"a": 1}', "[" * 100_000]
-    others = [[], [None], {}, {"staff": 1}, b"staff", 1.5, True, [["staff"]], decimal.Decimal("NaN")]
+    texts = [
+        ",",
+        "[]",
+        "{}",
+        "[",
+        '["staff"',
+        "{a,b}",
+        '{"staff}',
+        "{{a},{b}}",
+        '{"a": 1}',
+        "[" * 100_000,
+    ]
+    others = [
+        [],
+        [None],
+        {},
+        {"staff": 1},
+        b"staff",
+        1.5,
+        True,
+        [["staff"]],
+        decimal.Decimal("NaN"),
+    ]
     for value in (None, "", "   ", *texts, *others, "a\ud800", "b\ufffd"):
         assert groups_of(value) == []
 
@@ -269,8 +324,17 @@ def test_groups_in_a_payload_come_back(groups):
     "values",
     [
         (7, "7", 7.0, Decimal("7.00"), "007", b"7", "7 "),
-        (uuid.UUID(int=5), str(uuid.UUID(int=5)), uuid.UUID(int=5).bytes, uuid.UUID(int=5).hex.upper()),
-        (dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC), "2024-05-01 10:00:00+00:00", "2024-05-01T10:00"),
+        (
+            uuid.UUID(int=5),
+            str(uuid.UUID(int=5)),
+            uuid.UUID(int=5).bytes,
+            uuid.UUID(int=5).hex.upper(),
+        ),
+        (
+            dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC),
+            "2024-05-01 10:00:00+00:00",
+            "2024-05-01T10:00",
+        ),
         (dt.date(2024, 5, 1), "2024-05-01"),
         ("anna@example.org", b"anna@example.org"),
     ],

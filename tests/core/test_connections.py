@@ -1,4 +1,5 @@
-"""What is said of a server or database that cannot be used: for its TLS, its address, a proxy, its driver or a lock."""
+"""What is said of a server or database that cannot be used: for its TLS, its address, a proxy, its
+driver or a lock."""
 
 import asyncio
 import os
@@ -33,8 +34,16 @@ from tests.project import SETTINGS
 
 AWAY = ("running", "accepts no connection", "start it")
 CERTIFICATES = {
-    "of nobody who is known": ({}, False, ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"]),
-    "of another name": ({"name": "other.example"}, True, ["not valid for 'localhost'", "name of the certificate"]),
+    "of nobody who is known": (
+        {},
+        False,
+        ["is not trusted (self-signed certificate)", "set SSL_CERT_FILE"],
+    ),
+    "of another name": (
+        {"name": "other.example"},
+        True,
+        ["not valid for 'localhost'", "name of the certificate"],
+    ),
     "expired": ({"days": -1}, True, ["certificate has expired", "renew it"]),
     "demanded of the client": ({"client": True}, True, ["demands a certificate of its client"]),
 }
@@ -67,7 +76,8 @@ CLIENTS = {
 
 @pytest.fixture(params=CLIENTS)
 def said_of(request, caplog):
-    """Return a function that asks an address in one of the ways that there are, and returns what is said of it."""
+    """Return a function that asks an address in one of the ways that there are, and returns what is
+    said of it."""
 
     def ask(url):
         with pytest.raises(RagIndexError) as error:
@@ -110,14 +120,24 @@ def test_a_file_of_authorities_that_cannot_be_used_is_named(said_of, tmp_path, t
     if content:
         file.write_text(content)
     trusting(file)
-    is_told(said_of("https://localhost:1"), f"SSL_CERT_FILE={file} cannot be used", "let it name a file of cert")
+    is_told(
+        said_of("https://localhost:1"),
+        f"SSL_CERT_FILE={file} cannot be used",
+        "let it name a file of cert",
+    )
 
 
 def test_ollama_and_qdrant_behind_a_private_authority(project, fake, qdrant, tmp_path, request):
     authority, stack = PrivateAuthority(tmp_path), ExitStack()
     request.addfinalizer(stack.close)
-    ports = [urlsplit(fake.url).port, urlsplit(qdrant.url).port, stack.enter_context(FakeQdrantGrpc(qdrant)).port]
-    embedder, store, by_grpc = (stack.enter_context(TlsFront(authority, port)).port for port in ports)
+    ports = [
+        urlsplit(fake.url).port,
+        urlsplit(qdrant.url).port,
+        stack.enter_context(FakeQdrantGrpc(qdrant)).port,
+    ]
+    embedder, store, by_grpc = (
+        stack.enter_context(TlsFront(authority, port)).port for port in ports
+    )
     settings = (
         f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["https://localhost:{embedder}"]\n'
         f'[store]\nurl = "https://localhost:{store}"\n[store.server]\ngrpc_port = {by_grpc}\n'
@@ -149,7 +169,9 @@ def postgres_by_tls(tmp_path):
         for path, mode in ((folder, 0o700), (file, 0o600)):
             Path(path).chmod(mode)
             os.chown(path, user.pw_uid, user.pw_gid)
-        with PostgresServer(programs, "ssl=on", f"ssl_cert_file={file}", f"ssl_key_file={file}") as server:
+        with PostgresServer(
+            programs, "ssl=on", f"ssl_cert_file={file}", f"ssl_key_file={file}"
+        ) as server:
             yield authority, server.url("postgres").set(host="localhost")
 
 
@@ -172,7 +194,10 @@ def test_postgresql_behind_a_private_authority(postgres_by_tls, monkeypatch):
     authority, url = postgres_by_tls
     for trusted in ("", "/etc/ssl/no-such-file.pem"):
         said = why_refused(url, sslmode="verify-full", sslrootcert=trusted)
-        assert "name the file of its authority's certificate in [source] url (sslrootcert=FILE)" in said
+        assert (
+            "name the file of its authority's certificate in [source] url (sslrootcert=FILE)"
+            in said
+        )
     assert connects(url, sslmode="verify-full", sslrootcert=str(authority.certificate))
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     assert connects(url, sslmode="verify-full", sslrootcert="system")
@@ -183,7 +208,9 @@ def test_a_file_of_tls_for_mariadb_that_cannot_be_used_is_named(tmp_path, conten
     file = tmp_path / "authority.pem"
     if content:
         file.write_text(content)
-    said = why_refused(make_url("mariadb+pymysql://reader:s3cret@localhost:1/desk"), ssl_ca=str(file))
+    said = why_refused(
+        make_url("mariadb+pymysql://reader:s3cret@localhost:1/desk"), ssl_ca=str(file)
+    )
     assert f"correct ssl_ca={file}" in said
 
 
@@ -203,12 +230,20 @@ def test_a_proxy_that_is_down_is_named(said_of, monkeypatch):
 
 
 def test_an_end_that_breaks_off_is_no_fault_of_tls():
-    assert connections.why_failed(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "https://gpu") == ""
+    assert (
+        connections.why_failed(
+            ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "https://gpu"
+        )
+        == ""
+    )
 
 
 def test_an_unknown_database_names_what_to_install_or_to_write():
     for url, said in (
-        ("oracle://u@h/d", "`pip install 'oracledb'` installs one, and the URL begins with oracle+oracledb"),
+        (
+            "oracle://u@h/d",
+            "`pip install 'oracledb'` installs one, and the URL begins with oracle+oracledb",
+        ),
         ("snowflake://u@h/d", "`pip install 'snowflake-sqlalchemy'` installs one"),
         ("sqlit:///x", "did you mean sqlite"),
         ("notadb://x", "install the SQLAlchemy dialect that the URL names"),
@@ -233,7 +268,9 @@ def test_the_switch_to_a_write_ahead_log_waits_for_a_process_that_creates_the_fi
     writer.execute("CREATE TABLE made (a)")
     writer.execute("BEGIN IMMEDIATE")
     connection = sqlite3.connect(tmp_path / "new.db")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):  # what SQLite does by itself, at once
+    with pytest.raises(
+        sqlite3.OperationalError, match="locked"
+    ):  # what SQLite does by itself, at once
         connection.execute("PRAGMA busy_timeout=30000").execute("PRAGMA journal_mode=WAL")
     threading.Timer(0.5, writer.execute, ["COMMIT"]).start()
     set_pragmas(connection, ("journal_mode=WAL",))

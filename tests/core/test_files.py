@@ -49,11 +49,23 @@ def mode(path) -> str:
     return f"{path.stat().st_mode & 0o777:o}"
 
 
-def test_a_new_folder_is_the_owners_alone_and_an_old_one_closed_to_all_but_a_group_that_was_let_in(tmp_path):
+def test_a_new_folder_is_the_owners_alone_and_an_old_one_closed_to_all_but_a_group_that_was_let_in(
+    tmp_path,
+):
     tmp_path.chmod(0o755)
     private_folder(tmp_path / "data" / "qdrant")
-    assert [mode(tmp_path), mode(tmp_path / "data"), mode(tmp_path / "data" / "qdrant")] == ["755", "700", "700"]
-    for before, after in ((0o755, "700"), (0o777, "700"), (0o701, "700"), (0o750, "750"), (0o2770, "770")):
+    assert [mode(tmp_path), mode(tmp_path / "data"), mode(tmp_path / "data" / "qdrant")] == [
+        "755",
+        "700",
+        "700",
+    ]
+    for before, after in (
+        (0o755, "700"),
+        (0o777, "700"),
+        (0o701, "700"),
+        (0o750, "750"),
+        (0o2770, "770"),
+    ):
         tmp_path.chmod(before)
         private_folder(tmp_path)
         assert mode(tmp_path) == after
@@ -66,8 +78,10 @@ def test_a_database_and_the_files_beside_it_are_the_owners_alone(tmp_path):
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE t (x)")
         assert {file.name: mode(file) for file in path.parent.iterdir()} == {
-            "ledger.db": "600", "ledger.db-shm": "600", "ledger.db-wal": "600",
-        }  # fmt: skip
+            "ledger.db": "600",
+            "ledger.db-shm": "600",
+            "ledger.db-wal": "600",
+        }
 
 
 def test_what_a_person_wrote_is_read_as_any_editor_saves_it(tmp_path):
@@ -95,7 +109,9 @@ def test_other_encodings_are_refused_by_their_names(tmp_path):
         with pytest.raises(SettingsError, match=f"^golden file {path} {said}: save it as UTF-8$"):
             read_written(path, "golden file")
     path.unlink()
-    with pytest.raises(SettingsError, match="cannot be read: No such file or directory; name one that exists"):
+    with pytest.raises(
+        SettingsError, match="cannot be read: No such file or directory; name one that exists"
+    ):
         read_written(path)
 
 
@@ -103,7 +119,10 @@ def test_settings_tokens_and_golden_queries_are_read_by_that(tmp_path):
     token = new_token()
     line, golden = token_line("bo", token, ["sales"]), '{"query": "printer", "relevant": ["1"]}'
     paths = [tmp_path / name for name in ("rag-index.toml", "tokens", "golden.jsonl")]
-    toml = '[source]\nurl = "sqlite:///a.db"\n[[indexes]]\nname = "n"\ntable = "n"\nkey = "id"\ntext = "body"\n'
+    toml = (
+        '[source]\nurl = "sqlite:///a.db"\n[[indexes]]\nname = "n"\ntable = "n"\nkey = "id"\ntext ='
+        ' "body"\n'
+    )
     reads = (
         load_settings,
         lambda path: TokenRegister(ServeSettings(tokens_file=path)).caller(token).name,

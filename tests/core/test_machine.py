@@ -1,4 +1,5 @@
-"""Processors, memory and workers, as containers and services limit them, and the process that embeds."""
+"""Processors, memory and workers, as containers and services limit them, and the process that
+embeds."""
 
 import os
 import signal
@@ -10,7 +11,12 @@ import pytest
 
 from rag_index.core import recovery
 from rag_index.core.machine import Process
-from rag_index.core.machine.resources import Machine, choose_worker_count, detect_machine, estimate_worker_memory
+from rag_index.core.machine.resources import (
+    Machine,
+    choose_worker_count,
+    detect_machine,
+    estimate_worker_memory,
+)
 from rag_index.core.recovery import asking, outages
 from rag_index.core.settings import EmbedderSettings, ParallelSettings
 from tests.waiting import eventually
@@ -21,7 +27,8 @@ GB = 1_000_000_000
 
 @pytest.fixture
 def machine(tmp_path):
-    """Return a function that writes cgroup files and returns the two paths that `detect_machine` reads."""
+    """Return a function that writes cgroup files and returns the two paths that `detect_machine`
+    reads."""
 
     def machine(membership="0::/\n", **files):
         for name, content in files.items():
@@ -44,26 +51,57 @@ def test_without_a_limit_all_processors_count(machine, tmp_path):
 
 @pytest.mark.parametrize(
     ("limit", "processors"),
-    [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2), ("6400000 100000", 64), ("1000 100000", 1)],
+    [
+        ("100000 100000", 1),
+        ("50000 100000", 1),
+        ("150000 100000", 2),
+        ("6400000 100000", 64),
+        ("1000 100000", 1),
+    ],
 )
-def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(machine, limit, processors):
+def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(
+    machine, limit, processors
+):
     assert detect_machine(*machine(cpu_dot_max=limit)).processors == min(processors, HERE)
 
 
 @pytest.mark.parametrize(
     ("membership", "files", "limited"),
     [
-        ("0::/system.slice/index.service\n", {"system.slice__index.service__cpu.max": "100000 100000"}, True),
+        (
+            "0::/system.slice/index.service\n",
+            {"system.slice__index.service__cpu.max": "100000 100000"},
+            True,
+        ),
         ("0::/s/a/b\n", {"s__cpu.max": "100000 100000", "s__a__b__cpu.max": "max 1"}, True),
         ("0::/free.slice\n", {"system.slice__index.service__cpu.max": "100000 100000"}, False),
-        ("4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n", {"cpu__docker__x__cpu.cfs_quota_us": "100000\n",
-         "cpu__docker__x__cpu.cfs_period_us": "100000\n"}, True),
-        ("3:memory:/docker/x\n", {"cpu__docker__x__cpu.cfs_quota_us": "100000\n",
-         "cpu__docker__x__cpu.cfs_period_us": "100000\n"}, False),
+        (
+            "4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n",
+            {
+                "cpu__docker__x__cpu.cfs_quota_us": "100000\n",
+                "cpu__docker__x__cpu.cfs_period_us": "100000\n",
+            },
+            True,
+        ),
+        (
+            "3:memory:/docker/x\n",
+            {
+                "cpu__docker__x__cpu.cfs_quota_us": "100000\n",
+                "cpu__docker__x__cpu.cfs_period_us": "100000\n",
+            },
+            False,
+        ),
         ("", {"cpu__cpu.cfs_quota_us": "-1", "cpu__cpu.cfs_period_us": "100000"}, False),
     ],
-    ids=["service", "slice above", "elsewhere", "version 1", "version 1, other controller", "version 1, unlimited"],
-)  # fmt: skip
+    ids=[
+        "service",
+        "slice above",
+        "elsewhere",
+        "version 1",
+        "version 1, other controller",
+        "version 1, unlimited",
+    ],
+)
 def test_the_quotas_of_all_groups_above_a_process_count(machine, membership, files, limited):
     assert detect_machine(*machine(membership, **files)).processors == (1 if limited else HERE)
 
@@ -77,7 +115,10 @@ def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
     assert limits(memory__memory_dot_limit_in_bytes="9223372036854771712\n") == 8 * GB
     tightest = {"memory.max": f"{5 * GB}", "a__memory.max": f"{3 * GB}", "a__b__memory.max": "max"}
     assert limits("0::/a/b\n", **tightest) == 3 * GB
-    assert limits("4:memory:/x\n3:cpu:/y\n", **{"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"}) == 2 * GB
+    assert (
+        limits("4:memory:/x\n3:cpu:/y\n", **{"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"})
+        == 2 * GB
+    )
     assert detect_machine().memory > 0
 
 
@@ -85,7 +126,10 @@ def test_settings_bound_the_workers():
     much = {"worker_memory": 9900}
     both, some = {"workers": 2, **much}, {"worker_memory": 3000}
     for given, count in (({}, 7), ({"workers": 5}, 5), (some, 3), (much, 0), (both, 2)):
-        assert choose_worker_count(ParallelSettings(**given), 300_000_000, Machine(8, None, 10 * GB)) == count
+        assert (
+            choose_worker_count(ParallelSettings(**given), 300_000_000, Machine(8, None, 10 * GB))
+            == count
+        )
 
 
 def die_in_the_middle_of_the_answer() -> bytes:
@@ -102,7 +146,9 @@ def test_a_process_that_dies_while_it_answers_is_not_waited_for():
     with Process() as process:
         with pytest.raises(BrokenExecutor):
             process.submit(die_in_the_middle_of_the_answer).result(timeout=60)
-        assert process.submit(os.getpid).result(timeout=60) != os.getpid(), "the next call has a new one"
+        assert process.submit(os.getpid).result(timeout=60) != os.getpid(), (
+            "the next call has a new one"
+        )
 
 
 def wait_for_the_embedder() -> None:
@@ -112,8 +158,12 @@ def wait_for_the_embedder() -> None:
 
 
 @pytest.mark.long
-def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_as_it_began(monkeypatch):
-    monkeypatch.setattr(recovery, "SERVICES", recovery.Services())  # without what earlier tests gave up
+def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_as_it_began(
+    monkeypatch,
+):
+    monkeypatch.setattr(
+        recovery, "SERVICES", recovery.Services()
+    )  # without what earlier tests gave up
     with Process(0, outages) as process:
         with asking("Qdrant", patience=0.0):
             number = process.submit(os.getpid).result(timeout=60)
@@ -134,7 +184,11 @@ def test_a_worker_with_a_model_in_the_process_has_memory_for_its_weights(tmp_pat
     assert 0.3 < needed("all-MiniLM-L6-v2") < 0.5
     assert needed("intfloat/multilingual-e5-large") == needed("MULTILINGUAL-e5-large") > 3
     (tmp_path / "onnx").mkdir()
-    for name, size in {"model.onnx": GB // 1000, "model.onnx_data": 2 * GB, "model_int8.onnx": GB // 2}.items():
+    for name, size in {
+        "model.onnx": GB // 1000,
+        "model.onnx_data": 2 * GB,
+        "model_int8.onnx": GB // 2,
+    }.items():
         with (tmp_path / "onnx" / name).open("wb") as file:
             file.truncate(size)
     assert 3 < needed(tmp_path) < 3.5, "the largest of its forms, with its data"

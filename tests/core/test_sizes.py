@@ -1,4 +1,5 @@
-"""What holds documents shows sizes: Prefect and Dask write the `repr` of what they are given into their logs."""
+"""What holds documents shows sizes: Prefect and Dask write the `repr` of what they are given into
+their logs."""
 
 import dataclasses
 import pickle
@@ -33,9 +34,22 @@ COUNTS = {"Work", "Work | None", "CommitMark"}
 SETTINGS = {"index", "id", "kind", "pages"}
 """Fields that name an index, a point, a kind, or the numbers of pages."""
 ELSEWHERE = [
-    Batch, CommitPlan, ContextRequest, Cursor, DividedText, DocumentParts, DocumentRow, EmbedJob, FailedDocument,
-    FailedWrite, PageDiff, PayloadChange, Sample, SourcePage, StaleChunks,
-]  # fmt: skip
+    Batch,
+    CommitPlan,
+    ContextRequest,
+    Cursor,
+    DividedText,
+    DocumentParts,
+    DocumentRow,
+    EmbedJob,
+    FailedDocument,
+    FailedWrite,
+    PageDiff,
+    PayloadChange,
+    Sample,
+    SourcePage,
+    StaleChunks,
+]
 HOLDS_TEXT = ("str", "bytes", "list", "dict", "Any", "Mapping", "Sequence", "Callable", "NDArray")
 
 
@@ -49,14 +63,22 @@ def fields_of(found: type) -> dict[str, str]:
 
 
 def classes_of_batches() -> list[type]:
-    own = [one for one in vars(batches).values() if isinstance(one, type) and one.__module__ == batches.__name__]
+    own = [
+        one
+        for one in vars(batches).values()
+        if isinstance(one, type) and one.__module__ == batches.__name__
+    ]
     return [one for one in own if fields_of(one) and one.__name__ not in COUNTS]
 
 
-@pytest.mark.parametrize("found", [*classes_of_batches(), *ELSEWHERE], ids=lambda found: found.__name__)
+@pytest.mark.parametrize(
+    "found", [*classes_of_batches(), *ELSEWHERE], ids=lambda found: found.__name__
+)
 def test_the_repr_has_no_value_of_a_field_that_may_hold_a_text(found):
     annotations = fields_of(found)
-    planted = {name for name, kind in annotations.items() if any(word in kind for word in HOLDS_TEXT)} - SETTINGS
+    planted = {
+        name for name, kind in annotations.items() if any(word in kind for word in HOLDS_TEXT)
+    } - SETTINGS
     # "documents" and "shard" hold one of these classes, whose own `repr` is tried by itself
     planted -= {name for name in planted if annotations[name] in ("DocumentBatch", "Shard")}
     values = {name: WORD if name in planted else 7 for name in annotations}
@@ -75,7 +97,9 @@ def test_the_repr_has_no_value_of_a_field_that_may_hold_a_text(found):
 def a_job() -> EmbedJob:
     part = TextPart(0, 9, WORD, WORD, WORD, {WORD: WORD})
     layout = batches.TextLayout(WORD, 9, [part], WORD, WORD).encode()
-    documents = DocumentBatch([f'["{WORD}"]'], [WORD], [f'{{"a": "{WORD}"}}'.encode()], [b"1"], [b"2"], [layout])
+    documents = DocumentBatch(
+        [f'["{WORD}"]'], [WORD], [f'{{"a": "{WORD}"}}'.encode()], [b"1"], [b"2"], [layout]
+    )
     shard = Shard("desk", 3, documents, 7, (1,))
     return EmbedJob(shard, None, None, None, known={WORD: np.ones(3, np.float32)})
 
@@ -85,8 +109,12 @@ def test_what_goes_to_a_worker_and_back_shows_index_number_and_sizes():
     documents = job.shard.documents
     chunked = [ChunkedDocument([WORD], [WORD], [f'{{"b": "{WORD}"}}'.encode()], WORD)]
     failures = [Failure(documents.keys[0], WORD)]
-    shard = EmbeddedShard("desk", 3, documents, chunked, np.ones((1, 3), np.float32), failures, Work())
-    page = SourcePage(documents, Cursor((WORD,)), failures, [WORD], {WORD: WORD}, None, {WORD: [WORD]})
+    shard = EmbeddedShard(
+        "desk", 3, documents, chunked, np.ones((1, 3), np.float32), failures, Work()
+    )
+    page = SourcePage(
+        documents, Cursor((WORD,)), failures, [WORD], {WORD: WORD}, None, {WORD: [WORD]}
+    )
     for one in (job, shard, page):
         assert WORD not in repr(one)
         assert WORD not in repr(pickle.loads(pickle.dumps(one)))  # on the other side, too

@@ -1,4 +1,5 @@
-"""One Prefect server for all tests of deployments, and a browser for those that look at its page."""
+"""One Prefect server for all tests of deployments, and a browser for those that look at its
+page."""
 
 import pytest
 
@@ -8,10 +9,15 @@ from tests.deployments.server import PrefectServer
 
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory, postgres):
-    """A Prefect server with the work pool and all deployments of prefect.yaml, made as docs/operations.md says. Its
-    database is PostgreSQL: of runs that report at once, one may find SQLite locked for longer than Prefect waits."""
+    """A Prefect server with the work pool and all deployments of prefect.yaml, made as
+    docs/operations.md says. Its database is PostgreSQL: of runs that report at once, one may find
+    SQLite locked for longer than Prefect waits."""
     with postgres.database() as name:
-        url = postgres.url(name).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+        url = (
+            postgres.url(name)
+            .set(drivername="postgresql+asyncpg")
+            .render_as_string(hide_password=False)
+        )
         kept = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
         with PrefectServer(tmp_path_factory.mktemp("server"), **kept) as server:
             server.prefect("work-pool", "create", "rag-index", "--type", "process")
@@ -21,6 +27,7 @@ def deployed(tmp_path_factory, postgres):
 
 @pytest.fixture
 def browser(tmp_path):
-    """A window of headless Chromium, for one test: Prefect's page takes a sixth of a core as long as it is open."""
+    """A window of headless Chromium, for one test: Prefect's page takes a sixth of a core as long
+    as it is open."""
     with Browser(tmp_path / "chromium") as window:
         yield window

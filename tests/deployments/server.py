@@ -1,4 +1,5 @@
-"""A Prefect server with all its services, started as docs/operations.md says, and ways to ask it."""
+"""A Prefect server with all its services, started as docs/operations.md says, and ways to ask
+it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ OWN = ("config", "indexes", "index")
 
 
 class PrefectServer:
-    """`prefect server start` on a free port with its own PREFECT_HOME, until the `with` block ends."""
+    """`prefect server start` on a free port with its own PREFECT_HOME, until the `with` block
+    ends."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.port = free_port()
@@ -50,7 +52,10 @@ class PrefectServer:
         }
         auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
         self.client = httpx.Client(
-            base_url=f"{self.url}/api", trust_env=False, timeout=120, auth=tuple(auth.split(":", 1)) if auth else None
+            base_url=f"{self.url}/api",
+            trust_env=False,
+            timeout=120,
+            auth=tuple(auth.split(":", 1)) if auth else None,
         )
 
     def __enter__(self) -> PrefectServer:
@@ -65,9 +70,13 @@ class PrefectServer:
     def start_server(self) -> None:
         """Start the server, and wait until it answers."""
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        own = {name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"}  # as on the page
+        own = {
+            name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"
+        }  # as on the page
         with (self.home / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=own, stdout=log, stderr=log, cwd=self.home)
+            self._process = subprocess.Popen(
+                command, env=own, stdout=log, stderr=log, cwd=self.home
+            )
         try:
             eventually(self._answers, "the Prefect server answers", every=0.25)
         except BaseException:
@@ -91,12 +100,18 @@ class PrefectServer:
             return False
 
     def prefect(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """Run a `prefect` command in the repository's root, as a user does, and return what it printed."""
+        """Run a `prefect` command in the repository's root, as a user does, and return what it
+        printed."""
         ended = subprocess.run(
             [*PREFECT, *arguments],
-            cwd=ROOT, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=180, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr
 
@@ -134,7 +149,8 @@ class PrefectServer:
         self._request("DELETE", path)
 
     def _request(self, method: str, path: str, **body: Any) -> Any:
-        """Return the server's answer. As in Prefect's own client, 503 is tried again: its SQLite was busy."""
+        """Return the server's answer. As in Prefect's own client, 503 is tried again: its SQLite
+        was busy."""
 
         def answered() -> httpx.Response | None:
             response = self.client.request(method, path, **body)
@@ -149,7 +165,9 @@ class PrefectServer:
         """Return the deployment "flow/deployment"."""
         return self.get(f"/deployments/name/{name}")
 
-    def start(self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
+    def start(
+        self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any
+    ) -> dict[str, Any]:
         """Start a flow run of a deployment, and return the run."""
         flat = parameters if name.startswith(("benchmark", "doctor")) else OWN
         own = {one: parameters.pop(one) for one in [*flat] if one in parameters}
@@ -162,7 +180,9 @@ class PrefectServer:
         return self.get(f"/flow_runs/{run_id}")
 
     def runs(self, **flow_runs: Any) -> list[dict[str, Any]]:
-        return self.post("/flow_runs/filter", flow_runs=flow_runs, sort="EXPECTED_START_TIME_ASC", limit=200)
+        return self.post(
+            "/flow_runs/filter", flow_runs=flow_runs, sort="EXPECTED_START_TIME_ASC", limit=200
+        )
 
     def wait_for_end(self, run_id: str) -> dict[str, Any]:
         """Return the run as soon as it has ended."""
@@ -179,8 +199,14 @@ class PrefectServer:
 
     def logs(self, run_id: str, *, only: bool = False) -> list[str]:
         """Return the log lines of a flow run and its tasks in order, or of the flow run only."""
-        wanted = {"flow_run_id": {"any_": [run_id]}, **({"task_run_id": {"is_null_": True}} if only else {})}
-        return [line["message"] for line in self.post("/logs/filter", logs=wanted, limit=200, sort="TIMESTAMP_ASC")]
+        wanted = {
+            "flow_run_id": {"any_": [run_id]},
+            **({"task_run_id": {"is_null_": True}} if only else {}),
+        }
+        return [
+            line["message"]
+            for line in self.post("/logs/filter", logs=wanted, limit=200, sort="TIMESTAMP_ASC")
+        ]
 
 
 def kill_all(process: subprocess.Popen[Any]) -> None:

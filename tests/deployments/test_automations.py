@@ -1,4 +1,5 @@
-"""Automations call a webhook: a run failed, its machine died, or no worker was there. The receiver is on loopback."""
+"""Automations call a webhook: a run failed, its machine died, or no worker was there. The receiver
+is on loopback."""
 
 import json
 import subprocess
@@ -51,9 +52,14 @@ def automations(deployed, receiver, tmp_path):
 
     def make(**seconds: float) -> list[dict]:
         """`seconds` has how long some of them wait, by name."""
-        saved = 'from prefect.blocks.webhook import Webhook; print(Webhook(url="%s").save("rag-index", overwrite=True))'
+        saved = (
+            'from prefect.blocks.webhook import Webhook; print(Webhook(url="%s").save("rag-index",'
+            " overwrite=True))"
+        )
         program = [sys.executable, "-c", saved % receiver[1]]
-        block = subprocess.run(program, env=deployed.environment, capture_output=True, text=True, check=True).stdout
+        block = subprocess.run(
+            program, env=deployed.environment, capture_output=True, text=True, check=True
+        ).stdout
         text = FILE.read_text(encoding="utf-8").replace("WEBHOOK_BLOCK_ID", block.strip())
         wanted = yaml.safe_load(text)["automations"]
         for one in wanted:
@@ -89,7 +95,9 @@ def test_a_partial_run_calls_the_webhook(deployed, project, receiver, automation
     page = f"{deployed.url}/runs/flow-run/{run['id']}"
     assert (call["flow_run"], call["id"], call["url"]) == ("index all", run["id"], page)
     assert "1 document failed: `rag-index status notes --failed` lists them" in call["message"]
-    assert call["text"].startswith("rag-index: index all: Failed partially indexed: 1 index: 30 documents")
+    assert call["text"].startswith(
+        "rag-index: index all: Failed partially indexed: 1 index: 30 documents"
+    )
 
 
 def worker_is_stopped(worker) -> None:
@@ -105,16 +113,29 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
     runs = {}
     fake.seconds_per_text = 1.0
     for happens in (kill_all, worker_is_stopped):
-        project, before = Project(tmp_path / happens.__name__, extra=fake.settings).fill(100), len(fake.embeds())
-        with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)) as worker:
+        project, before = (
+            Project(tmp_path / happens.__name__, extra=fake.settings).fill(100),
+            len(fake.embeds()),
+        )
+        with deployed.worker(
+            tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)
+        ) as worker:
             run = deployed.start("index-all/index-all", workers=1, shard_documents=10)["id"]
-            eventually(lambda: len(fake.embeds()) > before, "documents are being embedded", every=0.25)  # noqa: B023
+            eventually(
+                lambda before=before: len(fake.embeds()) > before,
+                "documents are being embedded",
+                every=0.25,
+            )
             happens(worker)
         runs[run] = project
     fake.seconds_per_text = 0
     for run, project in runs.items():
         ended = deployed.wait_for_end(run)
-        eventually(lambda: any(one["id"] == run for one in calls_about(calls, "Crashed")), "it is called", every=0.25)  # noqa: B023
+        eventually(
+            lambda run=run: any(one["id"] == run for one in calls_about(calls, "Crashed")),
+            "it is called",
+            every=0.25,
+        )
         assert ended["state_name"] == "Crashed"
         assert "not heard of for" in ended["state"]["message"]
         [call, *_] = [one for one in calls_about(calls, "Crashed") if one["id"] == run]
@@ -125,14 +146,20 @@ def test_runs_that_lose_their_machine_or_worker_are_reported_and_the_next_goes_o
         assert len(project.texts()) == 100
 
 
-def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(deployed, receiver, automations):
+def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(
+    deployed, receiver, automations
+):
     calls, _ = receiver
     automations(late=10, missing=36, not_begun=10, not_started=10, not_cancelled=10)
-    late = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})["id"]  # no worker is there
+    late = deployed.start("index-all/index-all", state={"type": "SCHEDULED"})[
+        "id"
+    ]  # no worker is there
     taken_up = {}
     # A worker takes a run up, and its machine dies, or a person suspends it.
     for state in ("SUSPENDED", "PENDING", "RUNNING", "CANCELLING"):
-        run = taken_up[state] = deployed.start("index-collection/index-collection", index="notes")["id"]
+        run = taken_up[state] = deployed.start("index-collection/index-collection", index="notes")[
+            "id"
+        ]
         for reached in ["PENDING", "RUNNING", "CANCELLING"]:
             deployed.post(f"/flow_runs/{run}/set_state", state={"type": reached})
             if reached == state:
@@ -143,20 +170,32 @@ def test_runs_that_no_worker_and_no_process_cares_for_are_reported_or_ended(depl
     running, pending = taken_up["RUNNING"], taken_up["PENDING"]
     eventually(lambda: deployed.run(running)["state_name"] == "Crashed", "the run ends", every=0.25)
     assert "not heard of for" in deployed.run(running)["state"]["message"]
-    eventually(lambda: deployed.run(pending)["state_type"] == "SCHEDULED", "it waits for a worker", every=0.25)
+    eventually(
+        lambda: deployed.run(pending)["state_type"] == "SCHEDULED",
+        "it waits for a worker",
+        every=0.25,
+    )
     assert deployed.run(pending)["next_scheduled_start_time"]
-    assert deployed.run(taken_up["SUSPENDED"])["state_name"] == "Suspended", "no one says that it died"
+    assert deployed.run(taken_up["SUSPENDED"])["state_name"] == "Suspended", (
+        "no one says that it died"
+    )
     ended = deployed.wait_for_end(taken_up["CANCELLING"])
     assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")
     eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called for it", every=0.25)
-    eventually(lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25)
+    eventually(
+        lambda: calls_about(calls, "Late"), "the webhook is called for a late run", every=0.25
+    )
     assert calls_about(calls, "Late")[0]["id"] == late
-    eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
+    eventually(
+        lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25
+    )
     for left in (late, pending, taken_up["SUSPENDED"]):
         deployed.delete(f"/flow_runs/{left}")
 
 
-def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deployed, project, tmp_path, automations):
+def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(
+    deployed, project, tmp_path, automations
+):
     """Each run is at another point of its start; one that had begun is marked as crashed."""
     automations(not_heard_of=60, not_begun=60, not_started=60)
     runs = []
@@ -165,10 +204,17 @@ def test_runs_whose_worker_is_stopped_while_they_start_are_started_again(deploye
     with deployed.worker(tmp_path / "first", **given) as worker:
         for _ in range(4):
             runs.append(deployed.start("doctor/doctor")["id"])
-            eventually(lambda: deployed.run(runs[-1])["state_type"] != "SCHEDULED", "it is taken up", every=0.1)
+            eventually(
+                lambda: deployed.run(runs[-1])["state_type"] != "SCHEDULED",
+                "it is taken up",
+                every=0.1,
+            )
             time.sleep(1)
         worker_is_stopped(worker)
-    expected = ["Crashed" if deployed.run(run)["state_type"] in {"RUNNING", "CRASHED"} else "Completed" for run in runs]
+    expected = [
+        "Crashed" if deployed.run(run)["state_type"] in {"RUNNING", "CRASHED"} else "Completed"
+        for run in runs
+    ]
     assert "Completed" in expected, "not all had begun"
     with deployed.worker(tmp_path / "second", **given):
         assert [deployed.wait_for_end(run)["state_name"] for run in runs] == expected

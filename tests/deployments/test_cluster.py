@@ -1,4 +1,5 @@
-"""An existing Dask cluster: its scheduler and workers are other processes, elsewhere, with only the wheel installed."""
+"""An existing Dask cluster: its scheduler and workers are other processes, elsewhere, with only the
+wheel installed."""
 
 from __future__ import annotations
 
@@ -30,9 +31,13 @@ def wheel(tmp_path_factory) -> Path:
     """A folder with the installed wheel and nothing else of this repository."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True, timeout=200)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True, timeout=200
+    )
     (built,) = folder.glob("rag_index-*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", built], check=True, timeout=100)
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--target", folder / "site", built], check=True, timeout=100
+    )
     return folder / "site"
 
 
@@ -44,7 +49,11 @@ def test_the_scheduler_of_the_page_is_not_open_on_all_addresses(tmp_path):
     with started(tmp_path / "scheduler", ROOT, *line.split()) as process:
 
         def listening() -> list[tuple[str, str]]:
-            found = [one.laddr for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"]
+            found = [
+                one.laddr
+                for one in psutil.Process(process.pid).net_connections()
+                if one.status == "LISTEN"
+            ]
             return sorted((address.ip, str(address.port)) for address in found)
 
         expected = [("127.0.0.1", dashboard), ("127.0.0.2", port)]
@@ -55,7 +64,11 @@ def test_the_scheduler_of_the_page_is_not_open_on_all_addresses(tmp_path):
 def started(folder: Path, site: Path, *arguments: str):
     """Run a `dask` command in its own folder until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    clean = {key: value for key, value in without_api().items() if not key.startswith(("RAG_INDEX_", "DASK_"))}
+    clean = {
+        key: value
+        for key, value in without_api().items()
+        if not key.startswith(("RAG_INDEX_", "DASK_"))
+    }
     environment = clean | {"PYTHONPATH": str(site), "PREFECT_HOME": str(folder / "prefect")}
     command = [sys.executable, "-m", "dask", *arguments]
     with (folder / "log").open("wb") as log:
@@ -77,21 +90,38 @@ class Cluster:
 
     def start(self, site: Path, workers: int) -> Cluster:
         scheduler = (
-            "scheduler", "--host", self.address.rpartition(":")[0], "--port", self.address.rpartition(":")[2],
-            "--dashboard-address", "127.0.0.1:0", *self._tls,
-        )  # fmt: skip
+            "scheduler",
+            "--host",
+            self.address.rpartition(":")[0],
+            "--port",
+            self.address.rpartition(":")[2],
+            "--dashboard-address",
+            "127.0.0.1:0",
+            *self._tls,
+        )
         self._stack.enter_context(started(self._folder / "scheduler", site, *scheduler))
         for number in range(workers):
             self.add(site, f"worker{number}")
         return self
 
     def add(self, site: Path, name: str) -> None:
-        worker = ("worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", name, *self._tls)
+        worker = (
+            "worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--name",
+            name,
+            *self._tls,
+        )
         self.workers.append(self._stack.enter_context(started(self._folder / name, site, *worker)))
 
     def wait_for(self, workers: int) -> None:
         log = (self._folder / "scheduler" / "log").read_text
-        eventually(lambda: log().count("Register worker") >= workers, "the workers are there", seconds=60)
+        eventually(
+            lambda: log().count("Register worker") >= workers, "the workers are there", seconds=60
+        )
 
 
 @pytest.fixture
@@ -102,9 +132,12 @@ def stack():
 
 @pytest.fixture
 def project_at(tmp_path, fake, qdrant):
-    """Return a function that makes a project with a fake Ollama and a fake Qdrant for the cluster at an address."""
+    """Return a function that makes a project with a fake Ollama and a fake Qdrant for the cluster
+    at an address."""
     services = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n'
-    return lambda address: Project(tmp_path / "project", extra=f'{services}[parallel]\naddress = "{address}"\n')
+    return lambda address: Project(
+        tmp_path / "project", extra=f'{services}[parallel]\naddress = "{address}"\n'
+    )
 
 
 def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
@@ -113,11 +146,17 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     write = commit.write_shard
 
     def words_alone(points, shard, **options):
-        assert not len(shard.vectors), "the flow writes vectors that its workers should have written"
+        assert not len(shard.vectors), (
+            "the flow writes vectors that its workers should have written"
+        )
         return write(points, shard, **options)
 
     monkeypatch.setattr(commit, "write_shard", words_alone)
-    made, certificate, key = Security.temporary(), tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made, certificate, key = (
+        Security.temporary(),
+        tmp_path / "certificate.pem",
+        tmp_path / "key.pem",
+    )
     certificate.write_text(made.tls_ca_file)  # it is its own authority
     key.write_text(made.tls_client_key)
     files = {"tls-ca-file": certificate, "tls-cert": certificate, "tls-key": key}
@@ -125,7 +164,9 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     cluster = Cluster(tmp_path, stack, tls=options).start(wheel, 2)
     cluster.wait_for(2)
     flow = {"ca-file": certificate, "client.cert": certificate, "client.key": key}
-    stack.enter_context(dask.config.set({f"distributed.comm.tls.{name}": str(file) for name, file in flow.items()}))
+    stack.enter_context(
+        dask.config.set({f"distributed.comm.tls.{name}": str(file) for name, file in flow.items()})
+    )
     project = project_at(cluster.address).fill(300)
     fake.seconds_per_text = 0.02
 

@@ -1,6 +1,7 @@
-"""The files in deployments/ for containers and systemd, as far as they can be checked without these. The compose file
-is held against its schema, and the command of each service of ours is run as a plain process, with the same arguments
-and environment: only addresses and ports are others. The images are not built here."""
+"""The files in deployments/ for containers and systemd, as far as they can be checked without
+these. The compose file is held against its schema, and the command of each service of ours is run
+as a plain process, with the same arguments and environment: only addresses and ports are others.
+The images are not built here."""
 
 import datetime as dt
 import json
@@ -38,7 +39,9 @@ SECRET = "correct-horse-battery"
 
 
 def test_the_compose_file_fits_its_schema():
-    parsed = pytest.importorskip("compose_spec").PyCompose.from_json(json.dumps(yaml.safe_load(COMPOSE)))
+    parsed = pytest.importorskip("compose_spec").PyCompose.from_json(
+        json.dumps(yaml.safe_load(COMPOSE))
+    )
     parsed.validate()
     assert set(parsed.service_names()) == set(SERVICES)
 
@@ -56,12 +59,17 @@ def stages() -> list[list[tuple[str, str]]]:
 
 
 def test_the_image_holds_what_is_needed_and_no_user_is_root():
-    """What is copied exists, is in the context, and makes the wheel; the last stage installs nothing."""
+    """What is copied exists, is in the context, and makes the wheel; the last stage installs
+    nothing."""
     *builds, last = stages()
     assert len(builds) == 1
     ignored, *allowed = (FOLDER / "Dockerfile.dockerignore").read_text().split()
     instructions = [one for stage in (*builds, last) for one in stage]
-    copies = [given.split()[:-1] for name, given in instructions if name == "COPY" and "--from" not in given]
+    copies = [
+        given.split()[:-1]
+        for name, given in instructions
+        if name == "COPY" and "--from" not in given
+    ]
     copied = {source for sources in copies for source in sources}
     assert ignored == "**"
     assert copied == {name.lstrip("!") for name in allowed if name.startswith("!")}
@@ -72,8 +80,12 @@ def test_the_image_holds_what_is_needed_and_no_user_is_root():
     assert copied >= {"pyproject.toml", readme["path"], *wheel}
     assert not [arguments for name, arguments in last if name == "RUN" and "install" in arguments]
     names = [name for name, _ in last]
-    assert [arguments for name, arguments in last if name == "USER"] == ["1000"], "a number, which Kubernetes can check"
-    assert names.index("USER") > max(place for place, name in enumerate(names) if name in ("RUN", "COPY"))
+    assert [arguments for name, arguments in last if name == "USER"] == ["1000"], (
+        "a number, which Kubernetes can check"
+    )
+    assert names.index("USER") > max(
+        place for place, name in enumerate(names) if name in ("RUN", "COPY")
+    )
     assert json.loads(dict(last)["CMD"]) == SERVICES["search"]["command"]
 
 
@@ -81,8 +93,14 @@ def test_what_others_wait_for_has_a_health_check_and_the_images_is_for_the_servi
     for name, service in SERVICES.items():
         if service.get("image") == "rag-index":
             assert ("healthcheck" in service) == (name != "search"), name
-    waited_for = [one for service in SERVICES.values() for one in service.get("depends_on", {}).items()]
-    assert all("healthcheck" in SERVICES[name] for name, how in waited_for if how["condition"] == "service_healthy")
+    waited_for = [
+        one for service in SERVICES.values() for one in service.get("depends_on", {}).items()
+    ]
+    assert all(
+        "healthcheck" in SERVICES[name]
+        for name, how in waited_for
+        if how["condition"] == "service_healthy"
+    )
 
 
 def test_ports_are_on_loopback_and_nothing_has_a_default_password():
@@ -93,22 +111,37 @@ def test_ports_are_on_loopback_and_nothing_has_a_default_password():
             if re.search("PASSWORD|KEY|AUTH|SECRET", key):
                 assert re.fullmatch(r"\$\{[A-Z_]+(:\?.+)?\}", value), (name, key)
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE))
-    assert asked == set(re.findall(r"^([A-Z_]+)=", (FOLDER / "env.example").read_text(), re.MULTILINE))
+    assert asked == set(
+        re.findall(r"^([A-Z_]+)=", (FOLDER / "env.example").read_text(), re.MULTILINE)
+    )
     assert not re.findall(r"^[A-Z_]+=.+$", (FOLDER / "env.example").read_text(), re.MULTILINE)
 
 
 def test_kubernetes_runs_the_commands_of_the_compose_file_and_probes_what_answers():
-    """Commands, variables and addresses are those that the tests run as plain processes; nothing secret is in it."""
+    """Commands, variables and addresses are those that the tests run as plain processes; nothing
+    secret is in it."""
     items = yaml.safe_load((FOLDER / "kubernetes.yaml").read_text())["items"]
-    pods = [item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"] for item in items if pod_in(item)]
-    of_compose = [service["command"] for service in SERVICES.values() if service.get("image") == "rag-index"]
+    pods = [
+        item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"]
+        for item in items
+        if pod_in(item)
+    ]
+    of_compose = [
+        service["command"] for service in SERVICES.values() if service.get("image") == "rag-index"
+    ]
     known = {name for service in SERVICES.values() for name in service.get("environment", {})}
     for pod in pods:
         [container] = pod["containers"]
         assert container["command"] in [*of_compose, ["rag-index", "index-all", "--wait", "600"]]
         assert {variable["name"] for variable in container["env"]} <= known
-        assert {mount["name"] for mount in container["volumeMounts"]} <= {volume["name"] for volume in pod["volumes"]}
-        gets = [probe["httpGet"] for name, probe in container.items() if "Probe" in name and "httpGet" in probe]
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {
+            volume["name"] for volume in pod["volumes"]
+        }
+        gets = [
+            probe["httpGet"]
+            for name, probe in container.items()
+            if "Probe" in name and "httpGet" in probe
+        ]
         assert {get["path"] for get in gets} <= {"/healthz", "/readyz", "/health"}
         assert pod["securityContext"]["runAsUser"] == 1000, "the user of the image"
     [config] = [item for item in items if item["kind"] == "ConfigMap"]
@@ -121,7 +154,9 @@ def pod_in(item: dict) -> bool:
 
 
 def test_the_client_goes_with_the_qdrant_server():
-    (client,) = re.findall(r"^qdrant-client==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    (client,) = re.findall(
+        r"^qdrant-client==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )
     server = SERVICES["qdrant"]["image"].split(":v")[1]
     assert is_compatible(client, server), f"client {client}, server {server}"
 
@@ -130,24 +165,45 @@ def test_each_variable_is_explained_and_ollama_servers_share_their_models():
     example = (FOLDER / "env.example").read_text()
     for name in set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) - {"PREFECT_UI_API_URL"}:
         assert re.search(rf"^# .+\n(# )?{name}=$", example, re.MULTILINE), name
-    servers = [service for service in SERVICES.values() if service.get("image", "").startswith("ollama/")]
-    assert {mount for service in servers for mount in service.get("volumes", [])} == {"models:/root/.ollama"}
+    servers = [
+        service for service in SERVICES.values() if service.get("image", "").startswith("ollama/")
+    ]
+    assert {mount for service in servers for mount in service.get("volumes", [])} == {
+        "models:/root/.ollama"
+    }
 
 
 def test_the_systemd_units_are_valid_and_listen_on_loopback():
     units = sorted((FOLDER / "systemd").glob("*.service"))
-    assert [unit.stem.removeprefix("rag-index-") for unit in units] == ["prefect", "serve", "watch", "worker"]
+    assert [unit.stem.removeprefix("rag-index-") for unit in units] == [
+        "prefect",
+        "serve",
+        "watch",
+        "worker",
+    ]
     for unit in units:
         text = unit.read_text()
-        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index (serve|watch)$)", text, re.MULTILINE)
+        assert re.search(
+            r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index (serve|watch)$)",
+            text,
+            re.MULTILINE,
+        )
         assert not re.search(r"(?i)password=|0\.0\.0\.0", text)
         [file] = re.findall(r"^EnvironmentFile=-(.+)$", text, re.MULTILINE)
-        [row] = [row for row in pages.table(page("operations"), "way of running") if f"`{unit.stem}`" in row[0]]
+        [row] = [
+            row
+            for row in pages.table(page("operations"), "way of running")
+            if f"`{unit.stem}`" in row[0]
+        ]
         assert f"`{file}`" in row[1], "where the page says that passwords go"
     if Path("/usr/bin/systemd-analyze").exists():
         verify = ["systemd-analyze", "verify", "--man=no", *units]
-        said = subprocess.run(verify, capture_output=True, text=True, check=False).stderr.splitlines()
-        assert not [line for line in said if "rag-index" in line and "is not executable" not in line], said
+        said = subprocess.run(
+            verify, capture_output=True, text=True, check=False
+        ).stderr.splitlines()
+        assert not [
+            line for line in said if "rag-index" in line and "is not executable" not in line
+        ], said
 
 
 def test_the_line_of_cron_names_its_user_and_reads_the_passwords(tmp_path):
@@ -156,15 +212,21 @@ def test_the_line_of_cron_names_its_user_and_reads_the_passwords(tmp_path):
     assert user == "rag"
     for place in ("/var/lib/rag-index", "/etc/rag-index", "/opt/rag-index/venv/bin"):
         (tmp_path / place[1:]).mkdir(parents=True)
-        command = command.replace(f"{place}/", f"{tmp_path}{place}/").replace(f"{place} ", f"{tmp_path}{place} ")
-    (tmp_path / "etc/rag-index/rag-index.env").write_text("RAG_INDEX_SOURCE__URL='postgresql://a:b@c/d?e=f&g=$h'\n")
+        command = command.replace(f"{place}/", f"{tmp_path}{place}/").replace(
+            f"{place} ", f"{tmp_path}{place} "
+        )
+    (tmp_path / "etc/rag-index/rag-index.env").write_text(
+        "RAG_INDEX_SOURCE__URL='postgresql://a:b@c/d?e=f&g=$h'\n"
+    )
     program = tmp_path / "opt/rag-index/venv/bin/rag-index"
     program.write_text('#!/bin/sh\necho "$PWD $RAG_INDEX_SOURCE__URL $*"\nexit "$FAILS"\n')
     program.chmod(0o755)
     said = f"{tmp_path}/var/lib/rag-index postgresql://a:b@c/d?e=f&g=$h --config "
     for fails in ("0", "3"):
         environment = {"PATH": "/usr/bin:/bin", "FAILS": fails}
-        ended = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run(
+            ["sh", "-c", command], env=environment, capture_output=True, text=True, check=False
+        )
         assert (tmp_path / "var/lib/rag-index/night.log").read_text().startswith(said), ended.stderr
         assert bool(ended.stdout) == (fails == "3"), "mail of bad nights alone"
 
@@ -185,12 +247,19 @@ def test_servers_delete_runs_that_ended_long_ago(tmp_path):
                 ended = f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
                 database.execute("UPDATE flow_run SET end_time = ? WHERE id = ?", (ended, run))
             database.commit()
-        eventually(lambda: [run["id"] for run in server.runs()] == runs[:1], "the older run is deleted", every=0.25)
+        eventually(
+            lambda: [run["id"] for run in server.runs()] == runs[:1],
+            "the older run is deleted",
+            every=0.25,
+        )
 
 
 @pytest.mark.long
-def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tmp_path, fake, qdrant):
-    """Run a night of the compose file, and a watch: PostgreSQL, Prefect with basic auth, Dask, worker."""
+def test_every_command_runs_as_a_plain_process_and_stores_no_secret(
+    postgres, tmp_path, fake, qdrant
+):
+    """Run a night of the compose file, and a watch: PostgreSQL, Prefect with basic auth, Dask,
+    worker."""
     auth = f"rag:{SECRET}-prefect"
     key = f"{SECRET}-qdrant"
     with ExitStack() as stack:
@@ -199,18 +268,19 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         urls = [postgres.url(name).render_as_string(hide_password=False) for name in databases]
         with postgres.connect(source_db) as connection:
             connection.execute(
-                "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int);"
-                "INSERT INTO note SELECT i, 'Note ' || i, 'body', 'a', 1 FROM generate_series(1, 60) AS i"
+                "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text,"
+                " priority int);INSERT INTO note SELECT i, 'Note ' || i, 'body', 'a', 1 FROM"
+                " generate_series(1, 60) AS i"
             )
         settings = Project(tmp_path / "settings")
         settings.write_settings(
-            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n'
-            f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'
-            '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
+            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n[embedder]\nkind ='
+            f' "ollama"\nmodel = "{fake.model}"\n[[indexes]]\nname = "notes"\ntable = "note"\nkey ='
+            ' "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
         )
         places = {
-            "postgresql+asyncpg://rag:${POSTGRES_PASSWORD}@postgres:5432/prefect": urls[0].replace(
-                "psycopg", "asyncpg"
+            "postgresql+asyncpg://rag:${POSTGRES_PASSWORD}@postgres:5432/prefect": (
+                urls[0].replace("psycopg", "asyncpg")
             ),
             "postgresql+psycopg://rag:${POSTGRES_PASSWORD}@postgres:5432/ledger": urls[1],
             "${SOURCE_URL:?the database to index, in deployments/.env}": urls[2],
@@ -222,25 +292,42 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         ports = {"4200": str(free_port()), "8786": str(free_port()), "8787": "0"}
         token = new_token()
         variables = {
-            "PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": fake.model, "PREFECT_UI_API_URL": "",
+            "PREFECT_AUTH": auth,
+            "QDRANT_API_KEY": key,
+            "MODEL": fake.model,
+            "PREFECT_UI_API_URL": "",
             "SEARCH_TOKENS": token_line("desk", token, []),
-        }  # fmt: skip
+        }
 
         def here(text: str) -> str:
             for place, value in places.items():
                 text = text.replace(place, value)
             text = re.sub(r"\$\{([A-Z_]+)(:[?-][^}]*)?\}", lambda found: variables[found[1]], text)
-            text = re.sub(r"://(prefect|dask-scheduler)\b", "://127.0.0.1", text).replace("0.0.0.0", "127.0.0.1")
+            text = re.sub(r"://(prefect|dask-scheduler)\b", "://127.0.0.1", text).replace(
+                "0.0.0.0", "127.0.0.1"
+            )
             return re.sub(r"(?<!\d)(4200|8786|8787)(?!\d)", lambda found: ports[found[1]], text)
 
         def environment(name: str) -> dict[str, str]:
-            own = {key: here(str(value)) for key, value in SERVICES[name].get("environment", {}).items()}
-            clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))}
+            own = {
+                key: here(str(value))
+                for key, value in SERVICES[name].get("environment", {}).items()
+            }
+            clean = {
+                k: v
+                for k, v in os.environ.items()
+                if not k.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))
+            }
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             return {
-                **clean, "PATH": path, "PREFECT_HOME": str(tmp_path / name), "DO_NOT_TRACK": "1",
-                "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()), "PREFECT_WORKER_QUERY_SECONDS": "1", **own,
-            }  # fmt: skip
+                **clean,
+                "PATH": path,
+                "PREFECT_HOME": str(tmp_path / name),
+                "DO_NOT_TRACK": "1",
+                "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                **own,
+            }
 
         def start(name: str, *more: str) -> Path:
             folder = tmp_path / f"at-{name}"
@@ -256,7 +343,11 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         api = f"http://127.0.0.1:{ports['4200']}/api"
         start("prefect")
         asked = httpx.Client(trust_env=False, timeout=30)
-        eventually(lambda: answers(f"{api}/health", auth=tuple(auth.split(":", 1))), "Prefect answers", every=0.25)
+        eventually(
+            lambda: answers(f"{api}/health", auth=tuple(auth.split(":", 1))),
+            "Prefect answers",
+            every=0.25,
+        )
         assert asked.post(f"{api}/flows/filter", json={}).status_code == 401
         assert asked.post(f"{api}/flows/filter", json={}, auth=("rag", "wrong")).status_code == 401
         image = tmp_path / "image"  # it has no other file there
@@ -264,8 +355,13 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         shutil.copy(ROOT / "prefect.yaml", image)
         deployed = subprocess.run(
             [here(part) for part in SERVICES["deploy"]["command"]],
-            cwd=image, env=environment("deploy"), capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+            cwd=image,
+            env=environment("deploy"),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         scheduler = start("dask-scheduler")
         start("dask-worker")
@@ -283,19 +379,25 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         assert asked.get(f"{url}/indexes").status_code == 401
         asked.headers["Authorization"] = f"Bearer {token}"
         eventually(lambda: asked.get(f"{url}/readyz").status_code == 200, "the service is ready")
-        check = json.loads(dict(stages()[-1])["HEALTHCHECK"].partition("CMD ")[2].replace("8765", str(port)))
+        check = json.loads(
+            dict(stages()[-1])["HEALTHCHECK"].partition("CMD ")[2].replace("8765", str(port))
+        )
         assert subprocess.run([sys.executable, *check[1:]], check=False).returncode == 0
         down = [sys.executable, *(part.replace(str(port), str(free_port())) for part in check[1:])]
         assert subprocess.run(down, capture_output=True, check=False).returncode != 0
         assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
-            assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
+            assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (
+                60,
+            )
         with postgres.connect(source_db) as connection:
             connection.execute("INSERT INTO note VALUES (61, 'Note 61', 'body', 'a', 1)")
         watch = start("watch")
         with postgres.connect(ledger_db) as connection:
             count = "SELECT count(*) FROM rag_index_documents WHERE pending = 0"
-            eventually(lambda: connection.execute(count).fetchone() == (61,), watch.read_text, every=0.2)
+            eventually(
+                lambda: connection.execute(count).fetchone() == (61,), watch.read_text, every=0.2
+            )
         kept = postgres.rows(prefect_db)
         assert "notes 1" in kept
         secrets = [SECRET, urls[2], postgres.url(source_db).password]

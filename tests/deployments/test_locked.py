@@ -39,11 +39,21 @@ table = "note"
 key = "id"
 text = "body"
 """
-WRONG = re.compile("UserWarning|Permission denied|Read-only file system|readonly database|unable to open")
+WRONG = re.compile(
+    "UserWarning|Permission denied|Read-only file system|readonly database|unable to open"
+)
 BIN = Path(sys.executable).parent
 BUILT = ("ui_build", "ui_v2_build", ".*_ui_static.lock")
 """What a server of Prefect that may write to its package has left there."""
-SETPRIV = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs")
+SETPRIV = (
+    "setpriv",
+    "--reuid",
+    str(NOBODY),
+    "--regid",
+    str(NOBODY),
+    "--clear-groups",
+    "--no-new-privs",
+)
 READ_ALL = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
 """For a checkout, or a Python, below a folder that only root may enter."""
 
@@ -63,7 +73,13 @@ def page_of(machine: LockedMachine, port: int, path: str = "/") -> httpx.Respons
         for name, process in machine.services.items():
             assert process.poll() is None, (machine.log / name).read_text()
         try:
-            return httpx.get(url, headers={"Accept": "text/html"}, trust_env=False, follow_redirects=True, timeout=60)
+            return httpx.get(
+                url,
+                headers={"Accept": "text/html"},
+                trust_env=False,
+                follow_redirects=True,
+                timeout=60,
+            )
         except httpx.TransportError:
             return None
 
@@ -71,16 +87,22 @@ def page_of(machine: LockedMachine, port: int, path: str = "/") -> httpx.Respons
 
 
 def faults(log: str) -> list[str]:
-    """Return what a log says of files that a service may not write to, and of errors that nobody caught."""
+    """Return what a log says of files that a service may not write to, and of errors that nobody
+    caught."""
     return [line for line in log.splitlines() if WRONG.search(line)] + tracebacks(log)
 
 
 def is_html(page: httpx.Response) -> bool:
-    return page.status_code == 200 and page.headers["Content-Type"].startswith("text/html") and "</html>" in page.text
+    return (
+        page.status_code == 200
+        and page.headers["Content-Type"].startswith("text/html")
+        and "</html>" in page.text
+    )
 
 
 def watched_alone(machine: LockedMachine) -> None:
-    """Start the watch on a source that has times of change, unlike the sample, and wait until it has indexed it."""
+    """Start the watch on a source that has times of change, unlike the sample, and wait until it
+    has indexed it."""
     etc = machine.folder / "etc/rag-index"
     with closing(sqlite3.connect(etc / "watched.db")) as source:
         source.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, changed TEXT)")
@@ -105,7 +127,9 @@ def test_the_systemd_blocks_of_the_page_work_for_a_user_who_can_write_to_its_sta
     assert "'Completed'" in shown[2], "the run that the page starts"
     assert "completed" in shown[-1], "status says so"
     watched_alone(machine)
-    assert machine.services.keys() == {unit.stem for unit in (ROOT / "deployments" / "systemd").glob("*.service")}
+    assert machine.services.keys() == {
+        unit.stem for unit in (ROOT / "deployments" / "systemd").glob("*.service")
+    }
     for port in (4200, 8765):
         assert is_html(page_of(machine, port)), port
     assert is_html(page_of(machine, 4200, "/runs")), "an address inside the page"
@@ -122,7 +146,12 @@ def test_prefects_server_has_its_page_in_a_container_that_is_read_only(machine, 
     if of == "compose":
         own = {key: value for key, value in service["environment"].items() if "$" not in value}
     else:
-        own = dict(one.split("=", 1) for name, text in stages()[-1] if name == "ENV" for one in text.split())
+        own = dict(
+            one.split("=", 1)
+            for name, text in stages()[-1]
+            if name == "ENV"
+            for one in text.split()
+        )
         del own["PATH"]
     own = {key: machine.here(value) for key, value in own.items()}
     machine.start("prefect", service["command"], machine.folder / "data", own)
@@ -133,15 +162,20 @@ def test_prefects_server_has_its_page_in_a_container_that_is_read_only(machine, 
 
 def test_each_pod_that_is_read_only_may_write_to_the_home_of_its_user():
     """Prefect keeps a folder there, and a worker of Dask imports Prefect, too."""
-    for item in filter(pod_in, yaml.safe_load((ROOT / "deployments" / "kubernetes.yaml").read_text())["items"]):
-        [container] = item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"]["containers"]
+    for item in filter(
+        pod_in, yaml.safe_load((ROOT / "deployments" / "kubernetes.yaml").read_text())["items"]
+    ):
+        [container] = item["spec"].get("jobTemplate", item)["spec"]["template"]["spec"][
+            "containers"
+        ]
         places = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert "scheduler" in container["name"] or "/home/rag" in places, container["name"]
 
 
 class LockedMachine:
-    """The folders /etc, /var/lib and /data of a machine, and its services, until the `with` block ends."""
+    """The folders /etc, /var/lib and /data of a machine, and its services, until the `with` block
+    ends."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -150,9 +184,12 @@ class LockedMachine:
         self.log = self.folder / "log"
         self.ports = {4200: free_port(), 8765: free_port()}
         self.places = {
-            "/opt/rag-index/venv/bin": str(BIN), "/var/lib/": f"{self.folder}/var/lib/", "/etc/": f"{self.folder}/etc/",
-            "/data": str(self.folder / "data"), "0.0.0.0": "127.0.0.1",
-        }  # fmt: skip
+            "/opt/rag-index/venv/bin": str(BIN),
+            "/var/lib/": f"{self.folder}/var/lib/",
+            "/etc/": f"{self.folder}/etc/",
+            "/data": str(self.folder / "data"),
+            "0.0.0.0": "127.0.0.1",
+        }
         self.services: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> LockedMachine:
@@ -165,10 +202,14 @@ class LockedMachine:
             subprocess.run(["chmod", "-R", "a-w", prefect], check=True)
             self._stack.callback(subprocess.run, ["chmod", "-R", "u+w", prefect], check=True)
             self._environment = {
-                "PATH": f"{BIN}:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(self.folder),
-                "PYTHONPATH": str(prefect.parent), "PYTHONSAFEPATH": "1", "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "PATH": f"{BIN}:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "HOME": str(self.folder),
+                "PYTHONPATH": str(prefect.parent),
+                "PYTHONSAFEPATH": "1",
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
                 "RAG_INDEX_SERVE__PORT": str(self.ports[8765]),
-            }  # fmt: skip
+            }
             self.as_user = self._unprivileged()
             self._stack = self._stack.pop_all()
         return self
@@ -191,7 +232,9 @@ class LockedMachine:
         code = f"import sys, prefect, rag_index; sys.exit(sys.base_prefix != {sys.base_prefix!r})"
         for found in (SETPRIV, (*SETPRIV, *READ_ALL)):
             command = [*found, sys.executable, "-c", code]
-            ended = subprocess.run(command, cwd="/", env=self._environment, stderr=subprocess.DEVNULL, check=False)
+            ended = subprocess.run(
+                command, cwd="/", env=self._environment, stderr=subprocess.DEVNULL, check=False
+            )
             if ended.returncode == 0:
                 return found
         pytest.skip("needs setpriv, and an environment that another user can read")
@@ -200,20 +243,32 @@ class LockedMachine:
         """Return the text with the folders and ports of this machine."""
         for place, value in self.places.items():
             text = re.sub(rf"(?<![\w.}}]){re.escape(place)}", value, text)
-        text = text.replace("setpriv --reuid rag --regid rag --init-groups ", f"{shlex.join(self.as_user)} ")
-        return re.sub(r"(?<![\w.])(4200|8765)(?!\w)", lambda found: str(self.ports[int(found[1])]), text)
+        text = text.replace(
+            "setpriv --reuid rag --regid rag --init-groups ", f"{shlex.join(self.as_user)} "
+        )
+        return re.sub(
+            r"(?<![\w.])(4200|8765)(?!\w)", lambda found: str(self.ports[int(found[1])]), text
+        )
 
-    def start(self, name: str, command: list[str], state: Path, environment: Mapping[str, str]) -> dict[str, str]:
-        """Start a service in its state folder, to which alone it can write, and return its environment."""
+    def start(
+        self, name: str, command: list[str], state: Path, environment: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Start a service in its state folder, to which alone it can write, and return its
+        environment."""
         state.mkdir(parents=True, exist_ok=True)
         if self.as_user:
             os.chown(state, NOBODY, NOBODY)
         environment = {**self._environment, "HOME": str(state), **environment}
         with (self.log / name).open("wb") as log:
             self.services[name] = subprocess.Popen(
-                [*self.as_user, *map(self.here, command)], cwd=state, env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                [*self.as_user, *map(self.here, command)],
+                cwd=state,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         return environment
 
     def start_unit(self, name: str) -> None:
@@ -233,7 +288,8 @@ class LockedMachine:
             subprocess.run(after, cwd=state, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     def type(self, lines: list[str], folder: Path) -> str:
-        """Type commands as the owner of the machine, in one shell for all calls, and return what they printed."""
+        """Type commands as the owner of the machine, in one shell for all calls, and return what
+        they printed."""
         kept = self.folder / "shell"
         kept.touch()
         started, typed = r"systemctl enable --now (\S+)", []
@@ -241,10 +297,17 @@ class LockedMachine:
             if not line.startswith("systemctl"):
                 typed.append(self.here(line))
                 continue
-            script = "\n".join(["set -ae", f". {kept}", "useradd() { :; }", *typed, f"export -p >{kept}"])
+            script = "\n".join(
+                ["set -ae", f". {kept}", "useradd() { :; }", *typed, f"export -p >{kept}"]
+            )
             ended = subprocess.run(
-                ["bash", "-c", script], cwd=folder, env=self._environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                ["bash", "-c", script],
+                cwd=folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert ended.returncode == 0, ended.stdout + ended.stderr
             typed = []
             if found := re.fullmatch(started, line):

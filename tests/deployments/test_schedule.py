@@ -1,6 +1,7 @@
-"""Deployments describe what they take; when their runs come (by a schedule, one at a time, after a load), and what
-starts after them. A password in a Prefect Secret block: the worker gets it, and nobody else. The reference to the block
-may not stand in prefect.yaml: `prefect deploy` puts the value in its place."""
+"""Deployments describe what they take; when their runs come (by a schedule, one at a time, after a
+load), and what starts after them. A password in a Prefect Secret block: the worker gets it, and
+nobody else. The reference to the block may not stand in prefect.yaml: `prefect deploy` puts the
+value in its place."""
 
 import datetime as dt
 import re
@@ -40,7 +41,10 @@ if __name__ == "__main__":
     serve(load.to_deployment("load"), report.to_deployment("report", triggers=[made]))
 """
 SECRET = "battery-staple-horse"
-MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source', overwrite=True)"
+MAKE = (
+    "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source',"
+    " overwrite=True)"
+)
 
 
 def now() -> str:
@@ -50,7 +54,11 @@ def now() -> str:
 def events_of(deployed, asset: str, since: str) -> list[dict]:
     """Return the events of an asset; other tests of this server made one of this name before."""
     made = {"name": ["prefect.asset.materialization.succeeded"]}
-    wanted = {"event": made, "resource": {"id": [asset]}, "occurred": {"since": since, "until": now()}}
+    wanted = {
+        "event": made,
+        "resource": {"id": [asset]},
+        "occurred": {"since": since, "until": now()},
+    }
     return deployed.post("/events/filter", filter=wanted)["events"]
 
 
@@ -66,24 +74,38 @@ def test_an_index_follows_a_load_and_a_report_follows_the_index(deployed, tmp_pa
     try:
         with (
             deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)),
-            subprocess.Popen([sys.executable, "served.py"], cwd=tmp_path, env=deployed.environment) as served,
+            subprocess.Popen(
+                [sys.executable, "served.py"], cwd=tmp_path, env=deployed.environment
+            ) as served,
         ):
             try:
                 known = {run["id"] for run in deployed.runs()}
 
                 def new(name):
                     found = deployed.runs(deployment_id={"any_": [deployed.deployment(name)["id"]]})
-                    return [run for run in found if run["id"] not in known and run["state_type"] != "SCHEDULED"]
+                    return [
+                        run
+                        for run in found
+                        if run["id"] not in known and run["state_type"] != "SCHEDULED"
+                    ]
 
                 path = "/deployments/name/report/report"
-                eventually(lambda: deployed.client.get(path).status_code == 200, "the flows are served", every=0.25)
+                eventually(
+                    lambda: deployed.client.get(path).status_code == 200,
+                    "the flows are served",
+                    every=0.25,
+                )
                 loaded = deployed.wait_for_end(deployed.start("load/load")["id"])
                 assert loaded["state_name"] == "Completed"
-                (indexing,) = eventually(lambda: new("index-all/index-all"), "index-all begins", every=0.25)
+                (indexing,) = eventually(
+                    lambda: new("index-all/index-all"), "index-all begins", every=0.25
+                )
                 indexed = deployed.wait_for_end(indexing["id"])
                 assert indexed["state_name"] == "Completed", indexed["state"]
                 assert indexed["start_time"] > loaded["end_time"]
-                (reporting,) = eventually(lambda: new("report/report"), "the report begins", every=0.25)
+                (reporting,) = eventually(
+                    lambda: new("report/report"), "the report begins", every=0.25
+                )
                 assert deployed.wait_for_end(reporting["id"])["start_time"] > indexed["start_time"]
                 assert len(new("index-all/index-all")) == 1, "and only then"
             finally:
@@ -96,16 +118,22 @@ def test_an_index_follows_a_load_and_a_report_follows_the_index(deployed, tmp_pa
             deployed.delete(f"/automations/{one['id']}")
     assert project.texts()["99"] == ["Loaded\nthe pump was replaced"]
     (made,) = eventually(lambda: events_of(deployed, asset, began), every=0.25)
-    assert made["payload"].items() >= {"documents": 21, "new": 21, "deleted": 0, "failed": 0}.items()
+    assert (
+        made["payload"].items() >= {"documents": 21, "new": 21, "deleted": 0, "failed": 0}.items()
+    )
     assert made["payload"]["collection"].startswith(project.settings.alias("notes"))
     assert made["payload"]["as_of"]
     related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in made["related"]}
-    assert (related["asset"], related["asset-materialized-by"]) == ("sqlite://source.db/note", "rag-index")
+    assert (related["asset"], related["asset-materialized-by"]) == (
+        "sqlite://source.db/note",
+        "rag-index",
+    )
 
 
 @pytest.fixture(scope="module")
 def elsewhere(deployed, tmp_path_factory):
-    """The folder of a worker, which runs from here to the end of this file. No deployment may start runs by itself."""
+    """The folder of a worker, which runs from here to the end of this file. No deployment may start
+    runs by itself."""
     folder = tmp_path_factory.mktemp("elsewhere")
     with deployed.worker(folder):
         yield folder
@@ -119,24 +147,39 @@ def test_a_collection_that_is_held_back_is_not_made(deployed, elsewhere, tmp_pat
     project.execute("DELETE FROM note WHERE id > 3")
     held = deployed.wait_for_end(start(full=True)["id"])
     assert held["state"]["message"].startswith("partially indexed"), held["state"]
-    assert deployed.wait_for_end(start(full=True, allow_deletes=True)["id"])["state_name"] == "Completed"
-    made = eventually(lambda: len(found := events_of(deployed, asset, began)) > 1 and found, every=0.25)
+    assert (
+        deployed.wait_for_end(start(full=True, allow_deletes=True)["id"])["state_name"]
+        == "Completed"
+    )
+    made = eventually(
+        lambda: len(found := events_of(deployed, asset, began)) > 1 and found, every=0.25
+    )
     assert [one["payload"]["documents"] for one in made] == [3, 300]
 
 
 def test_runs_come_one_at_a_time(deployed, elsewhere, tmp_path):
-    """While a run is under way, one more waits to index what changes meanwhile, and others end at once and say why."""
+    """While a run is under way, one more waits to index what changes meanwhile, and others end at
+    once and say why."""
     project = Project(tmp_path / "project").fill(20)
     past = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
     scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": past.isoformat()}}
     start = partial(deployed.start, "index-all/index-all", config=str(project.config), serial=True)
-    with closing(Ledger(project.settings.ledger_url)) as ledger, IndexLease(ledger, "test index-all", "another run"):
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        IndexLease(ledger, "test index-all", "another run"),
+    ):
         waiting = start(state=scheduled)["id"]
-        eventually(lambda: "waiting for the run that is under way" in "".join(deployed.logs(waiting)), every=0.25)
+        eventually(
+            lambda: "waiting for the run that is under way" in "".join(deployed.logs(waiting)),
+            every=0.25,
+        )
         late = start()["id"]
         ended = deployed.wait_for_end(late)
         assert ended["state_name"] == "Cancelled", ended["state"]
-        said = "another run waits already, .* \\(the next run of all indexes waits in process [0-9]+ on "
+        said = (
+            "another run waits already, .* \\(the next run of all indexes waits in process"
+            " [0-9]+ on "
+        )
         assert re.match(said, ended["state"]["message"])
         assert "Traceback" not in "".join(deployed.logs(late))
         project.fill(5, first=21)
@@ -146,23 +189,39 @@ def test_runs_come_one_at_a_time(deployed, elsewhere, tmp_path):
 
 def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, elsewhere, postgres, tmp_path):
     project = Project(tmp_path / "project").fill(10)
-    project.write_settings(project.config.read_text().replace("sqlite:///source.db", "sqlite:///not-there.db"))
-    (project.folder / SECRET).mkdir()  # the name of the database alone is told, by Prefect's asset of the table
+    project.write_settings(
+        project.config.read_text().replace("sqlite:///source.db", "sqlite:///not-there.db")
+    )
+    (
+        project.folder / SECRET
+    ).mkdir()  # the name of the database alone is told, by Prefect's asset of the table
     (project.folder / "source.db").rename(project.folder / SECRET / "source.db")
     url = f"sqlite:///{project.folder}/{SECRET}/source.db"
-    subprocess.run([sys.executable, "-c", MAKE.format(url)], env=deployed.environment, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", MAKE.format(url)], env=deployed.environment, check=True, timeout=60
+    )
 
     # As a person does in the UI: Deployments, index-all, Edit, Job Variables.
     night = deployed.deployment("index-all/index-all")
     before = night["job_variables"]
     reference = {"RAG_INDEX_SOURCE__URL": "{{ prefect.blocks.secret.rag-index-source }}"}
-    deployed.patch(f"/deployments/{night['id']}", job_variables={**before, "env": {**before["env"], **reference}})
-    ended = deployed.wait_for_end(deployed.start("index-all/index-all", config=str(project.config), serial=True)["id"])
+    deployed.patch(
+        f"/deployments/{night['id']}",
+        job_variables={**before, "env": {**before["env"], **reference}},
+    )
+    ended = deployed.wait_for_end(
+        deployed.start("index-all/index-all", config=str(project.config), serial=True)["id"]
+    )
     deployed.patch(f"/deployments/{night['id']}", job_variables=before)
     assert ended["state_name"] == "Completed", ended["state"]
-    kept = [elsewhere / "worker.log", *(path for path in deployed.home.rglob("*") if path.is_file())]
+    kept = [
+        elsewhere / "worker.log",
+        *(path for path in deployed.home.rglob("*") if path.is_file()),
+    ]
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
-    rows = postgres.rows(make_url(deployed.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"]).database)
+    rows = postgres.rows(
+        make_url(deployed.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"]).database
+    )
     assert ("rag-index-source" in rows, SECRET in rows) == (True, False)
 
 
@@ -171,11 +230,17 @@ def test_the_server_schedules_future_runs_of_the_deployments(deployed):
     index_all = deployed.deployment("index-all/index-all")["id"]
 
     def planned() -> list[dt.datetime]:
-        found = deployed.runs(deployment_id={"any_": [index_all]}, state={"type": {"any_": ["SCHEDULED"]}})
+        found = deployed.runs(
+            deployment_id={"any_": [index_all]}, state={"type": {"any_": ["SCHEDULED"]}}
+        )
         return sorted(dt.datetime.fromisoformat(run["expected_start_time"]) for run in found)
 
-    times = eventually(lambda: len(planned()) >= 3 and planned(), "three nights are scheduled", every=0.25)
-    assert all(time > dt.datetime.now(dt.UTC) and (time.hour, time.minute) == (2, 0) for time in times)
+    times = eventually(
+        lambda: len(planned()) >= 3 and planned(), "three nights are scheduled", every=0.25
+    )
+    assert all(
+        time > dt.datetime.now(dt.UTC) and (time.hour, time.minute) == (2, 0) for time in times
+    )
     assert len(set(times)) == len(times)
 
 

@@ -29,7 +29,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def type_in(folder: Path, script: str, *programs: Path, **variables: str) -> str:
-    """Run lines of a page in a folder, with these folders of programs and ours first, and return what they print."""
+    """Run lines of a page in a folder, with these folders of programs and ours first, and return
+    what they print."""
     path = ":".join([*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     given = {**os.environ, "PATH": path, **variables}
     how = {"capture_output": True, "text": True, "timeout": 240}
@@ -41,7 +42,9 @@ def type_in(folder: Path, script: str, *programs: Path, **variables: str) -> str
 def section(text: str, heading: str) -> str:
     """Return the text under a heading, up to the next heading of its level or above."""
     level = heading.split(maxsplit=1)[0]
-    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL
+    )
     assert found, f"there is no heading {heading!r}"
     return found[1]
 
@@ -50,7 +53,10 @@ def tables(text: str, first: str) -> list[list[list[str]]]:
     """Return the rows, without the head, of each table whose first column has this name."""
     found = []
     for lines in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
-        rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in lines.splitlines()]
+        rows = [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+            for row in lines.splitlines()
+        ]
         if rows[0][0] == first:
             found.append(rows[2:])
     return found

@@ -1,4 +1,5 @@
-"""The tables of docs/configuration.md, made from the settings: `python -m tests.docs.settings_tables` writes them."""
+"""The tables of docs/configuration.md, made from the settings: `python -m
+tests.docs.settings_tables` writes them."""
 
 import json
 import re
@@ -16,11 +17,16 @@ from rag_index.core.settings.visible import VisibleSettings
 TABLE = re.compile(r"^[|].*(?:\n[|].*)*", re.MULTILINE)
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS: dict[str, type[BaseModel]] = {
-    "### Top of the file": Settings, **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
-    "### `[store.server]`": ServerSettings, "### `[[indexes]]`": IndexSettings, "### `[indexes.gate]`": GateSettings,
-    "### `[indexes.context]`": ContextSettings, "### `[indexes.joins.NAME]`": JoinSettings,
-    "### `[[indexes.parts]]`": PartSettings, "### `[indexes.visible.NAME]`": VisibleSettings,
-}  # fmt: skip
+    "### Top of the file": Settings,
+    **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
+    "### `[store.server]`": ServerSettings,
+    "### `[[indexes]]`": IndexSettings,
+    "### `[indexes.gate]`": GateSettings,
+    "### `[indexes.context]`": ContextSettings,
+    "### `[indexes.joins.NAME]`": JoinSettings,
+    "### `[[indexes.parts]]`": PartSettings,
+    "### `[indexes.visible.NAME]`": VisibleSettings,
+}
 
 
 def default_cell(value: object) -> str:

@@ -1,4 +1,5 @@
-"""docs/commands.md and docs/configuration.md: every command, option, exit code and key, and no other."""
+"""docs/commands.md and docs/configuration.md: every command, option, exit code and key, and no
+other."""
 
 import json
 import os
@@ -43,11 +44,15 @@ def options(command: click.Command) -> set[str]:
 
 def documented_commands() -> dict[str, str]:
     """Return the cell with the options of each command."""
-    return {code(row[0]).split()[0]: row[2] for row in table(section(PAGE, "## All commands"), "command")}
+    return {
+        code(row[0]).split()[0]: row[2]
+        for row in table(section(PAGE, "## All commands"), "command")
+    }
 
 
 def typed_commands() -> list[str]:
-    """Return every `rag-index …` that a reader may type: in shell blocks, between backticks, in help."""
+    """Return every `rag-index …` that a reader may type: in shell blocks, between backticks, in
+    help."""
     found = [command.epilog.split("rag-index ", 1)[1] for command in program.commands.values()]
     for text in ALL.values():
         snippets = "\n".join([*blocks(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
@@ -66,7 +71,9 @@ def test_every_option_of_a_command_is_documented_and_no_other(name):
     cell = documented_commands()[name]
     found = set(re.findall(r"`(--[a-z-]+)", cell))
     if "run options" in cell:
-        found |= {code(row[0]).split()[0] for row in table(section(PAGE, "## Run options"), "option")}
+        found |= {
+            code(row[0]).split()[0] for row in table(section(PAGE, "## Run options"), "option")
+        }
     if "search options" in cell:
         found |= set(re.findall(r"`(--[a-z-]+)", section(PAGE, "## Search options")))
     assert found == options(program.commands[name])
@@ -75,9 +82,13 @@ def test_every_option_of_a_command_is_documented_and_no_other(name):
 def test_help_lists_each_command_on_a_line_of_its_own_by_what_it_is_for():
     shown = CliRunner().invoke(program, ["--help"], terminal_width=80).output
     listed = re.findall(r"^  ([a-z][a-z-]+)  +\S.*\.$", shown, re.MULTILINE)
-    assert sorted(listed) == sorted(program.commands), "a sentence that fits each line, and none twice"
+    assert sorted(listed) == sorted(program.commands), (
+        "a sentence that fits each line, and none twice"
+    )
     assert listed[0] == "try"
-    assert [f"{group}:" in shown for group in cli.COMMAND_GROUPS] == [True] * len(cli.COMMAND_GROUPS)
+    assert [f"{group}:" in shown for group in cli.COMMAND_GROUPS] == [True] * len(
+        cli.COMMAND_GROUPS
+    )
 
 
 @pytest.mark.parametrize("typed", sorted(set(typed_commands())))
@@ -108,13 +119,17 @@ def test_the_readme_shows_the_command_that_make_test_runs_and_all_targets_are_na
     given = ("MAKEFLAGS", "MAKEOVERRIDES", "PYTEST_ARGS", "TEST_PROCESSES")
     outside = {name: value for name, value in os.environ.items() if name not in given}
     command = ["make", "--dry-run", "test"]
-    dry = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
+    dry = subprocess.run(
+        command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True
+    ).stdout
     [command] = [line.strip() for line in dry.splitlines() if "-m pytest" in line]
     assert f"`{command}`" in README
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY:(.*)$", makefile, re.MULTILINE)
     assert phony
-    named = set(re.findall(r"`make ([a-z]+)|^make ([a-z]+)", README + page("development"), re.MULTILINE))
+    named = set(
+        re.findall(r"`make ([a-z]+)|^make ([a-z]+)", README + page("development"), re.MULTILINE)
+    )
     assert {one or other for one, other in named} == set(phony[1].split())
 
 
@@ -123,13 +138,17 @@ def test_the_readme_shows_the_command_that_make_test_runs_and_all_targets_are_na
 def test_benchmarks_that_are_named_exist(file):
     path = ROOT / file
     script = f"sys.argv, sys.path[0] = [{str(path)!r}, '--help'], {str(path.parent)!r}"
-    ended = run_code(f"import runpy, sys; {script}; runpy.run_path(sys.argv[0], run_name='__main__')", os.environ)
+    ended = run_code(
+        f"import runpy, sys; {script}; runpy.run_path(sys.argv[0], run_name='__main__')", os.environ
+    )
     assert ended.returncode == 0, ended.stderr
     assert all(command.strip() in ended.stdout for named, command in BENCHMARKS if named == file)
 
 
 def test_the_tables_are_those_of_the_settings():
-    assert with_tables(CONFIGURATION) == CONFIGURATION, "python -m tests.docs.settings_tables writes them"
+    assert with_tables(CONFIGURATION) == CONFIGURATION, (
+        "python -m tests.docs.settings_tables writes them"
+    )
     for model in MODELS.values():
         for key, meaning in descriptions(model).items():
             assert meaning.endswith("."), key
@@ -142,12 +161,16 @@ def test_variables_that_are_named_are_read():
         assert variable in origin.values()
 
 
-@pytest.mark.parametrize(("name", "text"), TOML, ids=[f"{name}-{number}" for number, (name, _) in enumerate(TOML)])
+@pytest.mark.parametrize(
+    ("name", "text"), TOML, ids=[f"{name}-{number}" for number, (name, _) in enumerate(TOML)]
+)
 def test_examples_of_settings_load_and_are_valid_by_the_schema(tmp_path, name, text):
     given = tomllib.loads(text)
     if SCHEMA["properties"].keys() >= given.keys():  # others are of another program
         problems = jsonschema.Draft202012Validator(SCHEMA).iter_errors(given)
-        assert [one.message for one in problems if one.validator != "required"] == [], "they show a part of the file"
+        assert [one.message for one in problems if one.validator != "required"] == [], (
+            "they show a part of the file"
+        )
     if "source" not in given:
         text += '\n[source]\nurl = "sqlite:///s.db"\n'
     if "indexes" not in given:

@@ -1,4 +1,5 @@
-"""docs/install.md, backup.md and tutorial.md, typed with real servers: a user who reads, what is restored, a watch."""
+"""docs/install.md, backup.md and tutorial.md, typed with real servers: a user who reads, what is
+restored, a watch."""
 
 import os
 import re
@@ -43,11 +44,16 @@ def test_the_reader_of_postgresql_reads_tables_of_today_and_of_tomorrow(postgres
 
 def test_the_reader_of_mariadb_reads_and_does_not_write(mariadb):
     with mariadb.connect() as owner, owner.cursor() as cursor:
-        for statement in filter(str.strip, MARIADB.replace("servicedesk", mariadb.url.database).split(";")):
+        for statement in filter(
+            str.strip, MARIADB.replace("servicedesk", mariadb.url.database).split(";")
+        ):
             cursor.execute(statement)
     place = {"host": "127.0.0.1", "port": mariadb.url.port, "database": mariadb.url.database}
     try:
-        with pymysql.connect(**place, user="reader", password="change-me") as reader, reader.cursor() as cursor:
+        with (
+            pymysql.connect(**place, user="reader", password="change-me") as reader,
+            reader.cursor() as cursor,
+        ):
             cursor.execute("SELECT 1")
             with pytest.raises(pymysql.err.OperationalError, match="denied"):
                 cursor.execute("CREATE TABLE note (id integer PRIMARY KEY)")
@@ -85,7 +91,11 @@ def test_what_the_page_copies_each_night_is_restored_and_mended(restore, tmp_pat
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     project.execute("DELETE FROM note WHERE id = 6")
     run_plain(project)
-    scripts = {"store": RESTORE_STORE, "ledger": RESTORE_LEDGER, "both": RESTORE_STORE + RESTORE_LEDGER}
+    scripts = {
+        "store": RESTORE_STORE,
+        "ledger": RESTORE_LEDGER,
+        "both": RESTORE_STORE + RESTORE_LEDGER,
+    }
     printed = type_in(project.folder, scripts[restore] + LOOK)
     if restore != "both":
         said = f"the {restore} was put back to an older copy"
@@ -100,14 +110,23 @@ def test_a_row_is_found_by_a_search_that_follows_changes(postgres, tmp_path):
     (sql,), (settings,) = blocks(PAGE, "sql"), blocks(PAGE, "toml")
     port, running = str(free_port()), []
     with postgres.database() as name, FakeOllama() as ollama:
-        owner = postgres.url(name).set(drivername="postgresql").render_as_string(hide_password=False)
-        here = {"127.0.0.1/desk": f"127.0.0.1:{postgres.port}/{name}", "psql -d desk": f"psql {owner}", "8765": port}
+        owner = (
+            postgres.url(name).set(drivername="postgresql").render_as_string(hide_password=False)
+        )
+        here = {
+            "127.0.0.1/desk": f"127.0.0.1:{postgres.port}/{name}",
+            "psql -d desk": f"psql {owner}",
+            "8765": port,
+        }
         environment = {
-            **os.environ, "PATH": f"{Path(sys.executable).parent}:{find_postgres()}:{os.environ['PATH']}",
-            "RAG_INDEX_EMBEDDER__HOSTS": ollama.url, "RAG_INDEX_EMBEDDER__MODEL": ollama.model,
-            "RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX": "", "RAG_INDEX_EMBEDDER__QUERY_PREFIX": "",
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{find_postgres()}:{os.environ['PATH']}",
+            "RAG_INDEX_EMBEDDER__HOSTS": ollama.url,
+            "RAG_INDEX_EMBEDDER__MODEL": ollama.model,
+            "RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX": "",
+            "RAG_INDEX_EMBEDDER__QUERY_PREFIX": "",
             "RAG_INDEX_SERVE__PORT": port,
-        }  # fmt: skip
+        }
 
         def typed(text):
             for there, place in here.items():
@@ -116,9 +135,14 @@ def test_a_row_is_found_by_a_search_that_follows_changes(postgres, tmp_path):
 
         def shell(commands, **how):
             return subprocess.Popen(
-                ["bash", "-ec", typed(commands)], cwd=tmp_path, env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how,
-            )  # fmt: skip
+                ["bash", "-ec", typed(commands)],
+                cwd=tmp_path,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                **how,
+            )
 
         (tmp_path / "desk.sql").write_text(sql)
         (tmp_path / "rag-index.toml").write_text(typed(settings))
@@ -127,7 +151,10 @@ def test_a_row_is_found_by_a_search_that_follows_changes(postgres, tmp_path):
                 connection.execute(sql)
             first = section(PAGE, "## The first run")
             printed, _ = shell(blocks(first, "sh")[0]).communicate(timeout=120)
-            said = r"tickets: 4 documents: 4 new, 4 chunks embedded in .*\nCompleted: 1 index: 4 documents indexed\."
+            said = (
+                r"tickets: 4 documents: 4 new, 4 chunks embedded in .*\nCompleted: 1 index: 4"
+                r" documents indexed\."
+            )
             assert re.search(said, printed), printed
             assert (tmp_path / "rag-index.env").stat().st_mode & 0o77 == 0
             read = "set -a; . ./rag-index.env; set +a; exec "
@@ -135,13 +162,20 @@ def test_a_row_is_found_by_a_search_that_follows_changes(postgres, tmp_path):
                 stays, asks = blocks(section(PAGE, heading), "sh")
                 running.append(shell(read + stays))
                 if heading == "## A query over HTTP":
-                    ready = f"curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:{port}/readyz"
+                    ready = (
+                        "curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors"
+                        f" http://127.0.0.1:{port}/readyz"
+                    )
                     shell(ready).communicate(timeout=100)
                 answer = shell(asks).communicate(timeout=60)[0]
                 if heading == "## A query over HTTP":
                     assert '"document_id":"1"' in answer, answer
             search = f"curl --silent 'http://127.0.0.1:{port}/search?query=E17&limit=1'"
-            eventually(lambda: '"document_id":"5"' in shell(search).communicate()[0], "ticket 5 is found", every=0.5)
+            eventually(
+                lambda: '"document_id":"5"' in shell(search).communicate()[0],
+                "ticket 5 is found",
+                every=0.5,
+            )
         finally:
             for one in running:
                 one.terminate()

@@ -30,7 +30,14 @@ from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import AsOf, Retriever, Verified
 from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery, Scope, Way
 from rag_index.search.evaluation.measures import Estimate
-from rag_index.search.json_answers import ChunkAnswer, ExplainedAnswer, ExplainedHit, HitAnswer, SearchAnswer, WhyAnswer
+from rag_index.search.json_answers import (
+    ChunkAnswer,
+    ExplainedAnswer,
+    ExplainedHit,
+    HitAnswer,
+    SearchAnswer,
+    WhyAnswer,
+)
 from rag_index.search.why import Why
 from tests.docs.pages import code, page, section, table
 from tests.etl.plain import run_plain
@@ -38,7 +45,17 @@ from tests.project import Project
 
 PAGE = page("json")
 RUNS = ["index-all", "rebuild"]
-MAIN = {*RUNS, "status", "status --failed", "plan", "search", "verify", "evaluate", "rollback", "doctor"}
+MAIN = {
+    *RUNS,
+    "status",
+    "status --failed",
+    "plan",
+    "search",
+    "verify",
+    "evaluate",
+    "rollback",
+    "doctor",
+}
 FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
 OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
 ARGUMENTS = {
@@ -53,7 +70,9 @@ ARGUMENTS = {
 }
 FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now", "then")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
-POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),))
+POOR = PoorQuery(
+    "no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),)
+)
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES)
 WHY = Why("notes", "7", "rank", "said", "remedy", 12, 0.4, 0.6, ("a",), ("b",), {"car": "c"})
@@ -62,16 +81,24 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index-all", "rebuild"], (runs, "launch_run", RunReport([OUTCOME], 1.0))),
     "status --failed": (index_status, "failed", [FAILED]),
     "evaluate": (search, "_evaluate", Evaluation((SCOPE,))),
-    "verify": (Retriever, "verify_sync", Verified("cited", "changed", AsOf(), "then", "now", "new")),
+    "verify": (
+        Retriever,
+        "verify_sync",
+        Verified("cited", "changed", AsOf(), "then", "now", "new"),
+    ),
     "search --why": (Retriever, "why_sync", WHY),
     "rollback": (publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
-"""What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
+"""What the function behind a command returns: one of everything, so that every key is printed.
+Other commands run."""
 HOW_IT_WORKS = page("how-it-works")
 NUMBERS = [
     ("how-it-works", "for five nights with the same text"),
-    ("how-it-works", f"a lease of {LEASE_SECONDS:.0f} s, which the run renews every {RENEW_SECONDS:.0f} s"),
+    (
+        "how-it-works",
+        f"a lease of {LEASE_SECONDS:.0f} s, which the run renews every {RENEW_SECONDS:.0f} s",
+    ),
     ("how-it-works", f"{publish.VERIFIED_SAMPLE} sampled documents"),
     ("how-it-works", f"more than {deletes.UNGUARDED_DELETES} documents"),
     ("troubleshooting", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
@@ -91,12 +118,16 @@ def shape(value: object) -> object:
 
 def documented_json() -> dict[str, object]:
     """Return the keys of each command's example."""
-    (answer,) = re.findall(r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL)
+    (answer,) = re.findall(
+        r"^`POST /search`:\n\n```json\n(.*?)```", page("service"), re.MULTILINE | re.DOTALL
+    )
     found = {"search": shape(json.loads(answer.replace("comments", "notes")))}
     for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
         named = re.match(r"(?:`[\w -]+`(?:, )?)+", label)
         assert named, f"no command before {example!r}"
-        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w -]+)`", named[0])})
+        found.update(
+            {name: shape(json.loads(example)) for name in re.findall(r"`([\w -]+)`", named[0])}
+        )
     return found
 
 
@@ -115,19 +146,32 @@ def test_json_is_as_documented(name, project, monkeypatch, capsys):
         module, function, result = RESULTS[name]
         monkeypatch.setattr(module, function, lambda *_, **__: result)
     with pytest.raises(SystemExit):
-        cli.main(["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"])
+        cli.main(
+            ["--config", str(project.config), *name.split(), *ARGUMENTS.get(name, []), "--json"]
+        )
     assert shape(json.loads(capsys.readouterr().out)) == documented_json()[name]
 
 
 def test_a_proposal_and_each_of_its_keys_are_as_documented(tmp_path, capsys):
     with sqlite3.connect(tmp_path / "desk.db") as db:
         db.execute("CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT)")
-        db.execute("CREATE TABLE comment (id INTEGER PRIMARY KEY, ticket_id INT REFERENCES ticket, body TEXT, odd INT)")
+        db.execute(
+            "CREATE TABLE comment (id INTEGER PRIMARY KEY, ticket_id INT REFERENCES ticket, body"
+            " TEXT, odd INT)"
+        )
         for n in range(1, 61):
-            said = f"The printer in room {n} prints blank pages again and again, said the person at desk {n}."
+            said = (
+                f"The printer in room {n} prints blank pages again and again, said the person at"
+                f" desk {n}."
+            )
             db.execute("INSERT INTO ticket VALUES (?, ?, ?)", (n, f"Printer {n} is offline", said))
-            answer = f"A new toner for room {n} has been ordered from the dealer, and it will arrive in {n} days."
-            db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (n, n, f"{answer} {2 * answer}", n == 7))
+            answer = (
+                f"A new toner for room {n} has been ordered from the dealer, and it will arrive in"
+                f" {n} days."
+            )
+            db.execute(
+                "INSERT INTO comment VALUES (?, ?, ?, ?)", (n, n, f"{answer} {2 * answer}", n == 7)
+            )
     db.close()
     (tmp_path / "answers.json").write_text('{"comment.odd": {"hide": ["yes"]}}')
     answers = ["--answers", str(tmp_path / "answers.json")]
@@ -146,30 +190,42 @@ def test_a_proposal_and_each_of_its_keys_are_as_documented(tmp_path, capsys):
 
 
 def test_what_a_gate_found_is_as_documented():
-    verdict = GateVerdict("recall@10", 2, 0.02, 1.0, 0.5, worse=(WorseQuery("printer", 1.0, 0.0),)).to_json()
+    verdict = GateVerdict(
+        "recall@10", 2, 0.02, 1.0, 0.5, worse=(WorseQuery("printer", 1.0, 0.0),)
+    ).to_json()
     rows = {row[0]: row[1] for row in table(section(PAGE, "## Runs"), "key of `gate`")}
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == verdict.keys()
     assert set(re.findall(r"`(\w+)`", rows["`worse`"])) == verdict["worse"][0].keys()
 
 
 def test_the_keys_of_a_search_are_as_documented():
-    of = {row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in table(section(PAGE, "## Searching"), "of")}
+    of = {
+        row[0]: set(re.findall(r"`(\w+)`", row[1]))
+        for row in table(section(PAGE, "## Searching"), "of")
+    }
     assert of["the answer"] == SearchAnswer.model_fields.keys()
     assert of["the answer"] | of["`--explain`"] == ExplainedAnswer.model_fields.keys()
     assert of["a hit"] == HitAnswer.model_fields.keys()
     assert of["a hit"] | of["a hit, `--explain`"] == ExplainedHit.model_fields.keys()
     assert of["one of `chunks`"] == ChunkAnswer.model_fields.keys()
-    why = set(re.findall(r"`(\w+)`", section(PAGE, "## Searching").partition("`search --why` prints")[2]))
+    why = set(
+        re.findall(r"`(\w+)`", section(PAGE, "## Searching").partition("`search --why` prints")[2])
+    )
     assert why >= WhyAnswer.model_fields.keys()
 
 
 def test_the_payload_of_a_point_is_as_documented():
-    documents = DocumentBatch(["7"], ["text"], [b'{"_rag":{"groups":["staff"]},"author":"kim"}'], [b"t"], [b"p"])
+    documents = DocumentBatch(
+        ["7"], ["text"], [b'{"_rag":{"groups":["staff"]},"author":"kim"}'], [b"t"], [b"p"]
+    )
     vectors = np.ones((1, 2), dtype=np.float32)
     chunked, work = [batches.ChunkedDocument(["text"])], Work()
-    (batch,) = commit.batches(batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], work))
+    (batch,) = commit.batches(
+        batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], work)
+    )
     documented = [
-        code(row[0]) for row in table(section(HOW_IT_WORKS, "## Keys and points"), f"key in `{RESERVED_KEY}`")
+        code(row[0])
+        for row in table(section(HOW_IT_WORKS, "## Keys and points"), f"key in `{RESERVED_KEY}`")
     ]
     assert set(batch.payloads[0]) == {"author", RESERVED_KEY}
     assert sorted(documented) == sorted(batch.payloads[0][RESERVED_KEY])
@@ -179,7 +235,9 @@ def test_the_metadata_of_a_collection_and_the_tables_of_the_ledger_are_as_docume
     settings = Project(tmp_path / "project").settings
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
     with open_index(settings, "notes", RunOptions(), run_id="documented") as opened:
-        collection = CollectionMaker(opened, identity, TextChunker(100, 10), Bm25Model("english")).current()
+        collection = CollectionMaker(
+            opened, identity, TextChunker(100, 10), Bm25Model("english")
+        ).current()
         metadata = opened.store.collections()[collection.name]
     (documented,) = re.findall(
         r"^A collection has .*metadata.*", section(HOW_IT_WORKS, "## Keys and points"), re.MULTILINE

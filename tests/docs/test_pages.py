@@ -1,4 +1,5 @@
-"""All pages: links lead somewhere, files that are named exist, words that are ours are defined, failures are whole."""
+"""All pages: links lead somewhere, files that are named exist, words that are ours are defined,
+failures are whole."""
 
 import ast
 import re
@@ -15,21 +16,39 @@ from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, code, page, se
 PRODUCT = ("rag_index", "flows", "tasks", "tests")
 FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
 WORDS = {
-    "chunk", "commit", "delete guard", "document", "finding", "fingerprint", "gate", "ledger", "live", "part",
-    "pending", "publish", "relevance", "remedy", "shard", }  # fmt: skip
+    "chunk",
+    "commit",
+    "delete guard",
+    "document",
+    "finding",
+    "fingerprint",
+    "gate",
+    "ledger",
+    "live",
+    "part",
+    "pending",
+    "publish",
+    "relevance",
+    "remedy",
+    "shard",
+}
 
 
 @cache
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as a viewer makes them."""
     text = page.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links() -> list[tuple[str, str]]:
     """Return each page's links to other places in the repository."""
-    found = [(name, link) for name, text in ALL.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    found = [
+        (name, link) for name, text in ALL.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)
+    ]
     return [(name, link) for name, link in found if not link.startswith(("http://", "https://"))]
 
 
@@ -68,16 +87,28 @@ def test_every_picture_is_used_and_small():
 
 def test_every_room_is_named_in_the_tree():
     tree = section(page("development"), "## The tree")
-    packages = [path for depth in ("*", "[!w]*/*") for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")]
+    packages = [
+        path
+        for depth in ("*", "[!w]*/*")
+        for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")
+    ]
     rooms = {path.parent.name for path in packages}
-    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    folders = {
+        path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()
+    }
     named = set(re.findall(r"^ *(\w+)/\s", tree, re.MULTILINE))
     assert rooms | folders <= named
-    assert all((ROOT / name).is_dir() or any((ROOT / "rag_index").glob(f"**/{name}/")) for name in named)
+    assert all(
+        (ROOT / name).is_dir() or any((ROOT / "rag_index").glob(f"**/{name}/")) for name in named
+    )
 
 
 def test_the_words_that_are_ours_and_each_finding_of_the_doctor_are_described():
-    assert {word for row in table(page("glossary"), "word") for word in re.findall(r"\*\*(.*?)\*\*", row[0])} >= WORDS
+    assert {
+        word
+        for row in table(page("glossary"), "word")
+        for word in re.findall(r"\*\*(.*?)\*\*", row[0])
+    } >= WORDS
     assert {code(row[0]) for row in table(page("doctor"), "finding")} == REMEDIES.keys()
 
 
@@ -93,11 +124,22 @@ def test_each_symptom_has_a_cause_and_a_remedy_in_whole_sentences_and_a_document
 
 def test_a_message_in_troubleshooting_is_one_of_the_program():
     """Of pip, Prefect and databases, those that a reader may see first."""
-    others = {"externally-managed-environment", "rag-index: command not found", "password authentication failed"}
+    others = {
+        "externally-managed-environment",
+        "rag-index: command not found",
+        "password authentication failed",
+    }
     others |= {
-        "Access denied", "no password supplied", "401", "Scheduled", "Late", "Crashed", "Suspended", "Cancelled",
+        "Access denied",
+        "no password supplied",
+        "401",
+        "Scheduled",
+        "Late",
+        "Crashed",
+        "Suspended",
+        "Cancelled",
         "AwaitingRetry",
-    }  # fmt: skip
+    }
     said = "\n".join(texts_of_the_product())
     rows = [row for found in tables(page("troubleshooting"), "symptom") for row in found]
     messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row[0])} - others
@@ -108,7 +150,11 @@ def test_a_message_in_troubleshooting_is_one_of_the_program():
 
 def test_pages_that_the_program_names_exist():
     named = set(re.findall(r"docs/[\w-]+\.md(?:#[\w-]+)?", "\n".join(texts_of_the_product())))
-    named |= set(re.findall(r"docs/[\w-]+\.md(?:#[\w-]+)?", "".join(map(read, (ROOT / "deployments").rglob("*.*")))))
+    named |= set(
+        re.findall(
+            r"docs/[\w-]+\.md(?:#[\w-]+)?", "".join(map(read, (ROOT / "deployments").rglob("*.*")))
+        )
+    )
     assert len(named) > 5
     assert [one for one in sorted(named) if not leads_somewhere("README.md", one)] == []
 
@@ -137,30 +183,50 @@ def test_each_row_of_where_to_change_what_names_files_that_exist():
 
 @pytest.mark.parametrize("name", ["development", "how-it-works"])
 def test_names_of_code_in_backticks_are_in_the_code(name):
-    """A name beside its file is in that file; any other is a word of the product, a table of the ledger or a module."""
+    """A name beside its file is in that file; any other is a word of the product, a table of the
+    ledger or a module."""
     text = re.sub(r"```.*?```", "", page(name), flags=re.DOTALL)
-    files = {path: path.read_text(encoding="utf-8") for room in PRODUCT for path in (ROOT / room).rglob("*.py")}
-    words = {word for source in files.values() for word in re.findall(r"\w+", source)} | set(metadata.tables)
-    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`", text)) - set(re.findall(r"\bPROJECT_INDEX\w*", text))
+    files = {
+        path: path.read_text(encoding="utf-8")
+        for room in PRODUCT
+        for path in (ROOT / room).rglob("*.py")
+    }
+    words = {word for source in files.values() for word in re.findall(r"\w+", source)} | set(
+        metadata.tables
+    )
+    named = set(re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`", text)) - set(
+        re.findall(r"\bPROJECT_INDEX\w*", text)
+    )
     modules = {one for one in named if one.endswith(".py")}
     assert modules <= {path.name for path in files}
     assert [one for one in sorted(named - modules) if not {*one.split(".")} <= words] == []
     for names, file in re.findall(r"((?:`[A-Za-z_][\w.]*`(?:, | and )?)+) in `([\w/]+\.py)`", text):
         found = "".join(source for path, source in files.items() if str(path).endswith(f"/{file}"))
         for one in re.findall(r"`([\w.]+)`", names):
-            assert all(re.search(rf"\b{part}\b", found) for part in one.split(".")), f"{one} is not in {file}"
+            assert all(re.search(rf"\b{part}\b", found) for part in one.split(".")), (
+                f"{one} is not in {file}"
+            )
 
 
 def test_names_of_modules_and_functions_in_docstrings_are_in_the_code():
-    """A file, a dotted name of a room of ours, a call, and what a reader is told to see, between backticks."""
-    files = {path: path.read_text(encoding="utf-8") for room in PRODUCT for path in (ROOT / room).rglob("*.py")}
+    """A file, a dotted name of a room of ours, a call, and what a reader is told to see, between
+    backticks."""
+    files = {
+        path: path.read_text(encoding="utf-8")
+        for room in PRODUCT
+        for path in (ROOT / room).rglob("*.py")
+    }
     code = [re.sub(r'""".*?"""', "", source, flags=re.DOTALL) for source in files.values()]
     words = {word for source in code for word in re.findall(r"\w+", source)}
     words |= {part for path in files for part in (path.stem, path.name, *path.parts)}
-    named = "\n".join(source for path, source in files.items() if "tests" not in path.relative_to(ROOT).parts[:1])
+    named = "\n".join(
+        source for path, source in files.items() if "tests" not in path.relative_to(ROOT).parts[:1]
+    )
     rooms = "|".join(sorted({path.parent.name for path in files}))
     ours = re.findall(rf"`([\w./]+\.py|(?:{rooms})\.[\w.]+|[a-z_]\w*\(\))`|\(see `(\w+)`\)", named)
     found = {one or other for one, other in ours}
     assert len(found) > 10
-    stale = [one for one in found if not {*re.findall(r"\w+\.py$|\w+", one.removesuffix("()"))} <= words]
+    stale = [
+        one for one in found if not {*re.findall(r"\w+\.py$|\w+", one.removesuffix("()"))} <= words
+    ]
     assert [one for one in sorted(stale) if not (ROOT / one).exists()] == []

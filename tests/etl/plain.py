@@ -30,7 +30,8 @@ NIGHT = 86_400.0
 
 
 class Nights:
-    """A clock of the ledger that says night after night; the time within a night does not stand still."""
+    """A clock of the ledger that says night after night; the time within a night does not stand
+    still."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -58,7 +59,10 @@ def run_plain(
     def ledger(url):
         return Ledger(url, clock=clock) if clock else Ledger(url)
 
-    options, record = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss), RunRecord("notes")
+    options, record = (
+        RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss),
+        RunRecord("notes"),
+    )
     hooks = SearchHooks(settings, settings.index("notes"), options)
     with (
         mock.patch.object(opened_module, "Ledger", ledger),
@@ -73,7 +77,8 @@ def run_plain(
 
 @contextmanager
 def begun_run(settings: Settings, options: RunOptions):
-    """Begin a run of the index, in this process; give what is opened, the scan, the steps and the record."""
+    """Begin a run of the index, in this process; give what is opened, the scan, the steps and the
+    record."""
     record = RunRecord("notes")
     with (
         open_index(settings, "notes", options, run_id="late") as opened,
@@ -84,7 +89,8 @@ def begun_run(settings: Settings, options: RunOptions):
 
 
 class Documents(AllDocuments):
-    """All documents, without the questions that a run asks its services first. Without `delete` the run dies."""
+    """All documents, without the questions that a run asks its services first. Without `delete` the
+    run dies."""
 
     def __init__(self, *, delete: bool = True) -> None:
         self._delete = delete
@@ -92,7 +98,10 @@ class Documents(AllDocuments):
     def begin(self, opened, steps, record, checks):
         opened.source.check()
         parts = count_parts_of(opened)
-        identity, chunker = identify(opened.settings.embedder), open_chunker(opened.settings, opened.index)
+        identity, chunker = (
+            identify(opened.settings.embedder),
+            open_chunker(opened.settings, opened.index),
+        )
         return begin(opened, record, identity, chunker, part_rows=parts)
 
     def delete(self, opened, scan, steps, record):
@@ -122,8 +131,8 @@ def printed(project: Project, *arguments: str, code: int = 0) -> dict:
 
 
 def listed_as_deadly(project: Project, fake: FakeOllama, marker: str, *, where: str) -> None:
-    """Run once, with documents that are then listed because the server fails at their texts. It stays up: ten deaths of
-    each would take long."""
+    """Run once, with documents that are then listed because the server fails at their texts. It
+    stays up: ten deaths of each would take long."""
     project.execute(f"UPDATE note SET body = '{marker}' WHERE {where}")
     fake.fault("status", code=500, marker=marker)
     assert project.run().state == "partial"

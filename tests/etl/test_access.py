@@ -1,5 +1,6 @@
-"""A change of rights is in force after the next run, or at once, and embeds nothing, whatever else happens. Row level
-security of PostgreSQL: what init, plan and doctor say of it, and rows that it hides are no loss."""
+"""A change of rights is in force after the next run, or at once, and embeds nothing, whatever else
+happens. Row level security of PostgreSQL: what init, plan and doctor say of it, and rows that it
+hides are no loss."""
 
 import re
 
@@ -37,8 +38,13 @@ def make_project(folder, access: str, extra: str = "") -> Project:
     project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01'")
     project.execute("CREATE TABLE acl (note_id INTEGER, name TEXT)")
     with project.source() as db:
-        rows = [(i, f"Note {i}", f"text {i} " * (60 if i % 10 == 0 else 1), "ann", 1) for i in range(1, COUNT + 1)]
-        db.executemany("INSERT INTO note (id, title, body, author, priority) VALUES (?, ?, ?, ?, ?)", rows)
+        rows = [
+            (i, f"Note {i}", f"text {i} " * (60 if i % 10 == 0 else 1), "ann", 1)
+            for i in range(1, COUNT + 1)
+        ]
+        db.executemany(
+            "INSERT INTO note (id, title, body, author, priority) VALUES (?, ?, ?, ?, ?)", rows
+        )
         db.execute("UPDATE note SET acl = 'staff'")
         db.execute("INSERT INTO acl SELECT id, 'staff' FROM note")
     return project
@@ -90,7 +96,10 @@ def test_a_change_of_rights_is_a_payload_update(project):
     assert (plan.payload_only, plan.changed, plan.unchanged) == (2, 0, COUNT - 2)
     outcome = run_plain(project)
     assert (outcome.payload_only, outcome.changed, outcome.unchanged) == (2, 0, COUNT - 2)
-    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {"10": ["board", "staff"], "11": []}
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {
+        "10": ["board", "staff"],
+        "11": [],
+    }
     assert {point: vector for point, (_, vector) in project.points().items()} == before
     assert (run_plain(project).unchanged, doctor_finds(project)) == (COUNT, [])
 
@@ -104,10 +113,14 @@ def test_a_change_is_in_force_in_a_moment_with_index_id_and_after_a_rebuild(proj
     assert run_plain(project, full=True).state == "completed"
     assert (groups(project)["3"], groups(project)["4"]) == (["board"], ["board"])
     with project.store() as store:
-        assert store.points("test_notes").metadata()["payload_indexes"] == {"_rag.groups": "keyword"}
+        assert store.points("test_notes").metadata()["payload_indexes"] == {
+            "_rag.groups": "keyword"
+        }
 
 
-def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(project, tmp_path):
+def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(
+    project, tmp_path
+):
     """The document cannot be read, so its groups alone were written."""
     kept = back_up(project, tmp_path / "kept", STORE)
     project.execute("UPDATE note SET body = x'00ff' WHERE id = 3")
@@ -129,7 +142,11 @@ def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     run_plain(project)
     now = groups(project)
     back = printed(project, "rollback", "notes")
-    assert (back["live"], back["returned"], groups(project)) == ("test_notes__1", 1, now | {"5": []})
+    assert (back["live"], back["returned"], groups(project)) == (
+        "test_notes__1",
+        1,
+        now | {"5": []},
+    )
     assert (now["10"], now["4"]) == (["board"], [])
     again = run_plain(project)
     assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
@@ -169,7 +186,10 @@ def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
     with project.store() as store:
         store.points("test_notes__1").set_commit_mark(CommitMark())
     refused = run_here(project.config, "rollback", "notes", code=1)[1]
-    assert "put back to an older copy, so it may show what is closed to everyone: `rag-index rebuild notes`" in refused
+    assert (
+        "put back to an older copy, so it may show what is closed to everyone: `rag-index rebuild"
+        " notes`" in refused
+    )
     assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
 
 
@@ -197,12 +217,16 @@ def test_pairs_that_change_alone_are_found_with_digests(project, monkeypatch):
 
 @pytest.fixture
 def hosted(tmp_path, fake) -> Project:
-    project = make_project(tmp_path / "project", COLUMN, fake.settings + "[run]\nwait_for_recovery = 5\n")
+    project = make_project(
+        tmp_path / "project", COLUMN, fake.settings + "[run]\nwait_for_recovery = 5\n"
+    )
     run_plain(project)
     return project
 
 
-def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_embedded(hosted, fake, monkeypatch):
+def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_embedded(
+    hosted, fake, monkeypatch
+):
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
     grant(hosted, 10, "board")
@@ -214,7 +238,9 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     monkeypatch.setattr(tables, "FIVE_NIGHTS", 0.0)
     run_plain(hosted)
     assert groups(hosted)["10"] == []
-    assert {one.document_id: one.tries for one in failed(hosted.settings, hosted.settings.indexes)} == {"10": 2}
+    assert {
+        one.document_id: one.tries for one in failed(hosted.settings, hosted.settings.indexes)
+    } == {"10": 2}
     assert doctor_finds(hosted) == []
     fake.clear()
     hosted.execute("UPDATE note SET body = 'good again' WHERE id = 10")
@@ -223,7 +249,9 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
 
 
-def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
+def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(
+    project, monkeypatch
+):
     monkeypatch.setattr(deletes, "UNGUARDED_DELETES", 5)
     project.execute("UPDATE note SET title = '', body = ''")
     grant(project, 10)
@@ -247,15 +275,16 @@ class Tenants:
     def __init__(self, postgres, name, folder):
         self.server, self.name, self.reader = postgres, name, f"reader_{name}"
         self.run(
-            f"CREATE ROLE {self.reader} LOGIN PASSWORD '{PASSWORD}'; ALTER ROLE {self.reader} SET app.tenant = 'a';"
-            "CREATE TABLE ticket (id int PRIMARY KEY, subject text, body text, tenant text);"
-            "CREATE TABLE reply (id int PRIMARY KEY, ticket int REFERENCES ticket, body text);"
-            "INSERT INTO ticket SELECT n, 'Printer ' || n, 'The printer on floor ' || n || ' prints nothing but blank "
-            "pages since Monday', CASE WHEN n > 2 THEN 'a' ELSE 'b' END FROM generate_series(1, 20) n;"
-            "INSERT INTO reply SELECT n, n, 'Switch it off and on' FROM generate_series(1, 20) n;"
-            f"GRANT USAGE ON SCHEMA public TO {self.reader}; ALTER TABLE ticket ENABLE ROW LEVEL SECURITY; {TENANT};"
-            f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {self.reader};"
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {self.reader}"
+            f"CREATE ROLE {self.reader} LOGIN PASSWORD '{PASSWORD}'; ALTER ROLE {self.reader} SET"
+            " app.tenant = 'a';CREATE TABLE ticket (id int PRIMARY KEY, subject text, body text,"
+            " tenant text);CREATE TABLE reply (id int PRIMARY KEY, ticket int REFERENCES ticket,"
+            " body text);INSERT INTO ticket SELECT n, 'Printer ' || n, 'The printer on floor ' ||"
+            " n || ' prints nothing but blank pages since Monday', CASE WHEN n > 2 THEN 'a' ELSE"
+            " 'b' END FROM generate_series(1, 20) n;INSERT INTO reply SELECT n, n, 'Switch it off"
+            f" and on' FROM generate_series(1, 20) n;GRANT USAGE ON SCHEMA public TO {self.reader};"
+            f" ALTER TABLE ticket ENABLE ROW LEVEL SECURITY; {TENANT};ALTER DEFAULT PRIVILEGES"
+            f" GRANT SELECT ON TABLES TO {self.reader};GRANT SELECT ON ALL TABLES IN SCHEMA public"
+            f" TO {self.reader}"
         )
         self.project = Project(folder)
 
@@ -267,7 +296,9 @@ class Tenants:
         return self.server.url(self.name, role or self.reader).render_as_string(hide_password=False)
 
     def settings(self, index=TABLE, role=None):
-        self.project.write_settings(f'project = "test"\n[source]\nurl = "{self.url(role)}"\n{INDEX}{index}')
+        self.project.write_settings(
+            f'project = "test"\n[source]\nurl = "{self.url(role)}"\n{INDEX}{index}'
+        )
         return self.project
 
     def plan(self, index=TABLE, role=None):
@@ -290,33 +321,89 @@ def test_a_reader_who_sees_all_is_warned_of_first(tenants):
     tenants.project.config.unlink()
     out = run_here(tenants.project.config, "init", "--source", tenants.url("owner"))[0]
     assert re.search(f"^{said}", out, re.MULTILINE), out
-    assert tenants.project.config.read_text().startswith("# Rights of the user of this database:\n# - ticket: searches")
+    assert tenants.project.config.read_text().startswith(
+        "# Rights of the user of this database:\n# - ticket: searches"
+    )
     assert "to everybody" not in tenants.plan(TABLE + 'access = "tenant"\n', role="owner")
 
 
 @pytest.mark.parametrize(
     ("index", "statement", "said"),
     [
-        (TABLE, "SELECT", "{reader} sees only the rows of ticket that row level security shows (tenant)"),
-        ('query = "SELECT id, body FROM reply r"\ntext = "body"\n', "ALTER TABLE reply ENABLE ROW LEVEL SECURITY",
-         "row level security of reply shows no row to {reader}"),
-        ('query = "SELECT id, body FROM shown"\ntext = "body"\n', OWN_VIEW, "to everybody: .*owner is a superuser"),
-        ("query = \"SELECT id, body, E'it\\\\'s' AS x FROM shown WHERE body <> ''\"\ntext = \"body\"\n", OWN_VIEW,
-         "to everybody: .*owner is a superuser"),
-        ("query = \"SELECT id, body, $$it's$$ AS x FROM shown WHERE body <> ''\"\ntext = \"body\"\n", OWN_VIEW,
-         "to everybody: .*owner is a superuser"),
-        ('query = "SELECT id, body FROM ticket WHERE id IS DISTINCT FROM public.ticket.id + 1"\ntext = "body"\n',
-         "SELECT", "{reader} sees only the rows of ticket"),
-        ('table = "shown"\ntext = "body"\n', f"{OWN_VIEW}; ALTER VIEW shown SET (security_invoker = on)",
-         "{reader} sees only the rows of ticket"),
+        (
+            TABLE,
+            "SELECT",
+            "{reader} sees only the rows of ticket that row level security shows (tenant)",
+        ),
+        (
+            'query = "SELECT id, body FROM reply r"\ntext = "body"\n',
+            "ALTER TABLE reply ENABLE ROW LEVEL SECURITY",
+            "row level security of reply shows no row to {reader}",
+        ),
+        (
+            'query = "SELECT id, body FROM shown"\ntext = "body"\n',
+            OWN_VIEW,
+            "to everybody: .*owner is a superuser",
+        ),
+        (
+            (
+                "query = \"SELECT id, body, E'it\\\\'s' AS x FROM shown WHERE body <> ''\"\ntext ="
+                ' "body"\n'
+            ),
+            OWN_VIEW,
+            "to everybody: .*owner is a superuser",
+        ),
+        (
+            (
+                "query = \"SELECT id, body, $$it's$$ AS x FROM shown WHERE body <> ''\"\ntext ="
+                ' "body"\n'
+            ),
+            OWN_VIEW,
+            "to everybody: .*owner is a superuser",
+        ),
+        (
+            (
+                'query = "SELECT id, body FROM ticket WHERE id IS DISTINCT FROM public.ticket.id +'
+                ' 1"\ntext = "body"\n'
+            ),
+            "SELECT",
+            "{reader} sees only the rows of ticket",
+        ),
+        (
+            'table = "shown"\ntext = "body"\n',
+            f"{OWN_VIEW}; ALTER VIEW shown SET (security_invoker = on)",
+            "{reader} sees only the rows of ticket",
+        ),
         (TABLE, "ALTER ROLE {reader} BYPASSRLS", "{reader} has BYPASSRLS"),
         (TABLE, "ALTER TABLE ticket OWNER TO {reader}", "{reader} owns the table"),
-        (TABLE, "ALTER TABLE ticket OWNER TO {reader}, FORCE ROW LEVEL SECURITY", "{reader} sees only"),
-        ('table = "ticket"\n[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by = "id"\ntext = ["body"]\n',
-         "ALTER TABLE reply ENABLE ROW LEVEL SECURITY", "reply shows no row to {reader}"),
+        (
+            TABLE,
+            "ALTER TABLE ticket OWNER TO {reader}, FORCE ROW LEVEL SECURITY",
+            "{reader} sees only",
+        ),
+        (
+            (
+                'table = "ticket"\n[[indexes.parts]]\ntable = "reply"\non = "ticket"\norder_by ='
+                ' "id"\ntext = ["body"]\n'
+            ),
+            "ALTER TABLE reply ENABLE ROW LEVEL SECURITY",
+            "reply shows no row to {reader}",
+        ),
     ],
-    ids=["table", "query", "view", "text", "dollars", "three parts", "invoker", "bypass", "owner", "forced", "part"],
-)  # fmt: skip
+    ids=[
+        "table",
+        "query",
+        "view",
+        "text",
+        "dollars",
+        "three parts",
+        "invoker",
+        "bypass",
+        "owner",
+        "forced",
+        "part",
+    ],
+)
 def test_plan_says_who_reads_and_what_he_sees(tenants, index, statement, said):
     tenants.run(statement.format(reader=tenants.reader) if statement != "SELECT" else "SELECT 1")
     plan = tenants.plan(index)
@@ -339,10 +426,12 @@ def test_a_reader_who_sees_no_row_is_told_why_and_not_that_the_table_is_empty(te
 @pytest.mark.parametrize(
     "change",
     [
-        "DROP POLICY tenant ON ticket", "ALTER POLICY tenant ON ticket USING (tenant = 'b')",
-        "ALTER ROLE {reader} SET app.tenant = 'b'", "CREATE POLICY few ON ticket AS RESTRICTIVE USING (id < 6)",
+        "DROP POLICY tenant ON ticket",
+        "ALTER POLICY tenant ON ticket USING (tenant = 'b')",
+        "ALTER ROLE {reader} SET app.tenant = 'b'",
+        "CREATE POLICY few ON ticket AS RESTRICTIVE USING (id < 6)",
     ],
-)  # fmt: skip
+)
 def test_what_a_changed_policy_hides_is_held_back_and_what_is_deleted_later_is_not(tenants, change):
     project = tenants.settings()
     assert (project.run().state, len(project.texts("tickets"))) == ("completed", 18)
@@ -351,10 +440,17 @@ def test_what_a_changed_policy_hides_is_held_back_and_what_is_deleted_later_is_n
     tenants.run(change.format(reader=tenants.reader))
     assert "hold back" in run_here(project.config, "plan")[0]
     for run in (project.run("tickets", full=True), project.run()):
-        assert "row level security, or the role that reads, changed since the last run" in run.indexes[0].message
+        assert (
+            "row level security, or the role that reads, changed since the last run"
+            in run.indexes[0].message
+        )
     assert project.texts("tickets").keys() >= {str(n) for n in range(3, 20)}
-    tenants.run(f"DROP POLICY IF EXISTS few ON ticket; DROP POLICY IF EXISTS tenant ON ticket; {TENANT}")
-    tenants.run(f"ALTER ROLE {tenants.reader} SET app.tenant = 'a'; DELETE FROM ticket WHERE id = 19")
+    tenants.run(
+        f"DROP POLICY IF EXISTS few ON ticket; DROP POLICY IF EXISTS tenant ON ticket; {TENANT}"
+    )
+    tenants.run(
+        f"ALTER ROLE {tenants.reader} SET app.tenant = 'a'; DELETE FROM ticket WHERE id = 19"
+    )
     project.run()
     assert project.run(allow_deletes=True).state == "completed"
     assert project.texts("tickets").keys() == {str(n) for n in range(3, 19)}
@@ -365,4 +461,7 @@ def test_another_reader_hides_rows_until_a_person_allows_that(tenants):
     project = tenants.settings()
     held = project.run().indexes[0]
     assert (held.deleted, held.state, len(project.texts("tickets"))) == (0, "partial", 20)
-    assert (project.run(allow_deletes=True).indexes[0].deleted, project.run().indexes[0].message) == (2, "")
+    assert (
+        project.run(allow_deletes=True).indexes[0].deleted,
+        project.run().indexes[0].message,
+    ) == (2, "")

@@ -28,7 +28,10 @@ def test_a_watch_takes_an_answer_for_a_while_and_counts_rows_before_each_run():
     recent = RecentAnswers(30.0, clock=clock)
     for seconds, embedder, parts in ((0, 1, 1), (29, 1, 2), (1, 2, 3)):
         clock.now += seconds
-        assert ServiceChecks(recent=recent).ask(asked.questions()) == {"embedder": embedder, "parts": parts}
+        assert ServiceChecks(recent=recent).ask(asked.questions()) == {
+            "embedder": embedder,
+            "parts": parts,
+        }
     recent.clear()
     assert ServiceChecks(recent=recent).ask(asked.questions())["embedder"] == 3
 

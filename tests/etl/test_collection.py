@@ -1,5 +1,6 @@
-"""The collection of an index: what makes it searchable, which release and which model without a digest made it, and,
-where two projects' names make one alias in one store, that no command of one touches what is the other's."""
+"""The collection of an index: what makes it searchable, which release and which model without a
+digest made it, and, where two projects' names make one alias in one store, that no command of one
+touches what is the other's."""
 
 import pickle
 from contextlib import closing
@@ -30,11 +31,23 @@ RELEASED = f"text-1/200/0/bm25-4-english/index-{INDEX_VERSION - 1}"
 EMBEDDER = '[embedder]\nkind = "openai"\nmodel = "fake-embed"\nurl = "{url}/v1"\n'
 DOCUMENTS = 12
 ALIAS = "desk_it_notes"
-REFUSED = "belongs to index it_notes of project desk, and index notes of project desk_it would have the same name: give"
+REFUSED = (
+    "belongs to index it_notes of project desk, and index notes of project desk_it would have the"
+    " same name: give"
+)
 WRITERS = [
-    "index", "index notes --id 3", "index --allow-deletes", "rebuild notes", "rebuild notes --allow-loss",
-    "index-all notes --retry-failed", "rollback notes", "doctor", "doctor --repair", "drop notes --yes", "erase notes",
-]  # fmt: skip
+    "index",
+    "index notes --id 3",
+    "index --allow-deletes",
+    "rebuild notes",
+    "rebuild notes --allow-loss",
+    "index-all notes --retry-failed",
+    "rollback notes",
+    "doctor",
+    "doctor --repair",
+    "drop notes --yes",
+    "erase notes",
+]
 READERS = ["search printer", "export notes --out -", "search --like notes/3", "plan"]
 BOTH = pytest.mark.parametrize("shared", ["embedded", "server"], indirect=True)
 
@@ -50,35 +63,56 @@ def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(qdrant):
             make_searchable(store.points("c"), IDENTITY, fields)
             assert (qdrant.requests("/collections/c/index"), qdrant.requests("PATCH")) == before
         metadata = store.points("c").metadata()
-        assert (EmbedderIdentity(**metadata["embedder_identity"]), metadata["other"]) == (IDENTITY, 1)
+        assert (EmbedderIdentity(**metadata["embedder_identity"]), metadata["other"]) == (
+            IDENTITY,
+            1,
+        )
 
 
 def test_a_run_follows_the_payload_indexes_of_the_settings_and_says_which_are_empty(tmp_path):
-    """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more find nothing."""
+    """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more
+    find nothing."""
     project = Project(tmp_path / "project").fill(2)
     run_plain(project)
     for column, value in (("urgent", 1), ("meta", '{"tag": "x"}'), ("blank", None)):
         project.execute(f"ALTER TABLE note ADD {column}")
         project.execute(f"UPDATE note SET {column} = ?", value)
-    kinds = {"urgent": "bool", "meta.tag": "keyword", "blank": "bool", "author": "keyword", "priority": "integer"}
+    kinds = {
+        "urgent": "bool",
+        "meta.tag": "keyword",
+        "blank": "bool",
+        "author": "keyword",
+        "priority": "integer",
+    }
     added = ", ".join(f'"{field}" = "{kind}"' for field, kind in kinds.items())
-    text = project.config.read_text().replace('"priority"]', '"priority", "urgent", "meta", "blank"]')
+    text = project.config.read_text().replace(
+        '"priority"]', '"priority", "urgent", "meta", "blank"]'
+    )
     project.config.write_text(f"{text}payload_indexes = {{ {added} }}\n")
-    assert run_plain(project).message == (
-        "the payload index on urgent is empty: its kind is bool, and the source gives other values; "
-        "the payload index on meta.tag is empty: its kind is keyword, and the source gives other values"
+    assert (
+        run_plain(project).message
+        == "the payload index on urgent is empty: its kind is bool, and the source gives other"
+        " values; the payload index on meta.tag is empty: its kind is keyword, and the source"
+        " gives other values"
     )
     with project.store() as store:
-        assert store.points("test_notes__1").metadata()["payload_indexes"] == {**kinds, "_rag.chunk": "integer"}
+        assert store.points("test_notes__1").metadata()["payload_indexes"] == {
+            **kinds,
+            "_rag.chunk": "integer",
+        }
 
 
-@pytest.mark.parametrize(("dimension", "indexed", "due"), [(256, False, False), (768, False, True), (768, True, False)])
+@pytest.mark.parametrize(
+    ("dimension", "indexed", "due"), [(256, False, False), (768, False, True), (768, True, False)]
+)
 def test_a_run_builds_only_what_is_large_and_lacks_it(dimension, indexed, due):
     points = SimpleNamespace(indexed=lambda: indexed, count=lambda: 100_000)
     assert search_index_due(points, dimension) == due
 
 
-def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_build_none(tmp_path, monkeypatch):
+def test_a_run_is_complete_before_it_builds_the_search_index_and_single_documents_build_none(
+    tmp_path, monkeypatch
+):
     project, seen = Project(tmp_path / "project").fill(20), []
 
     def note_state(points):
@@ -99,10 +133,15 @@ def made_as(project: Project, chunking: str) -> None:
         ledger.update_collection(collection.id, chunking=chunking)
 
 
-def test_an_index_of_an_older_release_says_why_it_must_be_rebuilt_and_is_rebuilt_once(project: Project) -> None:
+def test_an_index_of_an_older_release_says_why_it_must_be_rebuilt_and_is_rebuilt_once(
+    project: Project,
+) -> None:
     project.fill(30).run()
     made_as(project, RELEASED)
-    why = f"test_notes__1 was made by an older rag-index; {INDEX_CHANGES}: run `rag-index rebuild notes`"
+    why = (
+        f"test_notes__1 was made by an older rag-index; {INDEX_CHANGES}: run `rag-index rebuild"
+        " notes`"
+    )
     assert why in run_here(project.config, "status")[0].splitlines()[-1]
     assert printed(project, "plan", code=1)["indexes"][0]["error"] == why
     assert project.run().indexes[0].message == why
@@ -117,7 +156,11 @@ def test_an_index_of_an_older_release_says_why_it_must_be_rebuilt_and_is_rebuilt
 def test_an_index_of_a_newer_release_is_not_written_by_an_older_one(project):
     project.fill(3).run()
     made_as(project, f"text/200/0/index-{INDEX_VERSION + 10}")
-    assert project.run().indexes[0].message.startswith("test_notes__1 was made by a newer rag-index: run")
+    assert (
+        project.run()
+        .indexes[0]
+        .message.startswith("test_notes__1 was made by a newer rag-index: run")
+    )
 
 
 def test_another_query_prefix_asks_for_a_rebuild_that_embeds_nothing(project: Project) -> None:
@@ -144,17 +187,23 @@ def hosted(tmp_path):
 
 def fingerprints(project):
     with project.store() as store:
-        found = [store.points(project.settings.alias(name)).metadata() for name in ("notes", "again")]
-    return {one["embedder_fingerprint"] for one in found} | {one["embedder_identity"]["digest"] for one in found}
+        found = [
+            store.points(project.settings.alias(name)).metadata() for name in ("notes", "again")
+        ]
+    return {one["embedder_fingerprint"] for one in found} | {
+        one["embedder_identity"]["digest"] for one in found
+    }
 
 
 def test_noise_is_no_other_model(hosted, monkeypatch):
-    """Every vector is a little different each time, as those of a busy GPU are. The first one that was recorded counts
-    for all indexes, so that searches embed a query once for both."""
+    """Every vector is a little different each time, as those of a busy GPU are. The first one that
+    was recorded counts for all indexes, so that searches embed a query once for both."""
     chance = np.random.default_rng(7)
 
     def noisy(text, dimension):
-        return (np.asarray(vector_of(text, dimension)) + 0.002 * chance.standard_normal(dimension)).tolist()
+        return (
+            np.asarray(vector_of(text, dimension)) + 0.002 * chance.standard_normal(dimension)
+        ).tolist()
 
     monkeypatch.setattr("tests.fakes.ollama.vector_of", noisy)
     assert hosted.run().exit_code == 0
@@ -168,10 +217,14 @@ def test_noise_is_no_other_model(hosted, monkeypatch):
     assert not examine(hosted.settings).findings
 
 
-def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_no_vector(hosted, monkeypatch):
+def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_no_vector(
+    hosted, monkeypatch
+):
     hosted.run()
     before, old = hosted.points(), fingerprints(hosted)
-    monkeypatch.setattr("tests.fakes.ollama.vector_of", lambda text, size: vector_of(f"another {text}", size))
+    monkeypatch.setattr(
+        "tests.fakes.ollama.vector_of", lambda text, size: vector_of(f"another {text}", size)
+    )
     hosted.fill(1, first=13)
     report = hosted.run("notes")
     assert report.exit_code != 0
@@ -187,7 +240,9 @@ def shared(request, tmp_path):
     """The settings of a store that several projects share."""
     if getattr(request, "param", "embedded") == "embedded":
         return f'[store]\npath = "{tmp_path / "shared"}"'
-    return f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n[store.server]\ngrpc_port = 0'
+    return (
+        f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n[store.server]\ngrpc_port = 0'
+    )
 
 
 def project_of(folder, name: str, index: str, extra: str) -> Project:
@@ -214,14 +269,17 @@ def content(project: Project):
     with project.store() as store:
         metadata = store.collections()
         points = {
-            name: [(point.id, point.payload) for point in store.points(name).scroll()] for name in sorted(metadata)
+            name: [(point.id, point.payload) for point in store.points(name).scroll()]
+            for name in sorted(metadata)
         }
         return store.aliases(), metadata, points
 
 
 def refused(project: Project, command: str) -> str:
     """Return what a command that must fail has said."""
-    return "\n".join(run_here(project.config, *command.split(), code=3 if command.startswith("doctor") else 1))
+    return "\n".join(
+        run_here(project.config, *command.split(), code=3 if command.startswith("doctor") else 1)
+    )
 
 
 @pytest.mark.long
@@ -233,8 +291,15 @@ def test_no_command_touches_what_is_another_projects_and_no_watch_does(first, se
         assert REFUSED in refused(second, command), command
         assert content(first) == before, command
     assert REFUSED in str(watched_run(second).error)
-    assert (content(first), first.run().state, first.run(full=True).state) == (before, "completed", "completed")
-    assert sorted(content(first)[2]) == [f"{ALIAS}__2", f"{ALIAS}__3"], "the owner keeps one and drops the oldest"
+    assert (content(first), first.run().state, first.run(full=True).state) == (
+        before,
+        "completed",
+        "completed",
+    )
+    assert sorted(content(first)[2]) == [
+        f"{ALIAS}__2",
+        f"{ALIAS}__3",
+    ], "the owner keeps one and drops the oldest"
 
 
 @pytest.mark.long
@@ -266,7 +331,11 @@ def test_a_ledger_that_was_lost_is_filled_from_its_own_collection(first):
     (first.folder / ".rag-index" / "ledger.db").unlink()
     run_here(first.config, "doctor", "--repair")
     after = content(first)
-    assert (after[0], after[2], first.run().indexes[0].unchanged) == (before[0], before[2], DOCUMENTS)
+    assert (after[0], after[2], first.run().indexes[0].unchanged) == (
+        before[0],
+        before[2],
+        DOCUMENTS,
+    )
 
 
 def test_an_alias_is_a_text_that_knows_whose_it_is():

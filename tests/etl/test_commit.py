@@ -1,4 +1,5 @@
-"""Commits: what is deleted and recorded for each kind of document, and what a dead process leaves."""
+"""Commits: what is deleted and recorded for each kind of document, and what a dead process
+leaves."""
 
 import re
 from pathlib import Path
@@ -57,9 +58,11 @@ def write(store, key: str, text_hash: bytes, chunks: range) -> None:
 
 @pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("left", ["all", "all but one chunk", "one new chunk"])
-def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(ledger, store, left, earlier):
-    """A failed document holds what it had whole, or nothing: never a part of a text that was not committed. It killed
-    its worker, or had been pending since an `earlier` run died."""
+def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_loses_all(
+    ledger, store, left, earlier
+):
+    """A failed document holds what it had whole, or nothing: never a part of a text that was not
+    committed. It killed its worker, or had been pending since an `earlier` run died."""
     collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(2))
@@ -78,14 +81,18 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     assert {point.payload["_rag"]["key"] for point in store.points("p_notes__1").scroll()} == (
         {"7"} if intact else set()
     )
-    assert ledger.known(collection.id, ["7", "8"]) == ({"7": RecordedDocument(OLD, PAYLOAD, 2, 0)} if intact else {})
+    assert ledger.known(collection.id, ["7", "8"]) == (
+        {"7": RecordedDocument(OLD, PAYLOAD, 2, 0)} if intact else {}
+    )
     assert verify_counts(ledger, store, collection) == ((1, 2) if intact else (0, 0))
     tries = {key: one.tries for key, one in ledger.failures(collection.id).items()}
     assert tries == dict.fromkeys("78", 2 if earlier else 1), "the run that died was a try as well"
 
 
 @pytest.mark.parametrize(("points", "pending"), [(2, False), (1, False), (2, True)])
-def test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(ledger, store, points, pending):
+def test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_changed(
+    ledger, store, points, pending
+):
     collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
     write(store, "7", OLD, range(points))
@@ -93,8 +100,12 @@ def test_what_is_pending_or_lacks_points_is_not_up_to_date_because_its_groups_ch
         ledger.mark_pending(collection.id, ["7"])
     before, whole = ledger.known(collection.id, ["7"]), points == 2 and not pending
     committer = Committer("notes", ledger, store, collection)
-    assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == ({"7"} if whole else set())
-    assert [stored_groups(point.payload) for point in store.points("p_notes__1").scroll()] == [["board"]] * points
+    assert update_payloads(committer, {"7": ["board"]}, before, alone=False) == (
+        {"7"} if whole else set()
+    )
+    assert [stored_groups(point.payload) for point in store.points("p_notes__1").scroll()] == [
+        ["board"]
+    ] * points
     assert (ledger.known(collection.id, ["7"]) == before) == (not whole)
 
 
@@ -109,14 +120,18 @@ def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_
         run_plain(project)
     (project.folder / "src" / "excluded.py").write_bytes(b"now = 'binary'\0")
     run_plain(project, allow_deletes=True)
-    assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}
+    assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {
+        encode_key(["kept.py"])
+    }
 
 
 def test_a_document_without_its_points_is_embedded_although_its_payload_alone_changed(project):
     run_plain(project.fill(3))
     with project.store() as store:
         lost = next(
-            point for point in store.points("test_notes").scroll(vectors=True) if point.payload["_rag"]["key"] == "2"
+            point
+            for point in store.points("test_notes").scroll(vectors=True)
+            if point.payload["_rag"]["key"] == "2"
         )
         vector = np.asarray([lost.vector], np.float32)
         store.points("test_notes").delete_points([lost.id])
@@ -134,18 +149,36 @@ def test_a_document_without_its_points_is_embedded_although_its_payload_alone_ch
     [
         pytest.param(None, [], 1, 0, id="new"),
         pytest.param(
-            RecordedDocument(b"", b"", 0, 1), [StaleChunks("7", 3, None)], 1, 0, id="never committed, since a run died"
+            RecordedDocument(b"", b"", 0, 1),
+            [StaleChunks("7", 3, None)],
+            1,
+            0,
+            id="never committed, since a run died",
         ),
         pytest.param(
-            RecordedDocument(OLD, PAYLOAD, 5, 1), [StaleChunks("7", 3, None)], 0, 1, id="pending, since a run died"
+            RecordedDocument(OLD, PAYLOAD, 5, 1),
+            [StaleChunks("7", 3, None)],
+            0,
+            1,
+            id="pending, since a run died",
         ),
         pytest.param(RecordedDocument(OLD, PAYLOAD, 3, 0), [], 0, 1, id="as many chunks as before"),
         pytest.param(
-            RecordedDocument(OLD, PAYLOAD, 5, 0), [StaleChunks("7", 3, 5)], 0, 1, id="fewer chunks than before"
+            RecordedDocument(OLD, PAYLOAD, 5, 0),
+            [StaleChunks("7", 3, 5)],
+            0,
+            1,
+            id="fewer chunks than before",
         ),
-        pytest.param(RecordedDocument(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"),
         pytest.param(
-            RecordedDocument(OLD, PAYLOAD, 5, 0, 1), [StaleChunks("7", 3, 5)], 1, 1, id="another text gets its vectors"
+            RecordedDocument(NEW, PAYLOAD, 3, 0, 1), [], 1, 0, id="the same text gets its vectors"
+        ),
+        pytest.param(
+            RecordedDocument(OLD, PAYLOAD, 5, 0, 1),
+            [StaleChunks("7", 3, 5)],
+            1,
+            1,
+            id="another text gets its vectors",
         ),
     ],
 )
@@ -163,20 +196,38 @@ ALL = [StaleChunks("7", 0, None)]
     ("row", "is_uncertain", "is_damaged", "expected"),
     [
         pytest.param(None, False, False, CommitPlan(dropped=["7"]), id="new"),
-        pytest.param(None, True, True, CommitPlan(ALL, dropped=["7"]), id="new, and its process died"),
+        pytest.param(
+            None, True, True, CommitPlan(ALL, dropped=["7"]), id="new, and its process died"
+        ),
         pytest.param(ROW, False, False, CommitPlan(restored=["7"]), id="known"),
         pytest.param(
-            ROW, True, False, CommitPlan([StaleChunks("7", 5, None)], restored=["7"]), id="its process died early"
+            ROW,
+            True,
+            False,
+            CommitPlan([StaleChunks("7", 5, None)], restored=["7"]),
+            id="its process died early",
         ),
         pytest.param(ROW, True, True, CommitPlan(ALL, dropped=["7"]), id="its process died late"),
         pytest.param(
-            ROW._replace(pending=1), True, True, CommitPlan(ALL, dropped=["7"], crashed={"7"}), id="a run died"
+            ROW._replace(pending=1),
+            True,
+            True,
+            CommitPlan(ALL, dropped=["7"], crashed={"7"}),
+            id="a run died",
         ),
         pytest.param(
-            WORDED, False, False, CommitPlan([StaleChunks("7", 0, 5)], erasable=1, dropped=["7"]), id="by its words"
+            WORDED,
+            False,
+            False,
+            CommitPlan([StaleChunks("7", 0, 5)], erasable=1, dropped=["7"]),
+            id="by its words",
         ),
         pytest.param(
-            WORDED, True, False, CommitPlan(ALL, erasable=1, dropped=["7"]), id="by its words, and its process died"
+            WORDED,
+            True,
+            False,
+            CommitPlan(ALL, erasable=1, dropped=["7"]),
+            id="by its words, and its process died",
         ),
     ],
 )
@@ -186,7 +237,9 @@ def test_a_failed_document_keeps_all_of_its_points_or_none(row, is_uncertain, is
     assert plan == expected
 
 
-def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pending(ledger, store):
+def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pending(
+    ledger, store
+):
     """Rows without the mark would look like a ledger that was put back to an older copy."""
     collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
@@ -196,7 +249,9 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
     with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
     assert ledger.known(collection.id, ["7"]) == {"7": RecordedDocument(OLD, PAYLOAD, 1, 1)}
-    assert not ledger.different_commits(ledger.collection("p_notes__1"), store.points("p_notes__1").commit_mark())
+    assert not ledger.different_commits(
+        ledger.collection("p_notes__1"), store.points("p_notes__1").commit_mark()
+    )
 
 
 class TakenLease:
@@ -246,7 +301,10 @@ def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkey
     columns = [b'{"_rag":{"groups":["staff"]},"author":"kim","tags":["a"]}', b"{}"]
     documents = DocumentBatch(["7", "8"], ["", ""], columns, [OLD, NEW], [PAYLOAD, PAYLOAD])
     own = [encode_payload({"author": f"author {number}"}) for number in range(4)]
-    chunked = [ChunkedDocument(["a", "b", "c", "d"], payloads=own), ChunkedDocument(["e"], ["context of e"])]
+    chunked = [
+        ChunkedDocument(["a", "b", "c", "d"], payloads=own),
+        ChunkedDocument(["e"], ["context of e"]),
+    ]
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
     with mock.patch.object(commit, "decode_payload", wraps=commit.decode_payload) as decode:
         found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], Work())))
@@ -273,6 +331,8 @@ def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkey
 
 def test_each_test_that_the_protocol_of_commits_names_exists():
     named = re.findall(r"^    `(test_\w+)`$", commit.__doc__, re.MULTILINE)
-    texts = [file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py")]
+    texts = [
+        file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py")
+    ]
     assert len(named) > 10
     assert [name for name in named if not any(f"\ndef {name}(" in text for text in texts)] == []

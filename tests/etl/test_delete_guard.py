@@ -1,4 +1,5 @@
-"""The delete guard over many runs: what it refuses to delete stays until the source has it or a person allows it."""
+"""The delete guard over many runs: what it refuses to delete stays until the source has it or a
+person allows it."""
 
 import pytest
 
@@ -59,7 +60,11 @@ def test_a_wrong_source_never_empties_the_index_and_leaves_nothing_behind(projec
         assert (outcome.state, outcome.held_back, outcome.deleted) == ("partial", 30, 0)
         assert "30 of 30 documents" in outcome.message
         assert "--allow-deletes" in outcome.message
-        assert (plan.held_back, "30 of 30" in plan.message, ids(project)) == (30, True, RIGHT | WRONG)
+        assert (plan.held_back, "30 of 30" in plan.message, ids(project)) == (
+            30,
+            True,
+            RIGHT | WRONG,
+        )
         assert held_back(project) == 30
     be_right(project)
     clock.sleep()
@@ -71,7 +76,9 @@ def test_a_wrong_source_never_empties_the_index_and_leaves_nothing_behind(projec
 def test_a_person_allows_what_was_held_back(project, clock):
     be_wrong(project)
     run_plain(project, clock=clock)
-    project.execute("DELETE FROM note WHERE id <= 5005")  # 6 more: with an approval goes whatever the source lost
+    project.execute(
+        "DELETE FROM note WHERE id <= 5005"
+    )  # 6 more: with an approval goes whatever the source lost
     outcome = run_plain(project, clock=clock, allow_deletes=True)
     assert (outcome.state, outcome.deleted, held_back(project)) == ("completed", 36, 0)
     assert ids(project) == set(range(5006, 5130))
@@ -103,7 +110,8 @@ def test_a_run_over_a_wrong_source_that_died_outweighs_nothing(project, clock):
 
 @pytest.mark.long
 def test_small_losses_within_a_day_are_one_loss(tmp_path, clock):
-    """A source that is emptied by a twentieth every ten seconds, as a watch sees it, empties nothing."""
+    """A source that is emptied by a twentieth every ten seconds, as a watch sees it, empties
+    nothing."""
     project = Project(tmp_path / "project").fill(100)
     run_plain(project, clock=clock)
     steps = []
@@ -113,14 +121,18 @@ def test_small_losses_within_a_day_are_one_loss(tmp_path, clock):
         steps.append(run_plain(project, clock=clock))
     assert [outcome.deleted for outcome in steps] == [5] * 4 + [0] * 8
     assert "5 documents (25 of 100 with those lost in the last day)" in steps[4].message
-    assert (len(ids(project)), run_plain(project, clock=clock, allow_deletes=True).deleted) == (80, 40)
+    assert (len(ids(project)), run_plain(project, clock=clock, allow_deletes=True).deleted) == (
+        80,
+        40,
+    )
     project.execute("DELETE FROM note WHERE id <= 68")
     assert run_plain(project, clock=clock).deleted == 8, "a person allowed what was lost before"
 
 
 @pytest.mark.long
 def test_small_losses_of_several_days_are_several_and_months_of_churn_are_no_loss(tmp_path, clock):
-    """A log keeps its last rows: each time the oldest go and as many come, until none of the first is left."""
+    """A log keeps its last rows: each time the oldest go and as many come, until none of the first
+    is left."""
     project = Project(tmp_path / "project").fill(100)
     run_plain(project, clock=clock)
     for night in range(10):
@@ -151,7 +163,10 @@ def test_emptied_texts_that_are_held_back_are_read_again_with_digests(project, c
         assert run_plain(project, clock=clock).held_back == 20
     assert ids(project) == RIGHT
     project.execute("UPDATE note SET title = 'back' WHERE id > 15")
-    assert (run_plain(project, clock=clock).deleted, ids(project)) == (5, RIGHT - {11, 12, 13, 14, 15})
+    assert (run_plain(project, clock=clock).deleted, ids(project)) == (
+        5,
+        RIGHT - {11, 12, 13, 14, 15},
+    )
 
 
 def test_a_rebuild_from_a_wrong_source_is_not_published(project, clock):
@@ -159,7 +174,10 @@ def test_a_rebuild_from_a_wrong_source_is_not_published(project, clock):
     for _ in range(2):
         outcome = run_plain(project, clock=clock, full=True)
         assert outcome.state == "partial"
-        assert "the rebuilt test_notes__2 lacks 30 of 30 documents of the live collection" in outcome.message
+        assert (
+            "the rebuilt test_notes__2 lacks 30 of 30 documents of the live collection"
+            in outcome.message
+        )
         assert ids(project) == RIGHT
     run_plain(project, clock=clock)
     be_right(project)
@@ -178,7 +196,9 @@ def test_losses_before_a_rebuild_count_after_it(tmp_path, clock):
 
 
 @pytest.mark.parametrize("whole", [0, 5])
-def test_what_came_since_the_index_was_whole_or_before_it_ever_was_is_guarded_too(tmp_path, clock, whole):
+def test_what_came_since_the_index_was_whole_or_before_it_ever_was_is_guarded_too(
+    tmp_path, clock, whole
+):
     """The first night had no or few rows; a later one read many, and did not come to its end."""
     project = Project(tmp_path / "project").fill(whole)
     if whole:
@@ -193,8 +213,12 @@ def test_what_came_since_the_index_was_whole_or_before_it_ever_was_is_guarded_to
     assert (run_plain(project, clock=clock).held_back, ids(project)) == (30, RIGHT)
 
 
-@pytest.mark.parametrize(("documents", "lost", "deleted"), [(30, 10, 10), (30, 11, 0), (60, 12, 12), (60, 13, 0)])
-def test_up_to_a_hundred_documents_or_a_fifth_of_an_index_are_deleted(tmp_path, clock, documents, lost, deleted):
+@pytest.mark.parametrize(
+    ("documents", "lost", "deleted"), [(30, 10, 10), (30, 11, 0), (60, 12, 12), (60, 13, 0)]
+)
+def test_up_to_a_hundred_documents_or_a_fifth_of_an_index_are_deleted(
+    tmp_path, clock, documents, lost, deleted
+):
     assert UNGUARDED == 100
     project = Project(tmp_path / "project").fill(documents)
     run_plain(project, clock=clock)

@@ -1,4 +1,5 @@
-"""What is to be done with a page: each document in one group, and the one that its history asks for."""
+"""What is to be done with a page: each document in one group, and the one that its history asks
+for."""
 
 from dataclasses import replace
 
@@ -29,7 +30,9 @@ rows = st.builds(
 
 def page_of(*documents):
     keys, texts, payloads = ([document[i] for document in documents] for i in range(3))
-    return DocumentBatch(keys, texts, payloads, list(map(hash_text, texts)), list(map(hash_bytes, payloads)))
+    return DocumentBatch(
+        keys, texts, payloads, list(map(hash_text, texts)), list(map(hash_bytes, payloads))
+    )
 
 
 def failed_of(text=TEXT, tries=1):
@@ -39,10 +42,15 @@ def failed_of(text=TEXT, tries=1):
 def group_of(plan):
     """The group of the only document of a plan."""
     groups = {
-        "new": plan.new, "changed": len(plan.to_embed) - plan.new, "payload": len(plan.payload_only),
-        "unchanged": plan.unchanged, "empty": plan.empty - len(plan.emptied) - len(plan.newly_empty),
-        "emptied": len(plan.emptied), "newly empty": len(plan.newly_empty), "given up": plan.given_up,
-    }  # fmt: skip
+        "new": plan.new,
+        "changed": len(plan.to_embed) - plan.new,
+        "payload": len(plan.payload_only),
+        "unchanged": plan.unchanged,
+        "empty": plan.empty - len(plan.emptied) - len(plan.newly_empty),
+        "emptied": len(plan.emptied),
+        "newly empty": len(plan.newly_empty),
+        "given up": plan.given_up,
+    }
     assert sorted(groups.values()) == [0] * (len(groups) - 1) + [1], groups
     return max(groups, key=groups.__getitem__)
 
@@ -67,11 +75,15 @@ def test_the_group_of_a_document_by_what_the_ledger_knows():
         (BEGUN, "", "emptied"),
         (WAS_EMPTY._replace(pending=1), "", "emptied"),
     ):
-        assert group_of(diff(page_of((KEY, text, PAYLOAD)), {KEY: row} if row else {}, {})) == group, (row, text)
+        assert (
+            group_of(diff(page_of((KEY, text, PAYLOAD)), {KEY: row} if row else {}, {})) == group
+        ), (row, text)
 
 
 @pytest.mark.parametrize("tries", [1, 2, 11, 30])
-def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_after_five_nights(tries):
+def test_a_watch_tries_after_a_minute_then_twice_as_long_up_to_a_day_and_none_after_five_nights(
+    tries,
+):
     failed = replace(failed_of(tries=tries), first_at=0.0, last_at=1000.0)
     wait = {1: 60, 2: 120, 11: 61_440, 30: 86_400}[tries]
     assert not failed.is_due(999.0 + wait, watched=True)
@@ -95,7 +107,10 @@ def test_a_failed_document_is_tried_if_it_is_due_or_a_person_asks_for_more():
     ):
         known = {KEY: row} if row else {}
         page, few = page_of((KEY, TEXT, PAYLOAD)), lambda failed: failed.tries < 9
-        assert group_of(diff(page, known, {KEY: failure}, retry=retry, is_due=few)) == group, (row, failure)
+        assert group_of(diff(page, known, {KEY: failure}, retry=retry, is_due=few)) == group, (
+            row,
+            failure,
+        )
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():
@@ -112,14 +127,18 @@ failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1
 
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from([TEXT, "b", ""]), st.sampled_from([PAYLOAD, b"{}"])), max_size=20),
+    st.lists(
+        st.tuples(st.sampled_from([TEXT, "b", ""]), st.sampled_from([PAYLOAD, b"{}"])), max_size=20
+    ),
     st.dictionaries(st.integers(0, 25).map(str), rows),
     st.dictionaries(st.integers(0, 25).map(str), failures),
 )
 def test_every_document_is_counted_once_and_none_that_is_pending_is_left(documents, known, failed):
     page = page_of(*((str(i), *document) for i, document in enumerate(documents)))
     plan = diff(page, known, failed)
-    assert len(plan.to_embed) + len(plan.payload_only) + plan.unchanged + plan.empty + plan.given_up == len(page)
+    assert len(plan.to_embed) + len(
+        plan.payload_only
+    ) + plan.unchanged + plan.empty + plan.given_up == len(page)
     assert plan.empty <= page.texts.count("") + sum(row.chunks == 0 for row in known.values())
     dealt_with = {*plan.to_embed.keys, *(row[0] for row in plan.emptied)}
     assert {key for key in page.keys if key in known and known[key].pending} <= dealt_with

@@ -59,7 +59,9 @@ def change(project, number: int, body: str = "Another story.") -> None:
 
 
 def ledger_of(project) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db", isolation_level=None))
+    return closing(
+        sqlite3.connect(project.folder / ".rag-index" / "ledger.db", isolation_level=None)
+    )
 
 
 def compare_all(project) -> None:
@@ -72,13 +74,29 @@ def test_changes_of_every_kind_are_found_little_is_read_and_a_plan_says_so(proje
     assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, 0)
     change(project, 7)
     project.execute("DELETE FROM note WHERE id IN (40, 41)")
-    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1), (902, 'Two', 'came later', 'a', 1)")
+    project.execute(
+        "INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1), (902, 'Two', 'came later',"
+        " 'a', 1)"
+    )
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 50")
     project.execute("UPDATE note SET author = 'nobody' WHERE id = 60")
     project.execute("UPDATE note SET id = 77000 WHERE id = 77")
     [plan] = plan_runs(project.settings, project.settings.indexes)
-    assert (plan.documents, plan.new, plan.changed, plan.payload_only, plan.gone) == (400, 3, 1, 1, 3)
-    assert figures(project) == {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
+    assert (plan.documents, plan.new, plan.changed, plan.payload_only, plan.gone) == (
+        400,
+        3,
+        1,
+        1,
+        3,
+    )
+    assert figures(project) == {
+        "new": 3,
+        "changed": 1,
+        "payload_only": 1,
+        "unchanged": 394,
+        "empty": 1,
+        "deleted": 4,
+    }
     assert 0 < sum(rows_read) < 80
     assert project.texts()["7"] == ["Note 7\nAnother story."]
     assert not {"40", "41", "50", "77"} & project.texts().keys()
@@ -108,11 +126,18 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
     assert project.run().indexes[0].held_back == 150
     shutil.copy(lost, project.folder / "source.db")
     outcome = project.run().indexes[0]
-    assert (outcome.state, outcome.held_back, outcome.unchanged, outcome.changed) == ("completed", 0, 399, 1)
+    assert (outcome.state, outcome.held_back, outcome.unchanged, outcome.changed) == (
+        "completed",
+        0,
+        399,
+        1,
+    )
     assert (figures(project), len(project.texts())) == ({"unchanged": DOCUMENTS}, DOCUMENTS)
 
 
-def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(project, ledger, rows_read):
+def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_buckets(
+    project, ledger, rows_read
+):
     compare_all(project)
     assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, DOCUMENTS)
     settings = project.config.read_text().replace('["title", "body"]', '["body", "title"]')
@@ -124,7 +149,9 @@ def test_everything_is_read_after_some_days_and_with_other_settings_tables_and_b
     project.write_settings(settings.replace('table = "note"', 'table = "copied"'))
     assert read(project, rows_read) == ({"unchanged": DOCUMENTS}, DOCUMENTS)
     project.execute("DELETE FROM copied WHERE id = 40")
-    project.execute("INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)")  # the source has grown
+    project.execute(
+        "INSERT INTO copied VALUES (25000, 'New', 'came later', 'a', 1)"
+    )  # the source has grown
     before = len(ledger.digests(1))
     compare_all(project)
     assert figures(project) == {"new": 1, "unchanged": 399, "deleted": 1}
@@ -146,17 +173,28 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
     with mock.patch.object(DigestSource, "_digests", compute_and_change):
         assert figures(project) == {"changed": 2, "unchanged": 398}
     change(project, 8, before)
-    assert (figures(project), figures(project)) == ({"changed": 1, "unchanged": 399}, {"unchanged": DOCUMENTS})
+    assert (figures(project), figures(project)) == (
+        {"changed": 1, "unchanged": 399},
+        {"unchanged": DOCUMENTS},
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("table", ["note", "named"])
-def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(tmp_path, rows_read, monkeypatch, table):
+def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(
+    tmp_path, rows_read, monkeypatch, table
+):
     monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 40)
-    project = Project(tmp_path / "project", extra="[parallel]\nshard_documents = 40").fill(DOCUMENTS)
-    project.execute("CREATE TABLE named AS SELECT 'n' || id AS id, title, body, author, priority FROM note")
+    project = Project(tmp_path / "project", extra="[parallel]\nshard_documents = 40").fill(
+        DOCUMENTS
+    )
+    project.execute(
+        "CREATE TABLE named AS SELECT 'n' || id AS id, title, body, author, priority FROM note"
+    )
     project.execute("CREATE UNIQUE INDEX key_of_named ON named (id)")
-    project.write_settings(project.config.read_text().replace('table = "note"', f'table = "{table}"'))
+    project.write_settings(
+        project.config.read_text().replace('table = "note"', f'table = "{table}"')
+    )
     commit, written = Committer.commit, []
 
     def commit_most(self, shard):
@@ -179,7 +217,9 @@ def test_the_next_run_does_not_read_again_what_a_run_had_finished_when_it_died(t
     assert (len(project.texts()), figures(project)) == (DOCUMENTS - 2, {"unchanged": DOCUMENTS - 2})
 
 
-def test_rows_at_the_end_of_a_table_that_are_deleted_with_their_buckets_are_found(project, rows_read):
+def test_rows_at_the_end_of_a_table_that_are_deleted_with_their_buckets_are_found(
+    project, rows_read
+):
     project.execute("DELETE FROM note WHERE id > 310")
     rows_read.clear()
     assert figures(project) == {"unchanged": 310, "deleted": 90}
@@ -229,7 +269,12 @@ def test_files_that_rows_name_are_looked_at_though_their_rows_stay_unread(tmp_pa
 
 def test_doctor_repairs_what_digests_would_leave_unread(project):
     with ledger_of(project) as db:
-        assert db.execute("DELETE FROM rag_index_documents WHERE key = ?", (encode_key((7,)),)).rowcount == 1
+        assert (
+            db.execute(
+                "DELETE FROM rag_index_documents WHERE key = ?", (encode_key((7,)),)
+            ).rowcount
+            == 1
+        )
     assert repair(project.settings).findings == []
     run_plain(project)
     assert "7" in project.texts()
@@ -255,10 +300,16 @@ def test_a_source_that_loses_and_regains_everything_and_one_that_becomes_small_a
 
 
 @pytest.mark.long
-def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, rows_read, monkeypatch):
-    project = Project(tmp_path / "p", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(50)
+def test_what_failed_is_tried_again_though_it_did_not_change(
+    tmp_path, fake, rows_read, monkeypatch
+):
+    project = Project(tmp_path / "p", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(
+        50
+    )
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
-    project.write_settings(project.config.read_text().replace("[run]", "[run]\ntolerate_failed = 0.5"))
+    project.write_settings(
+        project.config.read_text().replace("[run]", "[run]\ntolerate_failed = 0.5")
+    )
     fake.fault("status", code=400, marker="POISON")
     for _ in range(2):
         assert project.run().indexes[0].failed == 2
@@ -267,9 +318,16 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, fake, row
     given_up = project.run().indexes[0]
     assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
     again = project.run(retry_failed=True).indexes[0]
-    assert (again.failed, again.unchanged, sum(rows_read) > 0) == (2, 48, True), "it reads what was given up"
+    assert (again.failed, again.unchanged, sum(rows_read) > 0) == (
+        2,
+        48,
+        True,
+    ), "it reads what was given up"
     fake.clear()
     assert index_documents(project.settings, "notes", ["17"]).state == "completed"
-    assert figures(project) == {"unchanged": 49, "failed": 1}, "a document that had failed is not taken for gone"
+    assert figures(project) == {
+        "unchanged": 49,
+        "failed": 1,
+    }, "a document that had failed is not taken for gone"
     project.execute("DELETE FROM note WHERE id = 40")
     assert figures(project) == {"unchanged": 49}

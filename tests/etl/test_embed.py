@@ -1,5 +1,6 @@
-"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone.
-Children that embed end with their parent, whatever they are doing, and the document that kills them is found."""
+"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails
+its document alone. Children that embed end with their parent, whatever they are doing, and the
+document that kills them is found."""
 
 import hashlib
 import multiprocessing
@@ -27,7 +28,14 @@ from rag_index.core.documents.work import Work
 from rag_index.core.machine import Process
 from rag_index.core.recovery import add_downtime
 from rag_index.core.settings import EmbedderSettings
-from rag_index.errors import BadVectors, EmbedderUnavailable, ProcessDied, TerminalError, TextRefused, TextTooLong
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    ProcessDied,
+    TerminalError,
+    TextRefused,
+    TextTooLong,
+)
 from rag_index.etl import local_steps
 from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob, embed
@@ -46,7 +54,8 @@ def vector_of(text):
 
 
 class HashEmbedder:
-    """An embedder whose vectors say which text they are of, with a longest text and a word that it refuses."""
+    """An embedder whose vectors say which text they are of, with a longest text and a word that it
+    refuses."""
 
     def __init__(self, longest=1000, refused="poison"):
         self.longest, self.refused = longest, refused
@@ -74,9 +83,12 @@ class HashEmbedder:
 
 def shard_of(texts):
     page = DocumentBatch(
-        [f'"{i}"' for i in range(len(texts))], list(texts), [b"{}"] * len(texts), [hash_text(text) for text in texts],
+        [f'"{i}"' for i in range(len(texts))],
+        list(texts),
+        [b"{}"] * len(texts),
+        [hash_text(text) for text in texts],
         [b"p"] * len(texts),
-    )  # fmt: skip
+    )
     return Shard("notes", 1, page, sum(map(len, texts)))
 
 
@@ -89,7 +101,8 @@ def chunks_of(embedded):
 
 
 def check(embedded):
-    """What holds for every embedded shard: columns of one length, and each vector that of its chunk."""
+    """What holds for every embedded shard: columns of one length, and each vector that of its
+    chunk."""
     assert len(embedded.chunk_counts) == len(embedded.documents)
     assert sum(embedded.chunk_counts) == len(chunks_of(embedded)) == len(embedded.vectors)
     assert embedded.vectors.dtype == np.float32
@@ -101,11 +114,14 @@ def check(embedded):
 @hypothesis_settings(deadline=None)
 @given(texts, st.integers(20, 60), st.integers(1, 50))
 def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest):
-    """Whatever is too long for the embedder is cut further; only what it refuses fails, with its document alone."""
+    """Whatever is too long for the embedder is cut further; only what it refuses fails, with its
+    document alone."""
     embedder = HashEmbedder(longest)
     embedded = check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder))
     failed = {failure.key: failure for failure in embedded.failures}
-    assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
+    assert sorted([*embedded.documents.keys, *failed]) == sorted(
+        f'"{i}"' for i in range(len(texts))
+    )
     assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
     made = iter(chunks_of(embedded))
     for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
@@ -117,7 +133,9 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
         assert "poison" in text
         assert "refused" in failure.reason
         assert failure.text_hash == hash_text(text)
-    if longest >= 24:  # a half has 12 characters, and ends between words if there is a space in its second half
+    if (
+        longest >= 24
+    ):  # a half has 12 characters, and ends between words if there is a space in its second half
         assert len(failed) == sum("poison" in text for text in texts)
 
 
@@ -130,7 +148,10 @@ def embed_here(texts, **given):
 def test_equal_texts_are_embedded_once_and_statistics_are_of_this_shard_alone():
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
     embedded, embedder = embed_here(texts)
-    assert (embedder.sent, chunks_of(embedded)) == ([sorted({"thank you", "printer", "Thank you"})], texts)
+    assert (embedder.sent, chunks_of(embedded)) == (
+        [sorted({"thank you", "printer", "Thank you"})],
+        texts,
+    )
     for work in (embedded.work, embed_shard(shard_of(texts), TextChunker(100, 0), embedder).work):
         assert (work.texts, work.reused, work.requests) == (3, 0, 1)
         assert (work.embed_seconds, work.chars) == (0.5, sum(map(len, texts)))
@@ -158,9 +179,14 @@ def test_a_character_that_is_too_long_by_itself_and_white_space_alone_fail_their
 
 
 def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
-    known = {"one": np.full(DIMENSION, 7, dtype=np.float32), "elsewhere": np.ones(DIMENSION, dtype=np.float32)}
+    known = {
+        "one": np.full(DIMENSION, 7, dtype=np.float32),
+        "elsewhere": np.ones(DIMENSION, dtype=np.float32),
+    }
     embedder = HashEmbedder()
-    embedded = embed_shard(shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known)
+    embedded = embed_shard(
+        shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known
+    )
     assert (embedded.vectors[0] == 7).all()
     assert (embedded.vectors[1] == vector_of("two")).all()
     assert (embedder.all_sent, embedded.work.texts, embedded.work.reused) == (["two"], 1, 2)
@@ -168,7 +194,11 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
 
 def test_what_is_the_fault_of_the_embedder_is_no_failure_of_documents():
     for answered, error, message in (
-        (Mock(side_effect=EmbedderUnavailable("it does not answer")), EmbedderUnavailable, "does not answer"),
+        (
+            Mock(side_effect=EmbedderUnavailable("it does not answer")),
+            EmbedderUnavailable,
+            "does not answer",
+        ),
         (Mock(return_value=[vector_of("b")]), BadVectors, "1 vectors for 2"),
     ):
         embedder = HashEmbedder()
@@ -262,7 +292,9 @@ def test_no_child_outlives_its_parent():
         "        print('ready', flush=True)\n"
         "        embedded_by(child, job('hang'))\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"ready\n"
     children = psutil.Process(parent.pid).children(recursive=True)
@@ -270,7 +302,11 @@ def test_no_child_outlives_its_parent():
     time.sleep(0.2)  # let it begin to hang; the test holds either way
     parent.kill()
     parent.wait(30)
-    eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
+    eventually(
+        lambda: (
+            not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children)
+        )
+    )
 
 
 def test_a_shard_that_kills_is_split_until_the_document_is_found():

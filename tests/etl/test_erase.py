@@ -1,5 +1,6 @@
-"""What was deleted or changed is gone from every file once it is erased, and what lives is as it was. `rag-index drop`:
-an index is gone with all its texts, and what nobody wants any longer is named until then."""
+"""What was deleted or changed is gone from every file once it is erased, and what lives is as it
+was. `rag-index drop`: an index is gone with all its texts, and what nobody wants any longer is
+named until then."""
 
 import os
 import shutil
@@ -80,20 +81,27 @@ main(["--config", {config!r}, "erase", "notes"])
 """
 OLD = '[[indexes]]\nname = "old"\ntable = "secrets"\nkey = "id"\ntext = "body"\n'
 TEXT = "the launch code of the rocket is Xylophone"
-SAID = "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old` deletes them"
+SAID = (
+    "rag-index.toml has no such index, but test_old__2 keeps its texts: `rag-index drop old`"
+    " deletes them"
+)
 
 
 def test_the_scanner_finds_what_is_planted(tmp_path):
     for name, content in PLANTED.items():
         (tmp_path / name).write_bytes(RANDOM.bytes(77) + content + bytes(50))
-    (tmp_path / "clean").write_bytes(SECRETS[5][:12].encode() + VECTOR[:7].tobytes() + RANDOM.bytes(2 << 20))
+    (tmp_path / "clean").write_bytes(
+        SECRETS[5][:12].encode() + VECTOR[:7].tobytes() + RANDOM.bytes(2 << 20)
+    )
     assert residues(tmp_path, [SECRETS[5]], [VECTOR]) == sorted(PLANTED)
     assert residues(tmp_path, ["Nobody lives here, and nobody ever did"], [VECTOR[::-1]]) == []
 
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("erase") / "project", "[store]\nkeep_previous = 1\n").fill(40)
+    project = Project(
+        tmp_path_factory.mktemp("erase") / "project", "[store]\nkeep_previous = 1\n"
+    ).fill(40)
     for number, secret in SECRETS.items():
         project.execute("UPDATE note SET body = ? WHERE id = ?", secret, number)
     project.run()
@@ -111,12 +119,18 @@ def data(project):
 
 def erasing(project, erases="true"):
     """Let each run end by erasing, or not."""
-    lines = [line for line in project.config.read_text().splitlines() if not line.startswith("erase = ")]
+    lines = [
+        line for line in project.config.read_text().splitlines() if not line.startswith("erase = ")
+    ]
     project.write_settings("\n".join(lines).replace("[store]", f"[store]\nerase = {erases}") + "\n")
 
 
 def test_what_was_deleted_or_changed_is_gone_from_every_file(project):
-    vectors = [v for payload, v in project.points().values() if payload["_rag"]["document_id"] in ("5", "6")]
+    vectors = [
+        v
+        for payload, v in project.points().values()
+        if payload["_rag"]["document_id"] in ("5", "6")
+    ]
     assert len(vectors) == 2
     project.run(full=True)  # so that a former collection is kept
     project.execute("DELETE FROM note WHERE id = 5")
@@ -143,7 +157,9 @@ def test_a_reader_lets_go_of_what_was_erased_at_its_next_searches(project):
         run_here(project.config, "erase", "notes")
 
         def erased():
-            return retriever.search_sync("ticket").hits and not residues(data(project), [SECRETS[5]])
+            return retriever.search_sync("ticket").hits and not residues(
+                data(project), [SECRETS[5]]
+            )
 
         assert eventually(erased)
 
@@ -156,10 +172,15 @@ def test_a_nightly_run_erases_by_itself_and_says_what_is_pending_without(project
     assert "may keep texts" not in run_here(project.config, "status")[0]
     live = printed(project, "status")["indexes"][0]["collection"]
     project.run()
-    assert printed(project, "status")["indexes"][0]["collection"] == live, "nothing was deleted, and nothing is copied"
+    assert printed(project, "status")["indexes"][0]["collection"] == live, (
+        "nothing was deleted, and nothing is copied"
+    )
 
     erasing(project, "false")
-    for statement in ("body = 'moved away' WHERE id = 6", "author = 'her former name' WHERE id = 7"):
+    for statement in (
+        "body = 'moved away' WHERE id = 6",
+        "author = 'her former name' WHERE id = 7",
+    ):
         project.execute(f"UPDATE note SET {statement}")
         project.run()
     sentence = "the store's files may keep texts of 2 deleted or changed documents since"
@@ -190,7 +211,10 @@ def test_an_erasure_waits_for_a_rebuild_that_is_not_finished_and_says_so(project
     project.run(allow_deletes=True)
     with mock.patch.object(run_module, "publish", side_effect=StoreError("no room")):
         assert project.run(full=True).state == "failed"
-    said = "the rebuild test_notes__2 is not finished, and an erasure waits for it: `rag-index rebuild notes` completes"
+    said = (
+        "the rebuild test_notes__2 is not finished, and an erasure waits for it: `rag-index rebuild"
+        " notes` completes"
+    )
     assert said in run_here(project.config, "erase", "notes", code=1)[1]
     erasing(project)
     project.execute("DELETE FROM note WHERE id = 6")
@@ -218,13 +242,17 @@ def test_what_the_guard_holds_back_is_counted_and_the_exit_code_says_so(project)
 def test_the_ledger_and_its_log_forget_what_a_failure_said_of_a_text(project):
     with project.ledger() as ledger:
         [collection] = ledger.collections()
-        ledger.fail(collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")])
+        ledger.fail(
+            collection.id, [Failure("5", f"the server refuses {SECRETS[5]!r}", b"another text")]
+        )
         ledger.put_context("recipe", b"document", b"chunk", SECRETS[6])
         project.execute("DELETE FROM note WHERE id IN (5, 6)")
         project.run(allow_deletes=True)
         assert "ledger.db" in " ".join(residues(data(project), [SECRETS[6]]))
         run_here(project.config, "erase", "notes")
-        assert residues(data(project), SECRETS.values()) == [], "although a process has the ledger open"
+        assert residues(data(project), SECRETS.values()) == [], (
+            "although a process has the ledger open"
+        )
 
 
 @pytest.mark.long
@@ -235,7 +263,10 @@ def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(pro
     run_here(project.config, "erase", "notes")
     shutil.rmtree(project.settings.store.path)
     shutil.copytree(tmp_path / "copy", project.settings.store.path)
-    with Retriever.from_settings(project.config) as retriever, pytest.raises(RagIndexError, match="in the ledger"):
+    with (
+        Retriever.from_settings(project.config) as retriever,
+        pytest.raises(RagIndexError, match="in the ledger"),
+    ):
         retriever.search_sync("Mustermann Iban")
     run_here(project.config, "doctor", "--repair")
     project.run()
@@ -246,29 +277,43 @@ def test_an_older_store_that_is_put_back_shows_nothing_that_was_erased_since(pro
 
 @pytest.fixture(params=STORES)
 def stored(request, tmp_path):
-    """A project with rights and payload indexes in a store of each kind, two of whose documents go."""
+    """A project with rights and payload indexes in a store of each kind, two of whose documents
+    go."""
     with project_on(request.param, partial(Project, tmp_path / "project")) as project:
         project.fill(40).execute("CREATE TABLE reader (note_id INTEGER, team TEXT)")
         project.execute("INSERT INTO reader SELECT id, 'team ' || (id % 3) FROM note WHERE id < 30")
-        text = project.config.read_text() if request.param != "embedded" else SETTINGS.format(extra="[store]")
-        rights = 'access = "SELECT note_id, team FROM reader"\npayload_indexes = {author = "keyword"}\n'
+        text = (
+            project.config.read_text()
+            if request.param != "embedded"
+            else SETTINGS.format(extra="[store]")
+        )
+        rights = (
+            'access = "SELECT note_id, team FROM reader"\npayload_indexes = {author = "keyword"}\n'
+        )
         project.write_settings(text + rights)
         project.run()
         url = project.settings.store.url
-        project.client = QdrantClient(url, api_key=os.environ.get("QDRANT_API_KEY")) if url else None
+        project.client = (
+            QdrantClient(url, api_key=os.environ.get("QDRANT_API_KEY")) if url else None
+        )
         project.exact = request.param != "loopback"  # which scales vectors once more
         yield project
 
 
 def what_lives(project):
-    """Return the live points as an export writes them, what a caller finds, and how a server keeps them."""
+    """Return the live points as an export writes them, what a caller finds, and how a server keeps
+    them."""
     alias = project.settings.alias("notes")
     with project.store() as store:
         points = sorted(map(json_line, store.points(alias).scroll(vectors=project.exact)))
         own = {"store_id", "name", "replaces"}
-        metadata = {key: value for key, value in store.points(alias).metadata().items() if key not in own}
+        metadata = {
+            key: value for key, value in store.points(alias).metadata().items() if key not in own
+        }
     with Retriever.from_settings(project.config) as retriever:
-        hits = {hit.document_id for hit in retriever.search_sync("printer mail", groups=["team 1"]).hits}
+        hits = {
+            hit.document_id for hit in retriever.search_sync("printer mail", groups=["team 1"]).hits
+        }
     assert hits
     if project.client is None:
         return points, metadata, hits
@@ -285,14 +330,27 @@ def test_what_lives_is_as_it_was_with_rights_vectors_and_what_was_set_by_hand(st
         int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
         quantised, hnsw = models.ScalarQuantization(scalar=int8), models.HnswConfigDiff(m=24)
         name = stored.settings.alias("notes")
-        stored.client.update_collection(f"{name}__1", quantization_config=quantised, hnsw_config=hnsw)
-        stored.client.create_payload_index(f"{name}__1", "by_hand", models.PayloadSchemaType.INTEGER)
+        stored.client.update_collection(
+            f"{name}__1", quantization_config=quantised, hnsw_config=hnsw
+        )
+        stored.client.create_payload_index(
+            f"{name}__1", "by_hand", models.PayloadSchemaType.INTEGER
+        )
     stored.run()
     before = what_lives(stored)
     assert (printed(stored, "erase", "notes")["documents"], what_lives(stored)) == (2, before)
     assert stored.run().indexes[0].unchanged == 39
     with stored.store() as store:
-        assert len([one for one in store.collections() if one.startswith(stored.settings.alias("notes"))]) == 1
+        assert (
+            len(
+                [
+                    one
+                    for one in store.collections()
+                    if one.startswith(stored.settings.alias("notes"))
+                ]
+            )
+            == 1
+        )
 
 
 @pytest.mark.long
@@ -310,7 +368,9 @@ def test_a_watch_erases_once_a_day_at_most_and_goes_on_in_the_copy(stored):
     with closing(KeptRuns(stored.settings, "notes", lambda: False)) as watched:
         with stored.ledger() as ledger:
             ledger.update_collection(collection.id, erased_at=time.time() - 90_000)
-        assert watched.run(time.time()).is_index_complete, "nothing was written, and a day has passed"
+        assert watched.run(time.time()).is_index_complete, (
+            "nothing was written, and a day has passed"
+        )
     assert printed(stored, "status")["indexes"][0]["collection"] == f"{alias}__3"
     assert not stored.texts().keys() & {"5", "6", "7"}
 
@@ -339,7 +399,10 @@ def test_a_kill_at_any_step_leaves_the_former_collection_live_or_the_copy(stored
     assert residues(data(stored), [gone]) == []
     with stored.store() as store:
         assert len([one for one in store.collections() if one.startswith(alias)]) == 1
-    assert (stored.run().indexes[0].unchanged, printed(stored, "doctor")["findings"]) == (len(living), [])
+    assert (stored.run().indexes[0].unchanged, printed(stored, "doctor")["findings"]) == (
+        len(living),
+        [],
+    )
 
 
 def rows_of(project: Project, alias: str) -> int:
@@ -351,9 +414,14 @@ def rows_of(project: Project, alias: str) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["embedded", "server"])
-def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(tmp_path, qdrant, kind):
-    """The project has indexed two indexes, one of them twice, and its settings name the other alone."""
-    project = Project(tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"').fill(20)
+def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
+    tmp_path, qdrant, kind
+):
+    """The project has indexed two indexes, one of them twice, and its settings name the other
+    alone."""
+    project = Project(
+        tmp_path / "project", "" if kind == "embedded" else f'[store]\nurl = "{qdrant.url}"'
+    ).fill(20)
     settings = project.config.read_text()
     project.execute("CREATE TABLE secrets (id INTEGER PRIMARY KEY, body TEXT)")
     project.execute(f"INSERT INTO secrets SELECT id, '{TEXT} ' || id FROM note")
@@ -367,7 +435,9 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
     assert run_here(project.config, "status")[0].splitlines()[-1] == f"old: {SAID}"
     assert {"index": "old", "message": SAID} in printed(project, "doctor")["advice"]
     kept = project.folder / ".rag-index"
-    assert bool(residues(kept / "qdrant", [TEXT])) == (kind == "embedded"), "otherwise this tests nothing"
+    assert bool(residues(kept / "qdrant", [TEXT])) == (kind == "embedded"), (
+        "otherwise this tests nothing"
+    )
     assert residues(kept, [TEXT])
 
     asked = project.cli("drop", "old")  # nobody answers
@@ -405,7 +475,9 @@ def test_an_index_that_the_settings_have_is_indexed_again_by_the_next_run(tmp_pa
 def test_a_project_whose_name_begins_alike_is_not_named(tmp_path, qdrant):
     extra = f'[store]\nurl = "{qdrant.url}"'
     other = Project(tmp_path / "other", extra=extra).fill(5)
-    other.write_settings(other.config.read_text().replace('project = "test"', 'project = "test_other"'))
+    other.write_settings(
+        other.config.read_text().replace('project = "test"', 'project = "test_other"')
+    )
     project = Project(tmp_path / "project", extra=extra).fill(5)
     assert (other.run().state, project.run().state) == ("completed", "completed")
     assert printed(project, "status")["unwanted"] == {}

@@ -1,5 +1,5 @@
-"""The nights of a failed document: five with the same text, and five more with another one. Until it is indexed, the
-index is complete by no later time."""
+"""The nights of a failed document: five with the same text, and five more with another one. Until
+it is indexed, the index is complete by no later time."""
 
 import sqlite3
 
@@ -24,14 +24,15 @@ def pass_nights(project: Project, nights: float) -> None:
     age = nights * DAY
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         db.execute(
-            "UPDATE rag_index_failed_documents "
-            "SET first_at = first_at - ?, last_at = last_at - ?, incomplete_since = incomplete_since - ?",
+            "UPDATE rag_index_failed_documents SET first_at = first_at - ?, last_at = last_at - ?,"
+            " incomplete_since = incomplete_since - ?",
             (age, age, age),
         )
 
 
 def asked(fake, words: str) -> bool:
-    """Return whether the embedder has received a text with these words since the last call, and forget all requests."""
+    """Return whether the embedder has received a text with these words since the last call, and
+    forget all requests."""
     received = any(words in text for request in fake.embeds() for text in request.texts)
     fake.requests.clear()
     return received
@@ -62,7 +63,9 @@ def test_a_text_is_tried_for_five_nights_and_another_one_for_five_more(project, 
     assert failed(project.settings, project.settings.indexes) == []
 
 
-def test_a_document_is_listed_since_its_first_text_failed_and_nothing_is_complete_until_it_is_indexed(project, fake):
+def test_a_document_is_listed_since_its_first_text_failed_and_nothing_is_complete_until_it_is_indexed(
+    project, fake
+):
     assert run_plain(project).failed == 1
     pass_nights(project, 7)
     [first] = printed(project, "status", "--failed")["failed"]
@@ -81,7 +84,10 @@ def test_a_watch_tries_a_text_that_changed_after_the_fifth_night_as_one_that_is_
     watched_run(project)
     pass_nights(project, 6)
     end = watched_run(project)
-    assert (asked(fake, "POISON of Monday"), end.next_try) == (True, None), "only the first run tried it"
+    assert (asked(fake, "POISON of Monday"), end.next_try) == (
+        True,
+        None,
+    ), "only the first run tried it"
     project.execute("UPDATE note SET body = 'POISON of Tuesday' WHERE id = 2")
     end = watched_run(project)
     assert asked(fake, "POISON of Tuesday")

@@ -1,4 +1,5 @@
-"""Whole runs over databases with a text that is not valid in their charset, from the first run to the mended text."""
+"""Whole runs over databases with a text that is not valid in their charset, from the first run to
+the mended text."""
 
 import json
 
@@ -46,10 +47,16 @@ def written(request, postgres, tmp_path, monkeypatch):
         project.execute("DROP TABLE note")
         project.execute("CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT, grp TEXT)")
         for number in range(NOTES):
-            project.execute("INSERT INTO note VALUES (?, ?, 'staff')", f"n{number}", f"The machine {number} is loud")
+            project.execute(
+                "INSERT INTO note VALUES (?, ?, 'staff')",
+                f"n{number}",
+                f"The machine {number} is loud",
+            )
         project.write_settings(INDEX.format(url="sqlite:///source.db"))
         change = "UPDATE note SET {} = CAST(? AS TEXT) WHERE id = ?"
-        yield Written(project, lambda key, column, raw: project.execute(change.format(column), raw, key))
+        yield Written(
+            project, lambda key, column, raw: project.execute(change.format(column), raw, key)
+        )
         return
     with bytes_desk(postgres, request.param) as desk:
         desk.write(
@@ -62,7 +69,9 @@ def written(request, postgres, tmp_path, monkeypatch):
         change = "UPDATE note SET {} = '%s' WHERE id = '%s'"
         yield Written(
             project,
-            lambda key, column, raw: desk.write(change.format(column).encode() % (raw, key.encode())),
+            lambda key, column, raw: desk.write(
+                change.format(column).encode() % (raw, key.encode())
+            ),
         )
 
 
@@ -79,7 +88,9 @@ def figures(project):
 
 def listed(project):
     """Return the reasons of the documents that are listed, by id."""
-    return {one.document_id: one.reason for one in failed(project.settings, project.settings.indexes)}
+    return {
+        one.document_id: one.reason for one in failed(project.settings, project.settings.indexes)
+    }
 
 
 def found(project, query, *groups):
@@ -94,14 +105,22 @@ def test_one_invalid_text_costs_its_document_alone(written):
     assert figures(project) == {"new": NOTES - 1, "failed": 1}
     assert listed(project) == {"n7": f"column 'body' {INVALID}"}
     [plan] = plan_runs(project.settings, project.settings.indexes)
-    assert (plan.error, plan.unchanged, plan.failed, plan.gone, plan.changed) == ("", NOTES - 1, 1, 0, 0)
+    assert (plan.error, plan.unchanged, plan.failed, plan.gone, plan.changed) == (
+        "",
+        NOTES - 1,
+        1,
+        0,
+        0,
+    )
     written.put("n7", "body", "A mended zebra")
     assert figures(project) == {"new": 1, "unchanged": NOTES - 1}
     assert listed(project) == {}
     assert found(project, "zebra", "staff")[0] == "n7"
 
 
-def test_a_document_whose_text_becomes_invalid_keeps_its_points_for_those_who_may_see_it_now(written):
+def test_a_document_whose_text_becomes_invalid_keeps_its_points_for_those_who_may_see_it_now(
+    written,
+):
     project = written.project
     assert figures(project) == {"new": NOTES}
     written.put("n7", "body", NO_TEXT)
@@ -132,7 +151,10 @@ def test_one_document_alone_and_a_watch_do_as_a_run_does(written):
     project = written.project
     written.put("n7", "body", NO_TEXT)
     figures(project)
-    assert counts(index_documents(project.settings, "notes", ["n7", "n8"])) == {"unchanged": 1, "failed": 1}
+    assert counts(index_documents(project.settings, "notes", ["n7", "n8"])) == {
+        "unchanged": 1,
+        "failed": 1,
+    }
     written.put("n8", "body", NO_TEXT)
     written.put("n7", "body", "A mended zebra")
     assert watched_run(project).error is None
@@ -149,7 +171,9 @@ def test_why_names_the_column_of_a_document_that_is_not_indexed(written):
     figures(project)
     said = {}
     for one in ("n7", "6b81ff"):
-        out, _ = run_here(project.config, "search", "zebra", "--why", f"notes/{one}", "--all-groups", "--json")
+        out, _ = run_here(
+            project.config, "search", "zebra", "--why", f"notes/{one}", "--all-groups", "--json"
+        )
         said[one] = json.loads(out)
     assert [one["reason"] for one in said.values()] == ["failed", "failed"]
     assert f"column 'body' {INVALID}" in said["n7"]["message"]

@@ -1,6 +1,8 @@
-"""A model that changes in the middle of a run while its server stays up: the index ends as failed and mixes no vectors.
+"""A model that changes in the middle of a run while its server stays up: the index ends as failed
+and mixes no vectors.
 
-The name of a model is no identity: `ollama pull` gives it other weights, and a server takes them with the next request.
+The name of a model is no identity: `ollama pull` gives it other weights, and a server takes them
+with the next request.
 """
 
 from dataclasses import dataclass
@@ -19,8 +21,8 @@ FORMER, LATTER = "d1" * 32, "e2" * 32
 
 @dataclass
 class RepulledOllama(FakeOllama):
-    """A server whose model is pulled again while it answers a request with the marker: later vectors, and those of
-    that request, point the other way."""
+    """A server whose model is pulled again while it answers a request with the marker: later
+    vectors, and those of that request, point the other way."""
 
     marker: str = ""
 
@@ -51,7 +53,9 @@ def run(project: Project, *, serial: bool):
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])
 @pytest.mark.parametrize("serial", [True, False])
-def test_a_model_that_changes_under_a_run_ends_it_as_failed_and_no_vector_of_it_is_written(tmp_path, kind, serial):
+def test_a_model_that_changes_under_a_run_ends_it_as_failed_and_no_vector_of_it_is_written(
+    tmp_path, kind, serial
+):
     with RepulledOllama() as server:
         embedder = server.settings.replace('"ollama"', f'"{kind}"')
         project = Project(tmp_path / "project", extra=f"{embedder}batch_texts = 4\n").fill(60)
@@ -74,7 +78,9 @@ def test_a_model_that_changes_under_a_run_ends_it_as_failed_and_no_vector_of_it_
 
 def test_a_run_with_the_new_model_does_not_add_its_vectors_to_those_of_the_former(tmp_path):
     with RepulledOllama() as server:
-        project = Project(tmp_path / "project", extra=f"{server.settings}batch_texts = 4\n").fill(60)
+        project = Project(tmp_path / "project", extra=f"{server.settings}batch_texts = 4\n").fill(
+            60
+        )
         assert run(project, serial=True).state == "completed"
         project.execute("UPDATE note SET body = body || ' and more' WHERE id > 30")
         server.marker = "ticket 41 "

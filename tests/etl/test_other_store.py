@@ -1,5 +1,6 @@
-"""`rebuild --to`: the same points in another store, without embedding. The old one is only read, and runs there go on
-until the settings change. What is somebody else's in the target is refused and kept."""
+"""`rebuild --to`: the same points in another store, without embedding. The old one is only read,
+and runs there go on until the settings change. What is somebody else's in the target is refused and
+kept."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ from tests.search.service.live import asking
 from tests.twin import lose_ledger, twin
 
 DOCUMENTS = 60
-WRITES = re.compile(r"(PUT|PATCH|DELETE) |POST /collections/aliases|POST .*/points/(delete|batch|payload)")
+WRITES = re.compile(
+    r"(PUT|PATCH|DELETE) |POST /collections/aliases|POST .*/points/(delete|batch|payload)"
+)
 """Requests that change something at a Qdrant server."""
 UPSERT, TO_ALIAS = "PUT /collections/test_notes__3/points", "POST /collections/aliases"
 OTHERS = '\n[[indexes]]\nname = "titles"\ntable = "note"\nkey = "id"\ntext = "title"\n'
@@ -56,35 +59,43 @@ def project(indexed, tmp_path) -> Project:
 
 
 class Points(dict[str, dict]):
-    """All points of an index by id, as `export` writes them. They are equal if vectors differ in their last bit alone:
-    the client behind the fake server divides each by its length once more."""
+    """All points of an index by id, as `export` writes them. They are equal if vectors differ in
+    their last bit alone: the client behind the fake server divides each by its length once more."""
 
     def __eq__(self, other):
         if {key: {**point, "vector": None} for key, point in self.items()} != {
             key: {**point, "vector": None} for key, point in other.items()
         }:
             return False
-        return all(np.allclose(point["vector"], other[key]["vector"], rtol=0, atol=1e-7) for key, point in self.items())
+        return all(
+            np.allclose(point["vector"], other[key]["vector"], rtol=0, atol=1e-7)
+            for key, point in self.items()
+        )
 
     def __hash__(self):
         return id(self)
 
 
 def exported(project: Project) -> Points:
-    """Return the points of the index. Sparse vectors are sorted, which the fake server does not do."""
+    """Return the points of the index. Sparse vectors are sorted, which the fake server does not
+    do."""
     file = project.folder / "out.jsonl"
     export(project.settings, "notes", str(file))
     points = Points()
     for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         point = json.loads(line)
-        point["sparse"] = sorted(zip(point["sparse"]["indices"], point["sparse"]["values"], strict=True))
+        point["sparse"] = sorted(
+            zip(point["sparse"]["indices"], point["sparse"]["values"], strict=True)
+        )
         points[point["id"]] = point
     return points
 
 
 def rebuild(project: Project, to: object, *more: object, code: int = 0) -> dict:
     """Rebuild the notes in another store, and return what --json prints."""
-    return printed(project, "rebuild", "notes", "--serial", "--to", str(to), *map(str, more), code=code)
+    return printed(
+        project, "rebuild", "notes", "--serial", "--to", str(to), *map(str, more), code=code
+    )
 
 
 def use(project: Project, line: str) -> None:
@@ -98,9 +109,13 @@ def findings(project: Project) -> list[str]:
 
 
 def names(project: Project) -> tuple[list[str], list[str]]:
-    """Return the collections that the ledger has in the store of the settings, and those in another."""
+    """Return the collections that the ledger has in the store of the settings, and those in
+    another."""
     with project.ledger() as ledger:
-        here, elsewhere = ledger.collections("test_notes"), ledger.collections_elsewhere("test_notes")
+        here, elsewhere = (
+            ledger.collections("test_notes"),
+            ledger.collections_elsewhere("test_notes"),
+        )
         return [one.name for one in here], [one.name for one in elsewhere]
 
 
@@ -117,13 +132,19 @@ def test_the_same_index_is_made_in_another_store_without_embedding(project, tmp_
         place = stack.enter_context(FakeQdrant()).url if new == "server" else tmp_path / "new"
         said = rebuild(project, place)
         [outcome] = said["indexes"]
-        assert (outcome["state"], outcome["chunks_embedded"], outcome["new"]) == ("completed", 0, DOCUMENTS)
+        assert (outcome["state"], outcome["chunks_embedded"], outcome["new"]) == (
+            "completed",
+            0,
+            DOCUMENTS,
+        )
         assert findings(project) == [], "nothing is wrong before the settings change"
         use(project, said["store"])
         assert (exported(project), findings(project)) == (before, [])
         if (old, new) == ("folder", "folder"):
             assert dict(exported(project)) == dict(before), "bit by bit"
-        assert project.run().indexes[0].unchanged == DOCUMENTS, "the run after it has nothing to embed"
+        assert project.run().indexes[0].unchanged == DOCUMENTS, (
+            "the run after it has nothing to embed"
+        )
         assert (exported(project), findings(project)) == (before, [])
         assert printed(project, "search", "printer")["hits"]
 
@@ -148,7 +169,9 @@ def test_runs_in_the_old_store_go_on_until_the_settings_change(project, tmp_path
     before = project.config.read_text()
     as_of = printed(project, "status")["indexes"][0]["as_of"]
     line = rebuild(project, tmp_path / "new")["store"]
-    assert printed(project, "status")["indexes"][0]["as_of"] == as_of, "searches do not see what was read for it"
+    assert printed(project, "status")["indexes"][0]["as_of"] == as_of, (
+        "searches do not see what was read for it"
+    )
     assert names(project) == (["test_notes__1", "test_notes__2"], ["test_notes__3"])
     project.execute("UPDATE note SET body = 'A new text.' WHERE id = 5")
     project.execute("DELETE FROM note WHERE id = 6")
@@ -164,17 +187,28 @@ def test_runs_in_the_old_store_go_on_until_the_settings_change(project, tmp_path
     with asking(project.settings) as client:
         assert client.get("/readyz").status_code == 200, "a service may start before the first run"
     [first] = project.run().indexes
-    assert (first.state, first.changed, first.deleted, first.chunks_embedded) == ("completed", 1, 1, 1)
+    assert (first.state, first.changed, first.deleted, first.chunks_embedded) == (
+        "completed",
+        1,
+        1,
+        1,
+    )
     assert (findings(project), names(project)[0]) == ([], ["test_notes__3"])
     after = exported(project)
 
     project.write_settings(before)
     [back] = project.run().indexes
     assert (back.state, back.unchanged) == ("completed", DOCUMENTS - 1)
-    assert (exported(project), findings(project), names(project)[1]) == (after, [], ["test_notes__3"])
+    assert (exported(project), findings(project), names(project)[1]) == (
+        after,
+        [],
+        ["test_notes__3"],
+    )
 
 
-def test_rows_of_a_store_that_was_left_go_with_the_next_rebuild_but_for_its_live_collection(project, tmp_path):
+def test_rows_of_a_store_that_was_left_go_with_the_next_rebuild_but_for_its_live_collection(
+    project, tmp_path
+):
     former = project.config.read_text()
     use(project, rebuild(project, tmp_path / "new")["store"])
     project.run()
@@ -205,7 +239,10 @@ def test_a_second_rebuild_to_the_same_place_takes_the_place_of_the_first(project
     to = tmp_path / "new"
     for _ in range(3):
         line = rebuild(project, to)["store"]
-    assert names(project) == (["test_notes__1", "test_notes__2"], ["test_notes__4", "test_notes__5"])
+    assert names(project) == (
+        ["test_notes__1", "test_notes__2"],
+        ["test_notes__4", "test_notes__5"],
+    )
     with closing(open_store(parse_target(project.settings, str(to)))) as store:
         assert (sorted(store.collections()), store.aliases()) == (
             ["test_notes__4", "test_notes__5"],
@@ -216,7 +253,9 @@ def test_a_second_rebuild_to_the_same_place_takes_the_place_of_the_first(project
 
 
 @pytest.mark.parametrize(("stop_on", "answered"), [(UPSERT, 4), (TO_ALIAS, 0)])
-def test_a_rebuild_that_dies_is_resumed_and_runs_in_the_old_store_do_not_mind(project, qdrant, stop_on, answered):
+def test_a_rebuild_that_dies_is_resumed_and_runs_in_the_old_store_do_not_mind(
+    project, qdrant, stop_on, answered
+):
     before = exported(project)
     qdrant.break_next(stop_on, times=answered)
     qdrant.break_next(stop_on, times=None, status=403, error="killed here")
@@ -231,7 +270,9 @@ def test_a_rebuild_that_dies_is_resumed_and_runs_in_the_old_store_do_not_mind(pr
     seen = qdrant.requests(UPSERT)
     said = rebuild(project, qdrant.url, "--shard-documents", 10)
     assert said["indexes"][0]["unchanged"] >= 10, "what was committed is not written again"
-    assert qdrant.requests(UPSERT) - seen < 2 * 6, "a shard and its commit mark, but for those that are there"
+    assert qdrant.requests(UPSERT) - seen < 2 * 6, (
+        "a shard and its commit mark, but for those that are there"
+    )
     assert [one.name for one in qdrant.client.get_collections().collections] == ["test_notes__3"]
     use(project, said["store"])
     assert (exported(project), findings(project)) == (before, [])
@@ -255,7 +296,10 @@ def test_after_a_lost_ledger_the_other_store_fills_a_new_one(project, tmp_path):
     before = exported(project)
     use(project, rebuild(project, tmp_path / "new")["store"])
     lose_ledger(project)
-    assert "`rag-index doctor --repair` make its rows from the store" in project.run().indexes[0].message
+    assert (
+        "`rag-index doctor --repair` make its rows from the store"
+        in project.run().indexes[0].message
+    )
     assert repair(project.settings).findings == []
     assert (project.run().indexes[0].unchanged, exported(project)) == (DOCUMENTS, before)
 
@@ -263,7 +307,10 @@ def test_after_a_lost_ledger_the_other_store_fills_a_new_one(project, tmp_path):
 def test_a_dropped_index_leaves_no_row_of_any_store(project, tmp_path):
     rebuild(project, tmp_path / "new")
     said = run_here(project.config, "drop", "notes", "--yes")[0]
-    assert "notes: deleted test_notes__1, test_notes__2. Another store keeps test_notes__3: name it" in said
+    assert (
+        "notes: deleted test_notes__1, test_notes__2. Another store keeps test_notes__3: name it"
+        in said
+    )
     use(project, f'path = "{tmp_path / "new"}"')
     assert "notes: deleted test_notes__3." in run_here(project.config, "drop", "notes", "--yes")[0]
     assert names(project) == ([], [])
@@ -274,7 +321,9 @@ def test_a_dropped_index_leaves_no_row_of_any_store(project, tmp_path):
 # What comes from the live collection
 
 
-def test_calibration_seal_and_settings_made_by_hand_come_from_the_live_collection(project, tmp_path, qdrant):
+def test_calibration_seal_and_settings_made_by_hand_come_from_the_live_collection(
+    project, tmp_path, qdrant
+):
     use(project, rebuild(project, qdrant.url)["store"])
     project.run()
     with project.store() as store:
@@ -293,21 +342,29 @@ def test_calibration_seal_and_settings_made_by_hand_come_from_the_live_collectio
         assert other.configs["test_notes__4"]["hnsw_config"]["m"] == 48
 
 
-def test_other_chunks_learn_for_themselves_and_the_command_says_first_what_is_embedded(project, tmp_path):
+def test_other_chunks_learn_for_themselves_and_the_command_says_first_what_is_embedded(
+    project, tmp_path
+):
     with project.store() as store:
         points = store.points("test_notes__2")
         points.set_metadata({CALIBRATION: {**points.metadata()[CALIBRATION], "bias": -1.2345}})
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
+    project.write_settings(
+        project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100")
+    )
     err = run_here(project.config, "rebuild", "notes", "--serial", "--to", tmp_path / "new")[1]
     said = "notes: test_notes__2 was chunked as text/200/20/"
     assert said in err
     assert err.index(said) < err.index("60 documents: 60 new"), "before it starts"
     with closing(open_store(parse_target(project.settings, str(tmp_path / "new")))) as store:
-        assert CALIBRATION not in store.points("test_notes").metadata(), "the end of a run learns it, and not here"
+        assert CALIBRATION not in store.points("test_notes").metadata(), (
+            "the end of a run learns it, and not here"
+        )
 
 
 def test_another_model_embeds_every_text_and_the_command_says_so_first(project, tmp_path, fake):
-    project.write_settings(project.config.read_text().replace("[[indexes]]", f"{fake.settings}[[indexes]]", 1))
+    project.write_settings(
+        project.config.read_text().replace("[[indexes]]", f"{fake.settings}[[indexes]]", 1)
+    )
     err = run_here(project.config, "rebuild", "notes", "--serial", "--to", tmp_path / "new")[1]
     said = "test_notes__2 holds vectors of"
     assert re.search(rf"{said} .*wordllama.*, settings say .*: every text is embedded", err)
@@ -357,7 +414,9 @@ def test_the_delete_guard_compares_with_the_live_collection_of_the_old_store(tmp
     project = Project(tmp_path / "project").fill(200)
     project.run()
     project.execute("DELETE FROM note WHERE id > 50")
-    out, _ = run_here(project.config, "rebuild", "notes", "--serial", "--to", tmp_path / "new", code=3)
+    out, _ = run_here(
+        project.config, "rebuild", "notes", "--serial", "--to", tmp_path / "new", code=3
+    )
     assert "lacks 150 of 200 documents of the live collection" in out
     assert "The settings stay as they are until all of notes are there" in out
     with closing(open_store(parse_target(project.settings, str(tmp_path / "new")))) as store:
@@ -368,14 +427,22 @@ def test_the_delete_guard_compares_with_the_live_collection_of_the_old_store(tmp
 
 
 def test_the_gate_asks_the_live_collection_of_the_old_store(project, tmp_path):
-    lines = [json.dumps({"query": f"Note {n}", "relevant": [str(n)]}) for n in range(1, DOCUMENTS + 1)]
+    lines = [
+        json.dumps({"query": f"Note {n}", "relevant": [str(n)]}) for n in range(1, DOCUMENTS + 1)
+    ]
     (project.folder / "golden.jsonl").write_text("\n".join(lines))
-    project.write_settings(f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n')
+    project.write_settings(
+        f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n'
+    )
     assert rebuild(project, tmp_path / "new")["indexes"][0]["gate"]["before"] == 1.0
     for number in (3, 4):
-        project.execute("UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number)
+        project.execute(
+            "UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number
+        )
     said = rebuild(project, tmp_path / "other", code=3)
-    assert "recall@10 of 60 golden queries fell from 1.000 to 0.967" in said["indexes"][0]["message"]
+    assert (
+        "recall@10 of 60 golden queries fell from 1.000 to 0.967" in said["indexes"][0]["message"]
+    )
     with closing(open_store(parse_target(project.settings, str(tmp_path / "other")))) as store:
         assert store.aliases() == {}
 
@@ -394,7 +461,10 @@ def test_what_another_program_has_in_the_target_is_refused_and_kept(project, qdr
         store.drop("theirs")
         store.create("test_notes", 4, {})
         [outcome] = rebuild(project, qdrant.url, *allowed, code=1)["indexes"]
-        assert "the store has a collection named test_notes, which rag-index did not make" in outcome["message"]
+        assert (
+            "the store has a collection named test_notes, which rag-index did not make"
+            in outcome["message"]
+        )
         assert set(store.collections()) == {"test_notes"}
     assert project.run().state == "completed", "nothing has changed here"
 
@@ -405,23 +475,39 @@ def test_what_another_ledger_made_in_the_target_is_refused_and_kept(project, tmp
         other.run(full=True)
     theirs = other.points()
     [outcome] = rebuild(project, qdrant.url, code=1)["indexes"]
-    assert "has an alias test_notes that points at test_notes__4, which ledger" in outcome["message"]
+    assert (
+        "has an alias test_notes that points at test_notes__4, which ledger" in outcome["message"]
+    )
     assert "--allow-loss takes its place" in outcome["message"]
     assert other.points() == theirs
-    with project.ledger() as ledger:  # an unfinished rebuild of ours, for another store, with a name of theirs
+    with (
+        project.ledger() as ledger
+    ):  # an unfinished rebuild of ours, for another store, with a name of theirs
         made = ledger.collection("test_notes__2")
-        values = {name: getattr(made, name) for name in ("embedder_fingerprint", "embedder", "chunking", "dimension")}
+        values = {
+            name: getattr(made, name)
+            for name in ("embedder_fingerprint", "embedder", "chunking", "dimension")
+        }
         ledger.add_collection(
-            alias="test_notes", name="test_notes__3", store_id="ours", state="building", elsewhere=1, **values
+            alias="test_notes",
+            name="test_notes__3",
+            store_id="ours",
+            state="building",
+            elsewhere=1,
+            **values,
         )
     said = rebuild(project, qdrant.url, "--allow-loss")
     with closing(open_store(parse_target(project.settings, qdrant.url))) as store:
-        assert set(store.collections()) == {"test_notes__3", "test_notes__4", "test_notes__5"}, "theirs are kept"
+        assert set(store.collections()) == {"test_notes__3", "test_notes__4", "test_notes__5"}, (
+            "theirs are kept"
+        )
     use(project, said["store"])
     assert project.run().state == "completed"
 
 
-def test_a_collection_of_another_ledger_with_the_name_of_ours_is_not_taken_for_it(project, tmp_path):
+def test_a_collection_of_another_ledger_with_the_name_of_ours_is_not_taken_for_it(
+    project, tmp_path
+):
     place = tmp_path / "theirs" / "store"
     other = Project(tmp_path / "theirs", extra=f'[store]\npath = "{place}"\n').fill(5)
     for _ in range(3):
@@ -452,8 +538,9 @@ def test_the_same_store_and_copies_of_it_are_refused(project, tmp_path, qdrant):
         return outcome["message"]
 
     shutil.copytree(project.folder / ".rag-index" / "qdrant", tmp_path / "copy")
-    assert "is there already, so that is the store of the settings under another address, or a copy" in refused(
-        tmp_path / "copy"
+    assert (
+        "is there already, so that is the store of the settings under another address, or a copy"
+        in refused(tmp_path / "copy")
     )
     use(project, rebuild(project, qdrant.url)["store"])
     project.run()
@@ -488,8 +575,13 @@ def test_an_index_that_is_empty_has_nothing_to_take_along(tmp_path):
 
 def test_a_server_that_is_not_there_ends_the_command_at_once(project):
     began = time.monotonic()
-    out, err = run_here(project.config, "rebuild", "notes", "--serial", "--to", "http://127.0.0.1:9", code=1)
-    assert "Qdrant at http://127.0.0.1:9 does not answer as it should ([Errno 111] Connection refused)" in out
+    out, err = run_here(
+        project.config, "rebuild", "notes", "--serial", "--to", "http://127.0.0.1:9", code=1
+    )
+    assert (
+        "Qdrant at http://127.0.0.1:9 does not answer as it should ([Errno 111] Connection refused)"
+        in out
+    )
     assert time.monotonic() - began < 20, (out, err)
 
 
@@ -527,4 +619,7 @@ def test_a_key_that_the_server_refuses_is_one_line_without_the_key(project, qdra
 def test_a_variable_that_comes_before_the_file_is_named(project, tmp_path, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_STORE__PATH", str(project.folder / ".rag-index" / "qdrant"))
     out = run_here(project.config, "rebuild", "notes", "--serial", "--to", tmp_path / "new")[0]
-    assert f"Now set RAG_INDEX_STORE__PATH to {tmp_path / 'new'}, since RAG_INDEX_STORE__PATH is set." in out
+    assert (
+        f"Now set RAG_INDEX_STORE__PATH to {tmp_path / 'new'}, since RAG_INDEX_STORE__PATH is set."
+        in out
+    )

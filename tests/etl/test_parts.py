@@ -1,4 +1,5 @@
-"""Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
+"""Documents of several tables, from the source to the hit: what is embedded, what is found, what a
+change costs."""
 
 import re
 from contextlib import closing
@@ -79,10 +80,29 @@ INSERT INTO translation VALUES (1, 'de_AT', 'Sensoren Light', NULL), (2, 'en', '
     (3, 'fr', 'Sensoren Light', NULL), (4, NULL, 'Sensoren Light', NULL)
 """
 GERMAN = [  # as databases have it
-    "de", "DE", "De", "de ", " de", "DE_de", "de-AT", "de_DE.UTF-8", "de_DE@euro", "de-Latn-DE", "deu", "ger", "GER  ",
-    "german", "German (Austria)", "German_Germany.1252", "Deutsch", "DEUTSCH", "Allemand", "alem\u00e1n", "de,en;q=0.9",
+    "de",
+    "DE",
+    "De",
+    "de ",
+    " de",
+    "DE_de",
+    "de-AT",
+    "de_DE.UTF-8",
+    "de_DE@euro",
+    "de-Latn-DE",
+    "deu",
+    "ger",
+    "GER  ",
+    "german",
+    "German (Austria)",
+    "German_Germany.1252",
+    "Deutsch",
+    "DEUTSCH",
+    "Allemand",
+    "alem\u00e1n",
+    "de,en;q=0.9",
     "Swiss German",
-]  # fmt: skip
+]
 
 
 def make_project(folder, settings=SETTINGS, tables=TABLES) -> Project:
@@ -105,7 +125,11 @@ def sent(project, monkeypatch):
     """The texts that are embedded from now on."""
     texts = []
     embed = LocalEmbedder.embed_documents
-    monkeypatch.setattr(LocalEmbedder, "embed_documents", lambda self, given: texts.extend(given) or embed(self, given))
+    monkeypatch.setattr(
+        LocalEmbedder,
+        "embed_documents",
+        lambda self, given: texts.extend(given) or embed(self, given),
+    )
     return texts
 
 
@@ -127,22 +151,43 @@ def test_a_hit_has_title_link_and_the_part_that_was_found(project):
     assert {"printer", "toner"} <= set(first.matched)  # title and answer stand in one chunk
     [first, *_] = search(project, "only red pages")
     assert shape(first) == ("1", "Printer offline", link, {}, "It prints only red pages.")
-    assert HitAnswer.model_validate(first).to_json() | {"score": 0, "relevance": 1, "citation": ""} == {
-        "index": "notes", "document_id": "1", "citation": "", "score": 0, "relevance": 1,
-        "chunk": 0, "total_chunks": 3, "text": "It prints only red pages.",
-        "payload": {"customer": {"name": "Acme"}}, "title": "Printer offline", "link": link,
+    assert HitAnswer.model_validate(first).to_json() | {
+        "score": 0,
+        "relevance": 1,
+        "citation": "",
+    } == {
+        "index": "notes",
+        "document_id": "1",
+        "citation": "",
+        "score": 0,
+        "relevance": 1,
+        "chunk": 0,
+        "total_chunks": 3,
+        "text": "It prints only red pages.",
+        "payload": {"customer": {"name": "Acme"}},
+        "title": "Printer offline",
+        "link": link,
         "highlights": ["red", "pages"],
-    }  # fmt: skip
+    }
     assert {hit.document_id for hit in search(project, "salaries secret")} <= {"1", "2"}
 
 
 def test_hits_are_collapsed_and_filtered_by_fields_of_joins_and_parts(project):
-    assert {hit.document_id for hit in search(project, "help", filter={"customer.name": "Bolt"})} == {"2"}
-    assert {hit.document_id for hit in search(project, "help", filter={"remark.author": "lee"})} == {"1"}
-    project.execute("INSERT INTO ticket VALUES (4, 'Printer slow', 'One page an hour.', 1, 0, 'desk')")
+    assert {
+        hit.document_id for hit in search(project, "help", filter={"customer.name": "Bolt"})
+    } == {"2"}
+    assert {
+        hit.document_id for hit in search(project, "help", filter={"remark.author": "lee"})
+    } == {"1"}
+    project.execute(
+        "INSERT INTO ticket VALUES (4, 'Printer slow', 'One page an hour.', 1, 0, 'desk')"
+    )
     assert run_plain(project).state == "completed"
     hits = search(project, "printer page", collapse="customer.name")
-    assert sorted((hit.payload["customer"]["name"], hit.collapsed) for hit in hits) == [("Acme", 1), ("Bolt", 0)]
+    assert sorted((hit.payload["customer"]["name"], hit.collapsed) for hit in hits) == [
+        ("Acme", 1),
+        ("Bolt", 0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +204,11 @@ def test_hits_are_collapsed_and_filtered_by_fields_of_joins_and_parts(project):
 def test_a_change_embeds_the_chunks_that_it_changes(project, sent, change, embedded):
     project.execute(change)
     outcome = run_plain(project)
-    assert (outcome.state, outcome.changed + outcome.payload_only, len(sent)) == ("completed", 1, embedded)
+    assert (outcome.state, outcome.changed + outcome.payload_only, len(sent)) == (
+        "completed",
+        1,
+        embedded,
+    )
     after = project.points()
     assert run_plain(project).unchanged == 2
     fresh = Project(project.folder / "fresh")
@@ -184,7 +233,10 @@ def test_what_where_says_is_deleted_and_comes_back(project):
 def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
     project.execute("UPDATE ticket SET team = 'sales' WHERE id = 1")
     assert (run_plain(project).state, sent) == ("completed", [])
-    shown = [(hit.document_id, hit.title, hit.link) for hit in search(project, "printer", groups=["sales"])]
+    shown = [
+        (hit.document_id, hit.title, hit.link)
+        for hit in search(project, "printer", groups=["sales"])
+    ]
     assert shown == [("1", "Printer offline", "https://desk.example.org/t/1")]
 
 
@@ -192,7 +244,9 @@ def fill(project: Project) -> None:
     """Add 150 tickets with three remarks each to those of the project, which have three."""
     numbers = "WITH RECURSIVE s(n) AS (SELECT {} UNION ALL SELECT n + 1 FROM s WHERE n < {})"
     tickets, remarks = numbers.format(100, 249), numbers.format(300, 749)
-    project.execute(f"INSERT INTO ticket {tickets} SELECT n, 'Ticket', 'Text.', 1, 0, 'desk' FROM s")
+    project.execute(
+        f"INSERT INTO ticket {tickets} SELECT n, 'Ticket', 'Text.', 1, 0, 'desk' FROM s"
+    )
     project.execute(f"INSERT INTO remark {remarks} SELECT n, n / 3, 'kim', 'Remark.' FROM s")
 
 
@@ -201,13 +255,18 @@ def test_a_source_that_lost_many_parts_overwrites_nothing_until_a_person_allows_
     run_plain(project)
     before = project.texts()
     project.execute("UPDATE ticket SET body = 'New.' WHERE id = 1")
-    for loss, left in (("UPDATE remark SET ticket_id = NULL WHERE id > 500", 204), ("DELETE FROM remark", 0)):
+    for loss, left in (
+        ("UPDATE remark SET ticket_id = NULL WHERE id > 500", 204),
+        ("DELETE FROM remark", 0),
+    ):
         project.execute(loss)
         [plan] = plan_runs(project.settings, project.settings.indexes)
         for full in (False, True):
             [outcome] = project.run(full=full).indexes
             assert outcome.state == "failed"
-            assert re.search(f"part remark has {left} rows where it had 453, .*--allow-deletes", outcome.message)
+            assert re.search(
+                f"part remark has {left} rows where it had 453, .*--allow-deletes", outcome.message
+            )
         assert f"has {left} rows" in plan.error
         assert project.texts() == before
     assert run_plain(project, allow_deletes=True).state == "completed"
@@ -220,10 +279,17 @@ def test_a_part_that_lost_nothing_is_not_hidden_whatever_became_of_the_policies(
     run_plain(project)
     index = project.settings.indexes[0]
     with project.ledger() as ledger, closing(open_source(project.settings, index)) as source:
-        guard = DeleteGuard(ledger, ledger.collections(project.settings.alias("notes"))[0], 0.5, "the policies changed")
+        guard = DeleteGuard(
+            ledger,
+            ledger.collections(project.settings.alias("notes"))[0],
+            0.5,
+            "the policies changed",
+        )
         assert count_parts(source, index, guard)["remark"] == 453
         project.execute("DELETE FROM remark WHERE id = 500")
-        with pytest.raises(SourceError, match="part remark has 452 rows where it had 453, the policies changed"):
+        with pytest.raises(
+            SourceError, match="part remark has 452 rows where it had 453, the policies changed"
+        ):
             count_parts(source, index, guard)
 
 
@@ -234,7 +300,9 @@ def test_small_losses_of_parts_within_a_day_are_one_loss_also_after_a_rebuild(pr
     run_plain(project, clock=clock)
     for number in range(3):
         clock.sleep(0.2)
-        project.execute("DELETE FROM remark WHERE id IN (SELECT id FROM remark ORDER BY id LIMIT 25)")
+        project.execute(
+            "DELETE FROM remark WHERE id IN (SELECT id FROM remark ORDER BY id LIMIT 25)"
+        )
         assert run_plain(project, full=number == 1, clock=clock).state == "completed"
     project.execute("DELETE FROM ticket WHERE id = 2")
     assert run_plain(project, clock=clock).deleted == 1
@@ -258,6 +326,8 @@ def test_a_column_says_the_language_of_a_text_that_is_too_short_to_tell_it_in_an
     assert by_words("Sensor") == {"1"}
     project.execute("UPDATE translation SET locale = 'german' WHERE id = 4")
     for number, value in enumerate(GERMAN, 10):
-        project.execute(f"INSERT INTO translation VALUES ({number}, '{value}', 'Sensoren Light', NULL)")
+        project.execute(
+            f"INSERT INTO translation VALUES ({number}, '{value}', 'Sensoren Light', NULL)"
+        )
     assert run_plain(project).state == "completed"
     assert by_words("Sensor") == {"1", "4", *map(str, range(10, 10 + len(GERMAN)))}

@@ -1,4 +1,5 @@
-"""The pipeline: one shard is written while the next is embedded, and nothing that was written is lost."""
+"""The pipeline: one shard is written while the next is embedded, and nothing that was written is
+lost."""
 
 import re
 import sqlite3
@@ -48,7 +49,8 @@ def fails_after_the_first_page(opened, number, cursor, rows):
 
 
 def run_with(project, steps=LocalSteps, *, child=False):
-    """Run, and embed in this process, since a `child` takes more than a second of processor time to start."""
+    """Run, and embed in this process, since a `child` takes more than a second of processor time to
+    start."""
     settings, record = project.settings, RunRecord("notes")
     with (
         open_index(settings, "notes", RunOptions(), run_id=str(uuid.uuid4())) as opened,
@@ -68,7 +70,11 @@ def committed(project, *, pending: bool = False) -> int:
 
 def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monkeypatch):
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
-    embedded, write, answer = threading.Semaphore(0), commit_module.write_shard, local_steps.embedded_by
+    embedded, write, answer = (
+        threading.Semaphore(0),
+        commit_module.write_shard,
+        local_steps.embedded_by,
+    )
 
     def answer_next(*args):
         made = answer(*args)
@@ -129,7 +135,12 @@ def test_a_run_ends_at_once_when_the_store_has_failed_whatever_is_under_way(proj
 
 
 def test_a_store_is_not_closed_while_a_shard_is_written_and_nothing_is_written_then():
-    to, inside, let_go, done = Destination(None, "notes", None), threading.Event(), threading.Event(), []
+    to, inside, let_go, done = (
+        Destination(None, "notes", None),
+        threading.Event(),
+        threading.Event(),
+        [],
+    )
 
     def write() -> None:
         with to.turn():
@@ -167,10 +178,18 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
             raise KeyboardInterrupt
 
     waits = mock.patch.object(commit_module, "write_shard", write_shard)
-    with waits, mock.patch.object(scan_module, "Diff", Interrupted), pytest.raises(KeyboardInterrupt):
+    with (
+        waits,
+        mock.patch.object(scan_module, "Diff", Interrupted),
+        pytest.raises(KeyboardInterrupt),
+    ):
         run_with(project)
     let_go.set()
-    assert (committed(project), committed(project, pending=True), run_with(project).new) == (0, 10, 30)
+    assert (committed(project), committed(project, pending=True), run_with(project).new) == (
+        0,
+        10,
+        30,
+    )
 
 
 class Told(BaseModel):
@@ -181,8 +200,8 @@ class Told(BaseModel):
 
 @pytest.mark.parametrize("write", [Told.model_dump, Told.model_dump_json])
 def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, monkeypatch, write):
-    """Pydantic, with which Prefect writes what a task gets, makes an error of its own of whatever is raised there, and
-    if it writes JSON, only the words of that tell of it."""
+    """Pydantic, with which Prefect writes what a task gets, makes an error of its own of whatever
+    is raised there, and if it writes JSON, only the words of that tell of it."""
 
     class Interrupted(Diff):
         def shards(self, page):
@@ -190,7 +209,9 @@ def test_ctrl_c_inside_a_serializer_stops_a_run_that_waits_for_nothing(project, 
             write(Told())
 
     monkeypatch.setattr(scan_module, "Diff", Interrupted)
-    monkeypatch.setattr(window.Window, "drain", lambda self: pytest.fail("a stopped run does not wait"))
+    monkeypatch.setattr(
+        window.Window, "drain", lambda self: pytest.fail("a stopped run does not wait")
+    )
     with pytest.raises(PydanticSerializationError):
         run_with(project)
     ended = printed(project, "status")["indexes"][0]["last_run"]
@@ -213,15 +234,19 @@ def test_a_step_with_a_transient_error_is_tried_again(project, monkeypatch, step
         return call
 
     owner, name = {
-        "fetch": (SqlSource, "page"), "embed": (EmbedJob, "embed"),
-        "delete": (run_module, "delete_gone"), "publish": (run_module, "publish"),
-    }[step]  # fmt: skip
+        "fetch": (SqlSource, "page"),
+        "embed": (EmbedJob, "embed"),
+        "delete": (run_module, "delete_gone"),
+        "publish": (run_module, "publish"),
+    }[step]
     monkeypatch.setattr(owner, name, once(getattr(owner, name)))
     outcome = run_with(project)
     assert (failed, outcome.state, outcome.new) == ([step], "completed", 30)
 
 
-def test_an_error_that_is_not_ours_is_raised_and_recorded_and_stops_no_other_index(project, ledger, monkeypatch):
+def test_an_error_that_is_not_ours_is_raised_and_recorded_and_stops_no_other_index(
+    project, ledger, monkeypatch
+):
     """One of Prefect's client would be such an error."""
     text = project.config.read_text()
     second = text.partition("[[indexes]]")[2].replace('"notes"', '"second"')
@@ -251,12 +276,16 @@ def delete_as_a_row_comes_back(opened, scan, record):
     return delete_gone(opened, scan, record)
 
 
-def test_a_row_that_comes_back_while_a_run_deletes_is_kept_and_nothing_is_claimed_until_it_is_read(project, ledger):
+def test_a_row_that_comes_back_while_a_run_deletes_is_kept_and_nothing_is_claimed_until_it_is_read(
+    project, ledger
+):
     run_with(project)
     complete = ledger.reached()["test_notes"].at
     project.execute("DELETE FROM note WHERE id = 7")
     with mock.patch.object(run_module, "delete_gone", delete_as_a_row_comes_back):
         assert run_with(project).deleted == 0
-    assert ledger.reached()["test_notes"].at == complete, "the index has the text that the row had before"
+    assert ledger.reached()["test_notes"].at == complete, (
+        "the index has the text that the row had before"
+    )
     assert run_with(project).changed == 1
     assert ledger.reached()["test_notes"].at > complete

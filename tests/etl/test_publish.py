@@ -1,5 +1,6 @@
-"""A rebuild beside the live collection: it is not shown before the store was counted against the ledger, nor, where the
-index has a gate, if it finds less than the live one. Going back to collections that are kept."""
+"""A rebuild beside the live collection: it is not shown before the store was counted against the
+ledger, nor, where the index has a gate, if it finds less than the live one. Going back to
+collections that are kept."""
 
 import json
 from dataclasses import replace
@@ -37,21 +38,32 @@ def store(project):
 def publish(ledger, store, number, *, keep, alias=ALIAS):
     """Make another collection of the alias, and show it."""
     collection = ledger.add_collection(
-        alias=alias, name=f"{alias}__{number}", store_id=str(number), embedder_fingerprint="f", embedder="e",
-        chunking="c", dimension=2, state="building",
-    )  # fmt: skip
+        alias=alias,
+        name=f"{alias}__{number}",
+        store_id=str(number),
+        embedder_fingerprint="f",
+        embedder="e",
+        chunking="c",
+        dimension=2,
+        state="building",
+    )
     store.create(collection.name, 2, {"store_id": str(number)})
     publish_collection(ledger, store, collection, keep=keep)
 
 
 def there(ledger, store, alias=ALIAS):
-    """The numbers of the alias's collections, in the store and in the ledger alike, and of the one that is shown."""
-    stored = sorted(int(name.rpartition("__")[2]) for name in store.collections() if name.startswith(alias))
+    """The numbers of the alias's collections, in the store and in the ledger alike, and of the one
+    that is shown."""
+    stored = sorted(
+        int(name.rpartition("__")[2]) for name in store.collections() if name.startswith(alias)
+    )
     assert stored == sorted(int(c.name.rpartition("__")[2]) for c in ledger.collections(alias))
     return stored, int(store.aliases()[alias].rpartition("__")[2])
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(0, [4]), (1, [3, 4]), (2, [2, 3, 4]), (9, [1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("keep", "kept"), [(0, [4]), (1, [3, 4]), (2, [2, 3, 4]), (9, [1, 2, 3, 4])]
+)
 def test_so_many_older_collections_are_kept(ledger, store, keep, kept):
     publish(ledger, store, 1, keep=keep, alias="p_other")
     for number in (1, 2, 3, 4):
@@ -60,7 +72,9 @@ def test_so_many_older_collections_are_kept(ledger, store, keep, kept):
     assert there(ledger, store, "p_other") == ([1], 1), "another index's are its own"
 
 
-def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_went_back_from(ledger, store):
+def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_went_back_from(
+    ledger, store
+):
     publish(ledger, store, 1, keep=1)
     publish(ledger, store, 2, keep=1)
     for _ in range(2):
@@ -77,7 +91,11 @@ def losing(chunk: int):
     upsert = EdgePoints.upsert
 
     def write_too_few(points: EdgePoints, batch: PointBatch) -> None:
-        kept = [row for row, payload in enumerate(batch.payloads) if payload[RESERVED_KEY]["chunk"] != chunk]
+        kept = [
+            row
+            for row, payload in enumerate(batch.payloads)
+            if payload[RESERVED_KEY]["chunk"] != chunk
+        ]
         ids, payloads = [batch.ids[row] for row in kept], [batch.payloads[row] for row in kept]
         upsert(points, PointBatch(ids, batch.vectors[kept], payloads))
 
@@ -96,10 +114,14 @@ def test_a_run_whose_points_were_lost_on_the_way_says_so(project):
     assert (outcome.state, "the ledger explains" in outcome.message) == ("failed", True)
 
 
-def test_points_that_no_document_explains_are_noticed_and_those_of_pending_ones_may_be_there(ledger, store):
+def test_points_that_no_document_explains_are_noticed_and_those_of_pending_ones_may_be_there(
+    ledger, store
+):
     publish(ledger, store, 1, keep=0)
     [collection] = ledger.collections(ALIAS)
-    foreign = PointBatch([point_id("notes", "7", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "7"}}])
+    foreign = PointBatch(
+        [point_id("notes", "7", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "7"}}]
+    )
     store.points(collection.name).upsert(foreign)
     store.points(collection.name).flush()
     with pytest.raises(StoreMismatch, match="holds 1 points, the ledger explains 0"):
@@ -126,8 +148,12 @@ def wrong_vectors(points: EdgePoints, batch: PointBatch, *, upsert=EdgePoints.up
 def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, message):
     run_plain(project.fill(30))
     before = project.points()
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
-    moved = mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved"))
+    project.write_settings(
+        project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150")
+    )
+    moved = mock.patch.object(
+        EdgeStore, "point_alias", side_effect=AssertionError("the alias moved")
+    )
     with fault, moved, pytest.raises(StoreMismatch, match=message):
         run_plain(project, full=True)
     assert project.points() == before
@@ -136,12 +162,17 @@ def test_a_rebuild_whose_points_are_not_right_is_never_shown(project, fault, mes
 def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
     publish(ledger, store, 1, keep=2)
     publish(ledger, store, 2, keep=2)
-    with mock.patch.object(EdgeStore, "point_alias", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with (
+        mock.patch.object(EdgeStore, "point_alias", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         publish(ledger, store, 3, keep=2)
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
 
 
-def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(project):
+def test_a_first_run_that_is_killed_once_its_collection_is_live_leaves_one_that_can_be_searched(
+    project,
+):
     killed = mock.patch("rag_index.etl.collection.make_searchable", side_effect=KeyboardInterrupt)
     with killed, pytest.raises(KeyboardInterrupt):
         project.fill(3).run()
@@ -158,7 +189,9 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     assert f"verified {len(before)} points of 150 documents" in outcome.verified
     assert "20 of 20 sampled found themselves" in outcome.verified
     assert printed(project, "status")["indexes"][0]["collection"] == "test_notes__2"
-    assert project.points() == before, "the same source, the same points: vectors are copied bit by bit"
+    assert project.points() == before, (
+        "the same source, the same points: vectors are copied bit by bit"
+    )
     assert outcome.chunks_embedded == 0, "every text had a vector already"
 
     project.execute("DELETE FROM note WHERE id = 5")
@@ -167,7 +200,9 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
     assert "5" in project.texts(), "the earlier collection is unchanged"
     status = printed(project, "status")["indexes"][0]
-    assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
+    assert (status["collection"], status["documents"]) == ("test_notes__1", 150), (
+        "the ledger went back with it"
+    )
     assert project.run().indexes[0].deleted == 1
 
     project.run(full=True)
@@ -178,19 +213,25 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
 
 def golden(project: Project, numbers=range(1, NOTES + 1)) -> None:
     """Write a golden file: each note must be found by its title."""
-    lines = [json.dumps({"query": f"Note {number}", "relevant": [str(number)]}) for number in numbers]
+    lines = [
+        json.dumps({"query": f"Note {number}", "relevant": [str(number)]}) for number in numbers
+    ]
     (project.folder / "golden.jsonl").write_text("\n".join(lines))
 
 
 def set_gate(project: Project) -> Project:
-    project.write_settings(f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n')
+    project.write_settings(
+        f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n'
+    )
     return project
 
 
 def lose(project: Project, *numbers: int) -> None:
     """Let notes lose the words by which their queries find them."""
     for number in numbers:
-        project.execute("UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number)
+        project.execute(
+            "UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number
+        )
 
 
 def live(project: Project) -> str:
@@ -209,7 +250,9 @@ def gated(indexed_notes) -> Project:
 def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(gated):
     outcome = run_plain(gated, full=True)
     assert outcome.state == "completed"
-    assert outcome.verified.endswith("; recall@10 of 60 golden queries 1.000 before, 1.000 now (none changed)")
+    assert outcome.verified.endswith(
+        "; recall@10 of 60 golden queries 1.000 before, 1.000 now (none changed)"
+    )
     assert outcome.message == ""
     assert live(gated) == "test_notes__2"
 
@@ -219,27 +262,43 @@ def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_pers
     before = gated.points()
     lose(gated, *LOST)
     for _ in range(2):  # the second resumes the collection of the first and asks again
-        with mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved")):
+        with mock.patch.object(
+            EdgeStore, "point_alias", side_effect=AssertionError("the alias moved")
+        ):
             outcome = run_plain(gated, full=True)
         assert (outcome.state, RunReport([outcome]).exit_code) == ("partial", 3)
         assert "recall@10 of 60 golden queries fell from 1.000 to 0.967" in outcome.message
         assert "the rebuilt test_notes__2 was not published" in outcome.message
         assert "'Note 3'" in outcome.message
         assert "--allow-loss" in outcome.message
-        assert [(one.query, one.lost) for one in outcome.gate.worse] == [(f"Note {n}", (str(n),)) for n in LOST]
-        assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == [f"Note {n}" for n in LOST]
+        assert [(one.query, one.lost) for one in outcome.gate.worse] == [
+            (f"Note {n}", (str(n),)) for n in LOST
+        ]
+        assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == [
+            f"Note {n}" for n in LOST
+        ]
     assert (gated.points(), run_plain(gated).state) == (before, "completed")
     assert live(gated) == "test_notes__1", "an ordinary run publishes nothing"
     allowed = run_plain(gated, full=True, allow_loss=True)
     assert (allowed.state, allowed.gate) == ("completed", None)
-    assert (allowed.message, live(gated)) == ("the gate was not asked (--allow-loss)", "test_notes__2")
+    assert (allowed.message, live(gated)) == (
+        "the gate was not asked (--allow-loss)",
+        "test_notes__2",
+    )
 
 
 def test_documents_that_the_source_deleted_are_no_loss_and_the_run_names_them(gated):
     gated.execute("DELETE FROM note WHERE id IN (3, 4)")
     outcome = run_plain(gated, full=True)
-    assert (outcome.state, outcome.gate.queries, outcome.gate.gone) == ("completed", NOTES - 2, ("3", "4"))
-    assert "the source does not have 2 documents of the golden file (3, 4), which do not count" in outcome.message
+    assert (outcome.state, outcome.gate.queries, outcome.gate.gone) == (
+        "completed",
+        NOTES - 2,
+        ("3", "4"),
+    )
+    assert (
+        "the source does not have 2 documents of the golden file (3, 4), which do not count"
+        in outcome.message
+    )
 
 
 def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
@@ -253,23 +312,33 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
 
 @pytest.mark.long
 @pytest.mark.parametrize("gone", [None, "model", "server"])
-def test_each_collection_is_asked_with_the_model_that_made_it_or_keeps_the_alias(tmp_path, monkeypatch, fake, gone):
+def test_each_collection_is_asked_with_the_model_that_made_it_or_keeps_the_alias(
+    tmp_path, monkeypatch, fake, gone
+):
     """From an Ollama server to the embedder in the process: other vectors, another dimension."""
     monkeypatch.setattr(evaluation, "PAUSE", 0.0)
     project = set_gate(Project(tmp_path / "project", extra=fake.settings).fill(20))
     golden(project, range(1, 21))
     run_plain(project)
-    project.write_settings(project.config.read_text().replace(fake.settings, f'[embedder]\nhosts = ["{fake.url}"]\n'))
+    project.write_settings(
+        project.config.read_text().replace(fake.settings, f'[embedder]\nhosts = ["{fake.url}"]\n')
+    )
     if gone == "server":
         fake.stop_listening()
     elif gone == "model":
         fake.fault("status", code=404)
     outcome = run_plain(project, full=True)
     if gone is None:
-        assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (20, True, "test_notes__2")
+        assert (outcome.gate.queries, outcome.gate.passed, live(project)) == (
+            20,
+            True,
+            "test_notes__2",
+        )
         return
     assert (outcome.state, live(project)) == ("partial", "test_notes__1")
-    assert "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
+    assert (
+        "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
+    )
     assert outcome.message.endswith("or run `rag-index rebuild notes --allow-loss`")
     assert "\n" not in outcome.message
 
@@ -278,7 +347,9 @@ def test_each_collection_is_asked_with_the_model_that_made_it_or_keeps_the_alias
 @pytest.mark.parametrize(("dense_weight", "state"), [(0.4, "completed"), (1.0, "partial")])
 def test_a_gate_weighs_meaning_and_words_as_the_settings_do(gated, fake, dense_weight, state):
     """The vectors of the new model mean nothing; the words carry the titles."""
-    gated.write_settings(f"{gated.config.read_text()}{fake.settings}[retrieve]\ndense_weight = {dense_weight}\n")
+    gated.write_settings(
+        f"{gated.config.read_text()}{fake.settings}[retrieve]\ndense_weight = {dense_weight}\n"
+    )
     outcome = run_plain(gated, full=True)
     assert (outcome.state, outcome.gate.passed) == (state, state == "completed")
     assert live(gated) == ("test_notes__2" if state == "completed" else "test_notes__1")
@@ -289,7 +360,11 @@ def test_report_lists_the_queries_that_got_worse_and_an_option_allows_it(gated):
     lose(gated, *range(21, 51))
     assert run_plain(gated, full=True).state == "partial"
     lines = run_here(gated.config, "status", "--report")[0].splitlines()
-    [means] = [line for line in lines if line.startswith("  recall@10 of 60 golden queries: 1.000 before, 0.5")]
+    [means] = [
+        line
+        for line in lines
+        if line.startswith("  recall@10 of 60 golden queries: 1.000 before, 0.5")
+    ]
     assert means.endswith("; 30 worse, 0 better")
     assert "    1.000 → 0.000  Note 21, lost 21" in lines
     assert "    and 10 more, which --json prints" in lines

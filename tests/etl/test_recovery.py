@@ -1,5 +1,6 @@
-"""What a run does while a service is away: a step that may be repeated is tried again, from a look whether the service
-is back, until so long after its first failure. What a text that ends its server costs, and faults of an embedder."""
+"""What a run does while a service is away: a step that may be repeated is tried again, from a look
+whether the service is back, until so long after its first failure. What a text that ends its server
+costs, and faults of an embedder."""
 
 import re
 import time
@@ -20,11 +21,15 @@ from tests.waiting import when
 IS_SUSPECT = Sharder._is_suspect
 """How a shard with documents that are listed is told; most tests of this folder do without it."""
 PASSING = [
-    ("hang", {"seconds": 30}), ("reset", {}), ("half", {}), ("few", {}), ("html", {}),
+    ("hang", {"seconds": 30}),
+    ("reset", {}),
+    ("half", {}),
+    ("few", {}),
+    ("html", {}),
     *(("status", {"code": code}) for code in (429, 500, 503)),
     ("status", {"code": 429, "headers": {"Retry-After": "1"}}),
     *((kind, {}) for kind in ROW_FAULTS),
-]  # fmt: skip
+]
 """Faults of an embedder that pass; wrong vectors come last, since they need separate requests."""
 
 
@@ -42,7 +47,9 @@ def restart(fake: FakeOllama) -> None:
 
 
 @pytest.mark.long
-def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_document(tmp_path, fake, quick, caplog):
+def test_one_text_that_ends_its_only_server_costs_ten_deaths_and_no_other_document(
+    tmp_path, fake, quick, caplog
+):
     project = Project(tmp_path / "project", extra=fake.settings + "batch_texts = 16\n").fill(60)
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
     with ended_by(fake, "KILLS") as deaths:
@@ -70,17 +77,26 @@ def test_a_document_that_ended_its_server_is_tried_once_a_night_after_all_others
     fake.fault("status", code=400, marker="REFUSED")
     with ended_by(fake, "KILLS") as deaths:
         for night in (1, 2):
-            project.execute(f"UPDATE note SET body = 'changed in night {night}' WHERE id BETWEEN 5 AND 20 AND id != 7")
+            project.execute(
+                f"UPDATE note SET body = 'changed in night {night}' WHERE id BETWEEN 5 AND 20 AND"
+                " id != 7"
+            )
             [outcome] = project.run().indexes
             assert (outcome.state, outcome.changed, outcome.failed) == ("partial", 15, 2), outcome
             assert len(deaths) == night
-            listed = {one["document_id"]: one for one in printed(project, "status", "--failed")["failed"]}
+            listed = {
+                one["document_id"]: one for one in printed(project, "status", "--failed")["failed"]
+            }
             assert listed.keys() == {"7", "50"}
             assert listed["7"]["tries"] == night + 1
             assert "each time this text is sent" in listed["7"]["reason"]
         sent = [one.texts for one in fake.embeds()]
         places = [place for place, texts in enumerate(sent) if "KILLS" in str(texts)]
-        others = [place for place, texts in enumerate(sent) if re.search("changed in night|REFUSED", str(texts))]
+        others = [
+            place
+            for place, texts in enumerate(sent)
+            if re.search("changed in night|REFUSED", str(texts))
+        ]
         assert len(others) > 1
         for place in places:
             assert len(sent[place]) == 1, "alone"
@@ -120,7 +136,10 @@ def test_a_rebuild_tries_what_ended_the_server_last_and_once(tmp_path, fake, qui
 def test_a_server_that_restarts_once_costs_no_document_and_no_halves(tmp_path, fake, quick, caplog):
     project = Project(tmp_path / "project", extra=fake.settings).fill(30)
     fake.fault("hang", marker="Note", times=1)
-    with when(lambda: any("Note" in text for one in fake.embeds() for text in one.texts), lambda: restart(fake)):
+    with when(
+        lambda: any("Note" in text for one in fake.embeds() for text in one.texts),
+        lambda: restart(fake),
+    ):
         assert project.run().state == "completed"
     assert "in halves" not in caplog.text
     assert len(project.texts()) == 30
@@ -150,7 +169,9 @@ def test_a_step_is_tried_again_until_so_long_after_the_first_failure(quick):
     assert len(tries) == 1, "it was away for longer before this try"
 
 
-@pytest.mark.parametrize(("error", "tries"), [(TerminalError("wrong"), 1), (SourceTimedOut("took all of its time"), 2)])
+@pytest.mark.parametrize(
+    ("error", "tries"), [(TerminalError("wrong"), 1), (SourceTimedOut("took all of its time"), 2)]
+)
 def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries):
     step, made = failing(99, error)
     with pytest.raises(type(error)):
@@ -163,7 +184,9 @@ def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(m
     now = [1000.0]
     monkeypatch.setattr(recovery, "jittered", lambda seconds: seconds)
     monkeypatch.setattr(recovery.time, "time", lambda: now[0])
-    monkeypatch.setattr(recovery.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(
+        recovery.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
     made = []
 
     def step() -> None:
@@ -205,11 +228,15 @@ def test_a_command_asks_a_server_again_only_if_it_is_told_to_wait(tmp_path, qdra
 def test_faults_of_all_kinds_in_one_run_lose_nothing(tmp_path, fake):
     settings = fake.settings + "batch_texts = 8\ntimeout = 2\n[run]\nwait_for_recovery = 30\n"
     project = Project(tmp_path / "project", extra=settings).fill(60)
-    for ticket, (kind, options) in zip((1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47), PASSING, strict=True):
+    for ticket, (kind, options) in zip(
+        (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47), PASSING, strict=True
+    ):
         fake.fault(kind, times=1, marker=f"ticket {ticket} ", **options)
     report = project.run()
     assert report.state == "completed", report.sentence()
-    assert [fault.kind for fault in fake._faults if fault.times] == [], "no request met these faults"
+    assert [fault.kind for fault in fake._faults if fault.times] == [], (
+        "no request met these faults"
+    )
     assert len(project.texts()) == 60
     for payload, vector in project.points().values():
         assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)

@@ -1,4 +1,5 @@
-"""A store or a ledger that was put back to an older copy is noticed by whoever looks, and a run mends it."""
+"""A store or a ledger that was put back to an older copy is noticed by whoever looks, and a run
+mends it."""
 
 import os
 import uuid
@@ -28,12 +29,15 @@ OLDER = "put back to an older copy"
 
 
 def edit(project: Project) -> None:
-    """Change texts, a payload and the number of chunks, and delete, empty and add a document; points stay as many."""
+    """Change texts, a payload and the number of chunks, and delete, empty and add a document;
+    points stay as many."""
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id IN (5, 6, 20)")
     project.execute("UPDATE note SET author = 'somebody else' WHERE id = 7")
     project.execute("DELETE FROM note WHERE id = 8")
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 9")
-    project.execute("INSERT INTO note SELECT 31, title, body, author, priority FROM note WHERE id = 10")
+    project.execute(
+        "INSERT INTO note SELECT 31, title, body, author, priority FROM note WHERE id = 10"
+    )
 
 
 @pytest.fixture
@@ -42,7 +46,8 @@ def project(indexed_notes) -> Project:
 
 
 def assert_right(project: Project) -> None:
-    """Check that the index is as one that is made of the source now, and that nobody finds anything to say."""
+    """Check that the index is as one that is made of the source now, and that nobody finds anything
+    to say."""
     fresh = Project(project.folder.parent / f"fresh-{uuid.uuid4().hex}")
     with project.source() as db, fresh.source() as other:
         rows = db.execute("SELECT id, title, body, author, priority FROM note").fetchall()
@@ -60,7 +65,9 @@ def contents(project: Project):
 @pytest.mark.long
 @pytest.mark.parametrize("part", [STORE, POINTS])
 @pytest.mark.parametrize("digest", [False, True])
-def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, monkeypatch, part, digest):
+def test_a_store_that_was_put_back_is_mended_by_the_next_run(
+    project, tmp_path, monkeypatch, part, digest
+):
     if digest:  # which would leave unread what has not changed in the source
         monkeypatch.setattr("rag_index.components.sources.digest.MIN_ROWS", 0)
         run_plain(project)
@@ -71,13 +78,20 @@ def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, 
     outcome = run_plain(project)
     assert "the store was " + OLDER in outcome.message
     assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
-    assert (outcome.state, outcome.changed + outcome.payload_only, outcome.deleted) == ("completed", 5, 2)
+    assert (outcome.state, outcome.changed + outcome.payload_only, outcome.deleted) == (
+        "completed",
+        5,
+        2,
+    )
     assert_right(project)
 
 
 @pytest.mark.parametrize(("column", "died"), [("body", False), ("author", True)])
-def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path, column, died):
-    """The ledger says what the source has again, the points are as many, and a run may die before its first commit."""
+def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(
+    project, tmp_path, column, died
+):
+    """The ledger says what the source has again, the points are as many, and a run may die before
+    its first commit."""
     kept = back_up(project, tmp_path / "kept", LEDGER)
     old = project.source().execute(f"SELECT {column} FROM note WHERE id = 5").fetchone()
     project.execute(f"UPDATE note SET {column} = 'another' WHERE id = 5")
@@ -90,7 +104,9 @@ def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(projec
     assert_right(project)
 
 
-def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path):
+def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(
+    project, tmp_path
+):
     kept = back_up(project, tmp_path / "kept", LEDGER)
     edit(project)
     project.fill(1, first=32)
@@ -117,7 +133,9 @@ def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp
     assert_right(project)
 
 
-def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it_mended(project, tmp_path):
+def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it_mended(
+    project, tmp_path
+):
     kept = back_up(project, tmp_path / "kept", STORE)
     edit(project)
     run_plain(project)
@@ -148,14 +166,19 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):
         return written
 
     edit(project)
-    with mock.patch.object(commit, "write_shard", put_back), pytest.raises(StoreRestored, match="while a run wrote it"):
+    with (
+        mock.patch.object(commit, "write_shard", put_back),
+        pytest.raises(StoreRestored, match="while a run wrote it"),
+    ):
         run_plain(project)
     assert OLDER in run_plain(project).message
     assert_right(project)
 
 
 def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_path):
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    project.write_settings(
+        project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120")
+    )
     with pytest.raises(Died):
         run_plain(project, full=True, delete=False)
     kept = back_up(project, tmp_path / "kept", STORE)
@@ -180,7 +203,9 @@ def served(request, tmp_path):
     with project_on(request.param, partial(Project, tmp_path / "project")) as project:
         run_plain(project.fill(30))
         url, real = project.settings.store.url, request.param == "real"
-        client = QdrantClient(url, api_key=os.environ.get("QDRANT_API_KEY") if real else None, timeout=120)
+        client = QdrantClient(
+            url, api_key=os.environ.get("QDRANT_API_KEY") if real else None, timeout=120
+        )
         yield project, client, f"{project.settings.alias('notes')}__1", real
 
 
@@ -188,7 +213,11 @@ def served(request, tmp_path):
 def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):
     """A server then puts the points back, and leaves the metadata as it is."""
     project, client, name, real = served
-    kept = client.create_snapshot(name) if real else client.scroll(name, limit=1000, with_vectors=True)[0]
+    kept = (
+        client.create_snapshot(name)
+        if real
+        else client.scroll(name, limit=1000, with_vectors=True)[0]
+    )
     edit(project)
     run_plain(project)
     if real:
@@ -196,8 +225,14 @@ def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(
         client.recover_snapshot(name, location, api_key=os.environ.get("QDRANT_API_KEY"), wait=True)
     else:
         client.delete(name, models.Filter())
-        points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
+        points = [
+            models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload)
+            for one in kept
+        ]
         client.upsert(name, points)
     assert OLDER in status(project.settings).indexes[0].restored
-    assert "5 documents to index again, 2 deleted documents to delete again" in run_plain(project).message
+    assert (
+        "5 documents to index again, 2 deleted documents to delete again"
+        in run_plain(project).message
+    )
     assert_right(project)

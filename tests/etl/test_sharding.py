@@ -58,19 +58,34 @@ def test_where_much_is_to_come_the_first_shards_are_smaller_for_each_worker():
 
 @settings(deadline=None)
 @given(
-    pages, st.just("auto") | st.integers(1, 7), st.integers(1, 5), st.sampled_from([1.0, 500.0, 1e9]),
+    pages,
+    st.just("auto") | st.integers(1, 7),
+    st.integers(1, 5),
+    st.sampled_from([1.0, 500.0, 1e9]),
     st.sampled_from([None, 0, -20, 300]),
-)  # fmt: skip
-def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, workers, rate, wrong):
-    """Rows may come and go after they were counted: what is told of the end is `wrong` by so many."""
+)
+def test_every_document_is_in_one_shard_with_all_its_columns(
+    pages, documents, workers, rate, wrong
+):
+    """Rows may come and go after they were counted: what is told of the end is `wrong` by so
+    many."""
     total = None if wrong is None else sum(map(len, pages)) + wrong
     shards = shards_of(sharder(documents=documents, rate=rate, workers=workers), pages, total=total)
-    assert [key for shard in shards for key in shard.documents.keys] == [str(i) for i in range(sum(map(len, pages)))]
-    assert [text for shard in shards for text in shard.documents.texts] == [text for page in pages for text in page]
+    assert [key for shard in shards for key in shard.documents.keys] == [
+        str(i) for i in range(sum(map(len, pages)))
+    ]
+    assert [text for shard in shards for text in shard.documents.texts] == [
+        text for page in pages for text in page
+    ]
     assert [shard.number for shard in shards] == list(range(1, len(shards) + 1))
     if documents != "auto":
-        assert all(len(shard.documents) == documents for shard in shards[:-1]), "a fixed size is kept"
-    page_of_key = {str(key): number for key, number in enumerate(n for n, page in enumerate(pages, 1) for _ in page)}
+        assert all(len(shard.documents) == documents for shard in shards[:-1]), (
+            "a fixed size is kept"
+        )
+    page_of_key = {
+        str(key): number
+        for key, number in enumerate(n for n, page in enumerate(pages, 1) for _ in page)
+    }
     for shard in shards:
         assert shard.index == "notes"
         assert set(shard.pages) == {page_of_key[key] for key in shard.documents.keys}
@@ -84,14 +99,17 @@ def test_every_document_is_in_one_shard_with_all_its_columns(pages, documents, w
 def test_shards_are_bounded_however_fast_the_embedder_is():
     assert sizes(sharder(rate=1e12), MAX_DOCUMENTS + 10, 1) == [MAX_DOCUMENTS]
     assert sizes(sharder(rate=1e12), 9, MAX_SHARD_CHARS // 4) == [4, 4]
-    assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], "one document longer than a shard is a shard"
+    assert sizes(sharder(rate=10), 3, 1000) == [1, 1, 1], (
+        "one document longer than a shard is a shard"
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7, 15])
 @pytest.mark.parametrize("seconds_of_work", [6, 30, 400])
 @pytest.mark.parametrize("told", [True, False])
 def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
-    """Shards get smaller as the end comes: the whole takes little more than the work shared out evenly."""
+    """Shards get smaller as the end comes: the whole takes little more than the work shared out
+    evenly."""
     rate, chars = 1000.0, 100
     count = int(seconds_of_work * workers * rate / chars)
     texts = ["x" * chars] * count
@@ -111,18 +129,27 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
 @pytest.mark.parametrize(("chars", "count"), [(40, 60_000), (900, 20_000), (20_000, 3000)])
 def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension, chars, count):
     index = IndexSettings(name="notes", table="note", key="id", text=["body"])
-    made = Sharder("notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers))
+    made = Sharder(
+        "notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers)
+    )
     step = index.chunk_chars - index.chunk_overlap
     for shard in made.add(page_of(["x" * chars] * count)):
-        assert 4 * workers * len(shard.documents) * -(-chars // step) * dimension * 4 <= WINDOW_BYTES * 1.1
+        assert (
+            4 * workers * len(shard.documents) * -(-chars // step) * dimension * 4
+            <= WINDOW_BYTES * 1.1
+        )
 
 
 def test_a_document_that_ends_the_embedding_server_is_a_shard_of_its_own_and_of_its_page():
     made = sharder(documents=3)
     made.ends_server = {"2", "6"}
     made.suspects = {"2", "6"}
-    batches = [page_of([f"text {number}" for number in range(first, first + 5)], first) for first in (0, 5)]
-    shards = [shard for page, batch in enumerate(batches, 1) for shard in made.add(batch, page)] + made.rest()
+    batches = [
+        page_of([f"text {number}" for number in range(first, first + 5)], first) for first in (0, 5)
+    ]
+    shards = [
+        shard for page, batch in enumerate(batches, 1) for shard in made.add(batch, page)
+    ] + made.rest()
     alone = [shard for shard in shards if shard.ends_server]
     assert [(one.documents.keys, one.documents.texts, one.pages) for one in alone] == [
         (["2"], ["text 2"], (1,)),
@@ -130,14 +157,26 @@ def test_a_document_that_ends_the_embedding_server_is_a_shard_of_its_own_and_of_
     ]
     assert all(shard.suspect for shard in alone)
     others = [shard for shard in shards if not shard.ends_server]
-    assert [key for shard in others for key in shard.documents.keys] == ["0", "1", "3", "4", "5", "7", "8", "9"]
+    assert [key for shard in others for key in shard.documents.keys] == [
+        "0",
+        "1",
+        "3",
+        "4",
+        "5",
+        "7",
+        "8",
+        "9",
+    ]
     assert not any(shard.suspect for shard in others)
     assert [shard.pages for shard in others] == [(1,), (1, 2), (2,)]
     assert len({shard.number for shard in shards}) == len(shards)
 
 
 def test_before_anything_was_measured_a_large_model_is_taken_to_be_slow():
-    large, small = (first_rate("fastembed", name) for name in ("intfloat/multilingual-e5-large", "all-MiniLM-L6-v2"))
+    large, small = (
+        first_rate("fastembed", name)
+        for name in ("intfloat/multilingual-e5-large", "all-MiniLM-L6-v2")
+    )
     assert 200 < large < 2_000
     assert 10_000 < small < 50_000
     assert first_rate("local", "wordllama") > small

@@ -1,4 +1,5 @@
-"""Values that nobody decided on: their rows leave the index, are reported, and are no loss to the delete guard."""
+"""Values that nobody decided on: their rows leave the index, are reported, and are no loss to the
+delete guard."""
 
 import json
 from contextlib import closing
@@ -80,8 +81,9 @@ def test_rows_of_a_new_value_leave_the_index_without_the_guard_and_are_reported(
     assert (outcome.state, outcome.deleted, outcome.held_back) == ("completed", 60, 0)
     assert outcome.to_json()["undecided"] == ARCHIVED
     said = (
-        "nobody decided who may see '7' (60 rows) of priority, so these rows are shown to nobody: add the values to "
-        "show or hide in [indexes.visible.priority], and run `rag-index index notes`"
+        "nobody decided who may see '7' (60 rows) of priority, so these rows are shown to nobody:"
+        " add the values to show or hide in [indexes.visible.priority], and run `rag-index index"
+        " notes`"
     )
     assert (outcome.message, plan.message) == (said, said)
     assert ids(desk) == set(range(61, 101))
@@ -97,7 +99,9 @@ def test_a_decision_is_followed_by_the_next_run(desk, clock):
     outcome = run_plain(desk, clock=clock)
     assert (outcome.new, outcome.message, outcome.to_json().get("undecided")) == (60, "", None)
     decide(desk, VISIBLE.replace("[2]", "[2, 7]"), before="\n[indexes.visible")
-    assert run_plain(desk, clock=clock).held_back == 60, "a person who hides what was shown has to allow it"
+    assert run_plain(desk, clock=clock).held_back == 60, (
+        "a person who hides what was shown has to allow it"
+    )
 
 
 def test_rows_that_are_gone_still_count(desk, clock):
@@ -106,7 +110,9 @@ def test_rows_that_are_gone_still_count(desk, clock):
     outcome = run_plain(desk, clock=clock)
     assert (outcome.state, outcome.held_back, outcome.deleted) == ("partial", 30, 30)
     assert "30 of 100 documents would be deleted" in outcome.message
-    assert ids(desk) == set(range(31, 101)), "what nobody decided on is shown to nobody all the same"
+    assert ids(desk) == set(range(31, 101)), (
+        "what nobody decided on is shown to nobody all the same"
+    )
     assert run_plain(desk, clock=clock, allow_deletes=True).deleted == 30
     assert ids(desk) == set(range(31, 71))
 
@@ -124,7 +130,10 @@ def test_a_row_that_is_hidden_anyway_is_no_question(desk, clock):
     desk.execute("UPDATE note SET priority = 7, author = 'author 9' WHERE id > 98")
     outcome = run_plain(desk, clock=clock)
     assert outcome.held_back == 25
-    found = [{"name": "author", "value": "author 9", "rows": 2}, {"name": "priority", "value": "7", "rows": 2}]
+    found = [
+        {"name": "author", "value": "author 9", "rows": 2},
+        {"name": "priority", "value": "7", "rows": 2},
+    ]
     assert sorted(outcome.to_json()["undecided"], key=lambda one: one["name"]) == found
 
 
@@ -133,8 +142,14 @@ def test_what_was_no_loss_does_not_make_a_later_loss_larger(desk, clock):
     run_plain(desk, clock=clock)
     desk.execute("DELETE FROM note WHERE id > 89")
     outcome = run_plain(desk, clock=clock)
-    assert (outcome.held_back, outcome.message.startswith("11 of 40 documents would be")) == (11, True)
-    desk.execute("INSERT INTO note SELECT id + 100, title, body, author, 0 FROM note WHERE id BETWEEN 61 AND 69")
+    assert (outcome.held_back, outcome.message.startswith("11 of 40 documents would be")) == (
+        11,
+        True,
+    )
+    desk.execute(
+        "INSERT INTO note SELECT id + 100, title, body, author, 0 FROM note WHERE id BETWEEN 61"
+        " AND 69"
+    )
     assert run_plain(desk, clock=clock, allow_deletes=True).deleted == 11
 
 
@@ -148,7 +163,11 @@ def test_a_small_loss_after_it_is_deleted(desk, clock):
 def test_a_rebuilt_collection_may_lack_what_nobody_decided_on(desk):
     archive(desk)
     [outcome] = desk.run(full=True).indexes
-    assert (outcome.state, outcome.to_json()["undecided"], len(ids(desk))) == ("completed", ARCHIVED, 40)
+    assert (outcome.state, outcome.to_json()["undecided"], len(ids(desk))) == (
+        "completed",
+        ARCHIVED,
+        40,
+    )
     desk.execute("DELETE FROM note WHERE id > 80")
     [outcome] = desk.run(full=True).indexes
     assert "20 of 40 documents of the live collection" in outcome.message
@@ -156,7 +175,9 @@ def test_a_rebuilt_collection_may_lack_what_nobody_decided_on(desk):
 
 
 def test_rows_of_parts_that_nobody_decided_on_are_not_lost(project, clock):
-    project.execute("CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, words TEXT, kind TEXT)")
+    project.execute(
+        "CREATE TABLE remark (id INTEGER PRIMARY KEY, note_id INTEGER, words TEXT, kind TEXT)"
+    )
     project.execute("INSERT INTO remark SELECT id, id, 'a remark', 'public' FROM note")
     decide(project, REMARKS)
     run_plain(project, clock=clock)
@@ -174,7 +195,9 @@ def test_documents_that_another_table_hides_are_not_lost_either(project, clock):
     project.execute("CREATE TABLE folder (id INTEGER PRIMARY KEY, kind TEXT)")
     project.execute("INSERT INTO folder VALUES (0, 'open'), (1, 'open')")
     folders = "priority IN (SELECT id FROM folder WHERE $visible(folder.kind))"
-    text = project.config.read_text(encoding="utf-8").replace('key = "id"', f'key = "id"\nwhere = "{folders}"')
+    text = project.config.read_text(encoding="utf-8").replace(
+        'key = "id"', f'key = "id"\nwhere = "{folders}"'
+    )
     project.write_settings(text + '\n[indexes.visible."folder.kind"]\nshow = ["open"]\n')
     run_plain(project, clock=clock)
     project.execute("UPDATE folder SET kind = 'new' WHERE id = 1")
@@ -191,11 +214,17 @@ def test_a_count_that_fails_stops_no_run_and_keeps_the_guard(desk, clock, monkey
     monkeypatch.setattr(SqlSource, "undecided_values", fail)
     outcome = run_plain(desk, clock=clock)
     assert (outcome.state, outcome.held_back) == ("partial", 60)
-    assert "notes: values that nobody decided on could not be counted: the source does not answer" in caplog.text
+    assert (
+        "notes: values that nobody decided on could not be counted: the source does not answer"
+        in caplog.text
+    )
 
 
 def test_a_time_that_passes_without_a_write_is_seen_by_the_next_run(project, clock):
-    decide(project, '\n[indexes.visible.author]\nkind = "time"\nshow = ["empty", "future"]\nhide = ["past"]\n')
+    decide(
+        project,
+        '\n[indexes.visible.author]\nkind = "time"\nshow = ["empty", "future"]\nhide = ["past"]\n',
+    )
     project.execute("UPDATE note SET author = NULL")
     project.execute("UPDATE note SET author = datetime('now', '+3 seconds') WHERE id <= 5")
     assert run_plain(project, clock=clock).new == 100
@@ -216,7 +245,10 @@ def test_why_names_the_decision_that_hides_a_document(desk):
     archive(desk, "id = 5")
     found = json.loads(run_here(desk.config, "search", "--why", "notes/5", "printer", "--json")[0])
     assert found["reason"] == "where"
-    assert found["message"] == "The row is there, but hidden by visible.priority, which does not show its value."
+    assert (
+        found["message"]
+        == "The row is there, but hidden by visible.priority, which does not show its value."
+    )
 
 
 def test_many_values_are_cut(desk, clock):

@@ -1,4 +1,5 @@
-"""Words first: a first run with a slow embedder writes all documents by their words before it embeds them."""
+"""Words first: a first run with a slow embedder writes all documents by their words before it
+embeds them."""
 
 import json
 import os
@@ -51,7 +52,11 @@ def pays(monkeypatch):
 @pytest.fixture
 def project(request, tmp_path, fake):
     """A project in the embedded store or on a server, with an embedder on a server."""
-    store = f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n' if getattr(request, "param", "") else ""
+    store = (
+        f'[store]\nurl = "{request.getfixturevalue("qdrant").url}"\n'
+        if getattr(request, "param", "")
+        else ""
+    )
     return Project(tmp_path / "project", extra=f"{store}{fake.settings}{SHARDS}").fill(30)
 
 
@@ -91,7 +96,11 @@ def halted(project):
 
 
 def vectorless(project):
-    return {payload["_rag"]["document_id"] for payload, vector in project.points().values() if not vector}
+    return {
+        payload["_rag"]["document_id"]
+        for payload, vector in project.points().values()
+        if not vector
+    }
 
 
 def content(project):
@@ -108,7 +117,10 @@ def test_everything_is_found_by_its_words_before_it_is_embedded_and_status_says_
     assert totals.points == sum(row.chunks for row in rows.values())
     assert vectorless(halted) == {document_id(key) for key, row in rows.items() if row.by_words}
     under_way = {document_id(key) for key, row in rows.items() if row.pending}
-    assert len({payload["_rag"]["document_id"] for payload, _ in halted.points().values()} | under_way) == 30
+    assert (
+        len({payload["_rag"]["document_id"] for payload, _ in halted.points().values()} | under_way)
+        == 30
+    )
     assert printed(halted, "doctor")["findings"] == []
     sentence = r"notes is not complete: \d+ documents can be found by their words, \d+ by meaning"
     assert re.search(sentence, run_here(halted.config, "status")[0])
@@ -130,13 +142,20 @@ def test_the_next_run_ends_equal_to_one_without_the_pass(halted, tmp_path):
 
 def test_a_killed_pass_is_gone_on_with_and_skips_what_it_wrote(project, monkeypatch):
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 10)
-    with mock.patch.object(Committer, "commit", die_after(Committer.commit, 2)), pytest.raises(Died):
+    with (
+        mock.patch.object(Committer, "commit", die_after(Committer.commit, 2)),
+        pytest.raises(Died),
+    ):
         run_plain(project)
     assert printed(project, "doctor")["findings"] == []
     _, totals = ledger_rows(stop_after_words(project))
     assert (totals.documents + totals.pending, printed(project, "doctor")["findings"]) == (30, [])
     run_plain(project)
-    assert (ledger_rows(project)[1].by_words, vectorless(project), len(project.texts())) == (0, set(), 30)
+    assert (ledger_rows(project)[1].by_words, vectorless(project), len(project.texts())) == (
+        0,
+        set(),
+        30,
+    )
 
 
 def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
@@ -145,11 +164,18 @@ def test_what_changes_or_goes_between_the_passes_is_brought_up_to_date(halted):
     halted.execute("UPDATE note SET author = 'zoe' WHERE id = 22")
     halted.execute("DELETE FROM note WHERE id = 23")
     outcome = run_plain(halted)
-    assert (outcome.state, outcome.documents, outcome.empty, outcome.deleted) == ("completed", 29, 1, 2)
+    assert (outcome.state, outcome.documents, outcome.empty, outcome.deleted) == (
+        "completed",
+        29,
+        1,
+        2,
+    )
     texts = halted.texts()
     assert texts["20"] == ["Note 20\none chunk about giraffes"]
     assert not texts.keys() & {"21", "23"}
-    assert {p["author"] for p, _ in halted.points().values() if p["_rag"]["document_id"] == "22"} == {"zoe"}
+    assert {
+        p["author"] for p, _ in halted.points().values() if p["_rag"]["document_id"] == "22"
+    } == {"zoe"}
     assert vectorless(halted) == set()
     assert "can be found" not in run_here(halted.config, "status")[0]
     assert counts(run_plain(halted)) == {"unchanged": 28, "empty": 1}
@@ -186,7 +212,9 @@ def test_a_store_or_ledger_that_was_put_back_between_the_passes_is_seen(halted):
 
 def test_digests_of_a_first_run_are_committed_and_spare_the_next_one(project, monkeypatch):
     monkeypatch.setattr(digest, "MIN_ROWS", 10)
-    monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 8)  # most are written by words before the scan sees them
+    monkeypatch.setattr(
+        "rag_index.etl.fetch.MAX_PAGE_ROWS", 8
+    )  # most are written by words before the scan sees them
     run_plain(project)
     with project.ledger() as ledger:
         [collection] = ledger.collections()
@@ -208,7 +236,9 @@ def test_a_slow_model_in_the_process_has_the_pass_too(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("why", ["dense", "complete", "rebuild"])
-def test_nothing_is_written_twice_where_no_document_lacks_a_vector_for_long(project, monkeypatch, why):
+def test_nothing_is_written_twice_where_no_document_lacks_a_vector_for_long(
+    project, monkeypatch, why
+):
     if why == "dense":
         project.write_settings(project.config.read_text() + 'search = "dense"\n')
     if why in ("complete", "rebuild"):
@@ -220,7 +250,9 @@ def test_nothing_is_written_twice_where_no_document_lacks_a_vector_for_long(proj
 
 @pytest.mark.parametrize("embedder", ["local", "ollama"])
 @pytest.mark.parametrize(("rate", "pays"), [(10.0, True), (1e6, False)])
-def test_the_measured_rate_decides_and_not_the_kind_of_embedder(tmp_path, fake, monkeypatch, embedder, rate, pays):
+def test_the_measured_rate_decides_and_not_the_kind_of_embedder(
+    tmp_path, fake, monkeypatch, embedder, rate, pays
+):
     """30 notes of about 100 characters: 5 minutes at 10 characters per second."""
 
     def observe(self, chars, seconds):
@@ -273,7 +305,9 @@ class Writes:
         def note(to, shard):
             assert to._turn.locked(), "a shard is written outside of its turn"
             with self.turn:
-                self.order += [(document_id(key), len(shard.vectors) > 0) for key in shard.documents.keys]
+                self.order += [
+                    (document_id(key), len(shard.vectors) > 0) for key in shard.documents.keys
+                ]
             return write(to, shard)
 
         monkeypatch.setattr(Destination, "write", note)
@@ -293,7 +327,9 @@ class Writes:
 
 
 @pytest.mark.parametrize("state", ["pending", "embedded", "failed"])
-def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_words(project, monkeypatch, state):
+def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_words(
+    project, monkeypatch, state
+):
     """The pass has read a page; before it writes that, another shard takes note 25."""
     writes, new, passes = Writes(monkeypatch), WordsFirst._new, []
 
@@ -316,15 +352,27 @@ def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_wor
     stop_after_words(project)
     assert passes
     assert "25" not in writes.by_words()
-    assert writes.by_words(), "the pass writes the others; how many depends on what was embedded before it"
+    assert writes.by_words(), (
+        "the pass writes the others; how many depends on what was embedded before it"
+    )
 
 
 @pytest.mark.long
-def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(project, fake, monkeypatch):
-    """Two processes have four shards; each note is a write of the pass, which waits for the first of them."""
-    writes, committed, due, calls = Writes(monkeypatch), [], WordsFirst.write_if_due, iter(range(100))
+def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(
+    project, fake, monkeypatch
+):
+    """Two processes have four shards; each note is a write of the pass, which waits for the first
+    of them."""
+    writes, committed, due, calls = (
+        Writes(monkeypatch),
+        [],
+        WordsFirst.write_if_due,
+        iter(range(100)),
+    )
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 1)
-    monkeypatch.setattr(WordsFirst, "write_if_due", lambda self: due(self) if next(calls) >= 4 else None)
+    monkeypatch.setattr(
+        WordsFirst, "write_if_due", lambda self: due(self) if next(calls) >= 4 else None
+    )
     write, commit = WordsFirst._write_shard, Committer.commit
 
     def note_commit(self, written, *, by_words=False):
@@ -358,7 +406,9 @@ def test_a_right_that_is_taken_away_between_the_passes_is_gone_before_anything_i
 
     def seen(groups):
         with Retriever.from_settings(project.settings) as retriever:
-            return "25" in {hit.document_id for hit in retriever.search_sync("ticket 25", groups=groups).hits}
+            return "25" in {
+                hit.document_id for hit in retriever.search_sync("ticket 25", groups=groups).hits
+            }
 
     assert (seen("author 4"), seen("boss")) == (True, False)
     project.execute("UPDATE note SET author = 'boss' WHERE id = 25")
@@ -378,16 +428,28 @@ def asked(project, query="", **options):
 @pytest.mark.long
 @BOTH
 def test_a_search_finds_either_half_and_orders_what_has_no_vector_by_its_words(halted):
-    for document in ("2", "25"):  # one has a vector, or is pending with its points, and the other has none
+    for document in (
+        "2",
+        "25",
+    ):  # one has a vector, or is pending with its points, and the other has none
         result = asked(halted, f"note {document}", limit=30)
-        assert (result.hits[0].document_id, result.nothing_fits, result.unsure) == (document, False, False)
+        assert (result.hits[0].document_id, result.nothing_fits, result.unsure) == (
+            document,
+            False,
+            False,
+        )
         assert result.missing.startswith("notes was never filled, since its last run failed: ")
         assert "documents can be found by their words, " in result.missing
     lacking = vectorless(halted)
     result = asked(halted, "printer network ticket", limit=30)
     words = asked(halted, "printer network ticket", limit=30, dense_weight=0)
-    assert {hit.cosine for hit in result.hits if hit.document_id in lacking} == {min(hit.cosine for hit in result.hits)}
-    order = [[(hit.document_id, hit.bm25) for hit in one.hits if hit.document_id in lacking] for one in (result, words)]
+    assert {hit.cosine for hit in result.hits if hit.document_id in lacking} == {
+        min(hit.cosine for hit in result.hits)
+    }
+    order = [
+        [(hit.document_id, hit.bm25) for hit in one.hits if hit.document_id in lacking]
+        for one in (result, words)
+    ]
     assert [bm25 for _, bm25 in order[0]] == [bm25 for _, bm25 in order[1]]
     with pytest.raises(StoreError, match="notes/25 has no vector yet"):
         asked(halted, like="notes/25")
@@ -402,7 +464,9 @@ def filling(project):
         yield
 
 
-def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_says_so(halted, fake, monkeypatch):
+def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_says_so(
+    halted, fake, monkeypatch
+):
     monkeypatch.setattr(fan_out, "FILLING_SECONDS", 60.0)
     with filling(halted):
         before = asked(halted, "ticket 25", limit=30)
@@ -412,7 +476,9 @@ def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_say
         result = asked(halted, "ticket 25")
     assert result.hits[0].document_id == "25"
     [own] = [hit for hit in before.hits if hit.document_id == "25"]
-    assert own.relevance == result.hits[0].relevance, "where it has no vector, its words alone say how relevant it is"
+    assert own.relevance == result.hits[0].relevance, (
+        "where it has no vector, its words alone say how relevant it is"
+    )
     assert result.missing.startswith("notes is still being filled: ")
     busy = "It was searched by words alone, since its embedder is busy with documents of notes."
     assert result.missing.endswith(busy)
@@ -421,7 +487,9 @@ def test_a_query_is_searched_by_words_if_the_embedder_is_busy_and_the_answer_say
 
 @pytest.mark.long
 @pytest.mark.parametrize("by", ["words", "minutes"])
-def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(project, monkeypatch, by):
+def test_a_reader_of_the_embedded_store_sees_what_is_written_while_the_run_goes_on(
+    project, monkeypatch, by
+):
     dying = mock.patch.object(Committer, "commit", die_after(Committer.commit, 2))
     with mock.patch.object(WordsFirst, "write_if_due"), dying, pytest.raises(Died):
         run_plain(project)
@@ -470,6 +538,8 @@ def test_an_erasure_and_an_export_in_between_keep_what_has_no_vector(halted):
     out = halted.folder / "notes.jsonl"
     run_here(halted.config, "export", "notes", "--out", out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {line["id"] for line in lines if "vector" in line} == {i for i, point in before.items() if point[1]}
+    assert {line["id"] for line in lines if "vector" in line} == {
+        i for i, point in before.items() if point[1]
+    }
     run_plain(halted)
     assert vectorless(halted) == set()

@@ -21,7 +21,8 @@ def server():
 
 @pytest.fixture
 def make_embedder():
-    """Return a function that opens an embedder of fake servers, by default without waiting for recovery."""
+    """Return a function that opens an embedder of fake servers, by default without waiting for
+    recovery."""
     made = []
 
     def make(*servers, kind="ollama", expected=None, patience=0.0, **settings):

@@ -1,12 +1,12 @@
 """Ollama servers within the process, on an event loop whose time is virtual.
 
-Nothing here waits: when every coroutine sleeps, the loop's time jumps to the moment at which the first of them wakes. A
-test of a decision therefore gives the same result on every machine, however busy it is.
+Nothing here waits: when every coroutine sleeps, the loop's time jumps to the moment at which the
+first of them wakes. A test of a decision therefore gives the same result on every machine, however
+busy it is.
 
-    hosts = FakeHosts(3)
-    hosts[0].outcomes("a text", [ILL, None])      # the first request with that text fails, the second is answered
-    hosts.at(5.0, hosts[1].stop)                  # after five virtual seconds
-    entries = hosts.embed(["a text", "another"])
+    hosts = FakeHosts(3) hosts[0].outcomes("a text", [ILL, None])      # the first request with that
+    text fails, the second is answered hosts.at(5.0, hosts[1].stop)                  # after five
+    virtual seconds entries = hosts.embed(["a text", "another"])
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class FakeHost:
-    """One server, in the place of an `Endpoint`. It embeds one request after the other, as Ollama does."""
+    """One server, in the place of an `Endpoint`. It embeds one request after the other, as Ollama
+    does."""
 
     service = "Ollama"
     compare_seconds = 15.0
@@ -79,7 +80,8 @@ class FakeHost:
         self._deadly: dict[str, float] = {}
 
     def outcomes(self, marker: str, outcomes: Iterable[Exception | None]) -> None:
-        """What becomes of the next requests with a text that holds `marker`: an error, or None for vectors."""
+        """What becomes of the next requests with a text that holds `marker`: an error, or None for
+        vectors."""
         self._outcomes.append((marker, deque(outcomes)))
 
     def always(self, marker: str, error: Exception) -> None:
@@ -146,7 +148,10 @@ class FakeHost:
         self.embedded += len(texts) * (texts != [PLAIN_TEXT])
         if is_other := self.digest != OWN_DIGEST:
             self.others_embedded += len(texts)
-        return [np.asarray(vector_of(text), dtype=np.float32) * (-1 if is_other else 1) for text in texts]
+        return [
+            np.asarray(vector_of(text), dtype=np.float32) * (-1 if is_other else 1)
+            for text in texts
+        ]
 
     def _next_outcome(self, texts: Sequence[str]) -> Exception | None:
         for marker, outcomes in self._outcomes:
@@ -160,15 +165,23 @@ class FakeHost:
 
 
 class FakeHosts:
-    """Hosts, the pool of one embedder over them, and calls to embed, one after the other in virtual time."""
+    """Hosts, the pool of one embedder over them, and calls to embed, one after the other in virtual
+    time."""
 
-    def __init__(self, count: int, *, seconds_per_text=(), batch_texts=16, patience=600.0, timeout=60.0) -> None:
+    def __init__(
+        self, count: int, *, seconds_per_text=(), batch_texts=16, patience=600.0, timeout=60.0
+    ) -> None:
         self.loop = VirtualTimeLoop()
         paces = enumerate(seconds_per_text or [0.002] * count)
-        self.hosts = [FakeHost(f"http://host{n}:11434", seconds_per_text=pace, timeout=timeout) for n, pace in paces]
+        self.hosts = [
+            FakeHost(f"http://host{n}:11434", seconds_per_text=pace, timeout=timeout)
+            for n, pace in paces
+        ]
         self.stats, self._model = Work(), KnownModel("fake-embed")
         self.pool = HostPool(self.hosts, self._model, in_flight=2, patience=patience)  # type: ignore[arg-type]
-        self._settings = EmbedderSettings(kind="ollama", model="fake-embed", batch_texts=batch_texts)
+        self._settings = EmbedderSettings(
+            kind="ollama", model="fake-embed", batch_texts=batch_texts
+        )
 
     def __getitem__(self, number: int) -> FakeHost:
         return self.hosts[number]
@@ -181,7 +194,9 @@ class FakeHosts:
         """Let this many virtual seconds go by."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
 
-    def embed(self, texts: Sequence[str], *, one_by_one: bool = False) -> list[NDArray[np.float32] | Exception]:
+    def embed(
+        self, texts: Sequence[str], *, one_by_one: bool = False
+    ) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
         return self.embed_at_once([texts], one_by_one=one_by_one)[0]
 
@@ -190,7 +205,9 @@ class FakeHosts:
     ) -> list[list[NDArray[np.float32] | Exception]]:
         """Several calls, in this order and at the same time."""
         made = [
-            EmbeddingCall(texts, self._settings, self._model, self.stats, prefix="", one_by_one=one_by_one)
+            EmbeddingCall(
+                texts, self._settings, self._model, self.stats, prefix="", one_by_one=one_by_one
+            )
             for texts in calls
         ]
 
@@ -203,7 +220,9 @@ class FakeHosts:
             self.loop.run_until_complete(run())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return [[call.entries[text] for text in texts] for call, texts in zip(made, calls, strict=True)]
+        return [
+            [call.entries[text] for text in texts] for call, texts in zip(made, calls, strict=True)
+        ]
 
     def seconds_to_embed(self, texts: Sequence[str]) -> float:
         """How long (in virtual time) such a call takes; every text must get its own vector."""
@@ -212,7 +231,9 @@ class FakeHosts:
         return self.loop.time() - began
 
 
-def assert_own_vectors(entries: Sequence[NDArray[np.float32] | Exception], texts: Sequence[str]) -> None:
+def assert_own_vectors(
+    entries: Sequence[NDArray[np.float32] | Exception], texts: Sequence[str]
+) -> None:
     """Each text has the vector that was made of it."""
     assert len(entries) == len(texts)
     for entry, text in zip(entries, texts, strict=True):

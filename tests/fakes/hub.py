@@ -1,4 +1,5 @@
-"""A model hub on loopback that speaks the protocol of Hugging Face, with the faults that a test wants."""
+"""A model hub on loopback that speaks the protocol of Hugging Face, with the faults that a test
+wants."""
 
 from __future__ import annotations
 
@@ -39,8 +40,14 @@ class Hub(ThreadingHTTPServer):
 
     def commit(self, folder: Path) -> str:
         """Let the files of a folder be the newest of the repository, and return the commit."""
-        files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        self.newest = hashlib.sha1(repr(sorted(files.items())).encode(), usedforsecurity=False).hexdigest()
+        files = {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        self.newest = hashlib.sha1(
+            repr(sorted(files.items())).encode(), usedforsecurity=False
+        ).hexdigest()
         self.commits[self.newest] = files
         return self.newest
 
@@ -96,21 +103,36 @@ class _Handler(BaseHTTPRequestHandler):
         what, _, revision = rest.partition("/")
         commit = self._commit(revision or "main")
         if commit not in hub.commits:
-            self._send(404, b'{"error": "Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"}, send=send)
+            self._send(
+                404, b'{"error": "Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"}, send=send
+            )
             return
         files = hub.commits[commit]
-        answer: Any = {"id": hub.repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        answer: Any = {
+            "id": hub.repository,
+            "sha": commit,
+            "siblings": [{"rfilename": name} for name in files],
+        }
         if what == "tree":
             answer = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha256(content).hexdigest()[:40]}
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": len(content),
+                    "oid": hashlib.sha256(content).hexdigest()[:40],
+                }
                 for name, content in files.items()
             ]
-        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, send=send)
+        self._send(
+            200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, send=send
+        )
 
     def _commit(self, revision: str) -> str:
         return self.server.newest if revision == "main" else revision
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str], *, send: bool, stops: bool = False) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], *, send: bool, stops: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

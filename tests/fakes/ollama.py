@@ -1,25 +1,25 @@
-"""A server that speaks Ollama's API and OpenAI's /v1/embeddings on loopback, with faults that a test injects.
+"""A server that speaks Ollama's API and OpenAI's /v1/embeddings on loopback, with faults that a
+test injects.
 
     with FakeOllama() as server:
         server.fault("status", times=2, code=503)
         ServerEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
 
-It listens on real sockets and keeps connections open. Each vector depends only on its text (`vector_of`). Faults:
+It listens on real sockets and keeps connections open. Each vector depends only on its text
+(`vector_of`). Faults:
 
-    status          an error status: code, words=… (`{texts}` in them stands for what was sent), headers={…}, html=False
-    hang            no answer for seconds=… (by default until the server stops)
-    reset           a connection that is reset in the middle of the answer
-    kill_client     SIGKILL for the process that sent the request
-    half            half of the answer, then the end of the connection
-    drip            the answer, one byte per `seconds` (0.1 by default)
-    html            status 200 with a web page
-    few             one vector fewer than texts
-    nan, null, zero, dimension   bad vectors for the texts with the marker, or for all texts
+    status          an error status: code, words=… (`{texts}` in them stands for what was sent),
+    headers={…}, html=False hang            no answer for seconds=… (by default until the server
+    stops) reset           a connection that is reset in the middle of the answer kill_client
+    SIGKILL for the process that sent the request half            half of the answer, then the end
+    of the connection drip            the answer, one byte per `seconds` (0.1 by default) html
+    status 200 with a web page few             one vector fewer than texts nan, null, zero,
+    dimension   bad vectors for the texts with the marker, or for all texts
 
     generated       another answer of /api/generate: response=… (any JSON), done_reason=…
 
-Each fault applies to the next `times` requests (all by default) that have a text containing `marker` (any text by
-default), on `path` (those that embed by default; None for all paths).
+Each fault applies to the next `times` requests (all by default) that have a text containing
+`marker` (any text by default), on `path` (those that embed by default; None for all paths).
 """
 
 from __future__ import annotations
@@ -84,15 +84,18 @@ class Request:
 
 @dataclass
 class FakeOllama:
-    """A fake Ollama server, which listens inside its `with` block. Public attributes may change while it runs."""
+    """A fake Ollama server, which listens inside its `with` block. Public attributes may change
+    while it runs."""
 
     model: str = "fake-embed"
     dimension: int = 8
     digest: str = "d1" * 32
-    """Digest of the weights. The manifest's digest in /api/tags is derived from it and from the port."""
+    """Digest of the weights. The manifest's digest in /api/tags is derived from it and from the
+    port."""
     context_length: int = 2048
     max_chars: int | None = None
-    """Longer texts are refused with 400, or truncated unless `truncate` is false, as by the real server."""
+    """Longer texts are refused with 400, or truncated unless `truncate` is false, as by the real
+    server."""
     max_texts: int | None = None
     """/v1/embeddings refuses requests with more texts."""
     capabilities: tuple[str, ...] = ("embedding",)
@@ -100,7 +103,8 @@ class FakeOllama:
     api_key: str = ""
     """/v1/embeddings refuses requests without this key, if there is one."""
     base64: str = "float32"
-    """How /v1/embeddings answers a request for base64: with numbers of this type, or "refused" or "ignored"."""
+    """How /v1/embeddings answers a request for base64: with numbers of this type, or "refused" or
+    "ignored"."""
     seconds_per_text: float = 0.0
     concurrent: bool = False
     """Whether /api/embed works on several requests at once; a real Ollama does not."""
@@ -109,7 +113,8 @@ class FakeOllama:
     together: int = 0
     """Requests for the model's work wait, until this many of them have been under way at once."""
     chars_per_token: float = 4.0
-    """Characters per token, for the number of prompt tokens that /api/generate returns (at most num_ctx)."""
+    """Characters per token, for the number of prompt tokens that /api/generate returns (at most
+    num_ctx)."""
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     _faults: list[Fault] = field(default_factory=list)
@@ -156,7 +161,9 @@ class FakeOllama:
         with self._lock:
             for connection in self._connections:
                 with suppress(OSError):  # a reset, as of a dying process
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
                     connection.shutdown(socket.SHUT_RDWR)
 
     def restart(self, **changed: object) -> None:
@@ -166,7 +173,9 @@ class FakeOllama:
             setattr(self, name, value)
         self.listen()
 
-    def fault(self, kind: str, *, times=float("inf"), marker: str | None = None, path=EMBED, **options) -> None:
+    def fault(
+        self, kind: str, *, times=float("inf"), marker: str | None = None, path=EMBED, **options
+    ) -> None:
         with self._lock:
             self._faults.append(Fault(kind, times, marker, path, options))
 
@@ -182,7 +191,8 @@ class FakeOllama:
             return [request for request in self.requests if request.path in EMBED]
 
     def generates(self) -> list[Request]:
-        """Return the requests in the log to generate more than one token; those for one token are probes."""
+        """Return the requests in the log to generate more than one token; those for one token are
+        probes."""
         with self._lock:
             found = [request for request in self.requests if request.path == "/api/generate"]
         return [one for one in found if one.body.get("options", {}).get("num_predict", 0) > 1]
@@ -207,17 +217,27 @@ class FakeOllama:
         rows = [list(vector_of(text, self.dimension)) for text in texts]
         if fault is not None and fault.kind in ROW_FAULTS:
             marker = fault.marker or ""
-            rows = [_broken(fault.kind, row) if marker in text else row for text, row in zip(texts, rows, strict=True)]
+            rows = [
+                _broken(fault.kind, row) if marker in text else row
+                for text, row in zip(texts, rows, strict=True)
+            ]
         if fault is not None and fault.kind == "few":
             rows.pop()
-        return 200, {"model": self.model, "embeddings": rows, "total_duration": 1, "prompt_eval_count": len(texts)}
+        return 200, {
+            "model": self.model,
+            "embeddings": rows,
+            "total_duration": 1,
+            "prompt_eval_count": len(texts),
+        }
 
     def generate(self, prompt: str, options: dict, *, fault: Fault | None) -> dict:
         """Return an answer that depends only on the prompt and the seed."""
         if options.get("num_predict") != 1:
             self._over.wait(self.seconds_per_answer)
         given = fault.options if fault is not None and fault.kind == "generated" else {}
-        number = hashlib.blake2b(f"{prompt}{options.get('seed')}".encode(), digest_size=4).hexdigest()
+        number = hashlib.blake2b(
+            f"{prompt}{options.get('seed')}".encode(), digest_size=4
+        ).hexdigest()
         said = {"response": f"Context {number} of the passage.", "done_reason": "stop"} | given
         tokens = min(int(len(prompt) / self.chars_per_token), options.get("num_ctx", 10**9))
         return {"model": self.model, "done": True, "prompt_eval_count": tokens, **said}
@@ -225,8 +245,8 @@ class FakeOllama:
 
 @contextmanager
 def ended_by(fake: FakeOllama, marker: str, *, back_after: float = 1.0) -> Iterator[list[int]]:
-    """Let a text with this marker end the server, which is back after so many seconds; give the number of requests that
-    it had got by each of its deaths."""
+    """Let a text with this marker end the server, which is back after so many seconds; give the
+    number of requests that it had got by each of its deaths."""
     ended, deaths = threading.Event(), []
     fake.fault("hang", marker=marker)
     before = sum(any(marker in text for text in one.texts) for one in fake.embeds())
@@ -295,7 +315,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"))
+        self._answer(
+            json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        )
 
     def _answer(self, body: dict) -> None:
         fake, path = self.fake, self.path.split("?")[0]
@@ -307,7 +329,9 @@ class _Handler(BaseHTTPRequestHandler):
             fake._in_flight += embeds
             if fake.together and fake._in_flight >= fake.together:
                 fake._crowded.set()
-            fake.requests.append(Request(path, texts, body, time.monotonic(), self.client_address, fake._in_flight))
+            fake.requests.append(
+                Request(path, texts, body, time.monotonic(), self.client_address, fake._in_flight)
+            )
         try:
             if embeds and fake.together:
                 fake._crowded.wait(120)
@@ -342,12 +366,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(options["code"], body.encode(), headers=options.get("headers", {}))
         return fault.kind in ("kill_client", "html", "status")
 
-    def _work(self, path: str, body: dict, texts: list[str], fault: Fault | None) -> tuple[int, dict]:
+    def _work(
+        self, path: str, body: dict, texts: list[str], fault: Fault | None
+    ) -> tuple[int, dict]:
         fake = self.fake
         if path == "/api/tags":
             name = fake.model if ":" in fake.model else f"{fake.model}:latest"
             manifest = hashlib.sha256(f"{fake.digest} on {fake.port}".encode()).hexdigest()
-            entry = {"name": name, "model": name, "digest": manifest, "size": 1, "details": {"family": "nomic-bert"}}
+            entry = {
+                "name": name,
+                "model": name,
+                "digest": manifest,
+                "size": 1,
+                "details": {"family": "nomic-bert"},
+            }
             return 200, {"models": [entry] if fake.model else []}
         if path == OPENAI:
             return self._openai(body, texts, fault)
@@ -356,7 +388,10 @@ class _Handler(BaseHTTPRequestHandler):
         if body.get("model", "").removesuffix(":latest") != fake.model.removesuffix(":latest"):
             return 404, {"error": f"model '{body.get('model')}' not found"}
         if path == "/api/show":
-            information = {"general.architecture": "nomic-bert", "nomic-bert.context_length": fake.context_length}
+            information = {
+                "general.architecture": "nomic-bert",
+                "nomic-bert.context_length": fake.context_length,
+            }
             information["nomic-bert.embedding_length"] = fake.dimension
             able = {"capabilities": list(fake.capabilities)}
             return 200, {
@@ -372,7 +407,12 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.fake
         if fake.api_key and self.headers.get("Authorization") != f"Bearer {fake.api_key}":
             given = (self.headers.get("Authorization") or "nothing").split()[-1]
-            return 401, {"error": {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"}}
+            return 401, {
+                "error": {
+                    "message": f"Incorrect API key provided: {given}",
+                    "code": "invalid_api_key",
+                }
+            }
         if body.get("model") != fake.model:
             return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
         if fake.max_texts and len(texts) > fake.max_texts:
@@ -380,15 +420,34 @@ class _Handler(BaseHTTPRequestHandler):
             return 422, {"message": words, "type": "Validation"}
         status, answer = fake.embed(texts, truncate=False, fault=fault)
         if status != 200:
-            return status, {"error": {"message": f"This model's maximum context length is {fake.max_chars} tokens"}}
+            return status, {
+                "error": {
+                    "message": f"This model's maximum context length is {fake.max_chars} tokens"
+                }
+            }
         if fake.base64 == "refused" and "encoding_format" in body:
-            return 400, {"error": {"message": "encoding_format is not supported", "code": "unsupported_parameter"}}
+            return 400, {
+                "error": {
+                    "message": "encoding_format is not supported",
+                    "code": "unsupported_parameter",
+                }
+            }
         packs = fake.base64 in ("float32", "float64") and body.get("encoding_format") == "base64"
-        rows = [pack(row, fake.base64) if packs and None not in row else list(row) for row in answer["embeddings"]]
+        rows = [
+            pack(row, fake.base64) if packs and None not in row else list(row)
+            for row in answer["embeddings"]
+        ]
         data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
-        return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
+        return 200, {
+            "object": "list",
+            "model": fake.model,
+            "data": data[::-1],
+            "usage": {"prompt_tokens": 1},
+        }
 
-    def _send(self, status: int, body: bytes, fault=None, *, kind="application/json", headers=()) -> None:
+    def _send(
+        self, status: int, body: bytes, fault=None, *, kind="application/json", headers=()
+    ) -> None:
         truncated = fault is not None and fault.kind in ("reset", "half")
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -406,6 +465,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if truncated:
             if fault.kind == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 self.connection.close()
             self.close_connection = True

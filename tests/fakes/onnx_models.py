@@ -1,4 +1,5 @@
-"""Models of a kilobyte that fastembed loads: an embedder with 8-bit numbers, and a cross-encoder."""
+"""Models of a kilobyte that fastembed loads: an embedder with 8-bit numbers, and a
+cross-encoder."""
 
 import base64
 import json
@@ -19,8 +20,8 @@ EMBEDDER = (
     "X42gWeexWyhznT4dDQz8BeEKT5enKncnxT0T7gLcg/0qDRd5s4NKE3NLwrSSfidPCNf76BYqzH2GQytsHUD9NH4WA/63E9L4vXyCeFiWNuafpZ"
     "zOEUe/b1Y8aZaehmz98w9oJhDHcxLdb7FwmJ1ag="
 )
-"""input_ids > Gather of 32 rows of 8 numbers > DynamicQuantizeLinear > DequantizeLinear: one scale for a whole call.
-The rows of the signs and of `zero` are 0, and that of `nan` is not finite."""
+"""input_ids > Gather of 32 rows of 8 numbers > DynamicQuantizeLinear > DequantizeLinear: one scale
+for a whole call. The rows of the signs and of `zero` are 0, and that of `nan` is not finite."""
 CROSS_ENCODER = (
     "eNpl0EFKw1AQBuCZWNqXEdv4Vu1CCFlJVi5ciKANhaIIgriSbtq0eaShNg3mFbLsAbrwCDmCRyiewCN4BI/gL3UhOPD9m5nNP8q9fHekJzwUN8"
     "uLtR1nSak5DZo3sZ2bFzkXTnXzeZVmtgzcR5OsZ+Y+rsJDacSVKSOuuRV2RC2MKZJsWXapZkc7MxNuWfmKPR7w8G7DtJ8rog3sgK6JfIhgAht4"
@@ -28,14 +29,28 @@ CROSS_ENCODER = (
     "PJwj8K"
 )
 """The greatest id of a token over 32 is the score."""
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "nan", "zero", *(f"w{n}" for n in range(7, 32))]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "nan",
+    "zero",
+    *(f"w{n}" for n in range(7, 32)),
+]
 LIMIT = 8
 
 
 def tiny_model(
-    *, taken: str = "input_ids", given: str = "last_hidden_state", pooled: bool = False, data: str = ""
+    *,
+    taken: str = "input_ids",
+    given: str = "last_hidden_state",
+    pooled: bool = False,
+    data: str = "",
 ) -> bytes:
-    """Return an ONNX file that takes the numbers of tokens, and gives a row of 8 numbers for each: Gather.
+    """Return an ONNX file that takes the numbers of tokens, and gives a row of 8 numbers for each:
+    Gather.
 
     Args:
         taken: The name of its input.
@@ -58,7 +73,9 @@ def tiny_model(
         nodes.append(mean + _part(5, axes) + _part(5, dropped))
         rank = [_text(2, "b"), b"\x08\x08"]
     graph = _many(1, *nodes) + _text(2, "tiny") + _part(5, table)
-    graph += _part(11, _value(taken, 7, [_text(2, "b"), _text(2, "n")])) + _part(12, _value(given, 1, rank))
+    graph += _part(11, _value(taken, 7, [_text(2, "b"), _text(2, "n")])) + _part(
+        12, _value(given, 1, rank)
+    )
     return b"\x08\x08" + _part(7, graph) + _part(8, _text(1, "") + b"\x10\x0d")
 
 
@@ -92,37 +109,72 @@ def _varint(value: int) -> bytes:
 
 
 def _value(name: str, kind: int, dimensions: list[bytes]) -> bytes:
-    """Return the description of an input or output: of 64-bit integers (7), or of 32-bit floats (1)."""
+    """Return the description of an input or output: of 64-bit integers (7), or of 32-bit floats
+    (1)."""
     tensor = b"\x08" + bytes([kind]) + _part(2, _many(1, *dimensions))
     return _text(1, name) + _part(2, _part(1, tensor))
 
 
 def write_model(
-    folder: Path, onnx: str | bytes = EMBEDDER, file: str = "model.onnx", pooling: str | None = "mean_tokens"
+    folder: Path,
+    onnx: str | bytes = EMBEDDER,
+    file: str = "model.onnx",
+    pooling: str | None = "mean_tokens",
 ) -> Path:
-    """Write the folder of a model that knows the words w7 to w31, and takes up to `LIMIT` of them with its signs."""
+    """Write the folder of a model that knows the words w7 to w31, and takes up to `LIMIT` of them
+    with its signs."""
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    (folder / file).write_bytes(onnx if isinstance(onnx, bytes) else zlib.decompress(base64.b64decode(onnx)))
+    (folder / file).write_bytes(
+        onnx if isinstance(onnx, bytes) else zlib.decompress(base64.b64decode(onnx))
+    )
     vocabulary = {word: number for number, word in enumerate(WORDS)}
-    signs = [{"id": n, "content": WORDS[n], "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-              "normalized": False} for n in range(5)]  # fmt: skip
-    one = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-           {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]  # fmt: skip
-    special = {name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")}
+    signs = [
+        {
+            "id": n,
+            "content": WORDS[n],
+            "special": True,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
+        for n in range(5)
+    ]
+    one = [
+        {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+    ]
+    special = {
+        name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]}
+        for name in ("[CLS]", "[SEP]")
+    }
     tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": signs, "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None,
-        "post_processor": {"type": "TemplateProcessing", "single": one, "special_tokens": special,
-                           "pair": [*one, {"Sequence": {"id": "B", "type_id": 1}}]},
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": signs,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "decoder": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": one,
+            "special_tokens": special,
+            "pair": [*one, {"Sequence": {"id": "B", "type_id": 1}}],
+        },
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"},
-    }  # fmt: skip
+    }
     files = {
         "tokenizer.json": tokenizer,
         "tokenizer_config.json": {"model_max_length": LIMIT, "pad_token": "[PAD]"},
         "config.json": {"pad_token_id": 0},
     }
     if pooling:
-        files["1_Pooling/config.json"] = {"word_embedding_dimension": 8, f"pooling_mode_{pooling}": True}
+        files["1_Pooling/config.json"] = {
+            "word_embedding_dimension": 8,
+            f"pooling_mode_{pooling}": True,
+        }
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content))

@@ -1,6 +1,8 @@
-"""A fake Qdrant server on loopback, REST only: real HTTP before `QdrantClient(":memory:")`, with faults to dial in.
+"""A fake Qdrant server on loopback, REST only: real HTTP before `QdrantClient(":memory:")`, with
+faults to dial in.
 
-It answers the calls that ServerStore makes, with the JSON and the statuses of Qdrant's own REST API.
+It answers the calls that ServerStore makes, with the JSON and the statuses of Qdrant's own REST
+API.
 """
 
 from __future__ import annotations
@@ -23,23 +25,26 @@ from qdrant_client import QdrantClient, models
 from tests.fakes.qdrant_rules import forbidden, strict_mode_refusal
 
 POISON = "poison"
-"""A point whose payload has a value under this key makes the server refuse the whole request with 400."""
-DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+"""A point whose payload has a value under this key makes the server refuse the whole request with
+400."""
+DISK_FULL = (
+    "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+)
 IN_PARAMS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
 NAME = "/collections/([^/]+)"
 
 
 @dataclass
 class Fault:
-    """A fault in the next `times` requests (in all if that is None) whose "METHOD path" contains `on`, and whose body
-    `marker`.
+    """A fault in the next `times` requests (in all if that is None) whose "METHOD path" contains
+    `on`, and whose body `marker`.
 
     `status`: answer this instead of making the call, with `error` and `headers`; with `page`, the
-    error is the whole answer, as a proxy gives it; with `echo`, all texts of the body follow it. `hang`: wait so many
-    seconds first.
-    `together`: wait until this many requests have met the fault. `cut`: make the call, then reset the connection during
-    the answer. `garbage`: make the call, then answer something that is not JSON. `update_status`: make the call, and
-    report this status in the answer. `code`: the status code of gRPC, see qdrant_grpc.
+    error is the whole answer, as a proxy gives it; with `echo`, all texts of the body follow it.
+    `hang`: wait so many seconds first. `together`: wait until this many requests have met the
+    fault. `cut`: make the call, then reset the connection during the answer. `garbage`: make the
+    call, then answer something that is not JSON. `update_status`: make the call, and report this
+    status in the answer. `code`: the status code of gRPC, see qdrant_grpc.
     """
 
     on: str = ""
@@ -61,7 +66,8 @@ class Fault:
 
 
 class FakeQdrant:
-    """A fake server at `url`, used as a context manager; `stop` and `start` keep the port and the points."""
+    """A fake server at `url`, used as a context manager; `stop` and `start` keep the port and the
+    points."""
 
     version = "1.20.0"
 
@@ -73,18 +79,23 @@ class FakeQdrant:
         self.indexes: dict[str, dict[str, str]] = {}
         self.index_params: dict[tuple[str, str], dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
-        """What was set with PUT or PATCH, by collection: the parts of `config` that differ from the defaults."""
+        """What was set with PUT or PATCH, by collection: the parts of `config` that differ from the
+        defaults."""
         self.quantizations: dict[str, Any] = {}
         self.threshold = 10_000
-        """Kilobytes of vectors from which the server builds a search index, unless a collection says otherwise."""
+        """Kilobytes of vectors from which the server builds a search index, unless a collection
+        says otherwise."""
         self.indexed: dict[str, int] = {}
-        """How many points the search index has, by collection. Each look at a collection builds some of the rest."""
+        """How many points the search index has, by collection. Each look at a collection builds
+        some of the rest."""
         self.stuck = False
         """The server builds no search index, and stays yellow."""
         self.asleep = False
-        """The server was restarted: it is grey, and builds nothing until the optimizers of a collection are changed."""
+        """The server was restarted: it is grey, and builds nothing until the optimizers of a
+        collection are changed."""
         self.early_green = 0
-        """How often a look at a collection is answered with green before the server has begun to build."""
+        """How often a look at a collection is answered with green before the server has begun to
+        build."""
         self.searches: list[Any] = []
         """The parameters of all searches."""
         self.read_only = False
@@ -112,7 +123,9 @@ class FakeQdrant:
         self._server = _Server(("127.0.0.1", self._port), _Handler)
         self._server.fake = self
         self._port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def stop(self) -> None:
         self.ending.set()
@@ -135,7 +148,9 @@ class FakeQdrant:
 
     def resolve(self, name: str) -> str:
         """Return the collection that a name or an alias stands for."""
-        return {alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases}.get(name, name)
+        return {
+            alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases
+        }.get(name, name)
 
     def take_fault(self, request: str, body: bytes = b"") -> Fault:
         with self.lock:
@@ -211,16 +226,23 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.page:
             return self._send(fault.status, fault.error.encode())
         if fault.status and fault.echo:
-            quoted = {"status": {"error": f"{fault.error} {texts_of(json.loads(body))}"}, "time": 0.0}
+            quoted = {
+                "status": {"error": f"{fault.error} {texts_of(json.loads(body))}"},
+                "time": 0.0,
+            }
             return self._answer(fault.status, quoted, fault.headers)
         if fault.status:
-            return self._answer(fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers)
+            return self._answer(
+                fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers
+            )
         try:
             with fake.lock:
                 result = answer(fake, self.command, path, json.loads(body) if body else None)
         except Refused as exc:
             return self._answer(exc.status, {"status": {"error": exc.error}, "time": 0.0})
-        status = fault.update_status or ("completed" if "wait=true" in urlsplit(self.path).query else "acknowledged")
+        status = fault.update_status or (
+            "completed" if "wait=true" in urlsplit(self.path).query else "acknowledged"
+        )
         for one in result if isinstance(result, list) else [result]:
             if isinstance(one, dict) and one.get("status") == "completed":
                 one["status"] = status
@@ -272,7 +294,9 @@ def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
             except ValueError as exc:
                 missing = re.fullmatch(r"Collection (.*) not found", str(exc))
                 if missing:
-                    raise Refused(404, f"Not found: Collection `{missing[1]}` doesn't exist!") from exc
+                    raise Refused(
+                        404, f"Not found: Collection `{missing[1]}` doesn't exist!"
+                    ) from exc
                 raise Refused(400, f"Wrong input: {exc}") from exc
     raise Refused(404, "")
 
@@ -283,7 +307,9 @@ def _check_rules(fake: FakeQdrant, method: str, path: str, body: Any) -> None:
     if found := re.fullmatch(rf"{NAME}(/points.*)", path):
         name = fake.resolve(found[1])
         strict = fake.configs.get(name, {}).get("strict_mode_config", {})
-        reason = strict_mode_refusal(strict, fake.indexes.get(name, {}), f"{method} {found[2]}", body)
+        reason = strict_mode_refusal(
+            strict, fake.indexes.get(name, {}), f"{method} {found[2]}", body
+        )
         if reason:
             raise Refused(429 if "rate limit" in reason else 400, reason)
 
@@ -295,7 +321,10 @@ def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
         field: {"data_type": kind, "params": fake.index_params.get((name, field)), "points": 0}
         for field, kind in fake.indexes.get(name, {}).items()
     }
-    defaults = {"optimizer_config": {"indexing_threshold": fake.threshold}, "params": {"on_disk_payload": True}}
+    defaults = {
+        "optimizer_config": {"indexing_threshold": fake.threshold},
+        "params": {"on_disk_payload": True},
+    }
     config = _merged(_merged(info["config"], defaults), fake.configs.get(name, {}))
     info |= {"config": config, "payload_schema": schema}
     info["config"]["quantization_config"] = fake.quantizations.get(name)
@@ -303,35 +332,50 @@ def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
 
 
 def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
-    """Build a part of the search index, as Qdrant's optimizer does; return status and number of indexed vectors."""
+    """Build a part of the search index, as Qdrant's optimizer does; return status and number of
+    indexed vectors."""
     points, size = info["points_count"], info["config"]["params"]["vectors"].get("size", 0)
-    threshold, done = info["config"]["optimizer_config"]["indexing_threshold"], fake.indexed.get(name, 0)
+    threshold, done = (
+        info["config"]["optimizer_config"]["indexing_threshold"],
+        fake.indexed.get(name, 0),
+    )
     due = threshold > 0 and (points - done) * size * 4 > threshold * 1024
     early, fake.early_green = fake.early_green > 0, max(0, fake.early_green - 1)
     if due and not (fake.stuck or fake.asleep or early):
         fake.indexed[name] = done = min(points, done + max(1, points // 3))
     sparse = 0  # Qdrant counts sparse vectors as indexed ones
     for words in info["config"]["params"]["sparse_vectors"] or {}:
-        sparse += fake.client.count(name, models.Filter(must=[models.HasVectorCondition(has_vector=words)])).count
+        sparse += fake.client.count(
+            name, models.Filter(must=[models.HasVectorCondition(has_vector=words)])
+        ).count
     status = "grey" if fake.asleep else "yellow" if due and not early else "green"
     return {"status": status, "indexed_vectors_count": min(points, done) + sparse}
 
 
 def _list(fake: FakeQdrant, _: Any) -> Any:
     found = fake.client.get_collections().collections
-    return {"collections": [one for one in found if fake.readable is None or one.name in fake.readable]}
+    return {
+        "collections": [one for one in found if fake.readable is None or one.name in fake.readable]
+    }
 
 
 def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
     found, readable = fake.client.get_aliases().aliases, fake.readable
-    return {"aliases": [a for a in found if readable is None or {a.alias_name, a.collection_name} <= readable]}
+    return {
+        "aliases": [
+            a for a in found if readable is None or {a.alias_name, a.collection_name} <= readable
+        ]
+    }
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CreateCollection.model_validate(body)
     fixed = {key: body[key] for key in IN_PARAMS if body.get(key) is not None}
     made = fake.client.create_collection(
-        name, vectors_config=request.vectors, sparse_vectors_config=request.sparse_vectors, metadata=request.metadata
+        name,
+        vectors_config=request.vectors,
+        sparse_vectors_config=request.sparse_vectors,
+        metadata=request.metadata,
     )
     fake.configs[name] = {"params": fixed}
     return made
@@ -348,14 +392,17 @@ def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
     metadata, quantization = given.pop("metadata", None), given.pop("quantization_config", None)
     fake.client.get_collection(name)
     if quantization is not None:  # replaced as a whole
-        fake.quantizations[name] = None if quantization == models.Disabled.DISABLED else quantization
+        fake.quantizations[name] = (
+            None if quantization == models.Disabled.DISABLED else quantization
+        )
     if given:
         fake.configs[name] = _merged(fake.configs.get(name, {}), given)
     return metadata is None or fake.client.update_collection(name, metadata=metadata)
 
 
 def _merged(config: Any, changes: Any) -> Any:
-    """Return a configuration with these changes, as Qdrant merges them: what is null stays as it was."""
+    """Return a configuration with these changes, as Qdrant merges them: what is null stays as it
+    was."""
     if not (isinstance(config, dict) and isinstance(changes, dict)):
         return changes
     given = {key: value for key, value in changes.items() if value is not None}
@@ -373,7 +420,9 @@ def _index(fake: FakeQdrant, name: str, body: Any) -> Any:
     field_name, schema = body["field_name"], body["field_schema"]
     if isinstance(schema, dict):
         fake.index_params[name, field_name] = schema
-    fake.indexes.setdefault(name, {})[field_name] = schema["type"] if isinstance(schema, dict) else schema
+    fake.indexes.setdefault(name, {})[field_name] = (
+        schema["type"] if isinstance(schema, dict) else schema
+    )
     return _completed()
 
 
@@ -384,7 +433,9 @@ def _unindex(fake: FakeQdrant, name: str, field_name: str, _: Any) -> Any:
 
 
 def _aliases(fake: FakeQdrant, body: Any) -> Any:
-    return fake.client.update_collection_aliases(models.ChangeAliasesOperation.model_validate(body).actions)
+    return fake.client.update_collection_aliases(
+        models.ChangeAliasesOperation.model_validate(body).actions
+    )
 
 
 def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -401,13 +452,19 @@ def _delete(fake: FakeQdrant, name: str, body: Any) -> Any:
 def _batch(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.UpdateOperations.model_validate(body)
     for operation in request.operations:
-        if isinstance(operation, models.OverwritePayloadOperation) and POISON in operation.overwrite_payload.payload:
+        if (
+            isinstance(operation, models.OverwritePayloadOperation)
+            and POISON in operation.overwrite_payload.payload
+        ):
             raise Refused(400, "Wrong input: this payload is not to my taste")
     return fake.client.batch_update_points(name, request.operations)
 
 
 def _wanted(request: Any) -> dict[str, Any]:
-    return {"with_payload": request.with_payload or False, "with_vectors": request.with_vector or False}
+    return {
+        "with_payload": request.with_payload or False,
+        "with_vectors": request.with_vector or False,
+    }
 
 
 def _retrieve(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -417,14 +474,20 @@ def _retrieve(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.ScrollRequest.model_validate(body)
-    given = {"scroll_filter": request.filter, "limit": request.limit or 10, "offset": request.offset}
+    given = {
+        "scroll_filter": request.filter,
+        "limit": request.limit or 10,
+        "offset": request.offset,
+    }
     points, following = fake.client.scroll(name, **given, **_wanted(request))
     return {"points": points, "next_page_offset": following}
 
 
 def _facet(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.FacetRequest(**body)
-    return fake.client.facet(name, request.key, facet_filter=request.filter, limit=request.limit or 10)
+    return fake.client.facet(
+        name, request.key, facet_filter=request.filter, limit=request.limit or 10
+    )
 
 
 def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -432,7 +495,10 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
-    return [_answer_query(fake, name, search) for search in models.QueryRequestBatch.model_validate(body).searches]
+    return [
+        _answer_query(fake, name, search)
+        for search in models.QueryRequestBatch.model_validate(body).searches
+    ]
 
 
 def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> Any:
@@ -443,13 +509,18 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
     if (idf or any(inner)) and fake.version.startswith("1.18"):
         raise Refused(400, "Format error in JSON body: unknown field `idf`")
     given = getattr(request.query, "nearest", request.query)
-    if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
-        raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
+    if (
+        isinstance(given, list) and len(given) != expected
+    ):  # a server refuses this even with no points
+        raise Refused(
+            400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}"
+        )
     how = {"using": request.using, "limit": request.limit or 10, "query_filter": request.filter}
     how["search_params"] = idf and models.SearchParams(idf=idf)
     prefetch = zip(request.prefetch or (), inner, strict=True)
     how["prefetch"] = [
-        one.model_copy(update={"params": corpus and models.SearchParams(idf=corpus)}) for one, corpus in prefetch
+        one.model_copy(update={"params": corpus and models.SearchParams(idf=corpus)})
+        for one, corpus in prefetch
     ] or None
     return fake.client.query_points(name, query=request.query, **how, **_wanted(request))
 
@@ -464,7 +535,11 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/aliases", _list_aliases),
     ("POST", "/collections/aliases", _aliases),
     ("GET", NAME, _collection),
-    ("GET", f"{NAME}/exists", lambda fake, name, _: {"exists": fake.client.collection_exists(name)}),
+    (
+        "GET",
+        f"{NAME}/exists",
+        lambda fake, name, _: {"exists": fake.client.collection_exists(name)},
+    ),
     ("PUT", NAME, _create),
     ("PATCH", NAME, _update),
     ("DELETE", NAME, _drop),

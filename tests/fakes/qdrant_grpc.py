@@ -1,6 +1,7 @@
 """The gRPC side of the fake Qdrant server: real gRPC on loopback, with the same points and faults.
 
-Faults are dialled in on the FakeQdrant: there `on` is "GRPC Upsert" and the like, and `code` is the status answered.
+Faults are dialled in on the FakeQdrant: there `on` is "GRPC Upsert" and the like, and `code` is the
+status answered.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from tests.fakes.qdrant import IN_PARAMS, FakeQdrant, Refused, answer
 
 CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND,
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}  # fmt: skip
+}
 DIFFS: dict[str, Callable[[Any], Any]] = {
-    "optimizers_config": GrpcToRest.convert_optimizers_config_diff, "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+    "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
+    "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
     "quantization_config": GrpcToRest.convert_quantization_config_diff,
-    "strict_mode_config": GrpcToRest.convert_strict_mode_config, "params": GrpcToRest.convert_collection_params_diff,
-}  # fmt: skip
+    "strict_mode_config": GrpcToRest.convert_strict_mode_config,
+    "params": GrpcToRest.convert_collection_params_diff,
+}
 KINDS = {
-    proto.FieldType.FieldTypeKeyword: "keyword", proto.FieldType.FieldTypeInteger: "integer",
-    proto.FieldType.FieldTypeFloat: "float", proto.FieldType.FieldTypeBool: "bool",
+    proto.FieldType.FieldTypeKeyword: "keyword",
+    proto.FieldType.FieldTypeInteger: "integer",
+    proto.FieldType.FieldTypeFloat: "float",
+    proto.FieldType.FieldTypeBool: "bool",
     proto.FieldType.FieldTypeDatetime: "datetime",
-}  # fmt: skip
+}
 
 
 class FakeQdrantGrpc:
@@ -42,7 +49,9 @@ class FakeQdrantGrpc:
         """The API key that came with each request."""
 
     def __enter__(self) -> FakeQdrantGrpc:
-        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+        self._server = grpc.server(
+            ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)]
+        )
         for kind in ("Points", "Collections", "Qdrant"):
             services = self._services(getattr(proto, f"{kind}Servicer"))
             getattr(proto, f"add_{kind}Servicer_to_server")(services, self._server)
@@ -60,7 +69,9 @@ class FakeQdrantGrpc:
                 setattr(service, name, self._handler(name, call))
         return service
 
-    def _handler(self, name: str, call: Callable[[FakeQdrant, Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _handler(
+        self, name: str, call: Callable[[FakeQdrant, Any], Any]
+    ) -> Callable[[Any, grpc.ServicerContext], Any]:
         def serve(request: Any, context: grpc.ServicerContext) -> Any:
             fake = self.fake
             fake.seen.append(f"GRPC {name}")
@@ -70,7 +81,9 @@ class FakeQdrantGrpc:
             if fault.hang:
                 fake.ending.wait(fault.hang)
             if fault.code is not None:
-                context.set_trailing_metadata([(key.lower(), value) for key, value in fault.headers.items()])
+                context.set_trailing_metadata(
+                    [(key.lower(), value) for key, value in fault.headers.items()]
+                )
                 context.abort(fault.code, fault.error)
             try:
                 with fake.lock:
@@ -132,13 +145,17 @@ def _get(fake: FakeQdrant, request: Any) -> Any:
 
 
 def _update(fake: FakeQdrant, request: Any) -> Any:
-    body: dict[str, Any] = {"metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None}
+    body: dict[str, Any] = {
+        "metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None
+    }
     for field, convert in DIFFS.items():
         if request.HasField(field):
             found = convert(getattr(request, field))
             body[field] = found.value if found == models.Disabled.DISABLED else _given(found)
     if request.HasField("vectors_config"):
-        body["vectors"] = {"": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))}
+        body["vectors"] = {
+            "": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))
+        }
     return _changed(_ask(fake, "PATCH", request, body=body))
 
 
@@ -171,7 +188,9 @@ def _remove_index(fake: FakeQdrant, request: Any) -> Any:
 
 def _list(fake: FakeQdrant, _: Any) -> Any:
     found = answer(fake, "GET", "/collections", None)["collections"]
-    return proto.ListCollectionsResponse(collections=[proto.CollectionDescription(name=one["name"]) for one in found])
+    return proto.ListCollectionsResponse(
+        collections=[proto.CollectionDescription(name=one["name"]) for one in found]
+    )
 
 
 def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
@@ -196,7 +215,10 @@ def _batch(fake: FakeQdrant, request: Any) -> Any:
 
 
 def _records(found: Any) -> list[Any]:
-    filled = [models.Record.model_validate(record | {"payload": record["payload"] or {}}) for record in found]
+    filled = [
+        models.Record.model_validate(record | {"payload": record["payload"] or {}})
+        for record in found
+    ]
     return [RestToGrpc.convert_record(record) for record in filled]
 
 
@@ -205,7 +227,10 @@ def _wanted(request: Any) -> dict[str, bool]:
 
 
 def _retrieve(fake: FakeQdrant, request: Any) -> Any:
-    body = {"ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids], **_wanted(request)}
+    body = {
+        "ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids],
+        **_wanted(request),
+    }
     return proto.GetResponse(result=_records(_ask(fake, "POST", request, "/points", body)))
 
 
@@ -213,14 +238,18 @@ def _scroll(fake: FakeQdrant, request: Any) -> Any:
     body = {
         "limit": request.limit,
         "filter": _filter(request),
-        "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
+        "offset": GrpcToRest.convert_point_id(request.offset)
+        if request.HasField("offset")
+        else None,
         **_wanted(request),
     }
     found = _ask(fake, "POST", request, "/points/scroll", body)
     following = found["next_page_offset"]
     return proto.ScrollResponse(
         result=_records(found["points"]),
-        next_page_offset=None if following is None else RestToGrpc.convert_extended_point_id(following),
+        next_page_offset=None
+        if following is None
+        else RestToGrpc.convert_extended_point_id(following),
     )
 
 
@@ -228,36 +257,53 @@ def _facet(fake: FakeQdrant, request: Any) -> Any:
     body = {"key": request.key, "limit": request.limit, "filter": _filter(request)}
     hits = _ask(fake, "POST", request, "/facet", body)["hits"]
     values = [(proto.FacetValue(string_value=hit["value"]), hit["count"]) for hit in hits]
-    return proto.FacetResponse(hits=[proto.FacetHit(value=value, count=count) for value, count in values])
+    return proto.FacetResponse(
+        hits=[proto.FacetHit(value=value, count=count) for value, count in values]
+    )
 
 
 def _count(fake: FakeQdrant, request: Any) -> Any:
-    found = _ask(fake, "POST", request, "/points/count", {"filter": _filter(request), "exact": request.exact})
+    found = _ask(
+        fake, "POST", request, "/points/count", {"filter": _filter(request), "exact": request.exact}
+    )
     return proto.CountResponse(result=proto.CountResult(count=found["count"]))
 
 
 def _query_batch(fake: FakeQdrant, request: Any) -> Any:
     body = {"searches": [_query_body(one) for one in request.query_points]}
     found = _ask(fake, "POST", request, "/points/query/batch", body)
-    return proto.QueryBatchResponse(result=[proto.BatchResult(result=_scored_points(one)) for one in found])
+    return proto.QueryBatchResponse(
+        result=[proto.BatchResult(result=_scored_points(one)) for one in found]
+    )
 
 
 def _query_body(request: Any) -> dict[str, Any]:
     nearest = request.query.nearest
     if nearest.HasField("sparse"):
-        query: Any = {"indices": list(nearest.sparse.indices), "values": list(nearest.sparse.values)}
+        query: Any = {
+            "indices": list(nearest.sparse.indices),
+            "values": list(nearest.sparse.values),
+        }
     else:
         query = list(nearest.dense.data)
     return {
-        "query": query, "using": request.using or None, "limit": request.limit, "filter": _filter(request),
-        "params": _json(GrpcToRest.convert_search_params(request.params)), "with_payload": request.with_payload.enable,
+        "query": query,
+        "using": request.using or None,
+        "limit": request.limit,
+        "filter": _filter(request),
+        "params": _json(GrpcToRest.convert_search_params(request.params)),
+        "with_payload": request.with_payload.enable,
         "with_vector": list(request.with_vectors.include.names),
-        "prefetch": [_json(GrpcToRest.convert_prefetch_query(one)) for one in request.prefetch] or None,
-    }  # fmt: skip
+        "prefetch": [_json(GrpcToRest.convert_prefetch_query(one)) for one in request.prefetch]
+        or None,
+    }
 
 
 def _scored_points(found: Any) -> list[Any]:
-    filled = [models.ScoredPoint.model_validate(one | {"payload": one["payload"] or {}}) for one in found["points"]]
+    filled = [
+        models.ScoredPoint.model_validate(one | {"payload": one["payload"] or {}})
+        for one in found["points"]
+    ]
     return [RestToGrpc.convert_scored_point(point) for point in filled]
 
 

@@ -1,5 +1,6 @@
-"""A server on loopback that speaks TLS, with the certificate that a test wants, and answers nothing useful; and a proxy
-that ends TLS before a server that does, with a certificate of a private authority."""
+"""A server on loopback that speaks TLS, with the certificate that a test wants, and answers nothing
+useful; and a proxy that ends TLS before a server that does, with a certificate of a private
+authority."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class _Server(ThreadingHTTPServer):
         """Print nothing: that clients break off is what is tried."""
 
     def shutdown_request(self, request: Any) -> None:
-        """Read what the client still sends: closed before, the connection would be reset, and the alert lost."""
+        """Read what the client still sends: closed before, the connection would be reset, and the
+        alert lost."""
         with suppress(OSError):
             request.settimeout(1)
             while socket.socket.recv(request, 65536):
@@ -37,7 +39,9 @@ class _Server(ThreadingHTTPServer):
 class TlsServer:
     """It is at `https://localhost:PORT`. Without `folder` it speaks no TLS."""
 
-    def __init__(self, folder: Path | None = None, *, name="localhost", days=2, client=False) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, name="localhost", days=2, client=False
+    ) -> None:
         self._server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
         self.certificate = None if folder is None else _certificate(folder, name, days)
         if self.certificate is not None:
@@ -47,7 +51,9 @@ class TlsServer:
                 context.verify_mode = ssl.CERT_REQUIRED
                 context.load_verify_locations(self.certificate)
             listening = self._server.socket
-            self._server.socket = context.wrap_socket(listening, server_side=True, do_handshake_on_connect=False)
+            self._server.socket = context.wrap_socket(
+                listening, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self._server.server_port
         self.url = f"https://localhost:{self.port}"
 
@@ -73,7 +79,8 @@ class PrivateAuthority:
 
 
 class TlsFront:
-    """A proxy at `port` that ends TLS before another port of loopback. It passes bytes on, so gRPC comes through."""
+    """A proxy at `port` that ends TLS before another port of loopback. It passes bytes on, so gRPC
+    comes through."""
 
     def __init__(self, authority: PrivateAuthority, port: int) -> None:
         self._behind, self._loop = port, asyncio.new_event_loop()
@@ -109,12 +116,16 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def _certificate(folder: Path, name: str, days: int, signer: Any = None, *, authority: bool = False) -> Path:
-    """Write a certificate of this name that is valid until `days` from now, with its key, and return the file. It is
-    signed by itself, or by an authority, whose own has that key."""
+def _certificate(
+    folder: Path, name: str, days: int, signer: Any = None, *, authority: bool = False
+) -> Path:
+    """Write a certificate of this name that is valid until `days` from now, with its key, and
+    return the file. It is signed by itself, or by an authority, whose own has that key."""
     key = signer if signer and authority else ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]) if signer else subject
+    issuer = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]) if signer else subject
+    )
     until = datetime.now(UTC) + timedelta(days=days)
     made = (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
@@ -126,5 +137,8 @@ def _certificate(folder: Path, name: str, days: int, signer: Any = None, *, auth
     )
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     file = folder / f"{name}.pem"
-    file.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()) + made.public_bytes(encoding))
+    file.write_bytes(
+        key.private_bytes(encoding, form, serialization.NoEncryption())
+        + made.public_bytes(encoding)
+    )
     return file

@@ -1,4 +1,5 @@
-"""Workers that a run starts or finds: which are used, what they are given and bring back, and where it is written."""
+"""Workers that a run starts or finds: which are used, what they are given and bring back, and where
+it is written."""
 
 import os
 import subprocess
@@ -38,7 +39,9 @@ SHARD, IN_FLIGHT = 20, 3
 
 @pytest.mark.long
 def test_a_cluster_that_starts_its_workers_once_there_is_work_is_used(tmp_path, prefect_server):
-    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+    with LocalCluster(
+        n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
         cluster.adapt(minimum=0, maximum=2, interval="200ms")
         extra = f'[parallel]\naddress = "{cluster.scheduler_address}"\n'
         report = Project(tmp_path / "project", extra).fill(60).index(shard_documents=10)
@@ -73,14 +76,21 @@ def test_a_flow_embeds_on_its_workers_from_the_first_shard(tmp_path, prefect_ser
 
 
 @pytest.mark.long
-def test_workers_that_do_not_reach_prefect_are_found_before_the_run_and_told_what_to_set(prefect_server):
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+def test_workers_that_do_not_reach_prefect_are_found_before_the_run_and_told_what_to_set(
+    prefect_server,
+):
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
         settings = ParallelSettings(address=cluster.scheduler_address)
         assert count_workers(settings) == 1
         away = f"http://127.0.0.1:{free_port()}/api"
         with (
             temporary_settings({PREFECT_API_URL: away}),
-            pytest.raises(TerminalError, match=rf"worker tcp://.* does not reach .* at {away} .*: set PREFECT_API_URL"),
+            pytest.raises(
+                TerminalError,
+                match=rf"worker tcp://.* does not reach .* at {away} .*: set PREFECT_API_URL",
+            ),
         ):
             count_workers(settings)
 
@@ -88,11 +98,15 @@ def test_workers_that_do_not_reach_prefect_are_found_before_the_run_and_told_wha
 def test_a_key_that_prefect_refuses_is_told(prefect_server):
     assert why_no_api(api_settings()) == ""
     with temporary_settings({PREFECT_API_AUTH_STRING: "rag-index:wrong"}):
-        assert "(401): set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING" in why_no_api(api_settings())
+        assert "(401): set PREFECT_API_KEY, or PREFECT_API_AUTH_STRING" in why_no_api(
+            api_settings()
+        )
 
 
 @pytest.mark.long
-def test_vectors_go_from_the_workers_to_a_qdrant_server_and_never_to_the_flow(prefect_server, on_server):
+def test_vectors_go_from_the_workers_to_a_qdrant_server_and_never_to_the_flow(
+    prefect_server, on_server
+):
     vectors = DOCUMENTS * DIMENSION * 4
     received, read = [0], distributed.comm.tcp.from_frames
 
@@ -100,17 +114,30 @@ def test_vectors_go_from_the_workers_to_a_qdrant_server_and_never_to_the_flow(pr
         received[0] += sum(map(nbytes, frames))  # of all that Dask brings to this process
         return await read(frames, *given, **options)
 
-    with FakeOllama(dimension=DIMENSION) as ollama, mock.patch.object(distributed.comm.tcp, "from_frames", count):
-        on_server.write_settings(on_server.config.read_text().replace("[[indexes]]", f"{ollama.settings}[[indexes]]"))
+    with (
+        FakeOllama(dimension=DIMENSION) as ollama,
+        mock.patch.object(distributed.comm.tcp, "from_frames", count),
+    ):
+        on_server.write_settings(
+            on_server.config.read_text().replace("[[indexes]]", f"{ollama.settings}[[indexes]]")
+        )
         report = on_server.fill(DOCUMENTS).index(shard_documents=50)
     assert (report.state, report.indexes[0].new) == ("completed", DOCUMENTS), report.sentence()
-    assert received[0] < vectors / 2, "the documents went to the scheduler, which is in this process, and no vectors"
+    assert received[0] < vectors / 2, (
+        "the documents went to the scheduler, which is in this process, and no vectors"
+    )
 
 
-@pytest.mark.parametrize(("given", "serial", "workers"), [(4, False, 4), (1, False, 1), (4, True, 1)])
-def test_there_are_as_many_processes_as_the_settings_say_whatever_embeds(tmp_path, given, serial, workers):
+@pytest.mark.parametrize(
+    ("given", "serial", "workers"), [(4, False, 4), (1, False, 1), (4, True, 1)]
+)
+def test_there_are_as_many_processes_as_the_settings_say_whatever_embeds(
+    tmp_path, given, serial, workers
+):
     parallel = f"[parallel]\nworkers = {given}\nserial = {str(serial).lower()}\n"
-    settings = Project(tmp_path / "project", f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}').settings
+    settings = Project(
+        tmp_path / "project", f'[embedder]\nkind = "ollama"\nmodel = "m"\n{parallel}'
+    ).settings
     with closing(LocalSteps(settings)) as steps:
         assert steps.workers == workers
 
@@ -143,12 +170,20 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     """They are not in the output (even in full), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"
-    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 1\n').fill(10)
+    project = Project(
+        tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"\n[run]\nwait_for_recovery = 1\n'
+    ).fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
 
     def flow(*options, **environment):
         loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG", "PREFECT_LOGGING_LEVEL": "DEBUG"}
-        given = os.environ | in_environment(options) | {"RAG_INDEX_CONFIG": str(project.config)} | loud | environment
+        given = (
+            os.environ
+            | in_environment(options)
+            | {"RAG_INDEX_CONFIG": str(project.config)}
+            | loud
+            | environment
+        )
         return subprocess.run(FLOW, env=given, capture_output=True, text=True, check=False)
 
     outputs = [
@@ -167,8 +202,11 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
 
 
 @pytest.mark.long
-def test_a_worker_embeds_before_the_server_acknowledges_and_its_death_loses_nothing(tmp_path, prefect_server, qdrant):
-    """It embeds a second shard before the first is answered. Three are begun, and nothing is committed."""
+def test_a_worker_embeds_before_the_server_acknowledges_and_its_death_loses_nothing(
+    tmp_path, prefect_server, qdrant
+):
+    """It embeds a second shard before the first is answered. Three are begun, and nothing is
+    committed."""
     project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(100)
     # Without words nothing is written by words first, as a slow machine would.
     settings = project.config.read_text()
@@ -176,11 +214,17 @@ def test_a_worker_embeds_before_the_server_acknowledges_and_its_death_loses_noth
     qdrant.break_next(UPSERT)  # the mark with which a run begins its writes is answered
     held = qdrant.break_next(UPSERT, times=None, together=1_000_000)
     with Victim(project, "--workers", "1", "--shard-documents", str(SHARD)) as victim:
-        eventually(lambda: (held.met == 2 and len(ledger_rows(project)) >= IN_FLIGHT * SHARD) or victim.ended)
+        eventually(
+            lambda: (
+                (held.met == 2 and len(ledger_rows(project)) >= IN_FLIGHT * SHARD) or victim.ended
+            )
+        )
         assert held.met == 2, victim.output
         rows = ledger_rows(project)
         assert len(rows) == IN_FLIGHT * SHARD, "a window of shards is begun, and no more"
-        assert all(row.pending for row in rows.values()), "documents are committed whose points are not acknowledged"
+        assert all(row.pending for row in rows.values()), (
+            "documents are committed whose points are not acknowledged"
+        )
         [worker] = victim.workers()
         worker.kill()
         held.crowded.set()
@@ -197,7 +241,9 @@ def added() -> int:
 @pytest.mark.long
 def test_a_task_that_is_submitted_runs_on_the_workers_that_embed(tmp_path, prefect_server):
     settings = Project(tmp_path / "project").settings
-    settings = settings.model_copy(update={"parallel": settings.parallel.model_copy(update={"workers": 1})})
+    settings = settings.model_copy(
+        update={"parallel": settings.parallel.model_copy(update={"workers": 1})}
+    )
 
     @flow(task_runner=index_collection.task_runner.duplicate())
     def enlarged() -> tuple[int, dict[str, int]]:

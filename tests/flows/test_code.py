@@ -21,8 +21,18 @@ kind = "code"
 root = "src"
 chunk_chars = 300
 """
-ENDS = {"python": "py", "javascript": "js", "typescript": "ts", "tsx": "tsx", "go": "go", "rust": "rs", "java": "java",
-        "c": "c", "cpp": "cpp", "ruby": "rb"}  # fmt: skip
+ENDS = {
+    "python": "py",
+    "javascript": "js",
+    "typescript": "ts",
+    "tsx": "tsx",
+    "go": "go",
+    "rust": "rs",
+    "java": "java",
+    "c": "c",
+    "cpp": "cpp",
+    "ruby": "rb",
+}
 
 
 class Code:
@@ -41,7 +51,8 @@ class Code:
         os.utime(file, (time.time() - 100, time.time() - 100))
 
     def index(self, **parameters: Any) -> dict[str, Any]:
-        """Return the counts that are not 0, and the number of chunks embedded. Workers are started by the flow."""
+        """Return the counts that are not 0, and the number of chunks embedded. Workers are started
+        by the flow."""
         run = self.project.index if "workers" in parameters else self.project.run
         outcome = run(**parameters).indexes[0].to_json()
         names = ("new", "changed", "unchanged", "deleted", "failed", "skipped")
@@ -50,7 +61,11 @@ class Code:
 
     def payloads(self, path: str) -> list[dict[str, Any]]:
         """Return the payloads of a file's points, in order."""
-        found = [payload for payload, _ in self.project.points("code").values() if payload["path"] == path]
+        found = [
+            payload
+            for payload, _ in self.project.points("code").values()
+            if payload["path"] == path
+        ]
         return sorted(found, key=lambda payload: payload["_rag"]["chunk"])
 
     def failed(self) -> dict[str, str]:
@@ -79,18 +94,30 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path, prefect_se
     payload = next(p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7")
     ours = payload.pop("_rag")
     assert payload == {
-        "path": "many/m7.py", "language": "python", "lines": [6, 15], "kind": "function", "name": "retry_7",
-        "qualified_name": "retry_7", "signature": "def retry_7(call, *, times: int = LIMIT) -> None",
+        "path": "many/m7.py",
+        "language": "python",
+        "lines": [6, 15],
+        "kind": "function",
+        "name": "retry_7",
+        "qualified_name": "retry_7",
+        "signature": "def retry_7(call, *, times: int = LIMIT) -> None",
         "docstring": "Try a call again.",
-    }  # fmt: skip
+    }
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
-    assert "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py")) == (code.root / "many" / "m7.py").read_text()
+    assert (
+        "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
+        == (code.root / "many" / "m7.py").read_text()
+    )
     assert 0 < printed(code.project, "status", "--report")["runs"][0]["metrics"]["utilisation"] <= 1
 
 
-def test_a_search_shows_places_and_only_what_changes_is_embedded_and_nothing_of_a_file_that_moved(code):
+def test_a_search_shows_places_and_only_what_changes_is_embedded_and_nothing_of_a_file_that_moved(
+    code,
+):
     code.index()
-    said = run_here(code.project.config, "search", "--index", "code", "queue of things", "--limit", "3")[0]
+    said = run_here(
+        code.project.config, "search", "--index", "code", "queue of things", "--limit", "3"
+    )[0]
     assert "code: rust/sample.rs:3\n       pub struct Queue<T>\n" in said
     assert "code: go/sample.go:3\n       type Queue struct\n" in said
     assert len(code.payloads("python/sample.py")) > 3
@@ -106,7 +133,13 @@ def test_a_search_shows_places_and_only_what_changes_is_embedded_and_nothing_of_
     assert after[retry["_rag"]["text"]] == before[retry["_rag"]["text"]]
     (code.root / "go" / "sample.go").rename(code.root / "go" / "renamed.go")
     (code.root / "c" / "sample.c").unlink()
-    assert code.index() == {"new": 1, "unchanged": 8, "deleted": 2, "chunks": 0, "state": "completed"}
+    assert code.index() == {
+        "new": 1,
+        "unchanged": 8,
+        "deleted": 2,
+        "chunks": 0,
+        "state": "completed",
+    }
     assert "".join(p["_rag"]["text"] for p in code.payloads("go/renamed.go")) == SAMPLES["go"]
     assert code.payloads("go/sample.go") == []
 
@@ -124,7 +157,9 @@ def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path):
 
 
 @pytest.mark.long
-def test_files_that_kill_or_hang_their_worker_are_found_and_harm_no_other(tmp_path, fake, prefect_server, monkeypatch):
+def test_files_that_kill_or_hang_their_worker_are_found_and_harm_no_other(
+    tmp_path, fake, prefect_server, monkeypatch
+):
     monkeypatch.setattr(sharding, "hang_limit", lambda *_, **__: 5.0)
     code = Code(tmp_path / "project", fake.settings)
     for number in range(8):
@@ -140,7 +175,9 @@ def test_files_that_kill_or_hang_their_worker_are_found_and_harm_no_other(tmp_pa
 
 
 @pytest.mark.long
-def test_a_worker_that_takes_too_much_memory_is_killed_and_its_file_is_found(tmp_path, prefect_server, monkeypatch):
+def test_a_worker_that_takes_too_much_memory_is_killed_and_its_file_is_found(
+    tmp_path, prefect_server, monkeypatch
+):
     code = Code(tmp_path / "project", "[parallel]\nworker_memory = 500\n")
     monkeypatch.setattr("rag_index.components.sources.code.MAX_FILE_BYTES", 100_000_000)
     for number in range(3):

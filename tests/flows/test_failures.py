@@ -1,5 +1,5 @@
-"""Documents that cannot be indexed are listed and harm no other, also if they kill the process that embeds them;
-processes that die or do not start stop no run."""
+"""Documents that cannot be indexed are listed and harm no other, also if they kill the process that
+embeds them; processes that die or do not start stop no run."""
 
 import datetime as dt
 import subprocess
@@ -48,32 +48,45 @@ class Hungry:
     def embed_query(self, text): return self.embed_documents([text])[0]
     def close(self): pass
 """
-HUNGRY_SETTINGS = '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
+HUNGRY_SETTINGS = (
+    '[embedder]\nkind = "hungry"\nmodel = "hungry"\ndocument_prefix = ""\nquery_prefix = ""\n'
+)
 KILLED = -9
 
 
 @pytest.fixture
 def project(request, tmp_path, fake) -> Iterator[Project]:
     """80 notes; a parameter is one of `STORES`."""
-    kind, extra = getattr(request, "param", "embedded"), f"{fake.settings}[run]\nwait_for_recovery = 5\n"
+    kind, extra = (
+        getattr(request, "param", "embedded"),
+        f"{fake.settings}[run]\nwait_for_recovery = 5\n",
+    )
     with project_on(kind, lambda store: Project(tmp_path / "project", extra + store)) as project:
         yield project.fill(80)
 
 
 def listed(project: Project, what: str = "reason") -> dict[str, Any]:
-    return {one["document_id"]: one[what] for one in printed(project, "status", "--failed")["failed"]}
+    return {
+        one["document_id"]: one[what] for one in printed(project, "status", "--failed")["failed"]
+    }
 
 
 @pytest.mark.long
 def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone(project, fake):
-    project.write_settings(project.config.read_text().replace("[run]\n", "[run]\ntolerate_failed = 0.025\n"))
+    project.write_settings(
+        project.config.read_text().replace("[run]\n", "[run]\ntolerate_failed = 0.025\n")
+    )
     project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40, 41)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     assert (project.run().state, listed(project).keys()) == ("partial", {"17", "40", "41"})
     project.execute("UPDATE note SET id = 81 WHERE id = 41")
     project.execute("UPDATE note SET body = 'harmless' WHERE id = 81")
     report = project.run()
-    assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 2), "2 of 80 are tolerated"
+    assert (report.state, report.exit_code, report.indexes[0].failed) == (
+        "completed",
+        0,
+        2,
+    ), "2 of 80 are tolerated"
     assert "cannot embed this" in listed(project)["17"]
     fake.clear()
     retried = printed(project, "index-all", "--retry-failed", "--serial")["indexes"][0]
@@ -82,7 +95,9 @@ def test_a_refused_text_is_tried_again_by_hand_and_is_no_failure_once_it_is_gone
 
 @pytest.mark.long
 @pytest.mark.parametrize("times", [1, 9])
-def test_workers_that_do_not_start_are_started_once_more_or_done_without(project, prefect_server, monkeypatch, times):
+def test_workers_that_do_not_start_are_started_once_more_or_done_without(
+    project, prefect_server, monkeypatch, times
+):
     start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
 
     def failing(workers, count):
@@ -94,7 +109,10 @@ def test_workers_that_do_not_start_are_started_once_more_or_done_without(project
     report = project.index(workers=2, shard_documents=40)
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
-    alone = "in one process: the worker processes do not start (Nanny failed to start.)" in report.indexes[0].message
+    alone = (
+        "in one process: the worker processes do not start (Nanny failed to start.)"
+        in report.indexes[0].message
+    )
     assert alone == (times > 1)
 
 
@@ -105,7 +123,9 @@ def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, pre
     fake.fault("hang", seconds=0.3)
     with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
         eventually(run.workers, lambda: run.output)[0].kill()
-        eventually(lambda: len(fake.embeds()) >= 3, lambda: run.output)  # the first are the flow's health check
+        eventually(
+            lambda: len(fake.embeds()) >= 3, lambda: run.output
+        )  # the first are the flow's health check
         [parent] = run.fork_servers()
         parent.kill()
         assert run.process.wait(200) == 0, run.output
@@ -119,8 +139,12 @@ def test_a_run_without_any_worker_left_ends_and_says_so(project, prefect_server,
     monkeypatch.setattr("rag_index.orchestration.liveness.WORKERS_CHECK_SECONDS", 0.2)
     monkeypatch.setattr("rag_index.orchestration.liveness.GONE_SECONDS", 4.0)
     fake.fault("hang", seconds=2.0)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
-        project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n')
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        project.write_settings(
+            f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n'
+        )
         with when(fake.embeds, lambda: cluster.scale(0)):
             report = project.index(shard_documents=10)
     assert (report.state, report.exit_code) == ("failed", 1)
@@ -141,7 +165,8 @@ def test_a_scheduler_that_dies_is_named(project, prefect_server, fake, tmp_path)
 
 @contextmanager
 def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run a scheduler and a worker of Dask as other processes, and give the scheduler's address and process."""
+    """Run a scheduler and a worker of Dask as other processes, and give the scheduler's address and
+    process."""
     address = f"tcp://127.0.0.1:{free_port()}"
     dask, host = [sys.executable, "-m", "dask"], address.rpartition(":")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
@@ -149,7 +174,9 @@ def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with ExitStack() as stack:
         scheduler = stack.enter_context(subprocess.Popen(begin, **quiet))
         stack.callback(scheduler.kill)
-        worker = stack.enter_context(subprocess.Popen([*dask, "worker", address, "--no-dashboard"], **quiet))
+        worker = stack.enter_context(
+            subprocess.Popen([*dask, "worker", address, "--no-dashboard"], **quiet)
+        )
         stack.callback(worker.kill)
         with Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
@@ -158,9 +185,13 @@ def dask_in(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("project", STORES, indirect=True)
-def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, prefect_server, fake, monkeypatch):
+def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(
+    project, prefect_server, fake, monkeypatch
+):
     """What kills it from outside when it has no more memory is a signal, as here."""
-    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0)  # a busy server learns late
+    monkeypatch.setattr(
+        "rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0
+    )  # a busy server learns late
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
     fake.fault("kill_client", marker="KILLS")
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
@@ -169,13 +200,18 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(project, pr
     died = "the worker died (out of memory, or a crash) under shard "
 
     def told() -> list[str] | None:
-        """Return what crashed tasks say, as soon as Prefect knows of the worker's and of one alone."""
+        """Return what crashed tasks say, as soon as Prefect knows of the worker's and of one
+        alone."""
         runs = [run for run in task_runs_since(began) if run.state.is_crashed()]
         found = [run.state.message for run in runs]
-        known = any(said.startswith(died) for said in found) and any(run.name.endswith(" alone") for run in runs)
+        known = any(said.startswith(died) for said in found) and any(
+            run.name.endswith(" alone") for run in runs
+        )
         return found if known else None
 
-    crashed = eventually(told, lambda: [(run.name, run.state) for run in task_runs_since(began)], every=0.25)
+    crashed = eventually(
+        told, lambda: [(run.name, run.state) for run in task_runs_since(began)], every=0.25
+    )
     for said in crashed:
         assert "`rag-index status notes --failed` lists" in said
         assert "\n" not in said
@@ -212,21 +248,29 @@ def test_a_task_that_had_failed_documents_has_a_state_of_its_own(project, prefec
     assert project.index(serial=True, shard_documents=20).indexes[0].failed == 1
     embeds = lambda: [run for run in task_runs_since(began) if run.name.startswith("embed")]  # noqa: E731
     eventually(lambda: len(embeds()) == 4, "the server knows all tasks", every=0.25)
-    named = [(run.state.name, run.state.message) for run in embeds() if run.state.name != "Completed"]
+    named = [
+        (run.state.name, run.state.message) for run in embeds() if run.state.name != "Completed"
+    ]
     assert named == [("Partial", "1 document failed")]
 
 
 def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server):
     """Prefect takes a part of a run for one that runs for ever, if its process was killed."""
     settings = project.settings
-    names = (settings.alias("notes"), f"{settings.project} index-all", f"{settings.project} index-all next")
+    names = (
+        settings.alias("notes"),
+        f"{settings.project} index-all",
+        f"{settings.project} index-all next",
+    )
     with get_client(sync_client=True) as client, closing(Ledger(settings.ledger_url)) as ledger:
         died = [client.create_flow_run(index_all, state=Running()).id for _ in names]
         for name, run in zip(names, died, strict=True):
             lease = IndexLease(ledger, name, str(run)).__enter__()
             lease._stop.set()
         with ledger.transaction() as connection:
-            connection.exec_driver_sql("UPDATE rag_index_leases SET process_started = 0, renewed_at = 0")
+            connection.exec_driver_sql(
+                "UPDATE rag_index_leases SET process_started = 0, renewed_at = 0"
+            )
         assert project.index(serial=True).state == "completed"
         states = [client.read_flow_run(run).state for run in died]
     assert [state.name for state in states] == ["Crashed"] * 3
@@ -234,8 +278,12 @@ def test_a_flow_run_that_died_is_marked_by_the_next_one(project, prefect_server)
 
 
 @pytest.mark.long
-def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_server, fake, monkeypatch):
-    monkeypatch.setattr("rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0)  # a busy server learns late
+def test_no_upsert_waits_for_ever_for_what_was_not_embedded(
+    tmp_path, prefect_server, fake, monkeypatch
+):
+    monkeypatch.setattr(
+        "rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0
+    )  # a busy server learns late
     set_state, asked = SyncPrefectClient.set_task_run_state, set()
 
     def answer_late(client, run, *given, **named):
@@ -265,9 +313,13 @@ def test_no_upsert_waits_for_ever_for_what_was_not_embedded(tmp_path, prefect_se
 @pytest.fixture
 def killed(tmp_path, fake) -> Project:
     """200 notes are indexed; then one that kills and a good one are added."""
-    project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 5\n").fill(200)
+    project = Project(
+        tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 5\n"
+    ).fill(200)
     assert project.run().state == "completed"
-    project.execute("INSERT INTO note (id, title, body) VALUES (900, 'bad', 'KILLS'), (901, 'good', 'harmless')")
+    project.execute(
+        "INSERT INTO note (id, title, body) VALUES (900, 'bad', 'KILLS'), (901, 'good', 'harmless')"
+    )
     fake.fault("kill_client", marker="KILLS")
     return project
 
@@ -308,19 +360,30 @@ def test_a_worker_without_memory_is_told_in_a_sentence_with_its_shard(tmp_path, 
     (info.parent / "hungry.py").write_text(HUNGRY)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rag_index.embedders]\nhungry = hungry:Hungry\n")
-    project, path = Project(tmp_path / "project", HUNGRY_SETTINGS).fill(8), {"PYTHONPATH": str(info.parent)}
+    project, path = (
+        Project(tmp_path / "project", HUNGRY_SETTINGS).fill(8),
+        {"PYTHONPATH": str(info.parent)},
+    )
     project.execute("UPDATE note SET body = 'EATS' WHERE id = 5")
     began = dt.datetime.now(dt.UTC)  # the server has the runs of other tests, too
     with Victim(project, "--workers", "1", "--shard-documents", "2", **path) as run:
         assert run.process.wait(240) == 3, run.output
     answer = project.json("status", "--report", **path)["runs"][0]
     assert (answer["failed"], answer["new"]) == (1, 7), answer
-    assert [one["document_id"] for one in project.json("status", "--failed", **path)["failed"]] == ["5"]
+    assert [one["document_id"] for one in project.json("status", "--failed", **path)["failed"]] == [
+        "5"
+    ]
     said = "the process had no more memory ([parallel] worker_memory) under shard 3 of notes: "
-    parts = "its 2 documents are tried in parts, and `rag-index status notes --failed` lists any that does it again"
+    parts = (
+        "its 2 documents are tried in parts, and `rag-index status notes --failed` lists any that"
+        " does it again"
+    )
     alone = "`rag-index status notes --failed` lists its document, unless another try succeeds"
     found = defaultdict(set)
     for task in task_runs_since(began):
         if task.state_type in ("FAILED", "CRASHED") and task.name.startswith(("embed", "upsert")):
             found[task.name].add(task.state.message)
-    assert found == {"embed notes 3": {said + parts}, "embed notes 3 alone": {said + parts, said + alone}}
+    assert found == {
+        "embed notes 3": {said + parts},
+        "embed notes 3 alone": {said + parts, said + alone},
+    }

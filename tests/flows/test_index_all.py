@@ -1,5 +1,5 @@
-"""The flow on real Dask processes and a real Prefect server, as a user sees it: states, artifacts, and the graph, which
-is the diagram in every way of running: no edge is missing, and none false."""
+"""The flow on real Dask processes and a real Prefect server, as a user sees it: states, artifacts,
+and the graph, which is the diagram in every way of running: no edge is missing, and none false."""
 
 import json
 import logging
@@ -22,7 +22,8 @@ from tests.waiting import eventually
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, prefect_server):
-    """The report of a run by a worker, in which a document and an index fail, and what Prefect then knows."""
+    """The report of a run by a worker, in which a document and an index fail, and what Prefect then
+    knows."""
     project = Project(tmp_path_factory.mktemp("run") / "project").fill(50)
     project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")
     section = project.config.read_text().partition("[[indexes]]")[2]
@@ -36,11 +37,16 @@ def run(tmp_path_factory, prefect_server):
 
         def tasks() -> set[str]:
             asked = {"flow_runs": {"id": ids}, "limit": 200}
-            return {one["name"] for one in client._client.post("/task_runs/filter", json=asked).json()}
+            return {
+                one["name"] for one in client._client.post("/task_runs/filter", json=asked).json()
+            }
 
         # Task runs reach the server as events, some moments later.
         eventually(lambda: "delete gone" in tasks() and len(tasks()) > 8, every=0.3)
-        artifacts = {one["key"]: one for one in client._client.post("/artifacts/latest/filter", json={}).json()}
+        artifacts = {
+            one["key"]: one
+            for one in client._client.post("/artifacts/latest/filter", json={}).json()
+        }
         return project, report, runs, tasks(), artifacts
 
 
@@ -48,9 +54,15 @@ def run(tmp_path_factory, prefect_server):
 def test_prefect_shows_states_and_names(run):
     _, _, runs, tasks, _ = run
     state = runs["index notes"].state
-    assert (state.type.value, state.name) == ("FAILED", "Failed"), "a deployment's page lists no state of another name"
+    assert (state.type.value, state.name) == (
+        "FAILED",
+        "Failed",
+    ), "a deployment's page lists no state of another name"
     assert state.message.startswith("partially indexed: 1 index: 50 documents indexed, 1 failed")
-    assert {f"embed notes {number}" for number in (1, 2, 3)} | {"upsert notes 1", "delete gone"} <= tasks
+    assert {f"embed notes {number}" for number in (1, 2, 3)} | {
+        "upsert notes 1",
+        "delete gone",
+    } <= tasks
 
 
 def test_prefect_shows_artifacts(run):
@@ -62,8 +74,13 @@ def test_prefect_shows_artifacts(run):
     assert list(outcomes[1])[:4] == ["index", "state", "failed", "message"]
     assert [one["state"] for one in outcomes] == ["failed", "partial"]
     for name in ("progress", "outcome", "failed"):
-        assert found[f"test-all-{name}"]["flow_run_id"] == str(runs["index all"].id), "it is on the page of this run"
-    assert (found["test-all-progress"]["data"], found["test-all-progress"]["description"]) == (100, report.sentence())
+        assert found[f"test-all-{name}"]["flow_run_id"] == str(runs["index all"].id), (
+            "it is on the page of this run"
+        )
+    assert (found["test-all-progress"]["data"], found["test-all-progress"]["description"]) == (
+        100,
+        report.sentence(),
+    )
     (failed,) = json.loads(found["test-all-failed"]["data"])
     assert (failed["index"], failed["document"]) == ("notes", "51")
 
@@ -80,19 +97,27 @@ def test_a_rebuild_that_finds_less_is_partial_with_a_table_of_the_queries(tmp_pa
     with get_client(sync_client=True) as client:
         wanted = {"artifacts": {"key": {"any_": ["test-notes-gate"]}}}
         [artifact] = client._client.post("/artifacts/latest/filter", json=wanted).json()
-    assert artifact["description"].startswith("Not passed (max_loss 0.02): recall@10 of 60 golden queries 1.000")
+    assert artifact["description"].startswith(
+        "Not passed (max_loss 0.02): recall@10 of 60 golden queries 1.000"
+    )
     assert '"query": "Note 3"' in artifact["data"]
 
 
 def test_a_mistake_in_the_settings_ends_in_a_failed_state_with_one_line(prefect_server, tmp_path):
     state = index_all(config=str(tmp_path / "missing.toml"), return_state=True)
-    assert (state.name, "missing.toml" in state.message, "\n" in state.message) == ("Failed", True, False)
+    assert (state.name, "missing.toml" in state.message, "\n" in state.message) == (
+        "Failed",
+        True,
+        False,
+    )
 
 
 def seen_of(name: str, *tasks: str) -> tuple[dict[str, set[str]], dict, list[dict]]:
-    """Return the names of the tasks before each task of the newest flow run of this name, the run, and its log.
+    """Return the names of the tasks before each task of the newest flow run of this name, the run,
+    and its log.
 
-    Task runs and logs reach the server some moments after they happened: wait until it has these tasks, and a log.
+    Task runs and logs reach the server some moments after they happened: wait until it has these
+    tasks, and a log.
     """
     with get_client(sync_client=True) as opened:
         client = opened._client
@@ -102,13 +127,28 @@ def seen_of(name: str, *tasks: str) -> tuple[dict[str, set[str]], dict, list[dic
         def complete() -> tuple[dict, list] | None:
             asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
             log = client.post("/logs/filter", json=asked).raise_for_status().json()
-            nodes = dict(client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"])
-            return (nodes, log) if log and {*tasks} <= {node["label"] for node in nodes.values()} else None
+            nodes = dict(
+                client.get(f"/flow_runs/{run['id']}/graph-v2").raise_for_status().json()["nodes"]
+            )
+            return (
+                (nodes, log)
+                if log and {*tasks} <= {node["label"] for node in nodes.values()}
+                else None
+            )
 
-        nodes, log = eventually(complete, f"the server has a log of {name} and its tasks {tasks}", every=0.3)
+        nodes, log = eventually(
+            complete, f"the server has a log of {name} and its tasks {tasks}", every=0.3
+        )
     labels = {key: node["label"] for key, node in nodes.items()}
     assert not any(node["encapsulating"] for node in nodes.values()), "a task is hidden in another"
-    return {node["label"]: {labels[parent["id"]] for parent in node["parents"]} for node in nodes.values()}, run, log
+    return (
+        {
+            node["label"]: {labels[parent["id"]] for parent in node["parents"]}
+            for node in nodes.values()
+        },
+        run,
+        log,
+    )
 
 
 def kind(task: str) -> str:
@@ -122,7 +162,10 @@ def edges_of_readme() -> set[tuple[str, str]]:
     names = {one.name for one in vars(tasks).values() if isinstance(one, Task)}
     titles = dict(re.findall(r'(\w+)\["([\w ]+)', diagram))
     arrows = re.findall(r"^ *(\w+)\S* *--[^\n]*> *(\w+)", diagram, re.MULTILINE)
-    called = [tuple(titles.get(end, end) if titles.get(end) in names else end for end in arrow) for arrow in arrows]
+    called = [
+        tuple(titles.get(end, end) if titles.get(end) in names else end for end in arrow)
+        for arrow in arrows
+    ]
     return {(first, then) for first, then in called if {first, then} <= names}
 
 
@@ -137,24 +180,37 @@ def edges_of_readme() -> set[tuple[str, str]]:
 )
 def test_the_graph_is_the_diagram(tmp_path, monkeypatch, prefect_server, way, server):
     monkeypatch.setattr(sharding, "MAX_DOCUMENTS", 50)
-    monkeypatch.setattr(words_first, "WORTH_SECONDS", math.inf)  # on a slow machine it would pay to write words first
+    monkeypatch.setattr(
+        words_first, "WORTH_SECONDS", math.inf
+    )  # on a slow machine it would pay to write words first
     with FakeQdrant() as qdrant:
-        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else "").fill(180)
+        project = Project(
+            tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"\n' if server else ""
+        ).fill(180)
         monkeypatch.setattr("rag_index.etl.fetch.MAX_PAGE_ROWS", 60)
         assert project.index(**way).state == "completed"
     pages = {1: {1}, 2: {1, 2}, 3: {2, 3}, 4: {3}}  # of 60 rows each, and shards of 50
     expected = {f"fetch notes {page}": set() for page in (1, 2, 3)}
-    expected |= {f"embed notes {shard}": {f"fetch notes {page}" for page in pages[shard]} for shard in pages}
+    expected |= {
+        f"embed notes {shard}": {f"fetch notes {page}" for page in pages[shard]} for shard in pages
+    }
     expected |= {f"upsert notes {shard}": {f"embed notes {shard}"} for shard in pages}
-    expected |= {"delete gone": {f"upsert notes {shard}" for shard in pages}, "verify and publish": {"delete gone"}}
+    expected |= {
+        "delete gone": {f"upsert notes {shard}" for shard in pages},
+        "verify and publish": {"delete gone"},
+    }
     found, run, log = seen_of("index notes", *expected)
     steps = {name: before for name, before in found.items() if not name.startswith("check ")}
     assert steps == expected
-    assert edges_of_readme() == {(kind(one), kind(name)) for name, before in steps.items() for one in before}
+    assert edges_of_readme() == {
+        (kind(one), kind(name)) for name, before in steps.items() for one in before
+    }
     assert not any(before for name, before in found.items() if name.startswith("check "))
     assert {"test", "notes"} <= set(run["tags"])
     warnings = [line["message"] for line in log if line["level"] >= logging.WARNING]
-    assert not warnings, "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
+    assert not warnings, (
+        "Prefect's own about the time limit of a task in a thread, once a shard, says nothing"
+    )
 
 
 @pytest.mark.long
@@ -164,7 +220,10 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
 
     project = Project(tmp_path / "project", "[store]\nerase = true\n").fill(30)
     assert (project.run().state, project.index(full=True).state) == ("completed", "completed")
-    live = r"^verified \d+ points of 30 documents, \d+ of \d+ sampled found themselves; test_notes__2 is live now$"
+    live = (
+        r"^verified \d+ points of 30 documents, \d+ of \d+ sampled found themselves; test_notes__2"
+        r" is live now$"
+    )
     eventually(lambda: re.search(live, said(), re.MULTILINE), "the log is sent in the background")
     project.execute("DELETE FROM note WHERE id = 7")
     assert project.index().state == "completed"
@@ -177,7 +236,9 @@ def test_the_steps_that_end_a_run_say_what_they_did(tmp_path, prefect_server):
 
 
 @pytest.mark.long
-def test_a_first_run_writes_words_first_and_embeds_everything(tmp_path, fake, prefect_server, monkeypatch, caplog):
+def test_a_first_run_writes_words_first_and_embeds_everything(
+    tmp_path, fake, prefect_server, monkeypatch, caplog
+):
     monkeypatch.setattr(words_first, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(words_first, "SHARE", 0)
     written, write = [], words_first.WordsFirst._write_shard

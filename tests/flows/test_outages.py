@@ -1,4 +1,5 @@
-"""A service that does not answer: the progress says so within seconds, and the run ends in words where it ends."""
+"""A service that does not answer: the progress says so within seconds, and the run ends in words
+where it ends."""
 
 import logging
 import re
@@ -45,7 +46,9 @@ def assert_no_eta(shown: Recorder) -> None:
 
 
 @pytest.mark.long
-def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, prefect_server, fake, shown):
+def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(
+    project, prefect_server, fake, shown
+):
     fake.seconds_per_text = 0.1
     with (
         when(lambda: shown.says("10 of 80 documents"), lambda: fake.fault("hang", path=None)),
@@ -61,7 +64,11 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, pref
 def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_lasts(
     project, prefect_server, fake, caplog, monkeypatch
 ):
-    limits = {"reports.progress.REPEAT": 0.0, "reports.progress.INTERVAL": 0.05, "recovery.SILENCE": 0.2}
+    limits = {
+        "reports.progress.REPEAT": 0.0,
+        "reports.progress.INTERVAL": 0.05,
+        "recovery.SILENCE": 0.2,
+    }
     for name, value in limits.items():
         monkeypatch.setattr(f"rag_index.core.{name}_SECONDS", value)
     monkeypatch.setattr(servers, "PATIENCE", 1.0)
@@ -69,23 +76,40 @@ def test_an_outage_is_in_the_log_of_the_run_over_all_indexes_for_as_long_as_it_l
 
     def said() -> list[str]:
         records = [one for one in caplog.records if getattr(one, "flow_name", "") == "index-all"]
-        return [one.message for one in records if one.levelno == logging.WARNING and silent(fake) in one.message]
+        return [
+            one.message
+            for one in records
+            if one.levelno == logging.WARNING and silent(fake) in one.message
+        ]
 
-    with when(lambda: fake.embeds()[3:], fake.stop_listening), when(lambda: len(said()) > 1, fake.listen):
+    with (
+        when(lambda: fake.embeds()[3:], fake.stop_listening),
+        when(lambda: len(said()) > 1, fake.listen),
+    ):
         report = project.index(serial=True, shard_documents=10)
     assert report.state == "completed", report.sentence()
     assert said()[0].startswith(f"notes: {silent(fake)}")
 
 
-def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_server, fake, monkeypatch):
+def test_the_progress_of_a_run_that_failed_says_what_is_kept(
+    tmp_path, prefect_server, fake, monkeypatch
+):
     monkeypatch.setattr(servers, "PATIENCE", 0.5)
-    project = Project(tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n").fill(80)
+    project = Project(
+        tmp_path / "project", extra=f"{fake.settings}[run]\nwait_for_recovery = 0.2\n"
+    ).fill(80)
     fake.seconds_per_text = 0.02
-    with when(lambda: any("Note 40" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
+    with when(
+        lambda: any("Note 40" in text for one in fake.embeds() for text in one.texts),
+        fake.stop_listening,
+    ):
         assert project.index(serial=True, shard_documents=10).state == "failed"
     with get_client(sync_client=True) as client:
         artifacts = client._client.post("/artifacts/latest/filter", json={}).json()
-    [notes, whole] = [next(one for one in artifacts if one["key"] == f"test-{of}-progress") for of in ("notes", "all")]
+    [notes, whole] = [
+        next(one for one in artifacts if one["key"] == f"test-{of}-progress")
+        for of in ("notes", "all")
+    ]
     said = re.fullmatch(r"failed; (\d+) of 80 documents are done and kept", notes["description"])
     assert said, notes["description"]
     assert notes["data"] == 100 * int(said[1]) / 80 < 100
@@ -94,12 +118,16 @@ def test_the_progress_of_a_run_that_failed_says_what_is_kept(tmp_path, prefect_s
 
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, workers):
+def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(
+    tmp_path, prefect_server, shown, workers
+):
     with FakeQdrant() as qdrant:
         settings = f'[store]\nurl = "{qdrant.url}"\n[parallel]\nshard_documents = 20\n'
         project = Project(tmp_path / "project", extra=settings).fill(200)
         with (
-            when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop),
+            when(
+                lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop
+            ),
             when(lambda: shown.says(silent(qdrant), "refused"), qdrant.start),
         ):
             report = project.index(workers=workers) if workers else project.run()
@@ -118,12 +146,15 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
 def test_a_local_run_names_the_server_that_its_child_processes_wait_for_and_no_other(
     tmp_path, fake, shown, caplog, monkeypatch
 ):
-    """The first write to Qdrant is answered late, while the children start. All others are answered at once. The first
-    10 documents are embedded by the run's own process."""
+    """The first write to Qdrant is answered late, while the children start. All others are answered
+    at once. The first 10 documents are embedded by the run's own process."""
     monkeypatch.setattr(link, "USUAL_SILENCE", 3.0)
     fake.seconds_per_text = 0.01
     with FakeQdrant() as qdrant:
-        extra = f'{fake.settings}[store]\nurl = "{qdrant.url}"\n[parallel]\nworkers = 2\nshard_documents = 10\n'
+        extra = (
+            f'{fake.settings}[store]\nurl = "{qdrant.url}"\n[parallel]\nworkers ='
+            " 2\nshard_documents = 10\n"
+        )
         project = Project(tmp_path / "project", extra=extra).fill(400)
         settings = load_settings(project.config)
         qdrant.break_next("PUT /collections/test_notes__1/points", hang=1.0)
@@ -141,7 +172,9 @@ def test_a_local_run_names_the_server_that_its_child_processes_wait_for_and_no_o
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["as a flow", "as a local run"])
-def test_a_run_names_the_server_that_the_child_of_its_suspects_waits_for(tmp_path, fake, shown, way, request):
+def test_a_run_names_the_server_that_the_child_of_its_suspects_waits_for(
+    tmp_path, fake, shown, way, request
+):
     project = Project(tmp_path / "project", extra=fake.settings).fill(20)
     project.execute("UPDATE note SET body = 'refused' WHERE id = 7")
     fake.fault("status", code=400, marker="refused")
@@ -160,7 +193,9 @@ def test_a_run_names_the_server_that_the_child_of_its_suspects_waits_for(tmp_pat
 
 
 @pytest.mark.long
-def test_a_flow_tries_what_ended_its_server_once_and_after_what_its_workers_embed(tmp_path, fake, prefect_server):
+def test_a_flow_tries_what_ended_its_server_once_and_after_what_its_workers_embed(
+    tmp_path, fake, prefect_server
+):
     project = Project(tmp_path / "project", extra=fake.settings).fill(40)
     listed_as_deadly(project, fake, "KILLS", where="id = 7")
     project.execute("UPDATE note SET body = 'changed' WHERE id != 7")
@@ -172,12 +207,17 @@ def test_a_flow_tries_what_ended_its_server_once_and_after_what_its_workers_embe
     assert sent.rindex("changed") < sent.index("KILLS")
 
 
-def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(project, fake, shown, monkeypatch):
-    """With five indexes, and a limit at the start that is short. An eighth of it is unusual already."""
+def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(
+    project, fake, shown, monkeypatch
+):
+    """With five indexes, and a limit at the start that is short. An eighth of it is unusual
+    already."""
     monkeypatch.setattr("rag_index.etl.checks.MIN_PATIENCE", 3.0)
     head, one = project.config.read_text().split("[[indexes]]")
     indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]
-    project.write_settings("[[indexes]]".join([head, *indexes]).replace("hosts = ", "timeout = 4\nhosts = "))
+    project.write_settings(
+        "[[indexes]]".join([head, *indexes]).replace("hosts = ", "timeout = 4\nhosts = ")
+    )
     fake.fault("hang")
     report = project.run()
     messages = [outcome.message for outcome in report.indexes]
@@ -190,13 +230,22 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(p
     assert len(fake.embeds()) == 1
 
 
-def test_an_embedder_that_goes_silent_is_waited_for_once_and_others_fail_at_once(tmp_path, fake, caplog, monkeypatch):
+def test_an_embedder_that_goes_silent_is_waited_for_once_and_others_fail_at_once(
+    tmp_path, fake, caplog, monkeypatch
+):
     monkeypatch.setattr(servers, "PATIENCE", 1.0)
-    project = Project(tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 1\n").fill(3)
+    project = Project(
+        tmp_path / "project", extra=fake.settings + "[run]\nwait_for_recovery = 1\n"
+    ).fill(3)
     settings = project.config.read_text()
-    project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"'))
+    project.write_settings(
+        settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"')
+    )
     fake.fault("hang", marker="Note")  # not at the plain text of the start
-    with when(lambda: any("Note" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
+    with when(
+        lambda: any("Note" in text for one in fake.embeds() for text in one.texts),
+        fake.stop_listening,
+    ):
         first, second = project.run().indexes
     assert (first.state, second.state) == ("failed", "failed")
     assert "accepts no connection" in first.message
@@ -206,8 +255,8 @@ def test_an_embedder_that_goes_silent_is_waited_for_once_and_others_fail_at_once
 
 
 class Relay(socketserver.BaseRequestHandler):
-    """A connection to Prefect's server. One answer to a flow run that is Completed is lost; while the server is `away`,
-    there are none."""
+    """A connection to Prefect's server. One answer to a flow run that is Completed is lost; while
+    the server is `away`, there are none."""
 
     reports = loses = False
 
@@ -219,7 +268,9 @@ class Relay(socketserver.BaseRequestHandler):
             while not self.server.away.is_set() and (data := self.request.recv(65536)):
                 passes = not (self.server.statuses and data.startswith(self.server.refused))
                 if (status := 200 if passes else self.server.statuses.pop()) != 200:
-                    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    answer = (
+                        f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    )
                     self.request.sendall(answer.encode())
                     server.shutdown(socket.SHUT_RDWR)  # ends the thread that waits for its answer
                     return
@@ -243,11 +294,16 @@ class RelayServer(socketserver.ThreadingTCPServer):
 
 @contextmanager
 def relayed(url, number=None):
-    """Give a relay to Prefect's server, and its URL, at which the answer to the `number`th end of a flow run, from 0,
-    is lost."""
+    """Give a relay to Prefect's server, and its URL, at which the answer to the `number`th end of a
+    flow run, from 0, is lost."""
     with RelayServer(("127.0.0.1", 0), Relay) as relay:
         relay.to, relay.number, relay.lost = (urlsplit(url).hostname, urlsplit(url).port), number, 0
-        relay.daemon_threads, relay.away, relay.refused, relay.statuses = True, threading.Event(), (), []
+        relay.daemon_threads, relay.away, relay.refused, relay.statuses = (
+            True,
+            threading.Event(),
+            (),
+            [],
+        )
         threading.Thread(target=relay.serve_forever, daemon=True).start()
         yield relay, f"http://127.0.0.1:{relay.server_address[1]}/api"
         relay.shutdown()
@@ -266,10 +322,14 @@ def test_an_index_whose_end_is_reported_twice_is_not_failed(tmp_path, prefect_se
 @pytest.mark.long
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_server_of_prefect_that_answers_as_broken_is_away_too(tmp_path, prefect_server, retries):
-    """It answers so as the run of an index begins, which is tried again by Prefect's client, and then by ours."""
+    """It answers so as the run of an index begins, which is tried again by Prefect's client, and
+    then by ours."""
     project = Project(tmp_path / "project").fill(20)
     with relayed(prefect_server) as (relay, url):
-        relay.refused, relay.statuses = b"POST /api/flow_runs/ ", [500, 503, 200]  # the last is for the whole run
+        relay.refused, relay.statuses = (
+            b"POST /api/flow_runs/ ",
+            [500, 503, 200],
+        )  # the last is for the whole run
         with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: retries}):
             report = project.index(serial=True)
     assert not relay.statuses
@@ -278,17 +338,25 @@ def test_a_server_of_prefect_that_answers_as_broken_is_away_too(tmp_path, prefec
 
 @pytest.mark.long
 @pytest.mark.parametrize("store", STORES)
-def test_workers_that_begin_while_prefects_server_is_away_do_their_work(tmp_path, prefect_server, fake, store):
-    """Each would ask the server's version as its first task begins. The run waits for the server at its end."""
+def test_workers_that_begin_while_prefects_server_is_away_do_their_work(
+    tmp_path, prefect_server, fake, store
+):
+    """Each would ask the server's version as its first task begins. The run waits for the server at
+    its end."""
     with (
-        project_on(store, lambda at: Project(tmp_path / "project", fake.settings + at).fill(40)) as project,
+        project_on(
+            store, lambda at: Project(tmp_path / "project", fake.settings + at).fill(40)
+        ) as project,
         relayed(prefect_server) as (relay, url),
         temporary_settings({PREFECT_API_URL: url}),
         when(fake.embeds, relay.away.set),  # the one text of the start
         when(lambda: relay.away.is_set() and has_ended(project), relay.away.clear),
     ):
         report = project.index(workers=2, shard_documents=10)
-        assert (report.state, report.sentence()[:29]) == ("completed", "1 index: 40 documents indexed")
+        assert (report.state, report.sentence()[:29]) == (
+            "completed",
+            "1 index: 40 documents indexed",
+        )
         assert len(project.texts()) == 40
 
 
@@ -323,13 +391,16 @@ def said_of_prefect(caplog) -> list[str]:
 
 
 def assert_said_once(caplog, reason):
-    """Check that the outage and its end have one line each, and that no artifact or event adds one of its own."""
+    """Check that the outage and its end have one line each, and that no artifact or event adds one
+    of its own."""
     begin, end = said_of_prefect(caplog)
     said = rf"Prefect's server does not answer \({reason}\): the run waits for it where it needs it"
     assert re.fullmatch(said, begin)
     assert re.fullmatch(r"Prefect's server answers again after \d+ s, and the run goes on", end)
     others = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
-    assert not [other for other in others if "artifact" in other or "failed to process item" in other]
+    assert not [
+        other for other in others if "artifact" in other or "failed to process item" in other
+    ]
     assert sum("takes no events" in other for other in others) <= 1
 
 
@@ -367,16 +438,24 @@ def test_an_outage_of_prefects_server_has_two_lines_in_the_log(
 
 
 @pytest.mark.long
-def test_a_request_that_waits_alone_is_reported_until_it_is_answered(tmp_path, prefect_server, caplog):
-    """A server whose database is locked answers 503 to what writes, and other requests meanwhile."""
+def test_a_request_that_waits_alone_is_reported_until_it_is_answered(
+    tmp_path, prefect_server, caplog
+):
+    """A server whose database is locked answers 503 to what writes, and other requests
+    meanwhile."""
     project = Project(tmp_path / "project").fill(20)
     with relayed(prefect_server) as (relay, url), temporary_settings({PREFECT_API_URL: url}):
-        relay.refused, relay.statuses = b"POST /api/flow_runs/ ", [503, 503, 503, 200]  # the last is for the whole run
+        relay.refused, relay.statuses = (
+            b"POST /api/flow_runs/ ",
+            [503, 503, 503, 200],
+        )  # the last is for the whole run
         report = project.index(serial=True)
     assert report.state == "completed"
     assert_said_once(caplog, "status 503")
     [seconds] = re.findall(r"after (\d+) s", said_of_prefect(caplog)[1])
-    assert int(seconds) >= 10, "three pauses of Prefect's client, not the first of a request beside it"
+    assert int(seconds) >= 10, (
+        "three pauses of Prefect's client, not the first of a request beside it"
+    )
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
-"""No text, payload, file or part of a document is in a log, a state, a result, an artifact or the ledger: with all that
-people set to look for a fault, and with services that repeat what they were sent."""
+"""No text, payload, file or part of a document is in a log, a state, a result, an artifact or the
+ledger: with all that people set to look for a fault, and with services that repeat what they were
+sent."""
 
 import os
 from pathlib import Path
@@ -13,7 +14,12 @@ from tests.project import Project
 from tests.reliability.victim import Victim, ledger_rows
 from tests.waiting import eventually
 
-PLANTED = {"text": "xanthoma", "payload": "quibbleton@example.com", "file": "zorillas", "part": "wombatish"}
+PLANTED = {
+    "text": "xanthoma",
+    "payload": "quibbleton@example.com",
+    "file": "zorillas",
+    "part": "wombatish",
+}
 DEBUG = {
     "PREFECT_DEBUG_MODE": "true",
     "PREFECT_LOGGING_LEVEL": "DEBUG",
@@ -36,7 +42,9 @@ class Breaks:
     def embed_query(self, text): return np.ones(4, dtype=np.float32)
     def close(self): pass
 """
-BREAKS_SETTINGS = '[embedder]\nkind = "breaks"\nmodel = "breaks"\ndocument_prefix = ""\nquery_prefix = ""\n'
+BREAKS_SETTINGS = (
+    '[embedder]\nkind = "breaks"\nmodel = "breaks"\ndocument_prefix = ""\nquery_prefix = ""\n'
+)
 PART = """
 [[indexes.parts]]
 table = "remark"
@@ -60,14 +68,17 @@ def planted_project(folder: Path, extra: str) -> Project:
 
 
 def kept_by(folder: Path) -> bytes:
-    """Return all that a Prefect server and its clients have written: logs, states, events, results, artifacts."""
+    """Return all that a Prefect server and its clients have written: logs, states, events, results,
+    artifacts."""
     return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def assert_nothing_planted(run: Victim, project: Project) -> None:
     """Check what a run has said, what Prefect's server keeps of all runs, and the ledger."""
     home, ledger = Path(os.environ["PREFECT_HOME"]), project.folder / ".rag-index"
-    eventually(lambda: b"keys: " in kept_by(home), seconds=60)  # states in debug mode have the sizes of pages
+    eventually(
+        lambda: b"keys: " in kept_by(home), seconds=60
+    )  # states in debug mode have the sizes of pages
     said = {
         "output": run.output.encode(),
         "Prefect": kept_by(home),
@@ -80,17 +91,24 @@ def assert_nothing_planted(run: Victim, project: Project) -> None:
 
 
 @pytest.mark.long
-def test_debug_mode_shows_sizes_and_one_bad_vector_and_one_refused_text_name_their_key_alone(tmp_path, prefect_server):
+def test_debug_mode_shows_sizes_and_one_bad_vector_and_one_refused_text_name_their_key_alone(
+    tmp_path, prefect_server
+):
     with FakeQdrant() as qdrant, FakeOllama() as ollama:
         extra = f'[store]\nurl = "{qdrant.url}"\n{ollama.settings}'
         project = planted_project(tmp_path / "project", extra)
         project.execute("UPDATE note SET title = 'zero vector' WHERE id = 3")
         project.execute("UPDATE note SET title = 'refused here' WHERE id = 5")
         ollama.fault("zero", marker="zero vector")
-        ollama.fault("status", code=400, marker="refused here", words="cannot embed this at all: {texts}")
+        ollama.fault(
+            "status", code=400, marker="refused here", words="cannot embed this at all: {texts}"
+        )
         with Victim(project, "--workers", "1", "--shard-documents", "4", **DEBUG) as run:
             assert run.process.wait(300) in (1, 3), run.output
-            reasons = {one["document_id"]: one["reason"] for one in project.json("status", "--failed")["failed"]}
+            reasons = {
+                one["document_id"]: one["reason"]
+                for one in project.json("status", "--failed")["failed"]
+            }
             assert len(ledger_rows(project)) == 10
             assert_nothing_planted(run, project)
     assert reasons.keys() == {"3", "5"}
@@ -99,11 +117,20 @@ def test_debug_mode_shows_sizes_and_one_bad_vector_and_one_refused_text_name_the
 
 
 @pytest.mark.long
-def test_a_failing_upsert_names_the_key_and_nothing_of_what_the_server_repeats(tmp_path, prefect_server):
+def test_a_failing_upsert_names_the_key_and_nothing_of_what_the_server_repeats(
+    tmp_path, prefect_server
+):
     with FakeQdrant() as qdrant:
         project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n')
         payload = PLANTED["payload"]
-        qdrant.break_next("PUT ", marker=payload, times=None, status=400, error="Wrong input: no keyword is", echo=True)
+        qdrant.break_next(
+            "PUT ",
+            marker=payload,
+            times=None,
+            status=400,
+            error="Wrong input: no keyword is",
+            echo=True,
+        )
         with Victim(project, "--workers", "1", "--shard-documents", "4", **DEBUG) as run:
             assert run.process.wait(300) == 1, run.output
             assert_nothing_planted(run, project)
@@ -113,20 +140,25 @@ def test_a_failing_upsert_names_the_key_and_nothing_of_what_the_server_repeats(t
 
 
 def install_breaks(site: Path) -> dict[str, str]:
-    """Install an embedder whose error quotes its texts; return the variable that lets Python find it."""
+    """Install an embedder whose error quotes its texts; return the variable that lets Python find
+    it."""
     info = site / "breaks-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "breaks.py").write_text(BREAKS)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: breaks\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rag_index.embedders]\nbreaks = breaks:Breaks\n")
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))}
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")]))
+    }
 
 
 @pytest.mark.long
 def test_a_task_that_fails_on_a_worker_says_where_and_not_with_what(tmp_path, prefect_server):
     path = install_breaks(tmp_path / "site")
     with FakeQdrant() as qdrant:
-        project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}')
+        project = planted_project(
+            tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}'
+        )
         with Victim(project, "--workers", "1", "--shard-documents", "4", **path, **DEBUG) as run:
             assert run.process.wait(300) == 1, run.output
             assert_nothing_planted(run, project)
@@ -135,16 +167,31 @@ def test_a_task_that_fails_on_a_worker_says_where_and_not_with_what(tmp_path, pr
 
 
 @pytest.mark.parametrize("serial", [True, False])
-def test_a_plain_run_that_fails_shows_no_text_with_all_that_helps_to_look_for_a_fault(tmp_path, serial):
+def test_a_plain_run_that_fails_shows_no_text_with_all_that_helps_to_look_for_a_fault(
+    tmp_path, serial
+):
     path, how = install_breaks(tmp_path / "site"), ["--serial"] if serial else ["--workers", "2"]
     with FakeQdrant() as qdrant:
-        project = planted_project(tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}')
-        command = ["--verbose", "--debug", "--config", str(project.config), "index-all", "--shard-documents", "4", *how]
+        project = planted_project(
+            tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}'
+        )
+        command = [
+            "--verbose",
+            "--debug",
+            "--config",
+            str(project.config),
+            "index-all",
+            "--shard-documents",
+            "4",
+            *how,
+        ]
         ended = run_program(command, {**without_api(), **path})
     assert ended.returncode == 1, ended.stderr
     assert "embedding failed: ValueError in " in ended.stderr
     assert "Traceback" in ended.stderr
-    ledger = b"".join(file.read_bytes() for file in (project.folder / ".rag-index").glob("ledger.db*"))
+    ledger = b"".join(
+        file.read_bytes() for file in (project.folder / ".rag-index").glob("ledger.db*")
+    )
     for kind, word in PLANTED.items():
         assert word not in ended.stdout + ended.stderr, kind
         assert word.encode() not in ledger, kind

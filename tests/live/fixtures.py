@@ -6,7 +6,13 @@ import pytest
 
 from tests.live.mariadb import mariadb
 from tests.live.models import write_embedding_gguf
-from tests.live.ollama_server import USUAL_ADDRESS, OllamaServer, RunningOllama, answers, find_ollama
+from tests.live.ollama_server import (
+    USUAL_ADDRESS,
+    OllamaServer,
+    RunningOllama,
+    answers,
+    find_ollama,
+)
 from tests.live.pooler import pooled
 from tests.live.postgres import postgres
 
@@ -15,17 +21,21 @@ __all__ = ["mariadb", "pooled", "postgres", "ollama_model", "ollama_program", "o
 
 @pytest.fixture(scope="session")
 def ollama_program():
-    """The program of Ollama, for tests that stop a server or give a model the name of a real one; else they skip."""
+    """The program of Ollama, for tests that stop a server or give a model the name of a real one;
+    else they skip."""
     found = find_ollama()
     if not isinstance(found, Path):
-        running = f" (tests do not stop the server at {USUAL_ADDRESS})" if answers(USUAL_ADDRESS) else ""
+        running = (
+            f" (tests do not stop the server at {USUAL_ADDRESS})" if answers(USUAL_ADDRESS) else ""
+        )
         pytest.skip(f"{found}{running}")
     return found
 
 
 @pytest.fixture(scope="session")
 def ollama_server(tmp_path_factory):
-    """A server of the tests, or else the one that runs at Ollama's usual address; without either, tests skip."""
+    """A server of the tests, or else the one that runs at Ollama's usual address; without either,
+    tests skip."""
     program = find_ollama()
     if isinstance(program, Path):
         with OllamaServer(program, tmp_path_factory.mktemp("ollama")) as server:
@@ -40,4 +50,6 @@ def ollama_server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ollama_model(ollama_server, tmp_path_factory):
     """The name of a tiny embedding model (64-d, 2,048 tokens of context) on `ollama_server`."""
-    return ollama_server.create("tiny-embed", write_embedding_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf"))
+    return ollama_server.create(
+        "tiny-embed", write_embedding_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
+    )

@@ -1,4 +1,5 @@
-"""A real MariaDB server for tests, in a temporary folder, on a free port of the loopback interface."""
+"""A real MariaDB server for tests, in a temporary folder, on a free port of the loopback
+interface."""
 
 import os
 import shutil
@@ -51,12 +52,27 @@ class MariadbServer:
             "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         self._init.chmod(0o644)
-        # a server deletes the temporary tables that it finds when it starts: those of another one, in a shared folder
-        install = [self._install, "--no-defaults", *self._folders, "--auth-root-authentication-method=normal"]
+        # a server deletes the temporary tables that it finds when it starts: those of another one,
+        # in a shared folder
+        install = [
+            self._install,
+            "--no-defaults",
+            *self._folders,
+            "--auth-root-authentication-method=normal",
+        ]
         made = subprocess.run(
-            [*install, "--skip-test-db", "--innodb-use-native-aio=0"],  # the kernel's limit on AIO is shared by all
-            check=False, capture_output=True, text=True, timeout=120, cwd="/", **self._as,
-        )  # fmt: skip
+            [
+                *install,
+                "--skip-test-db",
+                "--innodb-use-native-aio=0",
+            ],  # the kernel's limit on AIO is shared by all
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd="/",
+            **self._as,
+        )
         assert made.returncode == 0, made.stdout + made.stderr
         self.start()
         return self
@@ -66,16 +82,31 @@ class MariadbServer:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    self._server, "--no-defaults", *self._folders, f"--port={self.port}",
-                    "--bind-address=127.0.0.1", f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid",
-                    f"--init-file={self._init}", "--innodb-flush-log-at-trx-commit=0", "--innodb-use-native-aio=0",
+                    self._server,
+                    "--no-defaults",
+                    *self._folders,
+                    f"--port={self.port}",
+                    "--bind-address=127.0.0.1",
+                    f"--socket={self._folder}/socket",
+                    f"--pid-file={self._folder}/pid",
+                    f"--init-file={self._init}",
+                    "--innodb-flush-log-at-trx-commit=0",
+                    "--innodb-use-native-aio=0",
                     "--skip-name-resolve",
                 ],
-                stdout=log, stderr=log, cwd="/", **self._as,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._as,
+            )
         try:
             log = self._folder / "log"
-            until_it_answers(lambda: self.connect().close(), self._process, log, self._driver.err.OperationalError)
+            until_it_answers(
+                lambda: self.connect().close(),
+                self._process,
+                log,
+                self._driver.err.OperationalError,
+            )
         except RuntimeError:
             self.__exit__()
             raise
@@ -89,9 +120,14 @@ class MariadbServer:
     def connect(self):
         """Return a connection that may write; each statement is its own transaction."""
         return self._driver.connect(
-            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, database="desk", autocommit=True,
+            host="127.0.0.1",
+            port=self.port,
+            user="owner",
+            password=PASSWORD,
+            database="desk",
+            autocommit=True,
             ssl_disabled=True,
-        )  # fmt: skip
+        )
 
     @property
     def url(self):
@@ -101,7 +137,8 @@ class MariadbServer:
 
 @pytest.fixture(scope="session")
 def mariadb():
-    """A running server; tests that need it are skipped if the programs or the driver are missing."""
+    """A running server; tests that need it are skipped if the programs or the driver are
+    missing."""
     programs = find_mariadb()
     if isinstance(programs, str):
         pytest.skip(programs)

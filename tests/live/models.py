@@ -1,4 +1,5 @@
-"""Models for an Ollama server with random weights from a fixed seed: meaningless, but as slow as real ones."""
+"""Models for an Ollama server with random weights from a fixed seed: meaningless, but as slow as
+real ones."""
 
 import itertools
 import string
@@ -11,7 +12,9 @@ NOMIC_SIZE = {"layers": 12, "width": 768, "feed_forward": 3072, "vocabulary": 30
 """Arguments for a model that is as slow as nomic-embed-text."""
 
 
-def _writer(path: Path, architecture: str, layers: int, width: int, feed_forward: int, heads: int) -> gguf.GGUFWriter:
+def _writer(
+    path: Path, architecture: str, layers: int, width: int, feed_forward: int, heads: int
+) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("rag-index test")
     writer.add_context_length(2048)
@@ -22,7 +25,9 @@ def _writer(path: Path, architecture: str, layers: int, width: int, feed_forward
     return writer
 
 
-def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabulary=1536, seed=1) -> Path:
+def write_embedding_gguf(
+    path, *, layers=2, width=64, feed_forward=256, vocabulary=1536, seed=1
+) -> Path:
     """Write an embedding model with the architecture of nomic-embed-text and random weights."""
     writer = _writer(path, "nomic-bert", layers, width, feed_forward, max(1, width // 64))
     writer.add_layer_norm_eps(1e-12)
@@ -34,12 +39,22 @@ def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabula
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 5 + [1] * (len(tokens) - 5))
     writer.add_token_type_count(2)
-    numbers = {"padding": 0, "unknown": 1, "cls": 2, "bos": 2, "eos": 3, "seperator": 3, "mask": 4}  # so spelt
+    numbers = {
+        "padding": 0,
+        "unknown": 1,
+        "cls": 2,
+        "bos": 2,
+        "eos": 3,
+        "seperator": 3,
+        "mask": 4,
+    }  # so spelt
     for name, number in numbers.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", number)
     random = np.random.default_rng(seed)
     _matrix(writer, random, "token_embd", len(tokens), width)
-    types = random.standard_normal((2, width), dtype=np.float32) / 100  # more would make all texts alike
+    types = (
+        random.standard_normal((2, width), dtype=np.float32) / 100
+    )  # more would make all texts alike
     writer.add_tensor("token_types.weight", types)  # float16 aborts the server
     _norm(writer, "token_embd_norm", width)
     for block in range(layers):
@@ -56,8 +71,9 @@ def write_embedding_gguf(path, *, layers=2, width=64, feed_forward=256, vocabula
 def write_generating_gguf(path: Path, says: str) -> Path:
     """Write a model that answers /api/generate with the sentence `says`, whatever the question.
 
-    Its words must differ. Its layers add nothing, and what follows a token is decided by its embedding alone: the
-    words of the sentence one after another, its first word after any other token, the end after its last.
+    Its words must differ. Its layers add nothing, and what follows a token is decided by its
+    embedding alone: the words of the sentence one after another, its first word after any other
+    token, the end after its last.
     """
     layers, width = 2, 64
     writer = _writer(path, "llama", layers, width, 4 * width, 2)
@@ -92,7 +108,9 @@ def write_generating_gguf(path: Path, says: str) -> Path:
     return _write(writer, path)
 
 
-def _saying(random, tokens: list[str], words: list[str], width: int) -> tuple[np.ndarray, np.ndarray]:
+def _saying(
+    random, tokens: list[str], words: list[str], width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return embedding and output weights that make the words follow each other."""
     first = random.standard_normal(width, dtype=np.float32)
     noise = random.standard_normal((len(tokens), width), dtype=np.float32) / 10
@@ -106,16 +124,26 @@ def _saying(random, tokens: list[str], words: list[str], width: int) -> tuple[np
 
 
 def _vocabulary(count: int) -> list[str]:
-    """Return a vocabulary of `count` tokens: letters and digits, pairs, then triples, each also at a word's start."""
+    """Return a vocabulary of `count` tokens: letters and digits, pairs, then triples, each also at
+    a word's start."""
     singles = string.ascii_letters + string.digits + string.punctuation
     lower = string.ascii_lowercase
-    longer = map("".join, itertools.chain(itertools.product(lower, lower), itertools.product(lower, lower, lower)))
+    longer = map(
+        "".join,
+        itertools.chain(itertools.product(lower, lower), itertools.product(lower, lower, lower)),
+    )
     pieces = (form for piece in itertools.chain(singles, longer) for form in (f"▁{piece}", piece))
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *itertools.islice(pieces, count - 5)]
 
 
-def _matrix(writer: gguf.GGUFWriter, random, name: str, rows: int, columns: int, *, scale: float = 1.0) -> None:
-    values = random.standard_normal((rows, columns), dtype=np.float32) * scale / np.sqrt(columns, dtype=np.float32)
+def _matrix(
+    writer: gguf.GGUFWriter, random, name: str, rows: int, columns: int, *, scale: float = 1.0
+) -> None:
+    values = (
+        random.standard_normal((rows, columns), dtype=np.float32)
+        * scale
+        / np.sqrt(columns, dtype=np.float32)
+    )
     writer.add_tensor(f"{name}.weight", values.astype(np.float16))
 
 

@@ -1,4 +1,5 @@
-"""A real Ollama server for tests: a process of their own, or one that runs on this machine already."""
+"""A real Ollama server for tests: a process of their own, or one that runs on this machine
+already."""
 
 from __future__ import annotations
 
@@ -25,27 +26,33 @@ NO_PROGRAM = "there is no real Ollama: none is on the PATH, and .ci/build-ollama
 
 
 def find_ollama() -> Path | str:
-    """Return the program from the PATH or of an earlier .ci/build-ollama, or the reason why there is none.
+    """Return the program from the PATH or of an earlier .ci/build-ollama, or the reason why there
+    is none.
 
     It builds none: that takes minutes, in which a test would reach its time limit.
     """
     if found := shutil.which("ollama"):
         return Path(found)
-    built = subprocess.run([ROOT / ".ci" / "build-ollama", "--find"], stdout=subprocess.PIPE, check=False, text=True)
+    built = subprocess.run(
+        [ROOT / ".ci" / "build-ollama", "--find"], stdout=subprocess.PIPE, check=False, text=True
+    )
     return Path(built.stdout.strip()) if built.returncode == 0 else NO_PROGRAM
 
 
 def answers(url: str) -> bool:
     """Return whether an Ollama answers at this address."""
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/api/version", timeout=2) as got:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"{url}/api/version", timeout=2
+        ) as got:
             return "version" in json.load(got)
     except (OSError, ValueError):
         return False
 
 
 class RunningOllama:
-    """A server of the person who runs the tests. Their models get names of their own, and are gone after the block."""
+    """A server of the person who runs the tests. Their models get names of their own, and are gone
+    after the block."""
 
     def __init__(self, url: str = USUAL_ADDRESS) -> None:
         self.url = url
@@ -68,7 +75,8 @@ class RunningOllama:
 
 
 class OllamaServer:
-    """One server process that runs until the `with` block ends. `start` after `stop` or `kill` uses the same port."""
+    """One server process that runs until the `with` block ends. `start` after `stop` or `kill` uses
+    the same port."""
 
     def __init__(self, program: Path, folder: Path | None = None, *, port: int = 0) -> None:
         self.program = program
@@ -108,7 +116,12 @@ class OllamaServer:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
-            how = {"env": self._environment(), "stdout": log, "stderr": log, "start_new_session": True}
+            how = {
+                "env": self._environment(),
+                "stdout": log,
+                "stderr": log,
+                "start_new_session": True,
+            }
             self._process = subprocess.Popen([self.program, "serve"], **how)
         deadline = time.monotonic() + START_SECONDS
         while not answers(self.url):
@@ -138,15 +151,20 @@ class OllamaServer:
         modelfile = gguf.with_suffix(".Modelfile")
         modelfile.write_text(f"FROM {gguf.absolute()}\n")
         done = subprocess.run(
-            [self.program, "create", name, "-f", modelfile], env=self._environment(), capture_output=True, text=True,
+            [self.program, "create", name, "-f", modelfile],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         if done.returncode:
             raise RuntimeError(f"ollama create {name}: {done.stderr[-1000:]}\n{self.log[-2000:]}")
         return name
 
     def _environment(self) -> dict[str, str]:
         return {
-            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder),
-            "OLLAMA_HOST": f"127.0.0.1:{self.port}", "OLLAMA_MODELS": str(self.folder / "models"),
-        }  # fmt: skip
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
+            "OLLAMA_MODELS": str(self.folder / "models"),
+        }

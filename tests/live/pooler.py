@@ -1,4 +1,5 @@
-"""PgBouncer in front of a test's PostgreSQL, which gives each transaction another session than the one before."""
+"""PgBouncer in front of a test's PostgreSQL, which gives each transaction another session than the
+one before."""
 
 import os
 import shutil
@@ -27,15 +28,17 @@ def pooler(postgres, mode="transaction"):
     user, as_user = server_user("postgres")
     target = f"host=127.0.0.1 port={postgres.port} user=owner password='{PASSWORD}'"
     (folder / "ini").write_text(
-        f"[databases]\n* = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = any\npool_mode = {mode}\nserver_round_robin = 1\n"
+        f"[databases]\n* = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port ="
+        f" {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\nserver_round_robin = 1\n"
     )
     for path in (folder, folder / "ini"):
         os.chown(path, user.pw_uid, user.pw_gid)
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([program, "-q", folder / "ini"], **nowhere, **as_user)
     try:
-        yield lambda name: _several_sessions(postgres.url(name).set(port=port), mode, process, folder / "ini")
+        yield lambda name: _several_sessions(
+            postgres.url(name).set(port=port), mode, process, folder / "ini"
+        )
     finally:
         process.terminate()
         process.wait(timeout=START_SECONDS)
@@ -48,7 +51,9 @@ def _several_sessions(url, mode, process, file):
     with ExitStack() as stack:
 
         def connect():
-            stack.enter_context(psycopg.connect(text, autocommit=mode == "statement")).execute("SELECT 1")
+            stack.enter_context(psycopg.connect(text, autocommit=mode == "statement")).execute(
+                "SELECT 1"
+            )
 
         for _ in range(SESSIONS):
             until_it_answers(connect, process, file, psycopg.OperationalError)

@@ -1,4 +1,5 @@
-"""A real PostgreSQL server for tests, in a temporary folder, on a free port of the loopback interface."""
+"""A real PostgreSQL server for tests, in a temporary folder, on a free port of the loopback
+interface."""
 
 import os
 import pwd
@@ -31,7 +32,8 @@ def find_postgres():
 
 
 def server_user(name):
-    """Return the user whose files a server has, and how `subprocess` starts it: it refuses to run as root."""
+    """Return the user whose files a server has, and how `subprocess` starts it: it refuses to run
+    as root."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()), {}
     names = {user.pw_name: user for user in pwd.getpwall()}
@@ -40,7 +42,8 @@ def server_user(name):
 
 
 class PostgresServer:
-    """A server that runs until the `with` block ends. It refuses to run as root, so root starts it as another user."""
+    """A server that runs until the `with` block ends. It refuses to run as root, so root starts it
+    as another user."""
 
     def __init__(self, programs, *settings):
         self._programs, self._settings = programs, settings
@@ -62,10 +65,21 @@ class PostgresServer:
 
     def _initialise(self):
         self._run(
-            "initdb", "--pgdata", self._folder / "data", "--username", "owner",
-            "--auth", "md5",  # scram-sha-256 costs each connection 10 ms of processor time
-            "--pwfile", self._folder / "password", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
-        )  # fmt: skip
+            "initdb",
+            "--pgdata",
+            self._folder / "data",
+            "--username",
+            "owner",
+            "--auth",
+            "md5",  # scram-sha-256 costs each connection 10 ms of processor time
+            "--pwfile",
+            self._folder / "password",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C.UTF-8",
+            "--no-sync",
+        )
 
     def __exit__(self, *error):
         self.stop()
@@ -75,16 +89,32 @@ class PostgresServer:
         """Start, or start again on the same port, and wait until it answers."""
         if not self.port:
             self.port = free_port()
-        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}", "fsync=off"]
+        settings = [
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self._folder}",
+            "fsync=off",
+        ]
         settings += ["full_page_writes=off", "shared_buffers=16MB", *self._settings]
         options = [part for setting in settings for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *options],
-                stdout=log, stderr=log, cwd="/", **self._as,
-            )  # fmt: skip
+                [
+                    self._programs / "postgres",
+                    "-D",
+                    self._folder / "data",
+                    "-p",
+                    str(self.port),
+                    *options,
+                ],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                **self._as,
+            )
         log = self._folder / "log"
-        until_it_answers(lambda: self.connect().close(), self._process, log, psycopg.OperationalError)
+        until_it_answers(
+            lambda: self.connect().close(), self._process, log, psycopg.OperationalError
+        )
 
     def stop(self, *, crash=False):
         """Stop it at once, and break its connections."""
@@ -103,14 +133,25 @@ class PostgresServer:
 
     def connect(self, database="postgres"):
         """Return a connection that may write; each statement is its own transaction."""
-        url = {"host": "127.0.0.1", "port": self.port, "user": "owner", "password": PASSWORD, "dbname": database}
+        url = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": "owner",
+            "password": PASSWORD,
+            "dbname": database,
+        }
         return psycopg.connect(**url, autocommit=True, connect_timeout=10)
 
     def rows(self, database):
         """Return all rows of all tables as one text."""
         with self.connect(database) as connection:
-            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-            found = [connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall() for (table,) in tables]
+            tables = connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            ).fetchall()
+            found = [
+                connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall()
+                for (table,) in tables
+            ]
         return "\n".join(row for rows in found for (row,) in rows)
 
     def url(self, database, user="owner", password=PASSWORD):
@@ -131,9 +172,14 @@ class PostgresServer:
 
     def _run(self, program, *arguments):
         subprocess.run(
-            [self._programs / program, *arguments], check=True, capture_output=True, cwd="/", timeout=120,
-            env={**os.environ, "PGPASSWORD": PASSWORD}, **self._as,
-        )  # fmt: skip
+            [self._programs / program, *arguments],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            timeout=120,
+            env={**os.environ, "PGPASSWORD": PASSWORD},
+            **self._as,
+        )
 
 
 class Standby(PostgresServer):
@@ -143,12 +189,22 @@ class Standby(PostgresServer):
 
     def _initialise(self):
         where = "--host", "127.0.0.1", "--port", str(self.primary.port), "--username", "owner"
-        self._run("pg_basebackup", "--pgdata", self._folder / "data", *where, "--checkpoint=fast", "-R", "-X", "stream")
+        self._run(
+            "pg_basebackup",
+            "--pgdata",
+            self._folder / "data",
+            *where,
+            "--checkpoint=fast",
+            "-R",
+            "-X",
+            "stream",
+        )
 
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A running server whose log can be decoded; tests that need it are skipped if the programs are missing."""
+    """A running server whose log can be decoded; tests that need it are skipped if the programs are
+    missing."""
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)

@@ -19,8 +19,11 @@ STORES = ["embedded", *SERVERS]
 
 
 @contextmanager
-def project_on(store: str, make: Callable[[str], Project], fake: FakeQdrant | None = None) -> Iterator[Project]:
-    """Make a project on one of `STORES`, from the TOML that names it. On a real server it has a name of its own."""
+def project_on(
+    store: str, make: Callable[[str], Project], fake: FakeQdrant | None = None
+) -> Iterator[Project]:
+    """Make a project on one of `STORES`, from the TOML that names it. On a real server it has a
+    name of its own."""
     if store == "embedded":
         yield make("")
         return
@@ -33,7 +36,9 @@ def project_on(store: str, make: Callable[[str], Project], fake: FakeQdrant | No
     key = f'api_key = "{os.environ["QDRANT_API_KEY"]}"\n' if "QDRANT_API_KEY" in os.environ else ""
     project = make(f'[store]\nurl = "{os.environ["QDRANT_URL"]}"\n{key}')
     name = f"test-{uuid.uuid4().hex[:12]}"
-    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+    project.write_settings(
+        project.config.read_text().replace('project = "test"', f'project = "{name}"')
+    )
     own = project.settings.store  # a test may write a key that can only read
     try:
         yield project

@@ -14,17 +14,26 @@ class Session:
         self._url = url
         backend = url.get_backend_name()
         if backend == "sqlite":
-            self.connection = sqlite3.connect(url.database, timeout=30, isolation_level=None, check_same_thread=False)
+            self.connection = sqlite3.connect(
+                url.database, timeout=30, isolation_level=None, check_same_thread=False
+            )
         elif backend == "postgresql":
             text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            self.connection = psycopg.connect(text, autocommit=True, prepare_threshold=None)  # tables are made anew
+            self.connection = psycopg.connect(
+                text, autocommit=True, prepare_threshold=None
+            )  # tables are made anew
         else:
             import pymysql
 
             self.connection = pymysql.connect(
-                host=url.host, port=url.port, user=url.username, password=url.password, database=url.database,
-                autocommit=True, ssl_disabled=True,  # each connection would read all certificates
-            )  # fmt: skip
+                host=url.host,
+                port=url.port,
+                user=url.username,
+                password=url.password,
+                database=url.database,
+                autocommit=True,
+                ssl_disabled=True,  # each connection would read all certificates
+            )
 
     def run(self, statement, *values):
         cursor = self.connection.cursor()

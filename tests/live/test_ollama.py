@@ -28,22 +28,34 @@ def embedder(ollama_server, ollama_model):
 
 
 def settings_for(server, model="tiny-embed"):
-    """Return settings with one thread, since Ollama's threads wait much longer for each other in parallel test runs."""
-    return EmbedderSettings(kind="ollama", model=model, hosts=[server.url], num_thread=1, batch_texts=16)
+    """Return settings with one thread, since Ollama's threads wait much longer for each other in
+    parallel test runs."""
+    return EmbedderSettings(
+        kind="ollama", model=model, hosts=[server.url], num_thread=1, batch_texts=16
+    )
 
 
 def test_identity(embedder, ollama_model, tmp_path):
     """The digest is that of the weights. It does not depend on who created the model and where."""
     identity = embedder.identity()
-    assert identity.digest == hashlib.sha256(write_embedding_gguf(tmp_path / "again.gguf").read_bytes()).hexdigest()
+    assert (
+        identity.digest
+        == hashlib.sha256(write_embedding_gguf(tmp_path / "again.gguf").read_bytes()).hexdigest()
+    )
     assert (identity.kind, identity.model, identity.dimension) == ("ollama", ollama_model, 64)
     assert embedder._loop.run(embedder._endpoints[0].details()).context_length == 2048
 
 
-@pytest.mark.parametrize("name", ["qwen3-embedding:0.6b", "hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", "bge-m3"])
-def test_texts_get_the_prefixes_of_the_model_that_the_server_calls_by_this_name(own_server, tmp_path, name, caplog):
+@pytest.mark.parametrize(
+    "name", ["qwen3-embedding:0.6b", "hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", "bge-m3"]
+)
+def test_texts_get_the_prefixes_of_the_model_that_the_server_calls_by_this_name(
+    own_server, tmp_path, name, caplog
+):
     """Names of models that a person may have pulled into a server of theirs."""
-    settings = settings_for(own_server, own_server.create(name, write_embedding_gguf(tmp_path / "same.gguf")))
+    settings = settings_for(
+        own_server, own_server.create(name, write_embedding_gguf(tmp_path / "same.gguf"))
+    )
     identity, (document, query) = identify(settings), known_prompts(name)
     assert (identity.document_prefix, identity.query_prefix) == (document, query)
     assert not [message for message in caplog.messages if "it is not known" in message]
@@ -72,7 +84,9 @@ def test_queries_together_have_the_vectors_of_single_ones_and_only_a_bad_one_fai
 
 def test_only_the_text_that_is_too_long_fails(embedder):
     entries = embedder.embed_documents([*TEXTS[:20], "word " * 5000, *TEXTS[20:40]])
-    [(row, error)] = [(row, entry) for row, entry in enumerate(entries) if isinstance(entry, Exception)]
+    [(row, error)] = [
+        (row, entry) for row, entry in enumerate(entries) if isinstance(entry, Exception)
+    ]
     assert (row, type(error)) == (20, TextTooLong)
     assert "context length" in str(error)
 
@@ -111,15 +125,25 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
 
 @pytest.mark.long
 def test_its_v1_route_gives_the_same_vectors(ollama_server, ollama_model, embedder):
-    """The model is known by a vector there; a model that is missing and shorter vectors are as documented."""
+    """The model is known by a vector there; a model that is missing and shorter vectors are as
+    documented."""
     server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16}
     with closing(open_embedder(EmbedderSettings(model=ollama_model, **server))) as other:
-        identity, few = other.identity(), TEXTS[:3]  # its threads wait for each other: nobody can ask for one alone
+        identity, few = (
+            other.identity(),
+            TEXTS[:3],
+        )  # its threads wait for each other: nobody can ask for one alone
         assert (identity.same_model(other.identity()), identity.dimension) == (True, 64)
-        for one, same in zip(other.embed_documents(few), embedder.embed_documents(few), strict=True):
+        for one, same in zip(
+            other.embed_documents(few), embedder.embed_documents(few), strict=True
+        ):
             assert np.abs(one - same).max() < 1e-6
-        assert isinstance(other.embed_documents(["word " * 5000])[0], np.ndarray), "it no longer cuts texts silently"
-    with closing(open_embedder(EmbedderSettings(model=ollama_model, dimensions=16, **server))) as short:
+        assert isinstance(other.embed_documents(["word " * 5000])[0], np.ndarray), (
+            "it no longer cuts texts silently"
+        )
+    with closing(
+        open_embedder(EmbedderSettings(model=ollama_model, dimensions=16, **server))
+    ) as short:
         first, whole = short.embed_query("a printer"), embedder.embed_query("a printer")[:16]
         assert np.abs(first - whole / np.linalg.norm(whole)).max() < 1e-6
     with (

@@ -6,7 +6,9 @@ from tests.live.qdrant import project_on
 from tests.project import Project
 
 
-def test_the_collections_of_a_test_are_dropped_whatever_it_wrote_into_its_settings(tmp_path, qdrant, monkeypatch):
+def test_the_collections_of_a_test_are_dropped_whatever_it_wrote_into_its_settings(
+    tmp_path, qdrant, monkeypatch
+):
     monkeypatch.setenv("QDRANT_URL", qdrant.url)
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
     with project_on("real", partial(Project, tmp_path / "project")) as project:

@@ -1,4 +1,5 @@
-"""`make test` on a machine without Ollama: nothing is built, and the end says what was not tried."""
+"""`make test` on a machine without Ollama: nothing is built, and the end says what was not
+tried."""
 
 import os
 import subprocess
@@ -10,7 +11,10 @@ from tests.docs.pages import ROOT
 
 TESTS = "tests/live/test_ollama.py"
 TEST = f"{TESTS}::test_a_model_process_that_dies_during_a_request_loses_no_text"
-SAID = "NOT TESTED HERE: there is no real Ollama: none is on the PATH, and .ci/build-ollama has built none"
+SAID = (
+    "NOT TESTED HERE: there is no real Ollama: none is on the PATH, and .ci/build-ollama has built"
+    " none"
+)
 
 
 @pytest.mark.long
@@ -22,12 +26,19 @@ def test_the_end_says_what_was_not_tried_without_ollama_and_nothing_is_built(tmp
     for name in ("go", "gcc", "g++"):
         (programs / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/built\nexit 1\n")
         (programs / name).chmod(0o755)
-    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "CI": "true" if ci else ""}
+    home = {
+        "HOME": str(tmp_path / "home"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "CI": "true" if ci else "",
+    }
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", TEST],
-        cwd=ROOT, env={**os.environ, **home, "PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True, text=True,
+        cwd=ROOT,
+        env={**os.environ, **home, "PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert ended.returncode == int(ci), ended.stdout + ended.stderr
     assert not (tmp_path / "built").exists()
     if ci:

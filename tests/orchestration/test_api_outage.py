@@ -1,4 +1,5 @@
-"""Outages of Prefect's server in the log: what is one outage, when it has ended, and how often one is reported."""
+"""Outages of Prefect's server in the log: what is one outage, when it has ended, and how often one
+is reported."""
 
 import logging
 
@@ -57,7 +58,8 @@ def end(seconds):
 
 
 def test_a_request_that_is_repeated_is_one_outage(outage, lines, clock):
-    """Prefect's client sends it after 2, 4, 8, 16, 32 and 64 seconds, and longer if its settings say so."""
+    """Prefect's client sends it after 2, 4, 8, 16, 32 and 64 seconds, and longer if its settings
+    say so."""
     with outage.observed() as observed:
         for number in range(1, 10):
             answer(observed, 503)
@@ -93,7 +95,9 @@ def test_requests_that_are_sent_once_find_an_outage_together(outage, lines, cloc
             with outage.observed() as observed:
                 observed.trace(FAILED, {"exception": OSError("refused")})
             clock.now += 3
-        assert lines == ["Prefect's server does not answer (refused): the run waits for it where it needs it"]
+        assert lines == [
+            "Prefect's server does not answer (refused): the run waits for it where it needs it"
+        ]
         with outage.observed() as observed:
             answer(observed, 404)
     assert lines[1:] == [end(15)], "a server that refuses does answer"
@@ -103,14 +107,18 @@ def test_a_request_that_gets_no_answer_at_all_is_an_outage(outage, lines, clock)
     with outage.observed() as observed:
         clock.now += 60
         observed.trace("http11.receive_response_headers.failed", {"exception": TimeoutError()})
-    assert lines == ["Prefect's server does not answer (TimeoutError): the run waits for it where it needs it"]
+    assert lines == [
+        "Prefect's server does not answer (TimeoutError): the run waits for it where it needs it"
+    ]
 
 
 def test_an_attempt_that_fails_alone_is_no_outage(outage, lines, clock):
     """A database that is locked, or a connection that was idle for too long."""
     for _ in range(100):
         with outage.observed() as observed:
-            observed.trace("http11.receive_response_headers.failed", {"exception": OSError("closed")})
+            observed.trace(
+                "http11.receive_response_headers.failed", {"exception": OSError("closed")}
+            )
             answer(observed, 503)
             clock.now += 2
             answer(observed, 200)
@@ -141,7 +149,15 @@ def test_the_next_run_of_a_process_reports_its_own_outage(outage, lines, clock):
 def test_events_that_do_not_reach_the_server_have_one_line_and_quote_none():
     keep, secret = _LostEvents(), "an event with a name in it"
     message = "Service %r failed to process item %r"
-    records = [logging.LogRecord("x", logging.ERROR, "x", 1, message, ("EventsWorker", secret), None) for _ in range(9)]
+    records = [
+        logging.LogRecord("x", logging.ERROR, "x", 1, message, ("EventsWorker", secret), None)
+        for _ in range(9)
+    ]
     other = logging.LogRecord("x", logging.ERROR, "x", 1, "another message", (), None)
-    assert [keep.filter(record) for record in (other, *records, other)] == [True, True, *[False] * 8, True]
+    assert [keep.filter(record) for record in (other, *records, other)] == [
+        True,
+        True,
+        *[False] * 8,
+        True,
+    ]
     assert secret not in records[0].getMessage()

@@ -1,5 +1,6 @@
-"""The flow as a program: where Prefect's own settings say, or else with a server of its own. A command is no flow. What
-another user of the machine can read of a project, and what runs of a folder that he has prepared."""
+"""The flow as a program: where Prefect's own settings say, or else with a server of its own. A
+command is no flow. What another user of the machine can read of a project, and what runs of a
+folder that he has prepared."""
 
 import os
 import signal
@@ -30,14 +31,22 @@ from tests.waiting import answers, eventually
 
 NOWHERE = "http://127.0.0.1:9/api"
 PROFILES = f'active = "office"\n[profiles.office]\nPREFECT_API_URL = "{NOWHERE}"\n'
-QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "critical", "DO_NOT_TRACK": "1"}
+QUIET = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "DASK_LOGGING__DISTRIBUTED": "critical",
+    "DO_NOT_TRACK": "1",
+}
 BROKEN = '\n[[indexes]]\nname = "broken"\ntable = "nothing"\nkey = "id"\ntext = ["title"]\n'
 PLATFORM = {
-    "PREFECT_FLOWS_DEFAULT_RETRIES": "2", "PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS": "600",
-    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/missing",
-    "PREFECT_TASKS_DEFAULT_RETRIES": "5", "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
-    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true", "PREFECT_TASKS_REFRESH_CACHE": "true",
-}  # fmt: skip
+    "PREFECT_FLOWS_DEFAULT_RETRIES": "2",
+    "PREFECT_FLOWS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "local-file-system/missing",
+    "PREFECT_TASKS_DEFAULT_RETRIES": "5",
+    "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "600",
+    "PREFECT_TASKS_DEFAULT_PERSIST_RESULT": "true",
+    "PREFECT_TASKS_REFRESH_CACHE": "true",
+}
 MANY_TASKS = """
 from prefect import flow, task
 from prefect.states import Completed
@@ -59,17 +68,26 @@ def whole():
 run_flow(whole)
 """
 INSTALLED = Path(sys.executable).parent / "rag-index"
-IMPORTED = "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
+IMPORTED = (
+    "flows tasks rag_index prefect distributed dask multiprocessing uvicorn socket json".split()
+)
 
 
 def run(project: Project, *command: str, folder: Path | None = None, **environment: str):
-    """Run the flow, or a command, as a user without a Prefect server, unless the environment names one."""
+    """Run the flow, or a command, as a user without a Prefect server, unless the environment names
+    one."""
     program = [*PROGRAM, *command] if command else FLOW
-    own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect"), **QUIET}
+    own = {
+        "RAG_INDEX_CONFIG": str(project.config),
+        "PREFECT_HOME": str(project.folder / "prefect"),
+        **QUIET,
+    }
     # On a busy machine, a server of its own answers 503 while its SQLite is locked.
     retries = "0" if "PREFECT_API_URL" in environment else "3"
     environment = {**without_api(), **own, "PREFECT_CLIENT_MAX_RETRIES": retries, **environment}
-    return subprocess.run(program, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        program, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -83,7 +101,10 @@ def test_a_prefect_server_that_does_not_answer_ends_the_flow_and_no_command(proj
     """The server is named in one of the ways of Prefect, which alone reads them."""
     (tmp_path / "profiles.toml").write_text(PROFILES if way == "profile" else "")
     (tmp_path / "prefect.toml").write_text(f'[api]\nurl = "{NOWHERE}"\n' if way == "folder" else "")
-    named = {"PREFECT_HOME": str(tmp_path), **({"PREFECT_API_URL": NOWHERE} if way == "environment" else {})}
+    named = {
+        "PREFECT_HOME": str(tmp_path),
+        **({"PREFECT_API_URL": NOWHERE} if way == "environment" else {}),
+    }
     ended = run(project, folder=tmp_path, **named)
     assert (ended.returncode, ended.stdout) == (1, ""), ended
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
@@ -95,7 +116,8 @@ def test_a_prefect_server_that_does_not_answer_ends_the_flow_and_no_command(proj
 
 @pytest.mark.long
 def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(project, tmp_path):
-    """Its runs are kept where Prefect's settings say, for `prefect server start`. Nothing else of it is left."""
+    """Its runs are kept where Prefect's settings say, for `prefect server start`. Nothing else of
+    it is left."""
     home = tmp_path / "home"
     parallel = {"RAG_INDEX_PARALLEL__WORKERS": "1", "RAG_INDEX_PARALLEL__SHARD_DOCUMENTS": "2"}
     ended = run(project, PREFECT_HOME=str(home), **parallel)
@@ -103,8 +125,12 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
     assert ended.stderr.splitlines()[-1] == "rag-index: 1 index: 5 documents indexed"
     with temporary_server(home) as found:
         auth = tuple(found["PREFECT_API_AUTH_STRING"].split(":"))
-        with httpx.Client(base_url=found["PREFECT_API_URL"], auth=auth, trust_env=False, timeout=60) as api:
-            assert httpx.get(f"{api.base_url}flow_runs/filter").status_code == 401, "another user may read it"
+        with httpx.Client(
+            base_url=found["PREFECT_API_URL"], auth=auth, trust_env=False, timeout=60
+        ) as api:
+            assert httpx.get(f"{api.base_url}flow_runs/filter").status_code == 401, (
+                "another user may read it"
+            )
             runs = api.post("/flow_runs/filter", json={}).raise_for_status().json()
             tasks = api.post("/task_runs/filter", json={}).raise_for_status().json()
     ended = {one["name"]: one["state"]["message"] for one in runs}
@@ -112,40 +138,63 @@ def test_without_a_named_server_the_flow_starts_one_for_itself_and_its_workers(p
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
     assert len([task for task in tasks if task["name"].startswith("embed ")]) == 3
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-        assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), "workers ran no flow"
+        assert db.execute("SELECT count(*) FROM rag_index_runs").fetchone() == (1,), (
+            "workers ran no flow"
+        )
 
 
 @pytest.mark.long
 def test_a_server_of_a_flow_is_ended_only_once_it_has_recorded_how_all_tasks_ended(tmp_path):
-    """It records later than it is told, here of many tasks a second, and forgets the rest as it ends."""
+    """It records later than it is told, here of many tasks a second, and forgets the rest as it
+    ends."""
     program = tmp_path / "program.py"
     program.write_text(MANY_TASKS)
     environment = {**without_api(), **QUIET, "PREFECT_HOME": str(tmp_path / "home")}
-    ended = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, check=False
+    )
     assert ended.stderr == "rag-index: all done\n"
     with closing(sqlite3.connect(tmp_path / "home" / "prefect.db")) as db:
-        states = dict(db.execute("SELECT state_type, count(*) FROM task_run WHERE name LIKE 'step%' GROUP BY 1"))
+        states = dict(
+            db.execute(
+                "SELECT state_type, count(*) FROM task_run WHERE name LIKE 'step%' GROUP BY 1"
+            )
+        )
     assert states == {"COMPLETED": 40}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("killed", ["server", "flow", "told to end"])
-def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(project, fake, tmp_path, killed):
+def test_a_flow_with_a_server_of_its_own_ends_with_all_its_processes(
+    project, fake, tmp_path, killed
+):
     """Whoever is killed: the flow ends without its server, and the server without the flow."""
     project = Project(tmp_path / "other", extra=fake.settings).fill(60)
     fake.seconds_per_text = 0.2
-    own = {"PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": "", "PREFECT_CLIENT_MAX_RETRIES": "1", **QUIET}
+    own = {
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_URL": "",
+        "PREFECT_CLIENT_MAX_RETRIES": "1",
+        **QUIET,
+    }
     with Victim(project, "--workers", "2", "--shard-documents", "5", **own) as run:
         eventually(lambda: run.ended or len(fake.embeds()) > 6, lambda: run.output)
-        [server] = [one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())]
+        [server] = [
+            one for one in run.processes() if "prefect.server.api.server" in " ".join(one.cmdline())
+        ]
         if killed == "told to end":
             run.process.terminate()
         else:
             (server if killed == "server" else psutil.Process(run.process.pid)).kill()
-        assert run.process.wait(240) == {"server": 1, "flow": -signal.SIGKILL, "told to end": 130}[killed], run.output
+        assert (
+            run.process.wait(240)
+            == {"server": 1, "flow": -signal.SIGKILL, "told to end": 130}[killed]
+        ), run.output
         eventually(run.gone, lambda: [one.cmdline() for one in run.processes()], seconds=60)
         if killed != "flow":
-            ours = [line for line in run.output.splitlines() if " | ERROR " not in line]  # Prefect logs what it lost
+            ours = [
+                line for line in run.output.splitlines() if " | ERROR " not in line
+            ]  # Prefect logs what it lost
             assert ours[-1].startswith("rag-index: "), run.output
             assert "Traceback" not in run.output
     fake.seconds_per_text = 0
@@ -180,7 +229,9 @@ def test_a_stop_that_became_an_error_of_one_index_ends_the_whole_run(prefect_ser
         ("\n[parallel]\nworkers = 0\n", 2, "workers"),
     ],
 )
-def test_the_exit_code_is_that_of_the_command(project, prefect_server, monkeypatch, capsys, settings, code, said):
+def test_the_exit_code_is_that_of_the_command(
+    project, prefect_server, monkeypatch, capsys, settings, code, said
+):
     if settings == "blob":
         project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")
     else:
@@ -197,13 +248,21 @@ def test_the_page_of_make_ui_shows_the_run_on_any_port(project, tmp_path):
     home, port = tmp_path / "home", free_port()
     assert run(project, PREFECT_HOME=str(home)).returncode == 0
     (home / "prefect.db").touch()
-    command = ["make", "ui", f"PREFECT={home}", f"BIN={Path(sys.executable).parent}", f"PORT={port}"]
+    command = [
+        "make",
+        "ui",
+        f"PREFECT={home}",
+        f"BIN={Path(sys.executable).parent}",
+        f"PORT={port}",
+    ]
     with (tmp_path / "ui.txt").open("w") as log:
         streams = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}
         serving = subprocess.Popen(command, cwd=ROOT, env=without_api(), process_group=0, **streams)
     try:
         url, said = f"http://127.0.0.1:{port}", (tmp_path / "ui.txt").read_text
-        eventually(lambda: serving.poll() is not None or answers(f"{url}/api/health"), said, every=0.25)
+        eventually(
+            lambda: serving.poll() is not None or answers(f"{url}/api/health"), said, every=0.25
+        )
         assert serving.poll() is None, said()
         with Browser(tmp_path / "chromium") as browser:
             browser.open(f"{url}/runs")
@@ -215,9 +274,15 @@ def test_the_page_of_make_ui_shows_the_run_on_any_port(project, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("storage", ["environment", "server"])
-def test_what_a_platform_sets_for_all_flows_changes_no_outcome(tmp_path, fake, prefect_server, storage):
+def test_what_a_platform_sets_for_all_flows_changes_no_outcome(
+    tmp_path, fake, prefect_server, storage
+):
     project = Project(tmp_path / "project", extra=fake.settings).fill(40)
-    given = {name: value for name, value in PLATFORM.items() if storage == "environment" or "BLOCK" not in name}
+    given = {
+        name: value
+        for name, value in PLATFORM.items()
+        if storage == "environment" or "BLOCK" not in name
+    }
     api = {name: value for name, value in os.environ.items() if name.startswith("PREFECT_API_")}
     with server_storage(tmp_path / "nowhere") if storage == "server" else nullcontext():
         parallel = {"RAG_INDEX_PARALLEL__WORKERS": "1", "RAG_INDEX_PARALLEL__SHARD_DOCUMENTS": "20"}
@@ -230,7 +295,9 @@ def test_what_a_platform_sets_for_all_flows_changes_no_outcome(tmp_path, fake, p
     assert not (tmp_path / "nowhere").exists()
     auth = tuple(api["PREFECT_API_AUTH_STRING"].split(":"))
     wanted = {"sort": "START_TIME_DESC", "limit": 2}
-    runs = httpx.post(f"{prefect_server}/flow_runs/filter", json=wanted, auth=auth, trust_env=False).json()
+    runs = httpx.post(
+        f"{prefect_server}/flow_runs/filter", json=wanted, auth=auth, trust_env=False
+    ).json()
     assert [one["name"] for one in runs] == ["index notes", "index all"]
     for one in runs:
         assert (one["state"]["name"], one["run_count"]) == ("Failed", 1)
@@ -252,13 +319,18 @@ def server_storage(folder: Path):
             client.clear_server_default_result_storage()
 
 
-def run_installed(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run the installed program in a folder, or without arguments the flow, without a Prefect server."""
+def run_installed(
+    project: Project, folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run the installed program in a folder, or without arguments the flow, without a Prefect
+    server."""
     clean = {name: value for name, value in without_api().items() if name != "PYTHONSAFEPATH"}
     command = [INSTALLED, *arguments] if arguments else FLOW
     own = {"RAG_INDEX_CONFIG": str(project.config), "PREFECT_HOME": str(project.folder / "prefect")}
     environment = {**clean, **own, **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -274,7 +346,9 @@ def shared_place():
 def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
     project = Project(shared_place / "project").fill(300)
     project.folder.chmod(0o755)
-    ended = run_installed(project, project.folder, "index-all", "--workers", "1", "--shard-documents", "100")
+    ended = run_installed(
+        project, project.folder, "index-all", "--workers", "1", "--shard-documents", "100"
+    )
     assert ended.returncode == 0, ended.stderr
     data = project.folder / ".rag-index"
     assert sorted(path.name for path in data.iterdir()) == ["ledger.db", "qdrant"]
@@ -295,12 +369,16 @@ def test_a_folder_that_a_command_or_the_flow_is_started_in_is_not_imported_from(
     place = tmp_path / "planted"
     place.mkdir()
     for name in IMPORTED:
-        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name + chr(10)!r})\n")
+        (place / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'ran')!r}, 'a').write({name + chr(10)!r})\n"
+        )
     ended = run_installed(project, place, "index-all", "--workers", "1", "--shard-documents", "100")
     ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
     assert (ended.returncode, ran) == (0, []), ended.stderr
     project.execute("UPDATE note SET body = 'changed' WHERE id = 7")
-    flow = run_installed(project, place, RAG_INDEX_PARALLEL__WORKERS="1", RAG_INDEX_PARALLEL__SHARD_DOCUMENTS="1")
+    flow = run_installed(
+        project, place, RAG_INDEX_PARALLEL__WORKERS="1", RAG_INDEX_PARALLEL__SHARD_DOCUMENTS="1"
+    )
     assert (flow.returncode, (tmp_path / "ran").exists()) == (0, False), flow.stderr
     assert run_installed(project, place, "doctor").returncode == 0
     assert run_installed(project, place, "index", "notes", "--id", "7").returncode == 0

@@ -40,13 +40,16 @@ def kept_child():
 
 @pytest.fixture(autouse=True)
 def one_child(monkeypatch):
-    """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
+    """Let the runs in this process embed their suspects in one child: its start takes longer than
+    they do."""
     monkeypatch.setattr(local_steps, "Process", KeptProcess)
 
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
-    embedder = open_embedder(make_project(tmp_path_factory.mktemp("any") / "p", 1).settings.embedder)
+    embedder = open_embedder(
+        make_project(tmp_path_factory.mktemp("any") / "p", 1).settings.embedder
+    )
     yield embedder
     embedder.close()
 
@@ -55,6 +58,8 @@ def embedder(tmp_path_factory):
 def folder():
     """A folder in memory if possible, because thousands of small writes are made durable."""
     memory = Path("/dev/shm")
-    made = Path(tempfile.mkdtemp(prefix="every-step-", dir=memory if os.access(memory, os.W_OK) else None))
+    made = Path(
+        tempfile.mkdtemp(prefix="every-step-", dir=memory if os.access(memory, os.W_OK) else None)
+    )
     yield made
     shutil.rmtree(made)

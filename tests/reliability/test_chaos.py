@@ -1,4 +1,5 @@
-"""A watch loses nothing and claims nothing too early, whatever is killed; the next run finds nothing to mend."""
+"""A watch loses nothing and claims nothing too early, whatever is killed; the next run finds
+nothing to mend."""
 
 import random
 from contextlib import ExitStack
@@ -37,6 +38,9 @@ def test_the_checker_notices_what_is_missing_or_old_or_back():
     assert not judge(moments, 9.0, first)
     assert not judge(moments, 10.0, under_way)
     assert judge(moments, 10.0, first) == [
-        "ticket 1 is ('a', ''), at 10 it was ('b', '')", "ticket 2 is None, at 10 it was ('c', '')",
-    ]  # fmt: skip
-    assert judge([*moments, Moment({}, 20.0)], 20.0, under_way) == ["ticket 2 is ('c', ''), at 20 it was None"]
+        "ticket 1 is ('a', ''), at 10 it was ('b', '')",
+        "ticket 2 is None, at 10 it was ('c', '')",
+    ]
+    assert judge([*moments, Moment({}, 20.0)], 20.0, under_way) == [
+        "ticket 2 is ('c', ''), at 20 it was None"
+    ]

@@ -1,5 +1,6 @@
-"""A full disk, a ledger that is locked, folders and files that cannot be written, and a clock that was set back. Each
-ends the run with one line and the right exit code, damages nothing, and the next run repairs the index."""
+"""A full disk, a ledger that is locked, folders and files that cannot be written, and a clock that
+was set back. Each ends the run with one line and the right exit code, damages nothing, and the next
+run repairs the index."""
 
 from __future__ import annotations
 
@@ -43,10 +44,14 @@ class Disk:
         self.path.mkdir()
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", self.path],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
-            pytest.skip(f"a disk cannot be mounted by this user, so none can be full: {done.stderr.strip()}")
+            pytest.skip(
+                f"a disk cannot be mounted by this user, so none can be full: {done.stderr.strip()}"
+            )
 
     def fill(self, *, leave: int = 0) -> None:
         """Fill the disk up to `leave` bytes."""
@@ -80,7 +85,9 @@ def last_line(text: str) -> str:
     [(STORE, 100 << 20, "no space left for the store"), (LEDGER, 0, "the disk is full")],
     ids=["store", "ledger"],
 )
-def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_server, extra, leave, message):
+def test_a_disk_that_fills_up_during_a_run_loses_nothing(
+    tmp_path, prefect_server, extra, leave, message
+):
     project = make_project(tmp_path / "p", 900, extra=extra)
     with Disk(project, 400) as disk:
         with Victim(project, "--serial", "--shard-documents", "10") as run:
@@ -131,7 +138,9 @@ def test_a_ledger_that_is_opened_on_a_full_disk_says_so(tmp_path):
 @pytest.mark.long
 @pytest.mark.mount
 @pytest.mark.parametrize(
-    ("extra", "message"), [(STORE, "cannot be written by user"), (LEDGER, "ledger.db")], ids=["store", "ledger"]
+    ("extra", "message"),
+    [(STORE, "cannot be written by user"), (LEDGER, "ledger.db")],
+    ids=["store", "ledger"],
 )
 def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, extra, message):
     project = make_project(tmp_path / "p", 100, extra=extra)
@@ -163,7 +172,9 @@ def test_a_run_whose_ledger_is_removed_meanwhile_says_so(tmp_path, fake):
 def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[None]:
     """Hold a write transaction on the ledger for `seconds`, or until the block ends."""
     file = project.folder / ".rag-index" / "ledger.db"
-    with contextlib.closing(sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)) as db:
+    with contextlib.closing(
+        sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+    ) as db:
         db.execute("BEGIN IMMEDIATE")
         if seconds is not None:
             threading.Timer(seconds, db.rollback).start()
@@ -171,7 +182,9 @@ def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[No
 
 
 @pytest.mark.long
-def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if_it_stays_so(tmp_path):
+def test_a_ledger_that_is_locked_is_waited_for_and_ends_the_run_with_one_line_if_it_stays_so(
+    tmp_path,
+):
     project = make_project(tmp_path / "p", 100)
     project.run()
     edit_corpus(project)
@@ -193,8 +206,12 @@ def test_what_a_run_with_a_clock_ahead_claimed_is_not_believed_and_later_runs_co
     project = make_project(tmp_path / "p", 30)
     assert project.run().state == "completed"
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-        for where in ("positions SET at = at", "runs SET started_at = started_at", "runs SET ended_at = ended_at",
-                      "scan_states SET full_at = full_at"):  # fmt: skip
+        for where in (
+            "positions SET at = at",
+            "runs SET started_at = started_at",
+            "runs SET ended_at = ended_at",
+            "scan_states SET full_at = full_at",
+        ):
             db.execute(f"UPDATE rag_index_{where} + {400 * DAY}")
     fresh = ("search", "note", "--max-age", "1 h", "--timeout")
     assert "ahead of this clock" in run_here(project.config, *fresh, "2", code=1)[1]
@@ -209,7 +226,8 @@ def test_what_a_run_with_a_clock_ahead_claimed_is_not_believed_and_later_runs_co
 
 @pytest.mark.long
 def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
-    """The times that an earlier run recorded now lie in the future, and so does the lease of a killed run."""
+    """The times that an earlier run recorded now lie in the future, and so does the lease of a
+    killed run."""
     project = make_project(tmp_path / "p", 200)
     project.execute("INSERT INTO note VALUES (9999, 'blob', ?, 'a', 1)", b"\x00")
     assert project.run().state == "partial"
@@ -219,9 +237,15 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
     dead._stop.set()
     ledger.close()
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-        db.execute(f"UPDATE rag_index_runs SET started_at = started_at + {DAY}, ended_at = ended_at + {DAY}")
+        db.execute(
+            f"UPDATE rag_index_runs SET started_at = started_at + {DAY}, ended_at = ended_at +"
+            f" {DAY}"
+        )
         for time_of_failure in ("first_at", "last_at", "incomplete_since"):
-            db.execute(f"UPDATE rag_index_failed_documents SET {time_of_failure} = {time_of_failure} + {DAY}")
+            db.execute(
+                f"UPDATE rag_index_failed_documents SET {time_of_failure} = {time_of_failure} +"
+                f" {DAY}"
+            )
         db.execute("UPDATE rag_index_leases SET pid = ?", (dead_pid(),))
     project.execute("DELETE FROM note WHERE id = 9999")
     edit_corpus(project)
@@ -231,7 +255,8 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
 
 
 def run_as_anybody(project, command, code=1):
-    """Run the program in a thread that permissions of files stop, even if it is root's, and return all that it says."""
+    """Run the program in a thread that permissions of files stop, even if it is root's, and return
+    all that it says."""
     libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
     before = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, before) == 0
@@ -247,7 +272,8 @@ def run_as_anybody(project, command, code=1):
 
 @pytest.fixture
 def closed():
-    """A function that takes the right to write a folder or file, and all in it; the test gives it back at its end."""
+    """A function that takes the right to write a folder or file, and all in it; the test gives it
+    back at its end."""
     changed = []
 
     def close(path):
@@ -265,13 +291,25 @@ def closed():
 @pytest.mark.long
 @pytest.mark.parametrize(
     "command",
-    ["search printer", "doctor", "doctor --repair", "index-all", "rebuild notes", "erase notes", "drop notes --yes"],
+    [
+        "search printer",
+        "doctor",
+        "doctor --repair",
+        "index-all",
+        "rebuild notes",
+        "erase notes",
+        "drop notes --yes",
+    ],
 )
-def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(project, closed, command):
+def test_a_store_that_cannot_be_written_is_whole_and_no_reason_for_a_backup(
+    project, closed, command
+):
     assert project.fill(3).run().state == "completed"
     store = closed(project.folder / ".rag-index" / "qdrant")
     said = run_as_anybody(project, command)
-    assert re.search(rf"the store {store}\S* cannot be written by user \w+ \(Permission denied; ", said), said
+    assert re.search(
+        rf"the store {store}\S* cannot be written by user \w+ \(Permission denied; ", said
+    ), said
     assert "set `data` or [store] path to another folder" in said
     assert "backup" not in said
     assert "finding" not in said

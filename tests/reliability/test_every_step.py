@@ -1,6 +1,7 @@
-"""Death before every single write of a run, and in the middle of those to the store; then one more run. Plain code, no
-processes: what a run calls on its store and its ledger is counted, and the call of that number never happens, or
-happens by half, and nothing after it. `test_kill` shows the same of real processes, at moments by chance."""
+"""Death before every single write of a run, and in the middle of those to the store; then one more
+run. Plain code, no processes: what a run calls on its store and its ledger is counted, and the call
+of that number never happens, or happens by half, and nothing after it. `test_kill` shows the same
+of real processes, at moments by chance."""
 
 import random
 import shutil
@@ -29,18 +30,52 @@ DOCUMENTS = 60
 SEED = random.SystemRandom().randrange(1_000_000)
 WRITES = {
     "store": (
-        "create", "upsert", "update_payloads", "delete_chunks", "delete_points", "flush", "point_alias", "drop",
-        "set_metadata", "set_commit_mark",
+        "create",
+        "upsert",
+        "update_payloads",
+        "delete_chunks",
+        "delete_points",
+        "flush",
+        "point_alias",
+        "drop",
+        "set_metadata",
+        "set_commit_mark",
     ),
     "ledger": (
-        "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
-        "record_commit", "fail", "clear_failures", "forget_unseen_failures", "record_scan", "begin_buckets",
-        "commit_buckets", "open_buckets", "place", "forget_empty_buckets", "forget_digests", "forget_digests_of",
-        "start_run", "finish_run", "record_emptied", "find_deleted", "forget_lost", "record_size", "copy_sizes",
-        "hold_back", "record_complete", "forget_sizes",
-        "record_undecided", "keep_undecided", "reduce_size",
+        "add_collection",
+        "update_collection",
+        "drop_collection",
+        "mark_pending",
+        "record",
+        "forget",
+        "unmark_pending",
+        "record_commit",
+        "fail",
+        "clear_failures",
+        "forget_unseen_failures",
+        "record_scan",
+        "begin_buckets",
+        "commit_buckets",
+        "open_buckets",
+        "place",
+        "forget_empty_buckets",
+        "forget_digests",
+        "forget_digests_of",
+        "start_run",
+        "finish_run",
+        "record_emptied",
+        "find_deleted",
+        "forget_lost",
+        "record_size",
+        "copy_sizes",
+        "hold_back",
+        "record_complete",
+        "forget_sizes",
+        "record_undecided",
+        "keep_undecided",
+        "reduce_size",
     ),
-}  # fmt: skip
+}
 HALVES = {"upsert", "update_payloads", "delete_chunks", "delete_points"}
 """Writes that may be half done."""
 UNDONE = {"second", "few", "other buckets"}
@@ -54,7 +89,8 @@ def digests(monkeypatch):
 
 
 class Death:
-    """A death at the write of this number, counted from 1, or in its middle if `half`. Nothing is written after it."""
+    """A death at the write of this number, counted from 1, or in its middle if `half`. Nothing is
+    written after it."""
 
     def __init__(self, at: int = 0, *, half: bool = False) -> None:
         self.at, self.half = at, half
@@ -91,7 +127,9 @@ class Mortal:
 
 def _half(batch):
     if isinstance(batch, list | dict):
-        return type(batch)(list(batch.items() if isinstance(batch, dict) else batch)[: len(batch) // 2])
+        return type(batch)(
+            list(batch.items() if isinstance(batch, dict) else batch)[: len(batch) // 2]
+        )
     count = max(1, len(batch) // 2)
     return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
 
@@ -100,9 +138,16 @@ class SmallShards(AllDocuments):
     """All documents, in small pages, and in small shards, whose size no rate changes."""
 
     def begin(self, opened, steps, record, checks):
-        scan = begin(opened, record, identify(opened.settings.embedder), open_chunker(opened.settings, opened.index))
+        scan = begin(
+            opened,
+            record,
+            identify(opened.settings.embedder),
+            open_chunker(opened.settings, opened.index),
+        )
         scan.diff.sharder._documents = 12
-        scan.diff.sharder.observe = lambda chars, seconds: None  # a busy machine would measure no rate, and write none
+        scan.diff.sharder.observe = lambda chars, seconds: (
+            None
+        )  # a busy machine would measure no rate, and write none
         return scan
 
     def pages(self, opened, fetch, record):
@@ -126,8 +171,14 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
     death = death or Death()
     options, record = RunOptions(full=full, allow_deletes=True), RunRecord("notes")
     with open_index(project.settings, "notes", options, run_id=str(uuid.uuid4())) as opened:
-        store, ledger = Mortal(opened.store, WRITES["store"], death), Mortal(opened.ledger, WRITES["ledger"], death)
-        mortal, steps = attrs.evolve(opened, store=store, ledger=ledger), SmallSteps(project.settings, embedder)
+        store, ledger = (
+            Mortal(opened.store, WRITES["store"], death),
+            Mortal(opened.ledger, WRITES["ledger"], death),
+        )
+        mortal, steps = (
+            attrs.evolve(opened, store=store, ledger=ledger),
+            SmallSteps(project.settings, embedder),
+        )
         run_index(mortal, steps, record, documents=SmallShards())
         if record.error is not None:
             raise record.error
@@ -150,7 +201,8 @@ def documents(project: Project):
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         return db.execute(
             "SELECT d.key, text_hash, payload_hash, chunks, pending FROM rag_index_documents d "
-            "JOIN rag_index_collections c ON c.id = d.collection_id WHERE c.name = ? ORDER BY d.key",
+            "JOIN rag_index_collections c ON c.id = d.collection_id WHERE c.name = ? ORDER BY"
+            " d.key",
             (name,),
         ).fetchall()
 
@@ -163,11 +215,15 @@ def state_of(project: Project):
 def failed(project: Project) -> list[str]:
     """Return the keys of the documents that the ledger lists as failed."""
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
-        return [row[0] for row in db.execute("SELECT key FROM rag_index_failed_documents ORDER BY key")]
+        return [
+            row[0] for row in db.execute("SELECT key FROM rag_index_failed_documents ORDER BY key")
+        ]
 
 
 def chunk_differently(project: Project) -> Project:
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    project.write_settings(
+        project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120")
+    )
     return project
 
 
@@ -182,9 +238,12 @@ def edit_few(project: Project) -> Project:
 
 
 def into_other_buckets(project: Project) -> Project:
-    """Make changes, and let the next run read everything and give a source that has grown other buckets."""
+    """Make changes, and let the next run read everything and give a source that has grown other
+    buckets."""
     edit_few(project)
-    project.execute("INSERT INTO note VALUES (4000, 'Newer', 'A note far away about the scanner.', 'a', 1)")
+    project.execute(
+        "INSERT INTO note VALUES (4000, 'Newer', 'A note far away about the scanner.', 'a', 1)"
+    )
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         db.execute("UPDATE rag_index_scan_states SET full_at = 0")
     return project
@@ -193,7 +252,11 @@ def into_other_buckets(project: Project) -> Project:
 SCENES = {  # the first state, the change, and whether the run is a rebuild
     "first": (None, lambda project: project, False),
     "second": (lambda project: project, edit_corpus, False),
-    "rebuild": (lambda project: project, lambda project: chunk_differently(edit_corpus(project)), True),
+    "rebuild": (
+        lambda project: project,
+        lambda project: chunk_differently(edit_corpus(project)),
+        True,
+    ),
     "few": (lambda project: project, edit_few, False),
     "other buckets": (lambda project: project, into_other_buckets, False),
 }
@@ -227,7 +290,10 @@ def test_death_at_any_write_and_in_the_middle(folder, embedder, scene, every):
     assert len(whole.writes) > 20
 
     moments = [
-        (at, half) for at, name in enumerate(whole.writes, 1) for half in (False, True) if name in HALVES or not half
+        (at, half)
+        for at, name in enumerate(whole.writes, 1)
+        for half in (False, True)
+        if name in HALVES or not half
     ]
     for at, half in moments[random.Random(SEED).randrange(every) :: every]:
         death = Death(at, half=half)
@@ -244,7 +310,9 @@ def test_death_at_any_write_and_in_the_middle(folder, embedder, scene, every):
         assert_completed(victim, embedder, new, death, full=full and seen != new[0])
 
 
-def assert_completed(project: Project, embedder, expected, death: Death, *, full: bool = False) -> None:
+def assert_completed(
+    project: Project, embedder, expected, death: Death, *, full: bool = False
+) -> None:
     """Check that one more run makes what is expected, and remove the project."""
     outcome = run_once(project, embedder, full=full)
     assert outcome.state == "completed", (death, outcome)

@@ -1,5 +1,5 @@
-"""Processes that stand still in the middle of a run and go on later, and another run meanwhile. With an embedded store
-no other run could begin: a process that lives has it open."""
+"""Processes that stand still in the middle of a run and go on later, and another run meanwhile.
+With an embedded store no other run could begin: a process that lives has it open."""
 
 import sqlite3
 from contextlib import closing, suppress
@@ -22,7 +22,9 @@ DOCUMENTS = 200
 @pytest.fixture(params=SERVERS)
 def project(request, tmp_path, fake):
     fake.seconds_per_text = 0.05
-    with project_on(request.param, lambda store: Project(tmp_path / "project", fake.settings + store)) as project:
+    with project_on(
+        request.param, lambda store: Project(tmp_path / "project", fake.settings + store)
+    ) as project:
         yield project.fill(DOCUMENTS)
 
 
@@ -36,7 +38,8 @@ def begun(project: Project) -> bool:
 
 
 def suspend(run: Victim, *databases: Path) -> None:
-    """Suspend all processes of a run, at a moment when none has a database locked: no other run could take over."""
+    """Suspend all processes of a run, at a moment when none has a database locked: no other run
+    could take over."""
 
     def is_suspended() -> bool:
         for process in run.processes():
@@ -63,16 +66,22 @@ def assert_right(project: Project, fake: FakeOllama) -> None:
 
 
 def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, project, fake):
-    """As a virtual machine that was paused: the run, its workers and what they were about to write go on later."""
+    """As a virtual machine that was paused: the run, its workers and what they were about to write
+    go on later."""
     with Victim(project, "--shard-documents", "10") as frozen:
         eventually(
-            lambda: frozen.ended or (begun(project) and frozen.workers()), lambda: frozen.output, seconds=GENEROUS_LONG
+            lambda: frozen.ended or (begun(project) and frozen.workers()),
+            lambda: frozen.output,
+            seconds=GENEROUS_LONG,
         )
         ledger = project.folder / ".rag-index" / "ledger.db"
         suspend(frozen, ledger, project.folder / "source.db")
         project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
         with closing(sqlite3.connect(ledger)) as db, db:
-            db.execute("UPDATE rag_index_leases SET host = 'another machine', renewed_at = renewed_at - 120")
+            db.execute(
+                "UPDATE rag_index_leases SET host = 'another machine', renewed_at = renewed_at"
+                " - 120"
+            )
         assert project.run().state == "completed"
         for process in frozen.processes():
             process.resume()
@@ -85,10 +94,15 @@ def test_a_run_that_was_frozen_ends_when_another_has_taken_over(prefect_server, 
 
 
 def test_a_worker_that_freezes_costs_a_run_no_document(prefect_server, project, fake):
-    """Its shards are embedded by another one after half a minute, and what it writes later changes nothing."""
+    """Its shards are embedded by another one after half a minute, and what it writes later changes
+    nothing."""
     project.execute("UPDATE note SET body = 'now it prints' WHERE id = 7")
     with Victim(project, "--shard-documents", "10") as run:
-        eventually(lambda: run.ended or (begun(project) and run.workers()), lambda: run.output, seconds=GENEROUS_LONG)
+        eventually(
+            lambda: run.ended or (begun(project) and run.workers()),
+            lambda: run.output,
+            seconds=GENEROUS_LONG,
+        )
         [worker] = run.workers()  # which asks for two shards at a time
         worker.suspend()
         eventually(lambda: run.ended or committed(project) == DOCUMENTS, seconds=GENEROUS_LONG)

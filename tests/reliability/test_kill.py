@@ -1,7 +1,8 @@
-"""Anything may be killed at any moment: after one more run, the index equals that of a clean run. A run in processes of
-its own is watched through its ledger until a random share of its changes is committed; then one target is killed. No
-process of the run may remain, and nothing may be written any more. After one more run, the point ids, the payloads, the
-vectors and the ledger's rows must equal those of a project that was indexed once, from nothing."""
+"""Anything may be killed at any moment: after one more run, the index equals that of a clean run. A
+run in processes of its own is watched through its ledger until a random share of its changes is
+committed; then one target is killed. No process of the run may remain, and nothing may be written
+any more. After one more run, the point ids, the payloads, the vectors and the ledger's rows must
+equal those of a project that was indexed once, from nothing."""
 
 import os
 import random
@@ -38,7 +39,8 @@ GONE_SECONDS = 60.0
 END_SECONDS = 240.0
 """How long a run that is not killed itself may take to end."""
 PAYLOAD_BATCH = 500
-"""Documents in one payload update; a kill in the middle of it makes the next run embed them again."""
+"""Documents in one payload update; a kill in the middle of it makes the next run embed them
+again."""
 SURVIVED = ("worker", "ollama", "qdrant")
 """Targets that a run survives: it must complete by itself."""
 
@@ -59,7 +61,8 @@ class TooLate(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """What is killed in which run, and when: `delay` seconds after `share` of the run's changes are committed."""
+    """What is killed in which run, and when: `delay` seconds after `share` of the run's changes are
+    committed."""
 
     target: str
     run: str = "first"
@@ -104,12 +107,15 @@ def ollama(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """Return the function that indexes the corpus as a run finds it from nothing, once for each sort of settings."""
+    """Return the function that indexes the corpus as a run finds it from nothing, once for each
+    sort of settings."""
     known = {}
 
     def index(run: str, settings: str):
         if (run, settings) not in known:
-            project = make_project(tmp_path_factory.mktemp("clean") / "p", DOCUMENTS, extra=settings)
+            project = make_project(
+                tmp_path_factory.mktemp("clean") / "p", DOCUMENTS, extra=settings
+            )
             if run == "second":
                 edit_corpus(project)
             assert project.run().state == "completed"
@@ -122,7 +128,10 @@ def clean(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=[pytest.mark.qdrant_server] * (case.store == "real")) for case in CASES],
+    [
+        pytest.param(case, marks=[pytest.mark.qdrant_server] * (case.store == "real"))
+        for case in CASES
+    ],
     ids=lambda case: f"{case.target}, {case.run} run, {case.store}",
 )
 def test_the_run_after_a_kill_loses_nothing(tmp_path, prefect_server, request, clean, case):
@@ -131,7 +140,10 @@ def test_the_run_after_a_kill_loses_nothing(tmp_path, prefect_server, request, c
     ollama, settings = None, ""
     if case.embedder == "ollama":
         ollama, model = request.getfixturevalue("ollama")
-        settings = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{ollama.url}"]\nnum_thread = 1\n'
+        settings = (
+            f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{ollama.url}"]\nnum_thread'
+            " = 1\n"
+        )
     for number, earlier in enumerate((1.0, 0.7, 0.4, 0.0)):  # if the run ends too soon
         case = replace(case, share=share * earlier, delay=delay)
         print(case)
@@ -164,17 +176,28 @@ class Trial:
             assert ledger_rows(project) or project.run().state == "completed"
             edit_corpus(project)
         self.before = ledger_rows(project)
-        self.changes = {key for key in {*self.before, *self.rows} if self.before.get(key) != self.rows.get(key)}
+        self.changes = {
+            key for key in {*self.before, *self.rows} if self.before.get(key) != self.rows.get(key)
+        }
 
     def run(self) -> None:
         case = self.case
-        arguments = ["--workers", str(case.workers), "--shard-documents", str(SHARD_DOCUMENTS[case.run])]
+        arguments = [
+            "--workers",
+            str(case.workers),
+            "--shard-documents",
+            str(SHARD_DOCUMENTS[case.run]),
+        ]
         with ExitStack() as stack:
             environment, server = {}, None
             if case.target == "prefect-external":
                 environment, server = stack.enter_context(prefect_to_kill())
-                environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # by default Prefect tries for a minute at each call
-            victim = stack.enter_context(Victim(self.project, *arguments, plain=case.plain, **environment))
+                environment["PREFECT_CLIENT_MAX_RETRIES"] = (
+                    "1"  # by default Prefect tries for a minute at each call
+                )
+            victim = stack.enter_context(
+                Victim(self.project, *arguments, plain=case.plain, **environment)
+            )
             self.wait_for_moment(victim)
             self.kill(victim, server)
             self.check_end(victim)
@@ -188,7 +211,9 @@ class Trial:
             if victim.ended or done == len(self.changes):
                 raise TooLate
             begun = done > 0 or any(row.pending for row in rows.values())
-            wanted = self.case.workers if self.case.embedder == "local" else 1  # one process asks servers
+            wanted = (
+                self.case.workers if self.case.embedder == "local" else 1
+            )  # one process asks servers
             working = len(victim.workers()) >= wanted  # they start meanwhile
             return begun and working and done >= self.case.share * len(self.changes)
 
@@ -219,19 +244,28 @@ class Trial:
     def check_end(self, victim: Victim) -> None:
         target, folder = self.case.target, self.project.folder / ".rag-index"
         code = victim.process.wait(END_SECONDS)
-        eventually(victim.gone, lambda: [" ".join(one.cmdline()) for one in victim.processes()], seconds=GONE_SECONDS)
+        eventually(
+            victim.gone,
+            lambda: [" ".join(one.cmdline()) for one in victim.processes()],
+            seconds=GONE_SECONDS,
+        )
         assert code == 0 or target not in SURVIVED, victim.output
         if code and target.startswith("prefect"):
-            said = "rag-index: the Prefect server does not answer"  # Prefect's own threads may log beside it
+            said = (  # Prefect's own threads may log beside it
+                "rag-index: the Prefect server does not answer"
+            )
             assert (code, said in victim.output) == (1, True), victim.output
-        starting = target in ("flow", "group") and re.search("in spawn_main|forkserver.py", victim.output)
+        starting = target in ("flow", "group") and re.search(
+            "in spawn_main|forkserver.py", victim.output
+        )
         assert starting or "Traceback" not in victim.output, victim.output
         before = file_stamps(folder)
         time.sleep(0.3)
         assert file_stamps(folder) == before, "somebody still writes to ledger or store"
 
     def check_next_run(self) -> None:
-        """Run once more, and compare with the clean index, and the counts with what the kill had left to do."""
+        """Run once more, and compare with the clean index, and the counts with what the kill had
+        left to do."""
         rows, case = ledger_rows(self.project), self.case
         report = self.project.run()
         assert report.exit_code == 0, report.sentence()
@@ -241,10 +275,14 @@ class Trial:
             known, before = rows.get(key), self.before.get(key)
             if row.chunks and (known is None or known.text_hash != row.text_hash or known.by_words):
                 left += not (known and known.pending)
-            payloads += bool(row.chunks and before and before.text_hash == row.text_hash and before != row)
+            payloads += bool(
+                row.chunks and before and before.text_hash == row.text_hash and before != row
+            )
         again = outcome.new + outcome.changed - left
         shards = 3 * case.workers + 1  # they are under way, and one is committed
-        assert 0 <= again <= shards * SHARD_DOCUMENTS[case.run] + min(PAYLOAD_BATCH, payloads), "embedded again"
+        assert 0 <= again <= shards * SHARD_DOCUMENTS[case.run] + min(PAYLOAD_BATCH, payloads), (
+            "embedded again"
+        )
         assert ledger_rows(self.project) == self.rows
         found = self.project.points()
         assert found.keys() == self.points.keys()

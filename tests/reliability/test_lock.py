@@ -1,4 +1,5 @@
-"""The lease of an index: living runs keep it, dead ones lose it, and of two at once only one gets it."""
+"""The lease of an index: living runs keep it, dead ones lose it, and of two at once only one gets
+it."""
 
 import subprocess
 import sys
@@ -59,7 +60,8 @@ def is_taken(ledger: Ledger) -> bool:
 
 
 def test_a_zombie_holds_no_lease(ledger):
-    """A killed run stays in the process table until its parent reaps it; in some containers that never happens."""
+    """A killed run stays in the process table until its parent reaps it; in some containers that
+    never happens."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
     held_by(ledger, pid=child.pid, process_started=psutil.Process(child.pid).create_time())
@@ -69,12 +71,15 @@ def test_a_zombie_holds_no_lease(ledger):
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
-    """The start time of a process moves with the clock, but renewals of the lease show that the run lives."""
+    """The start time of a process moves with the clock, but renewals of the lease show that the run
+    lives."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     started = psutil.Process(child.pid).create_time() + hours * 3600
     held_by(ledger, pid=child.pid, process_started=started, renewed_at=time.time() - 5)
     assert is_taken(ledger)
-    change(ledger, "renewed_at = renewed_at - 60")  # a process that has the id of a dead one does not renew
+    change(
+        ledger, "renewed_at = renewed_at - 60"
+    )  # a process that has the id of a dead one does not renew
     assert not is_taken(ledger)
     child.communicate(b"\n")
 
@@ -148,8 +153,17 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
     project = Project(tmp_path / "project").fill(3)
     assert project.run().state == "completed"
     project.execute("DELETE FROM note WHERE id = 3")
-    for full, writes in ((False, delete_gone), (False, partial(delete_some, gone=["3"])), (True, publish)):
-        with begun_run(project.settings, RunOptions(full=full, allow_deletes=True)) as (opened, scan, steps, record):
+    for full, writes in (
+        (False, delete_gone),
+        (False, partial(delete_some, gone=["3"])),
+        (True, publish),
+    ):
+        with begun_run(project.settings, RunOptions(full=full, allow_deletes=True)) as (
+            opened,
+            scan,
+            steps,
+            record,
+        ):
             index_pages(opened, scan, steps, record)
             change(opened.ledger, "epoch = epoch + 1, run_id = NULL")
             with pytest.raises(IndexLocked):
@@ -159,9 +173,12 @@ def test_a_run_whose_lease_was_taken_deletes_and_publishes_nothing_more(tmp_path
         assert store.aliases()["test_notes"].endswith("__1")
 
 
-@pytest.mark.parametrize("when", ["documents become pending", "it has written points", "the store has its mark"])
+@pytest.mark.parametrize(
+    "when", ["documents become pending", "it has written points", "the store has its mark"]
+)
 def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypatch, when):
-    """Another run took over and has ended `when` this one stood still; it goes on before it has noticed."""
+    """Another run took over and has ended `when` this one stood still; it goes on before it has
+    noticed."""
     project = Project(tmp_path / "project").fill(3)
     assert project.run().state == "completed"
     before = ledger_rows(project)
@@ -208,7 +225,9 @@ def on_server(request, tmp_path):
 
 def late_shard(key: str) -> EmbeddedShard:
     page = DocumentBatch([key], ["late"], [b"{}"], [b"h"], [b"h"])
-    return EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], Work())
+    return EmbeddedShard(
+        "notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], Work()
+    )
 
 
 def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
@@ -218,7 +237,9 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
         on_server.run()
         with pytest.raises(IndexLocked, match="written by a later run"):
             commit.write_shard(store.points(name), late_shard("99"), epoch=epoch)
-        assert store.points(name).retrieve([point_id("notes", "99", 0)]) == [], "it was refused before it wrote"
+        assert store.points(name).retrieve([point_id("notes", "99", 0)]) == [], (
+            "it was refused before it wrote"
+        )
         commit.write_shard(store.points(name), late_shard("99"), epoch=epoch + 1)
 
 
@@ -234,18 +255,28 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
             points.set_metadata({"epoch": epoch + 1})
             upsert(batch)
 
-        with mock.patch.object(points, "upsert", overtaken), pytest.raises(IndexLocked, match="written by a later run"):
+        with (
+            mock.patch.object(points, "upsert", overtaken),
+            pytest.raises(IndexLocked, match="written by a later run"),
+        ):
             commit.write_shard(points, late_shard("7"), epoch=epoch)
     assert on_server.texts()["7"] == ["late"]
     [outcome] = on_server.run().indexes
-    assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
+    assert (
+        "whose process had stood still; every point was compared: 1 document to index again"
+        in outcome.message
+    )
     assert on_server.texts()["7"] != ["late"]
-    assert (on_server.run().indexes[0].message, printed(on_server, "doctor")["findings"]) == ("", [])
+    assert (on_server.run().indexes[0].message, printed(on_server, "doctor")["findings"]) == (
+        "",
+        [],
+    )
 
 
 @pytest.mark.long
 def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_server):
-    """It stood still before it deleted the points of a document that was there again when another run came by."""
+    """It stood still before it deleted the points of a document that was there again when another
+    run came by."""
     on_server.execute("CREATE TABLE kept AS SELECT * FROM note WHERE id = 7")
     on_server.execute("DELETE FROM note WHERE id = 7")
     delete = commit.delete_chunks
@@ -263,6 +294,9 @@ def test_what_a_run_deleted_after_it_was_overtaken_is_found_by_the_next_one(on_s
     assert "7" not in on_server.texts()
     on_server.execute("INSERT INTO note SELECT * FROM kept")
     [outcome] = on_server.run().indexes
-    assert "whose process had stood still; every point was compared: 1 document to index again" in outcome.message
+    assert (
+        "whose process had stood still; every point was compared: 1 document to index again"
+        in outcome.message
+    )
     assert "7" in on_server.texts()
     assert printed(on_server, "doctor")["findings"] == []

@@ -1,6 +1,6 @@
-"""The order of writes in every kind of run, checked at each write of the ledger. What the ledger says is in the store,
-whole, with nothing left over, and survives a power cut: `test_every_step` shows what follows from that, and could not
-tell if a flush were missing."""
+"""The order of writes in every kind of run, checked at each write of the ledger. What the ledger
+says is in the store, whole, with nothing left over, and survives a power cut: `test_every_step`
+shows what follows from that, and could not tell if a flush were missing."""
 
 import sqlite3
 import uuid
@@ -24,7 +24,8 @@ class Watch:
         self.store, self.ledger = _Watched(store, self), _Watched(ledger, self)
         self._store, self._ledger = store, ledger
         self._unflushed: set[tuple[str, str]] = set()
-        """The collections and keys that were written; a shard is recorded while the next one is written."""
+        """The collections and keys that were written; a shard is recorded while the next one is
+        written."""
         self.checked: dict[str, int] = {}
         self._complete: set[int] = set()
         """The collections whose scan was recorded as complete."""
@@ -70,25 +71,41 @@ class Watch:
         assert not self.written(collection), "a commit is marked before its points are durable"
 
     def before_record_commit(self, collection_id: int, mark) -> None:
-        assert self._store.points(self.name(collection_id)).commit_mark() == mark, "the ledger commits before the store"
+        assert self._store.points(self.name(collection_id)).commit_mark() == mark, (
+            "the ledger commits before the store"
+        )
 
     def before_record(self, collection_id: int, rows, *_) -> None:
         name = self.name(collection_id)
         for key, text_hash, payload_hash, chunks in rows:
-            assert (name, key) not in self._unflushed, f"{key} is recorded before its points are durable"
-            points = [p for p in self._store.points(name).scroll() if p.payload[RESERVED_KEY]["key"] == key]
+            assert (name, key) not in self._unflushed, (
+                f"{key} is recorded before its points are durable"
+            )
+            points = [
+                p
+                for p in self._store.points(name).scroll()
+                if p.payload[RESERVED_KEY]["key"] == key
+            ]
             ours = sorted((p.payload[RESERVED_KEY] for p in points), key=lambda one: one["chunk"])
-            assert [one["chunk"] for one in ours] == list(range(chunks)), f"{key} has stale or missing chunks"
-            assert {(one["text_hash"], one["payload_hash"]) for one in ours} <= {(text_hash.hex(), payload_hash.hex())}
+            assert [one["chunk"] for one in ours] == list(range(chunks)), (
+                f"{key} has stale or missing chunks"
+            )
+            assert {(one["text_hash"], one["payload_hash"]) for one in ours} <= {
+                (text_hash.hex(), payload_hash.hex())
+            }
 
     def before_complete_scan(self, _alias: str, collection_id: int, *_) -> None:
         self._complete.add(collection_id)
 
     def before_forget(self, collection_id: int, keys) -> None:
         name = self.name(collection_id)
-        assert collection_id not in self._complete, "the next run would not look for what is still to be deleted"
+        assert collection_id not in self._complete, (
+            "the next run would not look for what is still to be deleted"
+        )
         assert not self.written(name), "documents are forgotten before their deletion is durable"
-        assert self._store.points(name).count(keys=list(keys)) == 0, "documents are forgotten that have points"
+        assert self._store.points(name).count(keys=list(keys)) == 0, (
+            "documents are forgotten that have points"
+        )
 
     def before_unmark_pending(self, collection_id: int, known, new) -> None:
         name = self.name(collection_id)
@@ -96,11 +113,14 @@ class Watch:
 
     def _are_pending(self, collection: str, keys: set[str]) -> None:
         known = self._ledger.known(self._ledger.collection(collection).id, sorted(keys))
-        assert {key for key, row in known.items() if row.pending} == keys, "written before it is marked pending"
+        assert {key for key, row in known.items() if row.pending} == keys, (
+            "written before it is marked pending"
+        )
 
 
 class _Watched:
-    """A store, the points of a collection (`of`) or a ledger, whose calls are checked before they are made."""
+    """A store, the points of a collection (`of`) or a ledger, whose calls are checked before they
+    are made."""
 
     def __init__(self, thing, watch: Watch, *of: str) -> None:
         self._thing, self._watch, self._of = thing, watch, of
@@ -113,7 +133,9 @@ class _Watched:
             return attribute
 
         def call(*arguments, **named):
-            arguments = tuple(list(one) if name == "record" and i else one for i, one in enumerate(arguments))
+            arguments = tuple(
+                list(one) if name == "record" and i else one for i, one in enumerate(arguments)
+            )
             self._watch.before(name, (*self._of, *arguments, *named.values()))
             written = self._watch.written(*self._of) if name == "flush" else set()
             result = attribute(*arguments, **named)
@@ -144,11 +166,19 @@ def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):
     checked = run_watched(project, embedder, full=full)
     assert checked["record"] > 3
     if scene == "second":
-        assert {"upsert", "update_payloads", "delete_points", "record", "forget", "complete_scan"} <= checked.keys()
+        assert {
+            "upsert",
+            "update_payloads",
+            "delete_points",
+            "record",
+            "forget",
+            "complete_scan",
+        } <= checked.keys()
 
 
 def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
-    """Documents that are pending and gone, emptied, changed or shorter: the store is searched for their chunks."""
+    """Documents that are pending and gone, emptied, changed or shorter: the store is searched for
+    their chunks."""
     project = make_project(folder / "p", 60)
     run_once(project, embedder)
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:

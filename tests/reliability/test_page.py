@@ -1,4 +1,5 @@
-"""promises.md: each promise names tests that exist, and docs/reliability.md has those of runs in short."""
+"""promises.md: each promise names tests that exist, and docs/reliability.md has those of runs in
+short."""
 
 import ast
 import re
@@ -16,7 +17,9 @@ TESTS = sorted({name for _, tests in PROMISES for name in re.findall(r"`([^`]+)`
 def test_the_page_has_each_promise_with_tests():
     assert len(PROMISES) == NUMBER
     short = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    assert re.findall(r"^(\d+)\. \*\*", short, re.MULTILINE) == [str(number) for number in range(1, 18)]
+    assert re.findall(r"^(\d+)\. \*\*", short, re.MULTILINE) == [
+        str(number) for number in range(1, 18)
+    ]
     for words, tests in PROMISES:
         assert words.endswith(".")
         assert "`tests/" in tests

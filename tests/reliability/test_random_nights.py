@@ -1,4 +1,5 @@
-"""Random nights: the source is changed, and changed back, and between these some runs die and some documents fail."""
+"""Random nights: the source is changed, and changed back, and between these some runs die and some
+documents fail."""
 
 import random
 import shutil
@@ -29,7 +30,10 @@ EDITS = (
     "DELETE FROM note WHERE id = {1}",
     "DELETE FROM note WHERE id BETWEEN {1} AND {1} + 20",
     "INSERT OR IGNORE INTO note VALUES ({1}, 'Note', 'as at first', 'a', 1)",
-    "INSERT OR IGNORE INTO note SELECT id, 'Note', 'as at first', 'a', 1 FROM kept WHERE id BETWEEN {1} - 30 AND {1}",
+    (
+        "INSERT OR IGNORE INTO note SELECT id, 'Note', 'as at first', 'a', 1 FROM kept WHERE id"
+        " BETWEEN {1} - 30 AND {1}"
+    ),
 )
 
 
@@ -55,8 +59,11 @@ class Nights:
             self.project.execute(edit.format(self.random.randrange(3), self.random.randint(1, IDS)))
 
     def put_back(self) -> None:
-        """Keep store and ledger as they are, and put back the one, the other or both as they were on some night."""
-        self._backups.append(back_up(self.project, self.folder / f"backup-{len(self._backups)}", STORE, LEDGER))
+        """Keep store and ledger as they are, and put back the one, the other or both as they were
+        on some night."""
+        self._backups.append(
+            back_up(self.project, self.folder / f"backup-{len(self._backups)}", STORE, LEDGER)
+        )
         for part in self.random.choice(([], [], [STORE], [LEDGER], [STORE, LEDGER])):
             restore(self.project, self.random.choice(self._backups[-4:]), part)
 
@@ -73,14 +80,17 @@ class Nights:
 
 
 def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: str) -> None:
-    """Check that the index is as one that is made of the source now, but for documents that cannot be read."""
+    """Check that the index is as one that is made of the source now, but for documents that cannot
+    be read."""
     fresh = copied(project, folder / "fresh", indexed=False)
     run_once(fresh, embedder)
     unreadable = failed(fresh)
     assert failed(project) == unreadable, where
 
     def readable(points):
-        return {i: point for i, point in points.items() if point[0]["_rag"]["key"] not in unreadable}
+        return {
+            i: point for i, point in points.items() if point[0]["_rag"]["key"] not in unreadable
+        }
 
     found, expected = readable(live_points(project)), readable(live_points(fresh))
     differing = {i for i in found.keys() | expected.keys() if found.get(i) != expected.get(i)}
@@ -90,7 +100,8 @@ def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: 
 
 
 def run_or_repair(project: Project, embedder: Embedder, *, death: Death | None = None):
-    """Run once; after a repair if store and ledger are copies of one commit, and a run that died had begun another."""
+    """Run once; after a repair if store and ledger are copies of one commit, and a run that died
+    had begun another."""
     try:
         return run_once(project, embedder, death=death)
     except StoreMismatch:
@@ -127,7 +138,9 @@ def test_random_nights_leave_what_the_source_has(folder, embedder, monkeypatch, 
         if nights.random.random() < 0.3:
             nights.project.run()  # deletes many only if it is told that it may
             nights.change_source()
-        if run_or_repair(nights.project, embedder).held_back:  # a loss that came after the one that was shown
+        if run_or_repair(
+            nights.project, embedder
+        ).held_back:  # a loss that came after the one that was shown
             run_once(nights.project, embedder)
         assert_as_if_new(nights.project, folder, embedder, f"night {night} of seed {seed}")
     assert died

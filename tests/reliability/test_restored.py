@@ -1,5 +1,6 @@
-"""A copy of the store, of its folder of points alone, or of the ledger, put back after any write of a run. The next run
-has to notice it, whatever was copied when, and to leave what a run that starts from nothing leaves."""
+"""A copy of the store, of its folder of points alone, or of the ledger, put back after any write of
+a run. The next run has to notice it, whatever was copied when, and to leave what a run that starts
+from nothing leaves."""
 
 import random
 import shutil
@@ -8,7 +9,15 @@ import pytest
 
 from tests.etl.plain import Died
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import DOCUMENTS, SCENES, Death, copied, digests, run_once, state_of
+from tests.reliability.test_every_step import (
+    DOCUMENTS,
+    SCENES,
+    Death,
+    copied,
+    digests,
+    run_once,
+    state_of,
+)
 from tests.twin import LEDGER, POINTS, STORE, back_up, restore
 
 __all__ = ["digests"]
@@ -26,8 +35,9 @@ CASES = [
 @pytest.mark.long
 @pytest.mark.parametrize(("scene", "parts", "undone", "every"), CASES)
 def test_a_copy_of_any_moment_is_noticed(folder, embedder, scene, parts, undone, every):
-    """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back. With `undone`,
-    the source is then as it was before the change, and one more run has seen that."""
+    """Copy after a death at every `every`th write of a run, let the next run end, and put the copy
+    back. With `undone`, the source is then as it was before the change, and one more run has seen
+    that."""
     (before, change, _), parts = SCENES[scene], PARTS[parts]
     start = make_project(folder / "start", DOCUMENTS)
     run_once(before(start), embedder)

@@ -1,4 +1,5 @@
-"""The source changes during the run: it never fails and misses no lasting row, and the next run sees the rest."""
+"""The source changes during the run: it never fails and misses no lasting row, and the next run
+sees the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ DOCUMENTS = 400
 
 
 class Writer:
-    """A thread that inserts, updates, moves and deletes rows in small transactions until the block ends."""
+    """A thread that inserts, updates, moves and deletes rows in small transactions until the block
+    ends."""
 
     def __init__(self, project: Project, seed: int) -> None:
         self._project, self._random, self._stop = project, random.Random(seed), threading.Event()
@@ -56,7 +58,9 @@ class Writer:
             self.error = error
 
     def _change(self, db: sqlite3.Connection) -> None:
-        kind = self._random.choice(("insert", "insert", "update", "update", "update", "delete", "move"))
+        kind = self._random.choice(
+            ("insert", "insert", "update", "update", "update", "delete", "move")
+        )
         i = self._random.choice(sorted(self._present))
         if kind in ("delete", "move"):
             self._present.discard(i)
@@ -64,14 +68,22 @@ class Writer:
         if kind == "delete":
             db.execute("DELETE FROM note WHERE id = ?", (i,))
             return
-        if kind == "move":  # from behind the scan to before it or back: one run may miss it, but not the next
+        if (
+            kind == "move"
+        ):  # from behind the scan to before it or back: one run may miss it, but not the next
             old, i = i, -i if -i not in self._present else max(self._present) + 1
             self._present.add(i)
             db.execute("UPDATE note SET id = ? WHERE id = ?", (i, old))
         if kind == "insert":
-            i = max(self._present) + 1 if self._random.random() < 0.7 else -self._random.randrange(1, 10**9)
+            i = (
+                max(self._present) + 1
+                if self._random.random() < 0.7
+                else -self._random.randrange(1, 10**9)
+            )
             self._present.add(i)
-            db.execute("INSERT OR REPLACE INTO note (id, author, priority) VALUES (?, 'writer', 1)", (i,))
+            db.execute(
+                "INSERT OR REPLACE INTO note (id, author, priority) VALUES (?, 'writer', 1)", (i,)
+            )
         body = f"version {self._random.random()} of {i} " + "again " * self._random.choice((2, 90))
         self.versions[i].add(body.strip())
         db.execute("UPDATE note SET title = 'edited', body = ? WHERE id = ?", (body, i))
@@ -103,7 +115,9 @@ def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, monkeypatc
             assert len({part["text_hash"] for part in parts}) == 1, "chunks of one version"
             assert [part["chunk"] for part in parts] == list(range(parts[0]["chunks"]))
             text = " ".join(part["text"] for part in parts)
-            before = set() if i in writer.throughout else earlier[i]  # a run may miss a row that moves
+            before = (
+                set() if i in writer.throughout else earlier[i]
+            )  # a run may miss a row that moves
             heads = [version[:30] for version in writer.versions[i] | before if version]
             assert any(head in text for head in heads), (i, text, heads)
         for i, versions in writer.versions.items():
@@ -116,7 +130,8 @@ def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, monkeypatc
 @pytest.mark.long
 @pytest.mark.parametrize("when", ["check", "page"])
 def test_a_run_waits_for_a_writer_for_longer_than_sqlite_does(tmp_path, monkeypatch, when):
-    """SQLite waits for 5 s by default; every access of a run must wait for a writer that takes 7 s."""
+    """SQLite waits for 5 s by default; every access of a run must wait for a writer that takes 7
+    s."""
     project = make_project(tmp_path / "p", 100)
     begun = threading.Event()
     original = getattr(SqlSource, when)

@@ -1,4 +1,5 @@
-"""A service that searches all the time, and runs, rebuilds and rollbacks of the same embedded store, killed or not."""
+"""A service that searches all the time, and runs, rebuilds and rollbacks of the same embedded
+store, killed or not."""
 
 import json
 import os
@@ -47,7 +48,9 @@ class Service:
 
     def start(self) -> None:
         command = [sys.executable, "-c", SERVICE, self._config]
-        self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, query: str) -> dict:
         """Search, and return the best hit and what happened so far. No search may have failed."""
@@ -65,7 +68,9 @@ class Service:
 def started_run(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own."""
     command = [*PROGRAM, "--config", str(project.config), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def entries(project: Project):
@@ -81,7 +86,9 @@ def nothing_left(project: Project) -> bool:
     """Whether the store has one folder for each collection and no trash."""
     store = project.settings.store.path
     folders = {folder.name for folder in (store / "collections").iterdir()}
-    return folders == {entry.folder for entry in entries(project)} and not any((store / "trash").iterdir())
+    return folders == {entry.folder for entry in entries(project)} and not any(
+        (store / "trash").iterdir()
+    )
 
 
 @pytest.mark.long
@@ -101,9 +108,13 @@ def test_searches_go_on_whatever_is_killed_and_nothing_is_lost_or_left(tmp_path)
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
             project.json("index-all")
-            assert eventually(lambda text=words: service.ask(text)["text"].endswith(text)), "it is not found"
+            assert eventually(lambda text=words: service.ask(text)["text"].endswith(text)), (
+                "it is not found"
+            )
         project.json("rebuild", "notes")
-        assert service.ask("giraffe feeding")["collections"] == {"notes": "test_notes__2"}, "the alias has moved"
+        assert service.ask("giraffe feeding")["collections"] == {"notes": "test_notes__2"}, (
+            "the alias has moved"
+        )
         project.json("rollback", "notes")
         answer = service.ask("giraffe feeding")
         assert (answer["id"], answer["collections"]) == ("7", {"notes": "test_notes__1"})

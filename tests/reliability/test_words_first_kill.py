@@ -1,5 +1,5 @@
-"""A first run that writes words first may be killed at any moment of it: after one more run, the index equals a clean
-one. Workers embed shards meanwhile, and none of their vectors is lost."""
+"""A first run that writes words first may be killed at any moment of it: after one more run, the
+index equals a clean one. Workers embed shards meanwhile, and none of their vectors is lost."""
 
 import os
 import random
@@ -22,7 +22,9 @@ def by_words(project: Project) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("plain", [True, False], ids=["in this process", "on Dask workers"])
-def test_a_run_that_is_killed_while_it_writes_words_loses_nothing(tmp_path, fake, prefect_server, plain):
+def test_a_run_that_is_killed_while_it_writes_words_loses_nothing(
+    tmp_path, fake, prefect_server, plain
+):
     random_ = random.Random(f"{SEED} {plain}")
     wanted = random_.choice([1, 501, 1501, 2001])
     print(f"seed {SEED}: killed when {wanted} documents can be found by their words")

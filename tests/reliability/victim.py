@@ -1,4 +1,5 @@
-"""A run in a process of its own that a test watches through the ledger and kills in several ways."""
+"""A run in a process of its own that a test watches through the ledger and kills in several
+ways."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from tests.project import PROGRAM, Project
 
 FLOW = [sys.executable, "-P", "-m", "flows.index_all"]
 MARK = "KILL_TRIAL"
-"""An environment variable that identifies all processes of a run, even after their parent has died."""
+"""An environment variable that identifies all processes of a run, even after their parent has
+died."""
 
 
 class Row(NamedTuple):
@@ -37,7 +39,8 @@ class Row(NamedTuple):
 
 
 def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
-    """Return the ledger's documents through a read-only connection; none if the ledger does not exist yet."""
+    """Return the ledger's documents through a read-only connection; none if the ledger does not
+    exist yet."""
     file = file or project.folder / ".rag-index" / "ledger.db"
     try:
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as db:
@@ -57,23 +60,38 @@ def project_in(folder: Path) -> Project:
     return project
 
 
-def assert_equals_clean_index(project: Project, folder: Path, *, ledger: Path | None = None) -> None:
-    """Check that points and ledger equal those of an index that is built from nothing in `folder`."""
+def assert_equals_clean_index(
+    project: Project, folder: Path, *, ledger: Path | None = None
+) -> None:
+    """Check that points and ledger equal those of an index that is built from nothing in
+    `folder`."""
     folder.mkdir()
     shutil.copy(project.config, folder)
-    with sqlite3.connect(project.folder / "source.db") as db, sqlite3.connect(folder / "source.db") as copy:
+    with (
+        sqlite3.connect(project.folder / "source.db") as db,
+        sqlite3.connect(folder / "source.db") as copy,
+    ):
         db.backup(copy)
     clean = project_in(folder)
     assert clean.run().state == "completed"
     found, expected = project.points(), clean.points()
     assert found == expected
-    assert ledger_rows(project, ledger) == ledger_rows(clean, ledger and folder / ledger.relative_to(project.folder))
+    assert ledger_rows(project, ledger) == ledger_rows(
+        clean, ledger and folder / ledger.relative_to(project.folder)
+    )
 
 
 def file_stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return size and time of each file of ledger and store, which would change if somebody still wrote."""
-    kept = [path for path in (*folder.glob("ledger.db*"), *(folder / "qdrant").rglob("*")) if path.is_file()]
-    return {str(path): (status.st_size, status.st_mtime_ns) for path in kept for status in [path.stat()]}
+    """Return size and time of each file of ledger and store, which would change if somebody still
+    wrote."""
+    kept = [
+        path
+        for path in (*folder.glob("ledger.db*"), *(folder / "qdrant").rglob("*"))
+        if path.is_file()
+    ]
+    return {
+        str(path): (status.st_size, status.st_mtime_ns) for path in kept for status in [path.stat()]
+    }
 
 
 def dead_pid() -> int:
@@ -84,7 +102,8 @@ def dead_pid() -> int:
 
 
 def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
-    """Let clients see the server die, and come back after `seconds` with every point that it acknowledged."""
+    """Let clients see the server die, and come back after `seconds` with every point that it
+    acknowledged."""
     fault = qdrant.break_next(times=None, cut=True)
     qdrant.stop()
     time.sleep(seconds)
@@ -93,22 +112,31 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 
 def in_environment(options: Sequence[str]) -> dict[str, str]:
-    """Return options of a run, such as `--workers 2`, as variables that take the place of settings."""
+    """Return options of a run, such as `--workers 2`, as variables that take the place of
+    settings."""
     pairs = (option.split() for option in " ".join(options).split("--")[1:])
-    return {f"RAG_INDEX_PARALLEL__{name.upper().replace('-', '_')}": (*value, "true")[0] for name, *value in pairs}
+    return {
+        f"RAG_INDEX_PARALLEL__{name.upper().replace('-', '_')}": (*value, "true")[0]
+        for name, *value in pairs
+    }
 
 
 class Victim:
-    """The flow `index-all` as a program, in a group of its own; all its processes are killed at the end. It is at the
-    server that the fixture `prefect_server` has set. If it is `plain`, it is the command instead."""
+    """The flow `index-all` as a program, in a group of its own; all its processes are killed at the
+    end. It is at the server that the fixture `prefect_server` has set. If it is `plain`, it is the
+    command instead."""
 
-    def __init__(self, project: Project, *arguments: str, plain: bool = False, **environment: str) -> None:
+    def __init__(
+        self, project: Project, *arguments: str, plain: bool = False, **environment: str
+    ) -> None:
         self._mark = uuid.uuid4().hex
         if plain:
             inherited = without_api()
             command = [*PROGRAM, "--config", str(project.config), "index-all", *arguments]
         else:
-            inherited = os.environ | in_environment(arguments) | {"RAG_INDEX_CONFIG": str(project.config)}
+            inherited = (
+                os.environ | in_environment(arguments) | {"RAG_INDEX_CONFIG": str(project.config)}
+            )
             command = FLOW
         self._output = project.folder / "output.txt"
         with self._output.open("w") as output:
@@ -138,7 +166,10 @@ class Victim:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    process.environ().get(MARK) == self._mark
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
             except psutil.Error:
                 continue

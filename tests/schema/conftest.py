@@ -1,4 +1,5 @@
-"""What the tests of proposals share: a database that a test fills, its proposal, and the documents that it gives."""
+"""What the tests of proposals share: a database that a test fills, its proposal, and the documents
+that it gives."""
 
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -17,7 +18,10 @@ from tests.live.mariadb import mariadb
 
 __all__ = ["mariadb"]
 
-PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
+PROSE = (
+    "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers"
+    " came to work"
+)
 TEXT = f"{PROSE} {{n}}"
 
 
@@ -52,8 +56,8 @@ def documents_of(url, settings):
 
 @pytest.fixture
 def propose(tmp_path):
-    """A function that fills tables of a new database, given as columns and rows, and returns the proposal,
-    with `answers` if there are any."""
+    """A function that fills tables of a new database, given as columns and rows, and returns the
+    proposal, with `answers` if there are any."""
     url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
 
     def made(answers=None, **tables):
@@ -63,7 +67,9 @@ def propose(tmp_path):
             for name, (columns, rows) in tables.items():
                 connection.exec_driver_sql(f'CREATE TABLE "{name}" ({columns})')
                 for row in rows:
-                    connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
+                    connection.exec_driver_sql(
+                        f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row)
+                    )
         engine.dispose()
         with read_catalog(url) as catalog:
             first = proposed(catalog)
@@ -77,15 +83,20 @@ def propose(tmp_path):
 def many(count, key="id", /, *, kinds=None, **columns):
     """Return a table with rows numbered from 1.
 
-    A column has texts with the number `{n}`, a function of it, or one value. `kinds` are types in SQL, for columns that
-    have another one than their values.
+    A column has texts with the number `{n}`, a function of it, or one value. `kinds` are types in
+    SQL, for columns that have another one than their values.
     """
 
     def value(given, n):
-        return given(n) if callable(given) else given.format(n=n) if isinstance(given, str) else given
+        return (
+            given(n) if callable(given) else given.format(n=n) if isinstance(given, str) else given
+        )
 
     rows = [(n, *[value(given, n) for given in columns.values()]) for n in range(1, count + 1)]
-    types = {name: "INTEGER" if isinstance(value(given, 1), int) else "TEXT" for name, given in columns.items()}
+    types = {
+        name: "INTEGER" if isinstance(value(given, 1), int) else "TEXT"
+        for name, given in columns.items()
+    }
     types |= {key: "INTEGER PRIMARY KEY"} | (kinds or {})
     return ", ".join(f'"{name}" {types[name]}' for name in (key, *columns)), rows
 
@@ -111,7 +122,9 @@ def few(n, every=6):
 
 def article(column, kind, value, count=24):
     """Return a table of articles with one more column."""
-    columns, rows = many(count, title="The bridge {n} of the river", body=TEXT, email="a{n}@example.org", comments=0)
+    columns, rows = many(
+        count, title="The bridge {n} of the river", body=TEXT, email="a{n}@example.org", comments=0
+    )
     return f'{columns}, "{column}" {kind}', [(*row, value(row[0])) for row in rows]
 
 

@@ -12,14 +12,28 @@ from rag_index.first_run.schema.proposed import ColumnUse, Proposal, TableUse
 
 
 def candidate(name, *values, result="asked", **more):
-    """Return a candidate with values such as ("0", "no", 812, True): as stored, as spoken, rows, whether they show."""
+    """Return a candidate with values such as ("0", "no", 812, True): as stored, as spoken, rows,
+    whether they show."""
     table, _, column = name.partition(".")
     made = tuple(CandidateValue(*value) for value in values)
-    return Candidate(name, table, column, result, "is rare", made, **{"chars": 100, "hidden": 9, "of": 821} | more)
+    return Candidate(
+        name,
+        table,
+        column,
+        result,
+        "is rare",
+        made,
+        **{"chars": 100, "hidden": 9, "of": 821} | more,
+    )
 
 
 HELD = candidate("comment.held", ("0", "no", 812, True), ("1", "yes", 9, False))
-STATE = candidate("ticket.state", ("open", "open", 30, True), ("draft", "draft", 4, False), ("", "empty", 1, False))
+STATE = candidate(
+    "ticket.state",
+    ("open", "open", 30, True),
+    ("draft", "draft", 4, False),
+    ("", "empty", 1, False),
+)
 ODD = candidate(make_id("press", "the note", "extra", "is.private"), ("true", "yes", 1, False))
 EMAIL = ColumnUse("ticket.email", "email", "leave out", 120, "is personal")
 SUBJECT = ColumnUse("ticket.subject", "subject", "title", 900)
@@ -35,15 +49,24 @@ FIRST = Proposal(
 
 def test_columns_tables_and_texts_are_answered_by_their_ids():
     made = Answers.parse(
-        {"comment.held": {"show": ["no"]}, "audit": "document", "comment": "leave out", "ticket.email": "text"}
+        {
+            "comment.held": {"show": ["no"]},
+            "audit": "document",
+            "comment": "leave out",
+            "ticket.email": "text",
+        }
     ).decisions(FIRST)
-    assert made.values == {"comment.held": ShownAndHidden(show=frozenset({"0"}))}, "yes keeps what holds"
+    assert made.values == {"comment.held": ShownAndHidden(show=frozenset({"0"}))}, (
+        "yes keeps what holds"
+    )
     assert made.tables == {"audit": "document", "comment": "leave out"}
     assert made.columns == {"ticket.email": "text"}
 
 
 def test_the_id_of_a_name_with_dots_and_blanks_has_quotes():
-    made = Answers.parse({'press."the note".extra."is.private"': {"show": ["yes"]}}).decisions(FIRST)
+    made = Answers.parse({'press."the note".extra."is.private"': {"show": ["yes"]}}).decisions(
+        FIRST
+    )
     assert made.values == {ODD.id: ShownAndHidden(show=frozenset({"true"}))}
 
 
@@ -59,7 +82,9 @@ def test_the_id_of_a_name_with_dots_and_blanks_has_quotes():
         ("ticket.state", None, ""),
     ],
 )
-def test_a_value_is_written_as_it_is_stored_as_people_read_it_or_as_json_has_it(column, said, value):
+def test_a_value_is_written_as_it_is_stored_as_people_read_it_or_as_json_has_it(
+    column, said, value
+):
     answers = Answers.parse({column: {"hide": [said]}})
     assert answers.decisions(FIRST).values[column] == ShownAndHidden(hide=frozenset({value}))
 
@@ -67,15 +92,30 @@ def test_a_value_is_written_as_it_is_stored_as_people_read_it_or_as_json_has_it(
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ({"comment.hled": {"show": ["no"]}}, "there is no question comment.hled: near ones are comment.held"),
+        (
+            {"comment.hled": {"show": ["no"]}},
+            "there is no question comment.hled: near ones are comment.held",
+        ),
         ({"zzzzzzz": "document"}, "there is no question zzzzzzz: init --json prints all ids"),
         ({"ticket.state": {"show": ["drafts"]}}, "ticket.state is never drafts: it is draft"),
-        ({"ticket.state": {"show": ["zzz"]}}, "ticket.state is never zzz: it is open, draft, empty"),
-        ({"ticket.state": {"show": ["draft"], "hide": ["draft"]}}, "cannot both show and hide draft"),
+        (
+            {"ticket.state": {"show": ["zzz"]}},
+            "ticket.state is never zzz: it is open, draft, empty",
+        ),
+        (
+            {"ticket.state": {"show": ["draft"], "hide": ["draft"]}},
+            "cannot both show and hide draft",
+        ),
         ({"comment.held": {"show": ["no"], "hide": ["0"]}}, "cannot both show and hide 0"),
-        ({"comment.held": "leave out"}, 'the answer to comment.held must be {"show": [VALUE, …], "hide": [VALUE, …]}'),
+        (
+            {"comment.held": "leave out"},
+            'the answer to comment.held must be {"show": [VALUE, …], "hide": [VALUE, …]}',
+        ),
         ({"audit": {"show": ["yes"]}}, 'the answer to audit must be "document" or "leave out"'),
-        ({"ticket.email": "document"}, 'the answer to ticket.email must be "title", "text" or "leave out"'),
+        (
+            {"ticket.email": "document"},
+            'the answer to ticket.email must be "title", "text" or "leave out"',
+        ),
         ({"audit": "hide"}, "the answer to audit must be {"),
         ({"audit": {"shown": ["yes"]}}, "the answer to audit must be {"),
         ({"audit": {}}, "the answer to audit must be {"),
@@ -101,7 +141,10 @@ def test_what_is_no_answer_is_refused_by_name_in_one_line(answers, said):
         ("[" * 100_000, "are not JSON: "),
         ("[]", "answers are a JSON object"),
         ('{"audit": "document", "audit": "leave out"}', "audit is answered twice: leave one out"),
-        ('{"comment.held": {"show": ["no"], "show": ["yes"]}}', "show is answered twice: leave one out"),
+        (
+            '{"comment.held": {"show": ["no"], "show": ["yes"]}}',
+            "show is answered twice: leave one out",
+        ),
         ('{"\\ud800": "document"}', "there is no question "),
     ],
 )
@@ -116,7 +159,9 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path, text, sai
 
 
 def test_a_file_that_is_missing_or_no_utf_8_gets_one_line(tmp_path):
-    with pytest.raises(SettingsError, match=r"the answers in .*none\.json cannot be read: No such file"):
+    with pytest.raises(
+        SettingsError, match=r"the answers in .*none\.json cannot be read: No such file"
+    ):
         Answers.read(str(tmp_path / "none.json"))
     (tmp_path / "a.json").write_bytes(b'{"\xff": 1}')
     with pytest.raises(SettingsError, match="are not JSON: "):

@@ -1,4 +1,5 @@
-"""Example rows of questions: what an assistant may read, and nothing of persons, secrets and hidden rows."""
+"""Example rows of questions: what an assistant may read, and nothing of persons, secrets and hidden
+rows."""
 
 import json
 
@@ -20,7 +21,8 @@ SECRETS = {
 
 @pytest.fixture
 def printed(propose):
-    """A function that returns the questions about tables with their examples, and the whole text."""
+    """A function that returns the questions about tables with their examples, and the whole
+    text."""
 
     def made(answers=None, **tables):
         propose(**tables)
@@ -34,15 +36,25 @@ def printed(propose):
 
 def ticket(**more):
     return many(
-        60, subject="Printer {n} is offline", body=f"{PROSE} {{n}}", put_aside=lambda n: int(n % 12 == 0), **more
+        60,
+        subject="Printer {n} is offline",
+        body=f"{PROSE} {{n}}",
+        put_aside=lambda n: int(n % 12 == 0),
+        **more,
     )
 
 
 def test_an_open_question_has_rows_for_each_value(printed):
     questions, _ = printed(ticket=ticket())
     no, yes = questions["ticket.put_aside"]["values"][:2]
-    assert [row["subject"] for row in no["examples"]] == ["Printer 1 is offline", "Printer 2 is offline"]
-    assert [row["subject"] for row in yes["examples"]] == ["Printer 12 is offline", "Printer 24 is offline"]
+    assert [row["subject"] for row in no["examples"]] == [
+        "Printer 1 is offline",
+        "Printer 2 is offline",
+    ]
+    assert [row["subject"] for row in yes["examples"]] == [
+        "Printer 12 is offline",
+        "Printer 24 is offline",
+    ]
     assert all(PROSE in row["body"] for row in yes["examples"])
 
 
@@ -65,14 +77,23 @@ def test_rows_that_another_column_hides_are_no_examples(printed):
     }
     questions, text = printed(ticket=ticket(**private))
     yes = questions["ticket.put_aside"]["values"][1]
-    assert [row["subject"] for row in yes["examples"]] == ["Printer 24 is offline", "Printer 36 is offline"]
+    assert [row["subject"] for row in yes["examples"]] == [
+        "Printer 24 is offline",
+        "Printer 36 is offline",
+    ]
     assert "Nobody may read this" not in text
-    assert "examples" not in questions["ticket.is_private"]["values"][0], "names and values have answered it"
+    assert "examples" not in questions["ticket.is_private"]["values"][0], (
+        "names and values have answered it"
+    )
 
 
 def test_rows_of_persons_are_no_examples(printed):
     person = many(
-        60, name="Ada Brandt{n}", email="a{n}@example.org", about=f"{PROSE} {{n}}", odd=lambda n: int(n % 12 == 0)
+        60,
+        name="Ada Brandt{n}",
+        email="a{n}@example.org",
+        about=f"{PROSE} {{n}}",
+        odd=lambda n: int(n % 12 == 0),
     )
     questions, text = printed(person=person)
     assert "person.odd" in questions

@@ -23,7 +23,9 @@ def value_of(said, kind):
 def shown(name, counts, kind="value", noun="article", **more):
     """Return the result, and which values are shown."""
     verdict = decide(seen(name, counts, kind, noun, **more))
-    return verdict.result, " ".join(said for said in counts if value_of(said, kind) in verdict.shown)
+    return verdict.result, " ".join(
+        said for said in counts if value_of(said, kind) in verdict.shown
+    )
 
 
 HIDING = """
@@ -60,9 +62,18 @@ def test_no_value_is_hidden_where_it_says_not_yet(name, counts, expected):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        *[("deleted_at", "empty"), ("hidden_on", "empty"), ("published_at", "past"), ("approved_at", "past")],
+        *[
+            ("deleted_at", "empty"),
+            ("hidden_on", "empty"),
+            ("published_at", "past"),
+            ("approved_at", "past"),
+        ],
         *[("publish_date", "past"), ("hidden_until", "empty past")],
-        *[("expires_at", "empty future"), ("valid_until", "empty future"), ("valid_from", "empty past")],
+        *[
+            ("expires_at", "empty future"),
+            ("valid_until", "empty future"),
+            ("valid_from", "empty past"),
+        ],
         *[("visible_to", "empty future"), ("unpublished_at", "empty")],
     ],
 )
@@ -71,7 +82,10 @@ def test_a_time_with_a_direction_is_understood_as_empty_past_and_future(name, ex
 
 
 def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others():
-    assert shown("publish_at", {"empty": 90, "past": 5, "future": 5}, "time") == ("understood", "empty past")
+    assert shown("publish_at", {"empty": 90, "past": 5, "future": 5}, "time") == (
+        "understood",
+        "empty past",
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,20 +95,36 @@ def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others(
         ("article", "kind", {"public reply": 30, "internal note": 20}, "understood: public reply"),
         ("comment", "type", {"internal": 40, "reply": 10}, "understood: reply"),
         ("article", "status", {"draft": 40, "published": 60}, "understood: published"),
-        ("article", "class", {"PUBLIC": 40, "PRIVATE": 30, "CONFIDENTIAL": 30}, "understood: PUBLIC"),
+        (
+            "article",
+            "class",
+            {"PUBLIC": 40, "PRIVATE": 30, "CONFIDENTIAL": 30},
+            "understood: PUBLIC",
+        ),
         ("article", "place", {"left": 30, "right": 20, "staff_only": 10}, "understood: left right"),
         ("article", "folder", {"Inbox": 30, "Trash": 20, "Spam": 10}, "understood: Inbox"),
         ("page", "status", {"published": 30, "unpublished": 30}, "understood: published"),
         # no value among published ones is not published yet
         ("article", "status", {"published": 30, "empty": 10}, "understood: published"),
         # what is neither published nor hidden by a word waits for an answer
-        ("article", "status", {"published": 60, "draft": 10, "in review": 20, "scheduled": 10}, "asked: published"),
+        (
+            "article",
+            "status",
+            {"published": 60, "draft": 10, "in review": 20, "scheduled": 10},
+            "asked: published",
+        ),
         ("article", "status", {"published": 60, "pending": 10}, "understood: published"),
-        # on what people write, what a moderator holds is hidden; on what people work on it is a state
+        # on what people write, what a moderator holds is hidden; on what people work on it is a
+        # state
         ("comment", "state", {"held": 10, "accepted": 90}, "understood: accepted"),
         ("review", "status", {"pending": 60, "approved": 40}, "understood: approved"),
         ("post", "status", {"rejected": 10, "ok": 90}, "understood: ok"),
-        ("ticket", "status", {"pending": 10, "open": 30, "waiting for customer": 20}, "harmless: all"),
+        (
+            "ticket",
+            "status",
+            {"pending": 10, "open": 30, "waiting for customer": 20},
+            "harmless: all",
+        ),
         ("order", "status", {"approved": 50, "pending": 30, "rejected": 20}, "understood: all"),
         ("event", "status", {"approved": 40, "pending": 15, "rejected": 5}, "understood: approved"),
         ("order_review", "status", {"ok": 40, "pending": 15}, "understood: ok"),
@@ -130,10 +160,13 @@ def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others(
         ("channel", "type", {"O": 50, "P": 40, "D": 30}, "understood: O"),
         ("article", "fe_group", {"empty": 90, "2": 10}, "asked: empty"),
     ],
-)  # fmt: skip
+)
 def test_values_say_who_may_see_a_row_as_whole_words(noun, name, counts, expected):
     result, values = shown(name, counts, noun=noun)
-    assert f"{result}: {'all' if values == ' '.join(counts) and 'all' in expected else values}" == expected
+    assert (
+        f"{result}: {'all' if values == ' '.join(counts) and 'all' in expected else values}"
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,19 +197,30 @@ def test_values_say_who_may_see_a_row_as_whole_words(noun, name, counts, expecte
     ],
 )
 def test_a_yes_that_few_rows_have_is_asked_unless_something_explains_it(noun, name, yes, expected):
-    found = shown(name, {"yes": yes, "no": 40 - yes}, "flag", noun, about=frozenset({"comment", "title"}))
+    found = shown(
+        name, {"yes": yes, "no": 40 - yes}, "flag", noun, about=frozenset({"comment", "title"})
+    )
     assert found == expected
 
 
 def test_a_yes_in_few_rows_with_no_value_in_the_others_is_asked():
     assert shown("sealed", {"empty": 38, "yes": 2}, "flag") == ("asked", "empty")
     assert shown("sealed", {"empty": 95, "past": 5, "future": 0}, "time") == ("asked", "empty")
-    assert shown("last_made", {"empty": 95, "past": 5, "future": 0}, "time") == ("facet", "empty past future")
+    assert shown("last_made", {"empty": 95, "past": 5, "future": 0}, "time") == (
+        "facet",
+        "empty past future",
+    )
 
 
 def test_a_ban_is_understood_on_persons_alone():
-    assert shown("is_banned", {"yes": 10, "no": 10}, "flag", "user", is_people=True) == ("understood", "no")
-    assert shown("state", {"suspended": 10, "fine": 10}, noun="user", is_people=True) == ("understood", "fine")
+    assert shown("is_banned", {"yes": 10, "no": 10}, "flag", "user", is_people=True) == (
+        "understood",
+        "no",
+    )
+    assert shown("state", {"suspended": 10, "fine": 10}, noun="user", is_people=True) == (
+        "understood",
+        "fine",
+    )
     assert shown("is_blocked", {"yes": 10, "no": 10}, "flag", "ticket") == ("facet", "yes no")
 
 
@@ -189,7 +233,9 @@ def test_the_state_of_an_address_is_a_place():
     assert shown("state", {"NY": 90, "CA": 10}, about=frozenset({"city"})) == ("harmless", "NY CA")
 
 
-@pytest.mark.parametrize(("name", "hides"), [("is_not_public", True), ("unhidden", False), ("hide_from_public", True)])
+@pytest.mark.parametrize(
+    ("name", "hides"), [("is_not_public", True), ("unhidden", False), ("hide_from_public", True)]
+)
 def test_a_negation_is_understood_first(name, hides):
     assert direction(words(name)).hides is hides
     assert direction(words("robotics")).hides is None
@@ -197,10 +243,15 @@ def test_a_negation_is_understood_first(name, hides):
 
 
 def test_every_result_says_by_which_word_or_share():
-    why = {name: decide(seen(name, counts, kind)).why for name, counts, kind in (
-        ("is_not_public", {"yes": 5, "no": 50}, "flag"), ("language", {"en": 30, "de": 9}, "value"),
-        ("status", {"draft": 30, "x": 30}, "value"), ("locked", {"yes": 5, "no": 95}, "flag"),
-    )}  # fmt: skip
+    why = {
+        name: decide(seen(name, counts, kind)).why
+        for name, counts, kind in (
+            ("is_not_public", {"yes": 5, "no": 50}, "flag"),
+            ("language", {"en": 30, "de": 9}, "value"),
+            ("status", {"draft": 30, "x": 30}, "value"),
+            ("locked", {"yes": 5, "no": 95}, "flag"),
+        )
+    }
     assert why == {
         "is_not_public": "says who may see a row by the word not public",
         "language": "is harmless by the word language in its name",
@@ -210,7 +261,11 @@ def test_every_result_says_by_which_word_or_share():
 
 
 def test_all_lists_together_have_at_most_150_words():
-    lists = [found for name, found in vars(known).items() if name.isupper() and isinstance(found, frozenset | tuple)]
+    lists = [
+        found
+        for name, found in vars(known).items()
+        if name.isupper() and isinstance(found, frozenset | tuple)
+    ]
     every = {word for found in lists for word in found if isinstance(word, str)}
     # a letter or a digit is no word: those of a yes and a no
     assert len({word for word in every if len(word) > 1 and word.isalpha()}) <= 150

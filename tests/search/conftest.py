@@ -1,4 +1,5 @@
-"""The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at QDRANT_URL."""
+"""The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at
+QDRANT_URL."""
 
 import os
 import uuid
@@ -35,7 +36,11 @@ def template(tmp_path_factory):
 def ollama_template(tmp_path_factory):
     """The same with vectors of a fake Ollama server, which are equal wherever it listens."""
     with FakeOllama(model=MODEL) as ollama:
-        return Desk(tmp_path_factory.mktemp("template"), extra=ollama.settings).fill().settings.store.path
+        return (
+            Desk(tmp_path_factory.mktemp("template"), extra=ollama.settings)
+            .fill()
+            .settings.store.path
+        )
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -53,7 +58,8 @@ def empty(request, tmp_path, template):
 
 @pytest.fixture(params=["edge", pytest.param("http", marks=pytest.mark.long), KINDS[-1]])
 def blank(request, tmp_path, template):
-    """The same for what is the same in each store, such as the words of a query: servers have it in long tests."""
+    """The same for what is the same in each store, such as the words of a query: servers have it in
+    long tests."""
     yield from _desk(request.param, tmp_path / "desk", template)
 
 
@@ -66,12 +72,15 @@ def ollama():
 @pytest.fixture
 def ollama_desk(ollama, tmp_path, ollama_template):
     """A filled embedded desk whose vectors come from an Ollama server."""
-    return Desk(tmp_path / "ollama_desk", extra=f"{ollama.settings}\n{PATIENT}", template=ollama_template).fill()
+    return Desk(
+        tmp_path / "ollama_desk", extra=f"{ollama.settings}\n{PATIENT}", template=ollama_template
+    ).fill()
 
 
 @pytest.fixture
 def served(qdrant, tmp_path):
-    """A filled desk with the default time limits on a fake server, whose faults a test can dial in."""
+    """A filled desk with the default time limits on a fake server, whose faults a test can dial
+    in."""
     return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"', "").fill()
 
 

@@ -48,16 +48,36 @@ Row = tuple[Any, str] | tuple[Any, str, dict[str, Any]]
 
 DESK: dict[str, list[Row]] = {
     "comments": [
-        (1, "The printer on floor two is offline since the update", {"priority": "high", "number": 1, "author": "ann"}),
-        (2, "The printer prints blank pages", {"priority": "low", "number": 2, "created_at": "2024-03-01T10:00:00Z"}),
+        (
+            1,
+            "The printer on floor two is offline since the update",
+            {"priority": "high", "number": 1, "author": "ann"},
+        ),
+        (
+            2,
+            "The printer prints blank pages",
+            {"priority": "low", "number": 2, "created_at": "2024-03-01T10:00:00Z"},
+        ),
         (3, "The mailbox is full and no mail arrives", {"priority": "high", "number": 3}),
     ],
     "solutions": [
-        (1, "Install the older printer driver and restart the printer", {"priority": "high", "number": 1}),
-        (2, "Reset the password in the directory", {"priority": "low", "number": 2.5, "author": "bob"}),
+        (
+            1,
+            "Install the older printer driver and restart the printer",
+            {"priority": "high", "number": 1},
+        ),
+        (
+            2,
+            "Reset the password in the directory",
+            {"priority": "low", "number": 2.5, "author": "bob"},
+        ),
     ],
     "titles": [
-        ("t-1", "Printer offline after update", {"priority": "urgent", "number": 10, "author": "ann"}),
+        (
+            "t-1",
+            "Printer offline after update",
+            {"priority": "urgent", "number": 10, "author": "ann"},
+        ),
         ("t-2", "Cannot log in", {"priority": "low", "number": 20}),
     ],
 }
@@ -67,7 +87,8 @@ DESK: dict[str, list[Row]] = {
 class Desk:
     """A help desk's project.
 
-    `store` is TOML of the store; `more` adds TOML to an index by name; `extra` adds other sections than `PATIENT`.
+    `store` is TOML of the store; `more` adds TOML to an index by name; `extra` adds other sections
+    than `PATIENT`.
     """
 
     folder: Path
@@ -86,7 +107,9 @@ class Desk:
 
     def write(self, *, extra: str | None = None, **more: str) -> None:
         """Write the settings file again."""
-        text = HEAD.format(project=self.project, extra=f"{self.store}\n{self.extra if extra is None else extra}")
+        text = HEAD.format(
+            project=self.project, extra=f"{self.store}\n{self.extra if extra is None else extra}"
+        )
         for name in self.names:
             text += INDEX.format(name=name, more={**self.more, **more}.get(name, ""))
         self.config.write_text(text, encoding="utf-8")
@@ -102,40 +125,54 @@ class Desk:
     def retriever(self, **sections: dict[str, Any]) -> Retriever:
         return Retriever(load_settings(self.config, **{"run": {"wait": 30}, **sections}))
 
-    def fill(self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True) -> Desk:
-        """Make collections `…__number` of these documents, by index, with the settings' embedder."""
+    def fill(
+        self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True
+    ) -> Desk:
+        """Make collections `…__number` of these documents, by index, with the settings'
+        embedder."""
         settings = self.settings
         if self.template and documents is DESK and number == 1 and not settings.store.path.exists():
             settings.store.path.parent.mkdir(parents=True)
             # The engine's files are sparse: without this 400 MB would be written.
-            subprocess.run(["cp", "-a", "--sparse=always", self.template, settings.store.path], check=True)
+            subprocess.run(
+                ["cp", "-a", "--sparse=always", self.template, settings.store.path], check=True
+            )
             return self
         with self.opened() as store:
             return self.fill_in(store, documents, number=number, go_live=go_live)
 
-    def fill_in(self, store: Store, documents=DESK, *, number: int = 1, go_live: bool = True) -> Desk:
+    def fill_in(
+        self, store: Store, documents=DESK, *, number: int = 1, go_live: bool = True
+    ) -> Desk:
         """Fill a store that is open already."""
         settings = self.settings
         with closing(open_embedder(settings.embedder)) as embedder:
             identity = embedder.identity()
             for index, rows in documents.items():
                 name, bm25 = self.collection(index, number), bm25_model(settings.index(index))
-                described: dict[str, Any] = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
+                described: dict[str, Any] = {
+                    "embedder_fingerprint": identity.fingerprint,
+                    "embedder": str(identity),
+                }
                 if bm25:
                     described[BM25] = asdict(bm25)
                 store.create(name, identity.dimension, described, sparse=bm25 is not None)
                 make_searchable(store.points(name), identity, settings.index(index).indexed_fields)
-                chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
+                chunker = TextChunker(
+                    settings.index(index).chunk_chars, settings.index(index).chunk_overlap
+                )
                 shard = Shard(index, 0, page_of((*row, {})[:3] for row in rows), 0)
                 write_shard(
-                    store.points(name), EmbedJob(shard, chunker, settings.embedder, identity, bm25).embed(embedder)
+                    store.points(name),
+                    EmbedJob(shard, chunker, settings.embedder, identity, bm25).embed(embedder),
                 )
                 if go_live:
                     store.point_alias(settings.alias(index), name)
         return self
 
     def collection(self, index: str, number: int = 1) -> str:
-        """Return the name of a collection: the project, and with it the alias, is another on a shared server."""
+        """Return the name of a collection: the project, and with it the alias, is another on a
+        shared server."""
         return f"{self.settings.alias(index)}__{number}"
 
     def point_alias(self, index: str, number: int) -> None:
@@ -158,8 +195,11 @@ def documents(result: Any) -> set[tuple[str, str]]:
     return set(found(result))
 
 
-def agent(settings: Settings, retriever: Retriever, caller: Caller | None = None) -> Callable[..., str]:
-    """Return a function that calls a tool by its name, as an agent with the rights of `caller` does."""
+def agent(
+    settings: Settings, retriever: Retriever, caller: Caller | None = None
+) -> Callable[..., str]:
+    """Return a function that calls a tool by its name, as an agent with the rights of `caller`
+    does."""
     tools = AgentTools(SearchService(settings, retriever))
     return lambda tool, **given: retriever.run(tools.call(tool, given, caller or Caller()))
 

@@ -1,4 +1,5 @@
-"""A database with policies of every kind, callers, and histories: what is answered beside what the callers select."""
+"""A database with policies of every kind, callers, and histories: what is answered beside what the
+callers select."""
 
 import json
 import math
@@ -21,7 +22,10 @@ CLAIMS = "current_setting('request.jwt.claims', true)::json"
 POLICIES = (
     "tenant = current_setting('app.tenant', true)",
     f"owner = {CLAIMS} ->> 'sub'",
-    f"EXISTS (SELECT FROM membership m WHERE m.tenant = ticket.tenant AND m.person = {CLAIMS} ->> 'sub')",
+    (
+        f"EXISTS (SELECT FROM membership m WHERE m.tenant = ticket.tenant AND m.person = {CLAIMS}"
+        " ->> 'sub')"
+    ),
     "opens < now()",
     "id % 2 = 0",
 )
@@ -43,7 +47,10 @@ chunk_chars = 200
 chunk_overlap = 20
 {more}
 """
-TICKETS = 'table = "ticket"\npayload = ["tenant"]\naccess = "database"\n[indexes.payload_indexes]\ntenant = "keyword"\n'
+TICKETS = (
+    'table = "ticket"\npayload = ["tenant"]\naccess = "database"\n[indexes.payload_indexes]\ntenant'
+    ' = "keyword"\n'
+)
 
 
 @dataclass
@@ -60,9 +67,13 @@ class World:
         self.role, self.indexed = f"r_{self.name}", set[int]()
         self.db = self.server.connect(self.name)
         for end in "ab":
-            self.run(f"CREATE ROLE {self.role}_{end}; GRANT USAGE ON SCHEMA public TO {self.role}_{end}")
+            self.run(
+                f"CREATE ROLE {self.role}_{end}; GRANT USAGE ON SCHEMA public TO {self.role}_{end}"
+            )
             self.run(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {self.role}_{end}")
-        columns = "id int PRIMARY KEY, title text, body text, tenant text, owner text, opens timestamptz"
+        columns = (
+            "id int PRIMARY KEY, title text, body text, tenant text, owner text, opens timestamptz"
+        )
         self.run(f"CREATE TABLE ticket ({columns}); ALTER TABLE ticket ENABLE ROW LEVEL SECURITY")
         self.run("CREATE TABLE membership (tenant text, person text)")
 
@@ -79,9 +90,14 @@ class World:
             words = " ".join(chance.choices(WORDS, k=chance.randint(5, 60)))
             opens = chance.choice(["2001-01-01", "2999-01-01"])
             self.run(
-                "INSERT INTO ticket VALUES (%s, %s, %s, %s, %s, %s)", number, f"Ticket {chance.choice(WORDS)}",
-                f"{mark(number)} {words}", chance.choice(TENANTS), chance.choice(PEOPLE), opens,
-            )  # fmt: skip
+                "INSERT INTO ticket VALUES (%s, %s, %s, %s, %s, %s)",
+                number,
+                f"Ticket {chance.choice(WORDS)}",
+                f"{mark(number)} {words}",
+                chance.choice(TENANTS),
+                chance.choice(PEOPLE),
+                opens,
+            )
 
     def settings(self, indexes: str = INDEX.format(name="tickets", more=TICKETS)) -> Project:
         url = self.server.url(self.name).render_as_string(hide_password=False)
@@ -108,38 +124,69 @@ class World:
 
     def change(self, chance: random.Random) -> None:
         """Change rights: policies, rows or memberships. A connection may be cut off, too."""
-        rule, role = chance.choice(POLICIES), chance.choice([f"{self.role}_a", f"{self.role}_b", "public"])
+        rule, role = (
+            chance.choice(POLICIES),
+            chance.choice([f"{self.role}_a", f"{self.role}_b", "public"]),
+        )
         kind, number = chance.choice(["", "AS RESTRICTIVE"]), chance.randint(1, 300)
         statements = {
-            "policy": f"CREATE POLICY p{chance.randrange(10**9)} ON ticket {kind} FOR SELECT TO {role} USING ({rule})",
-            "none": "DO $$ DECLARE p text; BEGIN FOR p IN SELECT polname FROM pg_policy WHERE random() < 0.4 LOOP "
-            "EXECUTE format('DROP POLICY %I ON ticket', p); END LOOP; END $$",
-            "tenant": f"UPDATE ticket SET tenant = '{chance.choice(TENANTS)}' WHERE id % 7 = {number % 7}",
-            "owner": f"UPDATE ticket SET owner = '{chance.choice(PEOPLE)}' WHERE id % 5 = {number % 5}",
+            "policy": (
+                f"CREATE POLICY p{chance.randrange(10**9)} ON ticket {kind} FOR SELECT TO {role}"
+                f" USING ({rule})"
+            ),
+            "none": (
+                "DO $$ DECLARE p text; BEGIN FOR p IN SELECT polname FROM pg_policy WHERE random()"
+                " < 0.4 LOOP EXECUTE format('DROP POLICY %I ON ticket', p); END LOOP; END $$"
+            ),
+            "tenant": (
+                f"UPDATE ticket SET tenant = '{chance.choice(TENANTS)}' WHERE id % 7 = {number % 7}"
+            ),
+            "owner": (
+                f"UPDATE ticket SET owner = '{chance.choice(PEOPLE)}' WHERE id % 5 = {number % 5}"
+            ),
             "time": f"UPDATE ticket SET opens = now() + '1 h' WHERE id % 9 = {number % 9}",
-            "member": f"INSERT INTO membership VALUES ('{chance.choice(TENANTS)}', '{chance.choice(PEOPLE)}')",
+            "member": (
+                f"INSERT INTO membership VALUES ('{chance.choice(TENANTS)}',"
+                f" '{chance.choice(PEOPLE)}')"
+            ),
             "leave": f"DELETE FROM membership WHERE person = '{chance.choice(PEOPLE)}'",
             "delete": f"DELETE FROM ticket WHERE id = {number}",
-            "cut": "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            "cut": (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            ),
         }
         self.run(chance.choice(list(statements.values())))
 
     def ask(self, retriever: Retriever, chance: random.Random, caller: Caller) -> None:
-        """Ask something, and hold everything that is told against what the caller selects; note what differs."""
+        """Ask something, and hold everything that is told against what the caller selects; note
+        what differs."""
         seen, number = self.seen(caller), chance.randint(1, 300)
-        query = " ".join([*chance.choices(WORDS, k=chance.randint(1, 4)), chance.choice(["", mark(number), "printr"])])
+        query = " ".join(
+            [
+                *chance.choices(WORDS, k=chance.randint(1, 4)),
+                chance.choice(["", mark(number), "printr"]),
+            ]
+        )
         told, key, kind = "", str(number), chance.random()
         try:
             if kind < 0.5:
                 limit, weight = chance.choice([3, 10, 100]), chance.choice([None, 0.0, 1.0])
-                result = retriever.search_sync(query, groups=caller, limit=limit, dense_weight=weight)
+                result = retriever.search_sync(
+                    query, groups=caller, limit=limit, dense_weight=weight
+                )
                 told = json.dumps(result.to_json(explain=True), default=str)
                 found = {int(hit.document_id) for hit in result.hits}
                 self.expect(found <= seen, f"{query!r} shows {sorted(found - seen)}")
-                self.expect(not (result.corrected or result.errors), f"{query!r}: {result.corrected} {result.errors}")
+                self.expect(
+                    not (result.corrected or result.errors),
+                    f"{query!r}: {result.corrected} {result.errors}",
+                )
                 indexed = seen & self.indexed
-                self.expect(len(found) == min(limit, len(indexed)), f"{query!r}: {len(found)} of {len(indexed)} hits")
+                self.expect(
+                    len(found) == min(limit, len(indexed)),
+                    f"{query!r}: {len(found)} of {len(indexed)} hits",
+                )
             elif kind < 0.75:
                 document = retriever.run(retriever.document("tickets", key, groups=caller))
                 told = json.dumps(DocumentAnswer.model_validate(document).to_json())
@@ -147,7 +194,9 @@ class World:
             elif kind < 0.95:
                 verified = retriever.verify_sync(f"tickets/{key}#0:{'0' * 16}", groups=caller)
                 self.expect(verified.state == "unknown", f"{number}: {verified}")
-                told = json.dumps({**VerifiedAnswer.model_validate(verified).to_json(), "citation": ""})
+                told = json.dumps(
+                    {**VerifiedAnswer.model_validate(verified).to_json(), "citation": ""}
+                )
             else:
                 facets = retriever.run(retriever.facets(["tenant"], groups=caller))
                 self.expect(not facets.fields, f"counts {facets.fields}")
@@ -173,7 +222,9 @@ def mark(number: int) -> str:
     return f"zq{number:04}x"
 
 
-def live_through(world: World, chance: random.Random, answers: int, until: float = math.inf) -> None:
+def live_through(
+    world: World, chance: random.Random, answers: int, until: float = math.inf
+) -> None:
     """Ask and change rights in turn; index now and then, and sometimes less than what changed."""
     world.add(chance, 1, 120)
     world.settings()

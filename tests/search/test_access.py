@@ -1,4 +1,5 @@
-"""Nobody finds what is not for them: random searches, filters and reads by random callers, over every channel."""
+"""Nobody finds what is not for them: random searches, filters and reads by random callers, over
+every channel."""
 
 import asyncio
 import json
@@ -19,12 +20,26 @@ from tests.project import WORDS
 from tests.search.conftest import KINDS
 from tests.search.conftest import _desk as make_desks
 from tests.search.desk import Desk, found, sample
-from tests.search.secret_documents import ACCESS, GROUPS, SECRETS, check_told, guard, random_filter, random_groups
+from tests.search.secret_documents import (
+    ACCESS,
+    GROUPS,
+    SECRETS,
+    check_told,
+    guard,
+    random_filter,
+    random_groups,
+)
 from tests.waiting import eventually
 
 CLOSED = ["comments", "solutions"]
 HIDDEN = ["zebra", "printer", "kubernetes"]
-QUERIES = ["zebra printer", "a zebra at the printer of room 7", '"zebra" room', "kubernetis", "scanner -zebra"]
+QUERIES = [
+    "zebra printer",
+    "a zebra at the printer of room 7",
+    '"zebra" room',
+    "kubernetis",
+    "scanner -zebra",
+]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -46,27 +61,34 @@ async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
     indexes, chosen = chance.choice([None, [secret.index], CLOSED]), random_filter(chance, secret)
     try:
         if kind < 0.1:
-            facets = await retriever.facets(["author"], indexes=indexes, limit=1000, filter=chosen, groups=groups)
+            facets = await retriever.facets(
+                ["author"], indexes=indexes, limit=1000, filter=chosen, groups=groups
+            )
             return json.dumps(FacetsAnswer.model_validate(facets).to_json())
         if kind < 0.3:
             document = await retriever.document(secret.index, str(secret.number), groups=groups)
             assert [chunk.chunk for chunk in document.chunks] == list(range(len(document.chunks)))
             return json.dumps(asdict(document), ensure_ascii=False)
         result = await retriever.search(
-            chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3)), f"{secret.mark} printer"]),
+            chance.choice(
+                [secret.mark, " ".join(chance.choices(WORDS, k=3)), f"{secret.mark} printer"]
+            ),
             indexes=indexes,
             limit=chance.choice([1, 5, 100, 1000]),
             filter=chosen,
             groups=groups,
             dense_weight=chance.choice([None, 0.0, 0.5, 1.0]),
         )
-        return json.dumps({**result.to_json(explain=True), "all": asdict(result)}, ensure_ascii=False, default=str)
+        return json.dumps(
+            {**result.to_json(explain=True), "all": asdict(result)}, ensure_ascii=False, default=str
+        )
     except RagIndexError as error:
         return repr(error)
 
 
 def ask_often(retriever: Retriever, number: int, seed: int) -> int:
-    """Ask `number` times, some at the same time, and return how many documents callers were told of."""
+    """Ask `number` times, some at the same time, and return how many documents callers were told
+    of."""
     chance = random.Random(seed)
 
     async def ask_some() -> int:
@@ -75,9 +97,14 @@ def ask_often(retriever: Retriever, number: int, seed: int) -> int:
             callers = [random_groups(chance) for _ in range(5)]
             same = chance.getrandbits(64)
             seeds = [same if chance.random() < 0.5 else chance.getrandbits(64) for _ in callers]
-            asked = (ask(retriever, random.Random(one), groups) for one, groups in zip(seeds, callers, strict=True))
+            asked = (
+                ask(retriever, random.Random(one), groups)
+                for one, groups in zip(seeds, callers, strict=True)
+            )
             answers = await asyncio.gather(*asked)
-            told += sum(check_told(answer, groups) for answer, groups in zip(answers, callers, strict=True))
+            told += sum(
+                check_told(answer, groups) for answer, groups in zip(answers, callers, strict=True)
+            )
         return told
 
     return asyncio.run(ask_some())
@@ -92,19 +119,26 @@ def test_random_callers_see_what_is_for_them_and_nothing_else(retriever):
 
 @pytest.mark.long
 def test_settings_that_do_not_know_of_groups_open_nothing(guarded):
-    """What was indexed with groups is not answered without them, whatever the settings of the reader say."""
+    """What was indexed with groups is not answered without them, whatever the settings of the
+    reader say."""
     settings = guarded.settings
     unaware = [index.model_copy(update={"access": None}) for index in settings.indexes]
     with Retriever(settings.model_copy(update={"indexes": unaware})) as retriever:
         assert ask_often(retriever, 50, seed=1) > 60
-        refused = "index comments says who may see its documents, and these settings do not: set its `access`"
+        refused = (
+            "index comments says who may see its documents, and these settings do not: set its"
+            " `access`"
+        )
         with pytest.raises(StoreError, match=refused):
             retriever.search_sync("printer", indexes=["comments"])
         with pytest.raises(StoreError, match=refused):
             asyncio.run(retriever.document("comments", "1"))
         assert refused in asyncio.run(retriever.facets(["author"])).errors["comments"]
         result = retriever.search_sync("printer network mail", limit=1000)
-        assert ({index for index, _ in found(result)}, set(result.errors)) == ({"titles"}, {"comments", "solutions"})
+        assert ({index for index, _ in found(result)}, set(result.errors)) == (
+            {"titles"},
+            {"comments", "solutions"},
+        )
 
 
 def test_documents_without_groups_yet_are_seen_by_nobody_once_the_settings_name_access(embedded):
@@ -125,7 +159,9 @@ def test_an_open_retriever_notices_that_documents_get_groups(blank):
     with blank.fill().retriever() as retriever:
         assert error("comments") == "{}"
         with blank.opened() as store:
-            store.points(blank.collection("comments")).set_metadata({"payload_indexes": {GROUPS_FIELD: "keyword"}})
+            store.points(blank.collection("comments")).set_metadata(
+                {"payload_indexes": {GROUPS_FIELD: "keyword"}}
+            )
         eventually(lambda: "says who may see its documents" in error("comments"))
         assert error("solutions") == "{}"
 
@@ -134,7 +170,9 @@ def test_everything_that_is_for_a_caller_is_found_by_meaning_and_by_words(retrie
     for groups in (None, ["staff"], "Grüße", ["board", "a,b"], ALL_GROUPS):
         expected = {(one.index, str(one.number)) for one in SECRETS if one.is_for(groups)}
         for weight in (0.0, 1.0):
-            result = retriever.search_sync("printer network mail", limit=1000, groups=groups, dense_weight=weight)
+            result = retriever.search_sync(
+                "printer network mail", limit=1000, groups=groups, dense_weight=weight
+            )
             assert set(found(result)) == expected
         assert all("_rag" not in hit.payload and "acl" not in hit.payload for hit in result.hits)
 
@@ -156,7 +194,10 @@ def test_without_groups_a_closed_index_is_as_if_it_were_not_there(blank):
             asyncio.run(retriever.document("comments", "1000"))
         assert str(there.value).replace("'1'", "'1000'") == str(missing.value)
     guarded.drop("titles", 1)
-    with guarded.retriever() as retriever, pytest.raises(StoreError, match="nothing is indexed yet"):
+    with (
+        guarded.retriever() as retriever,
+        pytest.raises(StoreError, match="nothing is indexed yet"),
+    ):
         retriever.search_sync("printer")
 
 
@@ -173,7 +214,9 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(blank):
     for change, seen in ((["board"], 40), ([], 0)):
         with guarded.opened() as store:
             points = [(point.id, point.payload) for point in store.points(name).scroll()]
-            store.points(name).update_payloads([(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points])
+            store.points(name).update_payloads(
+                [(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points]
+            )
         with guarded.retriever() as retriever:
             asked = {"query": "printer", "indexes": ["comments"], "limit": 1000}
             assert retriever.search_sync(**asked, groups=["staff"]).hits == ()
@@ -181,18 +224,27 @@ def test_a_change_of_rights_in_the_store_is_in_force_at_once(blank):
 
 
 def notes() -> tuple[list[Any], list[Any]]:
-    """Return documents for staff, and others for the board, which have the same words and some that are rare there."""
+    """Return documents for staff, and others for the board, which have the same words and some that
+    are rare there."""
     staff, board = ({"_rag": access_part([one])} for one in ("staff", "board"))
     words = ["printer", "scanner", "zebra", *WORDS]
-    mine = [(n, f"Room {n} has a {words[n % 17 % len(words)]}, {words[n % 11]}, note {n}", staff) for n in range(60)]
-    return mine, [(n, f"The {HIDDEN[n % 3]} is {HIDDEN[n % 2]} of the board {n}", board) for n in range(100, 300)]
+    mine = [
+        (n, f"Room {n} has a {words[n % 17 % len(words)]}, {words[n % 11]}, note {n}", staff)
+        for n in range(60)
+    ]
+    return mine, [
+        (n, f"The {HIDDEN[n % 3]} is {HIDDEN[n % 2]} of the board {n}", board)
+        for n in range(100, 300)
+    ]
 
 
 def answers(desk: Desk, groups: list[str]) -> list[dict[str, Any]]:
     """Return all that a caller is told, but for how long it took and which collection it was."""
     with desk.retriever() as retriever:
         found = [
-            retriever.search_sync(query, indexes=["comments"], groups=groups, limit=60, dense_weight=weight)
+            retriever.search_sync(
+                query, indexes=["comments"], groups=groups, limit=60, dense_weight=weight
+            )
             for query in QUERIES
             for weight in (None, 0.0)
         ]
@@ -221,7 +273,9 @@ def test_an_older_server_is_asked_what_it_understands(qdrant, tmp_path):
     assert all(one["hits"] and not one.get("errors") for one in found)
 
 
-@pytest.mark.parametrize("given", [["a", "b", "a", ""], ("b", "a"), {"a", "b"}, iter(["b", "", "a"]), frozenset("ab")])
+@pytest.mark.parametrize(
+    "given", [["a", "b", "a", ""], ("b", "a"), {"a", "b"}, iter(["b", "", "a"]), frozenset("ab")]
+)
 def test_a_caller_is_known_by_his_groups_in_whatever_order_and_how_often_they_are_given(given):
     caller = caller_of(given)
     assert caller == Caller(groups=frozenset({"a", "b"}))

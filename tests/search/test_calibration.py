@@ -1,4 +1,5 @@
-"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_relevance`, and collapsed hits."""
+"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_relevance`, and
+collapsed hits."""
 
 import random
 from contextlib import closing
@@ -46,7 +47,10 @@ def project(tmp_path_factory):
         title = list(SUBJECTS)[number % 5]
         body = " ".join(choose.choices(SUBJECTS[title], k=9))
         project.execute("UPDATE note SET title = ?, body = ? WHERE id = ?", title, body, number)
-    project.execute("UPDATE note SET title = 'printer', body = 'The stapler  hides behind it' WHERE id IN (5, 10, 15)")
+    project.execute(
+        "UPDATE note SET title = 'printer', body = 'The stapler  hides behind it' WHERE id IN (5,"
+        " 10, 15)"
+    )
     assert run_plain(project).state == "completed"
     return project
 
@@ -57,14 +61,18 @@ def retriever(project):
         yield retriever
 
 
-def test_a_first_run_records_what_scores_mean_and_a_small_index_has_weights_of_others(project, tmp_path, monkeypatch):
+def test_a_first_run_records_what_scores_mean_and_a_small_index_has_weights_of_others(
+    project, tmp_path, monkeypatch
+):
     with closing(open_store(project.settings.store)) as store:
         recorded = store.points(store.aliases()["test_notes"]).metadata()["calibration"]
     learned = Calibration.from_metadata(recorded, words=True)
     assert learned.trusted
     assert learned not in (WITH_WORDS, WITHOUT_WORDS)
     assert relevance(learned, 0.9, 1.0) > 0.8 > FITS > relevance(learned, 0.0, 0.0)
-    assert relevance(learned, 0.5, 1.0) >= relevance(learned, 0.5, 0.5) >= relevance(learned, 0.2, 0.5)
+    assert (
+        relevance(learned, 0.5, 1.0) >= relevance(learned, 0.5, 0.5) >= relevance(learned, 0.2, 0.5)
+    )
     monkeypatch.setattr(calibrate.Learner, "ask_own_texts", None)
     assert run_plain(project).state == "completed", "it is not learned again"
     small = Project(tmp_path / "project").fill(20)
@@ -78,7 +86,10 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
         return list(np.random.default_rng(1).normal(size=(len(texts), 256)).astype(np.float32))
 
     settings = project.settings
-    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(Ledger(settings.ledger_url)) as ledger,
+    ):
         [collection] = ledger.collections("test_notes")
         keys = [key for key, _ in ledger.rows(collection.id, limit=200)]
         monkeypatch.setattr(ledger, "sample", lambda *_: keys)
@@ -87,12 +98,20 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
             (SimpleNamespace(embed_queries=noise, close=bool), False),
         ):
             monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
-            learned = calibrate.Learner(settings, settings.indexes[0], ledger, store, collection, None).ask_own_texts()
+            learned = calibrate.Learner(
+                settings, settings.indexes[0], ledger, store, collection, None
+            ).ask_own_texts()
             assert learned.trusted is trusted
-        down = SimpleNamespace(embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool)
+        down = SimpleNamespace(
+            embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool
+        )
         monkeypatch.setattr(calibrate, "open_embedder", lambda *_, **__: down)
-        with pytest.raises(EmbedderUnavailable):  # so that nothing is recorded, and the next run asks again
-            calibrate.Learner(settings, settings.indexes[0], ledger, store, collection, None).ask_own_texts()
+        with pytest.raises(
+            EmbedderUnavailable
+        ):  # so that nothing is recorded, and the next run asks again
+            calibrate.Learner(
+                settings, settings.indexes[0], ledger, store, collection, None
+            ).ask_own_texts()
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
@@ -115,16 +134,27 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
     every = retriever.search_sync("sugar coffee", limit=50).hits
     bound = sorted(hit.relevance for hit in every)[25]
     kept = retriever.search_sync("sugar coffee", limit=50, min_relevance=bound).hits
-    assert [hit.document_id for hit in kept] == [hit.document_id for hit in every if hit.relevance >= bound]
+    assert [hit.document_id for hit in kept] == [
+        hit.document_id for hit in every if hit.relevance >= bound
+    ]
     query = "the stapler hides"
     assert len({hit.text for hit in retriever.search_sync(query, limit=3).hits}) == 1
     by_text = retriever.search_sync(query, limit=3, collapse="text").hits
     assert len(by_text) == len({hit.text for hit in by_text}) == 3
-    assert (by_text[0].collapsed, HitAnswer.model_validate(by_text[0]).to_json()["collapsed"]) == (2, 2)
-    assert len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits}) > 1
+    assert (by_text[0].collapsed, HitAnswer.model_validate(by_text[0]).to_json()["collapsed"]) == (
+        2,
+        2,
+    )
+    assert (
+        len({hit.payload["author"] for hit in retriever.search_sync(query, collapse="author").hits})
+        > 1
+    )
     for options, message in (
         ({"min_relevance": 2}, "min_relevance: Input should be less than or equal to 1"),
-        ({"collapse": "nosuch"}, "no field 'nosuch' to collapse by; index notes has: author, priority"),
+        (
+            {"collapse": "nosuch"},
+            "no field 'nosuch' to collapse by; index notes has: author, priority",
+        ),
     ):
         with pytest.raises(SettingsError, match=message):
             retriever.search_sync(query, **options)
@@ -136,9 +166,15 @@ def test_scale_and_threshold_are_those_of_the_collections_own_texts():
     assert relevance(learned, 0.7, 1.0) > 0.5 > FITS > relevance(learned, 0.2, -1.0)
     assert calibrate.learn([apart], words=False).words == 0
     narrow = calibrate.Sample([0.75, 0.76, 0.74], [0.68, 0.70, 0.66])
-    assert relevance(calibrate.learn([narrow], words=True), 0.6, MIN_EVIDENCE) < NEAR, "a narrow gap is one, too"
-    several = calibrate.learn([apart, calibrate.Sample([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])], words=True)
-    assert several == calibrate.learn([calibrate.Sample([0.75], [0.25, 0.35, 0.45])], words=True), "means count"
+    assert relevance(calibrate.learn([narrow], words=True), 0.6, MIN_EVIDENCE) < NEAR, (
+        "a narrow gap is one, too"
+    )
+    several = calibrate.learn(
+        [apart, calibrate.Sample([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])], words=True
+    )
+    assert several == calibrate.learn([calibrate.Sample([0.75], [0.25, 0.35, 0.45])], words=True), (
+        "means count"
+    )
 
 
 def test_where_cosines_tell_nothing_apart_words_alone_decide_and_reach_both_thresholds():
@@ -149,7 +185,8 @@ def test_where_cosines_tell_nothing_apart_words_alone_decide_and_reach_both_thre
 
 
 def test_a_small_collection_knows_what_is_foreign_to_it(tmp_path):
-    """It is asked queries about other things, so that it says that nothing fits with any model, from its first run."""
+    """It is asked queries about other things, so that it says that nothing fits with any model,
+    from its first run."""
     small = Project(tmp_path / "project").fill(40)
     for number in range(1, 41):
         body = f"The printer of room {number} shows a paper jam, and toner {number} is empty."
@@ -166,7 +203,10 @@ def test_a_small_collection_knows_what_is_foreign_to_it(tmp_path):
 
 def test_a_collection_learns_again_once_the_rule_is_another_one(project):
     settings = project.settings
-    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(Ledger(settings.ledger_url)) as ledger,
+    ):
         [collection] = ledger.collections("test_notes")
         recorded = store.points(collection.name).metadata()[calibrate.CALIBRATION]
         assert to_learn(ledger, store, collection) == 0
@@ -179,7 +219,11 @@ def test_a_collection_learns_again_once_the_rule_is_another_one(project):
 def test_a_corrected_word_is_weaker_evidence_than_the_word_itself(tmp_path):
     project = Project(tmp_path / "project").fill(300)
     for number in range(1, 301):
-        body = f"The printer of room {number} is fine, and brackets hold its cable." if number == 7 else "All is fine."
+        body = (
+            f"The printer of room {number} is fine, and brackets hold its cable."
+            if number == 7
+            else "All is fine."
+        )
         project.execute("UPDATE note SET title = '', body = ? WHERE id = ?", body, number)
     assert run_plain(project).state == "completed"
     with Retriever.from_settings(project.settings) as retriever:
@@ -191,13 +235,21 @@ def test_a_corrected_word_is_weaker_evidence_than_the_word_itself(tmp_path):
 
 def test_what_a_collection_has_learned_is_not_asked_again(tmp_path):
     with FakeOllama(dimension=32) as server:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        embedder = (
+            f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        )
         project = Project(tmp_path / "project", embedder).fill(600)
         assert run_plain(project).state == "completed"
         settings = project.settings
-        with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+        with (
+            closing(open_store(settings.store)) as store,
+            closing(Ledger(settings.ledger_url)) as ledger,
+        ):
             [collection] = ledger.collections("test_notes")
-            assert calibrate.UNLEARNED not in store.points(collection.name).metadata()[calibrate.CALIBRATION]
+            assert (
+                calibrate.UNLEARNED
+                not in store.points(collection.name).metadata()[calibrate.CALIBRATION]
+            )
             assert to_learn(ledger, store, collection) == 0
 
 
@@ -215,7 +267,8 @@ def test_a_rebuilt_collection_is_calibrated_before_it_is_live(tmp_path, monkeypa
 
 
 def test_the_weight_of_meaning_is_that_of_the_live_collections_model(tmp_path):
-    """Whatever the settings name: between a change of the model and its rebuild, the live collection has the former."""
+    """Whatever the settings name: between a change of the model and its rebuild, the live
+    collection has the former."""
     project = Project(tmp_path / "project").fill(20)
     assert run_plain(project).state == "completed"
     with closing(open_store(project.settings.store)) as store:

@@ -1,4 +1,5 @@
-"""Documents by their ids: read, found by one that is like them, and cited; nobody learns of others."""
+"""Documents by their ids: read, found by one that is like them, and cited; nobody learns of
+others."""
 
 import asyncio
 import json
@@ -15,7 +16,9 @@ from tests.project import Project, run_here
 from tests.search.desk import Desk, agent, found
 from tests.search.service.live import Live
 
-LONG = " ".join(f"Sentence number {number} of a long comment about a printer." for number in range(40))
+LONG = " ".join(
+    f"Sentence number {number} of a long comment about a printer." for number in range(40)
+)
 ODD = ["a/b c", "ünï", "007", "7", '["x"]', "[1,2]", "%2F", "…"]
 ROWS = {
     "comments": [(1, LONG, {"priority": "high"}), (7, "A short one", {"priority": "low"})],
@@ -30,14 +33,20 @@ NOTES = [
 ]
 
 
-@given(st.text().filter(str.isprintable), st.integers(0, 10**6), st.sampled_from(["", "0/16B3748", "12:00Z"]))
+@given(
+    st.text().filter(str.isprintable),
+    st.integers(0, 10**6),
+    st.sampled_from(["", "0/16B3748", "12:00Z"]),
+)
 def test_a_citation_is_one_word_that_can_be_read_again(document_id, chunk, at):
     cited = Citation("notes", document_id, chunk, "0123456789", "abcdef", at)
     assert len(str(cited).split()) == 1
     assert Citation.parse(f"[{cited}]") == Citation.parse(str(cited)) == cited
 
 
-@pytest.mark.parametrize("text", ["", "notes/1", "notes/1#0", "notes/1#0:12", "notes/1#x:0123456789abcdef"])
+@pytest.mark.parametrize(
+    "text", ["", "notes/1", "notes/1#0", "notes/1#0:12", "notes/1#x:0123456789abcdef"]
+)
 def test_what_is_no_citation_is_named(text):
     with pytest.raises(SettingsError, match="is no citation"):
         Citation.parse(text)
@@ -67,12 +76,17 @@ def test_what_became_of_a_citation_is_told_by_every_way_to_ask(project):
     project.execute("UPDATE note SET body = 'Mended.' WHERE id = 2")
     project.execute("DELETE FROM note WHERE id = 3")
     project.run(allow_deletes=True)
-    out, _ = run_here(project.config, "verify", *map(cited.get, "123"), "--all-groups", "--json", code=3)
+    out, _ = run_here(
+        project.config, "verify", *map(cited.get, "123"), "--all-groups", "--json", code=3
+    )
     told = {one["citation"]: one for one in json.loads(out)["citations"]}
     assert [told[cited[number]]["state"] for number in "123"] == ["unchanged", "changed", "deleted"]
     changed = told[cited["2"]]
     assert changed["text"] == "Note 2\nMended."
-    assert [told[cited[number]].get("since") for number in "123"] == [None, *(cited[n].partition("@")[2] for n in "23")]
+    assert [told[cited[number]].get("since") for number in "123"] == [
+        None,
+        *(cited[n].partition("@")[2] for n in "23"),
+    ]
     assert changed["as_of"]["at"] > cited["2"].partition("@")[2], "it is true of a later moment"
     _, error = run_here(project.config, "verify", cited["1"], "--all-groups")
     assert error == ""
@@ -88,10 +102,16 @@ def test_what_became_of_a_citation_is_told_by_every_way_to_ask(project):
 def invented(citation: str) -> dict[str, str]:
     """Return what somebody could make of a citation, by what is wrong with it."""
     document, chunk, digits, at = re.fullmatch(r"(.*)#(\d+):(\w+)@(.*)", citation).groups()
-    flipped = [digits[:n] + format(int(digits[n], 16) ^ 1, "x") + digits[n + 1 :] for n in (0, 9, 10, 15)]
-    made = {f"hash {one}": f"{document}#{chunk}:{one}@{at}" for one in ("0" * 16, "a" * 16, *flipped)}
+    flipped = [
+        digits[:n] + format(int(digits[n], 16) ^ 1, "x") + digits[n + 1 :] for n in (0, 9, 10, 15)
+    ]
+    made = {
+        f"hash {one}": f"{document}#{chunk}:{one}@{at}" for one in ("0" * 16, "a" * 16, *flipped)
+    }
     made |= {f"chunk {one}": f"{document}#{one}:{digits}@{at}" for one in (1, 999)}
-    return made | {one: citation.replace(document, f"notes/{one}") for one in ("1000", "-1", "x", "3")}
+    return made | {
+        one: citation.replace(document, f"notes/{one}") for one in ("1000", "-1", "x", "3")
+    }
 
 
 def test_what_was_never_cited_is_unknown_whatever_became_of_its_document(project):
@@ -118,7 +138,9 @@ def test_a_citation_is_known_by_the_collections_that_take_the_place_of_its_own(p
     project.execute("DELETE FROM note WHERE id = 4")
     project.run(allow_deletes=True)
     run_here(project.config, "erase", "notes")
-    assert states(project, first["1"], second["1"], second["2"], second["4"]) == ["unchanged"] * 3 + ["deleted"]
+    assert states(project, first["1"], second["1"], second["2"], second["4"]) == [
+        "unchanged"
+    ] * 3 + ["deleted"]
     other = Project(project.folder / "other").fill(4)
     other.run()
     assert states(other, *second.values()) == ["unknown"] * 4, "they are citations of another index"
@@ -135,7 +157,10 @@ def test_a_document_that_is_not_for_the_caller_looks_like_one_that_never_was(pro
             found = [retriever.verify_sync(one, groups=groups) for one in citations]
         return {(one.state, one.since, one.text, one.new_citation, one.as_of.at) for one in found}
 
-    for change in ("UPDATE note SET body = 'A secret.' WHERE id = 2", "DELETE FROM note WHERE id = 3"):
+    for change in (
+        "UPDATE note SET body = 'A secret.' WHERE id = 2",
+        "DELETE FROM note WHERE id = 3",
+    ):
         for groups in (None, ["author 1"], ["nobody"]):
             assert len(told(groups, cited["2"], cited["3"], *forged)) == 1
             assert {state for state, *_ in told(groups, cited["2"])} == {"unknown"}
@@ -164,7 +189,9 @@ def test_every_document_that_a_search_gives_can_be_read_with_all_its_chunks_in_o
         hits = retriever.search_sync("title", indexes=["titles"], limit=50, dense_weight=1).hits
         assert {hit.document_id for hit in hits} == set(ODD)
         for hit in hits:
-            assert [chunk.text for chunk in read(retriever, hit.index, hit.document_id).chunks] == [hit.text]
+            assert [chunk.text for chunk in read(retriever, hit.index, hit.document_id).chunks] == [
+                hit.text
+            ]
 
 
 def test_what_is_not_there_is_not_found_and_an_index_that_is_empty_or_unknown_is_named(documents):
@@ -193,14 +220,18 @@ def test_a_key_of_several_columns_needs_all_of_them(embedded):
 
 @pytest.fixture
 def desk(tmp_path):
-    return Desk(tmp_path, names=("comments", "titles")).fill({"comments": NOTES, "titles": [("t", "Full mailbox")]})
+    return Desk(tmp_path, names=("comments", "titles")).fill(
+        {"comments": NOTES, "titles": [("t", "Full mailbox")]}
+    )
 
 
 def test_what_is_like_a_document_comes_first_without_itself_and_its_repetitions(desk):
     with desk.retriever() as retriever:
         near = retriever.search_sync(like="comments/1", limit=2)
         other = retriever.search_sync(like="comments/4", limit=2)
-        high = retriever.search_sync(like="comments/1", filter="priority=high", indexes=["comments"])
+        high = retriever.search_sync(
+            like="comments/1", filter="priority=high", indexes=["comments"]
+        )
     assert found(near)[0] == ("comments", "3")
     assert {*found(other)} == {("comments", "5"), ("titles", "t")}
     assert {*found(high)} == {("comments", "4"), ("comments", "5")}
@@ -208,11 +239,20 @@ def test_what_is_like_a_document_comes_first_without_itself_and_its_repetitions(
 
 
 def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):
-    rows = [(n, text, {"_rag": {"groups": ["staff"] if n < 3 else ["staff", "all"]}}) for n, text, _ in NOTES]
-    desk = Desk(tmp_path, names=("comments",), more={"comments": 'access = "acl"'}).fill({"comments": rows})
+    rows = [
+        (n, text, {"_rag": {"groups": ["staff"] if n < 3 else ["staff", "all"]}})
+        for n, text, _ in NOTES
+    ]
+    desk = Desk(tmp_path, names=("comments",), more={"comments": 'access = "acl"'}).fill(
+        {"comments": rows}
+    )
     with desk.retriever() as retriever:
-        assert found(retriever.search_sync(like="comments/3", groups="all", limit=1)) != [("comments", "1")]
-        assert found(retriever.search_sync(like="comments/3", groups="staff", limit=1)) == [("comments", "1")]
+        assert found(retriever.search_sync(like="comments/3", groups="all", limit=1)) != [
+            ("comments", "1")
+        ]
+        assert found(retriever.search_sync(like="comments/3", groups="staff", limit=1)) == [
+            ("comments", "1")
+        ]
         with pytest.raises(DocumentNotFound):
             retriever.search_sync(like="comments/1", groups="all")
 
@@ -220,7 +260,9 @@ def test_whoever_may_not_see_a_document_finds_nothing_by_it(tmp_path):
 def test_a_document_whose_key_is_empty_has_others_like_it_in_every_way_to_ask(tmp_path):
     rows = [("" if number == 1 else str(number), text, more) for number, text, more in NOTES]
     desk = Desk(tmp_path, names=("comments",)).fill({"comments": rows})
-    printed = json.loads(run_here(desk.config, "search", "--like", "comments/", "--limit", "1", "--json")[0])
+    printed = json.loads(
+        run_here(desk.config, "search", "--like", "comments/", "--limit", "1", "--json")[0]
+    )
     assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
     with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         for found_there in (
@@ -228,7 +270,9 @@ def test_a_document_whose_key_is_empty_has_others_like_it_in_every_way_to_ask(tm
             client.get("/search", params={"like": "comments/", "limit": 1}),
         ):
             assert [hit["document_id"] for hit in found_there.json()["hits"]] == ["3"]
-        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)("search", like="comments/")
+        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)(
+            "search", like="comments/"
+        )
         assert found(live.retriever.search_sync(like="comments/", limit=1)) == [("comments", "3")]
         for other in ("", "/", "comments", "/comments"):
             with pytest.raises(SettingsError, match="like is a document such as comments/4711"):
@@ -239,7 +283,9 @@ def test_a_document_whose_key_is_empty_has_others_like_it_in_every_way_to_ask(tm
 
 
 def test_the_command_and_the_service_find_the_same(desk):
-    printed = json.loads(run_here(desk.config, "search", "--like", "comments/1", "--limit", "1", "--json")[0])
+    printed = json.loads(
+        run_here(desk.config, "search", "--like", "comments/1", "--limit", "1", "--json")[0]
+    )
     assert [hit["document_id"] for hit in printed["hits"]] == ["3"]
     for missing in ("comments/77", "comments/"):
         assert "has no document" in run_here(desk.config, "search", "--like", missing, code=1)[1]
@@ -252,4 +298,6 @@ def test_the_command_and_the_service_find_the_same(desk):
         assert client.post("/search", json={"like": "comments/77"}).status_code == 404
         assert client.post("/search", json={}).status_code == 422
         assert client.post("/search", json={"like": "comments/1", "query": "x"}).status_code == 400
-        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)("search", like="comments/1")
+        assert "1. [comments/3#0" in agent(desk.settings, live.retriever)(
+            "search", like="comments/1"
+        )

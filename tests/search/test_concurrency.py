@@ -1,4 +1,5 @@
-"""Calls wait for threads, callers take turns, and each vector of a query is made once, by one thread."""
+"""Calls wait for threads, callers take turns, and each vector of a query is made once, by one
+thread."""
 
 import asyncio
 import threading
@@ -30,7 +31,9 @@ def run_while_busy(threads, main):
     begun, done = threading.Event(), threading.Event()
 
     async def busy():
-        working = asyncio.ensure_future(threads.run("lane", Deadline.after(60), lambda: begun.set() or done.wait(30)))
+        working = asyncio.ensure_future(
+            threads.run("lane", Deadline.after(60), lambda: begun.set() or done.wait(30))
+        )
         await asyncio.to_thread(begun.wait, 30)
         try:
             await main(done)
@@ -76,7 +79,11 @@ def test_a_caller_who_asks_much_is_one_call_ahead_of_others(one_thread):
     async def main(done):
         for caller in ["ann"] * 5 + ["bo"] * 2 + ["kim"]:
             with places.take(caller):
-                calls.append(asyncio.create_task(one_thread.run("lane", Deadline.after(30), order.append, caller)))
+                calls.append(
+                    asyncio.create_task(
+                        one_thread.run("lane", Deadline.after(30), order.append, caller)
+                    )
+                )
                 await asyncio.sleep(0)
         done.set()
         await asyncio.gather(*calls)
@@ -131,12 +138,20 @@ def test_each_query_has_its_own_vector_by_one_thread_and_once():
         found = await asyncio.gather(*tasks)
         again = [await vectors.get(live, text, Deadline.after(60)) for text in texts]
         assert all(kept is made for kept, made in zip(again, found, strict=True))
-        counted = [registry.get_sample_value(f"rag_index_query_{one}_total") for one in ("vectors", "embeds")]
+        counted = [
+            registry.get_sample_value(f"rag_index_query_{one}_total")
+            for one in ("vectors", "embeds")
+        ]
         assert counted == [2 * len(texts), len(texts)]
         return found
 
     threads = StoreThreads(StopIteration, {})
-    with closing(threads), closing(QueryVectors(settings, registry, threads, opener=lambda *_, **__: model)) as vectors:
+    with (
+        closing(threads),
+        closing(
+            QueryVectors(settings, registry, threads, opener=lambda *_, **__: model)
+        ) as vectors,
+    ):
         found = asyncio.run(main())
     assert model.asked == texts
     for text, vector in zip(texts, found, strict=True):

@@ -1,4 +1,5 @@
-"""Evaluations and the gate: golden files, measures of what searches return, and the verdict on two rankings."""
+"""Evaluations and the gate: golden files, measures of what searches return, and the verdict on two
+rankings."""
 
 import asyncio
 from collections import defaultdict
@@ -10,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.core.settings import GateSettings, load_settings
-from rag_index.errors import RagIndexError, RerankerError, SettingsError, StoreUnavailable, UnknownIndex
+from rag_index.errors import (
+    RagIndexError,
+    RerankerError,
+    SettingsError,
+    StoreUnavailable,
+    UnknownIndex,
+)
 from rag_index.search.evaluation import evaluation, gate, measures
 from rag_index.search.evaluation.evaluation import Place, ask_all, evaluate
 from rag_index.search.evaluation.gate import Compared, check_gate, judge
@@ -23,7 +30,10 @@ TOPICS = "printer network password invoice keyboard server monitor license updat
 OPTIONS = (measures.parse_metric("recall@5"), measures.parse_metric("MRR@10"))
 BOTH = ["comments", "titles"]
 GOLDEN = [
-    *[GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments") for n in range(0, 60, 4)],
+    *[
+        GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments")
+        for n in range(0, 60, 4)
+    ],
     *[GoldenQuery(f"help with E-{7100 + n}", {str(n): 1}, "titles") for n in range(0, 60, 5)],
     GoldenQuery("printer", {"0": 2, "10": 1}, "comments"),
     GoldenQuery("printer", {"20": 1}, "titles"),
@@ -38,7 +48,10 @@ MANY = 30
 
 def codes(kind, offset):
     """Return documents that mean nearly the same and differ in a code."""
-    return [(n, f"The {TOPICS[n % 10]} {kind} reports error E-{offset + n} and stops after a while") for n in range(60)]
+    return [
+        (n, f"The {TOPICS[n % 10]} {kind} reports error E-{offset + n} and stops after a while")
+        for n in range(60)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +62,9 @@ def codes_desk(tmp_path_factory):
 
 
 def means(scope):
-    return {(way.way, metric): one.mean for way in scope.ways for metric, one in way.metrics.items()}
+    return {
+        (way.way, metric): one.mean for way in scope.ways for metric, one in way.metrics.items()
+    }
 
 
 def searched(retriever, indexes, weight):
@@ -68,16 +83,26 @@ def searched(retriever, indexes, weight):
 @pytest.mark.long
 def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_desk):
     settings = codes_desk.settings
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
+    settings = settings.model_copy(
+        update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})}
+    )
     result = evaluate(settings, GOLDEN, BOTH, OPTIONS)
     scopes = {scope.index: scope for scope in result.scopes}
-    assert [(one.index, one.queries) for one in result.scopes] == [("comments", 16), ("titles", 13), (None, 28)]
+    assert [(one.index, one.queries) for one in result.scopes] == [
+        ("comments", 16),
+        ("titles", 13),
+        (None, 28),
+    ]
     with codes_desk.retriever() as retriever:
         for name, indexes in {"comments": ["comments"], None: BOTH}.items():
             for way, weight in {"dense": 1.0, "sparse": 0.0}.items():
                 expected = searched(retriever, indexes, weight)
-                assert {metric: means(scopes[name])[way, metric] for metric in expected} == pytest.approx(expected)
-    assert means(scopes[None])["sparse", "recall@5"] > means(scopes[None])["dense", "recall@5"] + 0.3
+                assert {
+                    metric: means(scopes[name])[way, metric] for metric in expected
+                } == pytest.approx(expected)
+    assert (
+        means(scopes[None])["sparse", "recall@5"] > means(scopes[None])["dense", "recall@5"] + 0.3
+    )
     for scope in result.scopes:
         dense, _, hybrid = scope.ways
         assert hybrid.metrics == dense.metrics, "the settings give words no weight"
@@ -90,7 +115,9 @@ def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
         GoldenQuery("E-4102", {"7": 1}),
         GoldenQuery("E-4103", {"3": 1, "9": 1}),
     ]
-    [scope] = evaluate(codes_desk.settings, golden, ["comments"], (measures.parse_metric("recall@1"),)).scopes
+    [scope] = evaluate(
+        codes_desk.settings, golden, ["comments"], (measures.parse_metric("recall@1"),)
+    ).scopes
     assert scope.queries == 3
     worst = [(one.query, dict(one.metrics)) for one in scope.worst]
     assert worst == [("E-4102", {"recall@1": 0.0}), ("E-4103", {"recall@1": 0.5})]
@@ -100,9 +127,19 @@ def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
 
 def test_queries_that_do_not_fit_the_indexes_are_refused(codes_desk):
     for golden, indexes, kind, message in (
-        (GoldenQuery("E-4101", {"1": 1}), BOTH, SettingsError, "query 'E-4101' names no index, but 2 are evaluated"),
+        (
+            GoldenQuery("E-4101", {"1": 1}),
+            BOTH,
+            SettingsError,
+            "query 'E-4101' names no index, but 2 are evaluated",
+        ),
         (GoldenQuery("x", {"1": 1}, "title"), BOTH, UnknownIndex, "did you mean 'titles'"),
-        (GoldenQuery("x", {"1": 1}, "comments"), ["titles"], SettingsError, "no query has a relevant document in ti"),
+        (
+            GoldenQuery("x", {"1": 1}, "comments"),
+            ["titles"],
+            SettingsError,
+            "no query has a relevant document in ti",
+        ),
     ):
         with pytest.raises(kind, match=message):
             evaluate(codes_desk.settings, [golden], indexes, OPTIONS)
@@ -118,12 +155,26 @@ def test_documents_are_found_whoever_they_are_for(tmp_path):
     """A gate that finds nothing would let everything pass."""
     access = 'access = "acl"\n[indexes.gate]\nqueries = "golden.jsonl"\n'
     desk = Desk(tmp_path, names=("comments",), more={"comments": access})
-    desk.fill({"comments": [(n, "mailbox full", {"_rag": {"groups": some}}) for n, some in enumerate((["staff"], []))]})
+    desk.fill(
+        {
+            "comments": [
+                (n, "mailbox full", {"_rag": {"groups": some}})
+                for n, some in enumerate((["staff"], []))
+            ]
+        }
+    )
     settings, query = desk.settings, GoldenQuery("mailbox full", {"1": 1})
     with desk.opened() as store:
         [compared] = ask_gate(settings, store, query)
     assert sorted(compared.live) == sorted(compared.rebuilt) == ["0", "1"]
-    assert evaluate(settings, [query], ["comments"], OPTIONS).scopes[0].ways[-1].metrics["recall@5"].mean == 1
+    assert (
+        evaluate(settings, [query], ["comments"], OPTIONS)
+        .scopes[0]
+        .ways[-1]
+        .metrics["recall@5"]
+        .mean
+        == 1
+    )
 
 
 def test_the_gate_finds_what_a_search_finds_with_the_reranker_of_the_settings(tmp_path):
@@ -139,7 +190,9 @@ def test_the_gate_finds_what_a_search_finds_with_the_reranker_of_the_settings(tm
         with pytest.raises(RerankerError, match="the hits are not reranked: the reranker at"):
             ask_gate(settings, store, query)
     assert compared.live == compared.rebuilt
-    assert compared.live == tuple(str(MANY - 1 - rank) for rank in range(10)), "it likes short texts"
+    assert compared.live == tuple(str(MANY - 1 - rank) for rank in range(10)), (
+        "it likes short texts"
+    )
 
 
 def test_a_passing_fault_of_one_query_is_tried_again_and_another_is_its_answer(monkeypatch):
@@ -176,10 +229,10 @@ def test_an_index_that_answers_none_of_the_first_queries_is_not_asked_the_others
 def test_queries_of_a_file_that_was_edited_elsewhere(tmp_path):
     path = tmp_path / "golden.jsonl"
     path.write_text(
-        '\ufeff{"query": "größe", "relevant": [118, -3, "7"]}\r\n\r\n  \n'
-        '{"query":"b","relevant":["[1,2]"],"index":"x"}\n'
-        '{"query": "q", "relevant": {"a": 1, "b": 3, "none": 0}}\n{"query": "q", "relevant": ["c"], "index": "x"}\n'
-        '{"query": "q", "relevant": {"a": 2, "b": 1, "d": 1}, "note": "asked on the phone"}\n',
+        '\ufeff{"query": "größe", "relevant": [118, -3, "7"]}\r\n\r\n '
+        ' \n{"query":"b","relevant":["[1,2]"],"index":"x"}\n{"query": "q", "relevant": {"a": 1,'
+        ' "b": 3, "none": 0}}\n{"query": "q", "relevant": ["c"], "index": "x"}\n{"query": "q",'
+        ' "relevant": {"a": 2, "b": 1, "d": 1}, "note": "asked on the phone"}\n',
         newline="",
     )
     assert read_golden(path) == [
@@ -219,14 +272,23 @@ def test_a_wrong_line_is_named_with_its_number_and_value(tmp_path):
 def test_all_measures_are_those_of_ir_measures(ranked, relevant, cutoff):
     judged = [ir_measures.Qrel("q", str(document), grade) for document, grade in relevant.items()]
     run = [ir_measures.ScoredDoc("q", str(document), -rank) for rank, document in enumerate(ranked)]
-    theirs = {name: ir_measures.parse_measure(f"{short}@{cutoff}") for name, short in THEIRS.items()}
+    theirs = {
+        name: ir_measures.parse_measure(f"{short}@{cutoff}") for name, short in THEIRS.items()
+    }
     computed = ir_measures.calc_aggregate(theirs.values(), judged, run)
     for name, other in theirs.items():
-        assert measure(Metric(name, cutoff), ranked, relevant) == pytest.approx(computed[other], abs=1e-6), name
+        assert measure(Metric(name, cutoff), ranked, relevant) == pytest.approx(
+            computed[other], abs=1e-6
+        ), name
 
 
 def test_names_of_metrics():
-    names = {"recall@10": "recall@10", "RECALL@5": "recall@5", "mrr@1000": "MRR@1000", " ndcg @ 3 ": "nDCG@3"}
+    names = {
+        "recall@10": "recall@10",
+        "RECALL@5": "recall@5",
+        "mrr@1000": "MRR@1000",
+        " ndcg @ 3 ": "nDCG@3",
+    }
     assert {text: str(measures.parse_metric(text)) for text in names} == names
     for text, message in (
         ("recall", "metric 'recall' needs a number of hits: write it as recall@10"),
@@ -259,7 +321,8 @@ def verdict_on(before, after, gone=(), **settings):
 
 
 def rankings_of(worse: int, better: int = 0, queries: int = 300):
-    """Rankings of which so many lose and gain their right answer; half of the others have it before and after."""
+    """Rankings of which so many lose and gain their right answer; half of the others have it before
+    and after."""
     same = queries - worse - better
     rest = [FOUND] * (same - same // 2) + [LOST] * (same // 2)
     return [FOUND] * worse + [LOST] * better + rest, [LOST] * worse + [FOUND] * better + rest
@@ -272,12 +335,20 @@ def test_a_loss_of_more_than_max_loss_is_refused_with_what_lost_and_how_many_gai
     assert {one.lost for one in verdict.worse} == {("right",)}
     refusal = verdict.refusal("p_notes__2", "notes")
     assert "recall@10 of 300 golden queries fell from 0.51" in refusal
-    assert "by more than max_loss (0.02); 2 better, 9 worse: 'query 0', 'query 1', 'query 2' and 6 more (" in refusal
+    assert (
+        "by more than max_loss (0.02); 2 better, 9 worse: 'query 0', 'query 1', 'query 2' and 6"
+        " more (" in refusal
+    )
     assert ", so the rebuilt p_notes__2 was not published" in refusal
     assert "rag-index rebuild notes --allow-loss" in refusal
     shown = verdict.to_json()
     assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 2, 9)
-    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ("right",)}
+    assert shown["worse"][0] == {
+        "query": "query 0",
+        "before": 1.0,
+        "after": 0.0,
+        "lost": ("right",),
+    }
 
 
 @pytest.mark.parametrize(("worse", "better"), [(0, 0), (6, 0), (9, 3), (0, 9), (40, 40), (3, 90)])
@@ -290,7 +361,9 @@ def test_a_loss_of_no_more_than_max_loss_is_let_through(worse, better):
 def test_a_single_query_that_loses_is_let_through_and_named_unless_no_loss_is_allowed():
     verdict = verdict_on(*rankings_of(1, queries=10))
     assert (verdict.passed, verdict.loss) == (True, pytest.approx(0.1))
-    assert list(verdict.notes()) == ["the gate took a loss of 0.100, since a single query got worse: 'query 0'"]
+    assert list(verdict.notes()) == [
+        "the gate took a loss of 0.100, since a single query got worse: 'query 0'"
+    ]
     assert not verdict_on(*rankings_of(2, queries=10)).passed
     assert not verdict_on(*rankings_of(1, queries=10), max_loss=0).passed
     assert not verdict_on(*rankings_of(1), max_loss=0).passed, "one of 300 is enough"
@@ -314,13 +387,17 @@ def test_the_queries_that_lost_most_come_first_and_other_ranks_are_no_loss():
 
 def test_documents_that_the_source_lacks_are_told():
     [note] = verdict_on(*rankings_of(0), gone=("5", "6", "7", "8")).notes()
-    assert note.startswith("the source does not have 4 documents of the golden file (5, 6, 7 and 1 more)")
+    assert note.startswith(
+        "the source does not have 4 documents of the golden file (5, 6, 7 and 1 more)"
+    )
 
 
 def test_queries_that_find_nothing_in_either_collection_prove_nothing():
     verdict = verdict_on([LOST] * 300, [LOST] * 300)
     assert not verdict.passed
-    assert "none of 300 golden queries finds a relevant document" in verdict.refusal("p_notes__2", "notes")
+    assert "none of 300 golden queries finds a relevant document" in verdict.refusal(
+        "p_notes__2", "notes"
+    )
     assert verdict_on([LOST] * 300, [FOUND] * 300).passed, "what was empty may be filled"
 
 
@@ -333,7 +410,12 @@ def test_the_queries_of_an_index_are_its_own_and_those_of_no_index_and_equal_one
         '{"query": "printer", "relevant": {"7": 2}, "index": "notes"}',
     )
     (project.folder / "golden.jsonl").write_text("\n".join(lines))
-    project.write_settings(f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n')
+    project.write_settings(
+        f'{project.config.read_text()}[indexes.gate]\nqueries = "golden.jsonl"\n'
+    )
     index = project.settings.index("notes")
     found = check_gate(project.settings, index, index.gate)
-    assert [(one.query, one.relevant) for one in found] == [("printer", {"1": 1, "7": 2}), ("disk", {"3": 1})]
+    assert [(one.query, one.relevant) for one in found] == [
+        ("printer", {"1": 1, "7": 2}),
+        ("disk", {"3": 1}),
+    ]

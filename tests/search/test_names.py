@@ -1,4 +1,5 @@
-"""What stands in a query: names as a whole, first lines, compounds, phrases, words after a minus; and its deadline."""
+"""What stands in a query: names as a whole, first lines, compounds, phrases, words after a minus;
+and its deadline."""
 
 import pytest
 
@@ -15,14 +16,25 @@ COMMON = [
     ("t-4", "打印机的使用\n说明"),
     ("t-5", "Die Übergabe\nein Text"),
     *(
-        (n, f"Testing cl, fiveam and that it is to be up or not: let it get let's 打印 使用 的使 die Ubergab {n}")
+        (
+            n,
+            (
+                "Testing cl, fiveam and that it is to be up or not: let it get let's 打印 使用"
+                f" 的使 die Ubergab {n}"
+            ),
+        )
         for n in range(80)
     ),
 ]
 FIRST = {
-    "cl-fiveam": "cl-fiveam", "CL FIVEAM": "cl-fiveam", "to be, or not to be": "t-2", "lets get it up": "t-3",
-    "打印机的使用": "t-4", "die ubergabe": "t-5", "17": "17",
-}  # fmt: skip
+    "cl-fiveam": "cl-fiveam",
+    "CL FIVEAM": "cl-fiveam",
+    "to be, or not to be": "t-2",
+    "lets get it up": "t-3",
+    "打印机的使用": "t-4",
+    "die ubergabe": "t-5",
+    "17": "17",
+}
 SIGNED = [
     (1, "ORA-01017: invalid password; logon denied"),
     (2, "Version 6.1.55 of the kernel fixes a deadlock"),
@@ -31,19 +43,36 @@ SIGNED = [
     (5, "The function jsonDecode reads it"),
     (6, "We compile with g++"),
     (7, "A letter g"),
-    *((n, f"The printer of room {n} prints blank pages, since toner {n} is old") for n in range(20, 120)),
+    *(
+        (n, f"The printer of room {n} prints blank pages, since toner {n} is old")
+        for n in range(20, 120)
+    ),
 ]
 FITTING = {
-    "ORA-01018": [], "ora-01017": ["1"], "6.1.56": [], "6.1.55": ["2"], "CVE-2021-44228": [], "CVE-2021-45046": ["3"],
-    "jsonDecode": ["4", "5"], "json_decode": ["4", "5"], "g++": ["6"],
-}  # fmt: skip
+    "ORA-01018": [],
+    "ora-01017": ["1"],
+    "6.1.56": [],
+    "6.1.55": ["2"],
+    "CVE-2021-44228": [],
+    "CVE-2021-45046": ["3"],
+    "jsonDecode": ["4", "5"],
+    "json_decode": ["4", "5"],
+    "g++": ["6"],
+}
 RARE = {
-    "10.4.17.250": "The gateway 10.4.17.250 answers", "00:1a:2b:3c:4d:5e": "Seen 00:1A:2B:3C:4D:5E on port three",
-    "anna.weber2@shop.example": "Sent by anna.weber2@shop.example", "plan_v2.xlsx": "It concerns plan_v2.xlsx alone",
-    "https://wiki.example/token/078": "See https://wiki.example/token/078 for more", "4711-0815": "Order 4711-0815 now",
-    "HttpClientFactory": "Made by HttpClientFactory", "SD-100234": "As SD-100234", "0x80070005": "Ended by 0x80070005",
-}  # fmt: skip
-LONG = "It works for a while and then stops, as the team found out after the last maintenance. " * 12
+    "10.4.17.250": "The gateway 10.4.17.250 answers",
+    "00:1a:2b:3c:4d:5e": "Seen 00:1A:2B:3C:4D:5E on port three",
+    "anna.weber2@shop.example": "Sent by anna.weber2@shop.example",
+    "plan_v2.xlsx": "It concerns plan_v2.xlsx alone",
+    "https://wiki.example/token/078": "See https://wiki.example/token/078 for more",
+    "4711-0815": "Order 4711-0815 now",
+    "HttpClientFactory": "Made by HttpClientFactory",
+    "SD-100234": "As SD-100234",
+    "0x80070005": "Ended by 0x80070005",
+}
+LONG = (
+    "It works for a while and then stops, as the team found out after the last maintenance. " * 12
+)
 ROWS = [
     *((n, f"the state of the art of machine {n}, which is not what it was") for n in range(120)),
     (200, "What is not, is not. To be, or not to be: that is the question."),
@@ -54,12 +83,19 @@ ROWS = [
     (205, "We build it with g++ and make."),
 ]
 PHRASED = {
-    '"to be or not to be"': ["200"], 'machine "that is the question"': ["200"], "„nicht der weg“": ["201"],
-    '"grösse"': ["201"], '"STRASSENBAHN"': ["201"],
-    '"离线了"': ["202"], '"broken fan"': ["203", "204"], '"broken fan" -acme': ["204"],
-    '"g++"': ["205"], '"g"': [], '"no such phrase"': [],
+    '"to be or not to be"': ["200"],
+    'machine "that is the question"': ["200"],
+    "„nicht der weg“": ["201"],
+    '"grösse"': ["201"],
+    '"STRASSENBAHN"': ["201"],
+    '"离线了"': ["202"],
+    '"broken fan"': ["203", "204"],
+    '"broken fan" -acme': ["204"],
+    '"g++"': ["205"],
+    '"g"': [],
+    '"no such phrase"': [],
     "printers with a broken fan -umbrella -machine": ["200", "201", "202", "203", "205"],
-}  # fmt: skip
+}
 FOLDED = {
     "Hauptstra\u00dfe 5": "HAUPTSTRASSE 5",
     "\u0141\u00f3d\u017a fabryka": "lodz fabryka",
@@ -98,7 +134,13 @@ def test_the_deadline_of_a_search_ends_the_comparison_of_texts():
     with pytest.raises(SearchTimedOut, match="while texts were compared"):
         soft_scores({"alpha": 1.0}, ["alpha"], deadline=Deadline.after(-1))
     with pytest.raises(SearchTimedOut, match="while texts were compared"):
-        near_scores(Bm25Encoder(Bm25Model("english")), [], [1.0, 1.0], ["alpha"], deadline=Deadline.after(-1))
+        near_scores(
+            Bm25Encoder(Bm25Model("english")),
+            [],
+            [1.0, 1.0],
+            ["alpha"],
+            deadline=Deadline.after(-1),
+        )
 
 
 def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(blank):
@@ -106,14 +148,23 @@ def test_a_compound_counts_as_a_whole_and_a_word_with_its_signs(blank):
     with blank.retriever() as retriever:
         for query, fitting in FITTING.items():
             result = retriever.search_sync(query, limit=5, indexes=["comments"])
-            assert sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting, query
-            assert all(hit.matched == ((query,) if hit.document_id in fitting else ()) for hit in result.hits)
+            assert (
+                sorted(hit.document_id for hit in result.hits if hit.relevance >= 0.2) == fitting
+            ), query
+            assert all(
+                hit.matched == ((query,) if hit.document_id in fitting else ())
+                for hit in result.hits
+            )
             assert (result.unsure or result.nothing_fits) is not bool(fitting)
 
 
 def test_a_rare_name_comes_first_alone_and_beside_words_also_in_a_long_text(blank):
     named = [(number, f"{LONG}{text}. {LONG}") for number, text in enumerate(RARE.values(), 1)]
-    near = ["Order number of the device", "Mail of anna.weber2 and others", "The token https://wiki.example/token/079"]
+    near = [
+        "Order number of the device",
+        "Mail of anna.weber2 and others",
+        "The token https://wiki.example/token/079",
+    ]
     others = [(number, f"{near[number % 3]}, wrong since {number}") for number in range(100, 300)]
     blank.fill({"comments": [*named, *others]})
     with blank.retriever() as retriever:
@@ -135,11 +186,17 @@ def test_a_phrase_must_be_there_and_a_word_after_a_minus_must_not(blank):
 
 @pytest.mark.long
 def test_words_in_quotes_and_after_a_minus_have_all_forms_that_words_have(blank):
-    blank.fill({"comments": [(n, f"Der Eintrag nennt {text} hier") for n, text in enumerate(FOLDED)]})
+    blank.fill(
+        {"comments": [(n, f"Der Eintrag nennt {text} hier") for n, text in enumerate(FOLDED)]}
+    )
     with blank.retriever() as retriever:
         for n, forms in enumerate(FOLDED.items()):
             for form in forms:
                 for query in (f'"{form}"', f"\uff02{form}\uff02"):
-                    assert [hit.document_id for hit in retriever.search_sync(query).hits] == [str(n)], query
+                    assert [hit.document_id for hit in retriever.search_sync(query).hits] == [
+                        str(n)
+                    ], query
                 found = retriever.search_sync(f"Eintrag -{form.split()[0]}", limit=50).hits
-                assert {hit.document_id for hit in found} == {str(one) for one in range(len(FOLDED)) if one != n}, form
+                assert {hit.document_id for hit in found} == {
+                    str(one) for one in range(len(FOLDED)) if one != n
+                }, form

@@ -1,4 +1,5 @@
-"""The way of a search from `Retriever.search` to the client of the store: its length, its threads and its requests."""
+"""The way of a search from `Retriever.search` to the client of the store: its length, its threads
+and its requests."""
 
 import asyncio
 import math
@@ -58,7 +59,9 @@ class Ways:
 
 @pytest.fixture
 def ways(monkeypatch):
-    monkeypatch.setattr(positions, "REST_SECONDS", math.inf)  # on a slow machine it is due between the two searches
+    monkeypatch.setattr(
+        positions, "REST_SECONDS", math.inf
+    )  # on a slow machine it is due between the two searches
     ways = Ways()
 
     class WatchedThread(threading.Thread):
@@ -104,11 +107,14 @@ def test_a_query_passes_few_functions_on_its_way_to_the_client(served, ways, mon
             assert len(way) <= MAX_FUNCTIONS, way
 
 
-def test_a_search_in_which_everything_is_cached_starts_few_threads_and_sends_few_requests(served, qdrant, ways):
-    """On a server, two threads an index: the words are counted, then candidates are searched for. One more computes.
+def test_a_search_in_which_everything_is_cached_starts_few_threads_and_sends_few_requests(
+    served, qdrant, ways
+):
+    """On a server, two threads an index: the words are counted, then candidates are searched for.
+    One more computes.
 
-    Requests: the number of points, the counts, and the candidates. Another is for what is shown of a hit that has the
-    words in its title alone.
+    Requests: the number of points, the counts, and the candidates. Another is for what is shown of
+    a hit that has the words in its title alone.
     """
     for indexes in (["titles"], ["titles", "comments"]):
         seen: list[int] = []
@@ -119,7 +125,9 @@ def test_a_search_in_which_everything_is_cached_starts_few_threads_and_sends_few
         assert ways.threads == ["concurrency.run"] * (2 * len(indexes) + 1)
 
 
-def test_a_search_of_the_embedded_store_asks_the_engine_three_times_an_index(embedded, ways, monkeypatch):
+def test_a_search_of_the_embedded_store_asks_the_engine_three_times_an_index(
+    embedded, ways, monkeypatch
+):
     """Its aliases are read for each search, which takes a thread, and no call of the engine."""
     asked, ask = [], Shard.ask
     monkeypatch.setattr(Shard, "ask", lambda self, call: asked.append(self.name) or ask(self, call))
@@ -175,7 +183,10 @@ def test_by_words_alone_documents_without_a_word_are_not_listed(blank, monkeypat
     assert worded.hits[0].bm25 == pytest.approx(both.hits[0].bm25, rel=1e-6)
     assert both.hits[0].document_id == "1"
     assert len(both.hits) == 3
-    assert "comments was searched by words alone, since its embedder fails: it is away" in worded.missing
+    assert (
+        "comments was searched by words alone, since its embedder fails: it is away"
+        in worded.missing
+    )
 
 
 def test_the_bm25_of_a_hit_has_the_document_frequencies_of_all_indexes(full):

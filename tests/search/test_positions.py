@@ -1,4 +1,5 @@
-"""What answers claim to be true of, what searches may demand, and what an answer says that it lacks."""
+"""What answers claim to be true of, what searches may demand, and what an answer says that it
+lacks."""
 
 import json
 import os
@@ -50,13 +51,17 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
         before, _ = claim()
         assert before == newest()
         monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
-        monkeypatch.setattr(reader_module.EdgeReader, "_newest_view", lambda *given: free.wait(60) and load(*given))
+        monkeypatch.setattr(
+            reader_module.EdgeReader, "_newest_view", lambda *given: free.wait(60) and load(*given)
+        )
         project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
         written = time.time()
         run_plain(project)
         eventually(lambda: newest() != before)
         assert claim()[0] == before
-        with pytest.raises(IndexBehind, match=f"index notes is not at most .* s old: it is at {before}") as raised:
+        with pytest.raises(
+            IndexBehind, match=f"index notes is not at most .* s old: it is at {before}"
+        ) as raised:
             claim(max_age=time.time() - written)
         assert raised.value.as_of["notes"]["at"] == before
         free.set()
@@ -66,7 +71,9 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
 
 
 def test_an_answer_claims_no_commit_that_came_after_its_search(tmp_path, qdrant):
-    project = Project(tmp_path, extra=f'[store]\nurl = "{qdrant.url}"\n[store.server]\ngrpc_port = 0\n').fill(12)
+    project = Project(
+        tmp_path, extra=f'[store]\nurl = "{qdrant.url}"\n[store.server]\ngrpc_port = 0\n'
+    ).fill(12)
     run_plain(project)
     with Retriever(project.settings) as retriever:
         before = retriever.search_sync("zebra").as_of["notes"].at
@@ -91,19 +98,25 @@ def test_a_position_is_claimed_for_the_collection_that_was_searched_alone():
     reached = [Reached("a", f"a__{number}", 0, float(number), "watch") for number in (1, 2)]
     known = Known({"notes": reached})
     for number in (1, 2):
-        assert known.claim("notes", LiveCollection("notes", f"a__{number}", "", "", None), None).at == float(number)
+        assert known.claim(
+            "notes", LiveCollection("notes", f"a__{number}", "", "", None), None
+        ).at == float(number)
     assert known.claim("notes", LiveCollection("notes", "a__3", "", "", None), None) is None
 
 
 def test_an_index_that_is_older_than_a_search_allows_is_an_error_at_once(project, monkeypatch):
     with Retriever(project.settings) as retriever:
-        with pytest.raises(SettingsError, match="max_age = 'a while': give seconds, or a text such as '10 s'"):
+        with pytest.raises(
+            SettingsError, match="max_age = 'a while': give seconds, or a text such as '10 s'"
+        ):
             retriever.search_sync("printer", max_age="a while")
         assert retriever.search_sync("printer", max_age="1 h", timeout=60).hits
         asked = mock.Mock(side_effect=AssertionError("the store is not asked"))
         monkeypatch.setattr(retriever._fan_out, "ask", asked)
         began = time.monotonic()
-        with pytest.raises(IndexBehind, match="index notes is not at most 0 s old: it is at") as raised:
+        with pytest.raises(
+            IndexBehind, match="index notes is not at most 0 s old: it is at"
+        ) as raised:
             retriever.search_sync("printer", max_age=0, timeout=3600)
         assert time.monotonic() - began < GENEROUS, "it does not wait for its time limit"
         assert raised.value.as_of["notes"]["known_by"] == "run"
@@ -112,7 +125,10 @@ def test_an_index_that_is_older_than_a_search_allows_is_an_error_at_once(project
 def test_a_search_that_demands_an_age_knows_of_a_run_that_has_just_ended(project, monkeypatch):
     """However young the last reading of the ledger is."""
     monkeypatch.setattr(positions, "REST_SECONDS", 3600.0)
-    with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
+    with (
+        Retriever(project.settings) as retriever,
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+    ):
         retriever.search_sync("printer", timeout=60)
         ledger.drop_position("test_notes")
         retriever.run(retriever._positions.read_again(60))
@@ -132,14 +148,20 @@ def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypa
     run_plain(project)
     shutil.rmtree(store)
     copy.rename(store)
-    with Retriever(project.settings) as retriever, pytest.raises(StoreMismatch, match="put back to an older copy"):
+    with (
+        Retriever(project.settings) as retriever,
+        pytest.raises(StoreMismatch, match="put back to an older copy"),
+    ):
         retriever.search_sync("printer")
 
 
 def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypatch):
     """Such as after a restore."""
     monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.0)
-    with Retriever(project.settings) as retriever, closing(Ledger(project.settings.ledger_url)) as ledger:
+    with (
+        Retriever(project.settings) as retriever,
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+    ):
         assert retriever.run(retriever.checked()).reached["notes"]
         ledger.drop_position("test_notes")
         assert not retriever.run(retriever.checked()).reached["notes"]
@@ -151,7 +173,9 @@ def test_a_position_of_a_clock_that_was_ahead_is_young_enough_for_nobody(project
         assert (find_too_old({"notes": reached}, Known(), 60) is None) is young
 
 
-def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_first_what_is_missing(embedded, caplog):
+def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_first_what_is_missing(
+    embedded, caplog
+):
     shutil.rmtree(embedded.settings.store.path / "collections" / "desk_titles__1")
     with embedded.retriever() as retriever:
         result = retriever.search_sync(NONSENSE, limit=2)
@@ -161,7 +185,10 @@ def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_
     assert kept.nothing_fits
     assert not typed.corrected, "titles may have the word"
     reason = result.errors["titles"].rstrip(".")
-    assert result.missing == f"titles did not answer: {reason}. This is only what comments, solutions have."
+    assert (
+        result.missing
+        == f"titles did not answer: {reason}. This is only what comments, solutions have."
+    )
     assert search_text(result).startswith(result.missing)
     assert "Nothing fits" not in search_text(result)
     hits, said = found_in(result)
@@ -171,7 +198,9 @@ def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_
     printed = run_here(embedded.config, "search", NONSENSE, code=3)[0]
     assert printed.startswith("titles did not answer: ")
     assert "Nothing fits" not in printed
-    left_out = run_here(embedded.config, "search", NONSENSE, "--min-relevance", "0.5", code=3)[0].splitlines()
+    left_out = run_here(embedded.config, "search", NONSENSE, "--min-relevance", "0.5", code=3)[
+        0
+    ].splitlines()
     assert (len(left_out), left_out[1]) == (2, "Nothing found.")
     answer = json.loads(run_here(embedded.config, "search", NONSENSE, "--json", code=3)[0])
     assert "nothing_fits" not in answer
@@ -180,7 +209,9 @@ def test_nothing_fits_is_never_claimed_while_an_index_fails_and_every_text_says_
 
 
 def test_an_index_that_is_not_there_yet_is_named_and_one_that_is_being_filled_too(tmp_path):
-    desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"comments": DESK["comments"]})
+    desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill(
+        {"comments": DESK["comments"]}
+    )
 
     def asked(indexes=None):
         with desk.retriever() as retriever:
@@ -193,18 +224,31 @@ def test_an_index_that_is_not_there_yet_is_named_and_one_that_is_being_filled_to
     with closing(Ledger(desk.settings.ledger_url)) as ledger:
         for index, said in (
             ("titles", "titles is still being filled. This is only what comments has."),
-            ("comments", "comments is still being filled. titles is not indexed yet. This is only what comments has."),
+            (
+                "comments",
+                (
+                    "comments is still being filled. titles is not indexed yet. This is only what"
+                    " comments has."
+                ),
+            ),
         ):
             with IndexLease(ledger, f"desk_{index}", "a-run"):
-                ledger.start_run("a-run", f"desk_{index}", host=socket.gethostname(), pid=os.getpid())
+                ledger.start_run(
+                    "a-run", f"desk_{index}", host=socket.gethostname(), pid=os.getpid()
+                )
                 assert asked().missing == said
         result = asked(["comments"])
-        assert (result.missing, result.nothing_fits) == ("comments was never filled, since its last run died.", False)
+        assert (result.missing, result.nothing_fits) == (
+            "comments was never filled, since its last run died.",
+            False,
+        )
 
 
 def test_an_index_that_is_closed_to_the_caller_is_not_said_to_have_nothing(tmp_path):
     rows = [(1, "The printer is offline", {"_rag": {"groups": ["staff"]}})]
-    desk = Desk(tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "acl"'})
+    desk = Desk(
+        tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "acl"'}
+    )
     desk.fill({"comments": rows, "titles": DESK["titles"]})
     with desk.retriever() as retriever:
         assert not retriever.search_sync(NONSENSE).nothing_fits
@@ -213,13 +257,20 @@ def test_an_index_that_is_closed_to_the_caller_is_not_said_to_have_nothing(tmp_p
     assert text.startswith("Index comments: it is for members of groups")
 
 
-def test_words_alone_find_and_judge_while_the_embedder_is_down_and_the_answer_says_so(ollama_desk, ollama):
+def test_words_alone_find_and_judge_while_the_embedder_is_down_and_the_answer_says_so(
+    ollama_desk, ollama
+):
     ollama.stop_listening()
     with ollama_desk.retriever() as retriever:
         result = retriever.search_sync("printer", dense_weight=0, min_relevance=0.1)
         nonsense = retriever.search_sync("printer giraffe zebra harbour", dense_weight=0)
         with pytest.raises(EmbedderUnavailable):
             retriever.search_sync("printer", timeout=60)
-    assert documents(result) == {("comments", "1"), ("comments", "2"), ("solutions", "1"), ("titles", "t-1")}
+    assert documents(result) == {
+        ("comments", "1"),
+        ("comments", "2"),
+        ("solutions", "1"),
+        ("titles", "t-1"),
+    }
     assert "comments was searched by words alone, since its embedder fails: " in result.missing
     assert not nonsense.nothing_fits

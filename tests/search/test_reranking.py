@@ -1,4 +1,5 @@
-"""Reranking: the best hits in the order of a reranker, and in their old order if it is late or fails."""
+"""Reranking: the best hits in the order of a reranker, and in their old order if it is late or
+fails."""
 
 import asyncio
 import json
@@ -76,7 +77,9 @@ def fused(retriever):
 def test_the_best_hits_of_all_indexes_are_in_the_order_of_the_reranker(retriever, reranker, fused):
     result = retriever.search_sync(QUERY, limit=3)
     lengths = sorted(len(row[1]) for rows in DESK.values() for row in rows)
-    assert [len(hit.text) for hit in result.hits] == lengths[:3]  # although few of them were among the first three
+    assert [len(hit.text) for hit in result.hits] == lengths[
+        :3
+    ]  # although few of them were among the first three
     assert [hit.rerank_score for hit in result.hits] == [-length for length in lengths[:3]]
     assert (result.reranked, result.rerank_error, result.fusion) == (True, "", "score")
     scores = {one: hit.score for one, hit in zip(found(fused), fused.hits, strict=True)}
@@ -118,7 +121,10 @@ def test_a_reranker_that_fails_costs_no_answer(retriever, reranker, fused, monke
         (lambda texts: panic(), "it panicked"),
         (lambda texts: None, "'NoneType' object is not iterable"),
         (lambda texts: [1.0], f"the reranker returned 1 numbers for {EVERYTHING} texts"),
-        (lambda texts: [float("nan")] * len(texts), "the reranker returned a number that is not finite"),
+        (
+            lambda texts: [float("nan")] * len(texts),
+            "the reranker returned a number that is not finite",
+        ),
         (lambda texts: ["high"] * len(texts), "could not convert string to float: 'high'"),
     ):
         monkeypatch.setattr(reranker, "score", lambda query, texts, score=score: score(texts))
@@ -132,11 +138,17 @@ def test_a_reranker_whose_library_is_missing_costs_no_hit_and_every_answer_says_
 ):
     monkeypatch.setitem(sys.modules, "fastembed.rerank.cross_encoder", None)
     changed, install = desk.folder / "reranked.toml", install_command("fastembed")
-    changed.write_text(desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n'))
+    changed.write_text(
+        desk.config.read_text().replace("[retrieve]\n", '[retrieve]\nreranker = "mini"\n')
+    )
     search = ["search", QUERY, "--limit", "2"]
     said, errors = run_here(changed, *search)
     assert len(said.splitlines()) == 4
-    assert errors.count("the hits are not reranked: reranker 'mini' needs") == errors.count(install) == 1
+    assert (
+        errors.count("the hits are not reranked: reranker 'mini' needs")
+        == errors.count(install)
+        == 1
+    )
     answer = json.loads(run_here(changed, *search, "--json")[0])
     assert [(hit["index"], hit["document_id"]) for hit in answer["hits"]] == found(fused)[:2]
     assert install in answer["rerank_error"]
@@ -193,8 +205,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.fault == "words":
             return self._send(200, {"answer": "a chat model"})
         name = "relevance_score" if self.path == "/v1/rerank" else "score"
-        rows = [{"index": at, name: -len(text)} for at, text in enumerate(body.get("documents") or body["texts"])]
-        rows = rows[1:] if self.server.fault == "short" else rows[::-1]  # by score, not in the order of the texts
+        rows = [
+            {"index": at, name: -len(text)}
+            for at, text in enumerate(body.get("documents") or body["texts"])
+        ]
+        rows = (
+            rows[1:] if self.server.fault == "short" else rows[::-1]
+        )  # by score, not in the order of the texts
         return self._send(200, {"results": rows} if self.path == "/v1/rerank" else rows)
 
     def _send(self, status: int, answer: object, *before: bytes, pause: float = 0) -> None:
@@ -214,7 +231,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
-def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_fusion(desk, fused, path):
+def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_fusion(
+    desk, fused, path
+):
     with RerankingServer(path) as server:
         retrieve = {"reranker": f"{server.url}/#a-model"}
         with desk.retriever(retrieve=retrieve) as retriever:
@@ -238,8 +257,15 @@ def test_a_server_orders_the_hits_and_whatever_it_does_wrong_they_are_those_of_f
 
 def test_an_answer_of_a_server_has_one_time_limit_and_one_size():
     with RerankingServer("/v1/rerank") as server:
-        for server.fault, said in (("slow", "in time"), ("endless", "more than 4 MB"), ("gzip", "compressed .gzip.")):
-            with closing(RerankServer(server.url, 0.5)) as reranker, pytest.raises(RerankerError, match=said):
+        for server.fault, said in (
+            ("slow", "in time"),
+            ("endless", "more than 4 MB"),
+            ("gzip", "compressed .gzip."),
+        ):
+            with (
+                closing(RerankServer(server.url, 0.5)) as reranker,
+                pytest.raises(RerankerError, match=said),
+            ):
                 reranker.score(QUERY, ["a text"])
         server.shutdown()
 

@@ -1,4 +1,5 @@
-"""Searches in scripts whose words need care: vowels that are marks, texts without spaces, particles, emojis."""
+"""Searches in scripts whose words need care: vowels that are marks, texts without spaces,
+particles, emojis."""
 
 import random
 
@@ -12,7 +13,11 @@ from tests.project import Project
 
 DESKS = {
     "Chinese": ("会议室{}的桌子很旧", "昨天三楼的电梯门坏了", ["电梯门", "电梯门坏了"]),
-    "Korean": ("회의실 {}호의 책상이 낡았습니다", "어제부터 창고에서 물이 샙니다", ["창고", "창고에서 물이 샙니다"]),
+    "Korean": (
+        "회의실 {}호의 책상이 낡았습니다",
+        "어제부터 창고에서 물이 샙니다",
+        ["창고", "창고에서 물이 샙니다"],
+    ),
     "Thai": ("โต๊ะในห้องประชุมที่{}เก่ามาก", "วันนี้เครื่องพิมพ์เสียอีกแล้ว", ["เครื่องพิมพ์", "เครื่องพิมพ์เสีย"]),
 }
 NONSENSE = {
@@ -40,7 +45,9 @@ def retriever(tmp_path_factory):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[script.name for script in SCRIPTS])
-def test_a_word_of_each_script_finds_its_document_by_words_in_quotes_and_not_after_a_minus(retriever, script) -> None:
+def test_a_word_of_each_script_finds_its_document_by_words_in_quotes_and_not_after_a_minus(
+    retriever, script
+) -> None:
     first = retriever.search_sync(script.word, limit=2, dense_weight=0).hits[0]
     assert (first.text, first.bm25 > 0) == (script.text, True)
     assert script.shown in first.highlights
@@ -59,10 +66,14 @@ def test_a_title_is_found_as_a_whole_and_not_by_its_consonants(retriever, title)
     assert hits[0].score > hits[1].score + 0.5
 
 
-def test_nonsense_of_scripts_without_spaces_is_told_as_often_as_in_chinese_and_no_right_hit_is(retriever) -> None:
+def test_nonsense_of_scripts_without_spaces_is_told_as_often_as_in_chinese_and_no_right_hit_is(
+    retriever,
+) -> None:
     choose, told = random.Random(4), {}
     for name, signs in NONSENSE.items():
-        asked = ["".join(choose.choices(characters_of(signs), k=choose.randint(3, 8))) for _ in range(30)]
+        asked = [
+            "".join(choose.choices(characters_of(signs), k=choose.randint(3, 8))) for _ in range(30)
+        ]
         told[name] = sum(retriever.search_sync(query, limit=3).nothing_fits for query in asked)
         for query in DESKS[name][2]:
             found = retriever.search_sync(query, limit=1)
@@ -78,7 +89,9 @@ def test_a_question_with_one_word_that_is_there_is_told_that_the_hits_are_unsure
         assert found.unsure, (query, [hit.relevance for hit in found.hits])
 
 
-def test_a_typing_error_is_corrected_where_vowels_are_marks_and_pairs_of_characters_are_none(retriever) -> None:
+def test_a_typing_error_is_corrected_where_vowels_are_marks_and_pairs_of_characters_are_none(
+    retriever,
+) -> None:
     assert retriever.search_sync("दिल्लीी").corrected == {"दिल्लीी": "दिल्ली"}
     assert not retriever.search_sync("เครื่งพิมพ์").corrected
     assert not retriever.search_sync("프린터기계").corrected

@@ -1,4 +1,5 @@
-"""Other words than were typed: corrections of typing errors, and the house's own words for the same."""
+"""Other words than were typed: corrections of typing errors, and the house's own words for the
+same."""
 
 import sqlite3
 
@@ -56,10 +57,17 @@ def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(blank):
             assert (result.corrected, result.hits[0].document_id) == (corrected, first)
             assert set(corrected.values()) <= set(result.hits[0].matched)
             assert result.to_json()["corrected"] == corrected
-            assert result.correction.startswith(f"Searched for {next(iter(corrected.values()))} instead of ")
+            assert result.correction.startswith(
+                f"Searched for {next(iter(corrected.values()))} instead of "
+            )
         right = retriever.search_sync("python web framework").hits
-        assert [hit.score for hit in retriever.search_sync("pyhton web framwork").hits] == [hit.score for hit in right]
-        assert ranked(retriever.run(retriever.candidates("kubernetis")), 0.0)[0] == ("solutions", "41")
+        assert [hit.score for hit in retriever.search_sync("pyhton web framwork").hits] == [
+            hit.score for hit in right
+        ]
+        assert ranked(retriever.run(retriever.candidates("kubernetis")), 0.0)[0] == (
+            "solutions",
+            "41",
+        )
 
 
 def test_what_is_no_typing_error_is_searched_as_it_is(tmp_path):
@@ -81,12 +89,17 @@ def test_what_is_no_typing_error_is_searched_as_it_is(tmp_path):
             assert (result.corrected, "corrected" in result.to_json()) == ({}, False)
         asked = {"query": "pyhton", "indexes": ["comments"]}
         assert retriever.search_sync(**asked).corrected == {"pyhton": "python"}
-        assert retriever.search_sync(**asked, dense_weight=1.0).corrected == {}, "words are not searched for"
-        assert retriever.search_sync(**asked, filter={"tenant": "acme"}).corrected == {"pyhton": "python"}
+        assert retriever.search_sync(**asked, dense_weight=1.0).corrected == {}, (
+            "words are not searched for"
+        )
+        assert retriever.search_sync(**asked, filter={"tenant": "acme"}).corrected == {
+            "pyhton": "python"
+        }
 
 
 def test_nobody_learns_of_words_that_only_hidden_documents_have(blank):
-    """Neither from a correction to such a word, nor from one that is missing, nor from which of two it is."""
+    """Neither from a correction to such a word, nor from one that is missing, nor from which of two
+    it is."""
     staff, all_ = {"_rag": access_part(["staff"])}, {"_rag": access_part(["staff", "guests"])}
     rows = [
         *((n, f"The commuter of room {n} hates merlinwood, sauerkraut", staff) for n in range(30)),
@@ -165,7 +178,11 @@ def test_what_means_the_same_is_found_after_what_was_typed(search):
         ("which laptop fell down", ["8", "7"], "Also searched for notebook (laptop)"),
         ("VPN", ["5", "12", "4"], "Also searched for virtual private network and 虚拟专用网 (VPN)"),
         ("IT", ["10"], "Also searched for information technology (IT)"),
-        ("我的VPN连不上", ["12", "5"], "Also searched for virtual private network and 虚拟专用网 (VPN)"),
+        (
+            "我的VPN连不上",
+            ["12", "5"],
+            "Also searched for virtual private network and 虚拟专用网 (VPN)",
+        ),
     ):
         result = search(query)
         assert result.correction == said
@@ -175,21 +192,36 @@ def test_what_means_the_same_is_found_after_what_was_typed(search):
             assert ids(result)[0] == first[0]
 
 
-def test_a_hit_says_by_which_words_it_was_found_and_none_are_added_against_an_arrow_or_where_both_stand(search):
+def test_a_hit_says_by_which_words_it_was_found_and_none_are_added_against_an_arrow_or_where_both_stand(
+    search,
+):
     first, second, *others = search("MBP does not charge").hits
-    assert (first.document_id, first.matched, first.synonyms) == ("1", ("MBP", "charge"), ("MacBook Pro",))
+    assert (first.document_id, first.matched, first.synonyms) == (
+        "1",
+        ("MBP", "charge"),
+        ("MacBook Pro",),
+    )
     assert first.highlights == ("MacBook", "Pro", "charge")
     assert ExplainedHit.model_validate(first).to_json()["synonyms"] == ["MacBook Pro"]
     assert "synonyms" not in HitAnswer.model_validate(first).to_json()
     assert (second.document_id, second.synonyms) == ("2", ())
     assert not any(hit.synonyms for hit in others)
-    for query in ("MBP or MacBook Pro", "virtual private network", "is it closed", "private", "pro users", "networks"):
+    for query in (
+        "MBP or MacBook Pro",
+        "virtual private network",
+        "is it closed",
+        "private",
+        "pro users",
+        "networks",
+    ):
         assert not search(query).synonyms, query
 
 
 def test_a_word_of_the_list_is_no_typing_error(tmp_path):
     (tmp_path / "words.txt").write_text("prinxer, MacBook Pro\n")
-    desk = Desk(tmp_path, extra='[retrieve]\nsynonyms = "words.txt"\ntimeout = 60', names=("comments",))
+    desk = Desk(
+        tmp_path, extra='[retrieve]\nsynonyms = "words.txt"\ntimeout = 60', names=("comments",)
+    )
     desk.fill({"comments": [*MEANING, (20, "The printer is out of paper")]})
     with desk.retriever() as retriever:
         assert ids(retriever.search_sync("prinxer"))[0] == "1"
@@ -206,7 +238,10 @@ def test_a_change_of_the_file_counts_in_the_next_search(desk, tmp_path):
         for broken in ("boss =>\n", None):
             file.write_text(broken) if broken else file.unlink()
             result = retriever.search_sync("the boss")
-            assert result.missing == "The synonyms of the settings could not be read, and the log says why."
+            assert (
+                result.missing
+                == "The synonyms of the settings could not be read, and the log says why."
+            )
             assert ids(result)[0] == "11", "those that were known are kept"
         file.write_text("boss, VPN\n")
         result = retriever.search_sync("the boss")

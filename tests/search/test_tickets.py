@@ -1,4 +1,5 @@
-"""The generated desk of the benchmarks: its right answers are right, and choosing shares nothing with judging."""
+"""The generated desk of the benchmarks: its right answers are right, and choosing shares nothing
+with judging."""
 
 import re
 
@@ -21,7 +22,9 @@ def test_a_right_ticket_has_what_is_asked_and_no_other_ticket_has_it(desks):
         whole = {key: f" {text} " for key, _, text in desk.documents}
         for query in desk.queries:
             if query.kind in ("identifier", "name"):
-                assert {key for key, text in whole.items() if query.text in text} == query.right, query
+                assert {key for key, text in whole.items() if query.text in text} == query.right, (
+                    query
+                )
             if query.kind in EXACT:
                 assert query.right, query
 

@@ -1,4 +1,5 @@
-"""Why is this document not found? Planted cases of each kind, in three databases, and each is named right."""
+"""Why is this document not found? Planted cases of each kind, in three databases, and each is named
+right."""
 
 import json
 import os
@@ -52,11 +53,21 @@ text = "body"
 """
 MANY = 40
 ROW = {
-    "subject": "", "body": "", "remark": "", "is_public": 1, "state": "open", "age": 5, "customer_id": 1,
-    "who": "staff", "priority": "low",
-}  # fmt: skip
+    "subject": "",
+    "body": "",
+    "remark": "",
+    "is_public": 1,
+    "state": "open",
+    "age": 5,
+    "customer_id": 1,
+    "who": "staff",
+    "priority": "low",
+}
 PLANTED = {
-    **{n: {"body": f"The printer of room {n} is offline " + "and again " * (n % 7)} for n in range(1, MANY)},
+    **{
+        n: {"body": f"The printer of room {n} is offline " + "and again " * (n % 7)}
+        for n in range(1, MANY)
+    },
     100: {"body": "A toner", "is_public": 0},
     101: {"body": "A toner", "state": "spam"},
     102: {"body": "A toner", "age": 100},
@@ -91,10 +102,22 @@ CASES = [
     ("toner", "tickets/105", {}, "join", "customer has no row for it"),
     ("failure", "tickets/201", {}, "failed", "the embedder refuses it"),
     ("zebra crossing", "tickets/200", {}, "not_indexed", "not indexed yet"),
-    ("unicorn on fire", "tickets/120", {"limit": 1}, "not_indexed", "has changed since it was indexed"),
+    (
+        "unicorn on fire",
+        "tickets/120",
+        {"limit": 1},
+        "not_indexed",
+        "has changed since it was indexed",
+    ),
     ("rocket", "tickets/119", {}, "not_in_store", "the store does not"),
     ("rocket", "tickets/113", {"filter": {"priority": "low"}}, "filter", "its priority is 'high'"),
-    ("rocket", "tickets/114", {}, "filter", "required_filter leaves it out: its priority is 'secret'"),
+    (
+        "rocket",
+        "tickets/114",
+        {},
+        "filter",
+        "required_filter leaves it out: its priority is 'secret'",
+    ),
     ("rocket", "tickets/113", {"indexes": ["open"]}, "filter", "does not ask index tickets"),
     ("salaries", "tickets/112", {"groups": ["staff"]}, "access", "its groups are boss"),
     ("salaries", "tickets/112", {"groups": []}, "access", "its groups are boss"),
@@ -116,7 +139,9 @@ class Planted:
 
     def __init__(self, url, folder):
         self.config = folder / "rag-index.toml"
-        self.config.write_text(SETTINGS.format(url=url.render_as_string(hide_password=False)), encoding="utf-8")
+        self.config.write_text(
+            SETTINGS.format(url=url.render_as_string(hide_password=False)), encoding="utf-8"
+        )
         self.engine = sa.create_engine(url)
         self.execute(*TABLES.split(";"))
         self.insert(PLANTED)
@@ -142,7 +167,9 @@ class Planted:
     def insert(self, rows):
         for number, row in rows.items():
             values = {"id": number, **ROW, **row}
-            self.execute(f"INSERT INTO ticket VALUES ({', '.join(f':{name}' for name in values)})", **values)
+            self.execute(
+                f"INSERT INTO ticket VALUES ({', '.join(f':{name}' for name in values)})", **values
+            )
 
     def run(self, *arguments):
         done = run_program(["--config", str(self.config), *arguments], os.environ)
@@ -170,32 +197,50 @@ def test_each_reason_is_named_with_its_remedy_and_a_rank_with_the_threshold_and_
             wrong.append((query, document, options, found))
         assert found.remedy or found.reason == "found"
     assert not wrong
-    found = planted.retriever.why_sync("the car of the printer", "tickets/117", all_groups=True, limit=1)
+    found = planted.retriever.why_sync(
+        "the car of the printer", "tickets/117", all_groups=True, limit=1
+    )
     assert found.rank > 1
     assert found.score < found.threshold
     assert (found.matched, found.missing) == ((), ("car", "printer"))
     assert found.alike["car"] == "automobile"
     assert "automobile stands there for car" in found.remedy
-    typed = planted.retriever.why_sync("automobille printer", "tickets/117", all_groups=True, limit=1)
+    typed = planted.retriever.why_sync(
+        "automobille printer", "tickets/117", all_groups=True, limit=1
+    )
     assert typed.reason == "found" or typed.alike["automobille"] == "automobile"
 
 
 def test_nobody_learns_of_a_document_that_he_may_not_see(planted):
     """Whatever the reason is, the answer is the same as for one that never was."""
     said = set()
-    for document in ("tickets/112", "tickets/100", "tickets/119", "tickets/200", "tickets/114", "tickets/4444"):
+    for document in (
+        "tickets/112",
+        "tickets/100",
+        "tickets/119",
+        "tickets/200",
+        "tickets/114",
+        "tickets/4444",
+    ):
         found = planted.retriever.why_sync("salaries", document, groups=["staff"])
-        said.add((found.reason, found.message, found.remedy, found.rank, found.matched, found.missing))
+        said.add(
+            (found.reason, found.message, found.remedy, found.rank, found.matched, found.missing)
+        )
     assert [one[0] for one in said] == ["unknown"]
     own = planted.retriever.why_sync("zebra", "tickets/111", groups=["staff"], limit=1)
-    assert (own.reason, own.missing) == ("rank", ("zebra",)), "what he may see, without the columns of its row"
+    assert (own.reason, own.missing) == (
+        "rank",
+        ("zebra",),
+    ), "what he may see, without the columns of its row"
 
 
 def test_the_command_says_it(planted):
     lines = planted.run("search", "toner", "--why", "tickets/102", "--all-groups").splitlines()
     assert lines[0] == "The row is there, but hidden by where: age BETWEEN 1 AND 99."
     for rights, reason in (("--all-groups", "access"), ("--group=other", "unknown")):
-        said = planted.run("search", "salaries", "--why", "tickets/112", rights, "--group", "staff", "--json")
+        said = planted.run(
+            "search", "salaries", "--why", "tickets/112", rights, "--group", "staff", "--json"
+        )
         assert json.loads(said)["reason"] == reason
 
 
@@ -209,9 +254,14 @@ def test_a_condition_is_taken_apart_where_and_joins_it():
         ("a OR b AND c", ["a OR b AND c"]),
         ("(a OR b) AND c", ["(a OR b)", "c"]),
         ("t = 'x AND ''y' AND \"b AND c\" = 1", ["t = 'x AND ''y'", '"b AND c" = 1']),
-        ("CASE WHEN a AND b THEN 1 ELSE 0 END = 1 AND c", ["CASE WHEN a AND b THEN 1 ELSE 0 END = 1", "c"]),
-        ("a IN (1, 2) AND NOT EXISTS (SELECT 1 FROM x WHERE y AND z)",
-         ["a IN (1, 2)", "NOT EXISTS (SELECT 1 FROM x WHERE y AND z)"]),
+        (
+            "CASE WHEN a AND b THEN 1 ELSE 0 END = 1 AND c",
+            ["CASE WHEN a AND b THEN 1 ELSE 0 END = 1", "c"],
+        ),
+        (
+            "a IN (1, 2) AND NOT EXISTS (SELECT 1 FROM x WHERE y AND z)",
+            ["a IN (1, 2)", "NOT EXISTS (SELECT 1 FROM x WHERE y AND z)"],
+        ),
         ("a /* and */ AND b -- and c", ["a /* and */", "b -- and c"]),
-    ):  # fmt: skip
+    ):
         assert and_parts(condition) == parts

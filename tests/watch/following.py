@@ -20,7 +20,8 @@ ALIAS = "test_notes"
 
 @pytest.fixture(autouse=True)
 def embed_here(monkeypatch):
-    """Embed in this process: a child takes seconds to start, and `tests.flows.test_failures` has it."""
+    """Embed in this process: a child takes seconds to start, and `tests.flows.test_failures` has
+    it."""
     monkeypatch.setattr(local_steps, "worker_count", lambda settings: 0)
     monkeypatch.setattr(Sharder, "_is_suspect", lambda sharder, documents: False)
 
@@ -47,14 +48,20 @@ class Following:
 
     def settled(self, alias=ALIAS):
         """Wait until the watch has found that nothing was written since a complete run."""
-        eventually(lambda: (one := self.ledger.reached().get(alias)) and one.how == "watch", lambda: self.record(alias))
+        eventually(
+            lambda: (one := self.ledger.reached().get(alias)) and one.how == "watch",
+            lambda: self.record(alias),
+        )
 
 
 @contextmanager
 def following(project, config=None, *, pace=0.02, names=None):
     """Watch a project for the time of the block, which looks more often than once a second."""
     stop, config, errors = Stop(), config or project.config, []
-    with pytest.MonkeyPatch.context() as patch, closing(Ledger(project.settings.ledger_url)) as ledger:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+    ):
         found, look = Following(ledger), Hints.look
 
         def counted(self):

@@ -70,7 +70,8 @@ class Desk:
         return self.hints.moved("tickets", before, self.look())
 
     def quiet(self):
-        """Return a look that the next one equals: what a server does by itself after a start has ended."""
+        """Return a look that the next one equals: what a server does by itself after a start has
+        ended."""
         return eventually(lambda: (one := self.look()) and self.moved(one) == Moved.NO and one)
 
 
@@ -129,14 +130,17 @@ def test_a_deletion_a_change_of_a_key_a_truncated_table_and_a_rename_are_seen(de
 
 
 def read_as_plain_reader(desk):
-    """Let the hints read with a user of MariaDB that has the right to read the database, and no other."""
+    """Let the hints read with a user of MariaDB that has the right to read the database, and no
+    other."""
     name = desk.url.database
     desk.run(
         "CREATE OR REPLACE USER hints_reader@'127.0.0.1' IDENTIFIED BY 'only reads'",
         f"GRANT SELECT ON {name}.* TO hints_reader@'127.0.0.1'",
     )
     owner = desk.url.render_as_string(hide_password=False)
-    reader = desk.url.set(username="hints_reader", password="only reads").render_as_string(hide_password=False)
+    reader = desk.url.set(username="hints_reader", password="only reads").render_as_string(
+        hide_password=False
+    )
     desk.hints.close()
     desk.config.write_text(desk.config.read_text().replace(owner, reader))
     desk.settings = load_settings(desk.config)
@@ -145,9 +149,11 @@ def read_as_plain_reader(desk):
 
 def test_a_view_that_is_replaced_counts_as_written(desk):
     for statement in (
-        "CREATE VIEW shown AS SELECT id, body FROM ticket", "DROP VIEW shown",
-        "CREATE VIEW shown AS SELECT id, body FROM ticket WHERE id = 1", "DROP VIEW shown",
-    ):  # fmt: skip
+        "CREATE VIEW shown AS SELECT id, body FROM ticket",
+        "DROP VIEW shown",
+        "CREATE VIEW shown AS SELECT id, body FROM ticket WHERE id = 1",
+        "DROP VIEW shown",
+    ):
         before = desk.quiet()
         desk.run(statement)
         assert desk.moved(before) != Moved.NO, statement
@@ -161,21 +167,36 @@ def test_a_plain_reader_of_mariadb_sees_that_a_view_or_a_function_is_replaced(de
     procedure = f"PROCEDURE migrate() BEGIN CREATE OR REPLACE {view}; END"
     desk.run("CREATE DATABASE IF NOT EXISTS hinted_beside")
     for statement in (
-        f"CREATE {function} 'first '", f"CREATE {view}", f"CREATE OR REPLACE {function} 'second '",
-        "ALTER FUNCTION prefix SQL SECURITY INVOKER", f"CREATE OR REPLACE {view}", f"ALTER {view}",
-        "RENAME TABLE shown TO hidden", "RENAME TABLE hidden TO shown", f"CREATE {procedure}", "CALL migrate()",
-        f"EXECUTE IMMEDIATE 'CREATE OR REPLACE {view}'", f"BEGIN NOT ATOMIC CREATE OR REPLACE {view}; END",
-        "CREATE VIEW hinted_beside.shown AS SELECT 1", "DROP DATABASE hinted_beside", "DROP PROCEDURE migrate",
-        "DROP FUNCTION prefix", "DROP VIEW shown",
-    ):  # fmt: skip
+        f"CREATE {function} 'first '",
+        f"CREATE {view}",
+        f"CREATE OR REPLACE {function} 'second '",
+        "ALTER FUNCTION prefix SQL SECURITY INVOKER",
+        f"CREATE OR REPLACE {view}",
+        f"ALTER {view}",
+        "RENAME TABLE shown TO hidden",
+        "RENAME TABLE hidden TO shown",
+        f"CREATE {procedure}",
+        "CALL migrate()",
+        f"EXECUTE IMMEDIATE 'CREATE OR REPLACE {view}'",
+        f"BEGIN NOT ATOMIC CREATE OR REPLACE {view}; END",
+        "CREATE VIEW hinted_beside.shown AS SELECT 1",
+        "DROP DATABASE hinted_beside",
+        "DROP PROCEDURE migrate",
+        "DROP FUNCTION prefix",
+        "DROP VIEW shown",
+    ):
         before = desk.quiet()
         desk.run(statement)
         assert desk.moved(before) != Moved.NO, statement
 
 
 @pytest.mark.parametrize("desk", ["mariadb"], indirect=True)
-@pytest.mark.parametrize("lock", [["FLUSH TABLES WITH READ LOCK"], ["BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"]])
-def test_a_view_whose_replacement_waits_for_a_backup_counts_as_written_when_it_takes_effect(desk, lock):
+@pytest.mark.parametrize(
+    "lock", [["FLUSH TABLES WITH READ LOCK"], ["BACKUP STAGE START", "BACKUP STAGE BLOCK_DDL"]]
+)
+def test_a_view_whose_replacement_waits_for_a_backup_counts_as_written_when_it_takes_effect(
+    desk, lock
+):
     desk.run("CREATE VIEW shown AS SELECT id, body FROM ticket")
     read_as_plain_reader(desk)
     statement = "CREATE OR REPLACE VIEW shown AS SELECT id, 'replaced' AS body FROM ticket"
@@ -185,7 +206,9 @@ def test_a_view_whose_replacement_waits_for_a_backup_counts_as_written_when_it_t
             backup.run(step)
         begun = desk.quiet()
         replacement.start()
-        eventually(lambda: desk.moved(begun) != Moved.NO, "the server counts the statement that waits")
+        eventually(
+            lambda: desk.moved(begun) != Moved.NO, "the server counts the statement that waits"
+        )
         before = desk.quiet()
         assert reader.run("SELECT body FROM shown WHERE id = 1") == (("first",),)
         backup.run("BACKUP STAGE END" if "BACKUP" in lock[0] else "UNLOCK TABLES")
@@ -220,9 +243,11 @@ def test_a_mariadb_server_that_restarts_counts_as_written(own_mariadb, tmp_path)
 def test_a_function_of_postgresql_that_is_replaced_counts_as_written(desk):
     function = "FUNCTION prefix() RETURNS text LANGUAGE sql AS"
     for statement in (
-        f"CREATE {function} $$ SELECT 'first' $$", f"CREATE OR REPLACE {function} $$ SELECT 'second' $$",
-        "ALTER FUNCTION prefix() SECURITY DEFINER", "DROP FUNCTION prefix()",
-    ):  # fmt: skip
+        f"CREATE {function} $$ SELECT 'first' $$",
+        f"CREATE OR REPLACE {function} $$ SELECT 'second' $$",
+        "ALTER FUNCTION prefix() SECURITY DEFINER",
+        "DROP FUNCTION prefix()",
+    ):
         before = desk.quiet()
         desk.run(statement)
         assert desk.moved(before) != Moved.NO, statement
@@ -234,7 +259,9 @@ def test_two_phases_are_seen_when_the_second_has_ended(desk):
         xa = desk.kind == "mariadb"
         session.run("XA START 'one'" if xa else "BEGIN")
         session.run("UPDATE ticket SET body = 'prepared' WHERE id = 1")
-        for statement in ["XA END 'one'", "XA PREPARE 'one'"] if xa else ["PREPARE TRANSACTION 'one'"]:
+        for statement in (
+            ["XA END 'one'", "XA PREPARE 'one'"] if xa else ["PREPARE TRANSACTION 'one'"]
+        ):
             session.run(statement)
         before = desk.quiet()
         assert (1, "first") in desk.rows()
@@ -245,7 +272,9 @@ def test_two_phases_are_seen_when_the_second_has_ended(desk):
 
 @SERVERS
 def test_writes_to_other_tables_begin_no_run_at_once(desk):
-    eventually(lambda: desk.look().tables == desk.look().tables, every=0.2)  # times of whole seconds, and late counters
+    eventually(
+        lambda: desk.look().tables == desk.look().tables, every=0.2
+    )  # times of whole seconds, and late counters
     before = desk.quiet()
     desk.run("INSERT INTO other VALUES (1, 'nothing of ours')")
     assert desk.moved(before) == Moved.PERHAPS
@@ -319,9 +348,16 @@ def test_what_a_standby_has_replayed_is_seen(own_server, tmp_path):
                 late.run("BEGIN")
                 late.run("INSERT INTO ticket VALUES (3, 'late')")
                 for number in range(20):
-                    before, rows = desk.look(), reader.run("SELECT id, body FROM ticket ORDER BY id")
-                    what = ("UPDATE ticket SET body = '{0}' WHERE id = 1", "INSERT INTO ticket VALUES (1{0}, 'new')",
-                            "DELETE FROM ticket WHERE id = 2", "TRUNCATE other")[number % 4]  # fmt: skip
+                    before, rows = (
+                        desk.look(),
+                        reader.run("SELECT id, body FROM ticket ORDER BY id"),
+                    )
+                    what = (
+                        "UPDATE ticket SET body = '{0}' WHERE id = 1",
+                        "INSERT INTO ticket VALUES (1{0}, 'new')",
+                        "DELETE FROM ticket WHERE id = 2",
+                        "TRUNCATE other",
+                    )[number % 4]
                     late.run("COMMIT") if number == 10 else desk.run(what.format(number))
                     eventually(lambda: reader.run(REPLAYED, server_position(own_server))[0][0])
                     if reader.run("SELECT id, body FROM ticket ORDER BY id") != rows:
@@ -339,7 +375,12 @@ class Random(threading.Thread):
 
     def __init__(self, desk, number, count):
         super().__init__(daemon=True)
-        self._desk, self._chance, self._count, self._number = desk, random.Random(f"{SEED} {number}"), count, number
+        self._desk, self._chance, self._count, self._number = (
+            desk,
+            random.Random(f"{SEED} {number}"),
+            count,
+            number,
+        )
 
     def run(self):
         chance, done = self._chance, 0
@@ -351,7 +392,9 @@ class Random(threading.Thread):
                         number = 10 + 10 * chance.randrange(20) + self._number
                         session.run(f"DELETE FROM ticket WHERE id = {number}")
                         if chance.random() < 0.5:
-                            session.run(f"INSERT INTO ticket VALUES ({number}, '{chance.random()}')")
+                            session.run(
+                                f"INSERT INTO ticket VALUES ({number}, '{chance.random()}')"
+                            )
                     threading.Event().wait(chance.choice([0, 0, 0.002, 0.02]))
                     session.run("ROLLBACK" if chance.random() < 0.2 else "COMMIT")
                     done += 1
@@ -379,7 +422,9 @@ def test_nothing_is_said_of_no_random_transaction(desk):
     assert desk.moved(seen) != Moved.NO or desk.rows() == known
 
 
-def test_files_are_seen_by_their_listing_and_a_file_that_may_change_within_its_time_counts_as_written(tmp_path):
+def test_files_are_seen_by_their_listing_and_a_file_that_may_change_within_its_time_counts_as_written(
+    tmp_path,
+):
     (tmp_path / "code").mkdir()
     file, config = tmp_path / "code" / "pump.py", tmp_path / "rag-index.toml"
     file.write_text("def pump(): pass")
@@ -387,10 +432,14 @@ def test_files_are_seen_by_their_listing_and_a_file_that_may_change_within_its_t
     settings = load_settings(config)
     with closing(Hints(settings, settings.indexes)) as hints:
         before = hints.look()["code"]
-        assert hints.moved("code", before, eventually(lambda: changed(hints, before))) == Moved.YES, "it is too recent"
+        assert (
+            hints.moved("code", before, eventually(lambda: changed(hints, before))) == Moved.YES
+        ), "it is too recent"
         old = time.time() - 60
         os.utime(file, (old, old))
-        eventually(lambda: hints.moved("code", hints.look()["code"], hints.look()["code"]) == Moved.NO)
+        eventually(
+            lambda: hints.moved("code", hints.look()["code"], hints.look()["code"]) == Moved.NO
+        )
         before = eventually(lambda: settled(hints))
         (tmp_path / "code" / "valve.py").write_text("def valve(): pass")
         assert eventually(lambda: hints.moved("code", before, hints.look()["code"])) == Moved.YES

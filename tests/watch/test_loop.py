@@ -1,4 +1,5 @@
-"""A watch is the run, repeated: what changed is found, nothing is claimed too early, and no index holds another up."""
+"""A watch is the run, repeated: what changed is found, nothing is claimed too early, and no index
+holds another up."""
 
 import datetime as dt
 import time
@@ -72,7 +73,9 @@ def project(tmp_path):
 def texts(project, index="notes"):
     """Return the first text of each document, as a reader finds it beside the watch."""
     with suppress(StoreError), closing(open_reader(project.settings.store, wait=10)) as reader:
-        points = [point.payload["_rag"] for point in reader.points(project.settings.alias(index)).scroll()]
+        points = [
+            point.payload["_rag"] for point in reader.points(project.settings.alias(index)).scroll()
+        ]
         return {ours["document_id"]: ours["text"] for ours in points if ours["chunk"] == 0}
     return {}
 
@@ -94,7 +97,12 @@ def test_what_changes_is_found_and_an_index_is_complete_by_each_look_that_finds_
         written = time.time()
         eventually(lambda: watch.at() > written)
     found = texts(project)
-    assert (found["5"], "7" in found, "8" in found, "31" in found) == ("Note 5\nthe pump is mended", False, False, True)
+    assert (found["5"], "7" in found, "8" in found, "31" in found) == (
+        "Note 5\nthe pump is mended",
+        False,
+        False,
+        True,
+    )
     assert run_plain(project).nothing_to_do
 
 
@@ -108,7 +116,9 @@ def test_a_watch_is_one_row_of_history_however_many_runs_it_makes(project, ledge
     assert [row.id for row in ledger._select(sa.select(history))] == [f"{WATCH}{ALIAS}"]
     assert ledger.last_run(ALIAS).state == "completed"
     run_plain(project)
-    assert ledger.last_run(ALIAS).id != f"{WATCH}{ALIAS}", "a run of a watch does not hide how the night went"
+    assert ledger.last_run(ALIAS).id != f"{WATCH}{ALIAS}", (
+        "a run of a watch does not hide how the night went"
+    )
 
 
 def test_a_project_is_watched_by_one_process_at_a_time(project, ledger):
@@ -126,11 +136,15 @@ def test_once_ends_when_nothing_is_left(project):
 
 def test_rows_of_other_tables_rights_and_full_text_tables_are_followed(project):
     for statement in (
-        "CREATE TABLE person (id INTEGER PRIMARY KEY, name TEXT)", "INSERT INTO person VALUES (0, 'Ann'), (1, 'Bo')",
-        "CREATE TABLE remark (note_id INTEGER, said TEXT)", "INSERT INTO remark VALUES (5, 'first')",
-        "CREATE TABLE reader (note_id INTEGER, team TEXT)", "INSERT INTO reader SELECT id, 'staff' FROM note",
-        "CREATE VIRTUAL TABLE word USING fts5 (body)", "INSERT INTO word VALUES ('one')",
-    ):  # fmt: skip
+        "CREATE TABLE person (id INTEGER PRIMARY KEY, name TEXT)",
+        "INSERT INTO person VALUES (0, 'Ann'), (1, 'Bo')",
+        "CREATE TABLE remark (note_id INTEGER, said TEXT)",
+        "INSERT INTO remark VALUES (5, 'first')",
+        "CREATE TABLE reader (note_id INTEGER, team TEXT)",
+        "INSERT INTO reader SELECT id, 'staff' FROM note",
+        "CREATE VIRTUAL TABLE word USING fts5 (body)",
+        "INSERT INTO word VALUES ('one')",
+    ):
         project.execute(statement)
     project.write_settings(SHOWING)
     with following(project) as watch:
@@ -145,7 +159,10 @@ def test_rows_of_other_tables_rights_and_full_text_tables_are_followed(project):
         eventually(lambda: min(watch.at(), watch.at("test_words")) > written)
     assert project.texts("words") == {"1": ["two"]}
     assert project.texts()["5"][-1].endswith("second")
-    groups = {payload["_rag"]["document_id"]: payload["_rag"]["groups"] for payload, _ in project.points().values()}
+    groups = {
+        payload["_rag"]["document_id"]: payload["_rag"]["groups"]
+        for payload, _ in project.points().values()
+    }
     assert (groups["6"], groups["7"]) == (["board"], ["staff"])
 
 
@@ -228,7 +245,9 @@ def large(tmp_path, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.parametrize("rows", [60, 240], ids=["some rows", "nearly all rows"])
-def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large, monkeypatch, rows):
+def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(
+    large, monkeypatch, rows
+):
     project = large
     project.execute("UPDATE note SET body = body || ' again' WHERE id <= ?", rows)
     with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
@@ -251,7 +270,9 @@ def test_what_changes_during_a_burst_is_found_before_the_burst_is_embedded(large
     assert run_plain(project).nothing_to_do
 
 
-def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_back(large, monkeypatch):
+def test_a_run_of_what_just_changed_deletes_nothing_that_a_run_over_all_held_back(
+    large, monkeypatch
+):
     project = large
     project.execute("DELETE FROM note WHERE id > 160")
     with closing(KeptRuns(project.settings, "notes", lambda: False)) as kept:
@@ -296,7 +317,9 @@ def test_a_run_rests_by_what_it_spent_without_embedding_and_writing(project, mon
         return time.monotonic() - began, end.spent
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalEmbedder, "embed_documents", lambda *given: time.sleep(slow) or embed(*given))
+        patch.setattr(
+            LocalEmbedder, "embed_documents", lambda *given: time.sleep(slow) or embed(*given)
+        )
         took, spent = seconds()
         assert took - spent >= slow
     with monkeypatch.context() as patch:
@@ -311,7 +334,9 @@ def test_an_index_rests_after_a_run(project, monkeypatch):
     with following(project) as watch:
         watch.settled()
         before = watch.at()
-        eventually(lambda: watch.at() > before)  # by a look, so that the first run has ended, whose pace was another
+        eventually(
+            lambda: watch.at() > before
+        )  # by a look, so that the first run has ended, whose pace was another
         with mock.patch.object(pace, "REST_FACTOR", 4.0):
             project.execute("UPDATE note SET body = 'first' WHERE id = 5")
             eventually(lambda: shown(project, 5) == "Note 5\nfirst", every=0.1)
@@ -326,15 +351,24 @@ def test_a_standby_is_followed_and_a_restored_database_too(tmp_path, postgres):
     project = Project(tmp_path / "project")
     with postgres.database() as name, postgres.standby() as standby:
         session = Session(postgres.url(name))
-        session.run("CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int)")
-        session.run("INSERT INTO note SELECT n, 'Note', 'first ' || n, 'a', 1 FROM generate_series(1, 30) AS n")
+        session.run(
+            "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority"
+            " int)"
+        )
+        session.run(
+            "INSERT INTO note SELECT n, 'Note', 'first ' || n, 'a', 1 FROM generate_series(1, 30)"
+            " AS n"
+        )
         url = standby.url(name).render_as_string(hide_password=False)
         project.write_settings(SETTINGS.replace("sqlite:///source.db", url).format(extra=""))
         with following(project) as watch:
             eventually(lambda: len(texts(project)) == 30, watch.record)
             session.run("UPDATE note SET body = 'second' WHERE id = 5")
             session.run("DELETE FROM note WHERE id = 6")
-            eventually(lambda: (shown(project, 5), shown(project, 6)) == ("Note\nsecond", None), watch.record)
+            eventually(
+                lambda: (shown(project, 5), shown(project, 6)) == ("Note\nsecond", None),
+                watch.record,
+            )
             with postgres.connect() as owner:  # a backup of this moment
                 session.close()
                 owner.execute(f"CREATE DATABASE {name}_kept TEMPLATE {name}")
@@ -346,7 +380,10 @@ def test_a_standby_is_followed_and_a_restored_database_too(tmp_path, postgres):
             with postgres.connect() as owner:
                 owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
                 owner.execute(f"ALTER DATABASE {name}_kept RENAME TO {name}")
-            eventually(lambda: shown(project, 31) is None and shown(project, 30) == "Note\nfirst 30", watch.record)
+            eventually(
+                lambda: shown(project, 31) is None and shown(project, 30) == "Note\nfirst 30",
+                watch.record,
+            )
         assert (shown(project, 5), len(texts(project))) == ("Note\nsecond", 29)
 
 
@@ -357,7 +394,10 @@ def test_a_long_run_of_one_index_holds_no_other_up(tmp_path, postgres):
         url = postgres.url(name)
         session = Session(url)
         for table in ("note", "other"):
-            session.run(f"CREATE TABLE {table} (id int PRIMARY KEY, title text, body text, author text, priority int)")
+            session.run(
+                f"CREATE TABLE {table} (id int PRIMARY KEY, title text, body text, author text,"
+                " priority int)"
+            )
             session.run(f"INSERT INTO {table} VALUES (1, 'one', 'first', 'a', 1)")
         text = SETTINGS.replace("sqlite:///source.db", url.render_as_string(hide_password=False))
         project.write_settings(text.format(extra="") + OTHER)
@@ -385,7 +425,10 @@ def test_what_is_wrong_with_one_index_stops_no_other_and_is_tried_again(project)
         watch.settled()
         watch.settled("test_others")
         project.execute("ALTER TABLE other RENAME TO gone")
-        eventually(lambda: watch.record("test_others").state == "failing", lambda: watch.record("test_others"))
+        eventually(
+            lambda: watch.record("test_others").state == "failing",
+            lambda: watch.record("test_others"),
+        )
         project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
         eventually(lambda: shown(project, 5) == "Note 5\nthe pump is mended", every=0.1)
         project.execute("ALTER TABLE gone RENAME TO other")
@@ -432,7 +475,9 @@ def test_what_another_process_forgot_is_not_claimed(project, ledger):
     with following(project) as watch:
         watch.settled()
         before = watch.at()
-        eventually(lambda: watch.at() > before)  # by a look, so that its run has ended and knows what it claims
+        eventually(
+            lambda: watch.at() > before
+        )  # by a look, so that its run has ended and knows what it claims
         ledger.drop_position(ALIAS)  # as a repair does
         watch.settled()  # since a run comes, although nothing was written
 
@@ -450,14 +495,21 @@ def test_an_answer_claims_a_time_after_a_commit_once_it_has_it(project):
         result = eventually(complete_since, every=0.1)
         assert result.hits[0].document_id == "5"
         assert (result.as_of["notes"].known_by, result.as_of["notes"].not_seen) == ("watch", "")
-        assert retriever.search_sync("green frog", max_age="1 h", timeout=200).as_of["notes"].seconds_behind <= 3600
+        assert (
+            retriever.search_sync("green frog", max_age="1 h", timeout=200)
+            .as_of["notes"]
+            .seconds_behind
+            <= 3600
+        )
 
 
 def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
     old = project.settings
     run_plain(project)
     project.write_settings(HIDING)
-    with pytest.raises(SettingsReplaced, match=r"rag-index.toml has changed since this run read it"):
+    with pytest.raises(
+        SettingsReplaced, match=r"rag-index.toml has changed since this run read it"
+    ):
         open_index(old, "notes", RunOptions(), run_id="late").__enter__()
 
 
@@ -474,7 +526,9 @@ def test_a_watch_goes_on_with_changed_settings_and_has_all_written_by_them(proje
         [collection] = watch.ledger.collections(ALIAS)
         eventually(lambda: watch.ledger.totals(collection.id).documents == 20, watch.record)
         project.write_settings(text)
-        eventually(lambda: watch.ledger.totals(collection.id).documents == 30)  # though nothing changes in the source
+        eventually(
+            lambda: watch.ledger.totals(collection.id).documents == 30
+        )  # though nothing changes in the source
         project.write_settings(HIDING)
         eventually(lambda: watch.ledger.totals(collection.id).documents == 20)
     found = texts(project)
@@ -490,6 +544,8 @@ def test_a_watch_with_an_older_file_than_the_last_run_waits_and_says_so(project)
         project.write_settings(HIDING)
         run_plain(project)
         project.execute("UPDATE note SET body = 'changed' WHERE id = 4")
-        eventually(lambda: "was last written by other settings" in watch.record().message, watch.record)
+        eventually(
+            lambda: "was last written by other settings" in watch.record().message, watch.record
+        )
         assert watch.record().state == "waiting"
     assert "4" not in project.texts()

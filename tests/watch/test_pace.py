@@ -15,7 +15,9 @@ class Paced:
 
     def run(self, *, spent=0.0, changed=0, documents=1000, paused=False):
         """Let a run end now."""
-        self.pace.note_run(self.clock(), spent=spent, changed=changed, documents=documents, paused=paused)
+        self.pace.note_run(
+            self.clock(), spent=spent, changed=changed, documents=documents, paused=paused
+        )
 
     def rest(self, moved=Moved.YES):
         """Return after how many seconds of looks a run may begin."""
@@ -39,7 +41,9 @@ def test_the_first_run_begins_at_once_and_none_where_nothing_was_written(paced):
 
 
 @pytest.mark.parametrize(("spent", "rest"), [(0, 0), (2, 8), (225, 900), (100_000, 900)])
-def test_after_a_run_an_index_rests_four_times_what_it_spent_and_at_most_a_quarter_of_an_hour(paced, spent, rest):
+def test_after_a_run_an_index_rests_four_times_what_it_spent_and_at_most_a_quarter_of_an_hour(
+    paced, spent, rest
+):
     paced.run(spent=spent)
     assert paced.rest() == rest
     paced.run(spent=spent)

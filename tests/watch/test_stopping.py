@@ -40,7 +40,8 @@ def documents(project) -> int:
 
 @pytest.mark.long
 def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, fake):
-    """By SIGTERM in the middle of a run, by Ctrl-C in the middle of the next one, and by SIGTERM where it waits."""
+    """By SIGTERM in the middle of a run, by Ctrl-C in the middle of the next one, and by SIGTERM
+    where it waits."""
     kept = [0]
     for how in ("SIGTERM", "Ctrl-C", "SIGTERM at rest"):
         fake.seconds_per_text, asked = 0.0 if "rest" in how else 0.05, len(fake.embeds())
@@ -48,7 +49,9 @@ def test_a_run_is_ended_at_its_next_commit_and_the_next_watch_goes_on(project, f
             if "rest" in how:
                 eventually(lambda: documents(project) == 200, said.read_text, every=0.1)
             else:
-                eventually(lambda asked=asked: len(fake.embeds()) > asked + 4, said.read_text, every=0.05)
+                eventually(
+                    lambda asked=asked: len(fake.embeds()) > asked + 4, said.read_text, every=0.05
+                )
             os.killpg(running.pid, signal.SIGINT) if how == "Ctrl-C" else running.terminate()
             assert running.wait(timeout=60) == 0, said.read_text()
         wrong = [word for word in ("Traceback", "Error", "backing off") if word in said.read_text()]

@@ -1,4 +1,5 @@
-"""How good the settings of a sample database are: what its users find, and what they must not be shown."""
+"""How good the settings of a sample database are: what its users find, and what they must not be
+shown."""
 
 import json
 import re
@@ -39,13 +40,15 @@ class Verdict:
 
 
 def answers_in(folder: Path | None, name: str) -> Answers | None:
-    """Return the answers to the questions about a database in NAME.json; None if there is no such file."""
+    """Return the answers to the questions about a database in NAME.json; None if there is no such
+    file."""
     file = folder / f"{name}.json" if folder else None
     return Answers.read(str(file)) if file and file.exists() else None
 
 
 def proposed(url: sa.URL, folder: Path, answers: Answers | None = None) -> float:
-    """Write what `init` writes into a folder, with the password in the URL; return the seconds that it took."""
+    """Write what `init` writes into a folder, with the password in the URL; return the seconds that
+    it took."""
     began = time.monotonic()
     whole = url.render_as_string(hide_password=False)
     made = scaffold(whole, folder, answers=answers)
@@ -55,7 +58,8 @@ def proposed(url: sa.URL, folder: Path, answers: Answers | None = None) -> float
 
 
 def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
-    """Index with the settings in a folder, ask the questions, and look for what nobody may be shown."""
+    """Index with the settings in a folder, ask the questions, and look for what nobody may be
+    shown."""
     config = folder / "rag-index.toml"
     verdict = Verdict(len(made.questions), init_seconds=init_seconds)
     settings = run_settings(config, serial=True)
@@ -72,12 +76,23 @@ def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
             if hits and _is_right(question, tables[hits[0].index], hits[0].document_id):
                 verdict.right += 1
             else:
-                first = f"{hits[0].index} {hits[0].document_id}: {hits[0].text[:60]!r}" if hits else "nothing"
+                first = (
+                    f"{hits[0].index} {hits[0].document_id}: {hits[0].text[:60]!r}"
+                    if hits
+                    else "nothing"
+                )
                 verdict.wrong.append(f"{question.text} -> {first}")
-            read = " ".join(text for hit in hits[:5] for text in (hit.text, *(chunk.text for chunk in hit.chunks)))
+            read = " ".join(
+                text
+                for hit in hits[:5]
+                for text in (hit.text, *(chunk.text for chunk in hit.chunks))
+            )
             verdict.evidence += _plain(question.evidence) in _plain(read)
         for asked in made.hidden.values():
-            shown += [hit.text + json.dumps(hit.payload) for hit in retriever.search_sync(asked, limit=10).hits]
+            shown += [
+                hit.text + json.dumps(hit.payload)
+                for hit in retriever.search_sync(asked, limit=10).hits
+            ]
     read = "\n".join([*shown, *_stored(folder, verdict)])
     verdict.hidden = [word for word in made.hidden if word in read]
     everything = config.read_text(encoding="utf-8") + read
@@ -92,7 +107,11 @@ def _is_right(question: Question, table: str, document_id: str) -> bool:
     if not document_id.startswith("["):
         return False
     found = json.loads(document_id)
-    return table == question.table and question.id.startswith("[") and json.loads(question.id)[: len(found)] == found
+    return (
+        table == question.table
+        and question.id.startswith("[")
+        and json.loads(question.id)[: len(found)] == found
+    )
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,5 @@
-"""A sample database: its tables and rows, the questions of its users, and how it is written into a real database."""
+"""A sample database: its tables and rows, the questions of its users, and how it is written into a
+real database."""
 
 import importlib
 import random
@@ -13,11 +14,17 @@ import sqlalchemy as sa
 SEEN = ("tracker", "forum")
 """Kinds that were there when the proposals of `init` were written."""
 UNSEEN = ("pages", "helpdesk", "wiki")
-"""Kinds that were made afterwards, and for which nothing in the proposals was changed before the first count."""
+"""Kinds that were made afterwards, and for which nothing in the proposals was changed before the
+first count."""
 
 TYPES = {
     "sqlite": {},
-    "postgresql": {"BLOB": "BYTEA", "DATETIME": "TIMESTAMP", "JSON": "JSONB", "DOUBLE": "DOUBLE PRECISION"},
+    "postgresql": {
+        "BLOB": "BYTEA",
+        "DATETIME": "TIMESTAMP",
+        "JSON": "JSONB",
+        "DOUBLE": "DOUBLE PRECISION",
+    },
     "mariadb": {"TEXT": "LONGTEXT", "BLOB": "LONGBLOB"},
 }
 """The types that a database calls otherwise than these samples."""
@@ -25,7 +32,8 @@ TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks, the row whose document answers it, and words that only the answering text has."""
+    """What a user asks, the row whose document answers it, and words that only the answering text
+    has."""
 
     text: str
     table: str
@@ -49,7 +57,8 @@ class Sample:
 
 
 def tables(name: str) -> str:
-    """Return the statements that make the tables of this kind, each of which ends with a semicolon."""
+    """Return the statements that make the tables of this kind, each of which ends with a
+    semicolon."""
     return Path(__file__).with_name(f"{name}.sql").read_text(encoding="utf-8")
 
 
@@ -73,11 +82,14 @@ def write(made: Sample, engine: sa.Engine) -> None:
         for table, rows in made.rows.items():
             values = ", ".join(f":c{number}" for number in range(len(rows[0])))
             statement = sa.text(f'INSERT INTO "{table}" VALUES ({values})')
-            connection.execute(statement, [{f"c{n}": value for n, value in enumerate(row)} for row in rows])
+            connection.execute(
+                statement, [{f"c{n}": value for n, value in enumerate(row)} for row in rows]
+            )
 
 
 class Filler:
-    """An endless stream of sentences from a few words of a trade; equal seeds give equal streams."""
+    """An endless stream of sentences from a few words of a trade; equal seeds give equal
+    streams."""
 
     def __init__(self, seed: int, things: str, deeds: str, ends: str) -> None:
         self.random = random.Random(seed)
@@ -89,7 +101,10 @@ class Filler:
 
     def text(self, count: int = 3) -> str:
         """Return sentences."""
-        parts = [(self.pick(self._things), self.pick(self._deeds), self.pick(self._ends)) for _ in range(count)]
+        parts = [
+            (self.pick(self._things), self.pick(self._deeds), self.pick(self._ends))
+            for _ in range(count)
+        ]
         return " ".join(f"The {thing} {deed} {end}." for thing, deed, end in parts)
 
     def pick(self, choices: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What `init` writes for databases that it has never seen: found first, nothing hidden, no secret; on three databases."""
+"""What `init` writes for databases that it has never seen: found first, nothing hidden, no secret;
+on three databases."""
 
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,7 +25,8 @@ ALLOWED = {"tracker": 1, "helpdesk": 1}
 
 @pytest.fixture
 def written(request, tmp_path):
-    """Return a context that writes a sample into an empty database of a kind, by default a file, and yields its URL."""
+    """Return a context that writes a sample into an empty database of a kind, by default a file,
+    and yields its URL."""
 
     @contextmanager
     def fill(name, kind="sqlite"):
@@ -38,13 +40,19 @@ def written(request, tmp_path):
 
 
 def proposal(url):
-    with read_catalog(database_url(url.render_as_string(hide_password=False), Path.cwd())) as catalog:
+    with read_catalog(
+        database_url(url.render_as_string(hide_password=False), Path.cwd())
+    ) as catalog:
         made = propose(catalog)
     return {index.name: index.settings for index in made.indexes}
 
 
-@pytest.mark.parametrize("kind", [pytest.param(one, marks=LONG * (one not in SOON)) for one in (*SEEN, *UNSEEN)])
-def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(written, tmp_path, kind):
+@pytest.mark.parametrize(
+    "kind", [pytest.param(one, marks=LONG * (one not in SOON)) for one in (*SEEN, *UNSEEN)]
+)
+def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(
+    written, tmp_path, kind
+):
     """All indexes are settings, and no kind has more than ten."""
     made = sample(kind)
     with written(kind) as url:
@@ -60,7 +68,10 @@ def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hid
 def test_servers_get_the_same_indexes_as_a_file(written, server):
     with written("helpdesk", server) as url, written("helpdesk") as file:
         assert _plain(proposal(url)) == _plain(proposal(file))
-    with written("pages", server) as url, written("pages") as file:  # with the time in seconds and a tree
+    with (
+        written("pages", server) as url,
+        written("pages") as file,
+    ):  # with the time in seconds and a tree
         assert _keys(url, "pages") == _keys(file, "pages")
 
 
@@ -86,7 +97,11 @@ def test_all_schemas_of_postgresql_are_read(written):
             for table in ("frm_topics", "frm_posts"):
                 connection.exec_driver_sql(f"ALTER TABLE {table} SET SCHEMA press")
         topics = proposal(url)["topics"]
-        assert (topics["schema"], topics["table"], topics["parts"][0].get("schema")) == ("press", "frm_topics", None)
+        assert (topics["schema"], topics["table"], topics["parts"][0].get("schema")) == (
+            "press",
+            "frm_topics",
+            None,
+        )
         with engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE press.frm_posts SET SCHEMA public")
         engine.dispose()

@@ -13,4 +13,6 @@ class Basket:
 
     def total(self, prices, discount=0.0):
         """Return the sum of all prices, less a discount between 0 and 1."""
-        return sum(prices[article] * number for article, number in self.articles.items()) * (1 - discount)
+        return sum(prices[article] * number for article, number in self.articles.items()) * (
+            1 - discount
+        )

@@ -1,8 +1,9 @@
 """Chunking: how documents become chunks. `open_chunker` returns the chunker of an index.
 
-`text_chunker` splits prose and has the protocol, `code` splits source code at symbols, and `context`
-adds contexts that a model writes. This package imports `core`, and of the components `hosts` and
-`ledger` (for contexts alone). It is imported without tree-sitter and without a connection.
+`text_chunker` splits prose and has the protocol, `code` splits source code at symbols, and
+`context` adds contexts that a model writes. This package imports `core`, and of the components
+`hosts` and `ledger` (for contexts alone). It is imported without tree-sitter and without a
+connection.
 
 Orders that must hold, and the tests (in tests/components/chunking) that fail if one does not:
 - Equal documents give equal chunks, in each process: tests/test_contracts.py.

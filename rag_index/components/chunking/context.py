@@ -79,15 +79,16 @@ character."""
 MIN_BYTES = 400
 """Bytes for document and chunk, even if the model takes fewer tokens. Chosen."""
 MAX_CHARS = 300
-"""Characters of a context. A longer one is cut after the last sentence that fits. Chosen; it is part
-of the recipe."""
+"""Characters of a context. A longer one is cut after the last sentence that fits. Chosen; it is
+part of the recipe."""
 _TAG = re.compile(r"<(?=\S)")
 """Where a token of a message template may begin: `<|im_end|>`, `</s>`."""
 _BRACKET = re.compile(r"\[(?=[/|]?\w+\|?\])")
 """The same with brackets: `[INST]`, `[/INST]`, `[|user|]`."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 CONTEXT_VERSION = 2
-"""The version of the prompt and the use of answers. If it is raised, all contexts are written again."""
+"""The version of the prompt and the use of answers. If it is raised, all contexts are written
+again."""
 PLAIN_PROMPT = "Answer with one word: are you there?"
 UNKNOWN_CONTEXT = 2048
 """Tokens of context of a model whose server does not report them. Chosen: a low guess."""
@@ -175,7 +176,9 @@ class ContextChunker:
         return self.inner.split_chunk(document, number)
 
 
-def _with_contexts(document: ChunkedDocument, requests: Sequence[ContextRequest]) -> ChunkedDocument:
+def _with_contexts(
+    document: ChunkedDocument, requests: Sequence[ContextRequest]
+) -> ChunkedDocument:
     """Return a document with the contexts of its chunks, and the reasons why some are missing.
 
     A chunk that has a context already, such as the document's title, keeps it after the new one.
@@ -482,11 +485,15 @@ class ContextCall(HostCall[ContextKey]):
 
     confirms: ClassVar[bool] = False
 
-    def __init__(self, requests: Mapping[ContextKey, ContextRequest], recipe: Recipe, cache: ContextCache) -> None:
+    def __init__(
+        self, requests: Mapping[ContextKey, ContextRequest], recipe: Recipe, cache: ContextCache
+    ) -> None:
         super().__init__(requests, Work())
         self._requests, self._recipe, self._cache = requests, recipe, cache
 
-    async def ask(self, endpoint: Endpoint, items: Sequence[ContextKey]) -> list[str | RagIndexError]:
+    async def ask(
+        self, endpoint: Endpoint, items: Sequence[ContextKey]
+    ) -> list[str | RagIndexError]:
         [key] = items
         request, num_ctx = self._requests[key], self._recipe.num_ctx
         prompt = question(request.document, request.chunk, num_ctx)

@@ -200,7 +200,9 @@ def halves(text: str) -> tuple[str, str]:
     return text[:position].strip(), text[position:].strip()
 
 
-def last_break(text: str, earliest: int, latest: int, breaks: Sequence[re.Pattern[str]] = _BREAKS) -> int:
+def last_break(
+    text: str, earliest: int, latest: int, breaks: Sequence[re.Pattern[str]] = _BREAKS
+) -> int:
     """Return the best position between two others at which a chunk should end.
 
     It is the last break of the first kind that occurs there, else the last boundary between

@@ -5,7 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
-from rag_index.components.embedders.identity import EmbedderIdentity, knows_english_alone, prefix_warning
+from rag_index.components.embedders.identity import (
+    EmbedderIdentity,
+    knows_english_alone,
+    prefix_warning,
+)
 from rag_index.core.settings.plugins import EMBEDDERS, load_plugin
 from rag_index.core.settings.sections import EMBEDDER_KINDS
 
@@ -18,18 +22,28 @@ if TYPE_CHECKING:
     from rag_index.core.documents.work import Work
     from rag_index.core.settings import EmbedderSettings
 
-__all__ = ["Embedder", "EmbedderIdentity", "identify", "knows_english_alone", "open_embedder", "prefix_warning"]
+__all__ = [
+    "Embedder",
+    "EmbedderIdentity",
+    "identify",
+    "knows_english_alone",
+    "open_embedder",
+    "prefix_warning",
+]
 
 
 class Embedder(Protocol):
-    """The interface of an embedder. An implementation is not safe to share between threads unless it says so."""
+    """The interface of an embedder. An implementation is not safe to share between threads unless
+    it says so."""
 
     @property
     def stats(self) -> Work:
-        """What was asked since the embedder was opened; of one for several threads, what the calling one asked."""
+        """What was asked since the embedder was opened; of one for several threads, what the
+        calling one asked."""
 
     def identity(self) -> EmbedderIdentity:
-        """Return the identity of the model. It embeds one text, so that the dimension is the true one.
+        """Return the identity of the model. It embeds one text, so that the dimension is the true
+        one.
 
         Raises EmbedderUnavailable, ModelMissing, ModelChanged (if hosts differ) and BadVectors.
         """
@@ -37,19 +51,22 @@ class Embedder(Protocol):
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order, after putting the document prefix before each text.
 
-        An entry is the vector (float32, shape (dimension,)) or the reason why this text has none (TextTooLong,
-        TextRefused, BadVectors). Texts must not be empty. Raises EmbedderUnavailable or RateLimited if the service and
-        not a text is the reason, after the embedder's own retries.
+        An entry is the vector (float32, shape (dimension,)) or the reason why this text has none
+        (TextTooLong, TextRefused, BadVectors). Texts must not be empty. Raises EmbedderUnavailable
+        or RateLimited if the service and not a text is the reason, after the embedder's own
+        retries.
         """
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query (float32, shape (dimension,)), after putting the query prefix before it.
+        """Return the vector of a query (float32, shape (dimension,)), after putting the query
+        prefix before it.
 
         Raises the error that `embed_documents` would return as the entry of a text.
         """
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per query, in order: its vector, or the error that `embed_query` would raise for it.
+        """Return one entry per query, in order: its vector, or the error that `embed_query` would
+        raise for it.
 
         Raises as `embed_documents`.
         """
@@ -68,9 +85,9 @@ def open_embedder(
 ) -> Embedder:
     """Open the embedder that the settings name.
 
-    `home` and `workers` spread the workers over several hosts: worker n has hosts n, n + workers, … as its own. If
-    `expected` is given, a server with another model is refused (ModelChanged). `revision` is the commit of the hub of a
-    model that is downloaded.
+    `home` and `workers` spread the workers over several hosts: worker n has hosts n, n + workers, …
+    as its own. If `expected` is given, a server with another model is refused (ModelChanged).
+    `revision` is the commit of the hub of a model that is downloaded.
     """
     if settings.kind == "local":
         from rag_index.components.embedders.local import LocalEmbedder
@@ -87,12 +104,15 @@ def open_embedder(
         from rag_index.components.embedders.servers import ServerEmbedder
 
         return ServerEmbedder(settings, home=home, workers=workers, expected=expected)
-    plugin: Embedder = load_plugin(EMBEDDERS, settings.kind, "[embedder] kind", EMBEDDER_KINDS)(settings)
+    plugin: Embedder = load_plugin(EMBEDDERS, settings.kind, "[embedder] kind", EMBEDDER_KINDS)(
+        settings
+    )
     return plugin
 
 
 def identify(settings: EmbedderSettings, *, revision: str = "") -> EmbedderIdentity:
-    """Return the identity of the embedder that the settings name, without waiting for servers that are down.
+    """Return the identity of the embedder that the settings name, without waiting for servers that
+    are down.
 
     `revision` is as in `open_embedder`. Raises as `Embedder.identity`.
     """

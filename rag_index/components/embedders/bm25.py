@@ -1,9 +1,9 @@
 """Sparse vectors by BM25: each word of a text is a dimension, and rare words count more.
 
-The weight of a word in a chunk is BM25's term frequency part, with k = 1.2, b = 0.75 and an average length of 100 words
-(Robertson and Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond, 2009). The store multiplies it by the
-word's inverse document frequency when it searches. Qdrant's own code makes the vectors, so the dimension of a word is
-the one that a server would compute.
+The weight of a word in a chunk is BM25's term frequency part, with k = 1.2, b = 0.75 and an average
+length of 100 words (Robertson and Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond,
+2009). The store multiplies it by the word's inverse document frequency when it searches. Qdrant's
+own code makes the vectors, so the dimension of a word is the one that a server would compute.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ _NAME = TextPattern(lambda signs: rf"[^\W\d]{signs.letter}*+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
 BM25_VERSION = 6
-"""Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is asked for other words
-than it has."""
+"""Raise it, and INDEX_VERSION, if the same text would get another sparse vector: no collection is
+asked for other words than it has."""
 BM25_K, BM25_B, AVERAGE_LENGTH = 1.2, 0.75, 100.0
-"""A text of 400 characters has some 40 words that count. Taking such texts for shorter than average finds more once
-meaning and words are added up. With the mean of each collection (19 to 68 words), words alone
-found .007 and .010 more in two test collections, but searches by both less where texts are short (.987 to .985)."""
+"""A text of 400 characters has some 40 words that count. Taking such texts for shorter than average
+finds more once meaning and words are added up. With the mean of each collection (19 to 68 words),
+words alone found .007 and .010 more in two test collections, but searches by both less where texts
+are short (.987 to .985)."""
 MAX_POINT_WORDS = 160
-"""Distinct words of a query that count: of more, those that are long or repeated, since rare words are long."""
+"""Distinct words of a query that count: of more, those that are long or repeated, since rare words
+are long."""
 MAX_REMEMBERED = 64
 """Characters of a run without white space whose words are remembered."""
 MAX_KNOWN_QUERIES, MAX_KNOWN_WORDS = 256, 50_000
@@ -75,7 +77,8 @@ _SIGN = TextPattern(
         rf"|(?<=[\s(]\.)(?={signs.letter})|(?<=[a-z][A-Z]))"
     )
 )
-"""What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a small letter."""
+"""What tells a word that is more than letters: a sign, a dot or a dash inside, or a capital after a
+small letter."""
 _SPELLED = {"+": "plus", "#": "sharp", "*": "star", ".": "dot", "@": "at", "$": "dollar"}
 _SIGNS = "".join(_SPELLED)
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -85,7 +88,9 @@ _LETTERS_OF_KEY = TextPattern(lambda signs: f"{signs.alphanumeric}++")
 _TWO_LETTERS = TextPattern(lambda signs: rf"[^\W\d_]{signs.alphabetic}")
 _HUMP = re.compile(r"([a-z])([A-Z])")
 _LETTER_WITH_SIGNS = TextPattern(
-    lambda signs: rf"(?<![\w{signs.marks}.+#@$])[^\W\d_](?:[+#]++(?!{signs.letter})|\*(?![*\w{signs.marks}]))"
+    lambda signs: (
+        rf"(?<![\w{signs.marks}.+#@$])[^\W\d_](?:[+#]++(?!{signs.letter})|\*(?![*\w{signs.marks}]))"
+    )
 )
 FIRST_NAME = 2**31
 """The dimensions of names begin here; those of words are below."""
@@ -94,8 +99,8 @@ FIRST_NAME = 2**31
 def split_identifiers(text: str) -> str:
     """Return the text with each compound name replaced by the whole name and its parts.
 
-    `JsonTreeReader` and `json_tree_reader` both become "jsontreereader json tree reader", so that each is found by the
-    other and by its parts. Other text stays as it is.
+    `JsonTreeReader` and `json_tree_reader` both become "jsontreereader json tree reader", so that
+    each is found by the other and by its parts. Other text stays as it is.
     """
     return _NAME.of(text).sub(_spelled_out, text)
 
@@ -112,7 +117,8 @@ def names_of(payload: Mapping[str, Any]) -> str:
 
 
 def key_words(document_id: str) -> str:
-    """Return the words of a key by which its document is found, and all of them as one; "" if it is but a number."""
+    """Return the words of a key by which its document is found, and all of them as one; "" if it is
+    but a number."""
     key = document_id if is_simple(document_id) else normalized(document_id)
     if not _TWO_LETTERS.of(key).search(key) or _OPAQUE.fullmatch(key):
         return ""
@@ -121,10 +127,13 @@ def key_words(document_id: str) -> str:
 
 
 def definitions(text: str) -> str:
-    """Return a word for each name in the text that only the definition of that name has, not its uses. A query has such
-    a word for each of its names, so that a definition is found before its uses."""
+    """Return a word for each name in the text that only the definition of that name has, not its
+    uses. A query has such a word for each of its names, so that a definition is found before its
+    uses."""
     plain = text if is_simple(text) else normalized(text)
-    return " ".join(DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.of(plain).finditer(plain))
+    return " ".join(
+        DEFINES + "".join(_parts(match[0])).lower() for match in _NAME.of(plain).finditer(plain)
+    )
 
 
 def _spelled_out(match: re.Match[str]) -> str:
@@ -138,8 +147,9 @@ def _parts(name: str) -> list[str]:
 
 
 def _with_compounds(text: str) -> str:
-    """Return the text with a word more for each compound and each word with signs: `jsonDecode`, `6.1.56`, `g++`. A
-    single letter with signs is no word without them: C is another language than C++."""
+    """Return the text with a word more for each compound and each word with signs: `jsonDecode`,
+    `6.1.56`, `g++`. A single letter with signs is no word without them: C is another language than
+    C++."""
     extra, last = list[str](), 0
     for sign in _SIGN.of(text).finditer(text):
         if sign.start() >= last:
@@ -157,7 +167,8 @@ def _with_compounds(text: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def _added(run: str) -> str:
-    """Return what a text gets for the words of a run of it: "" if the engine takes all of them as they stand."""
+    """Return what a text gets for the words of a run of it: "" if the engine takes all of them as
+    they stand."""
     added: list[str] = []
     for word in WORD.of(run).findall(run):
         whole, parts = _compound(word)
@@ -167,8 +178,8 @@ def _added(run: str) -> str:
 
 
 def _compound(word: str) -> tuple[str, str]:
-    """Return a word as one of letters and digits, and its parts; no parts if it is not a compound. Numbers stay apart
-    in it: 1.11 is not 11.1, and ORA-01018 is ora01018."""
+    """Return a word as one of letters and digits, and its parts; no parts if it is not a compound.
+    Numbers stay apart in it: 1.11 is not 11.1, and ORA-01018 is ora01018."""
     if pictures := emoji_parts(word):
         return word, " ".join(pictures)
     bare = word.strip(_SIGNS)
@@ -186,24 +197,33 @@ def _compound(word: str) -> tuple[str, str]:
 
 
 def letters(text: str) -> str:
-    """Return a name in letters, digits and the signs of names alone, whatever its case and accents."""
+    """Return a name in letters, digits and the signs of names alone, whatever its case and
+    accents."""
     plain, name = folded(text), ""
     for part in _LETTERS_OF_NAME.of(plain).findall(plain):
-        between_numbers = name[-1:].isdigit() and part[0].isdigit()  # 10.0.6 is another name than 1006
+        between_numbers = (
+            name[-1:].isdigit() and part[0].isdigit()
+        )  # 10.0.6 is another name than 1006
         name += f"x{part}" if between_numbers else part
     return name
 
 
 def name_dimension(name: str) -> int | None:
-    """Return the dimension of a name as a whole, such as a key or a title; None if it has no letters or is too long. It
-    is above those of words. A document whose name is the query is found by it, however common the words are."""
+    """Return the dimension of a name as a whole, such as a key or a title; None if it has no
+    letters or is too long. It is above those of words. A document whose name is the query is found
+    by it, however common the words are."""
     plain = letters(name) if len(name) <= MAX_NAME else ""
-    return FIRST_NAME | int.from_bytes(blake2b(plain.encode(), digest_size=4).digest(), "big") if plain else None
+    return (
+        FIRST_NAME | int.from_bytes(blake2b(plain.encode(), digest_size=4).digest(), "big")
+        if plain
+        else None
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class QueryWord:
-    """A word of a query: the dimensions of all of it and of its parts, if it is a compound, and how often it stands."""
+    """A word of a query: the dimensions of all of it and of its parts, if it is a compound, and how
+    often it stands."""
 
     whole: frozenset[int]
     parts: frozenset[int] = frozenset()
@@ -217,7 +237,11 @@ class QueryWord:
 
     def known(self, having: Mapping[int, int]) -> frozenset[int]:
         """Return the dimensions that count where this many chunks have each of them."""
-        return self.whole if self.strict and any(having.get(one) for one in self.whole) else self.dimensions
+        return (
+            self.whole
+            if self.strict and any(having.get(one) for one in self.whole)
+            else self.dimensions
+        )
 
     def counting(self, count: float) -> QueryWord:
         """Return the same word, which counts as if it stood this often."""
@@ -225,12 +249,15 @@ class QueryWord:
 
     def is_in(self, found: set[int]) -> bool:
         """Return whether a text with these dimensions has the word."""
-        return not self.whole.isdisjoint(found) or (bool(self.parts) and not self.strict and self.parts <= found)
+        return not self.whole.isdisjoint(found) or (
+            bool(self.parts) and not self.strict and self.parts <= found
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Bm25Model:
-    """Everything that decides the sparse vector of a text. A collection records it in its metadata."""
+    """Everything that decides the sparse vector of a text. A collection records it in its
+    metadata."""
 
     language: str
     identifiers: bool = False
@@ -244,7 +271,8 @@ class Bm25Model:
 
     @classmethod
     def from_metadata(cls, recorded: Any) -> Bm25Model | None:
-        """Return the recorded model; None if the collection has no sparse vectors, or ones of another version."""
+        """Return the recorded model; None if the collection has no sparse vectors, or ones of
+        another version."""
         try:
             model = cls(**recorded)
         except TypeError:
@@ -268,16 +296,21 @@ class Bm25Encoder:
         self._engines = [_engine(language) for language in self.languages]
         self.words = lru_cache(MAX_KNOWN_QUERIES)(self._words)
         self._known = lru_cache(MAX_KNOWN_WORDS)(self.dimensions)
-        self._known_prepared = lru_cache(MAX_KNOWN_WORDS)(lambda word: self.dimensions(self._prepared(word)))
+        self._known_prepared = lru_cache(MAX_KNOWN_WORDS)(
+            lambda word: self.dimensions(self._prepared(word))
+        )
         self._known_form = lru_cache(MAX_KNOWN_WORDS)(self._form)
 
     def documents(
-        self, texts: Iterable[str], languages: Iterable[str] = (), names: Sequence[Iterable[str]] = ()
+        self,
+        texts: Iterable[str],
+        languages: Iterable[str] = (),
+        names: Sequence[Iterable[str]] = (),
     ) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row.
 
-        `languages` has the language of each text, as far as it is known. The words of the other texts tell it. `names`
-        are those by which each text is found as a whole.
+        `languages` has the language of each text, as far as it is known. The words of the other
+        texts tell it. `names` are those by which each text is found as a whole.
         """
         found = [
             self._engine_for(text, language).embed_document(self._prepared(text))
@@ -290,12 +323,15 @@ class Bm25Encoder:
         return SparseVectors.from_lists(indices, values)
 
     def query(self, text: str) -> SparseVector:
-        """Return the sparse vector of a query: how often it has each word, as each language has it. A few words do not
-        tell their language, and a text that matches has them as its own language does."""
+        """Return the sparse vector of a query: how often it has each word, as each language has it.
+        A few words do not tell their language, and a text that matches has them as its own language
+        does."""
         counts = Counter[int]()
         for word in self.words(text).values():
             counts.update(dict.fromkeys(word.dimensions, word.count))
-        return SparseVector(tuple(sorted(counts)), tuple(float(counts[one]) for one in sorted(counts)))
+        return SparseVector(
+            tuple(sorted(counts)), tuple(float(counts[one]) for one in sorted(counts))
+        )
 
     def _words(self, query: str) -> Mapping[str, QueryWord]:
         """Return the words of a query that count, in order. Each step of a search needs them."""
@@ -308,25 +344,37 @@ class Bm25Encoder:
         words = {word: self._query_word(word, count) for word, count in counts.items()}
         return MappingProxyType({word: one for word, one in words.items() if one.dimensions})
 
-    def matched(self, words: Mapping[str, QueryWord], texts: Iterable[str]) -> list[tuple[str, ...]]:
-        """Return which of these words of a query each text has, in some form; of a compound, the whole of it."""
-        found = (set(self._engine_for(one).embed_query(self._prepared(one)).indices) for one in texts)
+    def matched(
+        self, words: Mapping[str, QueryWord], texts: Iterable[str]
+    ) -> list[tuple[str, ...]]:
+        """Return which of these words of a query each text has, in some form; of a compound, the
+        whole of it."""
+        found = (
+            set(self._engine_for(one).embed_query(self._prepared(one)).indices) for one in texts
+        )
         return [tuple(name for name, word in words.items() if word.is_in(own)) for own in found]
 
     def highlights(self, words: Mapping[str, QueryWord], text: str) -> tuple[str, ...]:
-        """Return the words of a text, as they stand in it, that are words of a query in some form, each once.
-        encoder.highlights(encoder.words("printer offline"), "Printers go offline")  # ("Printers", "offline")
+        """Return the words of a text, as they stand in it, that are words of a query in some form,
+        each once. encoder.highlights(encoder.words("printer offline"), "Printers go offline")  #
+        ("Printers", "offline")
         """
         wanted = frozenset[int]().union(*[word.dimensions for word in words.values()])
         text = text[:MAX_HIGHLIGHTED]
         standing = text_words(text, signs=not self._split)
-        known = {one: not wanted.isdisjoint(self._known_prepared(one)) for one in {word.text for word in standing}}
+        known = {
+            one: not wanted.isdisjoint(self._known_prepared(one))
+            for one in {word.text for word in standing}
+        }
         if text.isascii():
-            return tuple(word for word in dict.fromkeys([word.text for word in standing]) if known[word])
+            return tuple(
+                word for word in dict.fromkeys([word.text for word in standing]) if known[word]
+            )
         found = [known[word.text] for word in standing]
         by_chance = _parts_of_words(words)
         for place, (before, word) in enumerate(pairwise(standing)):
-            # two characters of a text without spaces, such as 打印: each may stand in other words, too
+            # two characters of a text without spaces, such as 打印: each may stand in other words,
+            # too
             if word.joined and not wanted.isdisjoint(self._known(before.text + word.text)):
                 found[place] = found[place + 1] = True
         marks = list[str]()
@@ -341,12 +389,14 @@ class Bm25Encoder:
     def forms(self, text: str) -> list[tuple[int, int, frozenset[int | str]]]:
         """Return where each word of a text begins and ends, and its dimensions.
 
-        A word that no text is found by, such as IT in English, is itself; one without spaces is its characters.
+        A word that no text is found by, such as IT in English, is itself; one without spaces is its
+        characters.
         """
         return [(word.start, word.end, self._known_form(word.text)) for word in text_words(text)]
 
     def _engine_for(self, text: str, language: str = "") -> e.Bm25:
-        """Return the engine for the language of a text, which its words tell if it is none of the index's."""
+        """Return the engine for the language of a text, which its words tell if it is none of the
+        index's."""
         if len(self._engines) == 1:
             return self._engines[0]
         if language not in self.languages:
@@ -354,7 +404,8 @@ class Bm25Encoder:
         return self._engines[self.languages.index(language)]
 
     def _prepared(self, text: str) -> str:
-        """Return a text as the engine is given it: the words of names apart, and texts without spaces divided."""
+        """Return a text as the engine is given it: the words of names apart, and texts without
+        spaces divided."""
         plain = normalized(text)
         named = split_identifiers(plain) if self._split else _with_compounds(plain)
         return _whole(divided(named, characters=True))
@@ -362,26 +413,37 @@ class Bm25Encoder:
     def dimensions(self, text: str) -> frozenset[int]:
         """Return the dimensions of normalized words."""
         whole = _whole(text)
-        return frozenset(index for engine in self._engines for index in engine.embed_query(whole).indices)
+        return frozenset(
+            index for engine in self._engines for index in engine.embed_query(whole).indices
+        )
 
     def dimensions_of(self, words: Iterable[str]) -> dict[str, frozenset[int]]:
         return {word: self._known(word) for word in words}
 
     def _form(self, word: str) -> frozenset[int | str]:
-        plain = word[:-1] if word.endswith("s") and word[:-1].isupper() else word  # MBPs; no stemmer knows them
-        return self._query_word(plain, 1).whole or frozenset({plain if plain.isupper() else plain.lower()})
+        plain = (
+            word[:-1] if word.endswith("s") and word[:-1].isupper() else word
+        )  # MBPs; no stemmer knows them
+        return self._query_word(plain, 1).whole or frozenset(
+            {plain if plain.isupper() else plain.lower()}
+        )
 
     def _query_word(self, word: str, count: int) -> QueryWord:
         if self._split:
             name, _, rest = split_identifiers(word).partition(" ")
-            return QueryWord(self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count)
+            return QueryWord(
+                self.dimensions(f"{name} {definitions(word)}"), self.dimensions(rest), count
+            )
         whole, parts = _compound(word)
         strict = any(map(str.isdigit, word)) or word.strip(_SIGNS) != word
-        return QueryWord(self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict)
+        return QueryWord(
+            self.dimensions(whole), self.dimensions(parts), count, bool(parts) and strict
+        )
 
 
 def _run_numbers(standing: Sequence[TextWord], found: Sequence[bool]) -> list[int]:
-    """Return a number for each word of a text, the same for characters that stand together and are found."""
+    """Return a number for each word of a text, the same for characters that stand together and are
+    found."""
     numbers = list[int]()
     for place, word in enumerate(standing):
         continues = word.joined and found[place] and found[place - 1]
@@ -390,7 +452,8 @@ def _run_numbers(standing: Sequence[TextWord], found: Sequence[bool]) -> list[in
 
 
 def _parts_of_words(words: Iterable[str]) -> set[str]:
-    """Return pairs of sounds that are parts of longer words of a query: one alone stands in a text by chance."""
+    """Return pairs of sounds that are parts of longer words of a query: one alone stands in a text
+    by chance."""
     parts = set[str]()
     for before, after in pairwise(words):
         if is_pair_of_sounds(before) and overlapped(before, after):
@@ -400,21 +463,23 @@ def _parts_of_words(words: Iterable[str]) -> set[str]:
 
 @lru_cache(maxsize=64)
 def encoder_of(model: Bm25Model) -> Bm25Encoder:
-    """Return the encoder of a model for all searches of this process, which remembers words that it has met."""
+    """Return the encoder of a model for all searches of this process, which remembers words that it
+    has met."""
     return Bm25Encoder(model)
 
 
 def leaves_out(language: str, word: str) -> bool:
-    """Return whether a word is one that texts of a language are not found by: "the" in English, "der" in German."""
+    """Return whether a word is one that texts of a language are not found by: "the" in English,
+    "der" in German."""
     return not _engine(language).embed_query(word).indices
 
 
 class _StandIns(dict[int, int | str]):
     """What the engine is given for each character, so that it splits no word of ours.
 
-    It splits at what it takes for no letter: viramas and tones of Asian scripts, and emojis. In their place stand two
-    letters of Tangut, a script that nobody has written for 500 years. They name the character, and no stemmer knows
-    them.
+    It splits at what it takes for no letter: viramas and tones of Asian scripts, and emojis. In
+    their place stand two letters of Tangut, a script that nobody has written for 500 years. They
+    name the character, and no stemmer knows them.
     """
 
     def __missing__(self, code: int) -> int | str:
@@ -434,7 +499,10 @@ def _whole(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def _engine(language: str) -> e.Bm25:
-    """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""
+    """Return Qdrant's encoder for a language. It never changes, and making one takes longer than
+    encoding a query."""
     none = {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
     words: dict[str, Any] = none if language == NO_LANGUAGE else {"language": language}
-    return e.Bm25(e.Bm25Config(k=BM25_K, b=BM25_B, avg_len=AVERAGE_LENGTH, ascii_folding=True, **words))
+    return e.Bm25(
+        e.Bm25Config(k=BM25_K, b=BM25_B, avg_len=AVERAGE_LENGTH, ascii_folding=True, **words)
+    )

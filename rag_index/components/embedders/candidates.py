@@ -1,7 +1,8 @@
-"""Embedding models that can be used at once: of an Ollama server, or of the hub's cache, where fastembed runs them.
+"""Embedding models that can be used at once: of an Ollama server, or of the hub's cache, where
+fastembed runs them.
 
-`propose_model` tries each with some texts, and returns the fastest one that knows their languages. Nothing is
-downloaded, and where no server answers, it takes at most `LOOK_SECONDS`.
+`propose_model` tries each with some texts, and returns the fastest one that knows their languages.
+Nothing is downloaded, and where no server answers, it takes at most `LOOK_SECONDS`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LOOK_SECONDS = 2.0
 SPARE_SECONDS = 0.2
 """How much longer its answer is waited for: it may have described some models by then."""
 TRY_SECONDS = 20.0
-"""How long the trials of all models may take together. A server may have to load a model within that time."""
+"""How long the trials of all models may take together. A server may have to load a model within
+that time."""
 SAMPLES = 20
 """How many texts each model is tried with."""
 SAMPLE_CHARS = 1000
@@ -47,10 +49,18 @@ MULTILINGUAL = re.compile(
     r"|jina-embeddings-v[345]|granite-embedding:(?:107|278)m|labse|distiluse|e5-mistral|text-embedding-3"
 )
 """Names of models that know many languages."""
-BILINGUAL = {"zh": "chinese", "de": "german", "es": "spanish", "fr": "french", "ja": "japanese", "ru": "russian"}
+BILINGUAL = {
+    "zh": "chinese",
+    "de": "german",
+    "es": "spanish",
+    "fr": "french",
+    "ja": "japanese",
+    "ru": "russian",
+}
 """What a part of a name says of the language that a model knows beside English."""
 NO_TEXT_EMBEDDER = ("text&image", "query-side", "document side")
-"""What the library's list says of models that are for pictures, too, or for queries or documents alone."""
+"""What the library's list says of models that are for pictures, too, or for queries or documents
+alone."""
 OFFERS = {
     True: ("BAAI/bge-small-en-v1.5", "67 MB"),
     False: ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "220 MB"),
@@ -79,7 +89,8 @@ class Candidate:
     languages: frozenset[str] | None
 
     def knows(self, languages: Sequence[str]) -> bool:
-        """Return whether the model knows all of these languages. Of one that nobody knows, English is expected."""
+        """Return whether the model knows all of these languages. Of one that nobody knows, English
+        is expected."""
         if self.languages is None:
             return set(languages) == {"english"}
         return self.languages == ALL_LANGUAGES or self.languages.issuperset(languages)
@@ -97,7 +108,8 @@ class ProposedEmbedder:
     Attributes:
         why: The reason, one or two sentences.
         candidate: The model; None for wordllama.
-        chars_per_second: What it was measured to embed, on a server in all and in the process on one core.
+        chars_per_second: What it was measured to embed, on a server in all and in the process on
+            one core.
     """
 
     why: str
@@ -115,8 +127,13 @@ class ProposedEmbedder:
         if found is None:
             return {"kind": "local", "model": "wordllama", "why": self.why}
         hosts = {"hosts": [found.host]} if found.host else {}
-        return {"kind": found.kind, "model": found.model, **hosts, "chars_per_second": self.chars_per_second,
-                "why": self.why}  # fmt: skip
+        return {
+            "kind": found.kind,
+            "model": found.model,
+            **hosts,
+            "chars_per_second": self.chars_per_second,
+            "why": self.why,
+        }
 
 
 def rate_comment(chars_per_second: int, model: str) -> str:
@@ -125,7 +142,8 @@ def rate_comment(chars_per_second: int, model: str) -> str:
 
 
 def measured_by_init(settings_file: Path, model: str) -> float | None:
-    """Return the characters per second that `init` measured with this model; None if the file does not say that."""
+    """Return the characters per second that `init` measured with this model; None if the file does
+    not say that."""
     with suppress(OSError, UnicodeDecodeError):
         for rate, measured in _RATE.findall(settings_file.read_text(encoding="utf-8")):
             if measured == model:
@@ -134,9 +152,13 @@ def measured_by_init(settings_file: Path, model: str) -> float | None:
 
 
 def propose_model(
-    hosts: Sequence[str], texts: Sequence[str], languages: Sequence[str], say: Callable[[str], object] = lambda _: None
+    hosts: Sequence[str],
+    texts: Sequence[str],
+    languages: Sequence[str],
+    say: Callable[[str], object] = lambda _: None,
 ) -> ProposedEmbedder:
-    """Return the fastest model that knows all of these languages, or wordllama with the reason for it.
+    """Return the fastest model that knows all of these languages, or wordllama with the reason for
+    it.
 
     `say` is told what takes a while.
     """
@@ -147,19 +169,22 @@ def propose_model(
     say(f"Trying {', '.join(one.model for one in knowing)} with {len(texts)} texts …")
     rates = measure_rates(knowing, texts)
     if not rates:
-        return ProposedEmbedder(f"{knowing[0].model} did not embed {len(texts)} texts in {TRY_SECONDS:.0f} s. "
-                                + _nothing_better(languages, ()))  # fmt: skip
+        return ProposedEmbedder(
+            f"{knowing[0].model} did not embed {len(texts)} texts in {TRY_SECONDS:.0f} s. "
+            + _nothing_better(languages, ())
+        )
     best = max(rates, key=lambda one: rates[one])
     which = "the only model" if len(knowing) == 1 else f"the fastest of {len(knowing)} models"
     why = (
-        f"{best.model} runs {best.where}: {which} found here for {_named(languages)}. It finds what says the same in "
-        "other words better than wordllama does, and takes longer."
+        f"{best.model} runs {best.where}: {which} found here for {_named(languages)}. It finds what"
+        " says the same in other words better than wordllama does, and takes longer."
     )
     return ProposedEmbedder(why, best, rates[best])
 
 
 def find_candidates(hosts: Sequence[str]) -> list[Candidate]:
-    """Return the embedding models of the first of these servers that answers, and those of the hub's cache."""
+    """Return the embedding models of the first of these servers that answers, and those of the
+    hub's cache."""
     deadline = time.monotonic() + LOOK_SECONDS
     asked = [in_thread(partial(_models_of_server, host, deadline), "look") for host in hosts]
     cached = cached_models()
@@ -172,8 +197,8 @@ def find_candidates(hosts: Sequence[str]) -> list[Candidate]:
 
 
 def _models_of_server(host: str, deadline: float) -> list[Candidate]:
-    """Return the models of an Ollama server that can embed, as far as it describes them in time. Raises what httpx
-    raises."""
+    """Return the models of an Ollama server that can embed, as far as it describes them in time.
+    Raises what httpx raises."""
     found = list[Candidate]()
     with httpx.Client(base_url=host, timeout=LOOK_SECONDS, verify=tls_context()) as client:
         listed = client.get("/api/tags").raise_for_status().json()
@@ -182,10 +207,18 @@ def _models_of_server(host: str, deadline: float) -> list[Candidate]:
                 return found
             name = str(entry.get("model") or entry.get("name") or "")
             shown = client.post("/api/show", json={"model": name}).raise_for_status().json()
-            can_embed = "embedding" in (shown.get("capabilities") or ()) if isinstance(shown, dict) else False
+            can_embed = (
+                "embedding" in (shown.get("capabilities") or ())
+                if isinstance(shown, dict)
+                else False
+            )
             if can_embed and not entry.get("remote_host"):
                 model = name.removesuffix(":latest")
-                found.append(Candidate("ollama", model, host, int(entry.get("size") or 0), languages_of(model)))
+                found.append(
+                    Candidate(
+                        "ollama", model, host, int(entry.get("size") or 0), languages_of(model)
+                    )
+                )
     return found
 
 
@@ -196,7 +229,8 @@ def _objects(answer: Any, key: str) -> Iterator[dict[str, Any]]:
 
 
 def cached_models() -> list[Candidate]:
-    """Return the models of fastembed's list whose files are all in the hub's cache. The hub is not asked."""
+    """Return the models of fastembed's list whose files are all in the hub's cache. The hub is not
+    asked."""
     if find_spec("fastembed") is None:
         return []
     from huggingface_hub import constants, try_to_load_from_cache
@@ -221,7 +255,8 @@ def cached_models() -> list[Candidate]:
 
 
 def languages_of(model: str, description: str = "") -> frozenset[str] | None:
-    """Return the languages that a model knows, as its description in the library's list or its name says.
+    """Return the languages that a model knows, as its description in the library's list or its name
+    says.
 
     languages_of("all-minilm:33m")  # english
     languages_of("jina/jina-embeddings-v2-base-de")  # english and german
@@ -243,7 +278,8 @@ def languages_of(model: str, description: str = "") -> frozenset[str] | None:
 
 
 def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict[Candidate, int]:
-    """Return the characters per second that each of these models embeds. One that fails, or takes too long, has none.
+    """Return the characters per second that each of these models embeds. One that fails, or takes
+    too long, has none.
 
     The smallest comes first. A text that is not counted lets a model be loaded.
     """
@@ -275,8 +311,11 @@ def _seconds_on_server(candidate: Candidate, texts: Sequence[str], deadline: flo
 
 
 def _seconds_in_process(candidate: Candidate, texts: Sequence[str], deadline: float) -> float:
-    """Return how long a model takes for these texts on one core. Raises RagIndexError, and TimeoutError."""
-    with closing(open_embedder(EmbedderSettings(kind=candidate.kind, model=candidate.model))) as embedder:
+    """Return how long a model takes for these texts on one core. Raises RagIndexError, and
+    TimeoutError."""
+    with closing(
+        open_embedder(EmbedderSettings(kind=candidate.kind, model=candidate.model))
+    ) as embedder:
         began = 0.0
         for number, text in enumerate([texts[0], *texts]):
             if number == 1:
@@ -288,7 +327,8 @@ def _seconds_in_process(candidate: Candidate, texts: Sequence[str], deadline: fl
 
 
 def _embed_in_parts(embedder: Embedder, text: str) -> None:
-    """Embed a text, in halves if it is too long, as a run would. Raises what the embedder raises or returns."""
+    """Embed a text, in halves if it is too long, as a run would. Raises what the embedder raises or
+    returns."""
     [entry] = embedder.embed_documents([text])
     if isinstance(entry, TextTooLong) and len(text) > 1:
         middle = len(text) // 2
@@ -300,7 +340,10 @@ def _embed_in_parts(embedder: Embedder, text: str) -> None:
 
 def sample_texts(texts: Iterable[str]) -> list[str]:
     """Return some of these texts, short and long ones, none longer than a chunk."""
-    given = sorted({text.strip()[:SAMPLE_CHARS] for text in texts if text.strip()}, key=lambda text: (len(text), text))
+    given = sorted(
+        {text.strip()[:SAMPLE_CHARS] for text in texts if text.strip()},
+        key=lambda text: (len(text), text),
+    )
     if len(given) <= SAMPLES:
         return given
     return [given[number * (len(given) - 1) // (SAMPLES - 1)] for number in range(SAMPLES)]
@@ -311,10 +354,15 @@ def _nothing_better(languages: Sequence[str], candidates: Sequence[Candidate]) -
     english = set(languages) == {"english"}
     model, size = OFFERS[english]
     knows = "" if english else ", and knows English alone"
-    others = f" ({', '.join(one.model for one in candidates)} may not know it)" if candidates and not english else ""
+    others = (
+        f" ({', '.join(one.model for one in candidates)} may not know it)"
+        if candidates and not english
+        else ""
+    )
     needs = "" if find_spec("fastembed") else f" after {install_command(EXTRA)}"
     return (
-        f"wordllama needs nothing else{knows}{others}. {model} ({size}, downloaded once) also finds what says the same "
+        f"wordllama needs nothing else{knows}{others}. {model} ({size}, downloaded once) also finds"
+        " what says the same "
         f'in other words: kind = "fastembed"{needs}.'
     )
 

@@ -1,5 +1,6 @@
-"""The embedder that runs a model inside the process with fastembed, on one core of each worker. It needs the extra
-`fastembed`, which installs onnxruntime. See `model_files` for where a model comes from."""
+"""The embedder that runs a model inside the process with fastembed, on one core of each worker. It
+needs the extra `fastembed`, which installs onnxruntime. See `model_files` for where a model comes
+from."""
 
 from __future__ import annotations
 
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.components.embedders.local import InProcessEmbedder
-from rag_index.components.embedders.model_files import EXTRA, LIMITS, MAX_NAMED, POOLING, ModelFiles, find_model
+from rag_index.components.embedders.model_files import (
+    EXTRA,
+    LIMITS,
+    MAX_NAMED,
+    POOLING,
+    ModelFiles,
+    find_model,
+)
 from rag_index.core.documents.vectors import probe_digest
 from rag_index.errors import (
     EmbedderError,
@@ -36,15 +44,17 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 PROBED = "The quick brown fox jumps over the lazy dog, and 42 other animals watch it from a hill."
-"""The sentence whose vector shows whether a processor computes what the one did that made a collection."""
+"""The sentence whose vector shows whether a processor computes what the one did that made a
+collection."""
 POOLED = {
     "OnnxTextEmbedding": "CLS",
     "PooledEmbedding": "MEAN",
     "PooledNormalizedEmbedding": "MEAN",
     "LastTokenNormalizedEmbedding": "LAST_TOKEN",
 }
-"""The pooling of the classes by which the library runs listed models; releases have moved models between them. Other
-classes do more than that: one gives a model the number of its task, another takes the model's own pooling."""
+"""The pooling of the classes by which the library runs listed models; releases have moved models
+between them. Other classes do more than that: one gives a model the number of its task, another
+takes the model's own pooling."""
 POOLED_IN_MODEL = "DISABLED"
 """What fastembed calls the pooling of a model that gives one vector for a text."""
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "task_id"}
@@ -54,28 +64,35 @@ SCORES = "logits"
 
 
 class FastEmbedEmbedder(InProcessEmbedder):
-    """An Embedder that uses fastembed's TextEmbedding: unit vectors, computed on the calling thread.
+    """An Embedder that uses fastembed's TextEmbedding: unit vectors, computed on the calling
+    thread.
 
-    Each text is a call of its own. So its vector does not depend on other texts by a single bit: a model with 8-bit
-    weights scales the numbers of all texts in a call together, and padding costs as much as calls do. A document longer
-    than the model's limit becomes TextTooLong; the library would truncate it silently. Of a query its beginning counts.
+    Each text is a call of its own. So its vector does not depend on other texts by a single bit: a
+    model with 8-bit weights scales the numbers of all texts in a call together, and padding costs
+    as much as calls do. A document longer than the model's limit becomes TextTooLong; the library
+    would truncate it silently. Of a query its beginning counts.
 
-    If `expected` is the identity of a collection, its model is looked for where the collection was made, and then where
-    the settings say. Raises ModelMissing if neither has it, and ProcessorDiffers.
-    `revision` is the commit of the hub at which a model is requested by its name.
+    If `expected` is the identity of a collection, its model is looked for where the collection was
+    made, and then where the settings say. Raises ModelMissing if neither has it, and
+    ProcessorDiffers. `revision` is the commit of the hub at which a model is requested by its name.
     """
 
     _files: ModelFiles
 
     def __init__(
-        self, settings: EmbedderSettings, expected: EmbedderIdentity | None = None, *, revision: str = ""
+        self,
+        settings: EmbedderSettings,
+        expected: EmbedderIdentity | None = None,
+        *,
+        revision: str = "",
     ) -> None:
         super().__init__(settings)
         self._expected, self._revision = expected, revision
         self._digest_of_files = ""
 
     def identity(self) -> EmbedderIdentity:
-        """Return the identity, with the place of the model and the vector that this processor makes of a sentence."""
+        """Return the identity, with the place of the model and the vector that this processor makes
+        of a sentence."""
         own, files = super().identity(), self._files
         probe = probe_digest(self._vector(self._model, PROBED, query=False))
         return replace(
@@ -89,15 +106,20 @@ class FastEmbedEmbedder(InProcessEmbedder):
 
     def _load(self) -> Any:
         if find_spec("fastembed") is None:
-            raise EmbedderError(f"kind 'fastembed' needs a library that is not installed: {install_command(EXTRA)}")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the only way to keep the tokenizer on one thread
+            raise EmbedderError(
+                f"kind 'fastembed' needs a library that is not installed: {install_command(EXTRA)}"
+            )
+        os.environ.setdefault(
+            "TOKENIZERS_PARALLELISM", "false"
+        )  # the only way to keep the tokenizer on one thread
         if self._expected is None:
             return self._load_from(self._settings.model, self._revision)
         return self._load_expected(self._expected)
 
     def _load_expected(self, expected: EmbedderIdentity) -> Any:
-        """Load the model of a collection from where it was, or from where the settings say. Only the first is
-        downloaded: the settings may name another model, which would not help. Raises ModelMissing, ProcessorDiffers."""
+        """Load the model of a collection from where it was, or from where the settings say. Only
+        the first is downloaded: the settings may name another model, which would not help. Raises
+        ModelMissing, ProcessorDiffers."""
         places = [(expected.place, expected.revision, True), (self._settings.model, "", False)]
         failed: ModelMissing | None = None
         for place, revision, download in places:
@@ -123,22 +145,26 @@ class FastEmbedEmbedder(InProcessEmbedder):
             _require_embedder(model, given)
             if files.told_by == POOLING and _pools_itself(model):
                 name = library.register(files.folder, files.weights, POOLED_IN_MODEL)
-                files = replace(files, name=name, pooling=POOLED_IN_MODEL, told_by="the model itself")
+                files = replace(
+                    files, name=name, pooling=POOLED_IN_MODEL, told_by="the model itself"
+                )
                 model = _opened(files)
             self._limit(model.model.tokenizer, files.folder / LIMITS)
             self._digest_of_files = files.digest()
         except ModelMissing:
             raise
         except Exception as exc:  # errors of onnxruntime have no class in common
-            raise ModelMissing(f"model {given!r} cannot be loaded ({one_line(exc)}): set another one") from exc
+            raise ModelMissing(
+                f"model {given!r} cannot be loaded ({one_line(exc)}): set another one"
+            ) from exc
         if self._vector(model, PROBED, query=False).shape in ((), (1,)):
             raise ModelMissing(_no_embedder(given, "it gives one number for a text"))
         self._files = files
         return model
 
     def _check_processor(self, model: Any, expected: EmbedderIdentity) -> None:
-        """Raise ProcessorDiffers if this processor makes other vectors than the one that made a collection: those of
-        8-bit files differ with and without VNNI."""
+        """Raise ProcessorDiffers if this processor makes other vectors than the one that made a
+        collection: those of 8-bit files differ with and without VNNI."""
         probe = probe_digest(self._vector(model, PROBED, query=False))
         expected.require_processor(replace(expected, probe=probe, processor=processor_name()))
 
@@ -150,7 +176,9 @@ class FastEmbedEmbedder(InProcessEmbedder):
             if 0 < most < now["max_length"]:
                 tokenizer.enable_truncation(most, direction=now["direction"])
 
-    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+    def _embed(
+        self, texts: Sequence[str], prefix: str, *, query: bool
+    ) -> list[NDArray[np.float32] | Exception]:
         entries = list[Any]()
         for text in texts:
             given = prefix + text
@@ -166,7 +194,10 @@ class FastEmbedEmbedder(InProcessEmbedder):
             return TextRefused("the text is not valid Unicode and cannot be embedded")
         if query or not is_cut:
             return None
-        limit = f"{tokenizer.truncation['max_length']} tokens, which {self._settings.model} takes at most"
+        limit = (
+            f"{tokenizer.truncation['max_length']} tokens, which {self._settings.model} takes at"
+            " most"
+        )
         return TextTooLong(f"the text has more than {limit}: lower chunk_chars of this index")
 
     def _entry(self, text: str, query: bool) -> NDArray[np.float32] | Exception:
@@ -179,7 +210,9 @@ class FastEmbedEmbedder(InProcessEmbedder):
         try:
             [found] = embed([text])
         except Exception as exc:  # as above
-            raise EmbedderError(f"{self._settings.model} cannot embed ({type(exc).__name__})") from exc
+            raise EmbedderError(
+                f"{self._settings.model} cannot embed ({type(exc).__name__})"
+            ) from exc
         vector = np.asarray(found, dtype=np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
             return vector / (np.linalg.norm(vector) or 1)
@@ -212,7 +245,9 @@ class _TextEmbedders:
         from fastembed import TextEmbedding
 
         for kind in TextEmbedding.EMBEDDINGS_REGISTRY:
-            if any(entry.model == name for entry in kind._list_supported_models()):  # nothing public says it
+            if any(
+                entry.model == name for entry in kind._list_supported_models()
+            ):  # nothing public says it
                 return POOLED.get(str(kind.__name__), str(kind.__name__))
         return ""
 
@@ -221,10 +256,19 @@ class _TextEmbedders:
         from fastembed.common.model_description import ModelSource, PoolingType
 
         file, *others = weights
-        name, source = f"{folder.resolve() / file} ({pooling})", ModelSource(url=folder.resolve().as_uri())
+        name, source = (
+            f"{folder.resolve() / file} ({pooling})",
+            ModelSource(url=folder.resolve().as_uri()),
+        )
         with suppress(ValueError):  # it is known already
             TextEmbedding.add_custom_model(
-                name, PoolingType[pooling], True, source, dim=0, model_file=file, additional_files=others
+                name,
+                PoolingType[pooling],
+                True,
+                source,
+                dim=0,
+                model_file=file,
+                additional_files=others,
             )
         return name
 
@@ -233,7 +277,10 @@ def _opened(files: ModelFiles) -> Any:
     """Load a model. Raises whatever fastembed and onnxruntime raise."""
     from fastembed import TextEmbedding
 
-    with files.options() as options, warnings.catch_warnings(action="ignore"):  # a static model has no threads
+    with (
+        files.options() as options,
+        warnings.catch_warnings(action="ignore"),
+    ):  # a static model has no threads
         return TextEmbedding(**options, threads=1, providers=["CPUExecutionProvider"])
 
 

@@ -27,7 +27,8 @@ IN_PROCESS = "fastembed"
 
 @dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
-    """Everything that determines the vectors: runs with equal identities produce interchangeable vectors."""
+    """Everything that determines the vectors: runs with equal identities produce interchangeable
+    vectors."""
 
     kind: str
     model: str
@@ -47,7 +48,9 @@ class EmbedderIdentity:
     """How the model's vectors of tokens become one, and what says so; its digest covers it."""
 
     @classmethod
-    def of(cls, settings: EmbedderSettings, model: str, digest: str, dimension: int) -> EmbedderIdentity:
+    def of(
+        cls, settings: EmbedderSettings, model: str, digest: str, dimension: int
+    ) -> EmbedderIdentity:
         """Return the identity of a model with the prefixes of the settings."""
         prefixes = settings.document_prefix or "", settings.query_prefix or ""
         return cls(settings.kind, model, digest, dimension, *prefixes)
@@ -66,39 +69,46 @@ class EmbedderIdentity:
 
     @classmethod
     def from_metadata(cls, recorded: Any) -> EmbedderIdentity | None:
-        """Return the identity that a collection records; None if it records none, or a newer rag-index made it."""
+        """Return the identity that a collection records; None if it records none, or a newer
+        rag-index made it."""
         try:
             return cls(**recorded)
         except TypeError:
             return None
 
     def same_model(self, other: EmbedderIdentity) -> bool:
-        """Return whether both make the same vectors. A digest that is made of a vector is compared with tolerance."""
+        """Return whether both make the same vectors. A digest that is made of a vector is compared
+        with tolerance."""
         from rag_index.core.documents.vectors import same_digest
 
         ours, theirs = replace(self, digest=""), replace(other, digest="")
         # Of a model in the process the files decide, whatever their folder is called.
         if self.kind == IN_PROCESS:
             theirs = replace(theirs, model=self.model)
-        return ours == theirs and same_digest(self.digest, other.digest) and self.same_processor(other)
+        return (
+            ours == theirs and same_digest(self.digest, other.digest) and self.same_processor(other)
+        )
 
     def same_processor(self, other: EmbedderIdentity) -> bool:
-        """Return whether the processors of both compute the same vectors with the same files, as far as is known."""
+        """Return whether the processors of both compute the same vectors with the same files, as
+        far as is known."""
         from rag_index.core.documents.vectors import same_digest
 
         return not (self.probe and other.probe) or same_digest(self.probe, other.probe)
 
     def require_processor(self, found: EmbedderIdentity) -> None:
-        """Raise ProcessorDiffers if this is recorded with a collection, and `found` has another kind of processor."""
+        """Raise ProcessorDiffers if this is recorded with a collection, and `found` has another
+        kind of processor."""
         if not self.same_processor(found):
             raise ProcessorDiffers(
-                f"{found.model} gives other vectors on this processor ({found.processor}) than on the one that made "
-                f"the collection ({self.processor}): use processors of one kind, or rebuild the index with the 32-bit "
-                "file of the model"
+                f"{found.model} gives other vectors on this processor ({found.processor}) than on"
+                f" the one that made the collection ({self.processor}): use processors of one kind,"
+                " or rebuild the index with the 32-bit file of the model"
             )
 
     def revision_for(self, settings: EmbedderSettings) -> str:
-        """Return the commit of the hub that its files are of, if the settings name the same model; else ""."""
+        """Return the commit of the hub that its files are of, if the settings name the same model;
+        else ""."""
         is_same = self.kind == settings.kind and last_part(self.place) == last_part(settings.model)
         return self.revision if is_same else ""
 
@@ -110,7 +120,8 @@ class EmbedderIdentity:
 
 
 def last_part(name: str) -> str:
-    """Return the name of a model without its owner, or of a folder without those above, in small letters."""
+    """Return the name of a model without its owner, or of a folder without those above, in small
+    letters."""
     return name.lower().rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -120,11 +131,15 @@ def knows_english_alone(model: str) -> bool:
 
 
 def prefix_warning(settings: EmbedderSettings, identity: EmbedderIdentity) -> str:
-    """Return a warning if neither the model nor its name nor the settings tell whether it needs prefixes; else ""."""
-    told = settings.model_fields_set & {"document_prefix", "query_prefix"} or known_prompts(settings.model)
+    """Return a warning if neither the model nor its name nor the settings tell whether it needs
+    prefixes; else ""."""
+    told = settings.model_fields_set & {"document_prefix", "query_prefix"} or known_prompts(
+        settings.model
+    )
     if told or settings.kind == "local" or identity.document_prefix or identity.query_prefix:
         return ""
     return (
-        f"it is not known what model {identity.model} was trained to read before documents and queries, so texts are "
-        'embedded as they are: set document_prefix and query_prefix as its card says (both to "" for nothing)'
+        f"it is not known what model {identity.model} was trained to read before documents and"
+        " queries, so texts are embedded as they are: set document_prefix and query_prefix as its"
+        ' card says (both to "" for nothing)'
     )

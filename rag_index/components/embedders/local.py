@@ -1,4 +1,5 @@
-"""Embedders inside the process, and the one that averages wordllama's token vectors: no server, no download."""
+"""Embedders inside the process, and the one that averages wordllama's token vectors: no server, no
+download."""
 
 from __future__ import annotations
 
@@ -33,12 +34,14 @@ TEXTS_AT_ONCE = 1024
 MAX_CACHED_WORDS, MAX_WORD = 50_000, 32
 """Words whose tokens are remembered, some 15 MB, and their characters at most."""
 MARKS = ("\u2581", "<s>", "</s>", "<unk>")
-"""How the tokenizer writes a space, and its own signs, which it takes for tokens wherever they stand."""
+"""How the tokenizer writes a space, and its own signs, which it takes for tokens wherever they
+stand."""
 _words = re.compile(" +[^ ]*").findall
 
 
 class InProcessEmbedder(ABC):
-    """An Embedder whose model is loaded on first use. Subclasses embed texts, and say what their digest covers."""
+    """An Embedder whose model is loaded on first use. Subclasses embed texts, and say what their
+    digest covers."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
@@ -46,7 +49,8 @@ class InProcessEmbedder(ABC):
         self.stats = Work()
 
     def identity(self) -> EmbedderIdentity:
-        """Return the identity. Its digest covers the bytes of everything that decides the vectors."""
+        """Return the identity. Its digest covers the bytes of everything that decides the
+        vectors."""
         model = self._settings.model.rstrip("/").rsplit("/", 1)[-1]
         dimension = self.embed_query("rag-index asks for the dimension").shape[0]
         return EmbedderIdentity.of(self._settings, model, self._digest(), dimension)
@@ -66,7 +70,9 @@ class InProcessEmbedder(ABC):
     def close(self) -> None:
         self._model = None
 
-    def _embed_with(self, texts: Sequence[str], *, query: bool) -> list[NDArray[np.float32] | Exception]:
+    def _embed_with(
+        self, texts: Sequence[str], *, query: bool
+    ) -> list[NDArray[np.float32] | Exception]:
         began = time.perf_counter()
         if self._model is None:
             self._model = self._load()
@@ -76,13 +82,18 @@ class InProcessEmbedder(ABC):
         dimensions = self._settings.dimensions
         if dimensions is None:
             return entries
-        return [entry if isinstance(entry, Exception) else shorten(entry, dimensions) for entry in entries]
+        return [
+            entry if isinstance(entry, Exception) else shorten(entry, dimensions)
+            for entry in entries
+        ]
 
     def _entries(self, matrix: NDArray[np.float32]) -> list[NDArray[np.float32] | Exception]:
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
             why = broken_reason(matrix[row], None)
-            entries[row] = BadVectors(f"{self._settings.model} returned a vector of {why} for a text")
+            entries[row] = BadVectors(
+                f"{self._settings.model} returned a vector of {why} for a text"
+            )
         return entries
 
     @abstractmethod
@@ -90,7 +101,9 @@ class InProcessEmbedder(ABC):
         """Return the model. Raises as `identity`."""
 
     @abstractmethod
-    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+    def _embed(
+        self, texts: Sequence[str], prefix: str, *, query: bool
+    ) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order, with the prefix before each text."""
 
     @abstractmethod
@@ -99,14 +112,17 @@ class InProcessEmbedder(ABC):
 
 
 class LocalEmbedder(InProcessEmbedder):
-    """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only. The vector
-    of a text does not depend on the other texts. It equals the result of `WordLlamaInference.embed(norm=True)` to the
-    last bit. Raises EmbedderError if the package is broken."""
+    """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling
+    thread only. The vector of a text does not depend on the other texts. It equals the result of
+    `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is
+    broken."""
 
     def _load(self) -> tuple[Tokens, NDArray[np.float32]]:
         return load_table()
 
-    def _embed(self, texts: Sequence[str], prefix: str, *, query: bool) -> list[NDArray[np.float32] | Exception]:
+    def _embed(
+        self, texts: Sequence[str], prefix: str, *, query: bool
+    ) -> list[NDArray[np.float32] | Exception]:
         texts = [prefix + text for text in texts] if prefix else texts
         entries: list[NDArray[np.float32] | Exception] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
@@ -115,8 +131,9 @@ class LocalEmbedder(InProcessEmbedder):
         return entries
 
     def _unit_vectors(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return the mean of each text's token vectors, scaled to unit length, or why a text has none. Tokens are
-        summed text by text, so nothing is padded and no vector depends on its neighbours."""
+        """Return the mean of each text's token vectors, scaled to unit length, or why a text has
+        none. Tokens are summed text by text, so nothing is padded and no vector depends on its
+        neighbours."""
         tokens_of, weights = self._model
         sums = np.zeros((len(texts), weights.shape[1]), dtype=np.float32)
         tokens = np.ones(len(texts), dtype=np.float32)
@@ -125,7 +142,9 @@ class LocalEmbedder(InProcessEmbedder):
             try:
                 ids = tokens_of.text(text)
             except (UnicodeEncodeError, TypeError) as exc:
-                refused[row] = TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
+                refused[row] = TextRefused(
+                    f"the text is not valid Unicode and cannot be embedded: {exc}"
+                )
                 continue
             if ids:
                 np.add.reduce(weights.take(ids, axis=0, mode="clip"), axis=0, out=sums[row])
@@ -144,17 +163,21 @@ class LocalEmbedder(InProcessEmbedder):
 
 
 class Tokens(dict[str, list[int]]):
-    """The tokens of each word, with the spaces before it, that was met. No token of the model has a space elsewhere. So
-    the tokens of a text are those of its words, and looking them up takes a quarter of the time."""
+    """The tokens of each word, with the spaces before it, that was met. No token of the model has a
+    space elsewhere. So the tokens of a text are those of its words, and looking them up takes a
+    quarter of the time."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self._tokenizer, self._model = tokenizer, tokenizer.model
 
     def text(self, text: str) -> list[int]:
-        """Return the tokens of a text. Raises what the tokenizer raises for one that is not valid Unicode."""
+        """Return the tokens of a text. Raises what the tokenizer raises for one that is not valid
+        Unicode."""
         if text.endswith(" ") or any(map(text.__contains__, MARKS)):
-            ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+            ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[
+                0
+            ].ids
             return ids  # of a batch of one, which keeps the tokenizer on this thread and computes no offsets
         return list(chain.from_iterable(map(self.__getitem__, _words(f" {text}")))) if text else []
 
@@ -169,15 +192,20 @@ class Tokens(dict[str, list[int]]):
 
 @cache
 def load_table() -> tuple[Tokens, NDArray[np.float32]]:
-    """Load the tokens and their vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
+    """Load the tokens and their vectors, shape (tokens, 256), once. Raises EmbedderError if that
+    fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
-    root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
+    root.addHandler(
+        guard
+    )  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:
         import wordllama
 
         model = wordllama.WordLlama.load(cache_dir=_package_folder(), disable_download=True)
     except (ImportError, FileNotFoundError) as exc:
-        raise EmbedderError(f"the local embedder cannot be loaded ({exc}): reinstall rag-index") from exc
+        raise EmbedderError(
+            f"the local embedder cannot be loaded ({exc}): reinstall rag-index"
+        ) from exc
     finally:
         root.removeHandler(guard)
     model.tokenizer.no_padding()
@@ -194,7 +222,8 @@ def _package_folder() -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """Return a hash of the version and the files that determine the vectors (18 MB, about 20 ms)."""
+    """Return a hash of the version and the files that determine the vectors (18 MB, about 20
+    ms)."""
     digest = hashlib.blake2b(version("wordllama").encode(), digest_size=32)
     for path in sorted((*folder.glob("weights/*"), *folder.glob("tokenizers/*.json"))):
         digest.update(path.name.encode())

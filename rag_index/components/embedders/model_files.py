@@ -1,7 +1,9 @@
-"""The files of a model that fastembed runs: found in a folder, in the cache of the model hub, or on the hub.
+"""The files of a model that fastembed runs: found in a folder, in the cache of the model hub, or on
+the hub.
 
-`find_model` returns them, for embedders and for rerankers. What decides a vector is their content, not their place: the
-weights, the tokenizer, the configuration, and how the vectors of tokens become one (the pooling).
+`find_model` returns them, for embedders and for rerankers. What decides a vector is their content,
+not their place: the weights, the tokenizer, the configuration, and how the vectors of tokens become
+one (the pooling).
 """
 
 from __future__ import annotations
@@ -30,8 +32,15 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 POOLING, LIMITS = "1_Pooling/config.json", "sentence_bert_config.json"
 CONFIGS = (TOKENIZER, TOKENIZER_CONFIG, "config.json", "special_tokens_map.json", POOLING, LIMITS)
 """The files that decide a vector beside the weights."""
-POOLINGS = {"cls": "CLS", "cls_token": "CLS", "mean": "MEAN", "mean_tokens": "MEAN", "lasttoken": "LAST_TOKEN"}
-"""How sentence-transformers writes in `POOLING` how the vectors of tokens become one, and fastembed's name for it."""
+POOLINGS = {
+    "cls": "CLS",
+    "cls_token": "CLS",
+    "mean": "MEAN",
+    "mean_tokens": "MEAN",
+    "lasttoken": "LAST_TOKEN",
+}
+"""How sentence-transformers writes in `POOLING` how the vectors of tokens become one, and
+fastembed's name for it."""
 USUAL_TOKENS = 512
 """The tokens that a model takes whose files do not say it: what BERT and its descendants take."""
 PAD_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
@@ -45,7 +54,8 @@ MAX_REASON = 120
 MAX_NAMED = 4
 """Files that a message names."""
 HUB_SECONDS = 10.0
-"""How long the first request waits for the hub. Its client would wait without end for one that never answers."""
+"""How long the first request waits for the hub. Its client would wait without end for one that
+never answers."""
 log = logging.getLogger("rag_index.embedders")
 
 
@@ -63,7 +73,8 @@ class Library(Protocol):
         """Return the names, sources and files of the models that the library knows by name."""
 
     def pooling_of(self, name: str) -> str:
-        """Return the pooling of a listed model, as fastembed names it, or what else makes its vectors."""
+        """Return the pooling of a listed model, as fastembed names it, or what else makes its
+        vectors."""
 
     def register(self, folder: Path, weights: Sequence[str], pooling: str) -> str:
         """Make the weights of a folder known to the library, and return their name there."""
@@ -77,7 +88,8 @@ class ModelFiles:
         name: The name by which the library knows it.
         folder: Where its files are.
         weights: The ONNX file and its data files, relative to the folder.
-        pooling: How the vectors of tokens become one, as fastembed names it; "" for a model that makes none.
+        pooling: How the vectors of tokens become one, as fastembed names it; "" for a model that
+            makes none.
         told_by: What says so: a file, or the name of a listed model.
         place: What the settings have to name to find it again: a folder, or a name of the hub.
         revision: The commit of the hub that the files are of; "" for a folder.
@@ -92,7 +104,8 @@ class ModelFiles:
     revision: str = ""
 
     def digest(self) -> str:
-        """Return a hash of the pooling, and of the files that decide the vectors (90 MB in 100 ms)."""
+        """Return a hash of the pooling, and of the files that decide the vectors (90 MB in 100
+        ms)."""
         digest = hashlib.blake2b(self.pooling.encode(), digest_size=32)
         names = [*self.weights, *(name for name in CONFIGS if (self.folder / name).is_file())]
         for name in names:
@@ -104,8 +117,9 @@ class ModelFiles:
 
     @contextmanager
     def options(self) -> Iterator[dict[str, str]]:
-        """Yield what the library needs in order to load these files. It needs a tokenizer's configuration, which not
-        every folder has: then a temporary folder has one, and links to the files."""
+        """Yield what the library needs in order to load these files. It needs a tokenizer's
+        configuration, which not every folder has: then a temporary folder has one, and links to the
+        files."""
         if (self.folder / TOKENIZER_CONFIG).is_file():
             yield self._options(self.folder)
             return
@@ -119,7 +133,11 @@ class ModelFiles:
             yield self._options(folder)
 
     def _options(self, folder: Path) -> dict[str, str]:
-        return {"model_name": self.name, "specific_model_path": str(folder), "cache_dir": str(folder)}
+        return {
+            "model_name": self.name,
+            "specific_model_path": str(folder),
+            "cache_dir": str(folder),
+        }
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -127,30 +145,42 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     tokenizer = json.loads((folder / TOKENIZER).read_text())
     truncation, padding = tokenizer.get("truncation") or {}, tokenizer.get("padding") or {}
     tokens = {token.get("content") for token in tokenizer.get("added_tokens", ())}
-    pad = padding.get("pad_token") or next((token for token in PAD_TOKENS if token in tokens), PAD_TOKENS[0])
-    # all-MiniLM-L6-v2 cuts at 128 tokens by its tokenizer, and was trained with 256: that is what it takes.
+    pad = padding.get("pad_token") or next(
+        (token for token in PAD_TOKENS if token in tokens), PAD_TOKENS[0]
+    )
+    # all-MiniLM-L6-v2 cuts at 128 tokens by its tokenizer, and was trained with 256: that is what
+    # it takes.
     limits = folder / LIMITS
-    trained_with = json.loads(limits.read_text()).get("max_seq_length") if limits.is_file() else None
+    trained_with = (
+        json.loads(limits.read_text()).get("max_seq_length") if limits.is_file() else None
+    )
     most = trained_with or truncation.get("max_length") or USUAL_TOKENS
     return {"model_max_length": most, "pad_token": pad}
 
 
-def find_model(library: Library, given: str, *, revision: str = "", download: bool = True) -> ModelFiles:
+def find_model(
+    library: Library, given: str, *, revision: str = "", download: bool = True
+) -> ModelFiles:
     """Return the files of a model, given by its folder, or by its name in the list of `library`.
 
-    The owner before a name may be left out. Files of a name are looked for in the cache of the hub, at this `revision`
-    if one is given, and downloaded once, unless `download` forbids it. Raises ModelMissing with the remedy.
+    The owner before a name may be left out. Files of a name are looked for in the cache of the hub,
+    at this `revision` if one is given, and downloaded once, unless `download` forbids it. Raises
+    ModelMissing with the remedy.
     """
     try:
         return _find(library, given, revision, download=download)
     except OSError as exc:
-        raise ModelMissing(f"the files of model {given!r} cannot be read ({one_line(exc)}): correct that") from exc
+        raise ModelMissing(
+            f"the files of model {given!r} cannot be read ({one_line(exc)}): correct that"
+        ) from exc
 
 
 def _find(library: Library, given: str, revision: str, *, download: bool) -> ModelFiles:
     folder = Path(given).expanduser()
     listed = {entry["model"]: entry for entry in library.listed() if entry["sources"]["hf"]}
-    entry = next((entry for name, entry in listed.items() if last_part(name) == last_part(given)), None)
+    entry = next(
+        (entry for name, entry in listed.items() if last_part(name) == last_part(given)), None
+    )
     if folder.is_dir():
         return _in_folder(library, folder, entry, place=str(folder.resolve()))
     if entry is None or ("/" in given and entry["model"].lower() != given.lower()):
@@ -173,11 +203,15 @@ def _unknown(library: Library, given: str, listed: Sequence[str]) -> str:
     names = {name.lower(): name for name in listed} | {last_part(name): name for name in listed}
     near = get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {names[near[0]]!r}? Otherwise " if near else ""
-    return f"{given!r} is no folder, and not in fastembed's list of models: {hint}set {library.setting} to one"
+    return (
+        f"{given!r} is no folder, and not in fastembed's list of models: {hint}set"
+        f" {library.setting} to one"
+    )
 
 
 def _other_purpose(library: Library, given: str) -> str:
-    """Return what a model of this name is, if fastembed has it for another purpose than `library`; else ""."""
+    """Return what a model of this name is, if fastembed has it for another purpose than `library`;
+    else ""."""
     import fastembed
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
@@ -197,7 +231,12 @@ def _other_purpose(library: Library, given: str) -> str:
 
 
 def _in_folder(
-    library: Library, folder: Path, entry: Mapping[str, Any] | None, *, place: str, revision: str = ""
+    library: Library,
+    folder: Path,
+    entry: Mapping[str, Any] | None,
+    *,
+    place: str,
+    revision: str = "",
 ) -> ModelFiles:
     """Return the model of a folder. `entry` is the listed model of this name, if there is one."""
     is_listed = entry is not None and (folder / entry["model_file"]).is_file()
@@ -221,13 +260,14 @@ def _in_folder(
         name = entry["model"]
         return ModelFiles(name, folder, weights, by_name, f"the name {name}", place, revision)
     raise ModelMissing(
-        f"{str(folder)!r} does not say how the vectors of tokens become one: bring {POOLING} of the model, too, or "
-        "name the folder as fastembed's list names the model"
+        f"{str(folder)!r} does not say how the vectors of tokens become one: bring {POOLING} of the"
+        " model, too, or name the folder as fastembed's list names the model"
     )
 
 
 def _only_weights(folder: Path) -> tuple[str, ...]:
-    """Return the one ONNX file of a folder, and the files with its data. Raises ModelMissing if there is not one."""
+    """Return the one ONNX file of a folder, and the files with its data. Raises ModelMissing if
+    there is not one."""
     found = sorted(file for file in folder.rglob("*.onnx") if file.is_file())
     files = [file.relative_to(folder).as_posix() for file in found]
     if not files:
@@ -237,7 +277,8 @@ def _only_weights(folder: Path) -> tuple[str, ...]:
     if len(files) > 1:
         named = ", ".join(files[:MAX_NAMED])
         raise ModelMissing(
-            f"{str(folder)!r} has {len(files)} ONNX files ({named}): leave the one that is to be used there"
+            f"{str(folder)!r} has {len(files)} ONNX files ({named}): leave the one that is to be"
+            " used there"
         )
     beside = found[0].parent
     data = sorted(file.relative_to(folder).as_posix() for file in beside.glob("*.onnx?data*"))
@@ -245,35 +286,49 @@ def _only_weights(folder: Path) -> tuple[str, ...]:
 
 
 def _pooling_of(folder: Path) -> str:
-    """Return fastembed's name of the pooling that a folder names. Raises ModelMissing if it is none of these."""
+    """Return fastembed's name of the pooling that a folder names. Raises ModelMissing if it is none
+    of these."""
     try:
         config = json.loads((folder / POOLING).read_text())
-        flags = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True]
+        flags = [
+            key.removeprefix("pooling_mode_") for key, value in config.items() if value is True
+        ]
     except (OSError, ValueError, AttributeError) as exc:
-        raise ModelMissing(f"{POOLING} of {str(folder)!r} cannot be read ({one_line(exc)}): bring it again") from exc
+        raise ModelMissing(
+            f"{POOLING} of {str(folder)!r} cannot be read ({one_line(exc)}): bring it again"
+        ) from exc
     for mode in (config.get("pooling_mode"), *flags):
         if mode in POOLINGS:
             return POOLINGS[mode]
     known = ", ".join(sorted(set(POOLINGS)))
-    raise ModelMissing(f"{POOLING} of {str(folder)!r} names no pooling that fastembed has ({known}): use another model")
+    raise ModelMissing(
+        f"{POOLING} of {str(folder)!r} names no pooling that fastembed has ({known}): use another"
+        " model"
+    )
 
 
 def _cached(entry: Mapping[str, Any], revision: str) -> Path | None:
-    """Return the folder of a listed model's files in the cache of the hub; None if it does not have all of them."""
+    """Return the folder of a listed model's files in the cache of the hub; None if it does not have
+    all of them."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(entry["sources"]["hf"], local_files_only=True, **_wanted(entry, revision)))
+        folder = Path(
+            snapshot_download(
+                entry["sources"]["hf"], local_files_only=True, **_wanted(entry, revision)
+            )
+        )
     except (OSError, ValueError):  # nothing of it, or a part: a download was killed
         return None
     return folder if _has_all(folder, entry) else None
 
 
 def _downloaded(library: Library, entry: Mapping[str, Any], revision: str) -> Path:
-    """Return the folder of a listed model's files, which are downloaded if the cache has not all of them.
+    """Return the folder of a listed model's files, which are downloaded if the cache has not all of
+    them.
 
-    The cache is the hub's own. (The library itself would try for 39 seconds, and keep the files in a folder for
-    temporary files that all users share.) Raises ModelMissing.
+    The cache is the hub's own. (The library itself would try for 39 seconds, and keep the files in
+    a folder for temporary files that all users share.) Raises ModelMissing.
     """
     if (cached := _cached(entry, revision)) is not None:
         return cached
@@ -281,19 +336,25 @@ def _downloaded(library: Library, entry: Mapping[str, Any], revision: str) -> Pa
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # each worker would print some
-    constants.HF_HUB_DISABLE_XET = True  # that protocol needs another host, which a mirror does not have
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # it would ask the hub which programs it should look for here
+    constants.HF_HUB_DISABLE_XET = (
+        True  # that protocol needs another host, which a mirror does not have
+    )
+    constants.HF_HUB_DISABLE_TELEMETRY = (
+        True  # it would ask the hub which programs it should look for here
+    )
     source = entry["sources"]["hf"]
     try:
         HfApi().model_info(source, revision=revision or None, timeout=HUB_SECONDS)
-        log.warning("downloading the model %s (%.0f MB), once", entry["model"], entry["size_in_GB"] * 1000)
+        log.warning(
+            "downloading the model %s (%.0f MB), once", entry["model"], entry["size_in_GB"] * 1000
+        )
         folder = Path(snapshot_download(source, **_wanted(entry, revision)))
     except Exception as exc:  # of the hub, of its HTTP library, or of the disk
         raise ModelMissing(_no_download(library, entry, revision, exc)) from exc
     if not _has_all(folder, entry):
         raise ModelMissing(
-            f"{source} on {constants.ENDPOINT} does not have all files of the model {entry['model']} "
-            f"({', '.join(_needed(entry))}): set {library.setting} to another one"
+            f"{source} on {constants.ENDPOINT} does not have all files of the model"
+            f" {entry['model']} ({', '.join(_needed(entry))}): set {library.setting} to another one"
         )
     return folder
 
@@ -312,7 +373,9 @@ def _has_all(folder: Path, entry: Mapping[str, Any]) -> bool:
     return all((folder / name).is_file() for name in _needed(entry))
 
 
-def _no_download(library: Library, entry: Mapping[str, Any], revision: str, error: Exception) -> str:
+def _no_download(
+    library: Library, entry: Mapping[str, Any], revision: str, error: Exception
+) -> str:
     """Return the message about a model that cannot be downloaded: why, and what to do."""
     from huggingface_hub import constants
 
@@ -320,14 +383,17 @@ def _no_download(library: Library, entry: Mapping[str, Any], revision: str, erro
     of_disk = [one for one in causes(error) if isinstance(one, OSError) and one.errno in FULL]
     if of_disk and not isinstance(of_disk[0], ssl.SSLError):  # whose errno is a number of OpenSSL
         return (
-            f"the model {name} ({entry['size_in_GB'] * 1000:.0f} MB) cannot be written to {constants.HF_HUB_CACHE} "
-            f"({of_disk[0].strerror}): make that possible, or let HF_HOME name another folder"
+            f"the model {name} ({entry['size_in_GB'] * 1000:.0f} MB) cannot be written to"
+            f" {constants.HF_HUB_CACHE} ({of_disk[0].strerror}): make that possible, or let HF_HOME"
+            " name another folder"
         )
     local = name.rsplit("/", 1)[-1]
     at = f" --revision {revision}" if revision else ""
     return (
-        f"the model {name} is not on this machine and cannot be downloaded ({_why(error, revision)}): run "
-        f"`hf download {source}{at} --local-dir {local}` on a machine with internet, bring that folder here, and set "
+        f"the model {name} is not on this machine and cannot be downloaded"
+        f" ({_why(error, revision)}): run "
+        f"`hf download {source}{at} --local-dir {local}` on a machine with internet, bring that"
+        " folder here, and set "
         f'{library.setting} = "{local}"'
     )
 
@@ -342,9 +408,15 @@ def _why(error: Exception, revision: str) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", 0)
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{hub} does not have its revision {revision} any more; `rag-index rebuild INDEX` takes the present one"
+        return (
+            f"{hub} does not have its revision {revision} any more; `rag-index rebuild INDEX` takes"
+            " the present one"
+        )
     if status in (401, 403):
-        return f"{hub} answers {status}: it needs a token, which HF_TOKEN names, or does not have the model"
+        return (
+            f"{hub} answers {status}: it needs a token, which HF_TOKEN names, or does not have the"
+            " model"
+        )
     if status:
         return f"{hub} answers {status}"
     if reason := why_failed(error, hub):

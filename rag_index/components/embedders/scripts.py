@@ -1,4 +1,5 @@
-"""Characters by what they are in words, as classes of characters of patterns: the scripts, marks and emojis.
+"""Characters by what they are in words, as classes of characters of patterns: the scripts, marks
+and emojis.
 
 A script is listed here only if its words need care. Python's `\\w` knows the letters of all others.
 """
@@ -24,21 +25,22 @@ KHMER = "\u1780-\u17d3\u17d7\u17dc\u17dd"
 BURMESE = "\u1000-\u103f\u1050-\u109f\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa7f"
 SCRIPTS_WITHOUT_SPACES = (HAN, HIRAGANA, KATAKANA, HANGUL, THAI, LAO, KHMER, BURMESE)
 UNSPACED = "".join(SCRIPTS_WITHOUT_SPACES)
-"""The scripts that are found by pairs of characters. Korean has spaces, but also particles that stand behind a noun
-without one."""
+"""The scripts that are found by pairs of characters. Korean has spaces, but also particles that
+stand behind a noun without one."""
 SOUNDS = f"{THAI}{LAO}{KHMER}{BURMESE}"
 """Those of them whose characters are sounds. In the others, two characters are often a word."""
 SYLLABLES = f"\u0900-\u0dff\u0f00-\u0fff\u1200-\u139f{UNSPACED}"
 """Scripts in which two characters are as good as a short word of an alphabet."""
 
 JOINER, WORD_END = "\u200d", "\u200b"
-"""Signs without width: one joins letters, or makes one emoji of two; the other shows where a word of Khmer ends."""
+"""Signs without width: one joins letters, or makes one emoji of two; the other shows where a word
+of Khmer ends."""
 ACCENTED = (
     "\u00ad\u018f\u0300-\u06ff\u0750-\u077f\u08a0-\u08ff\u1ab0-\u1aff\u1dc0-\u1fff\u200c\u200e\u200f\u2060"
     "\u20d0-\u20ff\ufeff"
 )
-"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, as it leaves a large schwa, and what
-combines with letters and makes no difference."""
+"""Greek, Cyrillic, Hebrew and Arabic, whose accents and marks the engine leaves, as it leaves a
+large schwa, and what combines with letters and makes no difference."""
 LOOKS = "\ufe00-\ufe0f\U000e0100-\U000e01ef\U0001f3fb-\U0001f3ff\u180b-\u180f\u17b4\u17b5"
 """What chooses among the looks of a sign, as skin tones do, and two vowels that nobody sees."""
 STACKED = "\u1039\u17d2"
@@ -57,22 +59,24 @@ PICTURES = (
     "\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55\u3030\u303d\U0001f000-\U0001f0ff\U0001f170\U0001f171\U0001f17e\U0001f17f"
     "\U0001f18e\U0001f191-\U0001f19a\U0001f200-\U0001f3fa\U0001f400-\U0001faff\U0001fc00-\U0001fffd"
 )
-"""Extended_Pictographic of Unicode, but for © and ®, which stand at words, and for what NFKC writes as letters and
-punctuation: ™, ℹ, Ⓜ, ‼, ⁉, ㊗ and ㊙."""
+"""Extended_Pictographic of Unicode, but for © and ®, which stand at words, and for what NFKC writes
+as letters and punctuation: ™, ℹ, Ⓜ, ‼, ⁉, ㊗ and ㊙."""
 FLAG_LETTERS, FLAG_TAGS = "\U0001f1e6-\U0001f1ff", "\U000e0020-\U000e007f"
 SIMPLE = (
     "\0-\u0148\u014a-\u02bb\u02bd-\u05ff\u1c80-\u1c8f\u1d00-\u2193\u2200-\u22ff\u2500-\u257f\u2c60-\u2c7f\ua720-\ua7ff"
     "\uab30-\uab6f\ufb00-\ufb4f"
 )
-"""Latin, Greek, Cyrillic, Armenian and Hebrew, and signs that are no words. Words of nothing else need less care."""
+"""Latin, Greek, Cyrillic, Armenian and Hebrew, and signs that are no words. Words of nothing else
+need less care."""
 
 
 @cache
 def marks() -> str:
-    """Return what combines with letters, and makes another word of them: the vowels of Devanagari, the tones of Thai.
+    """Return what combines with letters, and makes another word of them: the vowels of Devanagari,
+    the tones of Thai.
 
-    As a class of characters has it. Scripts beyond the first plane, which few people write today, are left out, since
-    they would make each pattern three times as slow.
+    As a class of characters has it. Scripts beyond the first plane, which few people write today,
+    are left out, since they would make each pattern three times as slow.
     """
     makes_no_difference = re.compile(f"[{ACCENTED}{LOOKS}]")
     return _ranges([mark for mark in _all_marks() if not makes_no_difference.match(mark)])
@@ -80,7 +84,8 @@ def marks() -> str:
 
 @cache
 def attached() -> str:
-    """Return what is normalized together with the letter before it, as a class of characters has it."""
+    """Return what is normalized together with the letter before it, as a class of characters has
+    it."""
     return f"{_ranges(_all_marks())}{_ATTACHED}"
 
 
@@ -91,7 +96,8 @@ def _all_marks() -> list[str]:
 
 
 def is_mark(sign: str) -> bool:
-    """Return whether a sign combines with the letter before it: an accent, a point, a vowel sign or a tone."""
+    """Return whether a sign combines with the letter before it: an accent, a point, a vowel sign or
+    a tone."""
     return unicodedata.category(sign) in ("Mn", "Mc")
 
 
@@ -102,11 +108,18 @@ def is_attached(sign: str) -> bool:
 
 def _ranges(signs: Sequence[str]) -> str:
     """Return signs in order as a class of characters has them: "a-cx-x" for a, b, c and x."""
-    starts = [sign for before, sign in pairwise(["", *signs]) if not before or ord(sign) != ord(before) + 1]
-    ends = [sign for sign, after in pairwise([*signs, ""]) if not after or ord(after) != ord(sign) + 1]
+    starts = [
+        sign
+        for before, sign in pairwise(["", *signs])
+        if not before or ord(sign) != ord(before) + 1
+    ]
+    ends = [
+        sign for sign, after in pairwise([*signs, ""]) if not after or ord(after) != ord(sign) + 1
+    ]
     return "".join(f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
 
 
 _ATTACHED = f"{LOOKS}{AM}\u00ad{WORD_END}-\u200f\u2060\ufeff\uff9e\uff9f\u1160-\u11ff\ud7b0-\ud7fb"
-"""Beside marks: signs without width, the voice of half-width Katakana, and parts of Korean syllables."""
+"""Beside marks: signs without width, the voice of half-width Katakana, and parts of Korean
+syllables."""
 _IS_ATTACHED = re.compile(f"[{_ATTACHED}]")

@@ -39,7 +39,8 @@ log = logging.getLogger("rag_index.embedders")
 
 
 class EmbeddingCall(HostCall[str]):
-    """One call to embed texts, each of which is sent with a prefix. An entry is a vector, or why a text has none."""
+    """One call to embed texts, each of which is sent with a prefix. An entry is a vector, or why a
+    text has none."""
 
     def __init__(
         self,
@@ -53,7 +54,9 @@ class EmbeddingCall(HostCall[str]):
     ) -> None:
         self._prefix, self._model = prefix or "", model
         refused = {text: why for text in texts if (why := why_not_sendable(text)) is not None}
-        super().__init__((text for text in texts if text not in refused), stats, one_by_one=one_by_one)
+        super().__init__(
+            (text for text in texts if text not in refused), stats, one_by_one=one_by_one
+        )
         self.most_items, self.most_chars = settings.usual_request
         self.entries.update(refused)
 
@@ -65,16 +68,21 @@ class EmbeddingCall(HostCall[str]):
 
     def why_broken(self, item: str, answer: NDArray[np.float32], host: Host) -> BadVectors | None:
         why = broken_reason(answer, self._model.dimension)
-        return None if why is None else BadVectors(f"{host.url} returned a vector of {why} for a text")
+        return (
+            None if why is None else BadVectors(f"{host.url} returned a vector of {why} for a text")
+        )
 
     def fault(self, error: Exception, host: Host) -> Exception:
         if isinstance(error, EmbedderUnavailable):
-            return TextEndsServer(f"{error} (each time this text is sent; {host.url} embeds other texts)")
+            return TextEndsServer(
+                f"{error} (each time this text is sent; {host.url} embeds other texts)"
+            )
         return error
 
 
 class QueryCall(EmbeddingCall):
-    """One call to embed queries, for a caller who waits. Models are compared before, not once more for each query."""
+    """One call to embed queries, for a caller who waits. Models are compared before, not once more
+    for each query."""
 
     confirms: ClassVar[bool] = False
 
@@ -82,7 +90,9 @@ class QueryCall(EmbeddingCall):
 def why_not_sendable(text: str) -> TextRefused | None:
     """Return the error of a text that is not worth a request; None if it is."""
     if not text:
-        return TextRefused("the text is empty, and a server would return a meaningless vector for it")
+        return TextRefused(
+            "the text is empty, and a server would return a meaningless vector for it"
+        )
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -91,18 +101,20 @@ def why_not_sendable(text: str) -> TextRefused | None:
 
 
 class ServerEmbedder:
-    """An Embedder that calls servers, each with a fixed number of requests at a time (`hosts.host_pool`).
+    """An Embedder that calls servers, each with a fixed number of requests at a time
+    (`hosts.host_pool`).
 
     `patience` is for how many seconds a call waits where no host answers, by default a try's.
 
-    `home` and `workers` determine which of the hosts are its own (see HostPool). `expected` is the identity that the
-    run began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
+    `home` and `workers` determine which of the hosts are its own (see HostPool). `expected` is the
+    identity that the run began with: a host with another digest raises ModelChanged. Without it,
+    the first host that answers decides.
 
-    The requests run on a separate event loop in a thread. The embedder can therefore be called from any thread, with
-    or without a running loop. Texts are sent in the order of the calls: the next call sends its first texts while the
-    last ones of the call before it are embedded. Queries are embedded beside all of them. `stats` are those of the
-    calling thread. Every method may raise ModelMissing and ModelChanged in addition to the errors that Embedder
-    documents.
+    The requests run on a separate event loop in a thread. The embedder can therefore be called from
+    any thread, with or without a running loop. Texts are sent in the order of the calls: the next
+    call sends its first texts while the last ones of the call before it are embedded. Queries are
+    embedded beside all of them. `stats` are those of the calling thread. Every method may raise
+    ModelMissing and ModelChanged in addition to the errors that Embedder documents.
     """
 
     def __init__(
@@ -137,7 +149,11 @@ class ServerEmbedder:
             patience=PATIENCE if patience is None else patience,
         )
         self._queries = HostPool(
-            self._endpoints, self._model, in_flight=in_flight, patience=QUERY_PATIENCE, for_queries=True
+            self._endpoints,
+            self._model,
+            in_flight=in_flight,
+            patience=QUERY_PATIENCE,
+            for_queries=True,
         )
 
     @property
@@ -146,29 +162,39 @@ class ServerEmbedder:
         return stats
 
     def identity(self) -> EmbedderIdentity:
-        """Ask every host. If only some answer, the others are logged as warnings. Raises as `agreed_model`."""
+        """Ask every host. If only some answer, the others are logged as warnings. Raises as
+        `agreed_model`."""
         given = self._settings
         found = self._loop.run(
-            agreed_model(self._endpoints, self._measure_dimension, given, log, setting="[embedder] timeout")
+            agreed_model(
+                self._endpoints, self._measure_dimension, given, log, setting="[embedder] timeout"
+            )
         )
         if self._model.digest is None:
             self._model.digest, self._model.dimension = found.digest, found.dimension
-        return EmbedderIdentity.of(given, plain_model_name(given.model), found.digest, found.dimension or 0)
+        return EmbedderIdentity.of(
+            given, plain_model_name(given.model), found.digest, found.dimension or 0
+        )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Wait up to `patience` seconds for a host if all are down, then raise with the reason of each. A later call
-        with these texts goes on from there: hosts are checked first, and texts that failed come last."""
+        """Wait up to `patience` seconds for a host if all are down, then raise with the reason of
+        each. A later call with these texts goes on from there: hosts are checked first, and texts
+        that failed come last."""
         return self._embed(texts, one_by_one=False)
 
     def embed_one_by_one(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Embed the texts of one document, one of which ended a server on another day: each alone, between two plain
-        texts. One failure is enough to hold a text at fault, and the others then have its error. Raises as
-        `embed_documents`."""
+        """Embed the texts of one document, one of which ended a server on another day: each alone,
+        between two plain texts. One failure is enough to hold a text at fault, and the others then
+        have its error. Raises as `embed_documents`."""
         return self._embed(texts, one_by_one=True)
 
-    def _embed(self, texts: Sequence[str], *, one_by_one: bool) -> list[NDArray[np.float32] | Exception]:
+    def _embed(
+        self, texts: Sequence[str], *, one_by_one: bool
+    ) -> list[NDArray[np.float32] | Exception]:
         prefix = self._settings.document_prefix
-        call = EmbeddingCall(texts, self._settings, self._model, self.stats, prefix=prefix, one_by_one=one_by_one)
+        call = EmbeddingCall(
+            texts, self._settings, self._model, self.stats, prefix=prefix, one_by_one=one_by_one
+        )
         self._loop.run(self._documents.run(call))
         return [call.entries[text] for text in texts]
 
@@ -180,15 +206,16 @@ class ServerEmbedder:
         return entry
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Embed queries beside those of other threads. A server gets one once its model was compared with the expected
-        one."""
+        """Embed queries beside those of other threads. A server gets one once its model was
+        compared with the expected one."""
         prefix = self._settings.query_prefix
         call = QueryCall(texts, self._settings, self._model, Work(), prefix=prefix)
         self._loop.run(self._queries.run(call))
         return [call.entries[text] for text in texts]
 
     def close(self) -> None:
-        """Close the connections and end the thread. Queries under way raise concurrent.futures.CancelledError."""
+        """Close the connections and end the thread. Queries under way raise
+        concurrent.futures.CancelledError."""
         if self._loop.running:
             for endpoint in self._endpoints:
                 self._loop.run(endpoint.close())

@@ -1,15 +1,19 @@
-"""The words of texts, in every script. This module alone decides where a word begins and ends, and what is one word.
+"""The words of texts, in every script. This module alone decides where a word begins and ends, and
+what is one word.
 
-Texts, queries, names, phrases, exclusions, highlights, soft match, spelling, synonyms and calibration find words here,
-and the page marks them by the same rules (`marks.js`). docs/retrieval.md lists the scripts.
+Texts, queries, names, phrases, exclusions, highlights, soft match, spelling, synonyms and
+calibration find words here, and the page marks them by the same rules (`marks.js`).
+docs/retrieval.md lists the scripts.
 
-1. `normalized` writes what makes no difference in one form: wide letters, accents and points of some alphabets, digits,
-   apostrophes, signs without width, and skin tones.
-2. **A word** is a run of letters, digits and `MARKS`, with the signs of names such as `g++`. In scripts like Devanagari
-   the vowels are such marks, which `\\w` leaves out.
-3. **A text without spaces** (`UNSPACED`) has no words that a program could find without a dictionary. Its words are
-   pairs of neighbouring characters. A character is a letter with its marks.
-4. **An emoji** is a word. One that is put together from others is a word, too, and they are its parts.
+1. `normalized` writes what makes no difference in one form: wide letters, accents and points of
+   some alphabets, digits, apostrophes, signs without width, and skin tones.
+2. **A word** is a run of letters, digits and `MARKS`, with the signs of names such as `g++`. In
+   scripts like Devanagari the vowels are such marks, which `\\w` leaves out.
+3. **A text without spaces** (`UNSPACED`) has no words that a program could find without a
+   dictionary. Its words are pairs of neighbouring characters. A character is a letter with its
+   marks.
+4. **An emoji** is a word. One that is put together from others is a word, too, and they are its
+  parts.
 """
 
 from __future__ import annotations
@@ -66,14 +70,25 @@ _SAME = {
     "\u0d7e": "\u0d33\u0d4d",
     "\u0d7f": "\u0d15\u0d4d",
 }
-"""Letters that are written as others: an apostrophe, and consonants of Bengali and Malayalam without a vowel, which
-older texts write with a joiner."""
+"""Letters that are written as others: an apostrophe, and consonants of Bengali and Malayalam
+without a vowel, which older texts write with a joiner."""
 _REWRITTEN = re.compile(rf"[^\D0-9]|[{''.join(_SAME)}]")
 _AM_TAKEN_APART = re.compile(f"([{AM_SIGN}])([{AM_TONES}]*)([{AM_END}])")
-_LATIN = re.compile("[\u00aa-\u02af\u1d00-\u1dbf\u1e00-\u1eff\u2100-\u218f\u2c60-\u2c7f\ua720-\ua7ff\uab30-\uab6f]")
-_LATIN_NAME = re.compile(r"LATIN (?:[A-Z]+ )*?(?:LETTER|LIGATURE) (?:[A-Z]+ )*?([A-Z]{1,2})(?: WITH .*)?")
+_LATIN = re.compile(
+    "[\u00aa-\u02af\u1d00-\u1dbf\u1e00-\u1eff\u2100-\u218f\u2c60-\u2c7f\ua720-\ua7ff\uab30-\uab6f]"
+)
+_LATIN_NAME = re.compile(
+    r"LATIN (?:[A-Z]+ )*?(?:LETTER|LIGATURE) (?:[A-Z]+ )*?([A-Z]{1,2})(?: WITH .*)?"
+)
 """The name of a letter in Unicode, and the letters that it is made from."""
-_LETTERS_LIKE = {"\u00df": "ss", "\u00fe": "th", "\u00f0": "d", "\u014b": "n", "\u0138": "q", "\u0259": "a"}
+_LETTERS_LIKE = {
+    "\u00df": "ss",
+    "\u00fe": "th",
+    "\u00f0": "d",
+    "\u014b": "n",
+    "\u0138": "q",
+    "\u0259": "a",
+}
 """Letters with a name of their own, as the engine folds them."""
 
 _PICTURE = f"[{PICTURES}][{FLAG_TAGS}]*+"
@@ -88,7 +103,8 @@ _UNSPACED_OR_EMOJI = f"(?=[{UNSPACED}{PICTURES}{FLAG_LETTERS}])(?:({_EMOJI})|{_R
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What patterns of words are made of: with `marks`, in all scripts, and without, in simple texts."""
+    """What patterns of words are made of: with `marks`, in all scripts, and without, in simple
+    texts."""
 
     marks: str = ""
     """What belongs to words although `\\w` leaves it out, as a class of characters has it."""
@@ -99,7 +115,8 @@ class Signs:
 
     @property
     def letters(self) -> str:
-        """Return the pattern of letters that stand together in one script, or in scripts with spaces."""
+        """Return the pattern of letters that stand together in one script, or in scripts with
+        spaces."""
         return rf"(?:[^\W{UNSPACED}]++|[{self.marks}]++)++" if self.marks else r"\w++"
 
     @property
@@ -118,14 +135,16 @@ class Signs:
         return rf"(?:[^\W\d_]|[{self.marks}])" if self.marks else r"[^\W\d_]"
 
     def named(self, letters: str) -> str:
-        """Return the pattern of a word with the signs that names have: before, between and behind its letters."""
+        """Return the pattern of a word with the signs that names have: before, between and behind
+        its letters."""
         before = rf"(?<![\w{self.marks}.+#@$])[.#@$]"
         behind = rf"[+#]++(?!{self.letter})|\*(?![*\w{self.marks}])"
         return f"(?:{before})?{letters}(?:[-.']{letters})*+(?:{behind})?"
 
 
 class TextPattern:
-    """A pattern for simple texts, and one for all scripts, which takes milliseconds to make once a text needs it."""
+    """A pattern for simple texts, and one for all scripts, which takes milliseconds to make once a
+    text needs it."""
 
     def __init__(self, source: Callable[[Signs], str]) -> None:
         self._source, self._simple = source, re.compile(source(Signs()))
@@ -149,14 +168,21 @@ LETTERS = TextPattern(lambda signs: f"{signs.emoji_or}{signs.letter}++")
 """A word without its signs; a run of a script without spaces, if the text is not divided."""
 LETTERS_ALONE = TextPattern(lambda signs: f"{signs.alphabetic}++")
 """Letters without digits."""
-_STANDING = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.named(signs.letters))
-"""A word as it stands in a text, with its signs, or a run of a script without spaces."""
-_STANDING_ALONE = TextPattern(lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.letters)
-OF_PHRASES = TextPattern(
-    lambda signs: (f"{_EMOJI_PART}|{_character(signs)}|" if signs.marks else "") + f"{signs.letters}[+#]*+"
+_STANDING = TextPattern(
+    lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.named(signs.letters)
 )
-"""A word as phrases are compared. A name is several words, so that its dashes make no difference. A text without spaces
-is its characters and an emoji its parts, so that a phrase may begin anywhere in it."""
+"""A word as it stands in a text, with its signs, or a run of a script without spaces."""
+_STANDING_ALONE = TextPattern(
+    lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.letters
+)
+OF_PHRASES = TextPattern(
+    lambda signs: (
+        (f"{_EMOJI_PART}|{_character(signs)}|" if signs.marks else "") + f"{signs.letters}[+#]*+"
+    )
+)
+"""A word as phrases are compared. A name is several words, so that its dashes make no difference. A
+text without spaces is its characters and an emoji its parts, so that a phrase may begin anywhere in
+it."""
 SAMPLED = TextPattern(
     lambda signs: (
         rf"(?:{_character(signs)}){{2,4}}|(?:[^\W\d_]|[{signs.marks}\u200c{JOINER}]){{3,}}"
@@ -164,7 +190,8 @@ SAMPLED = TextPattern(
         else r"[^\W\d_]{3,}"
     )
 )
-"""A word that a person could search for, as a text has it: of three letters, or a few characters."""
+"""A word that a person could search for, as a text has it: of three letters, or a few
+characters."""
 
 
 def _character(signs: Signs) -> str:
@@ -179,17 +206,31 @@ class _Scripts:
         signs = Signs(marks())
         self.unseen = re.compile(f"[{LOOKS}]+|{WORD_END}(?<=[{UNSPACED}]{WORD_END})")
         """Looks, and what shows where a word of Khmer ends, which few texts have."""
-        self.joins_no_emojis = re.compile(f"{JOINER}(?:(?<![{PICTURES}{FLAG_TAGS}]{JOINER})|(?![{PICTURES}]))")
+        self.joins_no_emojis = re.compile(
+            f"{JOINER}(?:(?<![{PICTURES}{FLAG_TAGS}]{JOINER})|(?![{PICTURES}]))"
+        )
         self.undivided = re.compile(_UNSPACED_OR_EMOJI)
-        self.run, self.emoji, self.emoji_part = re.compile(_RUN), re.compile(_EMOJI), re.compile(_EMOJI_PART)
+        self.run, self.emoji, self.emoji_part = (
+            re.compile(_RUN),
+            re.compile(_EMOJI),
+            re.compile(_EMOJI_PART),
+        )
         self.sound, self.particle = re.compile(f"[{SOUNDS}]"), re.compile(f"[{HIRAGANA}{REPEATED}]")
-        self.character, self.mark = re.compile(_character(signs)), re.compile(f"[{signs.marks}{AM}]")
-        self.mark_or_emoji = re.compile(f"[{signs.marks}{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}]")
+        self.character, self.mark = (
+            re.compile(_character(signs)),
+            re.compile(f"[{signs.marks}{AM}]"),
+        )
+        self.mark_or_emoji = re.compile(
+            f"[{signs.marks}{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}]"
+        )
         end_of_am = f"(?<=[{AM_SIGN}])[{AM_END}]|(?<=[{AM_SIGN}][{AM_TONES}])[{AM_END}]"
         piece = f"[{PICTURES}](?:[{attached()}{FLAG_TAGS}]|(?<={JOINER})[{PICTURES}])*+"
         piece += f"|.(?:[{attached()}]|{end_of_am})*+"
-        self.piece, self.some_pieces = (re.compile(one, re.DOTALL) for one in (piece, f"(?:{piece}){{1,24}}"))
-        """What is normalized as one, an emoji or a letter with all that belongs to it; and some of them."""
+        self.piece, self.some_pieces = (
+            re.compile(one, re.DOTALL) for one in (piece, f"(?:{piece}){{1,24}}")
+        )
+        """What is normalized as one, an emoji or a letter with all that belongs to it; and some of
+        them."""
         self.excludable = re.compile(rf"[{SYLLABLES}][{SYLLABLES}{signs.marks}]|{_EMOJI}")
 
 
@@ -210,7 +251,8 @@ class TextWord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Aligned:
-    """A normalized text, with the beginning and the end of each of its characters in the text that was given."""
+    """A normalized text, with the beginning and the end of each of its characters in the text that
+    was given."""
 
     text: str
     starts: Sequence[int]
@@ -218,7 +260,8 @@ class _Aligned:
 
 
 def is_simple(text: str) -> bool:
-    """Return whether a text has nothing but letters of Latin, Greek, Cyrillic, Armenian and Hebrew and their signs.
+    """Return whether a text has nothing but letters of Latin, Greek, Cyrillic, Armenian and Hebrew
+    and their signs.
 
     Words of such a text need less care, and most texts are so.
     """
@@ -242,7 +285,8 @@ def normalized(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """Return a text in small letters as words are folded, by us and the engine, so that both find the same forms.
+    """Return a text in small letters as words are folded, by us and the engine, so that both find
+    the same forms.
 
     folded("Hauptstra\u00dfe \u0141\u00f3d\u017a")  # "hauptstrasse lodz"
     """
@@ -252,11 +296,13 @@ def folded(text: str) -> str:
 
 
 def divided(text: str, *, characters: bool = False) -> str:
-    """Return a normalized text with spaces around each word of a text without spaces, and around each emoji.
+    """Return a normalized text with spaces around each word of a text without spaces, and around
+    each emoji.
 
-    No dictionary knows every name, and it may divide a query in other places than the text. So the words are pairs of
-    neighbouring characters. With `characters`, each character is a word too, and so is each part of an emoji, so that a
-    query of one finds it. A single Hiragana is a particle or an ending, and no word.
+    No dictionary knows every name, and it may divide a query in other places than the text. So the
+    words are pairs of neighbouring characters. With `characters`, each character is a word too, and
+    so is each part of an emoji, so that a query of one finds it. A single Hiragana is a particle or
+    an ending, and no word.
     """
     if is_simple(text):
         return text
@@ -275,7 +321,8 @@ def divided(text: str, *, characters: bool = False) -> str:
 
 
 def words(text: str, *, signs: bool = True) -> list[TextWord]:
-    """Return the words of a text in order, with their places. A text without spaces gives its characters.
+    """Return the words of a text in order, with their places. A text without spaces gives its
+    characters.
 
     Without `signs`, a name is several words: `self.read_tree` is `self` and `read_tree`.
     """
@@ -289,7 +336,11 @@ def words(text: str, *, signs: bool = True) -> list[TextWord]:
             continue
         for character in _scripts().character.finditer(match[0]):
             place = match.start() + character.start()
-            found.append(_word_at(aligned, place, match.start() + character.end(), joined=place > match.start()))
+            found.append(
+                _word_at(
+                    aligned, place, match.start() + character.end(), joined=place > match.start()
+                )
+            )
     return found
 
 
@@ -305,22 +356,29 @@ def characters_of(text: str) -> list[str]:
 
 def is_pair(word: str) -> bool:
     """Return whether a word of a query is two characters of a text without spaces."""
-    return not is_simple(word) and bool(_scripts().run.fullmatch(word)) and len(characters_of(word)) == 2
+    return (
+        not is_simple(word)
+        and bool(_scripts().run.fullmatch(word))
+        and len(characters_of(word)) == 2
+    )
 
 
 def is_pair_of_sounds(word: str) -> bool:
-    """Return whether a word of a query is two characters of Thai, Lao, Khmer or Burmese, which write sounds."""
+    """Return whether a word of a query is two characters of Thai, Lao, Khmer or Burmese, which
+    write sounds."""
     return is_pair(word) and _scripts().sound.match(word) is not None
 
 
 def overlapped(pair: str, following: str) -> str:
-    """Return three characters of which these are the first and the last pair; "" if they are none."""
+    """Return three characters of which these are the first and the last pair; "" if they are
+    none."""
     before, after = characters_of(pair), characters_of(following)
     return pair + after[-1] if before[-1] == after[0] else ""
 
 
 def is_unspaced(word: str) -> bool:
-    """Return whether a word, normalized or not, begins with a character of a script without spaces."""
+    """Return whether a word, normalized or not, begins with a character of a script without
+    spaces."""
     return not is_simple(word[:1]) and _scripts().run.match(normalized(word[:1])) is not None
 
 
@@ -334,7 +392,8 @@ def is_mostly_unspaced(text: str) -> bool:
 
 
 def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where words, as a text has them, stand in it as words of their own, in order; of two there, the longer."""
+    """Return where words, as a text has them, stand in it as words of their own, in order; of two
+    there, the longer."""
     found = list[tuple[int, int]]()
     for word in filter(None, words):
         start = text.find(word)
@@ -379,7 +438,8 @@ def is_emoji(word: str) -> bool:
 
 
 def is_excludable(word: str) -> bool:
-    """Return whether a word after a minus is to be excluded: a shorter one may be an option, such as -v or -rf.
+    """Return whether a word after a minus is to be excluded: a shorter one may be an option, such
+    as -v or -rf.
 
     An alphabet needs three letters, a script of syllables two characters, and an emoji is enough.
     """
@@ -390,7 +450,8 @@ def is_excludable(word: str) -> bool:
 
 
 def has_marks(text: str) -> bool:
-    """Return whether a text has a sign that belongs to a word and is no letter: a mark, or a part of an emoji."""
+    """Return whether a text has a sign that belongs to a word and is no letter: a mark, or a part
+    of an emoji."""
     return not text.isascii() and _scripts().mark_or_emoji.search(text) is not None
 
 
@@ -401,7 +462,8 @@ def _word_at(aligned: _Aligned, start: int, end: int, *, joined: bool = False) -
 def _align(text: str) -> _Aligned:
     """Normalize a text, and remember where its characters were.
 
-    What is normalized together is a piece, such as a letter with its accents; some pieces at once are faster.
+    What is normalized together is a piece, such as a letter with its accents; some pieces at once
+    are faster.
     """
     plain = normalized(text)
     if plain == text:
@@ -423,17 +485,25 @@ def _align(text: str) -> _Aligned:
 
 @lru_cache(maxsize=2048)
 def _plain_letter(letter: str) -> str:
-    """Return a letter of the Latin alphabet as it is written in ASCII; itself if it is not known."""
+    """Return a letter of the Latin alphabet as it is written in ASCII; itself if it is not
+    known."""
     plain = ""
     for sign in unicodedata.normalize("NFKD", letter):
         named = _LATIN_NAME.fullmatch(unicodedata.name(sign, ""))
-        plain += sign if sign.isascii() else _LETTERS_LIKE.get(sign.lower()) or (named[1] if named else "")
+        plain += (
+            sign
+            if sign.isascii()
+            else _LETTERS_LIKE.get(sign.lower()) or (named[1] if named else "")
+        )
     return plain or letter
 
 
 def _without_marks(match: re.Match[str]) -> str:
-    """Return letters without accents, points and marks, and with one form of sigma: what combines is not to be seen."""
-    parts = _KEPT.sub(lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0]))
+    """Return letters without accents, points and marks, and with one form of sigma: what combines
+    is not to be seen."""
+    parts = _KEPT.sub(
+        lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0])
+    )
     return (
         "".join(sign for sign in parts if unicodedata.category(sign) not in ("Mn", "Cf", "Lm"))
         .lower()
@@ -447,5 +517,6 @@ def _rewritten(match: re.Match[str]) -> str:
 
 
 def _with_am(match: re.Match[str]) -> str:
-    """Return one letter, after its tone, for the two that NFKC and some keyboards make of a vowel."""
+    """Return one letter, after its tone, for the two that NFKC and some keyboards make of a
+    vowel."""
     return f"{match[2]}{AM[AM_SIGN.index(match[1])]}"

@@ -1,1 +1,2 @@
-"""The pool of servers, used for embedding and for writing contexts, and the protocols that they speak."""
+"""The pool of servers, used for embedding and for writing contexts, and the protocols that they
+speak."""

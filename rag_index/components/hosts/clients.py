@@ -1,4 +1,5 @@
-"""The clients of one server and one model: Ollama, and what answers POST /v1/embeddings as OpenAI's API says."""
+"""The clients of one server and one model: Ollama, and what answers POST /v1/embeddings as OpenAI's
+API says."""
 
 from __future__ import annotations
 
@@ -47,17 +48,22 @@ KEEP_ALIVE = "30m"
 """How long Ollama keeps a model loaded after its last request."""
 ROUTE = "/embeddings"
 BASE64 = {"encoding_format": "base64"}
-"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is done with them."""
+"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is
+done with them."""
 FORMAT_REFUSED = re.compile("encoding_format|base64", re.I)
 SAME_VECTOR = 0.05
 """The share of its length by which a vector may differ if a server computes it twice."""
 TOO_MANY = re.compile(
-    r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens per request"
+    r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens"
+    r" per request"
     r"|array too long|at most \d+ (inputs|items|texts)",
     re.I,
 )
-"""The wordings of TEI, OpenAI, Mistral, Gemini, Voyage and Cohere for a request with too many texts."""
-NO_MODEL = re.compile(r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I)
+"""The wordings of TEI, OpenAI, Mistral, Gemini, Voyage and Cohere for a request with too many
+texts."""
+NO_MODEL = re.compile(
+    r"model\b.*(not found|does not exist|no such)|invalid model|unknown model|model_not_found", re.I
+)
 
 
 @shows_sizes("ended", "prompt_tokens")
@@ -85,15 +91,16 @@ class OllamaEndpoint(Endpoint):
         self._http = httpx.AsyncClient(**self._client_options)
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Send the request that the library's client would, whose reading of the answer costs twice as much."""
+        """Send the request that the library's client would, whose reading of the answer costs twice
+        as much."""
         body: dict[str, Any] = {"model": self._model, "input": texts, "truncate": False}
         body |= {"options": self._options} if self._options else {}
         body |= {"keep_alive": KEEP_ALIVE}
         return self._vectors((await self._post(f"{self.url}/api/embed", body))["embeddings"])
 
     async def generate(self, prompt: str, **options: float) -> Answer:
-        """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
-        Raises as `embed`; the prompt is the text."""
+        """Return the model's answer to a prompt, without its thinking. `options` are Ollama's
+        (num_ctx, seed, …). Raises as `embed`; the prompt is the text."""
         async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(
                 self._model,
@@ -103,28 +110,45 @@ class OllamaEndpoint(Endpoint):
                 options={**(self._options or {}), **options},
                 keep_alive=KEEP_ALIVE,
             )
-        ended = bool(answer.done) and answer.done_reason != "length"  # neither holds if it repeats itself endlessly
+        ended = (
+            bool(answer.done) and answer.done_reason != "length"
+        )  # neither holds if it repeats itself endlessly
         return Answer(answer.response or "", ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
-        """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed. The
-        digest is that of the weights, or a hash over several if the model has an adapter. Raises ModelMissing, and the
-        errors of `embed` that mean the server is at fault."""
+        """Return the details of the model. Its manifest is looked up each time, the rest only if
+        that has changed. The digest is that of the weights, or a hash over several if the model has
+        an adapter. Raises ModelMissing, and the errors of `embed` that mean the server is at
+        fault."""
         async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
             answer = await self._client.list()
-            manifest = {plain_model_name(model.model or ""): model.digest for model in answer.models}.get(
-                plain_model_name(self._model)
-            )
+            manifest = {
+                plain_model_name(model.model or ""): model.digest for model in answer.models
+            }.get(plain_model_name(self._model))
             if manifest is None:
                 raise self._model_missing()
             if self._known is None or self._known[0] != manifest:
                 response = await self._client.show(self._model)
-                found = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
-                weights = sha256("".join(found).encode()).hexdigest() if len(found) > 1 else "".join(found)
-                lengths = [size for key, size in (response.modelinfo or {}).items() if key.endswith(".context_length")]
-                # The manifest has the licence and, for a model made by `ollama create`, a path on that machine, and
-                # differs between hosts with the same weights: it counts only if the server names no weights.
-                self._known = manifest, ModelDetails(weights or manifest, int(lengths[0]) if lengths else None)
+                found = re.findall(
+                    r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M
+                )
+                weights = (
+                    sha256("".join(found).encode()).hexdigest()
+                    if len(found) > 1
+                    else "".join(found)
+                )
+                lengths = [
+                    size
+                    for key, size in (response.modelinfo or {}).items()
+                    if key.endswith(".context_length")
+                ]
+                # The manifest has the licence and, for a model made by `ollama create`, a path on
+                # that machine, and differs between hosts with the same weights: it counts only if
+                # the server names no weights.
+                self._known = (
+                    manifest,
+                    ModelDetails(weights or manifest, int(lengths[0]) if lengths else None),
+                )
         return self._known[1]
 
     async def close(self) -> None:
@@ -145,13 +169,15 @@ class OllamaEndpoint(Endpoint):
 
     def _model_missing(self) -> ModelMissing:
         return ModelMissing(
-            f"{self.url} has no model {self._model!r}: run `OLLAMA_HOST={self.url} ollama pull {self._model}`"
+            f"{self.url} has no model {self._model!r}: run `OLLAMA_HOST={self.url} ollama pull"
+            f" {self._model}`"
         )
 
 
 class OpenAIEndpoint(Endpoint):
-    """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server, LiteLLM, a service. Such
-    a server names no digest. Its model is known by the vector of a plain text, which `same_digest` compares."""
+    """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server,
+    LiteLLM, a service. Such a server names no digest. Its model is known by the vector of a plain
+    text, which `same_digest` compares."""
 
     service = "the embedding server"
     usual_requests = 16  # one that batches takes the texts of all
@@ -163,7 +189,9 @@ class OpenAIEndpoint(Endpoint):
         self._key_variable = settings.api_key_env
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
         if self._key_variable and not self._key:
-            raise EmbedderError(f"the environment variable {self._key_variable} ([embedder] api_key_env) is not set")
+            raise EmbedderError(
+                f"the environment variable {self._key_variable} ([embedder] api_key_env) is not set"
+            )
         if self._key:
             self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._http = httpx.AsyncClient(**self._client_options)
@@ -171,7 +199,8 @@ class OpenAIEndpoint(Endpoint):
         """`BASE64` if the server takes it, and empty if it does not; None until it was tried."""
 
     async def details(self) -> ModelDetails:
-        """Return a digest made of the vector of a plain text. Raises BadVectors, and what `embed` raises."""
+        """Return a digest made of the vector of a plain text. Raises BadVectors, and what `embed`
+        raises."""
         return ModelDetails(probe_digest(await plain_vector(self, self._model)))
 
     async def close(self) -> None:
@@ -200,14 +229,17 @@ class OpenAIEndpoint(Endpoint):
         return super()._vectors(rows)
 
     async def _takes_base64(self, texts: list[str], vectors: list[NDArray[np.float32]]) -> bool:
-        """Return whether the server answers these texts in base64 when asked, and with the same vectors: some refuse
-        it, some ignore it, and some have numbers of another size."""
+        """Return whether the server answers these texts in base64 when asked, and with the same
+        vectors: some refuse it, some ignore it, and some have numbers of another size."""
         try:
             rows = await self._rows(texts, BASE64)
             pairs = list(zip(self._vectors(rows), vectors, strict=True))
         except (RagIndexError, httpx.HTTPError, ValueError, TypeError, KeyError):
             return False
-        same = all(a.size == b.size and np.linalg.norm(a - b) <= SAME_VECTOR * np.linalg.norm(b) for a, b in pairs)
+        same = all(
+            a.size == b.size and np.linalg.norm(a - b) <= SAME_VECTOR * np.linalg.norm(b)
+            for a, b in pairs
+        )
         return same and all(isinstance(row, str) for row in rows)
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -219,24 +251,36 @@ class OpenAIEndpoint(Endpoint):
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         message = f"{self.url} answers {status}: {words}"
         if status in (401, 403):
-            remedy = "set [embedder] api_key_env to the environment variable that holds the server's key"
+            remedy = (
+                "set [embedder] api_key_env to the environment variable that holds the server's key"
+            )
             if self._key:
-                remedy = f"correct the key in {self._key_variable} ([embedder] api_key_env), or what it may do"
+                remedy = (
+                    f"correct the key in {self._key_variable} ([embedder] api_key_env), or what it"
+                    " may do"
+                )
             return EmbedderError(f"{message}: {remedy}")
         if status in (400, 404, 422) and NO_MODEL.search(words):
             return self._model_missing()
         if status == 405:
             return EmbedderError(f"{message}; is there a server with POST {self._address}?")
-        if status in (400, 413, 422) and not TOO_LONG.search(words) and (status == 413 or TOO_MANY.search(words)):
+        if (
+            status in (400, 413, 422)
+            and not TOO_LONG.search(words)
+            and (status == 413 or TOO_MANY.search(words))
+        ):
             return RequestTooLong(f"{message}: lower batch_texts of [embedder]")
         return super()._refusal(status, words, headers)
 
     def _model_missing(self) -> ModelMissing:
-        return ModelMissing(f"{self.url} has no model {self._model!r}: correct [embedder] model, or load it there")
+        return ModelMissing(
+            f"{self.url} has no model {self._model!r}: correct [embedder] model, or load it there"
+        )
 
 
 def embeddings_address(url: str) -> str:
-    """Return the address of the route: `url` may end before /v1, with it or another path, or be the address itself."""
+    """Return the address of the route: `url` may end before /v1, with it or another path, or be the
+    address itself."""
     if url.endswith(ROUTE):
         return url
     return f"{url}{ROUTE}" if urlsplit(url).path else f"{url}/v1{ROUTE}"

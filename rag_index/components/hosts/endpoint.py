@@ -1,5 +1,5 @@
-"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here. `agreed_model`
-asks all servers of a run."""
+"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours
+here. `agreed_model` asks all servers of a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ HOST_CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
 SILENCE_SHARE = 1 / 8
-"""The share of its `timeout` for which a server may be silent until it counts as unavailable: 15 s of 120."""
+"""The share of its `timeout` for which a server may be silent until it counts as unavailable: 15 s
+of 120."""
 RECOVERY_LOOK_SECONDS = 1.0
 """How often it is looked whether a server that is asked has been silent for long."""
 
@@ -60,15 +61,19 @@ TOO_LONG = re.compile(
     r"|less than \d+ tokens|exceed\w* max\w* \d+ tokens",
     re.I,
 )
-"""The wordings of several versions of Ollama, llama.cpp, vLLM, OpenAI, TEI and Mistral: the input (length) exceeds the
-(maximum) context length; input is too large to process, increase the physical batch size; `inputs` must have less than
-512 tokens."""
+"""The wordings of several versions of Ollama, llama.cpp, vLLM, OpenAI, TEI and Mistral: the input
+(length) exceeds the (maximum) context length; input is too large to process, increase the physical
+batch size; `inputs` must have less than 512 tokens."""
 
 NOT_FINITE = re.compile(r"\bNaN\b", re.I)
-"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN" (Ollama 0.17)."""
+"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains
+NaN" (Ollama 0.17)."""
 
-CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
-"""The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
+CRASHED = re.compile(
+    r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I
+)
+"""The words of a server whose model process died during the request; the status may be 400
+(ollama#16582)."""
 NO_MODEL = re.compile(r"model\b.*not found", re.I)
 PLAIN_HTTP = re.compile(r"HTTP request (was sent )?to (an )?HTTPS", re.I)
 """The words of nginx and of Go on a port that speaks TLS."""
@@ -90,13 +95,15 @@ class ModelDetails:
 
 
 class Endpoint(ABC):
-    """One server with persistent connections. All methods must be awaited on the same event loop."""
+    """One server with persistent connections. All methods must be awaited on the same event
+    loop."""
 
     service: ClassVar[str]
     _http: httpx.AsyncClient
     """The connections for texts, which each protocol opens."""
     usual_requests: ClassVar[int] = 4
-    """Requests that it gets at once, if the settings do not say otherwise: more would only wait there."""
+    """Requests that it gets at once, if the settings do not say otherwise: more would only wait
+    there."""
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
@@ -107,21 +114,26 @@ class Endpoint(ABC):
         self._model = settings.model
         self.timeout = settings.timeout
         self._client_options: dict[str, Any] = {
-            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, HOST_CONNECT_SECONDS)),
+            "timeout": httpx.Timeout(
+                settings.timeout, connect=min(settings.timeout, HOST_CONNECT_SECONDS)
+            ),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
             "event_hooks": {"response": [self._bound, self._refuse_errors]},
             "headers": {"Accept-Encoding": "identity"},
-            "follow_redirects": False,  # texts and keys go to the host that the settings name, and to no other
+            "follow_redirects": (
+                False
+            ),  # texts and keys go to the host that the settings name, and to no other
             "verify": tls_context(),
         }
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
+        """Return a float32 vector for each text, in order. The caller checks whether the vectors
+        can be right.
 
         Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text that crashes it.
-            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
-            ModelMissing, EmbedderError: Another try would fail in the same way.
+            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text
+            that crashes it. TextTooLong, TextRefused, BadVectors: One or several of the texts are
+            at fault. ModelMissing, EmbedderError: Another try would fail in the same way.
         """
         async with self._errors_mapped(self.timeout):
             vectors = await self._embed(list(texts))
@@ -131,7 +143,8 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped` maps."""
+        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped`
+        maps."""
 
     async def _post(self, address: str, body: dict[str, Any]) -> Any:
         """Send a request of texts, and return the answer. It raises what `_errors_mapped` maps."""
@@ -146,17 +159,22 @@ class Endpoint(ABC):
         try:
             return to_vectors(rows)
         except (TypeError, ValueError) as exc:
-            raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+            raise BadVectors(
+                f"{self.url} returned vectors with values that are not numbers"
+            ) from exc
 
     @abstractmethod
     async def details(self) -> ModelDetails:
-        """Return the details of the model. Raises ModelMissing, and the errors of `embed` that mean the server is at
-        fault."""
+        """Return the details of the model. Raises ModelMissing, and the errors of `embed` that mean
+        the server is at fault."""
 
     async def is_alive(self) -> bool:
-        """Return whether the server answers a plain GET, whatever it says: one that computes does."""
+        """Return whether the server answers a plain GET, whatever it says: one that computes
+        does."""
         try:
-            async with httpx.AsyncClient(timeout=HOST_CONNECT_SECONDS, verify=tls_context()) as client:
+            async with httpx.AsyncClient(
+                timeout=HOST_CONNECT_SECONDS, verify=tls_context()
+            ) as client:
                 await client.get(self.url)
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return False
@@ -176,9 +194,19 @@ class Endpoint(ABC):
         try:
             async with asyncio.timeout(seconds):
                 yield
-        except (ConnectionError, ssl.SSLError, httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as exc:
+        except (
+            ConnectionError,
+            ssl.SSLError,
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.ProxyError,
+        ) as exc:
             why = why_failed(exc, self.url)
-            message = f"cannot be used: {why}" if why else f"accepts no connection: is {self.service} running there?"
+            message = (
+                f"cannot be used: {why}"
+                if why
+                else f"accepts no connection: is {self.service} running there?"
+            )
             raise HostUnreachable(f"{self.url} {message}") from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
@@ -186,22 +214,30 @@ class Endpoint(ABC):
             why = why_failed(exc, self.url) or without_values(str(exc)) or type(exc).__name__
             raise EmbedderUnavailable(f"{self.url} broke the connection: {why}") from exc
         except httpx.InvalidURL as exc:
-            raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
+            raise EmbedderError(
+                f"{self.url} is not a valid address ({exc}): write hosts as http://host:port"
+            ) from exc
         except (ValueError, TypeError, KeyError) as exc:
-            raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
+            raise EmbedderUnavailable(
+                f"{self.url} returned invalid or incomplete JSON: is it {self.service}?"
+            ) from exc
 
     async def _bound(self, response: httpx.Response) -> None:
-        """Refuse a redirect and a compressed answer, and limit the bytes of any other; time is limited as a whole."""
+        """Refuse a redirect and a compressed answer, and limit the bytes of any other; time is
+        limited as a whole."""
         if response.is_redirect:
             location = response.headers.get("location")
             raise EmbedderError(f"{self.url} answers {response.status_code}: name {location}")
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
-            raise EmbedderUnavailable(f"{self.url} answers compressed ({encoding}), which was not asked for")
+            raise EmbedderUnavailable(
+                f"{self.url} answers compressed ({encoding}), which was not asked for"
+            )
         response.stream = _Bounded(response.stream, self.url)
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status, with the server's own description of it in one line. This is a response
-        hook because a client's own error may have no headers, and may fail on an unexpected body."""
+        """Raise our error for an error status, with the server's own description of it in one line.
+        This is a response hook because a client's own error may have no headers, and may fail on an
+        unexpected body."""
         if not response.is_error:
             return
         await response.aread()
@@ -213,7 +249,8 @@ class Endpoint(ABC):
             words = words[key] if isinstance(words, dict) and words.get(key) else words
         said = one_line(words)
         error = self._refusal(response.status_code, said, response.headers)
-        # an answer may repeat a text, as {"detail": [{"input": "…"}]} does: no reason and no log has one
+        # an answer may repeat a text, as {"detail": [{"input": "…"}]} does: no reason and no log
+        # has one
         shown = without_texts(said, _texts_in(response.request))
         error.args = (str(error).replace(said, shown), *error.args[1:])
         raise error
@@ -233,7 +270,9 @@ class Endpoint(ABC):
             return EmbedderError(f"the proxy before {message}: {proxy_remedy(self.url)}")
         if status == 404:
             return (
-                self._model_missing() if NO_MODEL.search(words) else EmbedderError(f"{message}; is it {self.service}?")
+                self._model_missing()
+                if NO_MODEL.search(words)
+                else EmbedderError(f"{message}; is it {self.service}?")
             )
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
@@ -244,7 +283,10 @@ def _texts_in(request: httpx.Request) -> list[str]:
     """Return the texts of documents and queries in a request: not the plain one, which is ours."""
     try:
         body = orjson.loads(request.content)
-    except (orjson.JSONDecodeError, httpx.RequestNotRead):  # a request without a body, or one of a model's details
+    except (
+        orjson.JSONDecodeError,
+        httpx.RequestNotRead,
+    ):  # a request without a body, or one of a model's details
         return []
     given = [body.get(name) for name in ("input", "prompt")] if isinstance(body, dict) else []
     texts: list[str] = []
@@ -269,8 +311,11 @@ class _Bounded(httpx.AsyncByteStream):
 
 
 @asynccontextmanager
-async def noticing_work(service: Service, asked: Callable[[], Iterable[Endpoint]]) -> AsyncIterator[None]:
-    """Record, for the time of the block, whether one of the servers that were asked is silent but answers others."""
+async def noticing_work(
+    service: Service, asked: Callable[[], Iterable[Endpoint]]
+) -> AsyncIterator[None]:
+    """Record, for the time of the block, whether one of the servers that were asked is silent but
+    answers others."""
 
     async def look() -> None:
         while True:
@@ -320,27 +365,30 @@ def _parse_retry_after(header: str | None) -> float | None:
 
 @dataclass(slots=True)
 class KnownModel:
-    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
+    """The digest and the dimension that every host must have. If they are None, the first host sets
+    them."""
 
     name: str
     digest: str | None = None
     dimension: int | None = None
 
     async def compare(self, endpoint: Endpoint) -> None:
-        """Compare the host's digest. Raises ModelChanged if it is not the expected one, and as `Endpoint.details`."""
+        """Compare the host's digest. Raises ModelChanged if it is not the expected one, and as
+        `Endpoint.details`."""
         digest = (await endpoint.details()).digest
         if self.digest is None:
             self.digest = digest
         elif not same_digest(digest, self.digest):
             raise ModelChanged(
-                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
-                f"{self.digest[:12]}: start a new run to index with the new model, or "
-                f"{equal_model_remedy(digest, self.name)}"
+                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with"
+                f" weights {self.digest[:12]}: start a new run to index with the new model, or"
+                f" {equal_model_remedy(digest, self.name)}"
             )
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and embed a plain text with it. Raises BadVectors, EmbedderError if the host refuses even
-        a plain text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault."""
+        """Compare the model, and embed a plain text with it. Raises BadVectors, EmbedderError if
+        the host refuses even a plain text, and the errors of `compare` and `Endpoint.embed` that
+        mean the server is at fault."""
         await self.compare(endpoint)
         vector = await plain_vector(endpoint, self.name)
         if self.dimension is None:
@@ -348,18 +396,21 @@ class KnownModel:
         why = broken_reason(vector, self.dimension)
         if why is not None:
             raise BadVectors(
-                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
-                "restart that server"
+                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the"
+                " expected digest: restart that server"
             )
 
 
 async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
-    """Return a host's vector of a plain text, after checking that it is finite and not zero. Raises BadVectors,
-    EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`."""
+    """Return a host's vector of a plain text, after checking that it is finite and not zero. Raises
+    BadVectors, EmbedderError if the host refuses even a plain text, and the errors of
+    `Endpoint.embed`."""
     try:
         vector = (await endpoint.embed([PLAIN_TEXT]))[0]
     except (TextRefused, TextTooLong) as exc:
-        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
+        raise EmbedderError(
+            f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)"
+        ) from exc
     why = broken_reason(vector, None)
     if why is not None:
         raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
@@ -374,34 +425,53 @@ UseModel = Callable[["Endpoint", "ModelDetails"], Awaitable[int | None]]
 
 
 async def agreed_model(
-    endpoints: Sequence[Endpoint], use_model: UseModel, settings: EmbedderSettings, log: logging.Logger, setting: str
+    endpoints: Sequence[Endpoint],
+    use_model: UseModel,
+    settings: EmbedderSettings,
+    log: logging.Logger,
+    setting: str,
 ) -> ModelDetails:
-    """Ask all hosts at the same time for their model, and return what it is, if all that answer have the same one.
+    """Ask all hosts at the same time for their model, and return what it is, if all that answer
+    have the same one.
 
-    A host has the `timeout` of the settings for everything together, the loading of its model included. A message names
-    the `setting` to raise for more. If there are several hosts, those that do not answer are only warned about.
+    A host has the `timeout` of the settings for everything together, the loading of its model
+    included. A message names the `setting` to raise for more. If there are several hosts, those
+    that do not answer are only warned about.
 
     Raises:
         EmbedderUnavailable: No host answers. A caller that can wait asks again.
         ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
         ModelChanged: The hosts have different models of this name.
     """
-    found = await asyncio.gather(*(_survey(one, use_model, settings.timeout, setting) for one in endpoints))
+    found = await asyncio.gather(
+        *(_survey(one, use_model, settings.timeout, setting) for one in endpoints)
+    )
     errors = [one for one in found if isinstance(one, RagIndexError)]
-    models = {host.url: one for host, one in zip(endpoints, found, strict=True) if isinstance(one, ModelDetails)}
+    models = {
+        host.url: one
+        for host, one in zip(endpoints, found, strict=True)
+        if isinstance(one, ModelDetails)
+    }
     for error in sorted(errors, key=lambda one: isinstance(one, EmbedderUnavailable)):
         if not models or not isinstance(error, EmbedderUnavailable):
             raise error
         log.warning("%s: continuing without one of %d hosts: %s", settings.model, len(found), error)
     first, *others = models.values()
-    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in others):
+    if any(
+        one.dimension != first.dimension or not same_digest(one.digest, first.digest)
+        for one in others
+    ):
         listed = ", ".join(f"{url} {one}" for url, one in models.items())
         remedy = equal_model_remedy(first.digest, settings.model)
-        raise ModelChanged(f"hosts have different models named {settings.model}: {listed}; {remedy}")
+        raise ModelChanged(
+            f"hosts have different models named {settings.model}: {listed}; {remedy}"
+        )
     return first
 
 
-async def _survey(host: Endpoint, use_model: UseModel, seconds: float, setting: str) -> ModelDetails | RagIndexError:
+async def _survey(
+    host: Endpoint, use_model: UseModel, seconds: float, setting: str
+) -> ModelDetails | RagIndexError:
     """Return the model of a host after it has worked once, or why that cannot be used."""
 
     async def answer(service: Service) -> ModelDetails:

@@ -17,7 +17,8 @@ FIRST_REST = 0.25
 """Seconds of rest after a failure; doubled after each further one."""
 MAX_REST = 30.0
 CAPACITY_STEP = 0.1
-"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
+"""Number of concurrent requests that each success gives back to a host whose capacity was
+halved."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,14 +31,15 @@ class Host:
     in_flight: int = 0
     busy_since: float = 0.0
     is_alone: bool = False
-    """Whether a suspect batch is in flight. Nothing else is sent then, so that the outcome is its own."""
+    """Whether a suspect batch is in flight. Nothing else is sent then, so that the outcome is its
+    own."""
     is_checked: bool = False
     """Whether its model is being compared, or it is embedding a plain text."""
     is_well: bool = False
     """Whether it has embedded a plain text since something failed there."""
     shown_well_at: float = -math.inf
-    """When it got the plain text that it has just embedded, or an item that was alone and is as good; minus infinity
-    once it gets anything else."""
+    """When it got the plain text that it has just embedded, or an item that was alone and is as
+    good; minus infinity once it gets anything else."""
     compared_at: float = -math.inf
     failures: int = 0
     """Its failures since it was well. With any, it gets nothing but a check."""
@@ -48,7 +50,8 @@ class Host:
     max_items: int = sys.maxsize
     """The number of items that it takes in one request, as its refusals and timeouts show."""
     capacity: float = field(init=False)
-    """Number of concurrent requests that it gets at present: fewer for a while after a rate limit."""
+    """Number of concurrent requests that it gets at present: fewer for a while after a rate
+    limit."""
 
     def __post_init__(self) -> None:
         self.capacity = self.requests
@@ -66,7 +69,8 @@ class Host:
         return not self.is_checked and not self.is_alone and self.rests_until <= now
 
     def works(self, now: float) -> bool:
-        """Return whether it has embedded a plain text and can be asked something now, however much it has to do."""
+        """Return whether it has embedded a plain text and can be asked something now, however much
+        it has to do."""
         return self.is_well and self.may_be_asked(now)
 
     def record_success(self) -> None:
@@ -78,7 +82,8 @@ class Host:
         self.shown_well_at, self.compared_at = started, now
 
     def record_failure(self, error: errors.RagIndexError, started: float, now: float) -> None:
-        """Let it rest, because a request that was sent at `started` failed. Requests in flight together count once."""
+        """Let it rest, because a request that was sent at `started` failed. Requests in flight
+        together count once."""
         self.is_well, self.error = False, error
         asked = error.retry_after if isinstance(error, errors.RateLimited) else None
         if asked is not None:
@@ -94,8 +99,9 @@ class Host:
             self.rests_until = max(self.rests_until, now + jittered(rest))
 
     def record_timeout(self, started: float, now: float, items: int) -> None:
-        """Halve the number of requests for good, because one of so many items, sent at `started`, timed out: a slow
-        server would let others time out for ever. A server that gets one request at a time gets half the items."""
+        """Halve the number of requests for good, because one of so many items, sent at `started`,
+        timed out: a slow server would let others time out for ever. A server that gets one request
+        at a time gets half the items."""
         only_one = self.requests == 1
         if not self._slow_down(started, now):
             return
@@ -105,8 +111,8 @@ class Host:
             self.max_items = max(1, min(self.max_items, items) // 2)
 
     def _slow_down(self, started: float, now: float) -> bool:
-        """Halve the capacity, because a request sent at `started` was too much. Requests in flight together count
-        once. Return whether this one counts."""
+        """Halve the capacity, because a request sent at `started` was too much. Requests in flight
+        together count once. Return whether this one counts."""
         if started <= self.slowed_at:
             return False
         self.capacity = max(1.0, self.capacity / 2)

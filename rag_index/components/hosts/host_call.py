@@ -1,11 +1,12 @@
-"""A call that needs servers: its items, the batches in which they are sent, and what becomes of each. `host_pool` sends
-the batches.
+"""A call that needs servers: its items, the batches in which they are sent, and what becomes of
+each. `host_pool` sends the batches.
 
-What may be an item's fault goes last, alone and in halves. If a request fails and one of its items may be the reason,
-its halves are sent after all other items of the call, with nothing else under way at their server, until one item is
-left. That item is at fault after three failures in a row, each with a plain text embedded by the same server just
-before and just after it. A server that fails at the plain text clears the item. After ten failures the item is at fault
-even so: else a text that ends its server each time would be sent for ever.
+What may be an item's fault goes last, alone and in halves. If a request fails and one of its items
+may be the reason, its halves are sent after all other items of the call, with nothing else under
+way at their server, until one item is left. That item is at fault after three failures in a row,
+each with a plain text embedded by the same server just before and just after it. A server that
+fails at the plain text clears the item. After ten failures the item is at fault even so: else a
+text that ends its server each time would be sent for ever.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from rag_index.core.documents.work import Work
 
 PROOFS = 3
-"""Failures in a row, between plain texts that the same server embeds, after which an item is at fault."""
+"""Failures in a row, between plain texts that the same server embeds, after which an item is at
+fault."""
 MOST_FAILURES = 10
 """Failures after which an item is at fault although its server failed at the plain texts, too."""
 MIN_ITEMS = 16
-"""The smallest share of a server: with fewer items left, none are kept back for a server that is busy."""
+"""The smallest share of a server: with fewer items left, none are kept back for a server that is
+busy."""
 
 Item = TypeVar("Item", bound=Hashable)
 log = logging.getLogger("rag_index.embedders")
@@ -52,7 +55,8 @@ class Batch(Generic[Item]):
     failures: int = 0
     """How many requests with these items failed, and one of them may have been the reason."""
     proofs: int = 0
-    """How many failures in a row of its only item lay between plain texts that the server embedded."""
+    """How many failures in a row of its only item lay between plain texts that the server
+    embedded."""
     host: Host | None = None
     """The server where it failed last."""
     failed_at: float = -math.inf
@@ -73,13 +77,17 @@ class Batch(Generic[Item]):
 
     def part(self, items: Sequence[Item]) -> Batch[Item]:
         """Return a batch of some of its items, with its failures so far."""
-        return Batch(items, self.alone, self.failures, self.proofs, self.host, self.failed_at, self.error)
+        return Batch(
+            items, self.alone, self.failures, self.proofs, self.host, self.failed_at, self.error
+        )
 
 
 class HostCall(ABC, Generic[Item]):
-    """The items that one caller wants done by servers, each once. After `HostPool.run` each item has an entry.
+    """The items that one caller wants done by servers, each once. After `HostPool.run` each item
+    has an entry.
 
-    A call that gave up is kept by its pool. A later call with some of the same items takes over what it has.
+    A call that gave up is kept by its pool. A later call with some of the same items takes over
+    what it has.
     """
 
     confirms: ClassVar[bool] = True
@@ -90,16 +98,19 @@ class HostCall(ABC, Generic[Item]):
     """How many characters a request has at most. An item that has more goes by itself."""
 
     def __init__(self, items: Iterable[Item], stats: Work, *, one_by_one: bool = False) -> None:
-        """With `one_by_one`, the items are those of one document, which ended a server on another day: each is sent
-        alone, between two plain texts, and one failure is enough to hold it at fault."""
+        """With `one_by_one`, the items are those of one document, which ended a server on another
+        day: each is sent alone, between two plain texts, and one failure is enough to hold it at
+        fault."""
         self.stats = stats
         self.entries: dict[Item, Any] = {}
         """The answer or the error of each item that is done."""
         ordered = sorted(dict.fromkeys(items), key=self.length, reverse=True)
         self.fresh: deque[Item] = deque() if one_by_one else deque(ordered)
-        """What was not sent yet, the longest first: those of a request have similar lengths, none waits for another."""
+        """What was not sent yet, the longest first: those of a request have similar lengths, none
+        waits for another."""
         self.again: deque[Batch[Item]] = deque()
-        """What is sent again before the fresh ones, since none of its items is known to be at fault."""
+        """What is sent again before the fresh ones, since none of its items is known to be at
+        fault."""
         self.suspects: list[Batch[Item]] = []
         """What failed, and one of its items may be the reason: all others go first."""
         if one_by_one:
@@ -132,8 +143,8 @@ class HostCall(ABC, Generic[Item]):
         return None
 
     def fault(self, error: Exception, host: Host) -> Exception:
-        """Return the error of an item that is at fault, given what its last request ended with. `host` has embedded a
-        plain text since."""
+        """Return the error of an item that is at fault, given what its last request ended with.
+        `host` has embedded a plain text since."""
         return error
 
     @property
@@ -142,10 +153,11 @@ class HostCall(ABC, Generic[Item]):
         return bool(self.fresh or self.again or self.suspects)
 
     def next_batch(self, most: int, *, free: int, used: int) -> Batch[Item]:
-        """Take what a server gets next, of at most so many items; `free` of `used` servers could take some now.
+        """Take what a server gets next, of at most so many items; `free` of `used` servers could
+        take some now.
 
-        Free servers get equal shares. With few items left, each gets a share that is large enough to be worth a
-        request: of 40 items and two servers the free one gets 20.
+        Free servers get equal shares. With few items left, each gets a share that is large enough
+        to be worth a request: of 40 items and two servers the free one gets 20.
         """
         if self.again:
             batch = self.again.popleft()
@@ -166,7 +178,8 @@ class HostCall(ABC, Generic[Item]):
             self.again.appendleft(batch)
 
     def send_halves(self, batch: Batch[Item]) -> None:
-        """Send the halves of what a server refuses: it is well, and needs no proof of that before it gets them."""
+        """Send the halves of what a server refuses: it is well, and needs no proof of that before
+        it gets them."""
         halves = batch.halves()
         if batch.alone:
             self.suspects[:0] = halves
@@ -174,7 +187,8 @@ class HostCall(ABC, Generic[Item]):
             self.again.extendleft(reversed(halves))
 
     def suspect(self, batch: Batch[Item], error: Exception, host: Host, now: float) -> None:
-        """Send the halves of a batch after all others, because one of its items may be why its request failed."""
+        """Send the halves of a batch after all others, because one of its items may be why its
+        request failed."""
         batch.failures += 1
         batch.host, batch.error, batch.failed_at = host, error, now
         self.stats.retries += 1
@@ -187,23 +201,29 @@ class HostCall(ABC, Generic[Item]):
             self.suspects += batch.halves()
 
     def is_at_fault(self, batch: Batch[Item]) -> bool:
-        """Return whether the only item of a batch is why its requests fail, since a server embeds plain texts now."""
+        """Return whether the only item of a batch is why its requests fail, since a server embeds
+        plain texts now."""
         return batch.single and (batch.proofs >= PROOFS or batch.failures >= self._most_failures)
 
     def blame(self, batch: Batch[Item], host: Host) -> None:
-        """Give an item its error. The servers are well, so its failures are no retries of theirs."""
+        """Give an item its error. The servers are well, so its failures are no retries of
+        theirs."""
         [item] = batch.items
         self.stats.retries = max(0, self.stats.retries - batch.failures)
         if batch.error is None:
             return
         self.entries[item] = fault = self.fault(batch.error, host)
-        # a document that ends its server: it fails as a whole, and none of its other texts shall cost another death
+        # a document that ends its server: it fails as a whole, and none of its other texts shall
+        # cost another death
         if self.one_by_one and isinstance(batch.error, EmbedderUnavailable):
-            self.entries.update(dict.fromkeys((item for one in self.suspects for item in one.items), fault))
+            self.entries.update(
+                dict.fromkeys((item for one in self.suspects for item in one.items), fault)
+            )
             self.suspects.clear()
 
     def take_over(self, kept: HostCall[Item]) -> None:
-        """Go on from where a call gave up, with the items that both have. They are taken from it."""
+        """Go on from where a call gave up, with the items that both have. They are taken from
+        it."""
         wanted = {*self.fresh, *(item for batch in self.suspects for item in batch.items)}
         done = wanted & kept.entries.keys()
         for item in done:
@@ -230,7 +250,9 @@ class HostCall(ABC, Generic[Item]):
         self.suspects = failed + [batch for batch in self.suspects if known.isdisjoint(batch.items)]
 
 
-def take_batch(waiting: deque[Item], length: Callable[[Item], int], max_items: int, max_chars: int) -> list[Item]:
+def take_batch(
+    waiting: deque[Item], length: Callable[[Item], int], max_items: int, max_chars: int
+) -> list[Item]:
     """Remove and return the first items that fit into one request; the first one in any case."""
     batch = [waiting.popleft()]
     room = max_chars - length(batch[0])

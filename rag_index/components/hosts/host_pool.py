@@ -1,8 +1,9 @@
 """The servers of a process that have one model, and the line of calls that they work for:
 
-1. Calls share the servers in the order in which they come. A server gets what is next as soon as it has room.
-2. A server that fails rests for 0.25 to 30 s, or as long as its Retry-After says. Then one check decides whether it
-   gets work again: its model is compared, and it embeds a plain text.
+1. Calls share the servers in the order in which they come. A server gets what is next as soon as it
+  has room.
+2. A server that fails rests for 0.25 to 30 s, or as long as its Retry-After says. Then one check
+   decides whether it gets work again: its model is compared, and it embeds a plain text.
 3. What may be an item's fault goes last, alone and in halves (`host_call`).
 4. A call that gives up is kept. Made again in this process, it goes on from there.
 5. Whether a service is unavailable is a state of the service, by its name (`core.recovery`).
@@ -33,23 +34,27 @@ if TYPE_CHECKING:
 MAX_SLEEP = 1.0
 """The seconds after which a call looks at its hosts at the latest."""
 KEPT_CALLS = 4
-"""How many calls that gave up are kept. A process embeds two shards at a time, each of which may go on in halves."""
+"""How many calls that gave up are kept. A process embeds two shards at a time, each of which may go
+on in halves."""
 KEPT_SECONDS = 600.0
 """How long one is kept: a later run shall judge its texts anew."""
 log = logging.getLogger("rag_index.embedders")
 
 
 class HostPool:
-    """All servers of an embedder, and the share of them that this process uses as long as one of those is well.
+    """All servers of an embedder, and the share of them that this process uses as long as one of
+    those is well.
 
-    With H servers and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
-    workers as servers it is home modulo H. Each server gets `in_flight` requests at once from all its workers together,
-    and at least one from each. So every server is used, none has a longer queue than it needs, and the faster ones of a
-    share do more of the work. The servers outside the share are used only while the whole share fails. There are at
-    most `in_all` requests at once, if given.
+    With H servers and W workers, the share of worker `home` is home, home + W, home + 2W, …. With
+    at least as many workers as servers it is home modulo H. Each server gets `in_flight` requests
+    at once from all its workers together, and at least one from each. So every server is used, none
+    has a longer queue than it needs, and the faster ones of a share do more of the work. The
+    servers outside the share are used only while the whole share fails. There are at most `in_all`
+    requests at once, if given.
 
-    A call waits `patience` seconds where all servers fail. A pool `for_queries` does without a server that answers but
-    cannot be used, such as one with another model, and names no outage: only runs do that.
+    A call waits `patience` seconds where all servers fail. A pool `for_queries` does without a
+    server that answers but cannot be used, such as one with another model, and names no outage:
+    only runs do that.
 
     All methods must be called on one event loop.
     """
@@ -69,7 +74,11 @@ class HostPool:
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
-        share = [number for number in order if number % workers == home % workers] if workers < count else [first]
+        share = (
+            [number for number in order if number % workers == home % workers]
+            if workers < count
+            else [first]
+        )
         sharing = max(1, len(range(first, workers, count)))
         requests = max(1, in_flight // sharing + (home // count < in_flight % sharing))
         hosts = [Host(endpoint, requests) for endpoint in endpoints]
@@ -81,28 +90,34 @@ class HostPool:
         """The line: the earliest call first."""
         self._kept: list[HostCall[Any]] = []
         self._accused: defaultdict[Host, list[Batch[Any]]] = defaultdict(list)
-        """Batches of one item that failed at a server: its next plain text shows whose fault that was."""
+        """Batches of one item that failed at a server: its next plain text shows whose fault that
+        was."""
         self._checks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._service = Service(self.name)
         self._failing_since: float | None = None
-        """When every server had failed; None while one has not. Calls one after the other share one wait."""
+        """When every server had failed; None while one has not. Calls one after the other share one
+        wait."""
         self._is_reported = False
         """Whether that is in the log."""
         self._down_since: float | None = None
-        """When the request was sent that failed first, with no other server at work; None if one answered since."""
+        """When the request was sent that failed first, with no other server at work; None if one
+        answered since."""
 
     @property
     def name(self) -> str:
-        where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
+        where = (
+            f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
+        )
         return f"{self.hosts[0].endpoint.service} {where}"
 
     async def run(self, call: HostCall[Any]) -> None:
         """Have the items of a call done. Afterwards each has an entry.
 
         Raises:
-            EmbedderUnavailable, RateLimited, BadVectors: All servers fail for too long, or none will be back before.
-            ModelMissing, ModelChanged, EmbedderError: A server answers, but cannot be used.
+            EmbedderUnavailable, RateLimited, BadVectors: All servers fail for too long, or none
+            will be back before. ModelMissing, ModelChanged, EmbedderError: A server answers, but
+            cannot be used.
         """
         came = self._now()
         self._kept = [kept for kept in self._kept if came - kept.gave_up_at < KEPT_SECONDS]
@@ -110,7 +125,11 @@ class HostPool:
             call.take_over(kept)
         self._ask_again()
         with self._reported() as self._service:
-            async with noticing_work(self._service, self._asked) if not self._for_queries else nullcontext():
+            async with (
+                noticing_work(self._service, self._asked)
+                if not self._for_queries
+                else nullcontext()
+            ):
                 self._calls.append(call)
                 try:
                     await self._work(call)
@@ -135,7 +154,8 @@ class HostPool:
         return [host.endpoint for host in self.hosts if host.in_flight or host.is_checked]
 
     def _ask_again(self) -> None:
-        """Let servers that all fail be checked at once, but for the pauses that they asked for: a call begins."""
+        """Let servers that all fail be checked at once, but for the pauses that they asked for: a
+        call begins."""
         now = self._now()
         if all(host.failures for host in self.hosts):
             for host in self.hosts:
@@ -143,7 +163,8 @@ class HostPool:
                     host.rests_until = min(host.rests_until, now)
 
     async def _work(self, call: HostCall[Any]) -> None:
-        """Send all items of a call, and compare the models of the servers that have answered them."""
+        """Send all items of a call, and compare the models of the servers that have answered
+        them."""
         await self._send_all(call)
         while call.unconfirmed:
             await self._confirm(call)
@@ -195,7 +216,8 @@ class HostPool:
     # What a server gets next
 
     def _used(self) -> list[Host]:
-        """Return the servers that get items: those of the share that do not fail, or else all that do not."""
+        """Return the servers that get items: those of the share that do not fail, or else all that
+        do not."""
         own = [host for host in self.own if not host.failures]
         if own:
             return own
@@ -206,7 +228,10 @@ class HostPool:
         now = self._now()
         if self._calls:
             self._note_began(self._calls[0], now)
-        while any(self._start_next(host, now) for host in sorted(self.hosts, key=lambda host: host.in_flight)):
+        while any(
+            self._start_next(host, now)
+            for host in sorted(self.hosts, key=lambda host: host.in_flight)
+        ):
             pass
 
     def _start_next(self, host: Host, now: float) -> bool:
@@ -231,7 +256,9 @@ class HostPool:
         for call in list(self._calls):
             if call.fresh or call.again:
                 free = sum(one.has_room and one.works(now) for one in used)
-                self._send(call, call.next_batch(host.max_items, free=free, used=len(used)), host, now)
+                self._send(
+                    call, call.next_batch(host.max_items, free=free, used=len(used)), host, now
+                )
                 return True
             # another server than the one where it failed last tries it, if there is another
             may_try = [batch for batch in call.suspects if batch.host is not host or used == [host]]
@@ -239,12 +266,16 @@ class HostPool:
                 return self._start_suspect(call, may_try[0], host, now)
         return False
 
-    def _start_suspect(self, call: HostCall[Any], batch: Batch[Any], host: Host, now: float) -> bool:
-        """Try a suspect batch, or prepare the server for it. Return whether something was started or decided."""
+    def _start_suspect(
+        self, call: HostCall[Any], batch: Batch[Any], host: Host, now: float
+    ) -> bool:
+        """Try a suspect batch, or prepare the server for it. Return whether something was started
+        or decided."""
         # it goes alone: what is under way ends first
         if host.in_flight:
             return False
-        # one item is judged by the plain texts before and after it, the first of which may be the one after another's
+        # one item is judged by the plain texts before and after it, the first of which may be the
+        # one after another's
         is_shown_well = host.shown_well_at > -math.inf and host.shown_well_at >= batch.failed_at
         if batch.single and not is_shown_well:
             self._start_check(host, plain=True)
@@ -284,7 +315,9 @@ class HostPool:
 
     # Requests
 
-    async def _request(self, call: HostCall[Any], batch: Batch[Any], host: Host, started: float) -> None:
+    async def _request(
+        self, call: HostCall[Any], batch: Batch[Any], host: Host, started: float
+    ) -> None:
         try:
             answers = await call.ask(host.endpoint, batch.items)
         except errors.RagIndexError as error:
@@ -306,7 +339,12 @@ class HostPool:
             self._notify()
 
     def _failed(
-        self, call: HostCall[Any], batch: Batch[Any], host: Host, error: errors.RagIndexError, started: float
+        self,
+        call: HostCall[Any],
+        batch: Batch[Any],
+        host: Host,
+        error: errors.RagIndexError,
+        started: float,
     ) -> None:
         """Decide what becomes of a request that failed: whose fault may it be?"""
         # the server's: it asks for a pause, or accepts no connection
@@ -330,13 +368,18 @@ class HostPool:
         else:
             call.error = error
 
-    def _suspect(self, call: HostCall[Any], batch: Batch[Any], error: Exception, host: Host) -> None:
+    def _suspect(
+        self, call: HostCall[Any], batch: Batch[Any], error: Exception, host: Host
+    ) -> None:
         if batch.single and batch.alone:
             self._accused[host].append(batch)
         call.suspect(batch, error, host, self._now())
 
-    def _refused(self, call: HostCall[Any], batch: Batch[Any], host: Host, error: Exception) -> None:
-        """Find the item that a server refuses: halve the batch, or have the server show that it is well."""
+    def _refused(
+        self, call: HostCall[Any], batch: Batch[Any], host: Host, error: Exception
+    ) -> None:
+        """Find the item that a server refuses: halve the batch, or have the server show that it is
+        well."""
         if not batch.single:
             if isinstance(error, errors.RequestTooLong):
                 host.max_items = min(host.max_items, len(batch.items) // 2)
@@ -351,7 +394,12 @@ class HostPool:
             self._suspect(call, batch, error, host)
 
     def _answered(
-        self, call: HostCall[Any], batch: Batch[Any], host: Host, answers: Sequence[Any], started: float
+        self,
+        call: HostCall[Any],
+        batch: Batch[Any],
+        host: Host,
+        answers: Sequence[Any],
+        started: float,
     ) -> None:
         """Keep the answers that can be right, and try the items of the others again, each alone."""
         broken: list[tuple[Any, Exception]] = []
@@ -373,8 +421,8 @@ class HostPool:
             self._suspect(call, batch if batch.single else Batch([item]), why, host)
 
     async def _confirm(self, call: HostCall[Any]) -> None:
-        """Compare the models of the servers that answered. The items of one that cannot be asked are sent again: its
-        model may have been another one, and nobody can tell any more."""
+        """Compare the models of the servers that answered. The items of one that cannot be asked
+        are sent again: its model may have been another one, and nobody can tell any more."""
         unconfirmed, call.unconfirmed = call.unconfirmed, {}
         same = await asyncio.gather(*(self._compare(host, plain=False) for host in unconfirmed))
         for items, is_same in zip(unconfirmed.values(), same, strict=True):
@@ -390,7 +438,8 @@ class HostPool:
         self._start(self._check(host, plain=plain), self._checks)
 
     async def _check(self, host: Host, *, plain: bool) -> None:
-        """Compare a server's model, with `plain` also let it embed a plain text. Calls end with what it raises."""
+        """Compare a server's model, with `plain` also let it embed a plain text. Calls end with
+        what it raises."""
         try:
             await self._compare(host, plain=plain)
         except Exception as error:  # noqa: BLE001 - the callers of `run` get it
@@ -402,13 +451,18 @@ class HostPool:
             self._notify()
 
     async def _compare(self, host: Host, *, plain: bool) -> bool:
-        """Return whether a server has the right model, and with `plain` embeds. Raises what it answers if it cannot be
-        used; a pool for queries does without it."""
+        """Return whether a server has the right model, and with `plain` embeds. Raises what it
+        answers if it cannot be used; a pool for queries does without it."""
         started = self._now()
         try:
             # one that was silent is asked first whether it answers at all, which costs little
-            if isinstance(host.error, errors.RequestTimedOut) and not await host.endpoint.is_alive():
-                raise errors.RequestTimedOut(f"{host.url} is silent, also when it is asked for nothing but an answer")
+            if (
+                isinstance(host.error, errors.RequestTimedOut)
+                and not await host.endpoint.is_alive()
+            ):
+                raise errors.RequestTimedOut(
+                    f"{host.url} is silent, also when it is asked for nothing but an answer"
+                )
             await (self._model.try_out if plain else self._model.compare)(host.endpoint)
         except (errors.EmbedderUnavailable, errors.BadVectors) as error:
             self._host_failed(host, error, started)
@@ -431,8 +485,8 @@ class HostPool:
         return True
 
     def _judge(self, host: Host, *, is_well: bool) -> None:
-        """Count a failure against each item that failed at a server before it embedded a plain text. If it failed at
-        that, too, it was at fault, and the row of failures begins anew."""
+        """Count a failure against each item that failed at a server before it embedded a plain
+        text. If it failed at that, too, it was at fault, and the row of failures begins anew."""
         for batch in self._accused.pop(host, ()):
             batch.proofs = batch.proofs + 1 if is_well else 0
 
@@ -461,16 +515,17 @@ class HostPool:
             self._down_since = None
 
     def _rest_until(self, end: float) -> bool:
-        """Let servers rest no longer than the patience of a call, for one last check. Return whether one is checked by
-        then: a pause that a server asks for stays as long as it is."""
+        """Let servers rest no longer than the patience of a call, for one last check. Return
+        whether one is checked by then: a pause that a server asks for stays as long as it is."""
         for host in self.hosts:
             if not isinstance(host.error, errors.RateLimited):
                 host.rests_until = min(host.rests_until, end)
         return any(host.rests_until <= end for host in self.hosts)
 
     def _require_patience(self) -> None:
-        """Raise EmbedderUnavailable if all servers have failed for too long, or ask for longer pauses. Raises what they
-        answer instead if all of them do, and RateLimited or BadVectors if every one has that reason."""
+        """Raise EmbedderUnavailable if all servers have failed for too long, or ask for longer
+        pauses. Raises what they answer instead if all of them do, and RateLimited or BadVectors if
+        every one has that reason."""
         now = self._now()
         if not all(host.failures for host in self.hosts):
             return
@@ -479,7 +534,9 @@ class HostPool:
         if self._failing_since is None:
             self._failing_since = now
         # a failure that the next check ends is no news
-        if not (self._for_queries or self._is_reported) and all(host.failures > 1 for host in self.hosts):
+        if not (self._for_queries or self._is_reported) and all(
+            host.failures > 1 for host in self.hosts
+        ):
             self._is_reported = True
             log.warning("no host accepts texts: %s", said)
         if any(host.is_checked or host.in_flight for host in self.hosts):

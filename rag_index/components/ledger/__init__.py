@@ -92,7 +92,9 @@ class Ledger(DocumentRows, RunRows, WatchRows):
                     self._write(table.delete().where(table.c.alias == alias))
 
     def find_restored(
-        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
+        self,
+        indexes: Mapping[str, str],
+        read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
     ) -> dict[str, str]:
         """Return a message for each index whose store and ledger are at different commits.
 
@@ -113,7 +115,9 @@ class Ledger(DocumentRows, RunRows, WatchRows):
         return messages
 
     def _find_different(
-        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
+        self,
+        indexes: Mapping[str, str],
+        read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
     ) -> dict[str, str]:
         """Return how store and ledger differ now, for each index where they do."""
         # Without an index, the store is not opened.

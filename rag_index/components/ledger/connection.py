@@ -52,7 +52,9 @@ PRAGMAS = (
 class LedgerConnection:
     """The transactions of one connection, and their statements."""
 
-    def __init__(self, url: URL, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
+    def __init__(
+        self, url: URL, *, clock: Callable[[], float] = time.time, read_only: bool = False
+    ) -> None:
         """Open a ledger, and create it if it is missing.
 
         Args:
@@ -213,7 +215,9 @@ class LedgerConnection:
         if self._file_stamp() == self._stamp:
             return
         if self._immutable_file:
-            raise LedgerUnavailable(f"ledger {self.redacted_url} is being written by its owner: run the command again")
+            raise LedgerUnavailable(
+                f"ledger {self.redacted_url} is being written by its owner: run the command again"
+            )
         raise LedgerError(
             f"ledger {self.redacted_url} was removed or replaced while it was open: put it back "
             "and run again, or let `rag-index doctor --repair` make it from the store"
@@ -248,7 +252,13 @@ class LedgerConnection:
         with self.transaction() as connection:
             return connection.execute(statement, execution_options=options).rowcount
 
-    def _put_row(self, table: sa.Table, keys: Mapping[str, Any], values: Mapping[str, Any], update: Any = None) -> None:
+    def _put_row(
+        self,
+        table: sa.Table,
+        keys: Mapping[str, Any],
+        values: Mapping[str, Any],
+        update: Any = None,
+    ) -> None:
         """Insert a row, or update the one that exists.
 
         Args:
@@ -297,7 +307,9 @@ class LedgerConnection:
         insert = self._insert(table).from_select(names, rows.where(sa.true()))
         return self._write(insert.on_conflict_do_nothing())
 
-    def _execute_many(self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
+    def _execute_many(
+        self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]
+    ) -> None:
         """Execute a statement once for each row. Every document is recorded by it.
 
         Args:
@@ -367,13 +379,19 @@ class LedgerConnection:
         # "database or disk is full"; 53100 is PostgreSQL's disk_full.
         is_full = failure.code in (sqlite3.SQLITE_FULL, "53100")
         if is_full or self._lacks_shared_bytes(failure):
-            return LedgerError(f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again")
+            return LedgerError(
+                f"{ledger}: the disk is full ({origin}). Nothing is lost: make room and run again"
+            )
         # "attempt to write a readonly database"
         if failure.code == sqlite3.SQLITE_READONLY:
-            return LedgerError(f"ledger {unwritable(Path(str(self._url.database)), error, ELSEWHERE)}")
+            return LedgerError(
+                f"ledger {unwritable(Path(str(self._url.database)), error, ELSEWHERE)}"
+            )
         # 25006 is read_only_sql_transaction: a standby of PostgreSQL.
         if failure.code == "25006":
-            return LedgerError(f"{ledger} cannot be written ({origin}): name the primary server in [ledger] url")
+            return LedgerError(
+                f"{ledger} cannot be written ({origin}): name the primary server in [ledger] url"
+            )
         # "database disk image is malformed", "file is not a database"
         if failure.code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             remedy = "`rag-index doctor --repair` fills a new one from the store"
@@ -395,7 +413,9 @@ class LedgerConnection:
 
 def _engine(url: URL, *, read_only: bool) -> Engine:
     if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
+        raise SettingsError(
+            f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql"
+        )
     if read_only:
         url = _readable(url)
     elif database.is_file(url):
@@ -410,16 +430,17 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         raise SettingsError(f"ledger: {database.missing_driver(url, error)}") from error
     database.hide_values(engine)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda connection, _: database.set_pragmas(connection, PRAGMAS))
+        event.listen(
+            engine, "connect", lambda connection, _: database.set_pragmas(connection, PRAGMAS)
+        )
     return engine
 
 
 def _readable(url: URL) -> URL:
     """Return the URL that opens a ledger for reading.
 
-    Example:
-        "sqlite:////home/ann/ledger.db" -> "sqlite:///file:///home/ann/ledger.db?immutable=1&uri=true"
-        if only Ann may write there.
+    Example: "sqlite:////home/ann/ledger.db" ->
+        "sqlite:///file:///home/ann/ledger.db?immutable=1&uri=true" if only Ann may write there.
     """
     # A server, or a file that we may write: it is opened as usual.
     file = Path(str(url.database))
@@ -431,7 +452,9 @@ def _readable(url: URL) -> URL:
     except (FileNotFoundError, NotADirectoryError):
         return IN_MEMORY
     except OSError as error:
-        raise LedgerError(f"ledger: {file} cannot be read: {error.strerror}; correct its permissions") from error
+        raise LedgerError(
+            f"ledger: {file} cannot be read: {error.strerror}; correct its permissions"
+        ) from error
     # SQLite writes beside a file that it reads. It does not if a writer has the log open already
     # ("mode=ro"), or if the file cannot change ("immutable=1").
     mode = {"immutable": "1"}

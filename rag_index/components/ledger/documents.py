@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark, Failure, FailureKind
 
 c, d, f = contexts.c, documents.c, failed_documents.c
-COLUMNS = ("collection_id", "key", "text_hash", "payload_hash", "chunks", "pending", "added_in", "by_words")
+COLUMNS = (
+    "collection_id",
+    "key",
+    "text_hash",
+    "payload_hash",
+    "chunks",
+    "pending",
+    "added_in",
+    "by_words",
+)
 """The columns that are written of a document; `added_in` only when the document is new."""
 FAILED_COLUMNS = (
     "collection_id",
@@ -85,15 +94,21 @@ class DocumentRows(ScanRows):
 
         Those in another store are left out.
         """
-        statement = sa.select(collections).where(collections.c.elsewhere == 0).order_by(collections.c.id)
+        statement = (
+            sa.select(collections).where(collections.c.elsewhere == 0).order_by(collections.c.id)
+        )
         if alias is not None:
             statement = statement.where(collections.c.alias == alias)
         return [Collection(**row._mapping) for row in self._select(statement)]
 
     def collections_elsewhere(self, alias: str) -> list[Collection]:
         """Return the collections of an alias that are in another store, oldest first."""
-        statement = sa.select(collections).where(collections.c.elsewhere == 1, collections.c.alias == alias)
-        return [Collection(**row._mapping) for row in self._select(statement.order_by(collections.c.id))]
+        statement = sa.select(collections).where(
+            collections.c.elsewhere == 1, collections.c.alias == alias
+        )
+        return [
+            Collection(**row._mapping) for row in self._select(statement.order_by(collections.c.id))
+        ]
 
     def follow_store(self, alias: str, store_ids: Iterable[str]) -> None:
         """Record that the settings name another store now.
@@ -116,7 +131,9 @@ class DocumentRows(ScanRows):
         name = values["name"]
         added = self.collection(name)
         if added is None:
-            raise LedgerError(f"ledger {self.redacted_url} lost collection {name}: check that its disk has room")
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost collection {name}: check that its disk has room"
+            )
         return added
 
     def update_collection(self, collection_id: int, **values: Any) -> None:
@@ -140,7 +157,9 @@ class DocumentRows(ScanRows):
 
     def record_commit(self, collection_id: int, commit_mark: CommitMark) -> None:
         """Record the last commit of a collection, with the rows that it commits."""
-        self.update_collection(collection_id, commits=commit_mark.number, committed_at=commit_mark.at)
+        self.update_collection(
+            collection_id, commits=commit_mark.number, committed_at=commit_mark.at
+        )
 
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""
@@ -159,7 +178,9 @@ class DocumentRows(ScanRows):
         rows = self._select(_ROWS.where(is_ours, self._is_in(d.key, keys)))
         return {key: RecordedDocument(*row) for key, *row in rows}
 
-    def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, RecordedDocument]]:
+    def rows(
+        self, collection_id: int, *, after: str = "", limit: int = 5000
+    ) -> list[tuple[str, RecordedDocument]]:
         """Return a page of documents as pairs of key and row, in the order of their keys.
 
         Args:
@@ -195,7 +216,9 @@ class DocumentRows(ScanRows):
         insert = self._insert(documents).from_select(["collection_id", "key", *new, "bucket"], rows)
         # A document that has a row keeps its hashes: they tell what the store held before.
         update = {"pending": 1, "bucket": sa.func.coalesce(d.bucket, insert.excluded.bucket)}
-        statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_=update)
+        statement = insert.on_conflict_do_update(
+            index_elements=["collection_id", "key"], set_=update
+        )
         with self.transaction():
             self._write(statement)
             self.forget_digests_of(collection_id, keys)
@@ -219,7 +242,9 @@ class DocumentRows(ScanRows):
         is_by_words = int(by_words or False)
         values: list[tuple[Any, ...]] = []
         for key, text_hash, payload_hash, chunks in rows:
-            values.append((collection_id, key, text_hash, payload_hash, chunks, 0, commit, is_by_words))
+            values.append(
+                (collection_id, key, text_hash, payload_hash, chunks, 0, commit, is_by_words)
+            )
         if not values:
             return
         update = ["text_hash", "payload_hash", "chunks", "pending"]
@@ -235,7 +260,9 @@ class DocumentRows(ScanRows):
         last = sa.select(collections.c.commits).where(collections.c.id == collection_id)
         return int(self._value(last) or 0) + 1
 
-    def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
+    def unmark_pending(
+        self, collection_id: int, *, known: Sequence[str], new: Sequence[str]
+    ) -> None:
         """Undo `mark_pending` for documents that were not written.
 
         Args:
@@ -259,8 +286,12 @@ class DocumentRows(ScanRows):
         now = self.clock()
         count = sum(collection.erasable for collection in ours)
         # A collection that was never erased counts since it was created.
-        since = min((collection.erased_at or collection.created_at for collection in ours), default=now)
-        erased_at = [collection.erased_at for collection in ours if collection.erased_at is not None]
+        since = min(
+            (collection.erased_at or collection.created_at for collection in ours), default=now
+        )
+        erased_at = [
+            collection.erased_at for collection in ours if collection.erased_at is not None
+        ]
         lately = any(now - at < DAY for at in erased_at)
         return Erasable(count, since, lately)
 
@@ -371,9 +402,13 @@ class DocumentRows(ScanRows):
 
     # Documents that could not be indexed, or only incompletely
 
-    def failures(self, collection_id: int, keys: Sequence[str] | None = None) -> dict[str, FailedDocument]:
+    def failures(
+        self, collection_id: int, keys: Sequence[str] | None = None
+    ) -> dict[str, FailedDocument]:
         """Return the listed documents of a collection by key, restricted to `keys` if given."""
-        statement = sa.select(*FAILED_FIELDS).where(f.collection_id == collection_id).order_by(f.key)
+        statement = (
+            sa.select(*FAILED_FIELDS).where(f.collection_id == collection_id).order_by(f.key)
+        )
         if keys is not None:
             statement = statement.where(self._is_in(f.key, keys))
         return {row[0]: FailedDocument(*row) for row in self._select(statement)}
@@ -393,7 +428,9 @@ class DocumentRows(ScanRows):
             is_kind = f.kind == kind
         return self._count(failed_documents, f.collection_id == collection_id, is_kind)
 
-    def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()) -> None:
+    def fail(
+        self, collection_id: int, failures: Sequence[Failure], *, crashed: Container[str] = ()
+    ) -> None:
         """Record documents that could not be indexed, or only incompletely.
 
         Args:
@@ -405,7 +442,9 @@ class DocumentRows(ScanRows):
         for failure in failures:
             tries = 2 if failure.key in crashed else 1
             described = (failure.key, failure.text_hash, failure.reason)
-            rows.append((collection_id, *described, tries, now, now, now, failure.kind, failure.cause))
+            rows.append(
+                (collection_id, *described, tries, now, now, now, failure.kind, failure.cause)
+            )
 
         new = self._new(failed_documents)
         # Listed with the same kind: the index has lacked the document since then. A document that
@@ -446,7 +485,9 @@ class DocumentRows(ScanRows):
         is_ours = h.collection_id == collection_id
         return dict(self._select(statement.where(is_ours, self._is_in(h.key, keys))))
 
-    def record_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
+    def record_files(
+        self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]
+    ) -> None:
         """Record what files hold.
 
         Args:
@@ -478,7 +519,9 @@ class DocumentRows(ScanRows):
     # Contexts, by the hashes of document and chunk, and by the recipe that decides them. Workers
     # write each context as soon as they have it.
 
-    def contexts(self, recipe: str, document_hashes: Iterable[bytes]) -> dict[bytes, dict[bytes, str]]:
+    def contexts(
+        self, recipe: str, document_hashes: Iterable[bytes]
+    ) -> dict[bytes, dict[bytes, str]]:
         """Return the contexts of each document's chunks, by the hash of the chunk."""
         statement = sa.select(c.chunk, c.context)
         statement = statement.where(c.document == sa.bindparam("wanted"), c.recipe == recipe)
@@ -491,7 +534,13 @@ class DocumentRows(ScanRows):
 
     def put_context(self, recipe: str, document: bytes, chunk: bytes, context: str) -> None:
         """Record a context, unless the chunk already has one."""
-        row = {"document": document, "chunk": chunk, "recipe": recipe, "context": context, "made_at": self.clock()}
+        row = {
+            "document": document,
+            "chunk": chunk,
+            "recipe": recipe,
+            "context": context,
+            "made_at": self.clock(),
+        }
         insert = self._insert(contexts).values(**row)
         self._write(insert.on_conflict_do_nothing())
 
@@ -519,5 +568,7 @@ class DocumentRows(ScanRows):
                 query = sa.select(sa.literal(recipe).label("recipe"), table.c.text_hash)
                 queries.append(query.where(table.c.collection_id == id_))
         # A union needs at least one query. No context has an empty recipe.
-        queries.append(sa.select(sa.literal("").label("recipe"), sa.literal(b"").label("text_hash")))
+        queries.append(
+            sa.select(sa.literal("").label("recipe"), sa.literal(b"").label("text_hash"))
+        )
         return sa.union(*queries).subquery()

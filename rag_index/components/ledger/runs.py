@@ -86,7 +86,12 @@ class RunRows(LedgerConnection):
 
     def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
         """Record how a run ended."""
-        values = {"state": state, "message": message, "report": json.dumps(report), "ended_at": self.clock()}
+        values = {
+            "state": state,
+            "message": message,
+            "report": json.dumps(report),
+            "ended_at": self.clock(),
+        }
         update = runs.update().where(runs.c.id == run_id)
         self._write(update.values(**values))
 
@@ -179,7 +184,9 @@ class IndexLease:
                 if not self._is_free_soon(asked_at):
                     raise
                 time.sleep(SHORT_POLL)
-        self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
+        self._renewer = threading.Thread(
+            target=self._renew, name=f"lease {self._name}", daemon=True
+        )
         self._renewer.start()
         return self
 
@@ -243,7 +250,9 @@ class IndexLease:
         """
         row = _read_row(self._ledger, self._name)
         if row is not None and row["run_id"] is not None and self._is_holder_alive(row, now):
-            since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            since = dt.datetime.fromtimestamp(row["since"], tz=dt.UTC).strftime(
+                "%Y-%m-%d %H:%M:%S UTC"
+            )
             process = f"process {row['pid']} on {row['host']} since {since}"
             raise IndexLocked(f"{self._held} {process}: wait until it is done, or stop it")
         # The first run of an index finds no row.
@@ -279,10 +288,14 @@ class IndexLease:
         }
         with self._ledger.transaction() as connection:
             insert = insert_for(connection.dialect)(leases).values(name=self._name, **values)
-            take = insert.on_conflict_do_update(index_elements=["name"], set_=values, where=is_unchanged)
+            take = insert.on_conflict_do_update(
+                index_elements=["name"], set_=values, where=is_unchanged
+            )
             taken = connection.execute(take, execution_options={"preserve_rowcount": True})
             if taken.rowcount != 1:
-                raise IndexLocked(f"{self._held} another run, which has just begun: wait until it is done")
+                raise IndexLocked(
+                    f"{self._held} another run, which has just begun: wait until it is done"
+                )
 
     def _is_holder_alive(self, row: dict[str, Any], now: float) -> bool:
         """Return whether the holder's process runs. May wait to see whether it renews its lease."""

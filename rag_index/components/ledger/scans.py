@@ -80,7 +80,9 @@ class ScanRows(LedgerConnection):
         lost_keys = sa.select(lost.c.key)
         return d.key.in_(lost_keys.where(self._is_mine(lost), *where))
 
-    def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
+    def see(
+        self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None
+    ) -> list[str]:
         """Record the keys of a page as seen. Return the duplicates, sorted.
 
         Args:
@@ -234,7 +236,12 @@ class ScanRows(LedgerConnection):
         return dict(rows)
 
     def begin_buckets(
-        self, collection_id: int, record: ScanRecord | None, read: Container[int] | None, *, anew: bool
+        self,
+        collection_id: int,
+        record: ScanRecord | None,
+        read: Container[int] | None,
+        *,
+        anew: bool,
     ) -> None:
         """Record which buckets a scan reads. The next scan reads those that stay uncommitted.
 
@@ -274,7 +281,9 @@ class ScanRows(LedgerConnection):
         update = buckets.update().where(b.collection_id == collection_id)
         self._write(update.values(digest=""))
 
-    def unfinished_buckets(self, collection_id: int, is_due: Callable[[FailedDocument], bool] | None) -> set[int]:
+    def unfinished_buckets(
+        self, collection_id: int, is_due: Callable[[FailedDocument], bool] | None
+    ) -> set[int]:
         """Return the buckets with documents that are pending, or failed and due for a retry.
 
         Args:
@@ -350,7 +359,9 @@ class ScanRows(LedgerConnection):
             self._put_rows(buckets, rows, update=["digest", "documents", "points", "added_in"])
         return left_out
 
-    def _count_in_buckets(self, collection_id: int, numbers: Iterable[int]) -> dict[int, BucketCounts]:
+    def _count_in_buckets(
+        self, collection_id: int, numbers: Iterable[int]
+    ) -> dict[int, BucketCounts]:
         """Count the documents of these buckets. Buckets without documents are missing."""
         has_points = d.chunks > 0
         statement = sa.select(
@@ -373,7 +384,9 @@ class ScanRows(LedgerConnection):
     def forget_empty_buckets(self, collection_id: int) -> None:
         """Delete the buckets that were read and have no documents any more."""
         statement = sa.select(b.bucket)
-        open_buckets = self._column(statement.where(b.collection_id == collection_id, b.digest == ""))
+        open_buckets = self._column(
+            statement.where(b.collection_id == collection_id, b.digest == "")
+        )
         if not open_buckets:
             return
         used: set[int] = set()
@@ -436,7 +449,9 @@ class ScanRows(LedgerConnection):
         statement = sa.select(seen.c.bucket)
         return statement.where(self._is_mine(seen), seen.c.key == key).scalar_subquery()
 
-    def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+    def _known_bucket(
+        self, collection_id: int, key: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[Any]:
         """Return the bucket of a document that has no row yet, as an expression.
 
         It is the one in which this scan saw the document, or an earlier scan in which it failed.
@@ -457,14 +472,18 @@ class ScanRows(LedgerConnection):
         with self.transaction():
             # A document that failed may have no row in `documents`.
             for columns in (d, f):
-                is_theirs = (columns.collection_id == collection_id) & self._is_in(columns.key, keys)
+                is_theirs = (columns.collection_id == collection_id) & self._is_in(
+                    columns.key, keys
+                )
                 theirs = sa.select(columns.bucket).where(is_theirs)
                 is_changing = (b.collection_id == collection_id) & b.bucket.in_(theirs)
                 self._write(buckets.update().where(is_changing).values(digest=""))
 
     # The counts and sizes by which the delete guard decides (`etl.deletes`)
 
-    def count_documents(self, collection: Collection, *where: sa.ColumnElement[bool]) -> IndexedDocuments:
+    def count_documents(
+        self, collection: Collection, *where: sa.ColumnElement[bool]
+    ) -> IndexedDocuments:
         """Count the documents of a collection that have points and meet all conditions."""
         columns = _counts(documents, collection)
         has_points = d.chunks > 0
@@ -509,7 +528,10 @@ class ScanRows(LedgerConnection):
 
         # Of a text with 5 missing and 2 moved documents, 3 have no match.
         matched = sa.func.coalesce(moved_texts.c.found, 0)
-        sums = [_sum_above(missing_texts.c.all, matched), _sum_above(missing_texts.c.when_complete, matched)]
+        sums = [
+            _sum_above(missing_texts.c.all, matched),
+            _sum_above(missing_texts.c.when_complete, matched),
+        ]
         is_same = moved_texts.c.text_hash == missing_texts.c.text_hash
         joined = missing_texts.outerjoin(moved_texts, is_same)
         found = self._first(sa.select(*sums).select_from(joined))
@@ -529,14 +551,21 @@ class ScanRows(LedgerConnection):
         # (the clock was set back).
         is_replaced = (s.size <= count) | (s.at < now - DAY) | (s.at > now)
         values = {"size": count, "at": now}
-        update = {name: sa.case((is_replaced, value), else_=s[name]) for name, value in values.items()}
+        update = {
+            name: sa.case((is_replaced, value), else_=s[name]) for name, value in values.items()
+        }
         self._put_row(sizes, {"collection_id": collection_id, "part": part}, values, update)
 
     def reduce_size(self, collection_id: int, count: int) -> None:
-        """Let the largest size of a collection be smaller by documents that are no loss of the source."""
+        """Let the largest size of a collection be smaller by documents that are no loss of the
+        source."""
         s = sizes.c
         smaller = sa.case((s.size > count, s.size - count), else_=0)
-        self._write(sizes.update().where(s.collection_id == collection_id, s.part == "").values(size=smaller))
+        self._write(
+            sizes.update()
+            .where(s.collection_id == collection_id, s.part == "")
+            .values(size=smaller)
+        )
 
     def largest_sizes(self, collection_id: int) -> dict[str, int]:
         """Return the largest sizes by part; "" is the collection itself.
@@ -571,7 +600,9 @@ def sum_if(condition: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[An
     return sa.func.sum(sa.case((condition, value), else_=0))
 
 
-def _sum_above(count: sa.ColumnElement[Any], matched: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+def _sum_above(
+    count: sa.ColumnElement[Any], matched: sa.ColumnElement[Any]
+) -> sa.ColumnElement[Any]:
     """Return the sum of `count - matched` over the rows where that is positive."""
     excess = sa.case((count > matched, count - matched), else_=0)
     return sa.func.coalesce(sa.func.sum(excess), 0)

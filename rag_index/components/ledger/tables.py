@@ -71,7 +71,14 @@ collections = _table(
     [sa.Column("id", Integer, primary_key=True, autoincrement=True)],
     required(alias=Text),
     [sa.Column("name", Text, nullable=False, unique=True)],
-    required(store_id=Text, embedder_fingerprint=Text, embedder=Text, chunking=Text, dimension=Integer, state=Text),
+    required(
+        store_id=Text,
+        embedder_fingerprint=Text,
+        embedder=Text,
+        chunking=Text,
+        dimension=Integer,
+        state=Text,
+    ),
     required(created_at=Float),
     optional(chars_per_second=Float, held_since=Float),
     required("0", whole_in=Integer, commits=Integer, held=Integer),
@@ -148,11 +155,15 @@ leases = _table(
     "leases",
     primary(name=Text),
     optional(run_id=Text),
-    required(host=Text, pid=Integer, process_started=Float, epoch=Integer, since=Float, renewed_at=Float),
+    required(
+        host=Text, pid=Integer, process_started=Float, epoch=Integer, since=Float, renewed_at=Float
+    ),
 )
 
 scan_states = _table(
-    "scan_states", primary(collection_id=Integer), required(watermark=Text, settings=Text, full_at=Float)
+    "scan_states",
+    primary(collection_id=Integer),
+    required(watermark=Text, settings=Text, full_at=Float),
 )
 
 file_hashes = _table(
@@ -171,11 +182,16 @@ sizes = _table(
 with the time when it was counted."""
 
 positions = _table(
-    "positions", primary(alias=Text), required(collection_id=Integer, commits=Integer, at=Float, how=Text)
+    "positions",
+    primary(alias=Text),
+    required(collection_id=Integer, commits=Integer, at=Float, how=Text),
 )
 
 watches = _table(
-    "watches", primary(alias=Text), required(since=Float, state=Text, message=Text), optional(applied_at=Float)
+    "watches",
+    primary(alias=Text),
+    required(since=Float, state=Text, message=Text),
+    optional(applied_at=Float),
 )
 
 contexts = _table(
@@ -185,7 +201,11 @@ contexts = _table(
     rowid=False,
 )
 
-scans = _table("scans", [sa.Column("number", Integer, primary_key=True, autoincrement=True)], required(alias=Text))
+scans = _table(
+    "scans",
+    [sa.Column("number", Integer, primary_key=True, autoincrement=True)],
+    required(alias=Text),
+)
 
 scan_metadata = sa.MetaData()
 
@@ -203,7 +223,9 @@ intact = scan_table("intact")
 """The scans whose rows are still there. A crash of PostgreSQL empties all tables of scans."""
 seen = scan_table("seen", primary(key=Text), optional(page=Integer, bucket=BigInteger))
 """Documents that the source has, with the number of the page that they were read in."""
-lost = scan_table("lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary))
+lost = scan_table(
+    "lost", primary(key=Text), optional(text_hash=LargeBinary, payload_hash=LargeBinary)
+)
 """Documents whose points must be deleted. Those that the source no longer has are without hashes;
 those whose text is now empty have their new hashes. A document whose row the source still has,
 with a value that nobody decided on, has an empty payload hash alone."""
@@ -235,7 +257,10 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
         # One process at a time creates the ledger; a second one then finds the tables. On SQLite
         # this also begins the transaction, because Python does not begin one for statements that
         # create tables.
-        exclude = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(7041776)"}
+        exclude = {
+            "sqlite": "BEGIN IMMEDIATE",
+            "postgresql": "SELECT pg_advisory_xact_lock(7041776)",
+        }
         connection.exec_driver_sql(exclude[connection.dialect.name])
         version = version_of(connection)
     # Still no tables: this process is the first.
@@ -251,7 +276,10 @@ def create_tables(connection: Connection, *, redacted_url: str, read_only: bool)
 
 def _other_version(version: int, redacted_url: str, *, is_file: bool) -> str:
     """Return the message about a ledger that another version of this program wrote."""
-    found = f"ledger {redacted_url} has version {version}, and this rag-index reads version {LEDGER_VERSION}"
+    found = (
+        f"ledger {redacted_url} has version {version}, and this rag-index reads version"
+        f" {LEDGER_VERSION}"
+    )
     if version > LEDGER_VERSION:
         return f"{found}: a newer rag-index wrote it, so upgrade this one"
     remedy = "name another database in [ledger] url"
@@ -327,7 +355,9 @@ class Totals(NamedTuple):
         if not self.by_words:
             return f"{self.documents:,} documents can be found" if self.documents else ""
         with_vectors = self.documents - self.by_words
-        return f"{self.documents:,} documents can be found by their words, {with_vectors:,} by meaning"
+        return (
+            f"{self.documents:,} documents can be found by their words, {with_vectors:,} by meaning"
+        )
 
 
 class IndexedDocuments(NamedTuple):

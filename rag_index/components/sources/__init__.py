@@ -28,29 +28,38 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings
 
 __all__ = [
-    "Sample", "Source", "SourcePage", "all_pages", "open_source", "page_of", "read_sample", "scan_settings",
-]  # fmt: skip
+    "Sample",
+    "Source",
+    "SourcePage",
+    "all_pages",
+    "open_source",
+    "page_of",
+    "read_sample",
+    "scan_settings",
+]
 
 
 PAGE_ROWS = 5000
 """A page of `all_pages` has at most so many rows."""
 READ_FACTOR = 20
-"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
+"""Documents that are read for each one of the sample. More would make a small sample of a large
+table slow."""
 
 
 class Source(Protocol):
-    """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless.
+    """Documents in pages. Reading a page twice gives the same documents, so that a retry is
+    harmless.
 
-    A source that can return single documents (`index --id`) also has `documents(ids)`. It returns the documents with
-    these ids (the form that people see), as far as they exist, as a page without a cursor. It raises as `page`, and
-    SettingsError if a text cannot be an id.
+    A source that can return single documents (`index --id`) also has `documents(ids)`. It returns
+    the documents with these ids (the form that people see), as far as they exist, as a page without
+    a cursor. It raises as `page`, and SettingsError if a text cannot be an id.
     """
 
     def check(self) -> None:
         """Check that everything that the settings name exists and fits.
 
-        Raises SettingsError or SourceError, or SourceUnavailable, after which it is tried again for as long as `--wait`
-        says. So may all methods.
+        Raises SettingsError or SourceError, or SourceUnavailable, after which it is tried again for
+        as long as `--wait` says. So may all methods.
         """
 
     def use_scan_state(self, state: ScanState) -> None:
@@ -90,7 +99,8 @@ def all_pages(source: Source) -> Iterator[SourcePage]:
 
 
 def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:
-    """Return a batch of these documents (key, text, payload). A key is text, a number, or a tuple of these.
+    """Return a batch of these documents (key, text, payload). A key is text, a number, or a tuple
+    of these.
 
     Raises SourceError if it is anything else.
     """
@@ -106,7 +116,8 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 
 
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
-    """Return a hash of what decides which documents an index has, and what is written of them; its database, too."""
+    """Return a hash of what decides which documents an index has, and what is written of them; its
+    database, too."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
     decides = index.model_dump_json(exclude={"gate", "labels", "recency"})
     return hash_text(decides + database).hex()
@@ -120,7 +131,8 @@ def has_digests(settings: Settings, index: IndexSettings) -> bool:
 
 
 def open_source(settings: Settings, index: IndexSettings, *, first: int | None = None) -> Source:
-    """Return the source of an index, for a caller who reads all of it, or no more than about the `first` documents.
+    """Return the source of an index, for a caller who reads all of it, or no more than about the
+    `first` documents.
 
     Raises SettingsError if there is no source of its kind.
     """
@@ -137,7 +149,9 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
         from rag_index.components.sources.code import CodeSource
 
         return CodeSource(settings.root(index), index)
-    found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(settings, index)
+    found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(
+        settings, index
+    )
     return found
 
 
@@ -146,7 +160,8 @@ def open_source(settings: Settings, index: IndexSettings, *, first: int | None =
 class Sample:
     """Documents of a source, which are themselves a `Source`.
 
-    `seconds` is the time that reading them took: their share of the time for all documents that were read.
+    `seconds` is the time that reading them took: their share of the time for all documents that
+    were read.
     """
 
     documents: DocumentBatch
@@ -174,8 +189,8 @@ class Sample:
 def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
     """Return a sample of `size` documents with text.
 
-    It holds the documents with the smallest hashes of their keys, out of the first `READ_FACTOR` times as many. So it
-    is the same sample each time, and not only from the beginning of the table.
+    It holds the documents with the smallest hashes of their keys, out of the first `READ_FACTOR`
+    times as many. So it is the same sample each time, and not only from the beginning of the table.
 
     Raises:
         SourceUnavailable: the source does not answer.
@@ -202,5 +217,7 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
 
 def _smallest_hashes(documents: DocumentBatch, size: int) -> DocumentBatch:
     with_text = [row for row, text in enumerate(documents.texts) if text.strip()]
-    rows = sorted(with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest())[:size]
+    rows = sorted(
+        with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest()
+    )[:size]
     return documents.take(sorted(rows))

@@ -1,7 +1,7 @@
-"""A folder of source code: each file is a document, and its id is the path from the root. Files are read by language,
-the largest first, a page of bytes at a time. A file whose size and times are the ones in the ledger stays unread. A
-time is not trusted if it is so recent that the file may change again within it, as with git's "racily clean" entries
-(https://git-scm.com/docs/racy-git)."""
+"""A folder of source code: each file is a document, and its id is the path from the root. Files are
+read by language, the largest first, a page of bytes at a time. A file whose size and times are the
+ones in the ledger stays unread. A time is not trusted if it is so recent that the file may change
+again within it, as with git's "racily clean" entries (https://git-scm.com/docs/racy-git)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class CodeSource:
     def check(self) -> None:
         require_grammars()
         if not self._root.is_dir():
-            raise SettingsError(f"index {self._index.name}: root {self._root} is not a folder; correct it")
+            raise SettingsError(
+                f"index {self._index.name}: root {self._root} is not a folder; correct it"
+            )
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan, which leaves files unread that are known by size and time."""
@@ -71,7 +73,8 @@ class CodeSource:
         return len(self._listing)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return a page of files. The cursor is a position in the list of files, which each new scan makes again."""
+        """Return a page of files. The cursor is a position in the list of files, which each new
+        scan makes again."""
         if self._listing is None or (cursor is None and self._scanning):
             self._listing = self._list()
         self._scanning = True
@@ -79,7 +82,9 @@ class CodeSource:
         page = SourcePage(DocumentBatch.empty(), None)
         if cursor is None:
             page.unreadable.extend(listing.failures)
-            known = self._scan_state.keys_under if self._scan_state is not None else lambda prefix: []
+            known = (
+                self._scan_state.keys_under if self._scan_state is not None else lambda prefix: []
+            )
             for folder in listing.unreadable_folders:
                 page.unread.extend(known(encode_key([folder])[:-1]))
         end = self._read(page, listing.files[first : first + rows], listing.listed_at) + first
@@ -89,7 +94,9 @@ class CodeSource:
         """Return files by their path, if the rules of the folder include them."""
         listing, wanted = self._list(), set(ids)
         page = SourcePage(DocumentBatch.empty(), None)
-        page.unreadable.extend(failure for failure in listing.failures if document_id(failure.key) in wanted)
+        page.unreadable.extend(
+            failure for failure in listing.failures if document_id(failure.key) in wanted
+        )
         for file in listing.files:
             if file.path in wanted:
                 self._read_file(page, encode_key([file.path]), file, listing.listed_at)
@@ -99,13 +106,17 @@ class CodeSource:
         self._listing = None
 
     def _list(self) -> Listing:
-        return list_files(self._root, self._index.include, self._index.exclude, self._index.languages)
+        return list_files(
+            self._root, self._index.include, self._index.exclude, self._index.languages
+        )
 
     def _read(self, page: SourcePage, files: list[File], listed_at: float) -> int:
         by_key = {encode_key([file.path]): file for file in files}
         unchanged: set[str] = set()
         if self._scan_state is not None and self._scan_state.watermark is not None:
-            unchanged = self._scan_state.unchanged({key: file.stamp for key, file in by_key.items()})
+            unchanged = self._scan_state.unchanged(
+                {key: file.stamp for key, file in by_key.items()}
+            )
         size = 0
         for number, (key, file) in enumerate(by_key.items()):
             if key in unchanged:
@@ -131,7 +142,11 @@ class CodeSource:
             return 0
         except OSError as exc:
             page.unreadable.append(
-                Failure(key, f"it cannot be read: {exc.strerror}; check its permissions, and that it is no link")
+                Failure(
+                    key,
+                    f"it cannot be read: {exc.strerror}; check its permissions, and that it is no"
+                    " link",
+                )
             )
             return 0
         if size > MAX_FILE_BYTES:
@@ -147,7 +162,10 @@ class CodeSource:
         if file.language != TEXT and (reason := _generated_reason(text)):
             page.unreadable.append(Failure(key, reason, text_hash, "skipped"))
             return len(data)
-        payload, documents = encode_payload({"path": file.path, "language": file.language}), page.documents
+        payload, documents = (
+            encode_payload({"path": file.path, "language": file.language}),
+            page.documents,
+        )
         documents.keys.append(key)
         documents.texts.append("" if text.isspace() else text)
         documents.payloads.append(payload)
@@ -159,7 +177,8 @@ class CodeSource:
 
 
 def decode_text(data: bytes) -> str:
-    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored. A byte order mark stays."""
+    """Return a file's text as UTF-8, else as Latin-1, so that its bytes can be restored. A byte
+    order mark stays."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -27,7 +27,13 @@ from rag_index.components.sources.source_tables import (
 from rag_index.components.sources.value_text import value_sql
 from rag_index.core.reports.outcome import UndecidedValue
 from rag_index.core.settings.index import is_named_like_a_secret
-from rag_index.core.settings.visible import VisibleSettings, name_parts, replace_tokens, sql_texts, tokens_of
+from rag_index.core.settings.visible import (
+    VisibleSettings,
+    name_parts,
+    replace_tokens,
+    sql_texts,
+    tokens_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,26 +54,32 @@ MAX_VALUES = 20
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the settings decide on the values of one column, or of a key of the JSON objects in it."""
+    """What the settings decide on the values of one column, or of a key of the JSON objects in
+    it."""
 
     name: str
     """The name in the settings."""
     settings: VisibleSettings
     column: str
     keys: tuple[str, ...] = ()
-    """The keys that lead to the value inside of an object; none for the value of the column itself."""
+    """The keys that lead to the value inside of an object; none for the value of the column
+    itself."""
     table: str | None = None
     """The table of the column; None for that of the index, or for its query."""
     schema: str | None = None
 
     def text(self, dialect: sa.Dialect, alias: str = "") -> str:
-        """Return the SQL of the value as a text. `alias`, which is SQL, is that of the table in its statement."""
+        """Return the SQL of the value as a text. `alias`, which is SQL, is that of the table in its
+        statement."""
         sql = value_sql(dialect)
         column = sql.quoted(self.column)
-        return sql.text(f"{alias}.{column}" if alias else column, self.keys, kind=self.settings.kind)
+        return sql.text(
+            f"{alias}.{column}" if alias else column, self.keys, kind=self.settings.kind
+        )
 
     def condition(self, dialect: sa.Dialect, alias: str = "", *, undecided: bool = False) -> str:
-        """Return the condition for the rows that are shown; with `undecided`, for all that are not hidden."""
+        """Return the condition for the rows that are shown; with `undecided`, for all that are not
+        hidden."""
         text = self.text(dialect, alias)
         sql = value_sql(dialect)
         if undecided:
@@ -83,8 +95,9 @@ class Decision:
 def decisions_of(index: IndexSettings) -> list[Decision]:
     """Return the decisions of an index.
 
-    A name with several parts is that of a column of another table if SQL of the index refers to it, and names the table
-    too: `ticket.state`. Otherwise it is that of a key in a column of the index itself: `extra.private`.
+    A name with several parts is that of a column of another table if SQL of the index refers to it,
+    and names the table too: `ticket.state`. Otherwise it is that of a key in a column of the index
+    itself: `extra.private`.
     """
     texts = sql_texts(index).values()
     referred = {name for sql in texts for name, _ in tokens_of(sql)}
@@ -101,7 +114,8 @@ def decisions_of(index: IndexSettings) -> list[Decision]:
 
 
 def _length_of_table(parts: list[str], tables: list[list[str]]) -> int:
-    """Return how many parts of a name are those of one of the tables; 0 if it begins with none of them."""
+    """Return how many parts of a name are those of one of the tables; 0 if it begins with none of
+    them."""
     lowered = [part.lower() for part in parts]
     # helpdesk.ticket.state
     if len(parts) > 2 and any(table[-2:] == lowered[:2] for table in tables):
@@ -114,16 +128,20 @@ def _length_of_table(parts: list[str], tables: list[list[str]]) -> int:
 
 def _parts_of(relation: str) -> list[str]:
     """Return the parts of the name of a table in SQL, in small letters."""
-    return ["".join(found).replace('""', '"').lower() for found in _NAME_IN_RELATION.findall(relation)]
+    return [
+        "".join(found).replace('""', '"').lower() for found in _NAME_IN_RELATION.findall(relation)
+    ]
 
 
 def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = False) -> IndexSettings:
-    """Return an index whose SQL has the conditions that follow from its decisions, and that has no decisions any more.
+    """Return an index whose SQL has the conditions that follow from its decisions, and that has no
+    decisions any more.
 
     Args:
         index: The index as the settings have it.
         dialect: The kind of database that it reads.
-        undecided: Whether rows with a value that nobody decided on are there. Those of hidden values never are.
+        undecided: Whether rows with a value that nobody decided on are there. Those of hidden
+            values never are.
 
     Raises:
         SettingsError: The database cannot read what a decision names.
@@ -142,29 +160,45 @@ def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = Fals
         return None if sql is None else replace_tokens(sql, conditions)
 
     def with_joins(rows: IndexSettings | PartSettings) -> dict[str, JoinSettings]:
-        return {name: join.model_copy(update={"where": replaced(join.where)}) for name, join in rows.joins.items()}
+        return {
+            name: join.model_copy(update={"where": replaced(join.where)})
+            for name, join in rows.joins.items()
+        }
 
     alias = "" if index.query is None else "decided_rows"
-    own = [one.condition(dialect, alias, undecided=undecided) for one in decisions if one.table is None]
+    own = [
+        one.condition(dialect, alias, undecided=undecided) for one in decisions if one.table is None
+    ]
     query, where = replaced(index.query), replaced(index.where)
     if query is not None and own:
         # the query returns the columns that are decided on
-        query = f"SELECT * FROM ({without_end(query, index.name)}) {alias} WHERE {' AND '.join(own)}"
+        query = (
+            f"SELECT * FROM ({without_end(query, index.name)}) {alias} WHERE {' AND '.join(own)}"
+        )
     elif own:
         written = [] if where is None else [f"({without_end(where, index.name, 'condition')})"]
         where = " AND ".join([*written, *own])
-    parts = [part.model_copy(update={"where": replaced(part.where), "joins": with_joins(part)}) for part in index.parts]
+    parts = [
+        part.model_copy(update={"where": replaced(part.where), "joins": with_joins(part)})
+        for part in index.parts
+    ]
     changed: dict[str, Any] = {
-        "visible": {}, "query": query, "where": where, "access": replaced(index.access),
-        "joins": with_joins(index), "parts": parts,
-    }  # fmt: skip
+        "visible": {},
+        "query": query,
+        "where": where,
+        "access": replaced(index.access),
+        "joins": with_joins(index),
+        "parts": parts,
+    }
     return index.model_copy(update=changed)
 
 
 def undecided_values(connection: Connection, index: IndexSettings) -> list[UndecidedValue]:
-    """Return the values that nobody decided on, those with the most rows first, at most `MAX_VALUES` of a decision.
+    """Return the values that nobody decided on, those with the most rows first, at most
+    `MAX_VALUES` of a decision.
 
-    It takes one pass over the rows of each table with a decision. Rows that are hidden anyway do not count.
+    It takes one pass over the rows of each table with a decision. Rows that are hidden anyway do
+    not count.
     """
     dialect = connection.dialect
     decisions = decisions_of(index)
@@ -172,7 +206,9 @@ def undecided_values(connection: Connection, index: IndexSettings) -> list[Undec
     own = [one for one in decisions if one.table is None]
     found: list[UndecidedValue] = []
     if own:
-        rows = own_rows(there, dict.fromkeys([*index.key_columns, *(one.column for one in own)]), "documents")
+        rows = own_rows(
+            there, dict.fromkeys([*index.key_columns, *(one.column for one in own)]), "documents"
+        )
         found += _undecided_in(connection, rows, own)
     for decision in decisions:
         if decision.table is not None:
@@ -181,7 +217,9 @@ def undecided_values(connection: Connection, index: IndexSettings) -> list[Undec
     return found
 
 
-def _undecided_in(connection: Connection, rows: FromClause, decisions: Sequence[Decision]) -> list[UndecidedValue]:
+def _undecided_in(
+    connection: Connection, rows: FromClause, decisions: Sequence[Decision]
+) -> list[UndecidedValue]:
     """Return the values that nobody decided on among these rows, which are called `documents`."""
     dialect = connection.dialect
     sql = value_sql(dialect)
@@ -192,7 +230,9 @@ def _undecided_in(connection: Connection, rows: FromClause, decisions: Sequence[
         if is_named_like_a_secret([one.column, *one.keys][-1]):
             text = sql.literal(MASK)
         is_undecided = one.is_undecided(dialect, "documents")
-        texts.append(sa.literal_column(f"CASE WHEN {is_undecided} THEN {text} END").label(f"value_{number}"))
+        texts.append(
+            sa.literal_column(f"CASE WHEN {is_undecided} THEN {text} END").label(f"value_{number}")
+        )
     undecided: list[sa.ColumnElement[bool]] = [
         sa.literal_column(one.is_undecided(dialect, "documents")) for one in decisions
     ]
@@ -212,7 +252,8 @@ def _undecided_in(connection: Connection, rows: FromClause, decisions: Sequence[
 
 
 def undecided_keys(index: IndexSettings, dialect: sa.Dialect) -> Select[Any]:
-    """Return the query of the keys of documents that are not shown alone because of values nobody decided on."""
+    """Return the query of the keys of documents that are not shown alone because of values nobody
+    decided on."""
     shown = documents_from(_keys_alone(decided(index, dialect)))
     there = documents_from(_keys_alone(decided(index, dialect, undecided=True)))
     keys = [there.c[name] for name in index.key_columns]
@@ -239,7 +280,10 @@ def check_decisions(connection: Connection, index: IndexSettings) -> None:
     for decision in decisions_of(index):
         what = f"visible {decision.name!r}"
         if decision.keys and decision.table is None:
-            what += f" (no $visible({decision.name}) refers to it, so that {decision.column!r} is a column)"
+            what += (
+                f" (no $visible({decision.name}) refers to it, so that {decision.column!r} is a"
+                " column)"
+            )
         if decision.table is None and index.query is not None:
             # the condition is around the query
             rows = own_rows(decided(index, connection.dialect), index.key_columns, "documents")
@@ -250,6 +294,8 @@ def check_decisions(connection: Connection, index: IndexSettings) -> None:
         table = SourceTable(name, schema, (decision.column,), "")
         # SQLite reads a quoted name that no column has as a text, unless it follows a table
         rows = sa.table(name, schema=schema).alias("decided_rows")
-        value: sa.ColumnClause[Any] = sa.literal_column(decision.text(connection.dialect, rows.name))
+        value: sa.ColumnClause[Any] = sa.literal_column(
+            decision.text(connection.dialect, rows.name)
+        )
         statement: Select[Any] = sa.select(value).select_from(rows)
         first_rows(connection, index, statement, f"{what} of table {name!r}", limit=1, table=table)

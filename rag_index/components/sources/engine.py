@@ -21,7 +21,13 @@ from sqlalchemy.pool import NullPool
 from rag_index.components.sources.undecoded import accept_any_text, is_invalid_text
 from rag_index.core import database
 from rag_index.core.files import file_stamp
-from rag_index.errors import InvalidText, SettingsError, SourceError, SourceTimedOut, SourceUnavailable
+from rag_index.errors import (
+    InvalidText,
+    SettingsError,
+    SourceError,
+    SourceTimedOut,
+    SourceUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,21 +41,33 @@ GRACE_SECONDS = 5.0
 CHECKED_STEPS = 100_000
 """Steps of SQLite's machine after which a statement's time is looked at: a few milliseconds."""
 TIMED_OUT = {"57014", 1969, 3024}
-"""A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and MySQL."""
+"""A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and
+MySQL."""
 LOG_MODE = b"\2\2"
 """What the header of a SQLite file has at its bytes 18 and 19 if it has a write-ahead log."""
 ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
 """Flags and types of the protocol of MySQL."""
 POSTGRESQL_SETTINGS = {
-    "DateStyle": "ISO", "IntervalStyle": "postgres", "TimeZone": "UTC", "bytea_output": "hex",
-    "extra_float_digits": "3", "standard_conforming_strings": "on", "row_security": "on", "gin_fuzzy_search_limit": "0",
-}  # fmt: skip
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "standard_conforming_strings": "on",
+    "row_security": "on",
+    "gin_fuzzy_search_limit": "0",
+}
 MYSQL_SETTINGS = {
-    "sql_select_limit": "18446744073709551615", "max_join_size": "18446744073709551615", "sql_big_selects": "1",
-    "max_recursive_iterations": "4294967295", "group_concat_max_len": "4294967295", "time_zone": "'+00:00'",
+    "sql_select_limit": "18446744073709551615",
+    "max_join_size": "18446744073709551615",
+    "sql_big_selects": "1",
+    "max_recursive_iterations": "4294967295",
+    "group_concat_max_len": "4294967295",
+    "time_zone": "'+00:00'",
     "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
-}  # fmt: skip
-"""What decides which rows are read, and in which form, whatever a role or a server sets, unless the URL sets it."""
+}
+"""What decides which rows are read, and in which form, whatever a role or a server sets, unless the
+URL sets it."""
 _ARRAYS = """
     SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
     WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
@@ -59,13 +77,18 @@ _LONG_INTERVAL = re.compile(rb"\d{7}")
 
 
 def open_read_only(url: URL, *, any_text: bool = False) -> Engine:
-    """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
-    With `any_text`, a text that is not valid in its charset is an `Undecoded`; otherwise it raises InvalidText. Raises
-    SettingsError if no driver is installed for this kind of database, or an SQLite file does not exist."""
+    """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in
+    read-only transactions. With `any_text`, a text that is not valid in its charset is an
+    `Undecoded`; otherwise it raises InvalidText. Raises SettingsError if no driver is installed for
+    this kind of database, or an SQLite file does not exist."""
     engine, given = _open(url), str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
-        pairs = [f"('{name}', '{value}')" for name, value in POSTGRESQL_SETTINGS.items() if name.lower() not in given]
+        pairs = [
+            f"('{name}', '{value}')"
+            for name, value in POSTGRESQL_SETTINGS.items()
+            if name.lower() not in given
+        ]
         if pairs:
             event.listen(engine, "begin", partial(_set_for_transaction, ", ".join(pairs)))
     elif url.get_backend_name() in ("mysql", "mariadb"):
@@ -76,7 +99,9 @@ def open_read_only(url: URL, *, any_text: bool = False) -> Engine:
             with connection.cursor() as cursor:
                 cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 for name, value in settings.items():
-                    with suppress(engine.dialect.loaded_dbapi.Error):  # not every such database knows all of them
+                    with suppress(
+                        engine.dialect.loaded_dbapi.Error
+                    ):  # not every such database knows all of them
                         cursor.execute(f"SET SESSION {name} = {value}")
 
     if any_text:
@@ -85,7 +110,8 @@ def open_read_only(url: URL, *, any_text: bool = False) -> Engine:
 
 
 def _set_for_transaction(pairs: str, connection: Connection) -> None:
-    """Set what the database knows of these, for this transaction: a pooler may run the next one in another session."""
+    """Set what the database knows of these, for this transaction: a pooler may run the next one in
+    another session."""
     connection.exec_driver_sql(
         f"SELECT set_config(name, value, true) FROM (VALUES {pairs}) AS wanted (name, value) "
         "WHERE current_setting(name, true) IS NOT NULL"
@@ -96,10 +122,18 @@ def _open(url: URL) -> Engine:
     file = Path(str(url.database)).absolute() if database.is_file(url) else None
     if file is not None:
         if not file.is_file():
-            beside = [one.name for one in file.parent.glob("*") if one.is_file()] if file.parent.is_dir() else []
+            beside = (
+                [one.name for one in file.parent.glob("*") if one.is_file()]
+                if file.parent.is_dir()
+                else []
+            )
             near = database.did_you_mean(file.name, beside)
-            raise SettingsError(f"source: there is no file {url.database}; {near or 'correct [source] url'}")
-        url = url.set(database=file.as_uri(), query={**url.query, "mode": "ro", "uri": "true"})  # with ? and # quoted
+            raise SettingsError(
+                f"source: there is no file {url.database}; {near or 'correct [source] url'}"
+            )
+        url = url.set(
+            database=file.as_uri(), query={**url.query, "mode": "ro", "uri": "true"}
+        )  # with ? and # quoted
     backend = url.get_backend_name()
     try:
         # a file is opened each time: it may have been replaced by another of its name
@@ -107,17 +141,22 @@ def _open(url: URL) -> Engine:
         engine = sa.create_engine(url, connect_args=database.connect_options(url), **pool)
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {database.missing_driver(url, error)}") from error
-    except (exc.ArgumentError, TypeError, ValueError) as error:  # the URL has options that the driver does not know
+    except (
+        exc.ArgumentError,
+        TypeError,
+        ValueError,
+    ) as error:  # the URL has options that the driver does not know
         raise SettingsError(
-            f"source: the driver refuses the URL {database.redacted_url(url)}: {database.first_line(error, url)}"
+            f"source: the driver refuses the URL {database.redacted_url(url)}:"
+            f" {database.first_line(error, url)}"
         ) from error
     database.hide_values(engine)
     if file is not None:
         event.listen(engine, "do_connect", partial(_open_unchanging, file))
     if engine.dialect.is_async:
         raise SettingsError(
-            f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as postgresql+psycopg "
-            "or mysql+pymysql"
+            f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as"
+            " postgresql+psycopg or mysql+pymysql"
         )
     if backend == "postgresql" and engine.dialect.driver == "psycopg":
         event.listen(engine, "connect", _read_all_types)
@@ -126,11 +165,15 @@ def _open(url: URL) -> Engine:
     return engine
 
 
-def _open_unchanging(file: Path, _dialect: object, record: Any, arguments: list[str], _options: object) -> None:
-    """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a read-only mount, say.
-    `limited` checks that it was not written meanwhile."""
+def _open_unchanging(
+    file: Path, _dialect: object, record: Any, arguments: list[str], _options: object
+) -> None:
+    """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a
+    read-only mount, say. `limited` checks that it was not written meanwhile."""
     log, shared = Path(f"{file}-wal"), Path(f"{file}-shm")
-    if os.access(file.parent, os.W_OK) or (log.exists() and (shared.exists() or log.stat().st_size)):
+    if os.access(file.parent, os.W_OK) or (
+        log.exists() and (shared.exists() or log.stat().st_size)
+    ):
         return
     with suppress(OSError), file.open("rb") as opened:  # else SQLite says what is wrong
         if opened.read(20)[18:] == LOG_MODE:
@@ -145,14 +188,18 @@ def _check_unchanged(connection: Connection, what: str) -> None:
 
 
 def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
-    """Return what paging by key has to know of the columns of a statement in MySQL and MariaDB: "enum" (a SET, too),
-    "float", or "". The result is empty for other databases."""
+    """Return what paging by key has to know of the columns of a statement in MySQL and MariaDB:
+    "enum" (a SET, too), "float", or "". The result is empty for other databases."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return []
     with connection.execute(statement.limit(0)) as result:
         cursor: Any = result.cursor
-        fields = getattr(getattr(cursor, "_result", None), "fields", ())  # PyMySQL; mysqlclient has what follows
-        flags = [field.flags for field in fields] or getattr(cursor, "description_flags", None) or []
+        fields = getattr(
+            getattr(cursor, "_result", None), "fields", ()
+        )  # PyMySQL; mysqlclient has what follows
+        flags = (
+            [field.flags for field in fields] or getattr(cursor, "description_flags", None) or []
+        )
         codes = [column[1] for column in cursor.description]
     return [
         "enum" if (flag or 0) & ENUM_OR_SET else "float" if code == FLOAT else ""
@@ -161,8 +208,8 @@ def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
 
 
 def begin_snapshot(connection: Connection) -> None:
-    """Let all statements of a new connection see one state of the database, where it can without holding writers up. In
-    MySQL and MariaDB each transaction does so (`open_read_only`)."""
+    """Let all statements of a new connection see one state of the database, where it can without
+    holding writers up. In MySQL and MariaDB each transaction does so (`open_read_only`)."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")
     elif connection.dialect.name == "postgresql":
@@ -171,7 +218,8 @@ def begin_snapshot(connection: Connection) -> None:
 
 @contextmanager
 def errors_as_ours(url: URL, what: str) -> Iterator[None]:
-    """Raise the driver's errors as SourceUnavailable or SourceError, without a password; `what` names what is read."""
+    """Raise the driver's errors as SourceUnavailable or SourceError, without a password; `what`
+    names what is read."""
     try:
         yield
     except UnicodeError as error:
@@ -184,31 +232,42 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
         if not failure.answered:
             raise SourceUnavailable(f"{source} does not answer: {failure.said}") from error
         if failure.transient:
-            raise SourceUnavailable(f"{what}: {source} cannot be read now: {failure.said}") from error
+            raise SourceUnavailable(
+                f"{what}: {source} cannot be read now: {failure.said}"
+            ) from error
         raise SourceError(f"{what}: {source} cannot be read: {failure.said}") from error
     except RuntimeError as error:
         if "package is required" not in str(error):
             raise
-        raise SourceError(f"{what}: {error}; install it with pip") from error  # PyMySQL's way to log in
+        raise SourceError(
+            f"{what}: {error}; install it with pip"
+        ) from error  # PyMySQL's way to log in
     except OSError as error:  # PyMySQL reads the files of TLS before it connects
         named = ", ".join(f"{name}={url.query[name]}" for name in TLS_FILES if name in url.query)
         if not named or error.filename is not None:
             raise
-        raise SourceError(f"{what}: a file of TLS in [source] url cannot be read ({error}): correct {named}") from error
+        raise SourceError(
+            f"{what}: a file of TLS in [source] url cannot be read ({error}): correct {named}"
+        ) from error
 
 
 def _invalid_text(error: Exception, url: URL, what: str) -> SourceError:
     """Return the error of a text. What the driver says has bytes of it, and stays out."""
     source = f"source {database.redacted_url(url)}"
-    if isinstance(error, UnicodeEncodeError):  # such as a Chinese name in a `where` for a database in WIN1252
+    if isinstance(
+        error, UnicodeEncodeError
+    ):  # such as a Chinese name in a `where` for a database in WIN1252
         return SourceError(f"{what}: {source} has no such characters as a query of it has")
-    return InvalidText(f"{what}: {source} holds a text that is not valid in its charset: correct it there")
+    return InvalidText(
+        f"{what}: {source} holds a text that is not valid in its charset: correct it there"
+    )
 
 
 def _read_all_types(connection: Any, _record: object) -> None:
-    """Read what Python has no value for as text; psycopg would refuse the whole page, or give another value. Such are
-    'infinity', years before 1 or after 9999, 24:00, intervals of a million years and JSON of a thousand levels. Arrays
-    of enums, domains and types of extensions (citext) are read as lists."""
+    """Read what Python has no value for as text; psycopg would refuse the whole page, or give
+    another value. Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million
+    years and JSON of a thousand levels. Arrays of enums, domains and types of extensions (citext)
+    are read as lists."""
     from psycopg import DataError
     from psycopg.adapt import Loader
     from psycopg.pq import Format
@@ -245,8 +304,9 @@ def _read_bits(connection: Any, _record: object) -> None:
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:
-    """Have the server end statements that take longer, unless the person who runs it has set a limit. In MySQL and
-    MariaDB the time in which a result is fetched counts, so a stream has no limit there."""
+    """Have the server end statements that take longer, unless the person who runs it has set a
+    limit. In MySQL and MariaDB the time in which a result is fetched counts, so a stream has no
+    limit there."""
     dialect = connection.dialect
     if dialect.name == "postgresql":
         connection.exec_driver_sql(
@@ -255,16 +315,22 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
         )
     elif dialect.name in ("mysql", "mariadb"):
         mariadb, seconds = getattr(dialect, "is_mariadb", False), 0 if streams else seconds
-        value = f"max_statement_time = {seconds:g}" if mariadb else f"max_execution_time = {seconds * 1000:.0f}"
+        value = (
+            f"max_statement_time = {seconds:g}"
+            if mariadb
+            else f"max_execution_time = {seconds * 1000:.0f}"
+        )
         connection.exec_driver_sql(f"SET SESSION {value}")
 
 
 @contextmanager
 def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator[None]:
-    """Set the event after so many seconds and break off what the driver does: SQLite looks at the clock itself, and for
-    others a thread closes the socket."""
+    """Set the event after so many seconds and break off what the driver does: SQLite looks at the
+    clock itself, and for others a thread closes the socket."""
     at = time.monotonic() + seconds
-    if isinstance(driver, sqlite3.Connection):  # a thread for each statement would take longer than most of them
+    if isinstance(
+        driver, sqlite3.Connection
+    ):  # a thread for each statement would take longer than most of them
 
         def check() -> bool:
             if time.monotonic() > at:
@@ -280,7 +346,9 @@ def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator
 
     def expire() -> None:
         expired.set()
-        with suppress(Exception):  # the connection may have been closed by now; a driver of another kind has no socket
+        with suppress(
+            Exception
+        ):  # the connection may have been closed by now; a driver of another kind has no socket
             number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
@@ -297,8 +365,9 @@ def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator
 
 @contextmanager
 def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
-    """Break off the connection if the block takes longer. `what` names the source in the message. Raises SourceTimedOut
-    if the database ended the query for its time, or the connection was broken off."""
+    """Break off the connection if the block takes longer. `what` names the source in the message.
+    Raises SourceTimedOut if the database ended the query for its time, or the connection was broken
+    off."""
     driver: Any = connection.connection.driver_connection
     began, expired = time.monotonic(), threading.Event()
     cause: exc.SQLAlchemyError | None = None
@@ -319,11 +388,13 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
     took = time.monotonic() - began
     if broken or (cause and (expired.is_set() or (codes & TIMED_OUT and took >= seconds))):
         raise SourceTimedOut(
-            f"{what} did not answer a query within {seconds:g} s: check what the database is doing, or raise "
-            "[source] timeout if the query takes longer"
+            f"{what} did not answer a query within {seconds:g} s: check what the database is doing,"
+            " or raise [source] timeout if the query takes longer"
         ) from cause
     if cause is not None and codes & TIMED_OUT:  # by another limit than ours
         said = database.failure_of(cause, connection.engine.url, "[source] url").said
-        raise SourceTimedOut(f"{what}: the database ended a query after {took:.1f} s: {said}") from cause
+        raise SourceTimedOut(
+            f"{what}: the database ended a query after {took:.1f} s: {said}"
+        ) from cause
     if cause is not None:
         raise cause

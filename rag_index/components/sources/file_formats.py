@@ -1,6 +1,6 @@
-"""The text of files: PDF, office documents (Open XML, OpenDocument), e-mail, HTML, and what plug-ins read. It runs in a
-child process. A plug-in is a function that takes the bytes of a file, and returns its text or yields pairs of page and
-text."""
+"""The text of files: PDF, office documents (Open XML, OpenDocument), e-mail, HTML, and what
+plug-ins read. It runs in a child process. A plug-in is a function that takes the bytes of a file,
+and returns its text or yields pairs of page and text."""
 
 from __future__ import annotations
 
@@ -59,10 +59,12 @@ _MAIL = re.compile(rb"(?:From .*\n)?(?:[A-Z][\w-]*+:.*\n(?:[ \t].*\n)*+){2,}+", 
 _MAIL_HEAD = re.compile(
     rb"(?mi)^(?:MIME-Version|Content-[\w-]+|Message-ID|Received|Return-Path|Delivered-To|X-[\w-]+|.*=\?[\w-]+\?[bq]\?)"
 )
-"""What only mail programs write. Other lines of a name and a value are a text, which is read with all of them."""
+"""What only mail programs write. Other lines of a name and a value are a text, which is read with
+all of them."""
 _MAILBOX = re.compile(rb"(?:\A|\n\r?\n)From \S+\s+\w{3} \w{3} [ \d]?\d \d\d:\d\d.*\n")
 _WORDS = re.compile(rb"^(?=[ \t]*\S+[ \t]+\S)", re.MULTILINE)
-"""Where words begin in base64, such as those that a mailing list adds to what it took for plain text."""
+"""Where words begin in base64, such as those that a mailing list adds to what it took for plain
+text."""
 _BOUNDARY = re.compile(rb"^--(\S+)[ \t]*\r*$", re.MULTILINE)
 _PART_HEAD = re.compile(rb"^Content-[\w-]+:", re.MULTILINE | re.IGNORECASE)
 _ENVELOPE = re.compile(rb">?From .*\n")
@@ -75,22 +77,28 @@ _ENCODED_WORDS = re.compile(rf"{_ENCODED_WORD}(?:\s*{_ENCODED_WORD})*", re.IGNOR
 _HTML = re.compile(r"\s*<(?:!doctype html|html|head|body|\?xml[^<]*<html|!--)", re.IGNORECASE)
 _CALENDAR = re.compile(r"\s*BEGIN:(?:VCALENDAR|VCARD)\b", re.IGNORECASE)
 _CALENDAR_LINE = re.compile(r"(?:[\w-]+\.)?([\w-]+)(|;(?:\"[^\"]*\"|[^\":])*):(.*)")
-_NOT_SAID = re.compile(r"END|VERSION|PRODID|UID|REV|DTSTAMP|CREATED|LAST-MODIFIED|SEQUENCE|TRANSP|CLASS|PRIORITY|"
-                       r"CALSCALE|METHOD|PHOTO|LOGO|SOUND|KEY|ATTACH|X-.*", re.IGNORECASE)  # fmt: skip
+_NOT_SAID = re.compile(
+    r"END|VERSION|PRODID|UID|REV|DTSTAMP|CREATED|LAST-MODIFIED|SEQUENCE|TRANSP|CLASS|PRIORITY|"
+    r"CALSCALE|METHOD|PHOTO|LOGO|SOUND|KEY|ATTACH|X-.*",
+    re.IGNORECASE,
+)
 """The lines of calendars and address cards that are for programs."""
 _TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)\d\d)?")
 _PASSWORD = 1 << 13  # the flag of a field of a form
 _ARABIC = re.compile(r"[\u0600-\u08ff\ufb50-\ufdff\ufe70-\ufefc]")
 _LIGATURES = re.compile(r"[\ufb00-\ufdff\ufe70-\ufefc]+")
 _GLYPH = re.compile(r"/g\d+|\(cid:\d+\)")  # numbers that stand where letters should
-_LOST = re.compile(r"^Error -|Impossible to decode|skipped")  # what pypdf logs where it leaves out a text
+_LOST = re.compile(
+    r"^Error -|Impossible to decode|skipped"
+)  # what pypdf logs where it leaves out a text
 
 
 @dataclass(frozen=True, slots=True)
 class MailPart:
     """An e-mail, or a part of one.
 
-    The classes of the standard library hold text, from which the bytes of a body in eight bits cannot be had.
+    The classes of the standard library hold text, from which the bytes of a body in eight bits
+    cannot be had.
 
     Attributes:
         head: The heads, as text.
@@ -142,7 +150,9 @@ def file_text(data: bytes, depth: int = 0, charset: str = "", kind: str = "") ->
             yield from OfficeFile(data, partial(_file_within, depth=depth)).texts()
         elif is_old:
             yield from ((None, text) for text in sheet_texts(old_sheets(data)))
-        elif kind in MAIL_KINDS or ((head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0])):
+        elif kind in MAIL_KINDS or (
+            (head := _MAIL.match(data.lstrip())) and _MAIL_HEAD.search(head[0])
+        ):
             yield from _mail_text(data.lstrip(), depth)
         else:
             yield None, _plain_text(data, charset, kind)
@@ -167,7 +177,10 @@ def _plain_text(data: bytes, charset: str = "", kind: str = "") -> str:
     try:
         text = (decode(data) if text is None else text).replace("\r\n", "\n").replace("\r", "\n")
     except NotText as error:
-        found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), "no known kind of file")
+        found = next(
+            (name for magic, name in MAGIC.items() if data.startswith(magic)),
+            "no known kind of file",
+        )
         raise NotText(f"is {found}") from error
     if is_rtf(text):
         return rtf_text(text)
@@ -199,7 +212,8 @@ def _without_zeros(data: bytes, charset: str) -> bytes:
         with suppress(UnicodeDecodeError):
             without_zeros.decode(codec)
             return without_zeros
-    # No charset, or a wrong one, and as many zero bytes as in UTF-16, whose spaces and line ends have one each.
+    # No charset, or a wrong one, and as many zero bytes as in UTF-16, whose spaces and line ends
+    # have one each.
     has_many = zeros >= data.count(b" ") + data.count(b"\n")
     return two_bytes_each if has_many and decode_text(two_bytes_each) else without_zeros
 
@@ -212,16 +226,23 @@ def _calendar_text(text: str) -> str:
     for name, more, value in (found.groups() for found in lines):
         told = re.sub(r"\\([,;\\])", r"\1", re.sub("(?i)^mailto:", "", value).replace("\\n", "\n"))
         if name.upper().startswith(("DT", "DUE", "RECURRENCE-ID", "EXDATE", "RDATE")):
-            told = _TIME.sub(lambda at: "-".join(at.groups()[:3]) + (f" {at[4]}:{at[5]}" if at[4] else ""), told)
+            told = _TIME.sub(
+                lambda at: "-".join(at.groups()[:3]) + (f" {at[4]}:{at[5]}" if at[4] else ""), told
+            )
         if name.upper() == "BEGIN":
             said.append("")
         elif not _NOT_SAID.fullmatch(name):
-            said.append(" ".join([f"{name.lower()}:", *re.findall(r"(?i);(?:CN|TZID)=\"?([^\";:]+)", more), told]))
+            said.append(
+                " ".join(
+                    [f"{name.lower()}:", *re.findall(r"(?i);(?:CN|TZID)=\"?([^\";:]+)", more), told]
+                )
+            )
     return "\n".join(said).strip()
 
 
 def _pdf_text(data: bytes, depth: int) -> Pages:
-    """Yield the pages of a PDF file, with remarks and values of forms, and files that are attached."""
+    """Yield the pages of a PDF file, with remarks and values of forms, and files that are
+    attached."""
     from pypdf import PdfReader
     from pypdfium2 import PdfDocument
 
@@ -244,16 +265,29 @@ def _pdf_text(data: bytes, depth: int) -> Pages:
         yield number + 1, "\n".join(texts)
         messages = [without_values(one.getMessage()) for one in log.buffer]
         why += [message for message in messages if _LOST.search(message) or not any(texts)]
-        yield from ((None, NotText(f"is broken in page {number + 1} ({reason})")) for reason in why[:1])
+        yield from (
+            (None, NotText(f"is broken in page {number + 1} ({reason})")) for reason in why[:1]
+        )
     if (pages := int(document.root_object["/Pages"].get("/Count", 0))) > len(document.pages):
-        yield None, NotText(f"is broken in {pages - len(document.pages)} of {pages} pages, which are not there")
-    yield None, html_text((document.xfa or {}).get("datasets", b"").decode("utf-8", "replace"), elements=None)
+        yield (
+            None,
+            NotText(
+                f"is broken in {pages - len(document.pages)} of {pages} pages, which are not there"
+            ),
+        )
+    yield (
+        None,
+        html_text(
+            (document.xfa or {}).get("datasets", b"").decode("utf-8", "replace"), elements=None
+        ),
+    )
     for name, file in _files_of_pdf(document):
         yield from _file_within(name, file, depth)
 
 
 def _files_of_pdf(document: Any) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of the files that are attached to a PDF file, or to a place on one of its pages."""
+    """Yield name and bytes of the files that are attached to a PDF file, or to a place on one of
+    its pages."""
     for name, files in document.attachments.items():
         yield from ((name, file) for file in files)
     for remark in (remark for page in document.pages for remark in _objects(page.get("/Annots"))):
@@ -263,14 +297,23 @@ def _files_of_pdf(document: Any) -> Iterator[tuple[str, bytes]]:
 
 
 def _page_texts(page: Any, letters: Any) -> Iterator[str]:
-    """Yield the text of a page, and what readers wrote on it, or into the fields of its form. PDFium is faster than
-    pypdf and sees which `letters` have no meaning; pypdf reads Arabic in its order, and says why it reads nothing."""
+    """Yield the text of a page, and what readers wrote on it, or into the fields of its form.
+    PDFium is faster than pypdf and sees which `letters` have no meaning; pypdf reads Arabic in its
+    order, and says why it reads nothing."""
     from pypdfium2.raw import FPDFText_HasUnicodeMapError as has_no_meaning
 
-    unknown = sum(has_no_meaning(letters, at) == 1 for at in range(letters.count_chars())) if letters else 0
-    text = letters.get_text_range().replace("\ufffe", "").replace("\r\n", "\n") if letters else ""  # a divided word
+    unknown = (
+        sum(has_no_meaning(letters, at) == 1 for at in range(letters.count_chars()))
+        if letters
+        else 0
+    )
+    text = (
+        letters.get_text_range().replace("\ufffe", "").replace("\r\n", "\n") if letters else ""
+    )  # a divided word
     if not text.strip() or _ARABIC.search(text):
-        text = _LIGATURES.sub(lambda found: unicodedata.normalize("NFKC", found[0]), page.extract_text())
+        text = _LIGATURES.sub(
+            lambda found: unicodedata.normalize("NFKC", found[0]), page.extract_text()
+        )
     if not (is_garbled := _is_garbled(text, unknown)):
         yield text
     for found in _objects(page.get("/Annots")):
@@ -283,20 +326,29 @@ def _page_texts(page: Any, letters: Any) -> Iterator[str]:
 
 
 def _is_garbled(text: str, unknown: int) -> bool:
-    """Return whether most signs of a page mean nothing, or hardly one is a letter, and many are marks."""
+    """Return whether most signs of a page mean nothing, or hardly one is a letter, and many are
+    marks."""
     signs = [sign for sign in _GLYPH.sub("\ufffd", text) if not sign.isspace()]
     kinds = Counter("C" if sign == "\ufffd" else unicodedata.category(sign)[0] for sign in signs)
-    are_marks = 10 * kinds["L"] < len(signs) and kinds["P"] + kinds["S"] > kinds["N"] and len({*signs}) > 12
+    are_marks = (
+        10 * kinds["L"] < len(signs) and kinds["P"] + kinds["S"] > kinds["N"] and len({*signs}) > 12
+    )
     return 2 * max(kinds["C"], unknown) > len(signs) or are_marks
 
 
 def _field_texts(field: Any) -> Iterator[str]:
     if any(int(flags) & _PASSWORD for flags in _objects(field.get_inherited("/Ff"))):
         return
-    pairs = [_objects(pair) for pair in _objects(field.get_inherited("/Opt")) if isinstance(pair, list)]
+    pairs = [
+        _objects(pair) for pair in _objects(field.get_inherited("/Opt")) if isinstance(pair, list)
+    ]
     shown = {str(pair[0]): str(pair[-1]) for pair in pairs if pair}
     for value in _objects(field.get_inherited("/V")):
-        text = value.get_data().decode("utf-8", "replace") if hasattr(value, "get_data") else str(value)
+        text = (
+            value.get_data().decode("utf-8", "replace")
+            if hasattr(value, "get_data")
+            else str(value)
+        )
         if text != "/Off":
             yield shown.get(text, text.removeprefix("/"))
 
@@ -314,7 +366,12 @@ def _file_within(name: str, data: bytes, depth: int, charset: str = "", kind: st
         found = [NotText("has no text, as where pages are pictures")]
     for text in found:
         is_text = isinstance(text, str)
-        yield None, f"{name}\n\n{text}" if is_text else NotText(f"has a file that cannot be read: {name} {text}")
+        yield (
+            None,
+            f"{name}\n\n{text}"
+            if is_text
+            else NotText(f"has a file that cannot be read: {name} {text}"),
+        )
 
 
 def _mail_text(data: bytes, depth: int) -> Pages:
@@ -331,15 +388,16 @@ def _mail_text(data: bytes, depth: int) -> Pages:
 
 
 def _charset_of_heads(mail: bytes) -> str:
-    """Return the charset of heads in eight bits, which do not name theirs: the first one that the e-mail names, or the
-    one that it looks like. "" if it has none."""
+    """Return the charset of heads in eight bits, which do not name theirs: the first one that the
+    e-mail names, or the one that it looks like. "" if it has none."""
     if mail.isascii():
         return ""
     for named in _CHARSET.finditer(mail):
         charset = named[1].decode()
         if find_codec(charset):
             return charset
-    # The heads alone are too short to show their charset. The first zero bytes in a row are those of a file.
+    # The heads alone are too short to show their charset. The first zero bytes in a row are those
+    # of a file.
     text, _, _ = mail.partition(b"\0\0")
     lines = [line for line in text.replace(b"\0", b"").split(b"\n") if not line.isascii()]
     return find_charset(b"\n".join(lines)) or ""
@@ -377,10 +435,13 @@ def _head_text(value: bytes, charset: str) -> str:
 
 
 def _pieces(part: MailPart) -> list[MailPiece]:
-    """Divide the body of a part at its boundary, or at the one that it has if it lacks the one it names. What stands
-    before the first boundary is for programs that know no parts."""
+    """Divide the body of a part at its boundary, or at the one that it has if it lacks the one it
+    names. What stands before the first boundary is for programs that know no parts."""
     named = (part.head.get_boundary() or "").encode()
-    for body in (part.body, _payload(part)):  # some programs encode the whole, though only its parts should be
+    for body in (
+        part.body,
+        _payload(part),
+    ):  # some programs encode the whole, though only its parts should be
         if found := _cut(body, named):
             return found
         seen = _BOUNDARY.search(body)
@@ -400,7 +461,10 @@ def _cut(body: bytes, boundary: bytes) -> list[MailPiece]:
     if found and (first or found[0] is not None):
         found = [None, before[first.start() :] if first else before, *found]
     pieces = zip(found[::2], found[1::2], strict=True)
-    return [MailPiece(data.removesuffix(b"\n").removesuffix(b"\r"), end is not None) for end, data in pieces]
+    return [
+        MailPiece(data.removesuffix(b"\n").removesuffix(b"\r"), end is not None)
+        for end, data in pieces
+    ]
 
 
 def _divided(part: MailPart) -> MailTexts:
@@ -440,7 +504,8 @@ def _divided_pieces(pieces: list[MailPiece], kind: str, charset: str) -> MailTex
 
 
 def _different(texts: list[str]) -> list[str]:
-    """Return the fullest of texts that ought to say the same, and those that are mostly missing from it."""
+    """Return the fullest of texts that ought to say the same, and those that are mostly missing
+    from it."""
     said, found = set[str](), list[str]()
     spoken = [(set(re.findall(r"\w+|[^\w\s]", text.lower())), text) for text in texts]
     for words, text in sorted(spoken, key=lambda one: len(one[0]), reverse=True):
@@ -464,14 +529,19 @@ def _payload(part: MailPart) -> bytes:
 
 
 def _from_base64(data: bytes) -> bytes:
-    """Return what base64 holds, though other signs or padding stand in it, padding is missing, or words follow."""
+    """Return what base64 holds, though other signs or padding stand in it, padding is missing, or
+    words follow."""
     packed, *words = _WORDS.split(data, maxsplit=1)
     pieces = re.findall(rb"[^=]+", re.sub(rb"[^A-Za-z0-9+/=]", b"", packed))
-    return b"".join([*(a2b_base64(one[: len(one) - (len(one) % 4 == 1)] + b"==") for one in pieces), *words])
+    return b"".join(
+        [*(a2b_base64(one[: len(one) - (len(one) % 4 == 1)] + b"==") for one in pieces), *words]
+    )
 
 
 def _file_name(part: MailPart) -> str:
-    found = part.head.get_param("filename", None, "Content-Disposition") or part.head.get_param("name", "")
+    found = part.head.get_param("filename", None, "Content-Disposition") or part.head.get_param(
+        "name", ""
+    )
     if isinstance(found, tuple):  # RFC 2231
         charset, _, name = found
         with suppress(UnicodeEncodeError):  # a name in eight bits, which is decoded by now
@@ -486,7 +556,8 @@ def _words(head: str) -> str:
 
 
 def _decoded_words(found: re.Match[str]) -> str:
-    """Return what encoded words stand for, which may divide a character; themselves if they are not valid."""
+    """Return what encoded words stand for, which may divide a character; themselves if they are not
+    valid."""
     with suppress(HeaderParseError, ValueError):
         pieces = list[str]()
         for piece, charset in decode_header(found[0]):
@@ -497,7 +568,8 @@ def _decoded_words(found: re.Match[str]) -> str:
 
 
 def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
-    """Yield what the parent is told of a file: its pages, and then a reason if there is more that cannot be read."""
+    """Yield what the parent is told of a file: its pages, and then a reason if there is more that
+    cannot be read."""
     chars, reasons = 0, dict[str, None]()
     try:
         pages: str | Pages = file_text(data)
@@ -509,10 +581,15 @@ def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
                 continue
             text = visible(found.encode("utf-8", "replace").decode().replace("\0", " ")).strip()
             if text:
-                yield {"page": "" if page is None else str(page), "text": text[: MAX_FILE_CHARS - chars]}
+                yield {
+                    "page": "" if page is None else str(page),
+                    "text": text[: MAX_FILE_CHARS - chars],
+                }
             chars += len(text)
             if chars > MAX_FILE_CHARS:
-                raise NotText(f"has more than {MAX_FILE_CHARS:,} characters; the first ones are indexed")
+                raise NotText(
+                    f"has more than {MAX_FILE_CHARS:,} characters; the first ones are indexed"
+                )
         if not chars and not reasons:
             raise NotText("has no text, as where pages are pictures")
     except MemoryError:
@@ -526,14 +603,22 @@ def _answers(form: str, data: bytes) -> Iterator[dict[str, str]]:
 def main() -> None:
     """Read files until the parent closes its end: the main function of the child."""
     connection: Any = Connection(int(sys.argv[1]))
-    for limit, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    for limit, most in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
         hard = resource.getrlimit(limit)[1]
-        resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(
+            limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
     with suppress(EOFError, ConnectionError):
         while True:
             form, seconds = connection.recv()
             with os.fdopen(recv_handle(connection), "rb") as file:
-                signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends this process, whatever it is doing
+                signal.setitimer(
+                    signal.ITIMER_REAL, seconds
+                )  # SIGALRM ends this process, whatever it is doing
                 file.seek(0)
                 data = file.read()
             for answer in _answers(form, data):

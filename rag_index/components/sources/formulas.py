@@ -1,4 +1,5 @@
-"""Numbers that are raised or lowered, and formulas, in a line of text: `10^6` and `(a+1)/2`, but H2O and 1st."""
+"""Numbers that are raised or lowered, and formulas, in a line of text: `10^6` and `(a+1)/2`, but
+H2O and 1st."""
 
 from __future__ import annotations
 
@@ -13,17 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RAISED, LOWERED, NOTE, FORMULA, END = "\x01", "\x02", "\x03", "\x04", "\x05"
-"""The signs before and behind a text that is raised, lowered, the number of a note, or a formula. XML has no such
-signs, so that a text from XML is not mistaken for one of them."""
+"""The signs before and behind a text that is raised, lowered, the number of a note, or a formula.
+XML has no such signs, so that a text from XML is not mistaken for one of them."""
 _MARKED = re.compile(f"([{RAISED}-{FORMULA}])[^{END}]*{END}(?:\\1[^{END}]*{END})*")
 """Marked texts, those of one kind together if nothing stands between them."""
 _SIGNS = re.compile(f"[{RAISED}-{END}]")
 _EXPONENT = re.compile(r"(?=.*[\d=+\u2212-]|[^\W_aeor]$)[^\s\[(].{0,19}")
-"""What is raised behind a number or a letter, and no note and no end of a word (1st, 2e, 3a, 4o, Dr)."""
+"""What is raised behind a number or a letter, and no note and no end of a word (1st, 2e, 3a, 4o,
+Dr)."""
 _FORMULAS = {
-    "mfrac": "{0}/{1}", "msup": "{0}^{1}", "mover": "{0}^{1}", "msub": "{0}_{1}", "munder": "{0}_{1}",
-    "msubsup": "{0}_{1}^{2}", "munderover": "{0}_{1}^{2}", "mroot": "\u221a[{1}]{0}",
-}  # fmt: skip
+    "mfrac": "{0}/{1}",
+    "msup": "{0}^{1}",
+    "mover": "{0}^{1}",
+    "msub": "{0}_{1}",
+    "munder": "{0}_{1}",
+    "msubsup": "{0}_{1}^{2}",
+    "munderover": "{0}_{1}^{2}",
+    "mroot": "\u221a[{1}]{0}",
+}
 _BETWEEN = {"mtable": "; ", "mtr": " ", "mlabeledtr": " ", "apply": " ", "mfenced": ", "}
 """How elements of MathML are written, and what stands between the parts of others."""
 _SIMPLE = re.compile(r"[+\u2212-]?[\w.,\u221e]*[+\u2212\u2032-]?|\([^()]*\)")
@@ -40,11 +48,13 @@ _OFFICE_PARTS = {
     "limLow": ("munder", ("e", "lim")),
     "limUpp": ("mover", ("e", "lim")),
 }
-"""The elements of MathML for those of Office formulas, with the names of their parts in MathML's order."""
+"""The elements of MathML for those of Office formulas, with the names of their parts in MathML's
+order."""
 
 
 def marked(text: str, kind: str) -> str:
-    """Return a text between the signs of its kind, but not the spaces around it. Without a kind, it stays."""
+    """Return a text between the signs of its kind, but not the spaces around it. Without a kind, it
+    stays."""
     core = text.strip()
     if not kind or not core:
         return text
@@ -78,8 +88,9 @@ def _in_line(found: re.Match[str]) -> str:
 
 
 def script_text(kind: str, inner: str, before: str, after: str) -> str | None:
-    """Return a raised or lowered text if numbers would change their value without it: `^6` behind 10. Return None if
-    it stays as it is, as in H2O and 1st. `before` and `after` are the signs beside it."""
+    """Return a raised or lowered text if numbers would change their value without it: `^6` behind
+    10. Return None if it stays as it is, as in H2O and 1st. `before` and `after` are the signs
+    beside it."""
     sign = ""
     if kind == RAISED and before.strip() and _EXPONENT.fullmatch(inner):
         sign, inner = "^", bracketed(inner)
@@ -93,7 +104,8 @@ def script_text(kind: str, inner: str, before: str, after: str) -> str | None:
 
 
 def formula_text(formula: str, before: str, after: str) -> str:
-    """Return a formula with spaces where it would become one number or word with the texts beside it: `2 1/2`."""
+    """Return a formula with spaces where it would become one number or word with the texts beside
+    it: `2 1/2`."""
     space_before = " " if _APART.search(f"{before}\0{formula}") else ""
     space_after = " " if _APART.search(f"{formula}\0{after}") else ""
     return f"{space_before}{formula}{space_after}"
@@ -105,7 +117,8 @@ def mathml_text(element: Any) -> str:
 
 
 def office_formula_text(element: Any, is_hidden: Callable[[Any], bool]) -> str:
-    """Return a formula of Word or PowerPoint as people write it in a line, without elements that are hidden."""
+    """Return a formula of Word or PowerPoint as people write it in a line, without elements that
+    are hidden."""
     return mathml_text(_mathml(element, is_hidden))
 
 
@@ -122,22 +135,35 @@ def _written(element: Any) -> str:
     pieces = [element.text or ""]
     for inner in element:
         pieces += [_written(inner), inner.tail or ""]
-    parts = [html.unescape(piece).strip().translate(dict.fromkeys(range(0x2061, 0x2065))) for piece in pieces]
+    parts = [
+        html.unescape(piece).strip().translate(dict.fromkeys(range(0x2061, 0x2065)))
+        for piece in pieces
+    ]
     if name in _FORMULAS:
-        return _NO_SCRIPT.sub("", _FORMULAS[name].format(*map(bracketed, [*parts[1::2], "", "", ""])))
+        return _NO_SCRIPT.sub(
+            "", _FORMULAS[name].format(*map(bracketed, [*parts[1::2], "", "", ""]))
+        )
     parts = list(filter(None, parts))
     if name in _BETWEEN:
         text = _BETWEEN[name].join(parts)
-        return f"{element.get('open', '(')}{text}{element.get('close', ')')}" if name == "mfenced" else text
+        return (
+            f"{element.get('open', '(')}{text}{element.get('close', ')')}"
+            if name == "mfenced"
+            else text
+        )
     pairs = itertools.pairwise(["", *parts])
-    text = "".join(" " + part if _APART.search(f"{before}\0{part}") else part for before, part in pairs)
+    text = "".join(
+        " " + part if _APART.search(f"{before}\0{part}") else part for before, part in pairs
+    )
     return f"\u221a{bracketed(text)}" if name == "msqrt" else text
 
 
 def _mathml(element: Any, is_hidden: Callable[[Any], bool]) -> Any:
     """Return an element of an Office formula as one of MathML."""
     name = etree.QName(element).localname
-    settings = {etree.QName(inner).localname: inner for inner in element.iterfind(f"{{*}}{name}Pr/*")}
+    settings = {
+        etree.QName(inner).localname: inner for inner in element.iterfind(f"{{*}}{name}Pr/*")
+    }
     parts = {etree.QName(inner).localname: inner for inner in element}
 
     def part(of: str) -> Any:
@@ -151,15 +177,26 @@ def _mathml(element: Any, is_hidden: Callable[[Any], bool]) -> Any:
         return _element(tag, [part(of) for of in order])
     if name == "rad":
         degree = part("deg")
-        has_degree = bool(_written(degree).strip()) and _setting(settings, "degHide", "0") in ("0", "false", "off")
-        return _element("mroot", [part("e"), degree]) if has_degree else _element("msqrt", [part("e")])
+        has_degree = bool(_written(degree).strip()) and _setting(settings, "degHide", "0") in (
+            "0",
+            "false",
+            "off",
+        )
+        return (
+            _element("mroot", [part("e"), degree]) if has_degree else _element("msqrt", [part("e")])
+        )
     if name == "sPre":
-        return _element("mrow", [_element("msubsup", [etree.Element("mrow"), part("sub"), part("sup")]), part("e")])
+        return _element(
+            "mrow",
+            [_element("msubsup", [etree.Element("mrow"), part("sub"), part("sup")]), part("e")],
+        )
     if name == "nary":
         sign = _element("mo", text=_setting(settings, "chr", "\u222b"))
         return _element("mrow", [_element("msubsup", [sign, part("sub"), part("sup")]), part("e")])
     if name == "acc":
-        return _element("mover", [part("e"), _element("mo", text=_setting(settings, "chr", "\u0302"))])
+        return _element(
+            "mover", [part("e"), _element("mo", text=_setting(settings, "chr", "\u0302"))]
+        )
     inner = _inner(element, is_hidden)
     if name == "d":
         return _fenced(inner, settings)
@@ -168,7 +205,8 @@ def _mathml(element: Any, is_hidden: Callable[[Any], bool]) -> Any:
 
 
 def _inner(element: Any, is_hidden: Callable[[Any], bool]) -> list[Any]:
-    """Return what is in an element of an Office formula, as MathML. Texts that follow each other are one number."""
+    """Return what is in an element of an Office formula, as MathML. Texts that follow each other
+    are one number."""
     found, texts = list[Any](), list[str]()
     for inner in element:
         name = etree.QName(inner).localname

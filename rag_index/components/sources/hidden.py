@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from rag_index.core.settings.visible import VisibleSettings
 
 _PIECE = re.compile(
-    r"'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|.", re.DOTALL
+    r"'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|.",
+    re.DOTALL,
 )
 
 
 def and_parts(condition: str | None) -> list[str]:
-    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them; none for None.
+    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them;
+    none for None.
 
     and_parts("public = 1 AND (state = 2 OR age BETWEEN 1 AND 9)")  # two parts
     """
@@ -50,22 +52,38 @@ class RowFinder:
 
     def __init__(self, settings: Settings, index: IndexSettings, document_id: str) -> None:
         self._settings, self._index, self._id = settings, index, document_id
-        joins = {name: one.model_copy(update={"where": None, "required": False}) for name, one in index.joins.items()}
-        nothing: dict[str, Any] = dict.fromkeys(("title", "link", "access", "language_column", "where", "newest"))
-        nothing |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}, "joins": joins, "visible": {}}
+        joins = {
+            name: one.model_copy(update={"where": None, "required": False})
+            for name, one in index.joins.items()
+        }
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("title", "link", "access", "language_column", "where", "newest")
+        )
+        nothing |= {
+            "text": index.key_columns,
+            "payload": [],
+            "parts": [],
+            "format": {},
+            "joins": joins,
+            "visible": {},
+        }
         self._bare = index.model_copy(update=nothing)
 
     def hidden_by(self) -> str | None:
-        """Return what leaves the row out, "" if the table does not have it, and None if nothing does.
+        """Return what leaves the row out, "" if the table does not have it, and None if nothing
+        does.
 
         Raises SourceUnavailable and SourceError.
         """
         if not self._is_there():
             return "" if self._index.query is None else "query, which does not return it"
-        return next((what for what, asked in self._conditions() if not self._is_there(**asked)), None)
+        return next(
+            (what for what, asked in self._conditions() if not self._is_there(**asked)), None
+        )
 
     def _conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what the settings ask of a row, one after another, and the settings that ask nothing else."""
+        """Yield what the settings ask of a row, one after another, and the settings that ask
+        nothing else."""
         index = self._index
         for decision in decisions_of(index):
             if decision.table is None:
@@ -73,7 +91,11 @@ class RowFinder:
                 yield f"visible.{decision.name}, which does not show its value", {"visible": only}
         for part in and_parts(index.where):
             yield f"where: {part}", {"where": part, "visible": self._referred(part)}
-        of_newest = f", which the version with the greatest {index.newest} does not meet" if index.newest else ""
+        of_newest = (
+            f", which the version with the greatest {index.newest} does not meet"
+            if index.newest
+            else ""
+        )
         yield f"where{of_newest}", self._asked_of_newest()
         for name, join in index.joins.items():
             for one in [None, *and_parts(join.where)] if join.required else ():
@@ -86,7 +108,8 @@ class RowFinder:
         return {"where": where, "newest": self._index.newest, "visible": self._referred(where)}
 
     def _referred(self, sql: str | None) -> dict[str, VisibleSettings]:
-        """Return the decisions that a condition refers to. Those of the row's own columns hold already."""
+        """Return the decisions that a condition refers to. Those of the row's own columns hold
+        already."""
         return {name: self._index.visible[name] for name, _ in tokens_of(sql)}
 
     def whole_row(self) -> dict[str, Any]:
@@ -100,4 +123,6 @@ class RowFinder:
             return source.has(self._id)
 
     def _source(self, index: IndexSettings) -> closing[SqlSource]:
-        return closing(SqlSource(self._settings.source_url, index, timeout=self._settings.source.timeout))
+        return closing(
+            SqlSource(self._settings.source_url, index, timeout=self._settings.source.timeout)
+        )

@@ -1,4 +1,5 @@
-"""The files below a folder. It respects .gitignore, anchors patterns at the folder, and does not follow links."""
+"""The files below a folder. It respects .gitignore, anchors patterns at the folder, and does not
+follow links."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ IGNORE = ".gitignore"
 MAX_IGNORE_BYTES, MAX_PATH = 16_000_000, 4096
 _BRACKET = rb"\[(?P<negated>[!^]?)(?P<members>\]?(?:\[:[^\]\[:]*+:\]|\\.|[^\]\\])*+)\]"
 _PART = re.compile(rb"((?:\\.|" + _BRACKET + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
-_SIGN = re.compile(rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL)
+_SIGN = re.compile(
+    rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL
+)
 
 
 @shows_sizes("language", "size")
@@ -36,7 +39,8 @@ class File:
     path: str
     """The path from the root, with /."""
     language: str
-    """The language by its name; of a header, C if all sources of C and C++ below the root are of C, else C++."""
+    """The language by its name; of a header, C if all sources of C and C++ below the root are of C,
+    else C++."""
     size: int
     changed_at: float
     times: str
@@ -65,9 +69,12 @@ class Listing:
 
 
 def open_file(name: str, folder: int, flags: int = 0) -> int:
-    """Return the descriptor of a file, or with O_DIRECTORY of a folder, in an open folder. No link is followed. Raises
-    OSError if it is a link on the last step, or neither of the two, such as a pipe."""
-    opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder)
+    """Return the descriptor of a file, or with O_DIRECTORY of a folder, in an open folder. No link
+    is followed. Raises OSError if it is a link on the last step, or neither of the two, such as a
+    pipe."""
+    opened = os.open(
+        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder
+    )
     if not flags & os.O_DIRECTORY and not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "it is no ordinary file")
@@ -76,7 +83,8 @@ def open_file(name: str, folder: int, flags: int = 0) -> int:
 
 @contextmanager
 def open_below(root: Path, folder: str) -> Iterator[int]:
-    """Open a folder below a root by its path from there, with / at the end, step by step without following links."""
+    """Open a folder below a root by its path from there, with / at the end, step by step without
+    following links."""
     opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in folder.split("/")[:-1]:
@@ -89,17 +97,25 @@ def open_below(root: Path, folder: str) -> Iterator[int]:
 
 
 def list_files(
-    root: Path, include: Sequence[str], exclude: Sequence[str], languages: Mapping[str, str] | None = None
+    root: Path,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    languages: Mapping[str, str] | None = None,
 ) -> Listing:
-    """Return the files below `root` that are included, by language, the largest first. `languages` are the languages of
-    files by the end of their names, where they differ from `language_of`. Raises SourceUnavailable if the folder itself
-    cannot be read, and SettingsError if a pattern is not valid."""
+    """Return the files below `root` that are included, by language, the largest first. `languages`
+    are the languages of files by the end of their names, where they differ from `language_of`.
+    Raises SourceUnavailable if the folder itself cannot be read, and SettingsError if a pattern is
+    not valid."""
     return _Walk(root, include, exclude, languages or {}).listing()
 
 
 class _Walk:
     def __init__(
-        self, root: Path, include: Sequence[str], exclude: Sequence[str], languages: Mapping[str, str]
+        self,
+        root: Path,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        languages: Mapping[str, str],
     ) -> None:
         self._root = root
         self._include, self._exclude = _patterns(include), _patterns(exclude)
@@ -110,7 +126,8 @@ class _Walk:
         self._top, ignored = _ignored_above(root.absolute())
         """The path to the root, with / at the end, from the top of the repository around it."""
         self._waiting: list[tuple[str, tuple[Rule, ...]]] = [("", ignored)]
-        """Folders, each with the rules of the ignore files above it. The last rule that fits decides."""
+        """Folders, each with the rules of the ignore files above it. The last rule that fits
+        decides."""
 
     def listing(self) -> Listing:
         """Walk through the folders and return what was found."""
@@ -124,9 +141,15 @@ class _Walk:
                     message = f"{self._root} cannot be read: {exc.strerror}; check that it exists"
                     raise SourceUnavailable(message) from exc
                 if not isinstance(exc, FileNotFoundError):
-                    self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
+                    self._fail(
+                        folder,
+                        f"the folder cannot be read: {exc.strerror}; its documents are kept as"
+                        " they are",
+                    )
                     self._listing.unreadable_folders.append(folder)
-        if C_HEADER not in self._languages and not ("c" in self._sources and "cpp" not in self._sources):
+        if C_HEADER not in self._languages and not (
+            "c" in self._sources and "cpp" not in self._sources
+        ):
             self._listing.files = [
                 replace(file, language="cpp") if file.path.lower().endswith(C_HEADER) else file
                 for file in self._listing.files
@@ -170,21 +193,34 @@ class _Walk:
     def _included_language(self, path: str, ignored: tuple[Rule, ...]) -> str:
         language = language_of(path, self._languages)
         above = (path[: end.start()] for end in re.finditer("/", path))
-        included = any(is_ignored(one, self._include) for one in (path, *above)) if self._include else language != TEXT
+        included = (
+            any(is_ignored(one, self._include) for one in (path, *above))
+            if self._include
+            else language != TEXT
+        )
         return language if included and not self._is_excluded(path, ignored) else ""
 
     def _is_excluded(self, path: str, ignored: tuple[Rule, ...]) -> bool:
         return is_ignored(path, self._exclude) or is_ignored(self._top + path, ignored)
 
     def _visit_link(self, path: str, ignored: tuple[Rule, ...]) -> None:
-        """Skip a link to something within the root, which is indexed under its own path; other links are failures."""
+        """Skip a link to something within the root, which is indexed under its own path; other
+        links are failures."""
         link = self._root / path
         target, root = Path(os.path.realpath(link)), os.path.realpath(self._root)
-        if self._is_excluded(f"{path}/", ignored) if target.is_dir() else not self._included_language(path, ignored):
+        if (
+            self._is_excluded(f"{path}/", ignored)
+            if target.is_dir()
+            else not self._included_language(path, ignored)
+        ):
             return
         loops = Path(os.path.realpath(link.parent)).is_relative_to(target)
         if loops or not target.exists() or not target.is_relative_to(root):
-            self._fail(path, f"it is a link that leaves the root, loops or leads nowhere (to {target}); exclude it")
+            self._fail(
+                path,
+                f"it is a link that leaves the root, loops or leads nowhere (to {target});"
+                " exclude it",
+            )
 
     def _fail(self, path: str, reason: str) -> None:
         name = path if _is_unicode(path) else ascii(path)
@@ -198,14 +234,17 @@ def _is_unicode(path: str) -> bool:
 def _patterns(lines: Iterable[str]) -> tuple[Rule, ...]:
     found = {line: _read_rule(os.fsencode(f"/{line.removeprefix('/')}"), b"") for line in lines}
     for line in (line for line, rule in found.items() if rule is None):
-        raise SettingsError(f"no file fits the pattern {line!r} of include or exclude; correct the pattern")
+        raise SettingsError(
+            f"no file fits the pattern {line!r} of include or exclude; correct the pattern"
+        )
     return tuple(filter(None, found.values()))
 
 
 def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
-    """Return the path to the root from the top of its repository, and the rules of the ignore files above it. Only a
-    repository counts that belongs to this user, to the owner of the root, or to the system: others could empty an
-    index. There are no rules if they exclude the root itself: the settings name it on purpose."""
+    """Return the path to the root from the top of its repository, and the rules of the ignore files
+    above it. Only a repository counts that belongs to this user, to the owner of the root, or to
+    the system: others could empty an index. There are no rules if they exclude the root itself: the
+    settings name it on purpose."""
     owners = {0, os.geteuid(), root.stat().st_uid} if root.exists() else set[int]()
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / GIT)), root)
     below = [top / part for part in (GIT, ".", *root.relative_to(top).parts[:-1])]
@@ -221,9 +260,12 @@ def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
     return above[-1], () if any(is_ignored(folder, found) for folder in above[1:]) else found
 
 
-def _read_ignore_file(folder: int, name: str, path: str, owners: Container[int] | None = None) -> tuple[Rule, ...]:
-    """Return the rules of an ignore file of an open folder, which has this path, with / at the end, from the top. There
-    are none if it is no ordinary file, as with git, has more than `MAX_IGNORE_BYTES`, or is not of the `owners`."""
+def _read_ignore_file(
+    folder: int, name: str, path: str, owners: Container[int] | None = None
+) -> tuple[Rule, ...]:
+    """Return the rules of an ignore file of an open folder, which has this path, with / at the end,
+    from the top. There are none if it is no ordinary file, as with git, has more than
+    `MAX_IGNORE_BYTES`, or is not of the `owners`."""
     try:
         with os.fdopen(open_file(name, folder), "rb") as file:
             data = file.read(MAX_IGNORE_BYTES + 1)
@@ -233,11 +275,14 @@ def _read_ignore_file(folder: int, name: str, path: str, owners: Container[int] 
     if len(data) > MAX_IGNORE_BYTES or not is_ours:
         return ()
     lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return tuple(rule for line in lines if (rule := _read_rule(line.removesuffix(b"\r"), os.fsencode(path))))
+    return tuple(
+        rule for line in lines if (rule := _read_rule(line.removesuffix(b"\r"), os.fsencode(path)))
+    )
 
 
 class Rule(NamedTuple):
-    """A line of an ignore file. The last rule that fits a path, or a folder on the way to it, decides."""
+    """A line of an ignore file. The last rule that fits a path, or a folder on the way to it,
+    decides."""
 
     ignores: bool
     folders_only: bool
@@ -246,7 +291,8 @@ class Rule(NamedTuple):
 
 
 def is_ignored(path: str, rules: Sequence[Rule]) -> bool:
-    """Return whether rules leave out a path from the top, with / at the end if it is a folder, by itself."""
+    """Return whether rules leave out a path from the top, with / at the end if it is a folder, by
+    itself."""
     encoded = os.fsencode(path)
     name = encoded.removesuffix(b"/")
     for rule in reversed(rules):
@@ -267,14 +313,19 @@ def _read_rule(line: bytes, folder: bytes) -> Rule | None:
     if b"/" not in pattern:
         parts = [b"**", re.sub(rb"\*\*+", b"*", pattern)]
     try:
-        return Rule(not negated, kept != pattern, re.compile(re.escape(folder) + _expression(parts), re.DOTALL))
+        return Rule(
+            not negated,
+            kept != pattern,
+            re.compile(re.escape(folder) + _expression(parts), re.DOTALL),
+        )
     except (ValueError, re.error):  # such a pattern fits nothing
         return None
 
 
 def _expression(parts: Sequence[bytes]) -> bytes:
-    """Return the expression of a pattern's parts. Raises ValueError for a pattern that fits nothing. What follows a
-    star is taken once, as far left as it fits: nothing is tried twice, and nothing is missed."""
+    """Return the expression of a pattern's parts. Raises ValueError for a pattern that fits
+    nothing. What follows a star is taken once, as far left as it fits: nothing is tried twice, and
+    nothing is missed."""
     groups = [b""]
     """What stands between the parts that are two stars."""
     for part in parts:

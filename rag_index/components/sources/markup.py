@@ -1,4 +1,5 @@
-"""HTML as people read it: text without marks, with formulas in a line, and without what a browser does not show."""
+"""HTML as people read it: text without marks, with formulas in a line, and without what a browser
+does not show."""
 
 from __future__ import annotations
 
@@ -9,36 +10,130 @@ from typing import TYPE_CHECKING
 from lxml import etree
 from lxml.html.defs import tags
 
-from rag_index.components.sources.formulas import LOWERED, RAISED, formula_text, mathml_text, script_text
+from rag_index.components.sources.formulas import (
+    LOWERED,
+    RAISED,
+    formula_text,
+    mathml_text,
+    script_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
-PARAGRAPHS = frozenset([
-    "ac:plain-text-body", "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form",
-    "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
-])  # fmt: skip
+PARAGRAPHS = frozenset(
+    [
+        "ac:plain-text-body",
+        "address",
+        "article",
+        "aside",
+        "blockquote",
+        "details",
+        "dl",
+        "figure",
+        "footer",
+        "form",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "header",
+        "hr",
+        "main",
+        "nav",
+        "ol",
+        "p",
+        "pre",
+        "section",
+        "table",
+        "ul",
+    ]
+)
 """Elements with an empty line before and after them."""
-LINES = frozenset([
-    "ac:parameter", "ac:rich-text-body", "ac:task", "br", "caption", "center", "dd", "desc", "div", "dt", "fieldset",
-    "figcaption", "li", "option", "summary", "tbody", "text", "tfoot", "thead", "title", "tr",
-])  # fmt: skip
+LINES = frozenset(
+    [
+        "ac:parameter",
+        "ac:rich-text-body",
+        "ac:task",
+        "br",
+        "caption",
+        "center",
+        "dd",
+        "desc",
+        "div",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "li",
+        "option",
+        "summary",
+        "tbody",
+        "text",
+        "tfoot",
+        "thead",
+        "title",
+        "tr",
+    ]
+)
 """Elements that begin a line, those of drawings too."""
-LEFT_OUT = frozenset([
-    "ac:task-id", "ac:task-status", "ac:task-uuid", "annotation", "annotation-xml", "head", "iframe", "noembed",
-    "noframes", "object", "script", "select", "style", "template", "xml",
-])  # fmt: skip
+LEFT_OUT = frozenset(
+    [
+        "ac:task-id",
+        "ac:task-status",
+        "ac:task-uuid",
+        "annotation",
+        "annotation-xml",
+        "head",
+        "iframe",
+        "noembed",
+        "noframes",
+        "object",
+        "script",
+        "select",
+        "style",
+        "template",
+        "xml",
+    ]
+)
 """Elements whose text is for programs. `xml` is what Word puts into pages beside their text."""
 PREFORMATTED = frozenset(["ac:plain-text-body", "pre"])
 CODE_TAGS = PREFORMATTED | {"code", "kbd", "samp", "tt"}
 _KNOWN = tags | {
-    "bdi", "bgsound", "data", "dialog", "frame", "listing", "main", "nobr", "noembed", "noframes", "picture", "search",
-    "slot", "template", "xmp",
-}  # fmt: skip
-"""The elements of HTML. Another name in angle brackets is a word, such as `<String>`, unless a mark ends it, it ends
-itself, or it has attributes."""
+    "bdi",
+    "bgsound",
+    "data",
+    "dialog",
+    "frame",
+    "listing",
+    "main",
+    "nobr",
+    "noembed",
+    "noframes",
+    "picture",
+    "search",
+    "slot",
+    "template",
+    "xmp",
+}
+"""The elements of HTML. Another name in angle brackets is a word, such as `<String>`, unless a mark
+ends it, it ends itself, or it has attributes."""
 _COMMON = (
-    _KNOWN - {"address", "data", "label", "map", "object", "output", "source", "template", "time", "title", "var"}
+    _KNOWN
+    - {
+        "address",
+        "data",
+        "label",
+        "map",
+        "object",
+        "output",
+        "source",
+        "template",
+        "time",
+        "title",
+        "var",
+    }
 ) | {"math", "svg"}
 """Elements whose marks make a text HTML: the others are more often words in angle brackets."""
 _VALUE = r"=(?:\s*+\"[^\"]*+\"|\s*+'[^']*+'|(?![\"'\s]))"
@@ -49,12 +144,15 @@ _MARK = re.compile(
     r"|(?:!doctype|!\[|\?[a-z])[^<>]*+>)?+",
     re.IGNORECASE,
 )
-"""A mark of HTML, which is more than its name only if attributes follow; or a `<` that begins none."""
+"""A mark of HTML, which is more than its name only if attributes follow; or a `<` that begins
+none."""
 _CDATA = re.compile(r"<!\[CDATA\[((?:(?!<!\[CDATA\[).)*?)\]\]>", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 BLOCK = re.compile(r"<(?:p|div|li|tr|h[1-6]|pre|blockquote|table)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
-_STORED_MARKS = re.compile(r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL)
+_STORED_MARKS = re.compile(
+    r"\s*&(?:lt|#60|#x3c);(?=.*?&(?:lt|#60|#x3c);/)", re.IGNORECASE | re.DOTALL
+)
 _SHORTCODE = re.compile(
     r"\[/?(?:(?:vc|wpb|et_pb|fusion|bt_bb|mk|nectar|tatsu)_[a-z_\d]++|elementor-template)(?:\s[^\[\]]*+)?\]"
     r"|\[(audio|caption|embed|gallery|playlist|video)(?:\s[^\[\]=]*+=[^\[\]]*+\]|\](?=[^\[\]]*+\[/\1\]))"
@@ -66,14 +164,20 @@ _INVISIBLE = re.compile("[\u00ad\u2060\ufeff]|\u200b(?![\u0e00-\u0eff\u1000-\u10
 _DATA = re.compile(
     r"(?<!\w)data:[\w+.\\/-]*+(?:;[\w.=\"+-]+)*?;base64,[\w+/%\\-]*+={0,2}(?:\s+[\w+/]{50,}={0,2})*+(?:\s+[\w+/]++={1,2})?"
 )
-"""A file as an address. Its base64 may be in lines, of which a shorter one is the last if its end shows it."""
+"""A file as an address. Its base64 may be in lines, of which a shorter one is the last if its end
+shows it."""
 _SPACE = re.compile(r"[ \t\r\n\f\v\u00a0]+")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
 _UNSEEN = re.compile(
-    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|max-height\s*:\s*0(?![.\d]))", re.IGNORECASE
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden|max-height\s*:\s*0(?![.\d]))",
+    re.IGNORECASE,
 )
-_SCRIPT = re.compile(r"<(?i:su([bp])(?:\s[^<>]*)?>((?:(?!</?su[bp]\b).){1,200}?)</su\1\s*>)", re.DOTALL)
-_MATH = re.compile(r"<(?i:((?:m\w*:)?math)(?![\w.:-])[^<>]*(?<!/)>(?:(?!<(?:m\w*:)?math\b).)*?</\1\s*>)", re.DOTALL)
+_SCRIPT = re.compile(
+    r"<(?i:su([bp])(?:\s[^<>]*)?>((?:(?!</?su[bp]\b).){1,200}?)</su\1\s*>)", re.DOTALL
+)
+_MATH = re.compile(
+    r"<(?i:((?:m\w*:)?math)(?![\w.:-])[^<>]*(?<!/)>(?:(?!<(?:m\w*:)?math\b).)*?</\1\s*>)", re.DOTALL
+)
 
 
 def visible(text: str) -> str:
@@ -82,12 +186,14 @@ def visible(text: str) -> str:
 
 
 def without_data(text: str) -> str:
-    """Return a text without the addresses that are files themselves (`data:image/png;base64,...`)."""
+    """Return a text without the addresses that are files themselves
+    (`data:image/png;base64,...`)."""
     return _DATA.sub("", text) if ";" in text and ";base64," in text else text
 
 
 def is_html(text: str) -> bool:
-    """Return whether a text has an entity, a mark that ends an element or has attributes, or two of blocks."""
+    """Return whether a text has an entity, a mark that ends an element or has attributes, or two of
+    blocks."""
     if _ENTITY.search(text):
         return True
     blocks = 0
@@ -101,9 +207,10 @@ def is_html(text: str) -> bool:
 
 
 def html_text(text: str, *, lines: bool | None = None, elements: Set[str] | None = _KNOWN) -> str:
-    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is. `lines` says
-    whether line breaks count; if it does not, they do in a text without blocks. What is no mark of one of the
-    `elements` is text, unless it shows that it is one; None for XML, where each is."""
+    """Return the text of HTML: entities as characters, tables and lists as lines, and code as it
+    is. `lines` says whether line breaks count; if it does not, they do in a text without blocks.
+    What is no mark of one of the `elements` is text, unless it shows that it is one; None for XML,
+    where each is."""
     if "<" not in text:
         if "&" not in text:
             return text
@@ -111,25 +218,31 @@ def html_text(text: str, *, lines: bool | None = None, elements: Set[str] | None
             text = html.unescape(text)
     if elements is not None and "<" in text:
         text = _only_marks(text, elements)
-    target = HtmlText(lines=not (BLOCK.search(text) or "<br" in text.lower()) if lines is None else lines)
+    target = HtmlText(
+        lines=not (BLOCK.search(text) or "<br" in text.lower()) if lines is None else lines
+    )
     parser = etree.HTMLParser(target=target, huge_tree=True, remove_comments=True, remove_pis=True)
     parser.feed("<div>" + text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8"))
     return str(parser.close())
 
 
 def _only_marks(text: str, elements: Set[str]) -> str:
-    """Return HTML without comments, with formulas as text, in which each `<` begins a mark: one of the elements, or of
-    another that a mark ends, or that has attributes."""
+    """Return HTML without comments, with formulas as text, in which each `<` begins a mark: one of
+    the elements, or of another that a mark ends, or that has attributes."""
     text = _CDATA.sub(lambda section: html.escape(section[1], quote=False), text)
     commented, end, rest = text.rpartition("-->")
     text = _COMMENT.sub("", commented + end) + rest
     text = _SCRIPT.sub(_script, _MATH.sub(_formula, text))
     marks = (mark for mark in _MARK.finditer(text) if mark["name"])
-    elements = elements | {mark["name"].lower() for mark in marks if mark["end"] or mark[0][-2] == "/"}
+    elements = elements | {
+        mark["name"].lower() for mark in marks if mark["end"] or mark[0][-2] == "/"
+    }
 
     def checked(mark: re.Match[str]) -> str:
         name, more = mark["name"], mark["more"]
-        is_mark = name.lower() in elements or '"' in more or "'" in more if name else len(mark[0]) > 1
+        is_mark = (
+            name.lower() in elements or '"' in more or "'" in more if name else len(mark[0]) > 1
+        )
         return mark[0] if is_mark else html.escape(mark[0], quote=False)
 
     return _MARK.sub(checked, text)
@@ -148,7 +261,9 @@ class HtmlText:
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self._flush()
-        is_unseen = attributes and ("hidden" in attributes or _UNSEEN.search(attributes.get("style", "")))
+        is_unseen = attributes and (
+            "hidden" in attributes or _UNSEEN.search(attributes.get("style", ""))
+        )
         if self._left_out or is_unseen or tag in LEFT_OUT:
             self._left_out += 1  # and so do the elements within
             return
@@ -196,7 +311,9 @@ class HtmlText:
                 if later:
                     self._break("br")
                 piece = _SPACE.sub(" ", line)
-                self._add(piece.lstrip() if self._newlines or self._pieces[-1:] == [" | "] else piece)
+                self._add(
+                    piece.lstrip() if self._newlines or self._pieces[-1:] == [" | "] else piece
+                )
 
     def _add(self, text: str) -> None:
         if text == " | " and self._pieces:
@@ -213,8 +330,12 @@ class HtmlText:
 
 
 def _script(mark: re.Match[str]) -> str:
-    """Return what is raised or lowered as it is, unless numbers would change their value: `10^6`, but H2O and 1st."""
-    before, after = mark.string[max(0, mark.start() - 1) : mark.start()], mark.string[mark.end() : mark.end() + 1]
+    """Return what is raised or lowered as it is, unless numbers would change their value: `10^6`,
+    but H2O and 1st."""
+    before, after = (
+        mark.string[max(0, mark.start() - 1) : mark.start()],
+        mark.string[mark.end() : mark.end() + 1],
+    )
     inner = html.unescape(re.sub("<[^<>]*>", "", mark[2])).strip()
     written = script_text(RAISED if mark[1] in "pP" else LOWERED, inner, before, after)
     return mark[0] if written is None else html.escape(written, quote=False)
@@ -224,5 +345,8 @@ def _formula(mark: re.Match[str]) -> str:
     """Return a formula in MathML as text: `1/2`, and `2 1/2` behind a 2."""
     parser = etree.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
     root = etree.fromstring(mark[0].encode("utf-8", "replace"), parser)
-    before, after = mark.string[max(0, mark.start() - 2) : mark.start()], mark.string[mark.end() : mark.end() + 1]
+    before, after = (
+        mark.string[max(0, mark.start() - 2) : mark.start()],
+        mark.string[mark.end() : mark.end() + 1],
+    )
     return html.escape(formula_text(mathml_text(root), before, after), quote=False)

@@ -1,5 +1,5 @@
-"""The text of office documents (Open XML, OpenDocument): the parts that the main part refers to, in its order, without
-what is hidden in them; and the rows of spreadsheets."""
+"""The text of office documents (Open XML, OpenDocument): the parts that the main part refers to, in
+its order, without what is hidden in them; and the rows of spreadsheets."""
 
 from __future__ import annotations
 
@@ -36,26 +36,72 @@ from rag_index.components.sources.spreadsheets import (
 )
 from rag_index.components.sources.text import NotText
 
-_MAIN = ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml", "content.xml", "styles.xml")
-_TEXTS = frozenset([
-    "officeDocument", "header", "footer", "slide", "worksheet", "chartsheet", "drawing", "chart", "chartEx",
-    "chartUserShapes", "diagramData", "",
-])  # fmt: skip
+_MAIN = (
+    "word/document.xml",
+    "ppt/presentation.xml",
+    "xl/workbook.xml",
+    "content.xml",
+    "styles.xml",
+)
+_TEXTS = frozenset(
+    [
+        "officeDocument",
+        "header",
+        "footer",
+        "slide",
+        "worksheet",
+        "chartsheet",
+        "drawing",
+        "chart",
+        "chartEx",
+        "chartUserShapes",
+        "diagramData",
+        "",
+    ]
+)
 """Kinds of parts with texts that another part refers to in its text."""
 _FILES = frozenset(["package", "oleObject", "aFChunk"])
 _UNNAMED = frozenset(["comments", "footnotes", "endnotes", "notesSlide", "threadedComment"])
 """Kinds of parts that belong to another although its text does not name them."""
 _AS_HTML = {
-    "p": "p", "h": "p", "text": "p", "annotation": "p", "tbl": "table", "table": "table", "tr": "tr", "tx": "td",
-    "table-row": "tr", "tc": "td", "table-cell": "td", "pt": "td", "br": "br", "cr": "br", "line-break": "br",
+    "p": "p",
+    "h": "p",
+    "text": "p",
+    "annotation": "p",
+    "tbl": "table",
+    "table": "table",
+    "tr": "tr",
+    "tx": "td",
+    "table-row": "tr",
+    "tc": "td",
+    "table-cell": "td",
+    "pt": "td",
+    "br": "br",
+    "cr": "br",
+    "line-break": "br",
     "list-item": "li",
-}  # fmt: skip
+}
 _SIGNS = {"tab": " ", "ptab": " ", "s": " ", "noBreakHyphen": "-"}
-_GONE = frozenset([
-    "del", "moveFrom", "instrText", "tracked-changes", "Fallback", "note-citation", "sheet-name", "page-number",
-    "page-count", "numCache", "numLit", "numDim", "rPr", "tabs",
-])  # fmt: skip
-"""Elements whose text is deleted, there a second time, a formula or a number; and formats, which have none."""
+_GONE = frozenset(
+    [
+        "del",
+        "moveFrom",
+        "instrText",
+        "tracked-changes",
+        "Fallback",
+        "note-citation",
+        "sheet-name",
+        "page-number",
+        "page-count",
+        "numCache",
+        "numLit",
+        "numDim",
+        "rPr",
+        "tabs",
+    ]
+)
+"""Elements whose text is deleted, there a second time, a formula or a number; and formats, which
+have none."""
 _NEEDED = frozenset(
     [
         "OLEObject",
@@ -74,7 +120,8 @@ _NEEDED = frozenset(
 
 
 class OfficeFile:
-    """An office document. `within` reads a file that is embedded in it, by its name and bytes. Raises BadZipFile."""
+    """An office document. `within` reads a file that is embedded in it, by its name and bytes.
+    Raises BadZipFile."""
 
     def __init__(self, data: bytes, within: Callable[[str, bytes], Pages]) -> None:
         self._package, self._within, self._data = OfficePackage(data), within, data
@@ -84,22 +131,30 @@ class OfficeFile:
         self._styles = TextStyles()
 
     def texts(self) -> Pages:
-        """Yield the sheets of a spreadsheet, and the texts of the parts, with the numbers of slides. Raises NotText."""
+        """Yield the sheets of a spreadsheet, and the texts of the parts, with the numbers of
+        slides. Raises NotText."""
         package, names = self._package, self._package.names
-        if "META-INF/manifest.xml" in names and b"encryption-data" in package.read("META-INF/manifest.xml"):
+        if "META-INF/manifest.xml" in names and b"encryption-data" in package.read(
+            "META-INF/manifest.xml"
+        ):
             raise NotText("is encrypted")
         main = [part for kind, part in package.relations("").values() if kind == "officeDocument"]
         if not (main := main or [name for name in _MAIN if name in names]):
             raise NotText("is a ZIP file, but no document of a known kind")
         relations = package.relations(main[0]).values()
-        for name in [*(part for of, part in relations if of == "styles" and part.endswith(".xml")), *main[1:]]:
+        for name in [
+            *(part for of, part in relations if of == "styles" and part.endswith(".xml")),
+            *main[1:],
+        ]:
             self._styles.add(package.xml(name))
         kind = package.read("mimetype") if "mimetype" in names else b""
         if b"spreadsheet" in kind:
             yield from self._sheets(opendocument_sheets(package, main[0], self._styles))
         elif any(of == "worksheet" for of, _ in relations):
             is_xml = main[0].endswith(".xml")
-            yield from self._sheets(excel_sheets(package, main[0]) if is_xml else old_sheets(self._data))
+            yield from self._sheets(
+                excel_sheets(package, main[0]) if is_xml else old_sheets(self._data)
+            )
         for name in main:
             yield from self._part(name, "officeDocument")
 
@@ -124,11 +179,17 @@ class OfficeFile:
                 if root.get("show") in ("0", "false"):
                     return
                 yield from self._root_texts(root, page)
-                keys = [*self._references, *(key for key, (of, _) in relations.items() if of in _UNNAMED)]
+                keys = [
+                    *self._references,
+                    *(key for key, (of, _) in relations.items() if of in _UNNAMED),
+                ]
                 targets = [relations[key] for one in keys if (key := _part_key(one)) in relations]
                 for key, element in self._needed.items():
                     if _part_key(key) not in relations:
-                        yield page, NotText(f"{name} refers to a part that is missing ({element} {key})")
+                        yield (
+                            page,
+                            NotText(f"{name} refers to a part that is missing ({element} {key})"),
+                        )
             for of, target in targets:
                 slides += of == "slide"
                 is_link = of == "slide" and kind != "officeDocument"
@@ -149,7 +210,9 @@ class OfficeFile:
             self._walk(element, html, in_text=False, in_cell=False, script="")
             yield number if pages else page, in_line(html.close())
 
-    def _walk(self, element: Any, html: HtmlText, *, in_text: bool, in_cell: bool, script: str) -> None:
+    def _walk(
+        self, element: Any, html: HtmlText, *, in_text: bool, in_cell: bool, script: str
+    ) -> None:
         space, _, name = element.tag.rpartition("}")
         if self._is_hidden(element, name):
             return
@@ -158,17 +221,30 @@ class OfficeFile:
         if formula:
             html.data(marked(formula, FORMULA))
             return
-        in_text = in_text or name in (("p", "h") if "opendocument" in space else ("t", "text", "v", "pt"))
+        in_text = in_text or name in (
+            ("p", "h") if "opendocument" in space else ("t", "text", "v", "pt")
+        )
         script = self._script(element, space, name, script)
         tag = _AS_HTML.get(name, "")
-        before, tag = _SIGNS.get(name, " " if tag == "p" else ""), "" if tag == "p" and in_cell else tag
+        before, tag = (
+            _SIGNS.get(name, " " if tag == "p" else ""),
+            "" if tag == "p" and in_cell else tag,
+        )
         html.start(tag, {})
         html.data(before + (marked(element.text or "", script) if in_text else ""))
         for inner in element:
-            if inner.tag.endswith(("}footnoteReference", "}endnoteReference")) and _is_custom_mark(inner):
+            if inner.tag.endswith(("}footnoteReference", "}endnoteReference")) and _is_custom_mark(
+                inner
+            ):
                 # What follows in the run is the mark of a note, and no text.
                 break
-            self._walk(inner, html, in_text=in_text, in_cell=in_cell or name in ("tc", "table-cell"), script=script)
+            self._walk(
+                inner,
+                html,
+                in_text=in_text,
+                in_cell=in_cell or name in ("tc", "table-cell"),
+                script=script,
+            )
             html.data(marked(inner.tail or "", script) if in_text else "")
         html.end(tag)
 
@@ -185,14 +261,23 @@ class OfficeFile:
                     self._needed[value] = name
 
     def _formula(self, element: Any, space: str, name: str) -> str:
-        """Return a formula as text, "" if the element is none. OpenDocument has formulas in parts of their own."""
+        """Return a formula as text, "" if the element is none. OpenDocument has formulas in parts
+        of their own."""
         if name == "oMath":
             return office_formula_text(element, self._is_hidden_in_formula)
         if name == "math" and space.endswith("/MathML"):
             return mathml_text(element)
-        key = _part_key(element.get("{http://www.w3.org/1999/xlink}href", "")) if name == "object" else ""
+        key = (
+            _part_key(element.get("{http://www.w3.org/1999/xlink}href", ""))
+            if name == "object"
+            else ""
+        )
         part = f"{key}/content.xml"
-        if not key or part not in self._package.names or b"/MathML" not in self._package.read(part)[:2000]:
+        if (
+            not key
+            or part not in self._package.names
+            or b"/MathML" not in self._package.read(part)[:2000]
+        ):
             return ""
         root = self._package.xml(part)
         if etree.QName(root).localname != "math":
@@ -201,7 +286,8 @@ class OfficeFile:
         return mathml_text(root)
 
     def _script(self, element: Any, space: str, name: str, outer: str) -> str:
-        """Return whether the text in an element is raised or lowered, or what it is around the element."""
+        """Return whether the text in an element is raised or lowered, or what it is around the
+        element."""
         if "opendocument" in space:
             family = {"p": "paragraph", "h": "paragraph", "span": "text", "a": "text"}.get(name)
             if name == "note-ref" and outer == RAISED:
@@ -222,16 +308,20 @@ class OfficeFile:
         if name == "r":
             return _is_placeholder(element) or self._styles.is_hidden_run(element)
         return (
-            name in _GONE or "purl.org/dc/" in element.tag
-            or "idden" in values.get("state", "") or self._styles.hides(values.get("style-name", "")) is True
-            or values.get("display") == "none" or values.get("is-hidden") == "true"
+            name in _GONE
+            or "purl.org/dc/" in element.tag
+            or "idden" in values.get("state", "")
+            or self._styles.hides(values.get("style-name", "")) is True
+            or values.get("display") == "none"
+            or values.get("is-hidden") == "true"
             or (self._has_rows and name == "p" and element.getparent().tag.endswith("}table-cell"))
             or any("true" in field.values() for field in element.iterfind("{*}hidden-paragraph"))
-        )  # fmt: skip
+        )
 
 
 def _part_key(reference: str) -> str:
-    """Return the key in the relations of a part for a reference in it: that of "./Object 1/" is "Object 1"."""
+    """Return the key in the relations of a part for a reference in it: that of "./Object 1/" is
+    "Object 1"."""
     return reference.removeprefix("./").rstrip("/")
 
 
@@ -242,7 +332,8 @@ def _is_custom_mark(reference: Any) -> bool:
 
 
 def _is_placeholder(run: Any) -> bool:
-    """Return whether a run is what Word shows in a field that is not filled in: "Click here to enter text"."""
+    """Return whether a run is what Word shows in a field that is not filled in: "Click here to
+    enter text"."""
     control = next(run.iterancestors("{*}sdt"), None)
     shows = None if control is None else control.find("{*}sdtPr/{*}showingPlcHdr")
     return shows is not None and values_of(shows).get("val") not in OFF

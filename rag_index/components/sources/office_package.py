@@ -1,4 +1,5 @@
-"""What the parts of an office document (Open XML, OpenDocument) have in common: its ZIP file, and its styles."""
+"""What the parts of an office document (Open XML, OpenDocument) have in common: its ZIP file, and
+its styles."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from rag_index.components.sources.text import MAX_BYTES, NotText
 from rag_index.quotes import without_values
 
 Pages = Iterable[tuple[int | None, str | NotText]]
-"""The texts of a file with the numbers of pages or slides; and why something in it cannot be read."""
+"""The texts of a file with the numbers of pages or slides; and why something in it cannot be
+read."""
 
 MAX_FILE_CHARS = 5_000_000
 OFF = ("0", "false", "off", "none", "hidden")
@@ -25,7 +27,8 @@ OFF = ("0", "false", "off", "none", "hidden")
 EXTERNAL = "external"
 """The kind of a relation to something outside of the file."""
 _MIN_RAISE = 4
-"""The half-points by which Word raises a text that is an exponent. Smaller ones set a sign into its place."""
+"""The half-points by which Word raises a text that is an exponent. Smaller ones set a sign into its
+place."""
 _NOTE_STYLES = ("footnote reference", "endnote reference")
 
 
@@ -69,11 +72,14 @@ class OfficePackage:
 
     def xml(self, name: str) -> Any:
         """Return the root of a part that is XML."""
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+        parser = etree.XMLParser(
+            resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True
+        )
         return etree.XML(self.read(name), parser)  # which refuses more than 256 levels
 
     def events(self, name: str, tags: Iterable[str]) -> Iterator[tuple[str, Any]]:
-        """Yield "start" and "end" with each element of a part that has one of the names, while the part is read."""
+        """Yield "start" and "end" with each element of a part that has one of the names, while the
+        part is read."""
         with self.open(name) as member:
             yield from etree.iterparse(
                 member,
@@ -86,10 +92,15 @@ class OfficePackage:
             )
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
-        """Return the kinds and names of the parts that may be referred to in a part, by their ids there."""
+        """Return the kinds and names of the parts that may be referred to in a part, by their ids
+        there."""
         folder, name = posixpath.split(part)
         path = posixpath.join(folder, "_rels", f"{name}.rels")
-        found = {one.removesuffix("/content.xml"): ("", one) for one in self.names if one.endswith("/content.xml")}
+        found = {
+            one.removesuffix("/content.xml"): ("", one)
+            for one in self.names
+            if one.endswith("/content.xml")
+        }
         for one in self.xml(path).iter("{*}Relationship") if path in self.names else ():
             target = posixpath.normpath(posixpath.join("/", folder, unquote(one.get("Target", ""))))
             kind = one.get("Type", "").rpartition("/")[2]
@@ -100,7 +111,8 @@ class OfficePackage:
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """What a style sets for a text. None stands for what it takes from the style that it is based on."""
+    """What a style sets for a text. None stands for what it takes from the style that it is based
+    on."""
 
     base: str
     hides: bool | None = None
@@ -111,7 +123,8 @@ class _Style:
 
 
 class TextStyles:
-    """The styles of an office document that hide, raise or lower text. Those that are added later count."""
+    """The styles of an office document that hide, raise or lower text. Those that are added later
+    count."""
 
     def __init__(self) -> None:
         self._styles = dict[str, _Style]()
@@ -130,7 +143,8 @@ class TextStyles:
         return next((style.hides for style in self._chain(name) if style.hides is not None), None)
 
     def is_hidden_run(self, run: Any) -> bool:
-        """Return whether a run of Word is hidden, by itself, or by its style or that of its paragraph."""
+        """Return whether a run of Word is hidden, by itself, or by its style or that of its
+        paragraph."""
         vanish = run.find("{*}rPr/{*}vanish")
         if vanish is not None:
             return values_of(vanish).get("val") not in OFF
@@ -138,19 +152,23 @@ class TextStyles:
         return next((hides for hides in hidden if hides is not None), False)
 
     def run_script(self, run: Any) -> str:
-        """Return whether a run of Word or Excel is RAISED, LOWERED, a NOTE's number, or none of these."""
+        """Return whether a run of Word or Excel is RAISED, LOWERED, a NOTE's number, or none of
+        these."""
         styles = [_run_style(run.find("{*}rPr"))]
         for name in _styles_of_run(run):
             styles += self._chain(name)
         script = next((style.script for style in styles if style.script is not None), "")
         if not script:
-            is_raised = next((style.is_raised for style in styles if style.is_raised is not None), None)
+            is_raised = next(
+                (style.is_raised for style in styles if style.is_raised is not None), None
+            )
             script = {True: RAISED, False: LOWERED, None: ""}[is_raised]
         is_note = script == RAISED and any(style.is_note for style in styles)
         return NOTE if is_note else script
 
     def odf_script(self, family: str, name: str, outer: str) -> str:
-        """Return whether a style of OpenDocument raises or lowers its text. If it sets neither, return `outer`."""
+        """Return whether a style of OpenDocument raises or lowers its text. If it sets neither,
+        return `outer`."""
         key = _key(family, name)
         chain = self._chain(key if key in self._styles else name)
         return next((style.script for style in chain if style.script is not None), outer)
@@ -165,7 +183,8 @@ class TextStyles:
 
 
 def slide_script(run: Any) -> str:
-    """Return whether a run of a slide is RAISED or LOWERED, by itself or by the list style of its text box."""
+    """Return whether a run of a slide is RAISED or LOWERED, by itself or by the list style of its
+    text box."""
     baseline = _baseline(run.find("{*}rPr"))
     body = next(run.iterancestors("{*}txBody"), None)
     paragraph = next(run.iterancestors("{*}p"), None)
@@ -173,13 +192,17 @@ def slide_script(run: Any) -> str:
         settings = paragraph.find("{*}pPr")
         level = settings.get("lvl", "0") if settings is not None else "0"
         number = int(level) + 1 if level.isdecimal() else 1
-        for path in (f"{{*}}lstStyle/{{*}}lvl{number}pPr/{{*}}defRPr", "{*}lstStyle/{*}defPPr/{*}defRPr"):
+        for path in (
+            f"{{*}}lstStyle/{{*}}lvl{number}pPr/{{*}}defRPr",
+            "{*}lstStyle/{*}defPPr/{*}defRPr",
+        ):
             baseline = _baseline(body.find(path)) if baseline is None else baseline
     return _script_of(baseline or 0)
 
 
 def _baseline(settings: Any) -> float | None:
-    """Return by how much the settings of a run on a slide raise it: "30000", or "30%"; None if they do not set that."""
+    """Return by how much the settings of a run on a slide raise it: "30000", or "30%"; None if they
+    do not set that."""
     value = settings.get("baseline", "").removesuffix("%") if settings is not None else ""
     return _number(value)
 
@@ -247,7 +270,8 @@ def _style(element: Any) -> _Style:
 
 
 def _odf_position(value: str) -> str:
-    """Return what a position of OpenDocument is: "super", "sub", or by how much the text is raised, "33%"."""
+    """Return what a position of OpenDocument is: "super", "sub", or by how much the text is raised,
+    "33%"."""
     if value in ("super", "sub"):
         return RAISED if value == "super" else LOWERED
     return _script_of(_number(value.removesuffix("%")) or 0)

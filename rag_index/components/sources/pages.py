@@ -1,6 +1,7 @@
-"""Pages of a source: rows of a result, read until they are a page or as a stream, and the documents that rows become.
-No table of long texts is held whole. A document has a key, a text, a payload, a title, a link, and parts. A text that
-is not valid in the charset of its database is read as `undecoded` says."""
+"""Pages of a source: rows of a result, read until they are a page or as a stream, and the documents
+that rows become. No table of long texts is held whole. A document has a key, a text, a payload, a
+title, a link, and parts. A text that is not valid in the charset of its database is read as
+`undecoded` says."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from rag_index.components.sources.secret_values import without_secrets
 from rag_index.components.sources.text import NotText, is_rtf, read_text
 from rag_index.components.sources.undecoded import Undecoded, readable
 from rag_index.core.documents import batches
-from rag_index.core.documents.canonical import comparable_time, encode_payloads, hash_bytes, hash_text
+from rag_index.core.documents.canonical import (
+    comparable_time,
+    encode_payloads,
+    hash_bytes,
+    hash_text,
+)
 from rag_index.core.documents.groups import access_part
 from rag_index.core.documents.keys import encode_keys
 from rag_index.core.documents.sizes import shows_sizes
@@ -48,8 +54,8 @@ if TYPE_CHECKING:
 Row: TypeAlias = Sequence[Any]
 """The values of a row, in the order of the columns that were asked for."""
 PAGE_CHARS = 4_000_000
-"""A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
-documents, in shards), which is most of what the flow's process takes."""
+"""A page ends with the row that brings it to this many characters. A page is in memory several
+times (as rows, as documents, in shards), which is most of what the flow's process takes."""
 FIRST_FETCHED = 8
 FETCH_ROWS = 100
 """The most rows that are fetched at a time: long texts may follow short ones."""
@@ -65,9 +71,11 @@ HEADING_CHARS = 100
 """How much of the first text of a document with parts is its title, if it has none."""
 
 
-def read_page(result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS) -> tuple[list[Row], Row | None]:
-    """Return the first rows, at most `rows`, and the row after them, which begins the next page; None at the end. At
-    most `fetch_rows` rows are fetched at a time."""
+def read_page(
+    result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
+) -> tuple[list[Row], Row | None]:
+    """Return the first rows, at most `rows`, and the row after them, which begins the next page;
+    None at the end. At most `fetch_rows` rows are fetched at a time."""
     page: list[Row] = []
     chars, size = 0, min(FIRST_FETCHED, fetch_rows, rows + 1)
     while some := result.fetchmany(size):
@@ -81,9 +89,11 @@ def read_page(result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
     return page, None
 
 
-def stream_rows(connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS) -> Iterator[Row]:
-    """Yield the rows of a statement as they are fetched. Raises the driver's errors, as `require_all`. The connection
-    has to see one state of the database."""
+def stream_rows(
+    connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS
+) -> Iterator[Row]:
+    """Yield the rows of a statement as they are fetched. Raises the driver's errors, as
+    `require_all`. The connection has to see one state of the database."""
     read = 0
     with connection.execute(statement, execution_options=STREAMED) as result:
         while some := result.fetchmany(fetch_rows):
@@ -93,26 +103,32 @@ def stream_rows(connection: Connection, statement: Select[Any], fetch_rows: int 
 
 
 def require_all(connection: Connection, statement: Select[Any], read: int) -> None:
-    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: they must not be taken for gone.
-    A proxy, or a limit that is set for everybody, cuts results off without a word. Nothing does so within this
-    process."""
+    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: they must
+    not be taken for gone. A proxy, or a limit that is set for everybody, cuts results off without a
+    word. Nothing does so within this process."""
     if connection.dialect.name == "sqlite":
         return
     if read < (counted := count_rows(connection, statement)):
         raise SourceUnavailable(
-            f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is concluded from it; look for "
-            "a proxy, or a setting of the server or of the user, that limits results"
+            f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is"
+            " concluded from it; look for a proxy, or a setting of the server or of the user, that"
+            " limits results"
         )
 
 
 def count_rows(connection: Connection, statement: Select[Any]) -> int:
     """Return how many rows a statement has, whatever its limit."""
-    every = statement.with_only_columns(func.count(), maintain_column_froms=True).order_by(None).limit(None)
+    every = (
+        statement.with_only_columns(func.count(), maintain_column_froms=True)
+        .order_by(None)
+        .limit(None)
+    )
     return int(connection.scalar(every) or 0)
 
 
 def read_columns(index: IndexSettings) -> list[str]:
-    """Return the columns of a document that are read after its key, in the order in which rows have them."""
+    """Return the columns of a document that are read after its key, in the order in which rows have
+    them."""
     known = [*index.text_columns, *index.payload]
     link = template_columns(index.link, "link")
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
@@ -121,7 +137,8 @@ def read_columns(index: IndexSettings) -> list[str]:
 
 
 class Composer:
-    """Makes a text of the values of columns, as a setting says: one column, a list of columns, or a template."""
+    """Makes a text of the values of columns, as a setting says: one column, a list of columns, or a
+    template."""
 
     def __init__(
         self,
@@ -132,10 +149,13 @@ class Composer:
         without: str | None = None,
         not_secret: Sequence[str] = (),
     ) -> None:
-        """Make a text as a setting says; a list leaves out the column `without`. If `strict`, a value of a column
-        without a format has to be text. Secrets are masked, unless one of the columns is `not_secret`."""
+        """Make a text as a setting says; a list leaves out the column `without`. If `strict`, a
+        value of a column without a format has to be text. Secrets are masked, unless one of the
+        columns is `not_secret`."""
         template = read_template(text)
-        self.columns = [name for name in template_columns(text) if template is not None or name != without]
+        self.columns = [
+            name for name in template_columns(text) if template is not None or name != without
+        ]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
         self._strict = strict
         self._masks = not {*self.columns} & {*not_secret}
@@ -144,9 +164,14 @@ class Composer:
         """Whether a text is the value of one column as it is."""
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
+        """Return the text of these values, without NUL characters; "" for white space alone. Raises
+        NotText."""
         parts = [
-            value if form is None and type(value) is str and not is_rtf(value) else self._part(value, form, name)
+            (
+                value
+                if form is None and type(value) is str and not is_rtf(value)
+                else self._part(value, form, name)
+            )
             for value, form, name in zip(values, self._formats, self.columns, strict=True)
         ]
         if self._template is None:
@@ -154,7 +179,9 @@ class Composer:
         if not any(part and not part.isspace() for part in parts):
             return ""
         found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
-        return self.clean("".join(literal + found[name] if name else literal for literal, name in self._template))
+        return self.clean(
+            "".join(literal + found[name] if name else literal for literal, name in self._template)
+        )
 
     def clean(self, text: str) -> str:
         """Return a text without invisible signs, addresses that are files, and secrets."""
@@ -166,7 +193,8 @@ class Composer:
             return ""
         if form is None and self._strict and not isinstance(value, dict | list | UUID):
             raise NotText(
-                f"column {name!r} holds {type(value).__name__}, not text; cast it in a query, or give it a format"
+                f"column {name!r} holds {type(value).__name__}, not text; cast it in a query, or"
+                " give it a format"
             )
         try:
             return read_text(value, form or "plain")
@@ -182,13 +210,18 @@ class LinkComposer:
         self._template = read_template(link, "link") or []
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the address for these values of the columns; "" if there is none, or a value is missing. A value at
-        the beginning is an address itself; one that is not of http or https makes none."""
+        """Return the address for these values of the columns; "" if there is none, or a value is
+        missing. A value at the beginning is an address itself; one that is not of http or https
+        makes none."""
         if any(value is None for value in values):
             return ""
         found = dict(zip(self.columns, map(str, values), strict=True))
         address = "".join(
-            literal + (quote(found[name], safe="") if literal or number else found[name]) if name else literal
+            (
+                literal + (quote(found[name], safe="") if literal or number else found[name])
+                if name
+                else literal
+            )
             for number, (literal, name) in enumerate(self._template)
         )
         return address if ADDRESS.fullmatch(address) else ""
@@ -212,14 +245,18 @@ class PayloadMaker:
         for (join, column), values in zip(self._places, columns, strict=True):
             (found if join is None else of_joins.setdefault(join, {}))[column] = values
         for join, inner in of_joins.items():
-            found[join] = [dict(zip(inner, values, strict=True)) for values in zip(*inner.values(), strict=True)]
+            found[join] = [
+                dict(zip(inner, values, strict=True))
+                for values in zip(*inner.values(), strict=True)
+            ]
         return list(found), list(found.values())
 
 
 @shows_sizes()
 @dataclass(slots=True)
 class DocumentParts:
-    """What is read of one document beside its row: all of its parts, in order, and who may see it."""
+    """What is read of one document beside its row: all of its parts, in order, and who may see
+    it."""
 
     parts: list[tuple[str, batches.TextPart]] = field(default_factory=list)
     """The text of each part that is chunked by itself, and what is known of it but its place."""
@@ -254,7 +291,9 @@ class RowReader:
         """Where in a row a column is, for the first time if it is text and payload."""
         self._columns = len(names)
         plain_title = index.title if index.title in index.title_columns else None
-        self._body = Composer(index.text, index.format, strict=True, without=plain_title, not_secret=index.not_secret)
+        self._body = Composer(
+            index.text, index.format, strict=True, without=plain_title, not_secret=index.not_secret
+        )
         self._title = Composer(index.title, index.format, not_secret=index.not_secret)
         own = [name for name in index.text_columns if "." not in name]
         self._heads = index.title is None and any(not part.inline for part in index.parts)
@@ -266,13 +305,23 @@ class RowReader:
         self.files = FileReader(index) if index.has_files else None
         self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
         self._shown_places = self._places_shown(names)
-        """Where a row has the columns that become text, payload, title, link and language of a document."""
-        self._divided = index.title is not None or bool(index.parts) or index.language_column is not None
+        """Where a row has the columns that become text, payload, title, link and language of a
+        document."""
+        self._divided = (
+            index.title is not None or bool(index.parts) or index.language_column is not None
+        )
 
     def _places_shown(self, names: Sequence[str]) -> dict[int, str]:
-        """Return the names of the columns that a document shows, by their places in a row with these columns."""
+        """Return the names of the columns that a document shows, by their places in a row with
+        these columns."""
         index = self._index
-        shown = {*index.text_columns, *index.payload, *index.title_columns, *self._link.columns, index.language_column}
+        shown = {
+            *index.text_columns,
+            *index.payload,
+            *index.title_columns,
+            *self._link.columns,
+            index.language_column,
+        }
         # a file is read as bytes, but its name is a text
         files = set(self._file_places) if index.files is None else set[str]()
         of_documents = list(enumerate(names))[self._width :]
@@ -281,9 +330,9 @@ class RowReader:
     def read(
         self, rows: Sequence[Row], parts: Sequence[DocumentParts], *, any_text: bool = False
     ) -> tuple[batches.DocumentBatch, list[batches.Failure]]:
-        """Return the documents of these rows, in order, and the failures of those whose text is not text. `parts` are
-        those of each row; the groups among them become a part of the payload. With `any_text`, texts may be
-        `Undecoded`. Raises SourceError if a value cannot be a key."""
+        """Return the documents of these rows, in order, and the failures of those whose text is not
+        text. `parts` are those of each row; the groups among them become a part of the payload.
+        With `any_text`, texts may be `Undecoded`. Raises SourceError if a value cannot be a key."""
         failures: dict[int, str] = {}
         if any_text:
             rows = [self._readable_row(number, row, failures) for number, row in enumerate(rows)]
@@ -297,26 +346,45 @@ class RowReader:
         if self._title.columns:
             titles = [" ".join(title.split()) for title in titles]
         elif self._heads:
-            titles = [_heading(text if self._says_what else "", one) for text, one in zip(texts, parts, strict=True)]
+            titles = [
+                _heading(text if self._says_what else "", one)
+                for text, one in zip(texts, parts, strict=True)
+            ]
         payloads = self._payloads(columns, titles, self._links(rows), parts)
         layouts: list[bytes] = []
         if self._divided:
-            divided = [_divide(*one) for one in zip(texts, titles, parts, self._languages(rows), strict=True)]
+            divided = [
+                _divide(*one)
+                for one in zip(texts, titles, parts, self._languages(rows), strict=True)
+            ]
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
         # the hash of a text covers how it is divided
-        hashed = [f"{text}\0{layout.decode()}" if layout else text for text, layout in zip_longest(texts, layouts)]
-        files = [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)] if self.files else []
+        hashed = [
+            f"{text}\0{layout.decode()}" if layout else text
+            for text, layout in zip_longest(texts, layouts)
+        ]
+        files = (
+            [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)]
+            if self.files
+            else []
+        )
         for number, some in enumerate(files):
             hashed[number] += "".join(f"\0{_all_of(file.part)} {file.stamp}" for file in some)
         hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
         batch = batches.DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
         if not failures:
             return batch, []
-        unreadable = [batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())]
-        return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
+        unreadable = [
+            batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())
+        ]
+        return (
+            batch.take([number for number in range(len(rows)) if number not in failures]),
+            unreadable,
+        )
 
     def _readable_row(self, number: int, row: Row, failures: dict[int, str]) -> Row:
-        """Return a row with its texts decoded. A text that cannot be decoded is noted as the document's failure."""
+        """Return a row with its texts decoded. A text that cannot be decoded is noted as the
+        document's failure."""
         values = list(row)
         for place, name in enumerate(self._index.key_columns):
             if isinstance(values[place], Undecoded):  # the key becomes {"bytes": "4bf66c6e"}
@@ -328,13 +396,19 @@ class RowReader:
                 failures.setdefault(number, f"column {name!r} {INVALID_TEXT}")
         return values
 
-    def _texts(self, composer: Composer, columns: Sequence[Row], rows: int, failures: dict[int, str]) -> list[str]:
-        """Return the text of each row, and note those that have none. The usual case, one column of texts, is fast."""
+    def _texts(
+        self, composer: Composer, columns: Sequence[Row], rows: int, failures: dict[int, str]
+    ) -> list[str]:
+        """Return the text of each row, and note those that have none. The usual case, one column of
+        texts, is fast."""
         if not composer.columns:
             return [""] * rows
         found = [columns[self.positions[name]] for name in composer.columns]
         if composer.is_plain and set(map(type, found[0])) <= {str, type(None)}:
-            return [composer.clean(read_text(value) if is_rtf(value) else value) if value else "" for value in found[0]]
+            return [
+                composer.clean(read_text(value) if is_rtf(value) else value) if value else ""
+                for value in found[0]
+            ]
         texts = []
         for number, values in enumerate(zip(*found, strict=True)):
             try:
@@ -346,11 +420,17 @@ class RowReader:
 
     def keep_files(self, row: Row) -> Sequence[Any]:
         places, files = self._file_places.values(), self.files
-        return [files.keep(one) if n in places else one for n, one in enumerate(row)] if files and places else row
+        return (
+            [files.keep(one) if n in places else one for n, one in enumerate(row)]
+            if files and places
+            else row
+        )
 
     def _files_of(self, row: Row, parts: DocumentParts) -> list[batches.AttachedFile]:
         own = [
-            self.files.take(row[place], self._index.format[name], batches.TextPart(0, 0, name, "", "", {}))
+            self.files.take(
+                row[place], self._index.format[name], batches.TextPart(0, 0, name, "", "", {})
+            )
             for name, place in self._file_places.items()
             if self.files
         ]
@@ -361,14 +441,23 @@ class RowReader:
         if place is None:
             return [""] * len(rows)
         values = [row[place] for row in rows]
-        return [language_named(one) or str(one).strip()[:MAX_LANGUAGE] if one is not None else "" for one in values]
+        return [
+            language_named(one) or str(one).strip()[:MAX_LANGUAGE] if one is not None else ""
+            for one in values
+        ]
 
     def _links(self, rows: Sequence[Row]) -> list[str]:
         places = [self.positions[name] for name in self._link.columns]
-        return [self._link.compose([row[place] for place in places]) if places else "" for row in rows]
+        return [
+            self._link.compose([row[place] for place in places]) if places else "" for row in rows
+        ]
 
     def _payloads(
-        self, columns: Sequence[Row], titles: Sequence[str], links: Sequence[str], parts: Sequence[DocumentParts]
+        self,
+        columns: Sequence[Row],
+        titles: Sequence[str],
+        links: Sequence[str],
+        parts: Sequence[DocumentParts],
     ) -> list[bytes]:
         names, values = self._payload.columns(columns[self._payload_start : self._end])
         times = {name for name, kind in self._index.indexed_fields.items() if kind == "datetime"}
@@ -386,7 +475,9 @@ class RowReader:
             ours = []
             for one, title, link in zip(parts, titles, links, strict=True):
                 shown: dict[str, Any] = {
-                    name: value for name, value in ((batches.TITLE, title), (batches.LINK, link)) if value
+                    name: value
+                    for name, value in ((batches.TITLE, title), (batches.LINK, link))
+                    if value
                 }
                 ours.append(shown if one.groups is None else {**access_part(one.groups), **shown})
             values.append(ours)
@@ -399,7 +490,8 @@ def invalid_key(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text without invisible signs, with a space for NUL, which ends a text in C; "" for white space alone."""
+    """Return a text without invisible signs, with a space for NUL, which ends a text in C; "" for
+    white space alone."""
     text = visible(text.replace("\0", " "))
     return text if not text.isspace() else ""
 
@@ -410,7 +502,8 @@ def _heading(body: str, parts: DocumentParts) -> str:
 
 
 def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple[str, bytes]:
-    """Return the whole text of a document, and its layout: its own text, inline parts, and then the other parts."""
+    """Return the whole text of a document, and its layout: its own text, inline parts, and then the
+    other parts."""
     paragraphs = [body] if body else []
     for name, texts in parts.inline.items():  # in one line after their name, unless they are long
         long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
@@ -426,7 +519,8 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
 
 
 def _all_of(part: batches.TextPart) -> str:
-    """Return the words that stand for a part in the hash of its document. They never change, and name every field."""
+    """Return the words that stand for a part in the hash of its document. They never change, and
+    name every field."""
     fields = ", ".join(f"{name}={value!r}" for name, value in zip(part._fields, part, strict=True))
     return f"TextPart({fields})"
 
@@ -434,17 +528,21 @@ def _all_of(part: batches.TextPart) -> str:
 @shows_sizes("documents")
 @attrs.frozen
 class SourcePage:
-    """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
+    """A page of documents, the cursor of the next page, and the documents whose text cannot be
+    read."""
 
     documents: DocumentBatch
     cursor: Any
     """The argument for the next call of `page`; None after the last page."""
     unreadable: list[Failure] = attrs.Factory(list)
     unread: list[str] = attrs.Factory(list)
-    """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
+    """Keys of documents that the source has but did not read, because they have not changed (see
+    `ScanState`)."""
     stamps: dict[str, str] = attrs.Factory(dict)
-    """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
+    """Stamps, by key, of the documents that were read. The next scan passes its stamps to
+    `ScanState.unchanged`."""
     buckets: PageBuckets | None = None
     """The buckets of the rows that were read, of a source with digests (`sources.digest`)."""
     groups: Mapping[str, Sequence[str]] = attrs.Factory(dict)
-    """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
+    """The groups that may see the unreadable documents, by key: an earlier state of them may be in
+    the index."""

@@ -1,5 +1,6 @@
-"""Row level security of PostgreSQL: whose policies decide which rows an index has, and what that means for it. Which
-documents a role may see, PostgreSQL says itself: it is asked under the role, for the keys of candidates."""
+"""Row level security of PostgreSQL: whose policies decide which rows an index has, and what that
+means for it. Which documents a role may see, PostgreSQL says itself: it is asked under the role,
+for the keys of candidates."""
 
 from __future__ import annotations
 
@@ -12,8 +13,18 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.components.sources.decisions import decided
-from rag_index.components.sources.engine import begin_snapshot, errors_as_ours, limited, open_read_only
-from rag_index.components.sources.source_tables import documents_from, equals_any, part_from, relation
+from rag_index.components.sources.engine import (
+    begin_snapshot,
+    errors_as_ours,
+    limited,
+    open_read_only,
+)
+from rag_index.components.sources.source_tables import (
+    documents_from,
+    equals_any,
+    part_from,
+    relation,
+)
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import decode_values, encode_key
 
@@ -25,10 +36,13 @@ if TYPE_CHECKING:
 
     from rag_index.core.settings import IndexSettings
 
-REMEDY = 'set access, such as access = "database", or read as a role that is subject to the policies'
+REMEDY = (
+    'set access, such as access = "database", or read as a role that is subject to the policies'
+)
 
 _RELATION = re.compile(r'(?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))?')
-"""A table, perhaps with its schema: of what has more parts, PostgreSQL says that it is in another database."""
+"""A table, perhaps with its schema: of what has more parts, PostgreSQL says that it is in another
+database."""
 
 _POLICIES = sa.text(r"""
 WITH RECURSIVE reads (asked, oid, reader) AS (
@@ -60,21 +74,24 @@ LEFT JOIN LATERAL (SELECT concat_ws(' ', policy.polpermissive, pg_get_expr(polic
     AND d.objid = policy.oid AND d.refclassid = 'pg_proc'::regclass)) AS rule) AS made ON true
 ORDER BY 1, 2, 3, 5
 """)
-"""Each table with row level security that is read, the role whose policies count, and those for what it reads. A rule
-has the text of its functions and the settings that it reads: a change of these changes it."""
+"""Each table with row level security that is read, the role whose policies count, and those for
+what it reads. A rule has the text of its functions and the settings that it reads: a change of
+these changes it."""
 MIN_TIME_LIMIT = 0.001
 _BEGIN = sa.text("""
     SELECT set_config('statement_timeout', :timeout, true),
         (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(:relation))
 """)
-"""Set the time limit, and say whether a relation is a table: a policy can hide only whole rows of a table."""
+"""Set the time limit, and say whether a relation is a table: a policy can hide only whole rows of a
+table."""
 _AS_CALLER = sa.text("""
     SELECT set_config('search_path', coalesce((
         SELECT string_agg(quote_ident(name), ', ') FROM unnest(current_schemas(false)) AS name), ''), true),
         (SELECT count(set_config(key, value, true)) FROM json_each_text(CAST(:settings AS json))),
         set_config('role', :role, true)
 """)
-"""The names of tables mean what they mean to the reader: `"$user"` would lead into a schema of the role."""
+"""The names of tables mean what they mean to the reader: `"$user"` would lead into a schema of the
+role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +119,15 @@ class PolicyTable:
     def sentence(self) -> str:
         """Return what a reader who does not see all rows is subject to."""
         if not any(policy.permissive for policy in self.policies):
-            return f"row level security of {self.name} shows no row to {self.reader}: no policy is for this role"
+            return (
+                f"row level security of {self.name} shows no row to {self.reader}: no policy is for"
+                " this role"
+            )
         names = ", ".join(policy.name for policy in self.policies)
-        return f"{self.reader} sees only the rows of {self.name} that row level security shows ({names})"
+        return (
+            f"{self.reader} sees only the rows of {self.name} that row level security shows"
+            f" ({names})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +144,30 @@ class RowPolicies:
     @property
     def digest(self) -> str:
         """Return what changes when other rows may be shown; "" if the reader sees all rows."""
-        said = sorted({(one.name, one.reader, one.policies) for one in self.tables if not one.sees_all}, key=repr)
-        rules = [(name, reader, [(p.permissive, p.rule) for p in policies]) for name, reader, policies in said]
+        said = sorted(
+            {(one.name, one.reader, one.policies) for one in self.tables if not one.sees_all},
+            key=repr,
+        )
+        rules = [
+            (name, reader, [(p.permissive, p.rule) for p in policies])
+            for name, reader, policies in said
+        ]
         return hash_text(repr(rules)).hex() if rules else ""
 
     def warning(self, *, access: bool) -> str:
-        """Return what everybody would see for whom it is not; "" if there is `access`, or no such table."""
+        """Return what everybody would see for whom it is not; "" if there is `access`, or no such
+        table."""
         ignored: dict[str, str] = (
-            {} if access else {t.name: f"{t.reader} {t.sees_all}" for t in self.tables if t.sees_all}
+            {}
+            if access
+            else {t.name: f"{t.reader} {t.sees_all}" for t in self.tables if t.sees_all}
         )
         if not ignored:
             return ""
         why = ", ".join(dict.fromkeys(ignored.values()))
         return (
-            f"searches show the rows of {', '.join(ignored)} to everybody: the row level security there does not hold "
-            f"for the index, since {why}; {REMEDY}"
+            f"searches show the rows of {', '.join(ignored)} to everybody: the row level security"
+            f" there does not hold for the index, since {why}; {REMEDY}"
         )
 
     def notes(self) -> list[str]:
@@ -144,8 +176,8 @@ class RowPolicies:
 
 
 def read_policies(connection: Connection, names: Iterable[str]) -> RowPolicies:
-    """Return what the database says of these relations, as `relation` names them, and of those below views. No other
-    database than PostgreSQL has policies."""
+    """Return what the database says of these relations, as `relation` names them, and of those
+    below views. No other database than PostgreSQL has policies."""
     asked = [name for name in dict.fromkeys(names) if _RELATION.fullmatch(name)]
     if connection.dialect.name != "postgresql" or not asked:
         return RowPolicies()
@@ -159,23 +191,35 @@ def read_policies(connection: Connection, names: Iterable[str]) -> RowPolicies:
         policies = found.setdefault((asked_for, table, reader, sees_all), [])
         if name is not None:
             policies.append(Policy(name, permissive, rule))
-    return RowPolicies(tuple(PolicyTable(*table, tuple(policies)) for table, policies in found.items()))
+    return RowPolicies(
+        tuple(PolicyTable(*table, tuple(policies)) for table, policies in found.items())
+    )
 
 
 class RowRights:
-    """A small pool of connections to a database that answers for its callers. Safe to use from several threads."""
+    """A small pool of connections to a database that answers for its callers. Safe to use from
+    several threads."""
 
     def __init__(self, url: URL) -> None:
         """Raise SettingsError if no driver is installed. Nothing is connected yet."""
         self._url, self._engine = url, open_read_only(url)
 
     def permitted(
-        self, index: IndexSettings, role: str, settings: Mapping[str, str], keys: Sequence[str], seconds: float
+        self,
+        index: IndexSettings,
+        role: str,
+        settings: Mapping[str, str],
+        keys: Sequence[str],
+        seconds: float,
     ) -> set[str]:
-        """Return which of these typed keys belong to documents that a role sees as completely as the reader does.
-        `settings` are what policies read. Raises SourceUnavailable and SourceError."""
+        """Return which of these typed keys belong to documents that a role sees as completely as
+        the reader does. `settings` are what policies read. Raises SourceUnavailable and
+        SourceError."""
         index = decided(index, self._engine.dialect)
-        seconds, compared = max(seconds, MIN_TIME_LIMIT), index.query is not None or bool(index.joins or index.parts)
+        seconds, compared = (
+            max(seconds, MIN_TIME_LIMIT),
+            index.query is not None or bool(index.joins or index.parts),
+        )
         named = relation(index.db_schema, index.table) if index.table else None
         with (
             errors_as_ours(self._url, f"index {index.name}, as role {role}"),
@@ -183,39 +227,57 @@ class RowRights:
             limited(connection, seconds, f"index {index.name}"),
         ):
             begin_snapshot(connection)
-            begun = connection.execute(_BEGIN, {"timeout": f"{seconds * 1000:.0f}", "relation": named})
+            begun = connection.execute(
+                _BEGIN, {"timeout": f"{seconds * 1000:.0f}", "relation": named}
+            )
             plain = begun.one()[1] and not compared and index.newest is None
             whole = None if plain else _shown(connection, index, keys, digests=True)
             connection.execute(_AS_CALLER, {"settings": json.dumps(dict(settings)), "role": role})
             seen = _shown(connection, index, keys, digests=not plain)
-        return {key for key in keys if key in seen and (whole is None or whole.get(key) == seen[key])}
+        return {
+            key for key in keys if key in seen and (whole is None or whole.get(key) == seen[key])
+        }
 
     def close(self) -> None:
         self._engine.dispose()
 
 
-def _shown(connection: Connection, index: IndexSettings, keys: Sequence[str], *, digests: bool) -> dict[str, Any]:
+def _shown(
+    connection: Connection, index: IndexSettings, keys: Sequence[str], *, digests: bool
+) -> dict[str, Any]:
     rows = documents_from(index)
-    shown = sa.select(*rows.c).subquery("shown")  # all its columns, so that the role must be allowed to read them
+    shown = sa.select(*rows.c).subquery(
+        "shown"
+    )  # all its columns, so that the role must be allowed to read them
     columns = [shown.c[name] for name in index.key_columns]
     values = [decode_values(key) for key in keys]
     seen: list[sa.ColumnElement[Any]] = [_digest("shown")] if digests else []
-    seen += [_of_part(part_from(one, index), one.pairs(index.key_columns), shown) for one in index.parts]
-    statement = sa.select(*columns, sa.func.concat(*seen) if digests else sa.literal_column("''")).where(
-        equals_any(columns, values, "postgresql")
-    )
+    seen += [
+        _of_part(part_from(one, index), one.pairs(index.key_columns), shown) for one in index.parts
+    ]
+    statement = sa.select(
+        *columns, sa.func.concat(*seen) if digests else sa.literal_column("''")
+    ).where(equals_any(columns, values, "postgresql"))
     found = connection.execute(statement).fetchall()
     return {encode_key(row[:-1]): row[-1] for row in found}
 
 
-def _of_part(part: FromClause, pairs: Sequence[tuple[str, str]], shown: FromClause) -> sa.ColumnElement[Any]:
-    from sqlalchemy.dialects.postgresql import aggregate_order_by  # here: importing a dialect takes 20 ms
+def _of_part(
+    part: FromClause, pairs: Sequence[tuple[str, str]], shown: FromClause
+) -> sa.ColumnElement[Any]:
+    from sqlalchemy.dialects.postgresql import (
+        aggregate_order_by,
+    )  # here: importing a dialect takes 20 ms
 
     own = sa.select(*part.c).subquery("own")
     one = _digest("own")
     every = sa.func.string_agg(one, aggregate_order_by(sa.literal_column("''"), one))
     together: Select[Any] = sa.select(sa.func.md5(every))
-    return together.select_from(own).where(*[own.c[name] == shown.c[other] for name, other in pairs]).scalar_subquery()
+    return (
+        together.select_from(own)
+        .where(*[own.c[name] == shown.c[other] for name, other in pairs])
+        .scalar_subquery()
+    )
 
 
 def _digest(rows: str) -> sa.ColumnElement[Any]:

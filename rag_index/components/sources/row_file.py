@@ -1,6 +1,7 @@
-"""The rows of a query in a file, so that the database is done with them after one short transaction. However long
-embedding takes, no table is locked, no snapshot is kept, and a page can be read again. The file is in `data` and has no
-name, so that no other user can open it, and the system removes it with this process, however that ends."""
+"""The rows of a query in a file, so that the database is done with them after one short
+transaction. However long embedding takes, no table is locked, no snapshot is kept, and a page can
+be read again. The file is in `data` and has no name, so that no other user can open it, and the
+system removes it with this process, however that ends."""
 
 from __future__ import annotations
 
@@ -27,14 +28,17 @@ class RowFile:
     """Rows that are written once, and read from any place on."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Create the file in this folder; where temporary files are, if there is none, or none may write it."""
+        """Create the file in this folder; where temporary files are, if there is none, or none may
+        write it."""
         self.size = 0
-        self._place = folder if folder is not None and os.access(folder, os.W_OK) else tempfile.gettempdir()
+        self._place = (
+            folder if folder is not None and os.access(folder, os.W_OK) else tempfile.gettempdir()
+        )
         self._file = tempfile.TemporaryFile(dir=self._place)  # noqa: SIM115 - `close` closes it
 
     def write(self, rows: Iterable[Sequence[Any]], expected: int | None) -> int:
-        """Write all rows and return their number. `expected` is about how many the caller expects. Raises SourceError
-        if the disk lacks room."""
+        """Write all rows and return their number. `expected` is about how many the caller expects.
+        Raises SourceError if the disk lacks room."""
         written, checked = 0, 0
         try:
             for row in rows:
@@ -51,8 +55,11 @@ class RowFile:
             raise self._no_room(self.size, 0) from error
         return written
 
-    def page(self, position: int, rows: int, max_bytes: int) -> tuple[list[Sequence[Any]], list[int]]:
-        """Return at most `rows` rows from a position on, with the position after each; a long one ends the page."""
+    def page(
+        self, position: int, rows: int, max_bytes: int
+    ) -> tuple[list[Sequence[Any]], list[int]]:
+        """Return at most `rows` rows from a position on, with the position after each; a long one
+        ends the page."""
         found: list[Sequence[Any]] = []
         ends: list[int] = []
         self._file.seek(position)
@@ -67,13 +74,15 @@ class RowFile:
         self._file.close()
 
     def _check_room(self, more: float) -> None:
-        """Raise SourceError if the disk lacks room for half of what is foreseen: the first rows may be the longest."""
+        """Raise SourceError if the disk lacks room for half of what is foreseen: the first rows may
+        be the longest."""
         free = shutil.disk_usage(self._place).free
         if free < KEPT_FREE + more / 2:
             raise self._no_room(self.size + more, free)
 
     def _no_room(self, needed: float, free: int) -> SourceError:
         return SourceError(
-            f"the rows of a query need about {needed / 1e6:,.0f} MB in {self._place} for the time of a run, and only "
-            f"{free / 1e6:,.0f} MB are free: make room, or set `data` to a folder on a larger disk"
+            f"the rows of a query need about {needed / 1e6:,.0f} MB in {self._place} for the time"
+            f" of a run, and only {free / 1e6:,.0f} MB are free: make room, or set `data` to a"
+            " folder on a larger disk"
         )

@@ -1,10 +1,13 @@
-"""The rows that documents and their parts are read from, as subqueries: a table or a query, conditions, and joins.
+"""The rows that documents and their parts are read from, as subqueries: a table or a query,
+conditions, and joins.
 
-Whatever an index declares becomes a subquery with the columns that it names, so that paging, digests, look-ups and
-checks know of one kind of source. Each table with a condition stands in a subquery of its own, in which the condition
-can name columns as they are. All of it can be flattened by a database: there is no aggregate, no order and no limit.
+Whatever an index declares becomes a subquery with the columns that it names, so that paging,
+digests, look-ups and checks know of one kind of source. Each table with a condition stands in a
+subquery of its own, in which the condition can name columns as they are. All of it can be flattened
+by a database: there is no aggregate, no order and no limit.
 
-A column of a join is named `NAME.column` in the result. `check_columns` checks that all of it exists and can be read.
+A column of a join is named `NAME.column` in the result. `check_columns` checks that all of it
+exists and can be read.
 """
 
 from __future__ import annotations
@@ -44,9 +47,11 @@ Needed = dict[str | None, tuple[str, ...]]
 CHECKED_ROWS = 5
 """Rows that tell what texts and keys are. One value that is no text costs its document alone."""
 VALUES_AT_ONCE = 200
-"""Values, or keys, that one statement compares with: databases limit the parameters of a statement."""
+"""Values, or keys, that one statement compares with: databases limit the parameters of a
+statement."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
-"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text, and stays."""
+"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text,
+and stays."""
 _NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
 _TOKENS = re.compile(
     rf"(?:\b[eE]'(?:[^'\\]|\\.|'')*+|'(?:[^']|'')*+)'|\$(?P<tag>\w*+)\$.*?(?:\$(?P=tag)\$|\Z)|--[^\n]*+"
@@ -56,10 +61,24 @@ _TOKENS = re.compile(
 """Names, parentheses and commas of a query, and the texts and comments that have none of these."""
 _WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?")
 _NO_NAME = re.compile(r"[eE]?'|\$|--|/\*")
-_END_OF_TABLES = frozenset([
-    "EXCEPT", "FETCH", "FOR", "GROUP", "HAVING", "INTERSECT", "LIMIT", "OFFSET", "ORDER", "SELECT", "UNION", "VALUES",
-    "WHERE", "WINDOW",
-])  # fmt: skip
+_END_OF_TABLES = frozenset(
+    [
+        "EXCEPT",
+        "FETCH",
+        "FOR",
+        "GROUP",
+        "HAVING",
+        "INTERSECT",
+        "LIMIT",
+        "OFFSET",
+        "ORDER",
+        "SELECT",
+        "UNION",
+        "VALUES",
+        "WHERE",
+        "WINDOW",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +94,12 @@ class SourceTable:
 
 
 def document_columns(index: IndexSettings) -> list[str]:
-    """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
+    """Return all columns of documents that the settings of an index name, those of joins as
+    `NAME.column`."""
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    return _unique([*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)])
+    return _unique(
+        [*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)]
+    )
 
 
 def own_columns(index: IndexSettings) -> tuple[str, ...]:
@@ -99,7 +121,9 @@ def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
     return _tables(part, _part_columns(part, key), f"part {part.label}")
 
 
-def _tables(rows: IndexSettings | PartSettings, columns: Iterable[str], place: str) -> list[SourceTable]:
+def _tables(
+    rows: IndexSettings | PartSettings, columns: Iterable[str], place: str
+) -> list[SourceTable]:
     needed = _needed(columns, rows.joins)
     found = [SourceTable(rows.table or "", rows.db_schema, needed[None], place)]
     for name, join in rows.joins.items():
@@ -121,8 +145,9 @@ def relation(schema: str | None, table: str) -> str:
 
 
 def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Iterator[str]:
-    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and conditions. With
-    `doubtful`, every word of a query counts: for what must not be missed, whatever texts the query has."""
+    """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and
+    conditions. With `doubtful`, every word of a query counts: for what must not be missed, whatever
+    texts the query has."""
     if section.get("table"):
         yield relation(section.get("schema"), section["table"])
     for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
@@ -135,8 +160,12 @@ def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Ite
 
 
 def tables_named(query: str) -> Iterator[str]:
-    """Yield what a query, or a part of one, names as tables: after FROM and JOIN, and after a comma behind these."""
-    lists, wanted = [False], False  # whether each open parenthesis has a list of tables, and whether a table is next
+    """Yield what a query, or a part of one, names as tables: after FROM and JOIN, and after a comma
+    behind these."""
+    lists, wanted = (
+        [False],
+        False,
+    )  # whether each open parenthesis has a list of tables, and whether a table is next
     for token in _TOKENS.finditer(query):
         word = token[0].upper()
         if word == "(":
@@ -155,12 +184,15 @@ def tables_named(query: str) -> Iterator[str]:
 
 
 def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
-    """Return the names, without schemas, of those of these relations that are tables, and of the tables below views."""
+    """Return the names, without schemas, of those of these relations that are tables, and of the
+    tables below views."""
     inspector: Any = sa.inspect(connection)
     found, waiting = set[str](), list(names)
     schemas = {name.lower(): name for name in inspector.get_schema_names()}
     for one in waiting:  # which grows
-        *before, name = (part[1:-1] if part[0] in '"`[' else part for part in re.findall(_NAME, one))
+        *before, name = (
+            part[1:-1] if part[0] in '"`[' else part for part in re.findall(_NAME, one)
+        )
         schema = schemas.get(before[-1].lower()) if before else None
         if before and schema is None:
             continue
@@ -171,7 +203,9 @@ def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
         if (table := as_known(name, tables)) is not None:
             found.add(table)
         elif (view := as_known(name, inspector.get_view_names(schema=schema))) is not None:
-            with suppress(exc.DBAPIError, NotImplementedError):  # MariaDB shows it only to who has SHOW VIEW
+            with suppress(
+                exc.DBAPIError, NotImplementedError
+            ):  # MariaDB shows it only to who has SHOW VIEW
                 below = tables_named(inspector.get_view_definition(view, schema=schema) or "")
                 waiting += [read for read in below if read not in waiting]
     return found
@@ -179,23 +213,31 @@ def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
 
 def as_known(name: str, names: Sequence[str]) -> str | None:
     """Return a name as the database has it: most ignore the case of names that are not quoted."""
-    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+    return (
+        name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+    )
 
 
 def documents_from(index: IndexSettings) -> FromClause:
-    """Return the rows of documents, of an index whose decisions are in its conditions (`decisions.decided`)."""
+    """Return the rows of documents, of an index whose decisions are in its conditions
+    (`decisions.decided`)."""
     if index.visible:
-        raise ValueError(f"index {index.name}: what is visible must be decided before rows are read")
+        raise ValueError(
+            f"index {index.name}: what is visible must be decided before rows are read"
+        )
     base = own_rows(index, own_columns(index), ROWS if index.joins else "documents")
     return _with_joins(base, document_columns(index), index.joins, index.name, "documents")
 
 
 def own_rows(index: IndexSettings, columns: Iterable[str], name: str) -> FromClause:
-    """Return the rows of the table or the query of an index with these columns, without its joins."""
+    """Return the rows of the table or the query of an index with these columns, without its
+    joins."""
     if index.query is not None:
         query = single_select(index.query, index.name)
         return query.columns(*map(sa.column, columns)).subquery(name)
-    own = SourceTable(index.table or "", index.db_schema, tuple(_unique([*columns, index.newest])), "")
+    own = SourceTable(
+        index.table or "", index.db_schema, tuple(_unique([*columns, index.newest])), ""
+    )
     table, conditions = _table(own), _conditions(index.where, index.name)
     if index.newest is not None:
         newer, newest = table.alias("newer"), table.c[index.newest]
@@ -219,8 +261,12 @@ def _table(table: SourceTable) -> sa.TableClause:
     return sa.table(table.table, *map(sa.column, table.columns), schema=table.schema)
 
 
-def _rows(table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str) -> FromClause:
-    return sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
+def _rows(
+    table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str
+) -> FromClause:
+    return (
+        sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
+    )
 
 
 def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
@@ -248,11 +294,14 @@ def _with_joins(
         condition = sa.and_(*[rows.c[own] == column(other) for own, other in join.pairs])
         joined = joined.join(rows, condition, isouter=not join.required)
         froms[join_name] = rows
-    return sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
+    return (
+        sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
+    )
 
 
 def _needed(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> Needed:
-    """Return which columns are needed of the table itself (None) and of each join, those of conditions among them."""
+    """Return which columns are needed of the table itself (None) and of each join, those of
+    conditions among them."""
     found: dict[str | None, list[str]] = {None: []}
     for name, join in joins.items():
         found[name] = [own for own, _ in join.pairs]
@@ -271,8 +320,8 @@ def _unique(names: Iterable[str | None]) -> list[str]:
 
 
 def check_columns(connection: Connection, index: IndexSettings) -> None:
-    """Check that the query and all tables of an index have the columns that the settings name, and texts are texts.
-    Raises SettingsError if one does not."""
+    """Check that the query and all tables of an index have the columns that the settings name, and
+    texts are texts. Raises SettingsError if one does not."""
     limit = 1 if index.has_files else CHECKED_ROWS
     if index.query is not None:
         every: Select[Any] = sa.select(sa.literal_column("*")).select_from(
@@ -282,7 +331,9 @@ def check_columns(connection: Connection, index: IndexSettings) -> None:
         for name in own_columns(index):
             if name not in names:
                 near = did_you_mean(name, names, all_of_them=True)
-                raise SettingsError(f"index {index.name}: there is no column {name!r} in the query; {near}")
+                raise SettingsError(
+                    f"index {index.name}: there is no column {name!r} in the query; {near}"
+                )
         _check_texts(index, names, rows, "the query")
     for table in source_tables(index):
         place = f"table {table.table!r}{f' ({table.place})' if table.place else ''}"
@@ -302,8 +353,9 @@ def first_rows(
     limit: int = CHECKED_ROWS,
     table: SourceTable | None = None,
 ) -> tuple[list[str], Sequence[Row]]:
-    """Return the names of the columns of a statement that the settings decide, and its first rows. Raises SettingsError
-    if it cannot be run, and says `what` it is, and what is like a missing name of its `table`."""
+    """Return the names of the columns of a statement that the settings decide, and its first rows.
+    Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name
+    of its `table`."""
 
     try:
         with connection.execute(statement.limit(limit)) as result:
@@ -313,7 +365,9 @@ def first_rows(
         if failure.transient or is_invalid_text(error):
             raise
         near = "" if table is None else _similar(connection, table)
-        raise SettingsError(f"index {index.name}: {what} cannot be read: {failure.said}{near}") from error
+        raise SettingsError(
+            f"index {index.name}: {what} cannot be read: {failure.said}{near}"
+        ) from error
 
 
 def _similar(connection: Connection, table: SourceTable) -> str:
@@ -322,7 +376,9 @@ def _similar(connection: Connection, table: SourceTable) -> str:
         inspector = sa.inspect(connection)
         tables = [*inspector.get_table_names(table.schema), *inspector.get_view_names(table.schema)]
         if not inspector.has_table(table.table, table.schema):
-            return f"; {near}" if (near := did_you_mean(table.table, tables, all_of_them=True)) else ""
+            return (
+                f"; {near}" if (near := did_you_mean(table.table, tables, all_of_them=True)) else ""
+            )
         there = [column["name"] for column in inspector.get_columns(table.table, table.schema)]
         for name in table.columns:
             if name not in there:
@@ -335,7 +391,9 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
         if name not in names or name in index.format:
             continue
         values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
-        if values and not any(isinstance(value, str | dict | list | UUID | Undecoded) for value in values):
+        if values and not any(
+            isinstance(value, str | dict | list | UUID | Undecoded) for value in values
+        ):
             raise SettingsError(
                 f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__}, "
                 "not text; cast it in a query, or give it a format"
@@ -343,33 +401,41 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
 
 
 def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
-    """Return the query as `without_end` does. A colon in it stays a colon and never begins a parameter."""
+    """Return the query as `without_end` does. A colon in it stays a colon and never begins a
+    parameter."""
     return sa.text(without_end(query, index, what).replace(":", "\\:"))
 
 
 def without_end(query: str, index: str, what: str = "query") -> str:
-    """Return the query without semicolons and comments at its end, ready to be put in parentheses. There the database
-    refuses several statements. `what` names it in a message. Raises SettingsError if the query is empty."""
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
+    There the database refuses several statements. `what` names it in a message. Raises
+    SettingsError if the query is empty."""
     end = _END.search(query)
     text = query[: end.start() if end else None].strip()
     if not text:
         raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
-    newline = "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""  # ends what may be a comment
+    newline = (
+        "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""
+    )  # ends what may be a comment
     return text + newline
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield as many of the values at a time as one statement compares with."""
-    return (values[first : first + VALUES_AT_ONCE] for first in range(0, len(values), VALUES_AT_ONCE))
+    return (
+        values[first : first + VALUES_AT_ONCE] for first in range(0, len(values), VALUES_AT_ONCE)
+    )
 
 
 class Untyped(UserDefinedType[Any]):
-    """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
+    """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the
+    column."""
 
     cache_ok = True
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
-        """Give PostgreSQL floats as text, which takes the column's type: a `real` equals no float8 of its digits."""
+        """Give PostgreSQL floats as text, which takes the column's type: a `real` equals no float8
+        of its digits."""
         return _float_as_text if dialect.name == "postgresql" else None
 
 
@@ -380,12 +446,14 @@ def _float_as_text(value: Any) -> Any:
 
 
 def untyped(value: Any) -> sa.ColumnElement[Any]:
-    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
+    """Return a bound value without a type, so that the database uses the type of the column it is
+    compared with."""
     return UndecodedText(value) if isinstance(value, Undecoded) else sa.literal(value, Untyped())
 
 
 class UndecodedText(sa.sql.functions.GenericFunction[Any]):
-    """A bound `Undecoded`: for SQLite, which takes no such text as a parameter, its bytes as a text."""
+    """A bound `Undecoded`: for SQLite, which takes no such text as a parameter, its bytes as a
+    text."""
 
     inherit_cache = True
     type = Untyped()
@@ -405,38 +473,45 @@ def _cast_parameter(element: UndecodedText, compiler: Any, **how: Any) -> str:
 
 
 def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return the text of a column of MySQL, which is ordered and compared by its characters alone."""
+    """Return the text of a column of MySQL, which is ordered and compared by its characters
+    alone."""
     return sa.cast(column, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
     """Return the error for a key that several rows have."""
     return SourceError(
-        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
-        "once; name a key that is unique, of several columns if necessary"
+        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind})"
+        " occurs more than once; name a key that is unique, of several columns if necessary"
     )
 
 
 def equals_any(
     columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Row], dialect: str = ""
 ) -> sa.ColumnElement[bool]:
-    """Return the condition for rows that have one of these values (a value for each column) in the columns. PostgreSQL
-    would compare each row with each value of a list of rows, and has no stack for many. Rows of values are joined
-    instead, the first of which has no values: it gives the others the types of the columns. Other databases may have no
-    rows of values, and MariaDB does not convert the charset of those that it has."""
+    """Return the condition for rows that have one of these values (a value for each column) in the
+    columns. PostgreSQL would compare each row with each value of a list of rows, and has no stack
+    for many. Rows of values are joined instead, the first of which has no values: it gives the
+    others the types of the columns. Other databases may have no rows of values, and MariaDB does
+    not convert the charset of those that it has."""
     if dialect == "sqlite" and any(isinstance(value, Undecoded) for row in values for value in row):
         return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
     if dialect == "postgresql":
-        types = [sa.select(column).correlate(None).where(sa.false()).scalar_subquery() for column in columns]
+        types = [
+            sa.select(column).correlate(None).where(sa.false()).scalar_subquery()
+            for column in columns
+        ]
         names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
         wanted = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
         return sa.tuple_(*columns).in_(sa.select(wanted))
     if dialect == "sqlite":
         row_type = TupleType(*[Untyped()] * len(columns))
-        return sa.tuple_(*columns).in_(sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True))
+        return sa.tuple_(*columns).in_(
+            sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True)
+        )
     return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
 
 

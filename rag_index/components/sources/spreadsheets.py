@@ -1,5 +1,5 @@
-"""The rows of spreadsheets as lines of text. Cells without a value cost nothing: the sheets of .xlsx and .ods are read
-while they are unpacked, and those of .xls and .xlsb by calamine."""
+"""The rows of spreadsheets as lines of text. Cells without a value cost nothing: the sheets of
+.xlsx and .ods are read while they are unpacked, and those of .xls and .xlsb by calamine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ from rag_index.components.sources.text import NotText
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
 """The size of a sheet, to which repeated cells are repeated."""
 MAX_MERGED, MAX_MERGED_ROWS = 1_000_000, 1_000
-"""The cells of a sheet that take the value of merged ones, and the rows that have no value but these. More of them
-would only repeat a value."""
+"""The cells of a sheet that take the value of merged ones, and the rows that have no value but
+these. More of them would only repeat a value."""
 _AHEAD = 200_000
 """The cells that are read to know the first and last column of a sheet."""
 _NAME = re.compile(r"(?=.*[^\W\d_]).{0,99}[^:]|(?:19|20)\d\d(?:-\d\d){0,2}")
-"""What a column is called: words, a year, or a date; but not what begins a line of a form, with a colon."""
+"""What a column is called: words, a year, or a date; but not what begins a line of a form, with a
+colon."""
 _PLACE = re.compile("([A-Z]{1,3})([0-9]{1,7})", re.IGNORECASE)
 _MERGED = re.compile(
     rb"<(?:\w+:)?mergeCell\s[^<>]*?\bref\s*=\s*[\"']([A-Za-z]{1,3})(\d{1,7}):([A-Za-z]{1,3})(\d{1,7})[\"'][^<>]*>"
@@ -94,8 +95,8 @@ class _Again(str):
 
 
 def sheet_texts(sheets: Iterable[Sheet]) -> Iterator[str | NotText]:
-    """Yield the text of each sheet: its name, and a line for each row with the names of its columns. Yield a NotText
-    for what cannot be read, behind the lines before it."""
+    """Yield the text of each sheet: its name, and a line for each row with the names of its
+    columns. Yield a NotText for what cannot be read, behind the lines before it."""
     for sheet in sheets:
         lines, chars, reasons = list[str](), 0, list[str]()
         rows, merges = _while_readable(sheet.rows, reasons), _while_readable(sheet.merges, reasons)
@@ -120,7 +121,8 @@ def _while_readable(found: Iterable[_Found], reasons: list[str]) -> Iterator[_Fo
 
 
 def old_sheets(data: bytes) -> Iterator[Sheet]:
-    """Yield the sheets of .xls and .xlsb that are not hidden. Raises CalamineError, or what else its parser raises."""
+    """Yield the sheets of .xls and .xlsb that are not hidden. Raises CalamineError, or what else
+    its parser raises."""
     from python_calamine import SheetTypeEnum, SheetVisibleEnum, load_workbook
 
     book = load_workbook(io.BytesIO(data))
@@ -189,7 +191,9 @@ def excel_sheets(package: OfficePackage, main: str) -> Iterator[Sheet]:
         values = values_of(sheet)
         kind, part = relations.get(values.get("id", ""), ("", ""))
         if kind == "worksheet" and values.get("state", "visible") == "visible":
-            yield Sheet(values.get("name", ""), _excel_rows(package, part, workbook), _merges(package, part))
+            yield Sheet(
+                values.get("name", ""), _excel_rows(package, part, workbook), _merges(package, part)
+            )
 
 
 def _elements(package: OfficePackage, part: str, tag: str) -> Iterator[Any]:
@@ -208,7 +212,8 @@ def _forget(element: Any) -> None:
 
 
 def _rich_text(item: Any) -> str | list[_Run]:
-    """Return the text of a shared or inline string; its runs if the font of a cell decides how they are read."""
+    """Return the text of a shared or inline string; its runs if the font of a cell decides how they
+    are read."""
     runs = list[_Run]()
     for inner in item:
         name = etree.QName(inner).localname
@@ -245,7 +250,10 @@ def _font_script(font: Any) -> str:
 
 def _cell_formats(root: Any) -> list[_CellFormat]:
     """Return the formats of cells, by their numbers."""
-    codes = {one.get("numFmtId", ""): one.get("formatCode", "") for one in root.iterfind("{*}numFmts/{*}numFmt")}
+    codes = {
+        one.get("numFmtId", ""): one.get("formatCode", "")
+        for one in root.iterfind("{*}numFmts/{*}numFmt")
+    }
     fonts = [_font_script(font) for font in root.iterfind("{*}fonts/{*}font")]
     found = list[_CellFormat]()
     for cell_format in root.iterfind("{*}cellXfs/{*}xf"):
@@ -255,12 +263,17 @@ def _cell_formats(root: Any) -> list[_CellFormat]:
             found.append(_format_of(codes[number], script))
         else:
             is_elapsed = number in _ELAPSED_FORMATS
-            found.append(_CellFormat(number in _DATE_FORMATS, is_elapsed, has_seconds=is_elapsed, script=script))
+            found.append(
+                _CellFormat(
+                    number in _DATE_FORMATS, is_elapsed, has_seconds=is_elapsed, script=script
+                )
+            )
     return found
 
 
 def _format_of(code: str, script: str) -> _CellFormat:
-    """Return what the code of a format shows: a date (`yyyy-mm-dd`), elapsed time (`[h]:mm`), or a number."""
+    """Return what the code of a format shows: a date (`yyyy-mm-dd`), elapsed time (`[h]:mm`), or a
+    number."""
     for token in _FORMAT.finditer(code):
         if token["end"]:
             break
@@ -268,7 +281,9 @@ def _format_of(code: str, script: str) -> _CellFormat:
             shown = re.sub(r"\\.|\"[^\"]*\"", "", code.partition(";")[0])
             return _CellFormat(is_elapsed=True, has_seconds="s" in shown.lower(), script=script)
         # "AM/PM" shows a time, and another word with an a does not.
-        if token["date"] or (token["noon"] and re.search("[pm/]", code[token.end() :], re.IGNORECASE)):
+        if token["date"] or (
+            token["noon"] and re.search("[pm/]", code[token.end() :], re.IGNORECASE)
+        ):
             return _CellFormat(is_date=True, script=script)
         if token["noon"]:
             break
@@ -305,7 +320,8 @@ def _excel_rows(package: OfficePackage, part: str, workbook: _Workbook) -> Itera
 
 
 def _row_number(element: Any, following: int) -> int:
-    """Return the number of a row from 0. A row without one has that of its first cell, or follows the row before."""
+    """Return the number of a row from 0. A row without one has that of its first cell, or follows
+    the row before."""
     given = element.get("r", "")
     if given.isdecimal():
         return int(given) - 1
@@ -365,11 +381,15 @@ def _excel_text(cell: Any, workbook: _Workbook) -> str:
     if kind == "d":
         return _text(_iso_moment(value))
     amount = _amount(value) if kind == "n" else None
-    return _text(value if amount is None else _number_value(amount, _format_for(cell, workbook), workbook))
+    return _text(
+        value if amount is None else _number_value(amount, _format_for(cell, workbook), workbook)
+    )
 
 
 def _cell_string(found: str | list[_Run], cell: Any, workbook: _Workbook) -> str:
-    return found if isinstance(found, str) else _joined_runs(found, _format_for(cell, workbook).script)
+    return (
+        found if isinstance(found, str) else _joined_runs(found, _format_for(cell, workbook).script)
+    )
 
 
 _NO_FORMAT = _CellFormat()
@@ -482,7 +502,9 @@ def _repeats(element: Any, name: str) -> int:
 
 def _opendocument_text(cell: Any, styles: TextStyles) -> str:
     """Return the text of a cell, "" if it has no value."""
-    values = {key.removeprefix(_OFFICE): value for key, value in cell.items() if key.startswith(_OFFICE)}
+    values = {
+        key.removeprefix(_OFFICE): value for key, value in cell.items() if key.startswith(_OFFICE)
+    }
     if "value" in values:
         amount = _amount(values["value"])
         return _text(values["value"] if amount is None else amount)
@@ -524,7 +546,8 @@ def _span_text(element: Any, styles: TextStyles, script: str) -> str:
 
 
 def _iso_duration(value: str) -> Any:
-    """Return a time as ISO writes it ("PT08H30M00S"), or how much time has passed if that is more than a day."""
+    """Return a time as ISO writes it ("PT08H30M00S"), or how much time has passed if that is more
+    than a day."""
     found = _ISO_DURATION.fullmatch(value)
     if found is None:
         return value
@@ -539,7 +562,8 @@ def _iso_duration(value: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text: dates in ISO's form, whole numbers as such, and others as people read them."""
+    """Return a cell as text: dates in ISO's form, whole numbers as such, and others as people read
+    them."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, date | time):
@@ -564,7 +588,8 @@ def _elapsed(milliseconds: int, *, has_seconds: bool) -> str:
 
 
 def _lines(sheet: Sheet) -> Iterator[str]:
-    """Yield a line for each row: values with the names of their columns, which stand above a block of rows."""
+    """Yield a line for each row: values with the names of their columns, which stand above a block
+    of rows."""
     beginning, cells = list[Row](), 0
     for row in sheet.rows:
         beginning.append(row)
@@ -593,9 +618,11 @@ def _lines(sheet: Sheet) -> Iterator[str]:
 
 
 def _with_merges(sheet: Sheet, rows: Iterator[Row], first: int, last: int) -> Iterator[Texts]:
-    """Yield the texts of rows, with the value of merged cells in each of these between two columns, and an empty row
-    where rows without a value are left out."""
-    waiting = deque(sorted((merge for merge in sheet.merges if first <= merge.left <= last), key=_top))
+    """Yield the texts of rows, with the value of merged cells in each of these between two columns,
+    and an empty row where rows without a value are left out."""
+    waiting = deque(
+        sorted((merge for merge in sheet.merges if first <= merge.left <= last), key=_top)
+    )
     merges, following = dict[Merge, str](), 0
     budget, rows_left = MAX_MERGED, MAX_MERGED_ROWS
     for row in rows:
@@ -641,16 +668,20 @@ def _joined(texts: Texts) -> str:
 
 
 def _is_title(texts: Texts, widest: int) -> bool:
-    """Return whether a row has less than half the values of others, or merged cells, which name groups of columns."""
+    """Return whether a row has less than half the values of others, or merged cells, which name
+    groups of columns."""
     is_merged = any(isinstance(text, _Again) for text in texts.values())
     return is_merged or 2 * len(texts) <= widest
 
 
 def _are_names(texts: Texts, below: list[Texts], names: Texts) -> bool:
-    """Return whether a row names the columns of those below. If others have been named, it has to differ from these."""
+    """Return whether a row names the columns of those below. If others have been named, it has to
+    differ from these."""
     if len(texts) < 2 or not below or not all(_NAME.fullmatch(text) for text in texts.values()):
         return False
     if any(not texts.items().isdisjoint(other.items()) for other in below):
         return False
     is_other = names.keys() != texts.keys()
-    return is_other or any(column in below[0] and not _NAME.fullmatch(below[0][column]) for column in texts)
+    return is_other or any(
+        column in below[0] and not _NAME.fullmatch(below[0][column]) for column in texts
+    )

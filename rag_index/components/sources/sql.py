@@ -1,6 +1,7 @@
-"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages. Keyset paging is `WHERE
-key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination"). If that would sort
-everything again for each page (a query on a server), all rows are copied into a file first."""
+"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
+Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for
+keyset pagination"). If that would sort everything again for each page (a query on a server), all
+rows are copied into a file first."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ from attrs import evolve
 
 from rag_index.components.sources import engine, pages
 from rag_index.components.sources.attachments import start_of
-from rag_index.components.sources.decisions import check_decisions, decided, undecided_keys, undecided_values
+from rag_index.components.sources.decisions import (
+    check_decisions,
+    decided,
+    undecided_keys,
+    undecided_values,
+)
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
@@ -60,7 +66,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
-_BEYOND_PYTHON = re.compile(r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC")
+_BEYOND_PYTHON = re.compile(
+    r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC"
+)
 """A date or a time that Python cannot hold, as drivers give it: as a text."""
 INT64 = 2**63
 KEYS_AT_ONCE = 1000
@@ -68,7 +76,8 @@ KEYS_AT_ONCE = 1000
 
 @shows_sizes("rows", "size")
 class Cursor(NamedTuple):
-    """Where a page begins: after the row with this key. So many rows were read until there, the last ones as a page."""
+    """Where a page begins: after the row with this key. So many rows were read until there, the
+    last ones as a page."""
 
     key: tuple[Any, ...]
     rows: int = 0
@@ -79,9 +88,16 @@ class SqlSource:
     """The table or the query of an index, as a `Source`."""
 
     def __init__(
-        self, url: URL, index: IndexSettings, *, timeout: float, folder: Path | None = None, first: int | None = None
+        self,
+        url: URL,
+        index: IndexSettings,
+        *,
+        timeout: float,
+        folder: Path | None = None,
+        first: int | None = None,
     ) -> None:
-        """`folder` is for the rows of a query. A caller that reads no more than the `first` rows says so."""
+        """`folder` is for the rows of a query. A caller that reads no more than the `first` rows
+        says so."""
         self._declared, self._folder, self._first = index, folder, first
         self._url = url
         self._timeout = timeout
@@ -99,7 +115,8 @@ class SqlSource:
         self._from = documents_from(index)
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
         self._key_types: list[set[type]] = []
-        """The types of values that the first rows have in each key column; empty until a row was seen."""
+        """The types of values that the first rows have in each key column; empty until a row was
+        seen."""
         self._copy_has_any_text = False
         """Whether the rows of the copy were read by `_any_text`."""
         backend = url.get_backend_name()
@@ -122,8 +139,9 @@ class SqlSource:
         nulls = self._with_any_text(self._check)
         if nulls:
             raise SourceError(
-                f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
-                f"({', '.join(self._index.key_columns)}); name another key, or exclude them with a query"
+                f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in"
+                f" the key ({', '.join(self._index.key_columns)}); name another key, or exclude"
+                " them with a query"
             )
 
     def _check(self) -> int:
@@ -133,7 +151,9 @@ class SqlSource:
             check_decisions(connection, self._declared)
             check_columns(connection, index)
             if index.joins or index.parts or index.where is not None or index.newest is not None:
-                _, rows = first_rows(connection, index, self._select(), "the query of its documents")
+                _, rows = first_rows(
+                    connection, index, self._select(), "the query of its documents"
+                )
                 self._parts.check(connection, index, rows)
             self._learn_order(connection)
             nulls = self._count_without_key(connection)
@@ -150,7 +170,8 @@ class SqlSource:
         return self._counted
 
     def count_parts(self) -> dict[str, int]:
-        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`.
+        """Return how many rows each table of parts has now, by the name of the part. Raises as
+        `page`.
 
         Rows that are hidden because nobody decided on them count: the source has them.
         """
@@ -173,7 +194,8 @@ class SqlSource:
         return self._with_any_text(read)
 
     def undecided_keys(self) -> Iterator[list[str]]:
-        """Yield the typed keys of the documents that are hidden because of such a value alone. Raises as `page`."""
+        """Yield the typed keys of the documents that are hidden because of such a value alone.
+        Raises as `page`."""
         with self._connect(patience=self._timeout) as connection:
             statement = undecided_keys(self._declared, connection.dialect)
             result = connection.execute(statement, execution_options=pages.STREAMED)
@@ -181,18 +203,23 @@ class SqlSource:
                 yield [encode_key(tuple(row)) for row in rows]
 
     def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
-        """Yield the columns of titles, texts and parts that no file is in: name, format, and values of the first rows.
-        Raises as `page`."""
+        """Yield the columns of titles, texts and parts that no file is in: name, format, and values
+        of the first rows. Raises as `page`."""
         yield from self._with_any_text(partial(self._sample, rows))
 
     def _sample(self, rows: int) -> list[tuple[str, str, Sequence[Any]]]:
         index = self._index
         samples: list[tuple[str, str, Sequence[Any]]] = []
         tables = [("", self._select(), [*index.title_columns, *index.text_columns], index.format)]
-        tables += [(f"{one.label}.", one.select(), one.composer.columns, one.format) for one in self._parts.tables]
+        tables += [
+            (f"{one.label}.", one.select(), one.composer.columns, one.format)
+            for one in self._parts.tables
+        ]
         with self._connect() as connection:
             for before, statement, columns, formats in tables:
-                read, found = first_rows(connection, index, statement, "what plan looks at", limit=rows)
+                read, found = first_rows(
+                    connection, index, statement, "what plan looks at", limit=rows
+                )
                 for name in dict.fromkeys(columns):
                     form = formats.get(name, "plain")
                     if name in read and form in TEXT_FORMATS:
@@ -205,13 +232,17 @@ class SqlSource:
         if self._url.get_backend_name() != "postgresql":  # no other database has any
             return RowPolicies()
         with self._connect() as connection:
-            return read_policies(connection, relations_read(self._declared.model_dump(by_alias=True), doubtful=True))
+            return read_policies(
+                connection, relations_read(self._declared.model_dump(by_alias=True), doubtful=True)
+            )
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)
         if self._copies:
             return self._page_of_copy(cursor, rows)
-        begins_undecoded = cursor is not None and any(isinstance(value, Undecoded) for value in cursor.key)
+        begins_undecoded = cursor is not None and any(
+            isinstance(value, Undecoded) for value in cursor.key
+        )
         return self._with_any_text(partial(self._page, cursor, rows), at_once=begins_undecoded)
 
     def _page(self, cursor: Cursor | None, rows: int) -> SourcePage:
@@ -226,9 +257,15 @@ class SqlSource:
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         page = self._with_any_text(partial(self._documents, ids))
-        found = {document_id(key) for key in (*page.documents.keys, *(failure.key for failure in page.unreadable))}
+        found = {
+            document_id(key)
+            for key in (*page.documents.keys, *(failure.key for failure in page.unreadable))
+        }
         invalid = self._with_invalid_keys([given for given in ids if given not in found])
-        unreadable, groups = [*page.unreadable, *invalid.unreadable], {**page.groups, **invalid.groups}
+        unreadable, groups = (
+            [*page.unreadable, *invalid.unreadable],
+            {**page.groups, **invalid.groups},
+        )
         return evolve(page, unreadable=unreadable, groups=groups)
 
     def _documents(self, ids: Sequence[str], *, invalid: bool = False) -> SourcePage:
@@ -237,9 +274,14 @@ class SqlSource:
             return self._read(found, None, self._read_parts(connection, found))
 
     def _with_invalid_keys(self, ids: Iterable[str]) -> SourcePage:
-        """Return the documents with these ids that show the bytes of a key. Such a document has failed."""
+        """Return the documents with these ids that show the bytes of a key. Such a document has
+        failed."""
         columns = self._index.key_columns
-        shown = [given for given in ids if any(_undecoded_of(part) is not None for part in key_parts(given, columns))]
+        shown = [
+            given
+            for given in ids
+            if any(_undecoded_of(part) is not None for part in key_parts(given, columns))
+        ]
         # a database in UTF-8 has no such keys, and refuses to look for one
         with suppress(SourceError), self._reading_any_text():
             if shown:
@@ -256,7 +298,8 @@ class SqlSource:
         return self._with_any_text(read) or bool(self._with_invalid_keys([given]).unreadable)
 
     def whole_row(self, given: str) -> dict[str, Any]:
-        """Return all columns of the row with this id, also those that the index does not have. Raises as `page`."""
+        """Return all columns of the row with this id, also those that the index does not have.
+        Raises as `page`."""
         index = self._index
         names: list[sa.ColumnClause[Any]] = [sa.column(name) for name in index.key_columns]
         if index.query is not None:
@@ -267,8 +310,12 @@ class SqlSource:
 
         def read() -> dict[str, Any]:
             with self._connect() as connection:
-                values = self._key_values(connection, [key_parts(given, index.key_columns)], invalid=False)
-                same = equals_any([rows.c[name] for name in index.key_columns], values, connection.dialect.name)
+                values = self._key_values(
+                    connection, [key_parts(given, index.key_columns)], invalid=False
+                )
+                same = equals_any(
+                    [rows.c[name] for name in index.key_columns], values, connection.dialect.name
+                )
                 row: Any = next(iter(connection.execute(every.where(same)).mappings()), {})
                 return {name: readable(value) for name, value in row.items()}
 
@@ -283,7 +330,9 @@ class SqlSource:
     def _select(self) -> Select[Any]:
         names = [*pages.read_columns(self._index), *filter(None, [self._index.access_column])]
         files = file_columns(self._index.format)
-        columns = [start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names]
+        columns = [
+            start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names
+        ]
         return sa.select(*self._keys, *columns).where(*self._keys_not_null())
 
     def _select_scanned(self) -> Select[Any]:
@@ -294,9 +343,10 @@ class SqlSource:
         return [key.is_not(None) for key in self._keys]
 
     def _learn_order(self, connection: Connection) -> None:
-        """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a FLOAT of MySQL.
-        SQLite's "a" and "A" may be one key for the column's own collation. MySQL orders an ENUM or a SET by numbers and
-        compares it as text, and writes a FLOAT with six digits."""
+        """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a
+        FLOAT of MySQL. SQLite's "a" and "A" may be one key for the column's own collation. MySQL
+        orders an ENUM or a SET by numbers and compares it as text, and writes a FLOAT with six
+        digits."""
         if self._order:
             return
         if self._exact:
@@ -306,12 +356,18 @@ class SqlSource:
         if "float" in kinds:
             name = self._index.key_columns[kinds.index("float")]
             raise SettingsError(
-                f"index {self._index.name}: key column {name!r} is a FLOAT; the database shows six of its digits and "
-                "finds no value again; cast it to DOUBLE in a query, or name another key"
+                f"index {self._index.name}: key column {name!r} is a FLOAT; the database shows six"
+                " of its digits and finds no value again; cast it to DOUBLE in a query, or name"
+                " another key"
             )
-        self._order = [exact_text(key) if kind == "enum" else key for key, kind in zip(self._keys, kinds, strict=True)]
+        self._order = [
+            exact_text(key) if kind == "enum" else key
+            for key, kind in zip(self._keys, kinds, strict=True)
+        ]
 
-    def _in_order(self, connection: Connection, statement: Select[Any], cursor: Cursor | None) -> Select[Any]:
+    def _in_order(
+        self, connection: Connection, statement: Select[Any], cursor: Cursor | None
+    ) -> Select[Any]:
         self._learn_order(connection)
         statement = statement.order_by(*self._order)
         return statement if cursor is None else statement.where(self._after(cursor.key))
@@ -324,15 +380,21 @@ class SqlSource:
             return sa.tuple_(*self._order) > sa.tuple_(*values)
         condition = self._order[-1] > values[-1]
         for column, value in reversed(list(zip(self._order[:-1], values[:-1], strict=True))):
-            condition = sa.and_(column >= value, sa.or_(column > value, condition))  # the first can use an index
+            condition = sa.and_(
+                column >= value, sa.or_(column > value, condition)
+            )  # the first can use an index
         return condition
 
     def _end(
-        self, connection: Connection, cursor: Cursor | None, rows: Sequence[Row], following: Row | None
+        self,
+        connection: Connection,
+        cursor: Cursor | None,
+        rows: Sequence[Row],
+        following: Row | None,
     ) -> Cursor | None:
-        """Return the cursor of the page after these rows of the page at `cursor`; None without a row that follows.
-        Raises SourceError if several rows have the last key, for the database perhaps ("a" and "A") and not for Python,
-        and if rows were lost between pages."""
+        """Return the cursor of the page after these rows of the page at `cursor`; None without a
+        row that follows. Raises SourceError if several rows have the last key, for the database
+        perhaps ("a" and "A") and not for Python, and if rows were lost between pages."""
         read = len(rows) + (cursor.rows if cursor is not None else 0)
         if following is None:
             self._scanned = Cursor((), read, max(1, len(rows)) if cursor is None else cursor.size)
@@ -345,16 +407,21 @@ class SqlSource:
         shared = last == tuple(following[:width])
         if not shared and not self._exact and any(isinstance(value, str) for value in last):
             same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
-            count = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same))
+            count = connection.scalar(
+                sa.select(sa.func.count()).select_from(self._from).where(*same)
+            )
             shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
         if shared:
             raise not_unique(self._index, encode_key(last))
         return Cursor(last, read, len(rows))
 
     def _count_without_key(self, connection: Connection) -> int:
-        """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date 0000-00-00, too."""
+        """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date
+        0000-00-00, too."""
         rows = sa.select(sa.func.count()).select_from(self._from)
-        nulls = int(connection.scalar(rows.where(sa.or_(*[key.is_(None) for key in self._keys]))) or 0)
+        nulls = int(
+            connection.scalar(rows.where(sa.or_(*[key.is_(None) for key in self._keys]))) or 0
+        )
         if nulls and connection.dialect.name in ("mysql", "mariadb"):
             known = sa.case((sa.and_(*self._keys_not_null()), 1))
             counts = sa.select(sa.func.count(), sa.func.count(known)).select_from(self._from)
@@ -363,9 +430,9 @@ class SqlSource:
         return nulls
 
     def keys_now(self) -> Iterator[list[str]]:
-        """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer rows than there are.
-        No document of these may be deleted because the scan did not see it. Raises SourceError if keys are missing that
-        no writer explains, and as `page`."""
+        """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer
+        rows than there are. No document of these may be deleted because the scan did not see it.
+        Raises SourceError if keys are missing that no writer explains, and as `page`."""
         with suppress(InvalidText):
             yield from self._keys_now()
             return
@@ -384,12 +451,14 @@ class SqlSource:
             while found := connection.execute(statement).fetchall():
                 yield list(map(encode_key, found))
                 read += len(found)
-                statement = self._in_order(connection, keys, Cursor(tuple(found[-1]))).limit(self._scanned.size)
+                statement = self._in_order(connection, keys, Cursor(tuple(found[-1]))).limit(
+                    self._scanned.size
+                )
         if read != there:
             raise SourceError(
-                f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by their key "
-                f"({', '.join(self._index.key_columns)}), which the database orders in another way than it compares: "
-                "name another key, or cast it to text in a query"
+                f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by"
+                f" their key ({', '.join(self._index.key_columns)}), which the database orders in"
+                " another way than it compares: name another key, or cast it to text in a query"
             )
 
     def _first_keys(self, connection: Connection) -> Sequence[Row]:
@@ -405,13 +474,18 @@ class SqlSource:
         values: list[tuple[Any, ...]] = []
         for parts in wanted if self._key_types else ():
             kinds = zip(parts, self._key_types, strict=False)
-            values += itertools.product(*[self._candidates(part, types, invalid=invalid) for part, types in kinds])
+            values += itertools.product(
+                *[self._candidates(part, types, invalid=invalid) for part, types in kinds]
+            )
         return values
 
-    def _find(self, connection: Connection, ids: Sequence[str], *, invalid: bool = False) -> list[Row]:
-        """Return the rows of the documents with these ids, which show bytes of a key if they are `invalid`. An id does
-        not tell the type of the key. In SQLite, where a column may hold several, all values are asked for that it may
-        stand for, and elsewhere those of the type that the column has."""
+    def _find(
+        self, connection: Connection, ids: Sequence[str], *, invalid: bool = False
+    ) -> list[Row]:
+        """Return the rows of the documents with these ids, which show bytes of a key if they are
+        `invalid`. An id does not tell the type of the key. In SQLite, where a column may hold
+        several, all values are asked for that it may stand for, and elsewhere those of the type
+        that the column has."""
         wanted: dict[str, list[Any]] = {}
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
@@ -419,7 +493,9 @@ class SqlSource:
         found: list[Row] = []
         for some in batches(list(wanted.values())):
             if values := self._key_values(connection, some, invalid=invalid):
-                statement = self._select().where(equals_any(self._keys, values, connection.dialect.name))
+                statement = self._select().where(
+                    equals_any(self._keys, values, connection.dialect.name)
+                )
                 found += self._fetch_all(connection, statement)
         return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
 
@@ -428,7 +504,11 @@ class SqlSource:
         if undecoded is not None:
             return [undecoded]
         if self._url.get_backend_name() != "sqlite":
-            is_text = _BEYOND_PYTHON.fullmatch(str(part)) if kinds & {dt.date, dt.datetime} else str in kinds
+            is_text = (
+                _BEYOND_PYTHON.fullmatch(str(part))
+                if kinds & {dt.date, dt.datetime}
+                else str in kinds
+            )
             kinds = {*kinds, str} if is_text else kinds - {str}
             return [value for value in values_of(part) if type(value) in kinds]
         found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
@@ -441,11 +521,16 @@ class SqlSource:
         documents, unreadable = self._reader.read(rows, parts, any_text=any_text)
         keys = [*documents.keys, *(failure.key for failure in unreadable)]
         if len(set(keys)) < len(keys):
-            raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
+            raise not_unique(
+                self._index, next(key for number, key in enumerate(keys) if key in keys[:number])
+            )
         page = SourcePage(documents, cursor, unreadable)
         if self._access is None or not unreadable:
             return page
-        groups = {encode_key(row[: len(self._keys)]): one.groups or () for row, one in zip(rows, parts, strict=True)}
+        groups = {
+            encode_key(row[: len(self._keys)]): one.groups or ()
+            for row, one in zip(rows, parts, strict=True)
+        }
         return evolve(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
     def _read_scanned(
@@ -457,13 +542,16 @@ class SqlSource:
     def _read_parts(
         self, connection: Connection, rows: Sequence[Row], max_chars: float = math.inf
     ) -> Sequence[pages.DocumentParts]:
-        """Return what is read beside the first of these rows, of as many as have parts of at most `max_chars`."""
+        """Return what is read beside the first of these rows, of as many as have parts of at most
+        `max_chars`."""
         if not self._parts.tables and self._access is None:
             return [pages.NO_PARTS] * len(rows)
         any_text = self._any_text is not None
         parts = self._parts.read(connection, rows, max_chars, any_text=any_text)
         # the next page does not ask for rows whose parts would not fit
-        self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
+        self._fitting = (
+            min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
+        )
         if self._access is not None:
             self._access.add(connection, rows[: len(parts)], parts)
         return parts
@@ -485,7 +573,9 @@ class SqlSource:
         if position is None:
             self._with_any_text(self._copy_rows)
         if self._copy is None:
-            raise SourceUnavailable(f"index {self._index.name}: the rows of its query were not kept; run it again")
+            raise SourceUnavailable(
+                f"index {self._index.name}: the rows of its query were not kept; run it again"
+            )
         read = partial(self._read_copy, self._copy, position or 0, rows)
         return self._with_any_text(read, at_once=self._copy_has_any_text)
 
@@ -509,7 +599,8 @@ class SqlSource:
             self._copy.write(rows, self._counted)
 
     def _all_rows(self) -> Generator[Row, None, None]:
-        """Yield the rows of one transaction. Each answer of the database has the time of a query."""
+        """Yield the rows of one transaction. Each answer of the database has the time of a
+        query."""
         statement, read = self._select_scanned().limit(self._first), 0
         with (
             self._errors_as_ours(),
@@ -541,10 +632,17 @@ class SqlSource:
         self._copy = None
 
     @contextmanager
-    def _connect(self, *, patience: float = USUAL_SECONDS, snapshot: bool = False) -> Iterator[Connection]:
-        """Yield a connection, whose statements all see one state if asked so, and raise its errors as ours."""
+    def _connect(
+        self, *, patience: float = USUAL_SECONDS, snapshot: bool = False
+    ) -> Iterator[Connection]:
+        """Yield a connection, whose statements all see one state if asked so, and raise its errors
+        as ours."""
         used = self._any_text or self._engine
-        with self._errors_as_ours(), asking(self._name, patience=patience), used.connect() as connection:
+        with (
+            self._errors_as_ours(),
+            asking(self._name, patience=patience),
+            used.connect() as connection,
+        ):
             if snapshot or connection.dialect.name != "sqlite":
                 engine.begin_snapshot(connection)
             with self._limited(connection):
@@ -552,7 +650,8 @@ class SqlSource:
                 yield connection
 
     def _with_any_text(self, read: Callable[[], T], *, at_once: bool = False) -> T:
-        """Return what `read` returns: once more without conversion, or `at_once`, if a text is not valid."""
+        """Return what `read` returns: once more without conversion, or `at_once`, if a text is not
+        valid."""
         if not at_once:
             with suppress(InvalidText):
                 return read()
@@ -561,7 +660,8 @@ class SqlSource:
 
     @contextmanager
     def _reading_any_text(self) -> Iterator[None]:
-        """Read without conversion within the block, where a text that is not valid in its charset is an `Undecoded`."""
+        """Read without conversion within the block, where a text that is not valid in its charset
+        is an `Undecoded`."""
         if self._any_text is not None or self._engine.dialect.driver not in DRIVERS:
             yield
             return
@@ -582,7 +682,8 @@ def _type_of(value: Any) -> type:
 
 
 def _undecoded_of(part: Any) -> Undecoded | None:
-    """Return the text whose bytes this part of a document id shows, such as "4bf66c6e"; None if it may show none."""
+    """Return the text whose bytes this part of a document id shows, such as "4bf66c6e"; None if it
+    may show none."""
     try:
         raw = bytes.fromhex(part) if isinstance(part, str) else b""
     except ValueError:
@@ -592,5 +693,6 @@ def _undecoded_of(part: Any) -> Undecoded | None:
 
 
 def policy_digest(source: object) -> str:
-    """Return the digest of the policies by which the database shows rows of a source; "" if it shows all."""
+    """Return the digest of the policies by which the database shows rows of a source; "" if it
+    shows all."""
     return source.row_policies().digest if isinstance(source, SqlSource) else ""

@@ -1,4 +1,5 @@
-"""Text as people read it: HTML, Markdown, BBCode, JSON and RTF without their marks, and bytes as text."""
+"""Text as people read it: HTML, Markdown, BBCode, JSON and RTF without their marks, and bytes as
+text."""
 
 from __future__ import annotations
 
@@ -27,12 +28,16 @@ MAX_BYTES = 64_000_000
 MAX_CONTROLS = 0.01
 """The share of control characters above which bytes are no text."""
 BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 """The charsets by their marks. That of UTF-32 begins with that of UTF-16."""
 MIN_CONFIDENCE = 0.12
-"""A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western Europe."""
+"""A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western
+Europe."""
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
 MIN_SECRET = 100
@@ -53,7 +58,8 @@ MAGIC = {
     b"\x78\x9f\x3e\x22": "an attachment of Outlook (TNEF)",
 }
 _ANY_MARK = re.compile(
-    r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^ {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
+    r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^"
+    r" {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
     re.IGNORECASE | re.MULTILINE,
 )
 """What may be a mark of any format: the letters outside are those of its text."""
@@ -64,56 +70,152 @@ _TWO_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{2}")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
 _ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
 _DECLARED = re.compile(
-    rb"\s*(?:<[^\0]{0,4000}?)??<(?:\?xml|meta)\b[^<>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE
+    rb"\s*(?:<[^\0]{0,4000}?)??<(?:\?xml|meta)\b[^<>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)",
+    re.IGNORECASE,
 )
 """The charset that HTML or XML names itself."""
-_BBCODE_NAMES = frozenset([
-    "b", "i", "u", "s", "url", "img", "quote", "code", "list", "size", "color", "font", "email", "left", "right",
-    "center", "spoiler", "youtube", "table", "tr", "td", "attachment", "indent", "hr", "sub", "sup", "*",
-])  # fmt: skip
+_BBCODE_NAMES = frozenset(
+    [
+        "b",
+        "i",
+        "u",
+        "s",
+        "url",
+        "img",
+        "quote",
+        "code",
+        "list",
+        "size",
+        "color",
+        "font",
+        "email",
+        "left",
+        "right",
+        "center",
+        "spoiler",
+        "youtube",
+        "table",
+        "tr",
+        "td",
+        "attachment",
+        "indent",
+        "hr",
+        "sub",
+        "sup",
+        "*",
+    ]
+)
 _BBCODE = re.compile(
-    r"\[(?P<end>/?)(?P<name>\*|[a-z]++)(?P<value>(?:[=: ](?:[^\[\]\n]|\[[^\[\]\n]*+\])*+)?)\]", re.IGNORECASE
+    r"\[(?P<end>/?)(?P<name>\*|[a-z]++)(?P<value>(?:[=: ](?:[^\[\]\n]|\[[^\[\]\n]*+\])*+)?)\]",
+    re.IGNORECASE,
 )
 _BBCODE_HTML = {
-    "code": "<pre>", "/code": "</pre>", "quote": "<blockquote>", "/quote": "</blockquote>", "*": "<li>", "td": " | ",
+    "code": "<pre>",
+    "/code": "</pre>",
+    "quote": "<blockquote>",
+    "/quote": "</blockquote>",
+    "*": "<li>",
+    "td": " | ",
     **{name: f"<{name}>" for name in ("sub", "/sub", "sup", "/sup")},
-    **dict.fromkeys(("tr", "/tr", "list", "/list", "hr", "center", "/center", "indent", "/indent"), "<br>"),
-}  # fmt: skip
+    **dict.fromkeys(
+        ("tr", "/tr", "list", "/list", "hr", "center", "/center", "indent", "/indent"), "<br>"
+    ),
+}
 _AUTHOR = re.compile(r"=\s*(?:&quot;|[\"'])?([^\"'&]+)")
-_ELEMENTS_OF_BBCODE = re.compile(r"<(/?)(?:(CODE)|(LIST)|QUOTE)(?: author=\"([^\"]*)\")?(?:\s[^<>]*+)?>")
+_ELEMENTS_OF_BBCODE = re.compile(
+    r"<(/?)(?:(CODE)|(LIST)|QUOTE)(?: author=\"([^\"]*)\")?(?:\s[^<>]*+)?>"
+)
 _MARKS_OF_ELEMENTS = re.compile(r"<([se])>[^<>]*+</\1>")
 """The marks themselves, as newer forums keep them."""
-_MARKDOWN = re.compile(r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$")
-_DEFINITION = re.compile(r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE)
+_MARKDOWN = re.compile(
+    r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$"
+)
+_DEFINITION = re.compile(
+    r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE
+)
 """A definition of a link in Markdown. Other words in brackets with a colon are quoted speech."""
 _SERIALISED = re.compile(
-    r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|--- !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z", re.DOTALL
+    r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|---"
+    r" !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z",
+    re.DOTALL,
 )
 _PHP_TEXT, _PHP_OBJECT = re.compile(rb"s:(\d{1,9}):\""), re.compile(rb"[aOC]:\d+:[{\"]")
-_SAID = re.compile(r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]")
+_SAID = re.compile(
+    r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]"
+)
 """Two words, one in capitals and small letters, or letters beyond ASCII."""
 
 _RTF = re.compile(
-    r"\\(?:\*\s*\\)?([a-z]{1,32})(-?\d{1,10})? ?|([{}])|((?:\\'[0-9a-f]{2}[ -\[\]-z|~]*+)++|[^\\{}\r\n]+)|\\(\W)",
+    r"\\(?:\*\s*\\)?([a-z]{1,32})(-?\d{1,10})? ?|([{}])|((?:\\'[0-9a-f]{2}["
+    r" -\[\]-z|~]*+)++|[^\\{}\r\n]+)|\\(\W)",
     re.IGNORECASE,
 )
-"""A control word, a brace, characters (the second byte of one may be a letter), or a control sign of RTF."""
+"""A control word, a brace, characters (the second byte of one may be a letter), or a control sign
+of RTF."""
 _RTF_FONT = re.compile(r"\\f(\d+)(?:\\(?!fcharset)[a-z]+-?\d* ?)*\\fcharset(\d+)")
 _RTF_CHARSETS = {
-    "77": "mac_roman", "128": "cp932", "129": "cp949", "134": "gbk", "136": "big5", "161": "cp1253", "162": "cp1254",
-    "177": "cp1255", "178": "cp1256", "186": "cp1257", "204": "cp1251", "222": "cp874", "238": "cp1250",
-}  # fmt: skip
-_RTF_LEFT_OUT = frozenset([
-    "bkmkstart", "bkmkend", "colortbl", "datafield", "deleted", "fldinst", "filetbl", "fonttbl", "ftnsep", "info",
-    "listtable", "mmathpict", "nonshppict", "objdata", "pict", "shprslt", "sp", "stylesheet", "tc", "v", "xe",
-])  # fmt: skip
-"""What begins text that nobody sees. Behind `\\*` all does but remarks, formulas and boxes of text."""
+    "77": "mac_roman",
+    "128": "cp932",
+    "129": "cp949",
+    "134": "gbk",
+    "136": "big5",
+    "161": "cp1253",
+    "162": "cp1254",
+    "177": "cp1255",
+    "178": "cp1256",
+    "186": "cp1257",
+    "204": "cp1251",
+    "222": "cp874",
+    "238": "cp1250",
+}
+_RTF_LEFT_OUT = frozenset(
+    [
+        "bkmkstart",
+        "bkmkend",
+        "colortbl",
+        "datafield",
+        "deleted",
+        "fldinst",
+        "filetbl",
+        "fonttbl",
+        "ftnsep",
+        "info",
+        "listtable",
+        "mmathpict",
+        "nonshppict",
+        "objdata",
+        "pict",
+        "shprslt",
+        "sp",
+        "stylesheet",
+        "tc",
+        "v",
+        "xe",
+    ]
+)
+"""What begins text that nobody sees. Behind `\\*` all does but remarks, formulas and boxes of
+text."""
 _RTF_SIGNS = {
-    **dict.fromkeys(("par", "sect", "page", "line", "row", "nestrow", "header", "footer", "shptxt", "\n", "\r"), "\n"),
-    **dict.fromkeys(("tab", "emspace", "enspace", "footnote", "annotation", "~"), " "), "\\": "\\", "{": "{", "}": "}",
-    "cell": " | ", "nestcell": " | ", "emdash": "\u2014", "endash": "\u2013", "bullet": "\u2022", "lquote": "\u2018",
-    "rquote": "\u2019", "ldblquote": "\u201c", "rdblquote": "\u201d", "super": "^", "_": "-",
-}  # fmt: skip
+    **dict.fromkeys(
+        ("par", "sect", "page", "line", "row", "nestrow", "header", "footer", "shptxt", "\n", "\r"),
+        "\n",
+    ),
+    **dict.fromkeys(("tab", "emspace", "enspace", "footnote", "annotation", "~"), " "),
+    "\\": "\\",
+    "{": "{",
+    "}": "}",
+    "cell": " | ",
+    "nestcell": " | ",
+    "emdash": "\u2014",
+    "endash": "\u2013",
+    "bullet": "\u2022",
+    "lquote": "\u2018",
+    "rquote": "\u2019",
+    "ldblquote": "\u201c",
+    "rdblquote": "\u201d",
+    "super": "^",
+    "_": "-",
+}
 
 
 class NotText(ValueError):
@@ -121,14 +223,17 @@ class NotText(ValueError):
 
 
 def read_text(value: Any, form: str = "plain") -> str:
-    """Return the text of a value as people read it; "" for None, and for an object without text. `form` is one of
-    `Format`: how the text is written. With "auto" the value itself decides. RTF is read in any of them. Bytes are
-    unpacked (gzip, deflate) and decoded: UTF-8 and UTF-16, else the charset that they look like. Raises NotText if the
-    value is, or holds, bytes that are no text."""
+    """Return the text of a value as people read it; "" for None, and for an object without text.
+    `form` is one of `Format`: how the text is written. With "auto" the value itself decides. RTF is
+    read in any of them. Bytes are unpacked (gzip, deflate) and decoded: UTF-8 and UTF-16, else the
+    charset that they look like. Raises NotText if the value is, or holds, bytes that are no
+    text."""
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        is_plain = isinstance(value, list) and not any(isinstance(item, dict) for item in value)  # an array
+        is_plain = isinstance(value, list) and not any(
+            isinstance(item, dict) for item in value
+        )  # an array
         with suppress(ValueError):
             if is_plain or form in ("json", "auto"):
                 return flatten(value)
@@ -153,8 +258,9 @@ def is_rtf(text: str) -> bool:
 
 
 def rtf_text(text: str) -> str:
-    """Return the text of RTF without pictures and hidden text; text behind its end stays. `striprtf` takes the cube of
-    the time for links without an end, raises for bytes that a code page lacks, and leaves notes out."""
+    """Return the text of RTF without pictures and hidden text; text behind its end stays.
+    `striprtf` takes the cube of the time for links without an end, raises for bytes that a code
+    page lacks, and leaves notes out."""
     page = re.search(r"\\ansicpg(\d+)|\\(mac)\b", text[:1000])
     usual = (find_codec(f"cp{page[1]}") if page and page[1] else page and "mac_roman") or "cp1252"
     fonts = {name: _RTF_CHARSETS.get(charset, usual) for name, charset in _RTF_FONT.findall(text)}
@@ -170,7 +276,9 @@ def rtf_text(text: str) -> str:
             if not outer:
                 pieces.append(text[token.end() :])
                 break
-        elif word in _RTF_LEFT_OUT or (token[0].startswith("\\*") and word not in ("annotation", "momath", "shpinst")):
+        elif word in _RTF_LEFT_OUT or (
+            token[0].startswith("\\*") and word not in ("annotation", "momath", "shpinst")
+        ):
             unseen = number != "0"
         elif word == "uc":
             behind = int(number or 1)
@@ -181,29 +289,40 @@ def rtf_text(text: str) -> str:
             byte = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
             pieces.append(byte.encode("latin-1").decode(codec, "replace") if byte != run else run)
         elif not unseen and number != "0":
-            pieces.append(chr(int(number) % 0x10000) if word == "u" and number else _RTF_SIGNS.get(word, ""))
+            pieces.append(
+                chr(int(number) % 0x10000) if word == "u" and number else _RTF_SIGNS.get(word, "")
+            )
         ignored = behind if word == "u" else 0
     whole = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return "\n".join(line.strip(" ").removesuffix(" |") for line in whole.split("\n")).strip("\0\n ")
+    return "\n".join(line.strip(" ").removesuffix(" |") for line in whole.split("\n")).strip(
+        "\0\n "
+    )
 
 
 def letters_left_out(value: Any, form: str) -> tuple[int, int]:
-    """Return how many letters a value has outside of marks, and how many of them its text in a format lacks. Bytes, RTF
-    and objects have none."""
+    """Return how many letters a value has outside of marks, and how many of them its text in a
+    format lacks. Bytes, RTF and objects have none."""
     if form == "auto" and isinstance(value, str):
         form = find_format(value)
     whole = ""
     if form == "json" or isinstance(value, dict | list):
         with suppress(ValueError, RecursionError, NotText):
-            whole = flatten(value if isinstance(value, dict | list) else json.loads(_characters(value)), secrets=True)
+            whole = flatten(
+                value if isinstance(value, dict | list) else json.loads(_characters(value)),
+                secrets=True,
+            )
     elif isinstance(value, str) and form != "serialised" and not is_rtf(value):
         whole = value if form == "plain" else _ANY_MARK.sub("", value)
-    letters, read = sum(map(str.isalpha, whole)), without_data(read_text(value, form)) if whole else ""
+    letters, read = (
+        sum(map(str.isalpha, whole)),
+        without_data(read_text(value, form)) if whole else "",
+    )
     return letters, max(0, letters - sum(map(str.isalpha, read)))
 
 
 def serialised_text(text: str) -> str:
-    """Return what people read in an object that PHP serialised, a line each, without keys; "" for other objects."""
+    """Return what people read in an object that PHP serialised, a line each, without keys; "" for
+    other objects."""
     found = [_scalar(one) for one in _php_texts(text.encode("utf-8", "replace"))]
     pairs = zip(["", *found], found, strict=False)
     texts = (said_in_words(key, one) if is_named_like_a_secret(key) else one for key, one in pairs)
@@ -211,7 +330,8 @@ def serialised_text(text: str) -> str:
 
 
 def _php_texts(value: bytes) -> Iterator[str]:
-    """Yield the texts of an object, each as long as it says or, if another program changed it, up to the next `";`."""
+    """Yield the texts of an object, each as long as it says or, if another program changed it, up
+    to the next `";`."""
     place = 0
     while found := _PHP_TEXT.search(value, place):
         start, end = found.end(), found.end() + int(found[1])
@@ -227,8 +347,9 @@ def _php_texts(value: bytes) -> Iterator[str]:
 
 
 def find_format(text: str) -> str:
-    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an object. Marks that
-    Markdown shows as code say nothing, and neither does what would rob a text of letters: `a[i]`, `<name>`."""
+    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an
+    object. Marks that Markdown shows as code say nothing, and neither does what would rob a text of
+    letters: `a[i]`, `<name>`."""
     start = text[:200].lstrip()
     if _SERIALISED.match(text.lstrip()):
         return "serialised"
@@ -245,23 +366,31 @@ def find_format(text: str) -> str:
     if is_bbcode:
         return "bbcode"
     return (
-        "html" if has_html and not (is_markdown and not BLOCK.search(text)) else "markdown" if is_markdown else "plain"
+        "html"
+        if has_html and not (is_markdown and not BLOCK.search(text))
+        else "markdown"
+        if is_markdown
+        else "plain"
     )
 
 
 def _shows_marks(text: str, *, in_fences: bool) -> bool:
-    """Return whether a text is Markdown with marks of another format in its code, or `in_fences` of code alone."""
+    """Return whether a text is Markdown with marks of another format in its code, or `in_fences` of
+    code alone."""
     if "`" not in text and "~~~" not in text:
         return False
     blocks = _markdown().parse(text)
     code = [block for block in blocks if block.type == "fence"]
     if not in_fences:
-        code += [one for block in blocks for one in block.children or () if one.type == "code_inline"]
+        code += [
+            one for block in blocks for one in block.children or () if one.type == "code_inline"
+        ]
     return any(sign in one.content for one in code for sign in "<[&")
 
 
 def markdown_text(text: str) -> str:
-    """Return the text of Markdown without its marks; links without addresses, tables as lines, code as it is."""
+    """Return the text of Markdown without its marks; links without addresses, tables as lines, code
+    as it is."""
     blocks = _markdown().parse(text)
     if any(block.level >= MAX_TEXT_LEVELS - 1 for block in blocks):
         return text
@@ -270,7 +399,8 @@ def markdown_text(text: str) -> str:
 
 @functools.cache
 def _markdown() -> MarkdownIt:
-    """Return a reader of Markdown that takes every address, and no words in brackets with a colon for one."""
+    """Return a reader of Markdown that takes every address, and no words in brackets with a colon
+    for one."""
     from markdown_it import MarkdownIt
     from markdown_it.rules_block import StateBlock, reference
 
@@ -278,7 +408,9 @@ def _markdown() -> MarkdownIt:
         text = state.src[state.bMarks[start] : state.eMarks[min(start + 2, end) - 1]]
         return _DEFINITION.match(text) is not None and reference(state, start, end, silent)
 
-    reader = MarkdownIt("commonmark", {"maxNesting": MAX_TEXT_LEVELS}).enable(["table", "strikethrough"])
+    reader = MarkdownIt("commonmark", {"maxNesting": MAX_TEXT_LEVELS}).enable(
+        ["table", "strikethrough"]
+    )
     reader.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
     reader.block.ruler.at("reference", defines)
     return reader
@@ -298,7 +430,11 @@ def bbcode_text(text: str) -> str:
         name, start = mark["name"].lower(), mark.start()
         if start < done:
             continue
-        if mark["end"] and name in ("img", "attachment", "youtube") and not re.search(r"\s", text[done:start]):
+        if (
+            mark["end"]
+            and name in ("img", "attachment", "youtube")
+            and not re.search(r"\s", text[done:start])
+        ):
             done = mark.end()
             continue
         add(text[done:start])
@@ -317,9 +453,13 @@ def _element(mark: re.Match[str]) -> str:
 
 
 def _bbcode_marks(text: str) -> list[re.Match[str]]:
-    """Return the marks of a text in order, without those in code: each begins what another ends, or stands alone."""
+    """Return the marks of a text in order, without those in code: each begins what another ends, or
+    stands alone."""
     marks = [mark for mark in _BBCODE.finditer(text) if mark["name"].lower() in _BBCODE_NAMES]
-    last_code = max((n for n, mark in enumerate(marks) if mark["end"] and mark["name"].lower() == "code"), default=-1)
+    last_code = max(
+        (n for n, mark in enumerate(marks) if mark["end"] and mark["name"].lower() == "code"),
+        default=-1,
+    )
     opened: dict[str, list[int]] = {}
     found, in_code = set[int](), False
     for number, mark in enumerate(marks):
@@ -334,32 +474,45 @@ def _bbcode_marks(text: str) -> list[re.Match[str]]:
         elif opened.get(name):
             in_code = False
             found |= {opened[name].pop(), number}
-    has_list = any(mark["name"].lower() == "list" for number, mark in enumerate(marks) if number in found)
+    has_list = any(
+        mark["name"].lower() == "list" for number, mark in enumerate(marks) if number in found
+    )
     return [marks[number] for number in sorted(found) if has_list or marks[number]["name"] != "*"]
 
 
 def flatten(value: Any, *, secrets: bool = False) -> str:
-    """Return JSON as lines of key and value. What keys name as a secret is left out unless it is said in words, or all
-    `secrets` are asked for."""
+    """Return JSON as lines of key and value. What keys name as a secret is left out unless it is
+    said in words, or all `secrets` are asked for."""
     return "\n".join(_lines("", value, None if secrets else ""))
 
 
-def _lines(name: str, value: Any, secret: str | None, levels: int = MAX_TEXT_LEVELS) -> Iterator[str]:
-    """Yield the lines of a value with this key, which is below a key that is named like a `secret`, if any."""
+def _lines(
+    name: str, value: Any, secret: str | None, levels: int = MAX_TEXT_LEVELS
+) -> Iterator[str]:
+    """Yield the lines of a value with this key, which is below a key that is named like a `secret`,
+    if any."""
     if not levels:
         raise ValueError("too many levels")
     label = f"{name}: " if name else ""
     if isinstance(value, dict):
         is_one = _is_by_language(value)
         for key, inner in value.items():
-            named = str(key) if secret is not None and not is_one and is_named_like_a_secret(str(key)) else secret
+            named = (
+                str(key)
+                if secret is not None and not is_one and is_named_like_a_secret(str(key))
+                else secret
+            )
             yield from _lines(name if is_one else str(key), inner, named, levels - 1)
     elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
         for inner in value:
             yield from _lines(name, inner, secret, levels - 1)
     else:
         values = value if isinstance(value, list) else [value]
-        if texts := [text for inner in values if (text := _said(name, inner, secret) if secret else _scalar(inner))]:
+        if texts := [
+            text
+            for inner in values
+            if (text := _said(name, inner, secret) if secret else _scalar(inner))
+        ]:
             yield f"{label}{', '.join(texts)}"
 
 
@@ -371,8 +524,9 @@ def _said(name: str, value: Any, secret: str) -> str:
 
 
 def _is_by_language(value: dict[Any, Any]) -> bool:
-    """Return whether an object is one text in several languages, such as {"en_US": "Chair", "fr_FR": "Chaise"}. Keys
-    that only look like codes, as in {"id": "7", "no": "A-12"}, are keys."""
+    """Return whether an object is one text in several languages, such as {"en_US": "Chair",
+    "fr_FR": "Chaise"}. Keys that only look like codes, as in {"id": "7", "no": "A-12"}, are
+    keys."""
     texts = all(one is None or isinstance(one, str) for one in value.values())
     return texts and not value.keys() <= LIKE_CODES and all(map(language_of, value))
 
@@ -380,14 +534,22 @@ def _is_by_language(value: dict[Any, Any]) -> bool:
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
         return html_text(value) if is_html(value) else value.strip()
-    return "" if value is None else json.dumps(value) if isinstance(value, bool | int | float) else str(value)
+    return (
+        ""
+        if value is None
+        else json.dumps(value)
+        if isinstance(value, bool | int | float)
+        else str(value)
+    )
 
 
 def _characters(value: Any) -> str:
     if isinstance(value, str):
         if value.isascii() or not _ESCAPED_BYTES.search(value):
             return value
-        value = value.encode("utf-8", "surrogateescape")  # bytes of a text column that are not UTF-8
+        value = value.encode(
+            "utf-8", "surrogateescape"
+        )  # bytes of a text column that are not UTF-8
     if isinstance(value, bytearray | memoryview):
         value = bytes(value)
     return decode(value) if isinstance(value, bytes) else str(value)
@@ -401,20 +563,32 @@ def decode(value: bytes) -> str:
     if not what and (text := decode_text(_unpacked(value))):
         return text
     seen = "picture" in what or "video" in what
-    remedy = "leave such rows out by `where`" if seen else "name another column, or give this one format file"
-    raise NotText(f"holds {len(value):,} bytes that are no text ({what or 'no known kind of file'}): {remedy}")
+    remedy = (
+        "leave such rows out by `where`"
+        if seen
+        else "name another column, or give this one format file"
+    )
+    raise NotText(
+        f"holds {len(value):,} bytes that are no text ({what or 'no known kind of file'}): {remedy}"
+    )
 
 
 def decode_text(value: bytes, charset: str = "") -> str | None:
-    """Return the text of bytes in the charset that is given, or that they look like; None if they are no text. A mark
-    at the beginning comes first, and then UTF-8: programs that name another charset for it are more frequent than texts
-    that happen to be valid UTF-8, unless they are short, or have two bytes a character."""
-    if mark := next((codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None):
+    """Return the text of bytes in the charset that is given, or that they look like; None if they
+    are no text. A mark at the beginning comes first, and then UTF-8: programs that name another
+    charset for it are more frequent than texts that happen to be valid UTF-8, unless they are
+    short, or have two bytes a character."""
+    if mark := next(
+        (codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None
+    ):
         return _decoded(value, mark)
-    named = find_codec(charset) or (find_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None)
+    named = find_codec(charset) or (
+        find_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None
+    )
     if named is not None and named.startswith(("utf-16", "utf-32")) and b"\0" not in value:
         named = None
-    # "utf-16" without a mark, in either order: the zero bytes are the first ones of ASCII, or the second ones.
+    # "utf-16" without a mark, in either order: the zero bytes are the first ones of ASCII, or the
+    # second ones.
     if named is not None and named.startswith("utf-16"):
         named = "utf-16-be" if value[::2].count(0) > value[1::2].count(0) else "utf-16-le"
     escaped = _ESCAPES.search(value)  # Japanese, Korean or Chinese in seven bits
@@ -424,10 +598,12 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
     text = utf_8 if named is None or is_utf_8 else _decoded(value, named)
     if text is None and not escaped:
         text = utf_8 or _repaired(value)
-    # Odd bytes within Shift_JIS, GBK and others of two bytes a character: the other bytes show that it is that.
+    # Odd bytes within Shift_JIS, GBK and others of two bytes a character: the other bytes show that
+    # it is that.
     if text is None and named is not None and not _is_one_byte(named):
         text = _decoded(value, named, "replace")
-    # "iso-8859-1" with a byte that it lacks: the other bytes are letters in it, whatever they stand for.
+    # "iso-8859-1" with a byte that it lacks: the other bytes are letters in it, whatever they stand
+    # for.
     if text is None:
         text = _guessed(value)
     if text is None and named is not None:
@@ -436,26 +612,31 @@ def decode_text(value: bytes, charset: str = "") -> str | None:
 
 
 def text_in(value: bytes, codec: str) -> str | None:
-    """Return the text of bytes that are said to be in a charset, with a mark for each invalid one. Return None if no
-    letter beyond ASCII shows that they are in it, or if they are no text."""
+    """Return the text of bytes that are said to be in a charset, with a mark for each invalid one.
+    Return None if no letter beyond ASCII shows that they are in it, or if they are no text."""
     text = value.decode(codec, "replace")
     is_shown = any(sign > "\x7f" and sign != "\N{REPLACEMENT CHARACTER}" for sign in text)
     return text if is_shown and _has_no_controls(text) else None
 
 
 def find_codec(charset: str) -> str | None:
-    """Return the name of Python's codec for a charset, None if there is none. None for ASCII, too, which browsers read
-    as Windows-1252: its name says nothing about bytes in eight bits."""
+    """Return the name of Python's codec for a charset, None if there is none. None for ASCII, too,
+    which browsers read as Windows-1252: its name says nothing about bytes in eight bits."""
     if not charset:
         return None
     import webencodings
 
-    charset = charset.partition("*")[0].strip(" \t\r\n\"';,").lower()  # a language may stand behind it
+    charset = (
+        charset.partition("*")[0].strip(" \t\r\n\"';,").lower()
+    )  # a language may stand behind it
     for name in (charset, charset.removeprefix("x-"), charset.replace("-", "")):  # such as cp-850
         with suppress(LookupError, ValueError):
             if codecs.lookup(name).name == "ascii":
                 return None
-        if (found := webencodings.lookup(name)) is not None and found.name not in ("replacement", "x-user-defined"):
+        if (found := webencodings.lookup(name)) is not None and found.name not in (
+            "replacement",
+            "x-user-defined",
+        ):
             return str(found.codec_info.name)
         with suppress(LookupError, ValueError):
             b" ".decode(name)
@@ -468,8 +649,8 @@ def _is_one_byte(codec: str) -> bool:
 
 
 def _unpacked(value: bytes) -> bytes:
-    """Return what gzip, zlib or deflate packed, the last as wikis keep it, without a header; other bytes as they are.
-    Raises NotText."""
+    """Return what gzip, zlib or deflate packed, the last as wikis keep it, without a header; other
+    bytes as they are. Raises NotText."""
     has_head = value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"))
     if value.isascii() and not has_head:
         return value
@@ -482,12 +663,15 @@ def _unpacked(value: bytes) -> bytes:
         is_whole = unpacker.eof and not unpacker.unused_data
         return unpacked if is_whole and _decoded(unpacked, "utf-8") else value
     if unpacked and not unpacker.eof and not value.endswith(b"\0\0\xff\xff"):  # a flush
-        raise NotText(f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column")
+        raise NotText(
+            f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column"
+        )
     return unpacked or value
 
 
 def _decoded(value: bytes, charset: str, errors: str = "strict") -> str | None:
-    """Return the text in a charset, None if it is none; with "replace", if nine of ten signs beyond ASCII are valid."""
+    """Return the text in a charset, None if it is none; with "replace", if nine of ten signs beyond
+    ASCII are valid."""
     try:
         text = value.decode(charset, errors)
     except ValueError:
@@ -499,21 +683,28 @@ def _decoded(value: bytes, charset: str, errors: str = "strict") -> str | None:
 
 def _has_no_controls(text: str) -> bool:
     sample = text[:4000]
-    controls = sum(unicodedata.category(character) == "Cc" and character not in "\t\n\r\f" for character in sample)
+    controls = sum(
+        unicodedata.category(character) == "Cc" and character not in "\t\n\r\f"
+        for character in sample
+    )
     return controls <= len(sample) * MAX_CONTROLS
 
 
 def _repaired(value: bytes) -> str | None:
-    """Return UTF-8 with odd bytes, which were cut off or are of another program; None if more than half are odd."""
+    """Return UTF-8 with odd bytes, which were cut off or are of another program; None if more than
+    half are odd."""
     text = value.decode("utf-8", "surrogateescape")
     odd = len(_ESCAPED_BYTES.findall(text))
     if not 0 < 2 * odd <= sum(sign > "\x7f" for sign in text) or not _has_no_controls(text):
         return None
-    return _ESCAPED_BYTES.sub(lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text)
+    return _ESCAPED_BYTES.sub(
+        lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text
+    )
 
 
 def find_charset(value: bytes) -> str | None:
-    """Return the name of Python's codec for the charset that bytes look like; None if they look like none."""
+    """Return the name of Python's codec for the charset that bytes look like; None if they look
+    like none."""
     import chardet
 
     sample = value

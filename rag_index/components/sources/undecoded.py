@@ -1,8 +1,10 @@
-"""Texts that are not valid in the charset of their database, such as a byte of Latin-1 in PostgreSQL's SQL_ASCII.
+"""Texts that are not valid in the charset of their database, such as a byte of Latin-1 in
+PostgreSQL's SQL_ASCII.
 
-A database, or its driver, refuses the whole page for one such value. The page is then read again over a connection of
-`accept_any_text`: the server converts nothing, and a value that is not valid stays bytes, as `Undecoded`. Nothing of a
-value may appear in a message, so `Undecoded` shows its length alone."""
+A database, or its driver, refuses the whole page for one such value. The page is then read again
+over a connection of `accept_any_text`: the server converts nothing, and a value that is not valid
+stays bytes, as `Undecoded`. Nothing of a value may appear in a message, so `Undecoded` shows its
+length alone."""
 
 from __future__ import annotations
 
@@ -21,22 +23,25 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 INVALID_TEXT = frozenset({"22021", "22P05"})
-"""PostgreSQL's SQLSTATEs of a text that is not valid in its charset, and of one that cannot be converted."""
+"""PostgreSQL's SQLSTATEs of a text that is not valid in its charset, and of one that cannot be
+converted."""
 DRIVERS = frozenset({"psycopg", "pymysql", "pysqlite"})
 """The drivers that `accept_any_text` knows."""
 SQL_ASCII, SINGLE_BYTE = "SQL_ASCII", "LATIN1"
-"""A charset of PostgreSQL that says nothing, and one in which each byte is valid, so that nothing is refused."""
+"""A charset of PostgreSQL that says nothing, and one in which each byte is valid, so that nothing
+is refused."""
 POSTGRESQL_TEXTS = ("text", "varchar", "bpchar", "name", '"char"')
 MYSQL_TEXTS = frozenset({15, 245, 247, 248, 249, 250, 251, 252, 253, 254})
-"""Codes of MySQL's types that may hold text: VARCHAR, JSON, ENUM, SET, the BLOBs, VAR_STRING and STRING."""
+"""Codes of MySQL's types that may hold text: VARCHAR, JSON, ENUM, SET, the BLOBs, VAR_STRING and
+STRING."""
 LENIENT_CODEC = "rag_index_lenient_"
 """Codecs with this prefix keep invalid bytes as surrogates, in both directions."""
 PLACE_OF_CHARSET = "rag_index_charset"
 
 
 class Undecoded(bytes):
-    """The bytes of a text of the source that are not valid in its charset. `charset` is Python's name for what the
-    database says that they are in; "" if it says nothing."""
+    """The bytes of a text of the source that are not valid in its charset. `charset` is Python's
+    name for what the database says that they are in; "" if it says nothing."""
 
     charset = ""
 
@@ -58,8 +63,11 @@ class UndecodedJson(Undecoded):
 
 
 def is_invalid_text(error: BaseException) -> bool:
-    """Return whether a database, or its driver, refused a result for a text that is not valid in its charset."""
-    if isinstance(error, UnicodeDecodeError):  # the server converted nothing, and the driver could not
+    """Return whether a database, or its driver, refused a result for a text that is not valid in
+    its charset."""
+    if isinstance(
+        error, UnicodeDecodeError
+    ):  # the server converted nothing, and the driver could not
         return True
     origin = getattr(error, "orig", None)
     if isinstance(origin, sqlite3.OperationalError):
@@ -68,15 +76,19 @@ def is_invalid_text(error: BaseException) -> bool:
 
 
 def readable(value: Any) -> Any:
-    """Return a value with its texts decoded: in the charset of the database if some of it is valid there, else in the
-    one that it looks like. The result is an `Undecoded` if a text in it is none in any charset."""
+    """Return a value with its texts decoded: in the charset of the database if some of it is valid
+    there, else in the one that it looks like. The result is an `Undecoded` if a text in it is none
+    in any charset."""
     if isinstance(value, Undecoded):
         return _decoded(value)
     if isinstance(value, list | tuple):  # an array, or a record
         items = [readable(item) for item in value]
         return _first_undecoded(items) or type(value)(items)
     if isinstance(value, dict):  # of hstore
-        names, items = [readable(name) for name in value], [readable(item) for item in value.values()]
+        names, items = (
+            [readable(name) for name in value],
+            [readable(item) for item in value.values()],
+        )
         return _first_undecoded([*names, *items]) or dict(zip(names, items, strict=True))
     return value
 
@@ -118,13 +130,15 @@ class _Charset:
         return self.asked != SINGLE_BYTE
 
     def undecoded(self, kind: type[Undecoded], raw: bytes) -> Undecoded:
-        """Return bytes that are no text in the charset. What UTF-8 is not, the bytes themselves tell best."""
+        """Return bytes that are no text in the charset. What UTF-8 is not, the bytes themselves
+        tell best."""
         return kind.of(raw, self.codec if self.is_named and self.codec != "utf-8" else "")
 
 
 def accept_any_text(engine: Engine) -> None:
-    """Let the connections of an engine give an `Undecoded` for a text that is not valid, for drivers of `DRIVERS`. An
-    `Undecoded` may be a parameter, too, but for SQLite, which has no such parameters."""
+    """Let the connections of an engine give an `Undecoded` for a text that is not valid, for
+    drivers of `DRIVERS`. An `Undecoded` may be a parameter, too, but for SQLite, which has no such
+    parameters."""
     driver = engine.dialect.driver
     if driver == "psycopg":
         event.listen(engine, "connect", _accept_in_postgresql)
@@ -150,14 +164,16 @@ def utf8_text(raw: bytes) -> str | Undecoded:
 
 
 def sqlite_text(raw: bytes, encoding: str) -> str | Undecoded:
-    """Return a text of a file of SQLite whose texts have this encoding: UTF-8, UTF-16le or UTF-16be."""
+    """Return a text of a file of SQLite whose texts have this encoding: UTF-8, UTF-16le or
+    UTF-16be."""
     if encoding != "UTF-8":
         raw = raw.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     return utf8_text(raw)
 
 
 def _accept_in_postgresql(connection: Any, record: Any) -> None:
-    """Register loaders that accept any text, and note how the connection has to be set in each transaction."""
+    """Register loaders that accept any text, and note how the connection has to be set in each
+    transaction."""
     charset = _charset_of(connection)
     record.info[PLACE_OF_CHARSET] = charset
     if charset is not None:
@@ -232,16 +248,23 @@ def _charset_in(connection: Connection) -> _Charset | None:
 
 
 def _without_conversion(connection: Connection) -> None:
-    """Let the server send texts as they are, in this transaction: a pooler may run the next one in another session."""
+    """Let the server send texts as they are, in this transaction: a pooler may run the next one in
+    another session."""
     charset = _charset_in(connection)
     if charset is not None:
         connection.exec_driver_sql(f"SELECT set_config('client_encoding', '{charset.asked}', true)")
 
 
 def _as_single_bytes(
-    connection: Connection, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool
+    connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: Any,
+    _context: object,
+    _many: bool,
 ) -> tuple[str, Any]:
-    """Return a statement for SQL_ASCII, which the driver sends as single bytes: with a character for each byte."""
+    """Return a statement for SQL_ASCII, which the driver sends as single bytes: with a character
+    for each byte."""
     charset = _charset_in(connection)
     if charset is None or charset.is_named:
         return statement, parameters
@@ -280,9 +303,15 @@ def _accept_in_mysql(connection: Any, _record: object) -> None:
 
 
 def _as_surrogates(
-    _connection: Connection, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool
+    _connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: Any,
+    _context: object,
+    _many: bool,
 ) -> tuple[str, Any]:
-    """Return the parameters with an `Undecoded` as a text, whose surrogates become its bytes again."""
+    """Return the parameters with an `Undecoded` as a text, whose surrogates become its bytes
+    again."""
 
     def escaped(value: Any) -> Any:
         if isinstance(value, Undecoded):

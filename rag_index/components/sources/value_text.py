@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 NO_JSON = "(not JSON)"
 """The text for a key of a value that is no JSON object."""
 NO_TIME = "(no time)"
-"""The text of a value that should be a time, and can be read neither as one nor as a number of seconds."""
+"""The text of a value that should be a time, and can be read neither as one nor as a number of
+seconds."""
 MAX_CHARS = 255
 """The characters of a text that are compared where a database has no text without a limit."""
 MAX_SHOWN = 100
@@ -62,7 +63,8 @@ class ValueSql:
         return self._exact(self._time(text) if kind == "time" else text)
 
     def is_any(self, text: str, values: Iterable[str]) -> str:
-        """Return the condition that a text is one of these values. It is never NULL, so that NOT reverses it."""
+        """Return the condition that a text is one of these values. It is never NULL, so that NOT
+        reverses it."""
         wanted = list(values)
         filled = [self.literal(value) for value in wanted if value]
         parts: list[str] = []
@@ -89,20 +91,26 @@ class ValueSql:
 
     def _text(self, column: str) -> str:
         # a CHAR is filled with blanks
-        cast = sa.cast(sa.literal_column(column), sa.String(MAX_CHARS)).compile(dialect=self._dialect)
+        cast = sa.cast(sa.literal_column(column), sa.String(MAX_CHARS)).compile(
+            dialect=self._dialect
+        )
         return f"RTRIM({cast})"
 
     def _json(self, column: str, keys: Sequence[str]) -> str:
         raise SettingsError(
-            f"a key of a JSON object ({column}.{'.'.join(keys)}) is read from SQLite, PostgreSQL, MariaDB and MySQL "
-            f"alone, not from {self._dialect.name}: name a view that has it as a column"
+            f"a key of a JSON object ({column}.{'.'.join(keys)}) is read from SQLite, PostgreSQL,"
+            f" MariaDB and MySQL alone, not from {self._dialect.name}: name a view that has it as a"
+            " column"
         )
 
     def _time_text(self, column: str) -> str:
         return column
 
     def _time(self, text: str) -> str:
-        return f"CASE WHEN {text} IS NULL THEN 'empty' WHEN {text} > CURRENT_TIMESTAMP THEN 'future' ELSE 'past' END"
+        return (
+            f"CASE WHEN {text} IS NULL THEN 'empty' WHEN {text} > CURRENT_TIMESTAMP THEN 'future'"
+            " ELSE 'past' END"
+        )
 
     def _exact(self, text: str) -> str:
         # SQL Server compares by the collation of the column
@@ -110,8 +118,8 @@ class ValueSql:
 
 
 class _KnownSql(ValueSql):
-    """What the databases below have in common: no text is NULL, and a time is compared by its text, which no cast can
-    refuse."""
+    """What the databases below have in common: no text is NULL, and a time is compared by its text,
+    which no cast can refuse."""
 
     def is_any(self, text: str, values: Iterable[str]) -> str:
         """Return the condition that a text is one of these values."""
@@ -165,7 +173,9 @@ class SqliteValueSql(_KnownSql):
         return f"COALESCE(CAST({column} AS TEXT), '')"
 
     def _json(self, column: str, keys: Sequence[str]) -> str:
-        path = self.literal("$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys))
+        path = self.literal(
+            "$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
+        )
         return (
             f"CASE WHEN {self._text(column)} = '' THEN '' "
             f"WHEN NOT json_valid({column}) THEN '{NO_JSON}' "
@@ -173,7 +183,8 @@ class SqliteValueSql(_KnownSql):
             f"WHEN json_type({column}) IN ('null', 'array') THEN '' "
             f"WHEN json_type({column}) <> 'object' THEN '{NO_JSON}' "
             # json_extract gives 1 for true
-            f"WHEN json_type({column}, {path}) IN ('true', 'false') THEN json_type({column}, {path}) "
+            f"WHEN json_type({column}, {path}) IN ('true', 'false') THEN json_type({column},"
+            f" {path}) "
             f"ELSE COALESCE(CAST(json_extract({column}, {path}) AS TEXT), '') END"
         )
 
@@ -198,7 +209,8 @@ class PostgresqlValueSql(_KnownSql):
     """The SQL for values of PostgreSQL."""
 
     def literal(self, value: str) -> str:
-        """Return a text in SQL, whether or not the server takes a backslash for the start of an escape."""
+        """Return a text in SQL, whether or not the server takes a backslash for the start of an
+        escape."""
         text = "'" + value.replace("'", "''") + "'"
         return "E" + text.replace("\\", "\\\\") if "\\" in value else text
 
@@ -217,17 +229,20 @@ class PostgresqlValueSql(_KnownSql):
         return (
             f"CASE WHEN {column} IS NULL THEN '' "
             # a column of json, jsonb or hstore
-            f"WHEN jsonb_typeof({value}) = 'object' THEN COALESCE(jsonb_extract_path_text({value}, {path}), '') "
+            f"WHEN jsonb_typeof({value}) = 'object' THEN COALESCE(jsonb_extract_path_text({value},"
+            f" {path}), '') "
             # null, or an empty PHP array
             f"WHEN jsonb_typeof({value}) IN ('null', 'array') THEN '' "
             # a column of text
-            f"WHEN {start} IN ('', '[') THEN '' "
-            f"WHEN {start} = '{{' THEN COALESCE(jsonb_extract_path_text(CAST({text} AS jsonb), {path}), '') "
-            f"ELSE '{NO_JSON}' END"
+            f"WHEN {start} IN ('', '[') THEN '' WHEN {start} = '{{' THEN"
+            f" COALESCE(jsonb_extract_path_text(CAST({text} AS jsonb), {path}), '') ELSE"
+            f" '{NO_JSON}' END"
         )
 
     def _is_time(self, text: str) -> str:
-        return f"{text} ~ '^[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}' OR {text} IN ('infinity', '-infinity')"
+        return (
+            f"{text} ~ '^[0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}' OR {text} IN ('infinity', '-infinity')"
+        )
 
     def _past_or_future(self, text: str) -> str:
         now = 'to_char(now(), \'YYYY-MM-DD HH24":"MI":"SS\')'
@@ -236,7 +251,8 @@ class PostgresqlValueSql(_KnownSql):
             # a year of more than four digits
             f"WHEN {text} = 'infinity' OR {text} ~ '^[0-9]{{5}}' THEN 'future' "
             # both are in the time zone of the session
-            f"WHEN REPLACE(LEFT({text}, 19), 'T', ' ') COLLATE \"C\" > {now} THEN 'future' ELSE 'past' END"
+            f"WHEN REPLACE(LEFT({text}, 19), 'T', ' ') COLLATE \"C\" > {now} THEN 'future' ELSE"
+            " 'past' END"
         )
 
     def _is_number(self, text: str) -> str:
@@ -253,7 +269,8 @@ class PostgresqlValueSql(_KnownSql):
 
 
 class MysqlValueSql(_KnownSql):
-    """The SQL for values of MariaDB and MySQL. Bytes are compared: every collation there ignores blanks at the end."""
+    """The SQL for values of MariaDB and MySQL. Bytes are compared: every collation there ignores
+    blanks at the end."""
 
     def literal(self, value: str) -> str:
         """Return the bytes of a text in SQL, which no mode of the server reads in another way."""
@@ -287,7 +304,10 @@ class MysqlValueSql(_KnownSql):
 
     def _past_or_future(self, text: str) -> str:
         # both are in the time zone of the session
-        return f"CASE WHEN LEFT(REPLACE({text}, 'T', ' '), 19) > CAST(NOW() AS CHAR) THEN 'future' ELSE 'past' END"
+        return (
+            f"CASE WHEN LEFT(REPLACE({text}, 'T', ' '), 19) > CAST(NOW() AS CHAR) THEN 'future'"
+            " ELSE 'past' END"
+        )
 
     def _is_number(self, text: str) -> str:
         return f"{text} REGEXP '^-?[0-9]+([.][0-9]+)?$'"

@@ -20,12 +20,13 @@ SPARSE = "bm25"
 class Condition:
     """A condition on a payload field. A point is found if it meets all conditions of a search.
 
-    `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
-    `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
-    missing; a list: to none of its values). The value None is equal to what is missing, null or an empty list. Dots in
-    `field` lead into nested objects. Numbers are compared by value (1 matches 1.0; Qdrant's own match would not),
-    booleans are not numbers, a list matches by any of its elements, a time without an offset is UTC, and one without a
-    time of day midnight.
+    `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers
+    or ISO times), `exists` (no value: present, not null, not an empty list) and `not` (value: the
+    field is not equal to it, or is missing; a list: to none of its values). The value None is equal
+    to what is missing, null or an empty list. Dots in `field` lead into nested objects. Numbers are
+    compared by value (1 matches 1.0; Qdrant's own match would not), booleans are not numbers, a
+    list matches by any of its elements, a time without an offset is UTC, and one without a time of
+    day midnight.
     """
 
     field: str
@@ -42,8 +43,8 @@ NAMED = 100
 
 @dataclass(frozen=True, slots=True)
 class VectorQuery:
-    """A search for the `limit` nearest points to a vector, for the `limit` best by words (`sparse`), or for both at
-    once: see `PointReader.search`."""
+    """A search for the `limit` nearest points to a vector, for the `limit` best by words
+    (`sparse`), or for both at once: see `PointReader.search`."""
 
     vector: NDArray[np.float32] | None
     limit: int
@@ -60,7 +61,8 @@ class VectorQuery:
 
 @dataclass(frozen=True, slots=True)
 class WordCounts:
-    """The number of points of a collection, and by word (a dimension of the sparse vectors) of those that have it."""
+    """The number of points of a collection, and by word (a dimension of the sparse vectors) of
+    those that have it."""
 
     points: int
     having: Mapping[int, int]

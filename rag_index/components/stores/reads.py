@@ -1,4 +1,5 @@
-"""The points of one collection, as any store reads them. Stores add the requests that each engine takes."""
+"""The points of one collection, as any store reads them. Stores add the requests that each engine
+takes."""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, StoredPoi
 from rag_index.core.documents.vectors import SparseVector
 
 SEARCH_EF = 400
-"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
-200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
+"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten
+nearest short texts in 200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a
+search instead of 0.3 to 0.5."""
 
 MAX_PLACES = 100
 """Points that are looked at to see which words there are."""
@@ -60,11 +62,12 @@ class LookUp:
 class PointReader(ABC):
     """The points of one collection: one unnamed cosine vector each, and a payload.
 
-    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
-    the inverse document frequency in the collection, or in a part of it.
+    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a
+    search multiplies by the inverse document frequency in the collection, or in a part of it.
 
-    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or StoreError for others.
-    Empty lists of ids or keys do nothing and are not an error. All calls may be made from several threads.
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or
+    StoreError for others. Empty lists of ids or keys do nothing and are not an error. All calls may
+    be made from several threads.
     """
 
     ids_at_once: ClassVar[int]
@@ -86,7 +89,8 @@ class PointReader(ABC):
 
     @abstractmethod
     def commit_mark(self) -> CommitMark:
-        """Return the mark of the last commit, as `PointCollection.set_commit_mark` wrote it; or a mark of no commit."""
+        """Return the mark of the last commit, as `PointCollection.set_commit_mark` wrote it; or a
+        mark of no commit."""
 
     @abstractmethod
     def indexed(self) -> bool:
@@ -96,7 +100,8 @@ class PointReader(ABC):
         """Make the next call wait for nothing: the embedded store loads the collection."""
 
     def seen_commits(self) -> int | None:
-        """Return the number of the last commit of which all calls have seen the points; None if they saw all."""
+        """Return the number of the last commit of which all calls have seen the points; None if
+        they saw all."""
         return None
 
     # Of its points
@@ -105,7 +110,9 @@ class PointReader(ABC):
         """Return the exact number of points, of these document keys if given."""
         return self._count(None) if keys is None else sum(map(self._count, self._key_filters(keys)))
 
-    def retrieve(self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()) -> list[StoredPoint]:
+    def retrieve(
+        self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
+    ) -> list[StoredPoint]:
         """Return the points with these ids that exist and meet the conditions, in any order."""
         check_ids(ids)
         found: list[Any] = []
@@ -118,32 +125,47 @@ class PointReader(ABC):
                 found += self._get(some, vectors=vectors)
         return [*map(stored_point, found)]
 
-    def scroll(self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()) -> Iterator[StoredPoint]:
-        """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
+    def scroll(
+        self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions in order of their id, with one page in memory
+        at a time."""
         which = self._filter(payload_filter(conditions))
         return self._scroll(which, vectors=vectors, page=page)
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
         """Return the nearest points, best first, with score (cosine, -1 to 1).
 
-        With a sparse vector, too, return the `limit` nearest points, the `limit` best by words and what the names in
-        the query find, each once, with the cosine and the sparse vector, which says what words a point has. Those
-        without a vector come last: they are `by_words`, and as far away as the farthest of the others. With a sparse
-        vector alone, return the best by words, whose score is that of the words. One request asks for all that.
+        With a sparse vector, too, return the `limit` nearest points, the `limit` best by words and
+        what the names in the query find, each once, with the cosine and the sparse vector, which
+        says what words a point has. Those without a vector come last: they are `by_words`, and as
+        far away as the farthest of the others. With a sparse vector alone, return the best by
+        words, whose score is that of the words. One request asks for all that.
         """
         which, corpus = payload_filter(query.conditions), self._filter(payload_filter(query.corpus))
         by_words = [LookUp(query.sparse, query.limit, corpus=corpus)] if query.sparse else []
         by_words += [LookUp(name, NAMED, corpus=corpus) for name in query.names]
-        by_words = [replace(one, payload=query.payload, words=True, which=self._filter(which)) for one in by_words]
+        by_words = [
+            replace(one, payload=query.payload, words=True, which=self._filter(which))
+            for one in by_words
+        ]
         if query.vector is None:
             return _distinct(self._look_up(by_words)) if by_words else []
         vector = unit_query(query.vector, self._query_dimension(), self.name)
-        near = LookUp(vector, query.limit, self._filter(which), exact=query.exact, payload=query.payload)
+        near = LookUp(
+            vector, query.limit, self._filter(which), exact=query.exact, payload=query.payload
+        )
         if not by_words:
             return _distinct(self._look_up([near]))
-        # The engine compares all that any of these find with the vector, and drops points that have none. Such points
-        # are there while an index is filled by words first: they are looked up by their words in the same request.
-        every = replace(near, limit=sum(one.limit for one in (near, *by_words)), words=True, among=(near, *by_words))
+        # The engine compares all that any of these find with the vector, and drops points that have
+        # none. Such points are there while an index is filled by words first: they are looked up by
+        # their words in the same request.
+        every = replace(
+            near,
+            limit=sum(one.limit for one in (near, *by_words)),
+            words=True,
+            among=(near, *by_words),
+        )
         without_vector: Json = {"must": [which] if which else [], "must_not": [{"has_vector": ""}]}
         unfilled = [replace(one, which=self._filter(without_vector)) for one in by_words]
         found, *worded = self._look_up([every, *unfilled])
@@ -154,10 +176,12 @@ class PointReader(ABC):
         return points + without
 
     def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
-        """Return how many points that meet the conditions have each word, as the inverse document frequency tells.
+        """Return how many points that meet the conditions have each word, as the inverse document
+        frequency tells.
 
-        A server before 1.19 counts all points, but 0 for a word that none has which meets the conditions. It costs a
-        small search for each word. A collection without sparse vectors has no words.
+        A server before 1.19 counts all points, but 0 for a word that none has which meets the
+        conditions. It costs a small search for each word. A collection without sparse vectors has
+        no words.
         """
         points, which = self._points_with_words(), payload_filter(conditions)
         if points is None or not words:
@@ -168,12 +192,15 @@ class PointReader(ABC):
         return WordCounts(points, {word: count_having(points, word, one) for word, one in found})
 
     def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
-        """Return which of these words points have that meet the conditions, each with the ids of 100 points, or of all.
+        """Return which of these words points have that meet the conditions, each with the ids of
+        100 points, or of all.
 
         It costs a search or two, however many words are asked for.
         """
         left, places = set(words if self._points_with_words() is not None else ()), WordPlaces()
-        while left:  # rare words come first, so those that the points so far do not have are asked for again
+        while (
+            left
+        ):  # rare words come first, so those that the points so far do not have are asked for again
             [found] = self._having([sorted(left)], MAX_PLACES, conditions)
             new = WordPlaces()
             for point in found:
@@ -186,10 +213,11 @@ class PointReader(ABC):
         return places
 
     def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
-        """Return about how many points that meet the conditions have each value of a field, the `limit` most frequent.
+        """Return about how many points that meet the conditions have each value of a field, the
+        `limit` most frequent.
 
-        The most frequent comes first. A point with a list of values counts for each. Raises StoreError if the field has
-        no keyword index.
+        The most frequent comes first. A point with a list of values counts for each. Raises
+        StoreError if the field has no keyword index.
         """
         found = self._facet(payload_path(field), limit, self._filter(payload_filter(conditions)))
         return {str(hit.value): hit.count for hit in found}
@@ -209,8 +237,11 @@ class PointReader(ABC):
         """Return those of these points that exist."""
 
     @abstractmethod
-    def _page(self, which: Any, *, limit: int, offset: Any = None, vectors: bool) -> tuple[Sequence[Any], Any]:
-        """Return a page of the points that meet a filter in order of their ids, and where the next one begins."""
+    def _page(
+        self, which: Any, *, limit: int, offset: Any = None, vectors: bool
+    ) -> tuple[Sequence[Any], Any]:
+        """Return a page of the points that meet a filter in order of their ids, and where the next
+        one begins."""
 
     @abstractmethod
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[Any]]:
@@ -225,7 +256,8 @@ class PointReader(ABC):
         """Return how many points there are; None if they cannot have sparse vectors."""
 
     def _query_dimension(self) -> int | None:
-        """Return the dimension that a query must have; None if the engine decides whether it fits."""
+        """Return the dimension that a query must have; None if the engine decides whether it
+        fits."""
         return None
 
     def _counts_corpus(self) -> bool:
@@ -235,7 +267,8 @@ class PointReader(ABC):
     # Parts of the calls above
 
     def _key_filters(self, keys: Sequence[str], *others: Json) -> Iterator[Any]:
-        """Yield filters that together name each document key once, each with these other conditions."""
+        """Yield filters that together name each document key once, each with these other
+        conditions."""
         for some in parts(list(dict.fromkeys(keys)), self.keys_at_once):
             yield self._filter({"must": [match_any(f"{RESERVED_KEY}.key", some), *others]})
 
@@ -247,12 +280,16 @@ class PointReader(ABC):
             if offset is None:
                 return
 
-    def _having(self, asked: Sequence[list[int]], limit: int, conditions: Conditions) -> list[list[StoredPoint]]:
-        """Return for each list the best points that have any of its words, with their sparse vectors. All are asked in
-        one call, which counts the points of a filter once."""
+    def _having(
+        self, asked: Sequence[list[int]], limit: int, conditions: Conditions
+    ) -> list[list[StoredPoint]]:
+        """Return for each list the best points that have any of its words, with their sparse
+        vectors. All are asked in one call, which counts the points of a filter once."""
         which = self._filter(payload_filter(conditions))
         words = [SparseVector(tuple(some), (1.0,) * len(some)) for some in asked]
-        wanted = [LookUp(one, limit, which, corpus=which, payload=False, words=True) for one in words]
+        wanted = [
+            LookUp(one, limit, which, corpus=which, payload=False, words=True) for one in words
+        ]
         return [_distinct([found]) for found in self._look_up(wanted)]
 
 

@@ -1,7 +1,8 @@
-"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points; and commits. An
-index name and a key identify a document. The key has two forms. `key` is the typed form (JSON, so that `1` differs from
-`"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use. The document id is the form that people see
-(`keys.document_id`). The columns of one object always have the same length and order."""
+"""The data passed between stages, in columns: batches of documents, shards, embedded shards,
+points; and commits. An index name and a key identify a document. The key has two forms. `key` is
+the typed form (JSON, so that `1` differs from `"1"`; see `keys.encode_key`), which hashes, point
+ids and the ledger use. The document id is the form that people see (`keys.document_id`). The
+columns of one object always have the same length and order."""
 
 from __future__ import annotations
 
@@ -23,26 +24,29 @@ if TYPE_CHECKING:
     from rag_index.core.documents.work import Work
 
 RESERVED_KEY = "_rag"
-"""The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
-Those of a document may have `groups` (see `documents.groups`), `title` and `link`. A chunk may also have `context`, the
-words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
-document, and `part`, which says what part of the document it is of. One without a vector has `by_words`."""
+"""The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text,
+text_hash, payload_hash. Those of a document may have `groups` (see `documents.groups`), `title` and
+`link`. A chunk may also have `context`, the words that were embedded before its text, `own`, the
+names of the payload fields that belong to it and not to the document, and `part`, which says what
+part of the document it is of. One without a vector has `by_words`."""
 TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"
 """The keys of these in our own part of a payload."""
 NO_LAYOUT = b""
 """The layout of a text that is not divided and has no title."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
-"""`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
-but lacks something, such as contexts."""
+"""`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it.
+`incomplete`: it is indexed but lacks something, such as contexts."""
 FailureCause = Literal["", "server"]
-"""What the next run has to know of a failure: "server" if a text of the document ends the embedding server."""
+"""What the next run has to know of a failure: "server" if a text of the document ends the embedding
+server."""
 _QUOTED = re.compile(r"'[^']*+'")
 
 
 @shows_sizes()
 @dataclass(frozen=True, slots=True)
 class DocumentBatch:
-    """Documents in columns: typed keys, the texts to embed, payloads as canonical JSON, and the hashes of both."""
+    """Documents in columns: typed keys, the texts to embed, payloads as canonical JSON, and the
+    hashes of both."""
 
     keys: list[str]
     texts: list[str]
@@ -52,7 +56,8 @@ class DocumentBatch:
     layouts: list[bytes] = field(default_factory=list)
     """How each text is divided (`TextLayout`), which its hash covers; empty if no text is."""
     files: list[list[AttachedFile]] = field(default_factory=list)
-    """The files of each document, whose text is not read yet; empty if the index has no column of files."""
+    """The files of each document, whose text is not read yet; empty if the index has no column of
+    files."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -64,14 +69,24 @@ class DocumentBatch:
 
     def take(self, rows: list[int]) -> DocumentBatch:
         """Return the documents at these positions, in this order."""
-        return DocumentBatch(*([column[i] for i in rows] if column else [] for column in self._columns()))
+        return DocumentBatch(
+            *([column[i] for i in rows] if column else [] for column in self._columns())
+        )
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
         """Return these documents followed by those of `other`."""
         return DocumentBatch(*map(operator.add, self._columns(), other._columns()))
 
     def _columns(self) -> tuple[list[Any], ...]:
-        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes, self.layouts, self.files
+        return (
+            self.keys,
+            self.texts,
+            self.payloads,
+            self.text_hashes,
+            self.payload_hashes,
+            self.layouts,
+            self.files,
+        )
 
     def is_empty(self, row: int) -> bool:
         """Return whether a document has neither text nor files."""
@@ -94,7 +109,8 @@ class TextPart(NamedTuple):
 
 
 def part_name(part: Mapping[str, str]) -> str:
-    """Return what a part is called where a hit is shown, such as "attachment 7, page 3"; "" for no part."""
+    """Return what a part is called where a hit is shown, such as "attachment 7, page 3"; "" for no
+    part."""
     name = " ".join(filter(None, [part.get("name"), part.get("id")]))
     return f"{name}, page {part['page']}" if part.get("page") else name
 
@@ -115,13 +131,15 @@ class AttachedFile(NamedTuple):
 @shows_sizes()
 @dataclass(frozen=True, slots=True)
 class TextLayout:
-    """The layout of one text: its title, where the document's own text ends, and its parts in order.
+    """The layout of one text: its title, where the document's own text ends, and its parts in
+    order.
 
-    The parts of a document, such as the comments of a ticket, follow its own text. Whatever looks at texts needs not
-    know of them. Only a chunker does, and the hits: a chunk of a part says which part it is of.
+    The parts of a document, such as the comments of a ticket, follow its own text. Whatever looks
+    at texts needs not know of them. Only a chunker does, and the hits: a chunk of a part says which
+    part it is of.
 
-    `lacks` says in a sentence which parts cannot be read; "" if none. `language` is the name of the language that the
-    row says the text is in; "" if it says none.
+    `lacks` says in a sentence which parts cannot be read; "" if none. `language` is the name of the
+    language that the row says the text is in; "" if it says none.
     """
 
     title: str
@@ -133,7 +151,9 @@ class TextLayout:
     @classmethod
     def decode(cls, encoded: bytes) -> TextLayout:
         """Return the layout that `encode` encoded."""
-        from rag_index.core.documents.canonical import decode_payload  # here: `status` needs no JSON of payloads
+        from rag_index.core.documents.canonical import (
+            decode_payload,
+        )  # here: `status` needs no JSON of payloads
 
         found = decode_payload(encoded)
         parts = [TextPart(*part) for part in found["parts"]]
@@ -143,7 +163,12 @@ class TextLayout:
         """Return the layout as canonical JSON, the same for equal layouts."""
         from rag_index.core.documents.canonical import encode_payload
 
-        fields = {"title": self.title, "end": self.end, "parts": list(map(list, self.parts)), "lacks": self.lacks}
+        fields = {
+            "title": self.title,
+            "end": self.end,
+            "parts": list(map(list, self.parts)),
+            "lacks": self.lacks,
+        }
         return encode_payload(fields | ({"language": self.language} if self.language else {}))
 
 
@@ -169,20 +194,24 @@ class Shard:
 @shows_sizes("work")
 @dataclass(frozen=True, slots=True)
 class ChunkedDocument:
-    """The chunks of one document, in columns. `contexts` and `payloads` are empty lists if the chunks have none."""
+    """The chunks of one document, in columns. `contexts` and `payloads` are empty lists if the
+    chunks have none."""
 
     chunks: list[str]
     contexts: list[str] = field(default_factory=list)
-    """The words embedded before each chunk's text, "" for none. They are never displayed as words of the source."""
+    """The words embedded before each chunk's text, "" for none. They are never displayed as words
+    of the source."""
     payloads: list[bytes] = field(default_factory=list)
-    """Each chunk's own payload fields, as canonical JSON. They override the document's fields of the same name."""
+    """Each chunk's own payload fields, as canonical JSON. They override the document's fields of
+    the same name."""
     incomplete: str = ""
     """A sentence for a person that says what the document lacks; "" if nothing."""
     work: Work | None = None
     """How many of the chunks have a context, by its origin; None if none should have one."""
 
     def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
-        """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks up every field."""
+        """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks
+        up every field."""
         more = (self.contexts, self.payloads, self.incomplete, self.work)
         return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 
@@ -192,12 +221,18 @@ class ChunkedDocument:
             return self.chunks
         return [text_to_embed(*pair) for pair in zip(self.contexts, self.chunks, strict=True)]
 
-    def with_halves(self, number: int, halves: Sequence[str], payloads: Sequence[bytes] = ()) -> ChunkedDocument:
-        """Return the document with two chunks in place of chunk `number`; they keep its context. They keep its payload
-        too, unless `payloads` are given."""
+    def with_halves(
+        self, number: int, halves: Sequence[str], payloads: Sequence[bytes] = ()
+    ) -> ChunkedDocument:
+        """Return the document with two chunks in place of chunk `number`; they keep its context.
+        They keep its payload too, unless `payloads` are given."""
 
         def replaced(column: list[Any], two: Sequence[Any] = ()) -> list[Any]:
-            return [*column[:number], *(two or 2 * column[number : number + 1]), *column[number + 1 :]]
+            return [
+                *column[:number],
+                *(two or 2 * column[number : number + 1]),
+                *column[number + 1 :],
+            ]
 
         return replace(
             self,
@@ -218,7 +253,8 @@ def text_to_embed(context: str, chunk: str) -> str:
 @shows_sizes("kind", "died")
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A document that could not be indexed, or only incompletely, with the reason as a sentence for a person."""
+    """A document that could not be indexed, or only incompletely, with the reason as a sentence for
+    a person."""
 
     key: str
     reason: str
@@ -230,10 +266,13 @@ class Failure:
 
 
 def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
-    """Return what a reason says, by what many reasons of its kind have in common: no names in quotes and no numbers.
-    Only a document that lacks something may have several reasons, one for each part of it."""
+    """Return what a reason says, by what many reasons of its kind have in common: no names in
+    quotes and no numbers. Only a document that lacks something may have several reasons, one for
+    each part of it."""
     return {
-        " ".join("…" if any(map(str.isdigit, word)) else word for word in _QUOTED.sub("…", said).split()): said
+        " ".join(
+            "…" if any(map(str.isdigit, word)) else word for word in _QUOTED.sub("…", said).split()
+        ): said
         for said in (reason.split("; ") if kind == "incomplete" else [reason])
     }
 
@@ -241,10 +280,11 @@ def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
 @shows_sizes("index", "number", "documents", "work")
 @attrs.frozen
 class EmbeddedShard:
-    """A shard with its chunks and their vectors. `documents` holds the documents that succeeded, and `chunked` the
-    chunks of each (at least one). The rows of `vectors` (float32, shape (number of chunks, dimension)) have the same
-    order, document after document; there are none if the chunks are written by their words alone. `failures` holds the
-    documents that failed, and the incomplete ones among those that succeeded."""
+    """A shard with its chunks and their vectors. `documents` holds the documents that succeeded,
+    and `chunked` the chunks of each (at least one). The rows of `vectors` (float32, shape (number
+    of chunks, dimension)) have the same order, document after document; there are none if the
+    chunks are written by their words alone. `failures` holds the documents that failed, and the
+    incomplete ones among those that succeeded."""
 
     index: str
     number: int
@@ -265,9 +305,10 @@ class EmbeddedShard:
 @shows_sizes()
 @dataclass(frozen=True, slots=True)
 class PointBatch:
-    """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads.
-    `vectors` is None for points that have none yet, which searches by words alone find. `sparse` has as many rows, or
-    is None for a collection without sparse vectors. An empty row is not stored."""
+    """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids),
+    dimension)), payloads. `vectors` is None for points that have none yet, which searches by words
+    alone find. `sparse` has as many rows, or is None for a collection without sparse vectors. An
+    empty row is not stored."""
 
     ids: list[str]
     vectors: NDArray[np.float32] | None
@@ -281,11 +322,12 @@ class PointBatch:
 @shows_sizes("id")
 @dataclass(slots=True)
 class StoredPoint:
-    """A point read from the store, which belongs to its reader: a search gives its candidates what it learns. `vector`
-    and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is the
-    cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches. `exact` says
-    that the query is one of its names, `names` how many rare names of the query it has, and `recency` how new it is.
-    One found `by_words` has no vector, and its score is the lowest of all candidates."""
+    """A point read from the store, which belongs to its reader: a search gives its candidates what
+    it learns. `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if
+    the point has none. `score` is the cosine, `bm25` the score of the sparse vector, and `soft` the
+    soft match; all are 0 outside searches. `exact` says that the query is one of its names, `names`
+    how many rare names of the query it has, and `recency` how new it is. One found `by_words` has
+    no vector, and its score is the lowest of all candidates."""
 
     id: str
     payload: dict[str, Any]
@@ -304,7 +346,8 @@ class StoredPoint:
 @shows_sizes("number", "work")
 @attrs.frozen
 class WrittenShard:
-    """The record of an embedded shard whose points are in the store: everything the ledger has to commit."""
+    """The record of an embedded shard whose points are in the store: everything the ledger has to
+    commit."""
 
     number: int
     keys: list[str]
@@ -317,8 +360,9 @@ class WrittenShard:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CommitMark:
-    """The last commit of a collection, as the ledger has it or as the store keeps it with the points. `at` (ISO, UTC)
-    tells apart two commits of the same number, one of which was undone by restoring a backup."""
+    """The last commit of a collection, as the ledger has it or as the store keeps it with the
+    points. `at` (ISO, UTC) tells apart two commits of the same number, one of which was undone by
+    restoring a backup."""
 
     number: int = 0
     at: str = ""
@@ -330,4 +374,8 @@ class CommitMark:
         return cls(int(values.get("number") or 0), str(values.get("at") or ""))
 
     def __str__(self) -> str:
-        return f"commit {self.number:,} ({self.at[:19].replace('T', ' ')} UTC)" if self.number else "no commit"
+        return (
+            f"commit {self.number:,} ({self.at[:19].replace('T', ' ')} UTC)"
+            if self.number
+            else "no commit"
+        )

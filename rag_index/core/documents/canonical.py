@@ -1,5 +1,5 @@
-"""A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day. Any
-change here changes the hashes: see INDEX_VERSION."""
+"""A canonical form for every value, so that equal documents have equal hashes on any machine,
+driver and day. Any change here changes the hashes: see INDEX_VERSION."""
 
 from __future__ import annotations
 
@@ -28,17 +28,22 @@ _NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"[:,\[]-?(?:(?:[0-9]\.?){16}|[0-9.]+e)")
 """What may be an integer beyond 64 bits, or a float that the store would change; a hash is text."""
 MAX_LEVELS = 60
-"""Deeper levels of a payload become text: a store cannot read back what has more than about 100 levels."""
+"""Deeper levels of a payload become text: a store cannot read back what has more than about 100
+levels."""
 MAX_PAYLOAD_BYTES = 16_000_000
-"""A server refuses requests of more than 32 MB: the largest fields of a larger payload say their size instead."""
+"""A server refuses requests of more than 32 MB: the largest fields of a larger payload say their
+size instead."""
 EXACT_IN_FLOAT = 2**53
 """Smaller integers are floats of their own."""
-_STORED_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?)?)?")
+_STORED_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?)?)?"
+)
 """Forms of times that the stores compare as such, where an offset follows only after seconds."""
 
 
 def storable_float(value: float) -> float:
-    """Return the nearest float that the store gives back unchanged: mostly `value` itself, else some last bits away."""
+    """Return the nearest float that the store gives back unchanged: mostly `value` itself, else
+    some last bits away."""
     if not math.isfinite(value) or _parsed(value) == value:
         return value
     above = below = value
@@ -60,7 +65,9 @@ def _parsed(value: float) -> float:
         if abs(exponent) < len(_POWERS):
             parsed = parsed * _POWERS[exponent] if exponent >= 0 else parsed / _POWERS[-exponent]
             break
-        parsed /= 1e308  # only smaller than all powers: a finite float has no such positive exponent
+        parsed /= (
+            1e308  # only smaller than all powers: a finite float has no such positive exponent
+        )
         exponent += 308
     return math.copysign(parsed, value)
 
@@ -76,15 +83,19 @@ def hash_text(text: str) -> bytes:
 
 
 def encode_payload(payload: dict[str, Any]) -> bytes:
-    """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
-    Integers beyond 64 bits become text, and so do whole decimals of that size, NaN, infinities, levels beyond
-    `MAX_LEVELS`, and the largest fields beyond `MAX_PAYLOAD_BYTES`. A float becomes the nearest one that the store
-    gives back unchanged (`storable_float`), or an integer if it is whole and large: as such it is compared exactly."""
+    """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types
+    that JSON lacks. Integers beyond 64 bits become text, and so do whole decimals of that size,
+    NaN, infinities, levels beyond `MAX_LEVELS`, and the largest fields beyond `MAX_PAYLOAD_BYTES`.
+    A float becomes the nearest one that the store gives back unchanged (`storable_float`), or an
+    integer if it is whole and large: as such it is compared exactly."""
     return _encode(payload, find_long_numbers=True)
 
 
-def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
-    """Return `encode_payload` of each row. Long numbers are searched for only if a column may contain any."""
+def encode_payloads(
+    names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int
+) -> list[bytes]:
+    """Return `encode_payload` of each row. Long numbers are searched for only if a column may
+    contain any."""
     if not names:
         return [b"{}"] * rows
     long_numbers = any(map(_may_have_long_numbers, columns))
@@ -95,7 +106,8 @@ def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows
 
 
 def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
-    """Return the payload's JSON. With `find_long_numbers`, numbers that a store cannot hold are replaced."""
+    """Return the payload's JSON. With `find_long_numbers`, numbers that a store cannot hold are
+    replaced."""
     try:
         encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
         whole = not (find_long_numbers and (_LONG_NUMBER.search(encoded) or b"null" in encoded))
@@ -107,11 +119,18 @@ def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
         encoded = orjson.dumps(payload, option=_JSON)
     if len(encoded) > MAX_PAYLOAD_BYTES:
         sizes = {
-            name: len(orjson.dumps(value, default=_to_json_value, option=_JSON)) for name, value in payload.items()
+            name: len(orjson.dumps(value, default=_to_json_value, option=_JSON))
+            for name, value in payload.items()
         }
-        large = {name: f"… ({size:,} bytes)" for name, size in sizes.items() if size * len(sizes) > MAX_PAYLOAD_BYTES}
+        large = {
+            name: f"… ({size:,} bytes)"
+            for name, size in sizes.items()
+            if size * len(sizes) > MAX_PAYLOAD_BYTES
+        }
         encoded = orjson.dumps({**payload, **large}, default=_to_json_value, option=_JSON)
-    return b"%b" % encoded  # a copy of its own size: what orjson returns keeps a buffer of about 4 KB
+    return (
+        b"%b" % encoded
+    )  # a copy of its own size: what orjson returns keeps a buffer of about 4 KB
 
 
 def _may_have_long_numbers(column: Sequence[Any]) -> bool:
@@ -128,7 +147,8 @@ def decode_payload(payload: bytes) -> dict[str, Any]:
 
 
 def _to_json_value(value: Any) -> Any:
-    """Return the nearest JSON value for a value of another type; orjson calls this again for values inside it."""
+    """Return the nearest JSON value for a value of another type; orjson calls this again for values
+    inside it."""
     if isinstance(value, decimal.Decimal):  # one form for equal decimals: 1.5 for 1.50, 2 for 2.00
         if not value.is_finite():
             return float(value) if not value.is_snan() else float("nan")
@@ -153,7 +173,9 @@ def _to_json_value(value: Any) -> Any:
 
 
 def _range_in_utc(value: Any) -> Any:
-    ends = [utc_iso(end) if isinstance(end, dt.datetime) else end for end in (value.lower, value.upper)]
+    ends = [
+        utc_iso(end) if isinstance(end, dt.datetime) else end for end in (value.lower, value.upper)
+    ]
     return value if value.isempty else type(value)(*ends, value.bounds)
 
 
@@ -181,11 +203,16 @@ def _repair(value: Any, level: int = 0) -> Any:
 def _storable_number(value: float) -> float | int | str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return int(value) if EXACT_IN_FLOAT <= abs(value) < _INT64 and value.is_integer() else storable_float(value)
+    return (
+        int(value)
+        if EXACT_IN_FLOAT <= abs(value) < _INT64 and value.is_integer()
+        else storable_float(value)
+    )
 
 
 def comparable_time(value: Any) -> Any:
-    """Return a time as text in the form that stores compare, if Python knows it in another; else the value."""
+    """Return a time as text in the form that stores compare, if Python knows it in another; else
+    the value."""
     if not isinstance(value, str) or _STORED_TIME.fullmatch(value):
         return value
     try:
@@ -205,6 +232,7 @@ def utc_iso(value: dt.datetime) -> str:
 
 
 def plain_decimal(value: decimal.Decimal) -> str:
-    """Return all digits of a decimal, without an exponent and without trailing zeros of a fraction."""
+    """Return all digits of a decimal, without an exponent and without trailing zeros of a
+    fraction."""
     digits = f"{value:f}" if value else "0"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits

@@ -1,6 +1,7 @@
-"""Keys of documents: their typed form, the document id that people see, and the way back from an id to a key. A
-document id does not tell the type of the key (`7` may be a number or a text). `possible_keys` therefore returns every
-typed key that the id may stand for, and the caller looks up which of them exists."""
+"""Keys of documents: their typed form, the document id that people see, and the way back from an id
+to a key. A document id does not tell the type of the key (`7` may be a number or a text).
+`possible_keys` therefore returns every typed key that the id may stand for, and the caller looks up
+which of them exists."""
 
 from __future__ import annotations
 
@@ -43,9 +44,10 @@ _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
 def encode_key(values: Sequence[Any]) -> str:
-    """Return a key's typed form: its value as JSON, or an array of values if the key has several columns. Texts and
-    numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type, such as
-    `{"uuid": "…"}`. Raises SourceError if a value has a type that cannot be a key."""
+    """Return a key's typed form: its value as JSON, or an array of values if the key has several
+    columns. Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an
+    object that names the type, such as `{"uuid": "…"}`. Raises SourceError if a value has a type
+    that cannot be a key."""
     if len(values) == 1:
         return _encode_key_value(values[0])
     return "[" + ",".join(map(_encode_key_value, values)) + "]"
@@ -66,7 +68,9 @@ def _encode_key_value(value: Any) -> str:
         try:
             return orjson.dumps(value).decode()
         except orjson.JSONEncodeError as exc:
-            raise SourceError(f"key {value!r} is not valid Unicode; choose another key column") from exc
+            raise SourceError(
+                f"key {value!r} is not valid Unicode; choose another key column"
+            ) from exc
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and math.isfinite(value):
@@ -75,12 +79,14 @@ def _encode_key_value(value: Any) -> str:
         if isinstance(value, kind):
             return f'{{"{name}":"{write(value)}"}}'
     raise SourceError(
-        f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a query"
+        f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a"
+        " query"
     )
 
 
 def decode_key(key: str) -> Any:
-    """Return the value whose typed form (see `encode_key`) this is, of one column. A time with a zone is in UTC."""
+    """Return the value whose typed form (see `encode_key`) this is, of one column. A time with a
+    zone is in UTC."""
     value = json.loads(key)  # unlike orjson, it reads integers of any size
     if not isinstance(value, dict):
         return value
@@ -91,11 +97,16 @@ def decode_key(key: str) -> Any:
 def decode_values(key: str) -> list[Any]:
     """Return the value of each column of a typed key, as `decode_key`."""
     parts = json.loads(key)
-    return [decode_key(json.dumps(one)) for one in parts] if isinstance(parts, list) else [decode_key(key)]
+    return (
+        [decode_key(json.dumps(one)) for one in parts]
+        if isinstance(parts, list)
+        else [decode_key(key)]
+    )
 
 
 def document_id(key: str) -> str:
-    """Return the form of a key that people see: its text, or a JSON array if it has several columns."""
+    """Return the form of a key that people see: its text, or a JSON array if it has several
+    columns."""
     first = key[0]
     if first == '"':
         return str(orjson.loads(key))
@@ -109,8 +120,8 @@ def document_id(key: str) -> str:
 
 
 def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
-    """Return one part of a document id per key column: the id itself, or the values of a JSON array for several. Raises
-    SettingsError if the id is not a JSON array with a value for each column."""
+    """Return one part of a document id per key column: the id itself, or the values of a JSON array
+    for several. Raises SettingsError if the id is not a JSON array with a value for each column."""
     if len(columns) == 1:
         return [given]
     parts: Any = None
@@ -127,7 +138,8 @@ def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
 
 
 def values_of(part: Any) -> list[Any]:
-    """Return all values of a key column that have this part of a document id; a part that is not text is the value."""
+    """Return all values of a key column that have this part of a document id; a part that is not
+    text is the value."""
     if not isinstance(part, str):
         return [part]
     found: list[Any] = [part]
@@ -140,13 +152,17 @@ def values_of(part: Any) -> list[Any]:
 
 
 def possible_keys(parts: Sequence[Any]) -> list[str]:
-    """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
-    return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
+    """Return the typed keys (see `encode_key`) that a document with these parts of its id may
+    have."""
+    return list(
+        dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts)))
+    )
 
 
 def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str]:
-    """Return the typed keys that an id, as people see it, may stand for; none for one that is no text. `columns` are
-    those of the key, as far as the settings know them. Raises SettingsError as `key_parts`."""
+    """Return the typed keys that an id, as people see it, may stand for; none for one that is no
+    text. `columns` are those of the key, as far as the settings know them. Raises SettingsError as
+    `key_parts`."""
     try:
         document_id.encode()
     except UnicodeEncodeError:
@@ -163,16 +179,21 @@ def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str
 
 
 def key_mark(key: str, columns: Sequence[str] = ()) -> str:
-    """Return a hash that recognises a typed key whose columns get other types, or another order: equal values have
-    equal hashes, whatever their types."""
+    """Return a hash that recognises a typed key whose columns get other types, or another order:
+    equal values have equal hashes, whatever their types."""
     values = decode_values(key)
-    names = [name.lower() for name in columns] if len(columns) == len(values) > 1 else map(str, range(len(values)))
+    names = (
+        [name.lower() for name in columns]
+        if len(columns) == len(values) > 1
+        else map(str, range(len(values)))
+    )
     named_texts = sorted(zip(names, map(_untyped, values), strict=True), key=lambda pair: pair[0])
     return hashlib.sha256(repr(named_texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _untyped(value: Any) -> str:
-    """Return the same text for a value and for what another type makes of it, such as `7` for 7, "007" and 7.00."""
+    """Return the same text for a value and for what another type makes of it, such as `7` for 7,
+    "007" and 7.00."""
     if isinstance(value, bytes):
         readable = value.decode("utf-8", "replace")
         value = readable if readable.isprintable() and "\ufffd" not in readable else value.hex()
@@ -188,9 +209,9 @@ def _untyped(value: Any) -> str:
 
 
 def point_id(index: str, key: str, chunk: int) -> str:
-    """Return the UUIDv5 (RFC 9562, 5.5) of an index, a typed key and a chunk number. Writing a chunk twice therefore
-    writes the same point. The digest is formatted here because `uuid.uuid5` takes five times as long, and every chunk
-    needs an id."""
+    """Return the UUIDv5 (RFC 9562, 5.5) of an index, a typed key and a chunk number. Writing a
+    chunk twice therefore writes the same point. The digest is formatted here because `uuid.uuid5`
+    takes five times as long, and every chunk needs an id."""
     name = f"{index}\0{key}\0{chunk}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]

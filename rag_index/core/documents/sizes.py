@@ -1,4 +1,5 @@
-"""The `repr` of what holds documents: it shows sizes, since libraries write the `repr` of their arguments to logs."""
+"""The `repr` of what holds documents: it shows sizes, since libraries write the `repr` of their
+arguments to logs."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ C = TypeVar("C", bound=type)
 def shows_sizes(*shown: str) -> Callable[[C], C]:
     """Return a class decorator whose `repr` has no text, payload or key of a document.
 
-    A field is shown as it is only if it is `shown`. Of any other one the `repr` has the size, or the type.
+    A field is shown as it is only if it is `shown`. Of any other one the `repr` has the size, or
+    the type.
 
-        Shard(index='desk', number=3, documents=DocumentBatch(keys: 40, texts: 40, …), chars=1200, pages: 1)
+        Shard(index='desk', number=3, documents=DocumentBatch(keys: 40, texts: 40, …), chars=1200,
+        pages: 1)
 
     Args:
         shown: Fields that hold settings or counts, and those whose own `repr` shows sizes.
@@ -37,7 +40,9 @@ def _field_names(decorated: type) -> list[str]:
     attributes = getattr(decorated, "__attrs_attrs__", None)
     if attributes is not None:
         return [attribute.name for attribute in attributes]
-    names: Any = getattr(decorated, "__dataclass_fields__", None) or getattr(decorated, "_fields", ())
+    names: Any = getattr(decorated, "__dataclass_fields__", None) or getattr(
+        decorated, "_fields", ()
+    )
     return list(names)
 
 

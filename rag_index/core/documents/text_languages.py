@@ -41,7 +41,11 @@ LANGUAGE_NAMES = {
     "turkish": "tr tur türkçe türkisch turc turco",
 }
 """The codes (ISO 639) and the names of each language, as databases have them."""
-LANGUAGE_CODES = {code: name for name, codes in LANGUAGE_NAMES.items() for code in re.findall(r"\b[a-z]{2}\b", codes)}
+LANGUAGE_CODES = {
+    code: name
+    for name, codes in LANGUAGE_NAMES.items()
+    for code in re.findall(r"\b[a-z]{2}\b", codes)
+}
 LOCALE = re.compile(r"[a-z]{2}(?:[-_][A-Za-z]{2,4})?")
 ENGLISH = re.compile(
     r"\b(?:the|and|of|to|is|are|was|for|with|that|this|not|has|have|on|in|it|be|by|from|as|at|an|we|you|or)\b"
@@ -55,62 +59,80 @@ MIN_LANGUAGE_SHARE = 0.08
 MAX_TEXTS = 120
 MAX_LANGUAGES = 4
 _BETWEEN = re.compile(r"[-_.@ (,;:/|\[]")
-"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`, `de,en;q=0.9`."""
+"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`,
+`de,en;q=0.9`."""
 
 
 def language_of(code: object) -> str | None:
-    """Return the language of a code such as `de` or `de_AT`, or of its name; None if it is not known."""
+    """Return the language of a code such as `de` or `de_AT`, or of its name; None if it is not
+    known."""
     if (text := str(code).lower()) in LANGUAGE_NAMES:
         return text
     return LANGUAGE_CODES.get(text[:2]) if LOCALE.fullmatch(str(code)) else None
 
 
 def language_named(value: object) -> str | None:
-    """Return the language that a value of a database means: a code or a name in any case, with a country or a script
-    beside it. None if it is not known.
+    """Return the language that a value of a database means: a code or a name in any case, with a
+    country or a script beside it. None if it is not known.
 
-    language_named("DE"), language_named("deu "), language_named("Deutsch"), language_named("de_DE.UTF-8")  # "german"
+    language_named("DE"), language_named("deu "), language_named("Deutsch"),
+    language_named("de_DE.UTF-8")  # "german"
     """
     text = _plain(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     words = _BETWEEN.sub(" ", text).split()
     if not words:
         return None
-    return _BY_NAME.get(text) or _BY_NAME.get(words[0]) or (_BY_NAME.get(words[-1]) if len(words[-1]) > 3 else None)
+    return (
+        _BY_NAME.get(text)
+        or _BY_NAME.get(words[0])
+        or (_BY_NAME.get(words[-1]) if len(words[-1]) > 3 else None)
+    )
 
 
 def _plain(text: str) -> str:
     """Return a text without capitals and accents, and without what surrounds it."""
     parts = unicodedata.normalize("NFKD", text.strip().strip("\0\ufeff'\"").strip()).casefold()
-    return unicodedata.normalize("NFKC", "".join(sign for sign in parts if not unicodedata.combining(sign)))
+    return unicodedata.normalize(
+        "NFKC", "".join(sign for sign in parts if not unicodedata.combining(sign))
+    )
 
 
-_BY_NAME = {_plain(one): name for name, codes in LANGUAGE_NAMES.items() for one in (name, *codes.split())}
+_BY_NAME = {
+    _plain(one): name for name, codes in LANGUAGE_NAMES.items() for one in (name, *codes.split())
+}
 
 
 def find_languages(texts: Sequence[str]) -> list[str]:
-    """Return the languages of these texts that are frequent, the most frequent first; english if nothing tells it."""
+    """Return the languages of these texts that are frequent, the most frequent first; english if
+    nothing tells it."""
     long = sorted({text for text in texts if len(text) >= MIN_LANGUAGE_CHARS})
     chosen = long[:: max(1, len(long) // MAX_TEXTS)][:MAX_TEXTS]
     doubtful = [text for text in chosen if not _looks_english(text)]
     if len(doubtful) < max(1, MIN_LANGUAGE_SHARE * len(chosen)):
         return ["english"]
     counts = Counter({"english": len(chosen) - len(doubtful)})
-    counts.update(filter(None, (language_of(_identifier(()).classify(text)[0]) for text in doubtful)))
+    counts.update(
+        filter(None, (language_of(_identifier(()).classify(text)[0]) for text in doubtful))
+    )
     found = [
-        name for name, count in counts.most_common(MAX_LANGUAGES) if count >= max(2, MIN_LANGUAGE_SHARE * len(chosen))
+        name
+        for name, count in counts.most_common(MAX_LANGUAGES)
+        if count >= max(2, MIN_LANGUAGE_SHARE * len(chosen))
     ]
     return found or ["english"]
 
 
 def has_unknown_language(texts: Sequence[str]) -> bool:
-    """Return whether most of these texts are in one language that `LANGUAGE_NAMES` lacks, such as Polish."""
+    """Return whether most of these texts are in one language that `LANGUAGE_NAMES` lacks, such as
+    Polish."""
     long = [text for text in texts if len(text) >= MIN_LANGUAGE_CHARS]
     codes = Counter(_identifier(()).classify(text)[0] for text in long if not _looks_english(text))
     return any(2 * count > len(long) and language_of(code) is None for code, count in codes.items())
 
 
 def _looks_english(text: str) -> bool:
-    """Return whether a text has as many of the frequent words of English as few texts in other languages do."""
+    """Return whether a text has as many of the frequent words of English as few texts in other
+    languages do."""
     beginning = text[:600].lower()
     frequent = len(ENGLISH.findall(beginning)) * WORDS_PER_FREQUENT
     return beginning.isascii() and frequent >= len(beginning.split())
@@ -124,11 +146,14 @@ def choose_language(text: str, languages: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=16)
 def _identifier(languages: tuple[str, ...]) -> Any:
-    """Return the model, restricted to these languages if there are any. It takes a second or more to load."""
+    """Return the model, restricted to these languages if there are any. It takes a second or more
+    to load."""
     from py3langid import langid
 
     found = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
-    codes = [code for code, name in LANGUAGE_CODES.items() if name in languages and code in found.labels]
+    codes = [
+        code for code, name in LANGUAGE_CODES.items() if name in languages and code in found.labels
+    ]
     if codes:
         found.set_languages(codes)
     return found

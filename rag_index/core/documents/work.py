@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class Work:
-    """What it took to chunk, embed and write some chunks. The work of two shards, and that of two moments, add up and
-    subtract.
+    """What it took to chunk, embed and write some chunks. The work of two shards, and that of two
+    moments, add up and subtract.
 
-    An embedder counts its requests in one of these, a chunker its contexts, and each shard has one of its own; a run
-    has the sum over its shards.
+    An embedder counts its requests in one of these, a chunker its contexts, and each shard has one
+    of its own; a run has the sum over its shards.
 
     Example:
         total = first + second

@@ -1,5 +1,5 @@
-"""This process: signals, seldom garbage collection, threads, child processes, an end of what hangs. `resources` has its
-memory. Every command imports this module, and little else."""
+"""This process: signals, seldom garbage collection, threads, child processes, an end of what hangs.
+`resources` has its memory. Every command imports this module, and little else."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ NOTICE_SECONDS = 1.0
 
 @contextmanager
 def collect_seldom() -> Iterator[None]:
-    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's default. Rows and
-    payloads are containers without cycles, and a collection soon visits every object that Prefect has imported. Objects
-    whose last reference goes away are freed at once, as always."""
+    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's
+    default. Rows and payloads are containers without cycles, and a collection soon visits every
+    object that Prefect has imported. Objects whose last reference goes away are freed at once, as
+    always."""
     young, *older = gc.get_threshold()
-    if not gc.isenabled() or young >= ALLOCATIONS:  # the user's choice, or that of an enclosing block
+    if (
+        not gc.isenabled() or young >= ALLOCATIONS
+    ):  # the user's choice, or that of an enclosing block
         yield
         return
     gc.set_threshold(ALLOCATIONS, *older)
@@ -69,18 +72,22 @@ def end_process_after(seconds: float | None) -> Iterator[None]:
 
 _ending = threading.Lock()
 _ends: dict[object, float] = {}
-"""When this process ends, by each block that has a limit: faulthandler has one timer for all threads."""
+"""When this process ends, by each block that has a limit: faulthandler has one timer for all
+threads."""
 
 
 def _arm() -> None:
     faulthandler.cancel_dump_traceback_later()
     if _ends:  # its thread needs no interpreter, which may be what hangs
-        faulthandler.dump_traceback_later(max(0.001, min(_ends.values()) - time.monotonic()), exit=True)
+        faulthandler.dump_traceback_later(
+            max(0.001, min(_ends.values()) - time.monotonic()), exit=True
+        )
 
 
 def in_thread(call: Callable[[], T], name: str) -> Future[T]:
-    """Call this in a thread of its own, in a copy of the caller's context, and return the future of its result. The
-    thread is a daemon: a program that ends in between, by Ctrl-C for example, does not wait for it."""
+    """Call this in a thread of its own, in a copy of the caller's context, and return the future of
+    its result. The thread is a daemon: a program that ends in between, by Ctrl-C for example, does
+    not wait for it."""
     future: Future[T] = Future()
 
     def settle() -> None:
@@ -89,7 +96,9 @@ def in_thread(call: Callable[[], T], name: str) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
             future.set_exception(error)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True).start()
+    threading.Thread(
+        target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True
+    ).start()
     return future
 
 
@@ -105,8 +114,9 @@ def given(variable: ContextVar[T | None], value: T) -> Iterator[T]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves nothing behind. It
-    is raised again at the end of the block if it was lost. A signal that is ignored on purpose (nohup) stays so."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves
+    nothing behind. It is raised again at the end of the block if it was lost. A signal that is
+    ignored on purpose (nohup) stays so."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -143,10 +153,11 @@ class Here(Executor):
 
 
 class Process(Executor):
-    """One process, which starts with the first call, and again after a death. It ends with `shutdown` or its parent.
-    What it was doing when it died, and what waited for it, raises BrokenExecutor. With `memory`, in bytes, a call that
-    needs more raises MemoryError, or ends the process. Once a second `state`, a function of a module, is called there,
-    if given; `told` is what it last returned."""
+    """One process, which starts with the first call, and again after a death. It ends with
+    `shutdown` or its parent. What it was doing when it died, and what waited for it, raises
+    BrokenExecutor. With `memory`, in bytes, a call that needs more raises MemoryError, or ends the
+    process. Once a second `state`, a function of a module, is called there, if given; `told` is
+    what it last returned."""
 
     def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
         self._memory, self._state = memory, state
@@ -177,7 +188,8 @@ class Process(Executor):
 
     @property
     def told(self) -> Any:
-        """What `state` returned in the process that runs now; None if it was not called yet, or the process died."""
+        """What `state` returned in the process that runs now; None if it was not called yet, or the
+        process died."""
         with self._lock:
             try:
                 while self._lifeline is not None and self._lifeline.poll():
@@ -193,7 +205,13 @@ class Process(Executor):
             self._end()
 
     def _end(self) -> None:
-        pool, lifeline, self._pool, self._lifeline, self._told = self._pool, self._lifeline, None, None, None
+        pool, lifeline, self._pool, self._lifeline, self._told = (
+            self._pool,
+            self._lifeline,
+            None,
+            None,
+            None,
+        )
         if lifeline is not None:
             lifeline.close()
         if pool is not None:
@@ -204,7 +222,8 @@ class Process(Executor):
 
 
 def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
-    """Limit this process, tell its parent its state, and let it end when that closes its end of the pipe, or dies."""
+    """Limit this process, tell its parent its state, and let it end when that closes its end of the
+    pipe, or dies."""
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
@@ -222,8 +241,8 @@ def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -
 
 
 class EventLoopThread:
-    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine. Code that itself
-    runs in an event loop may wait too; its own loop stands still meanwhile."""
+    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine.
+    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -236,8 +255,8 @@ class EventLoopThread:
         return self._loop is not None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it. Raises
-        concurrent.futures.CancelledError if the thread is stopped meanwhile."""
+        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it.
+        Raises concurrent.futures.CancelledError if the thread is stopped meanwhile."""
         with self._starting:
             future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
@@ -248,7 +267,8 @@ class EventLoopThread:
             future.cancel()
 
     def stop(self) -> None:
-        """Cancel the coroutines that still run, and end the thread; the next `run` starts another."""
+        """Cancel the coroutines that still run, and end the thread; the next `run` starts
+        another."""
         with self._starting:
             loop, self._loop = self._loop, None
         if loop is not None:

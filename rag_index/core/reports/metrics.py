@@ -1,4 +1,5 @@
-"""Metrics of a run: the seconds of each stage, the work of the workers; and in words what they say."""
+"""Metrics of a run: the seconds of each stage, the work of the workers; and in words what they
+say."""
 
 from __future__ import annotations
 
@@ -15,13 +16,28 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 STAGES = (
-    "start", "fetch", "diff", "words", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
-    "gate", "erase", "search index", "other",
-)  # fmt: skip
-"""The stages of the flow's process, in order; together they are the whole run. `start` is everything before the first
-page (checks, the choice of the collection), `workers` the start of workers, and `wait` the waiting for them. `words` is
-the pass that writes documents by their words first, and `embed` embedding in the flow's own process. `gate` is what it
-asks collections: golden queries, and what their scores mean. `other` is what no stage is named for."""
+    "start",
+    "fetch",
+    "diff",
+    "words",
+    "workers",
+    "submit",
+    "wait",
+    "embed",
+    "upsert",
+    "commit",
+    "delete",
+    "publish",
+    "gate",
+    "erase",
+    "search index",
+    "other",
+)
+"""The stages of the flow's process, in order; together they are the whole run. `start` is
+everything before the first page (checks, the choice of the collection), `workers` the start of
+workers, and `wait` the waiting for them. `words` is the pass that writes documents by their words
+first, and `embed` embedding in the flow's own process. `gate` is what it asks collections: golden
+queries, and what their scores mean. `other` is what no stage is named for."""
 
 # Shares from which the advice names a cause
 MIN_BUSY = 0.85  # of the time, workers: then they are the bottleneck
@@ -34,14 +50,15 @@ SHORT_STAGE = 0.05
 MAX_WORSE = 20
 _FASTER_QDRANT = "a faster disk or more processors for Qdrant would help"
 FASTER_OLLAMA = (
-    "more at a time is not faster, since Ollama embeds one text after another: a server that batches "
-    '(kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on another machine; '
-    "`rag-index benchmark`, with and without `num_thread = 1`, measures threads"
+    "more at a time is not faster, since Ollama embeds one text after another: a server that"
+    ' batches (kind = "openai": vLLM, TEI, Infinity) makes far more of a GPU, or one more server on'
+    " another machine; `rag-index benchmark`, with and without `num_thread = 1`, measures threads"
 )
 
 
 class Stopwatch:
-    """The seconds spent in each stage. If stages are nested, time in the inner one does not count for the outer one."""
+    """The seconds spent in each stage. If stages are nested, time in the inner one does not count
+    for the outer one."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -61,7 +78,8 @@ class Stopwatch:
             self._stack.pop()
 
     def stages(self) -> dict[str, float]:
-        """Return the seconds of each stage that there was, in the order of `STAGES`. What no stage has is `other`."""
+        """Return the seconds of each stage that there was, in the order of `STAGES`. What no stage
+        has is `other`."""
         self.count_rest("other")
         return {name: self.seconds[name] for name in STAGES if name in self.seconds}
 
@@ -78,21 +96,23 @@ class Stopwatch:
 
 
 def advice(outcome: IndexOutcome, embedder: EmbedderSettings, *, on_server: bool = False) -> str:
-    """Return one sentence that names the bottleneck of the run and the setting or machine that would change it.
-    `on_server` says that the store is a server already."""
+    """Return one sentence that names the bottleneck of the run and the setting or machine that
+    would change it. `on_server` says that the store is a server already."""
     if not outcome.shards:
         return "nothing had to be embedded"
     work = outcome.work
     busy = f"workers busy {outcome.utilisation:.0%}"
     if work.retries > work.requests * MAX_RETRIED:
         return (
-            f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited} because a server "
-            "asked for a pause: lower requests_in_flight or the number of workers, and check the embedder's log"
+            f"{work.retries} of {work.requests} requests had to be repeated, {work.rate_limited}"
+            " because a server asked for a pause: lower requests_in_flight or the number of"
+            " workers, and check the embedder's log"
         )
     if work.contexts_made and work.chunk_seconds > LARGE_SHARE * work.seconds:
         return (
-            f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: "
-            "a smaller model, more hosts, or more slots (OLLAMA_NUM_PARALLEL) with a higher concurrency would help"
+            f"writing contexts took {work.chunk_seconds / work.seconds:.0%} of the workers' time: a"
+            " smaller model, more hosts, or more slots (OLLAMA_NUM_PARALLEL) with a higher"
+            " concurrency would help"
         )
     written = outcome.work.write_seconds - outcome.stages.get("upsert", 0.0)  # by workers
     if outcome.utilisation < MIN_BUSY and written > max(work.seconds, SMALL_RUN):
@@ -112,7 +132,10 @@ def advice(outcome: IndexOutcome, embedder: EmbedderSettings, *, on_server: bool
 def _advice_on_workers(outcome: IndexOutcome, embedder: EmbedderSettings) -> str:
     chunking = 1 - outcome.work.embed_seconds / max(outcome.work.seconds, 1e-9)
     if outcome.work.embed_seconds and chunking > LARGE_SHARE:
-        return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
+        return (
+            f", {chunking:.0%} of that on chunking, not embedding: more processors and workers"
+            " would help"
+        )
     if embedder.on_servers:
         return f", {count_of(len(embedder.hosts), 'embedding server')}{_advice_on_servers(outcome, embedder)}"
     return ": the embedder is the bottleneck; more processors and workers would help"
@@ -122,12 +145,23 @@ def _advice_on_servers(outcome: IndexOutcome, embedder: EmbedderSettings) -> str
     asked = outcome.work.asked_seconds
     available = outcome.working_seconds * len(embedder.hosts)
     share = min(1.0, asked / available) if asked and available > 0 else 1.0
-    measured = f", asked for {share:.0%} of the time, {asked / outcome.work.requests:.2g} s a request" if asked else ""
+    measured = (
+        f", asked for {share:.0%} of the time, {asked / outcome.work.requests:.2g} s a request"
+        if asked
+        else ""
+    )
     if share < MIN_BUSY:
-        return f"{measured}: more workers, or more requests at once (requests_in_flight), would keep it at work"
+        return (
+            f"{measured}: more workers, or more requests at once (requests_in_flight), would keep"
+            " it at work"
+        )
     if embedder.kind == "ollama":
         return f"{measured}: {FASTER_OLLAMA}"
-    fewer = "more requests at once (requests_in_flight), or " if embedder.requests_in_flight != "auto" else ""
+    fewer = (
+        "more requests at once (requests_in_flight), or "
+        if embedder.requests_in_flight != "auto"
+        else ""
+    )
     return f"{measured}: {fewer}one more, on another GPU or machine, would help (hosts)"
 
 
@@ -137,11 +171,15 @@ def _advice_on_flow(outcome: IndexOutcome, *, on_server: bool) -> str:
     shares.pop("wait", None)
     longest = max(shares, key=lambda name: shares[name])
     share = f"{shares[longest]:.0%}"
-    server = _FASTER_QDRANT if on_server else "a Qdrant server would take it from all workers at once"
+    server = (
+        _FASTER_QDRANT if on_server else "a Qdrant server would take it from all workers at once"
+    )
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column would help",
         "diff": f"comparing with the ledger took {share}: put it on a faster disk",
-        "submit": f"submit took {share} of the time: larger shards (parallel.shard_documents) would help",
+        "submit": (
+            f"submit took {share} of the time: larger shards (parallel.shard_documents) would help"
+        ),
         "upsert": f"writing took {share}: {server}",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
     }
@@ -149,9 +187,13 @@ def _advice_on_flow(outcome: IndexOutcome, *, on_server: bool) -> str:
 
 
 def report_lines(run: dict[str, Any]) -> list[str]:
-    """Return what there is to say of a run: its message, what its gate found, and where its time went. `run` is the
-    report that the ledger keeps: of a run that has not ended, or failed before it read anything, there is less."""
-    lines = [*filter(None, [run.get("message"), run.get("missed", {}).get("message")]), *_gate_lines(run.get("gate"))]
+    """Return what there is to say of a run: its message, what its gate found, and where its time
+    went. `run` is the report that the ledger keeps: of a run that has not ended, or failed before
+    it read anything, there is less."""
+    lines = [
+        *filter(None, [run.get("message"), run.get("missed", {}).get("message")]),
+        *_gate_lines(run.get("gate")),
+    ]
     metrics = IndexOutcome("").metrics() | run.get("metrics", {})
     if "metrics" in run and (run["state"] != "failed" or metrics["documents"]):
         lines += _work_lines(metrics)
@@ -174,10 +216,20 @@ def _gate_lines(gate: dict[str, Any] | None) -> Iterator[str]:
 
 def _work_lines(metrics: dict[str, Any]) -> Iterator[str]:
     stages = ", ".join(
-        f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT_STAGE
+        f"{stage} {seconds:.1f} s"
+        for stage, seconds in metrics["stages"].items()
+        if seconds >= SHORT_STAGE
     )
-    yield f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}"
+    yield (
+        f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s:"
+        f" {stages or 'no stage took long'}"
+    )
     if metrics["outage_seconds"] >= 1:
-        yield f"for {metrics['outage_seconds']:.0f} s of that a service did not answer, which counts for no rate"
-    shards = f"shards took {metrics['worker_seconds']:.1f} s in all"  # a worker may have two at a time
+        yield (
+            f"for {metrics['outage_seconds']:.0f} s of that a service did not answer, which counts"
+            " for no rate"
+        )
+    shards = (  # a worker may have two at a time
+        f"shards took {metrics['worker_seconds']:.1f} s in all"
+    )
     yield f"workers ({metrics['workers']}) busy {metrics['utilisation']:.0%}; {shards}"

@@ -17,38 +17,82 @@ if TYPE_CHECKING:
 
 State = Literal["completed", "partial", "failed"]
 COUNTS = (
-    "new", "changed", "payload_only", "unchanged", "empty", "deleted", "held_back", "failed", "skipped", "incomplete",
-)  # fmt: skip
+    "new",
+    "changed",
+    "payload_only",
+    "unchanged",
+    "empty",
+    "deleted",
+    "held_back",
+    "failed",
+    "skipped",
+    "incomplete",
+)
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 OUTCOME_KEYS = (
-    "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "held_back", "failed", "skipped",
-    "message", "deleted", "incomplete", "undecided", "chunks_embedded", *CONTEXTS, "seconds", "state", "verified",
-    "gate", "error_class",
-)  # fmt: skip
+    "index",
+    "documents",
+    "new",
+    "changed",
+    "payload_only",
+    "unchanged",
+    "empty",
+    "held_back",
+    "failed",
+    "skipped",
+    "message",
+    "deleted",
+    "incomplete",
+    "undecided",
+    "chunks_embedded",
+    *CONTEXTS,
+    "seconds",
+    "state",
+    "verified",
+    "gate",
+    "error_class",
+)
 """The keys of an outcome in their order, as docs/json.md has them."""
 OPTIONAL_KEYS = {
-    "message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", "undecided", *CONTEXTS,
-}  # fmt: skip
+    "message",
+    "error_class",
+    "verified",
+    "gate",
+    "held_back",
+    "skipped",
+    "incomplete",
+    "undecided",
+    *CONTEXTS,
+}
 """Those that an outcome has only with a value."""
 METRICS_OF_WORK = (
-    "embed_seconds", "texts", "reused", "requests", "retries", "rate_limited", "asked_seconds", "chars",
-    "chunk_seconds", *CONTEXTS,
-)  # fmt: skip
+    "embed_seconds",
+    "texts",
+    "reused",
+    "requests",
+    "retries",
+    "rate_limited",
+    "asked_seconds",
+    "chars",
+    "chunk_seconds",
+    *CONTEXTS,
+)
 """What the metrics of a run have of its work, in their order."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 EPSILON = 1e-9
 """Measures that differ by less are equal: they are means of floats."""
 MIN_LOST_QUERIES = 2
-"""How many queries must lose before a gate refuses, unless it allows no loss: one alone may be a tie of two scores."""
+"""How many queries must lose before a gate refuses, unless it allows no loss: one alone may be a
+tie of two scores."""
 MAX_NAMED = 3
 MAX_QUERY = 60
 
 
 @dataclass(frozen=True, slots=True)
 class WorseQuery:
-    """A query that the rebuilt collection answers worse: its measure before and after. `lost` has the relevant
-    documents, by id, that only the live collection found."""
+    """A query that the rebuilt collection answers worse: its measure before and after. `lost` has
+    the relevant documents, by id, that only the live collection found."""
 
     query: str
     before: float
@@ -58,7 +102,8 @@ class WorseQuery:
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """The verdict of a gate on a rebuilt collection, from the golden queries that the live one was asked, too.
+    """The verdict of a gate on a rebuilt collection, from the golden queries that the live one was
+    asked, too.
 
     Attributes:
         metric: The name of the measure, such as `recall@10`.
@@ -98,13 +143,17 @@ class GateVerdict:
     @property
     def passed(self) -> bool:
         """Whether the rebuilt collection may go live."""
-        if self.found_nothing:  # the ids of the golden file are wrong, so that the queries prove nothing
+        if (
+            self.found_nothing
+        ):  # the ids of the golden file are wrong, so that the queries prove nothing
             return False
         if not self.loses_too_much:
             return True
         if self.max_loss == 0:  # the first query that loses is one too many
             return False
-        return len(self.worse) < MIN_LOST_QUERIES  # such as one of ten queries, which is a tenth of the mean
+        return (
+            len(self.worse) < MIN_LOST_QUERIES
+        )  # such as one of ten queries, which is a tenth of the mean
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -115,31 +164,40 @@ class GateVerdict:
         changed = f"{len(self.worse):,} worse, {self.better:,} better"
         if not self.worse and not self.better:
             changed = "none changed"
-        return f"{self.metric} of {self._asked} {self.before:.3f} before, {self.after:.3f} now ({changed})"
+        return (
+            f"{self.metric} of {self._asked} {self.before:.3f} before, {self.after:.3f} now"
+            f" ({changed})"
+        )
 
     def notes(self) -> Iterator[str]:
         """Yield what a person should know of a rebuilt collection that passed."""
         if self.loses_too_much:
             named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
-            yield f"the gate took a loss of {self.loss:.3f}, since a single query got worse: {named}"
+            yield (
+                f"the gate took a loss of {self.loss:.3f}, since a single query got worse: {named}"
+            )
         if self.gone:
             count, named = count_of(len(self.gone), "document"), shortened_list(self.gone)
-            yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
+            yield (
+                f"the source does not have {count} of the golden file ({named}), which do not"
+                " count: correct the file"
+            )
 
     def refusal(self, collection: str, index: str) -> str:
         """Return why the rebuilt collection is not published, and what to do."""
         if self.found_nothing:
             return (
-                f"none of {self._asked} finds a relevant document in the live collection or in the rebuilt "
-                f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
-                f"`rag-index rebuild {index} --allow-loss`"
+                f"none of {self._asked} finds a relevant document in the live collection or in the"
+                f" rebuilt {collection}, which was not published: correct the ids in the golden"
+                f" file and run again, or run `rag-index rebuild {index} --allow-loss`"
             )
         named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
         return (
-            f"{self.metric} of {self._asked} fell from {self.before:.3f} to {self.after:.3f}, by more than max_loss "
-            f"({self.max_loss:g}); {self.better:,} better, {len(self.worse):,} worse: {named} (`rag-index status "
-            f"--report` lists them), so the rebuilt {collection} was not published: if that is acceptable, run "
-            f"`rag-index rebuild {index} --allow-loss`"
+            f"{self.metric} of {self._asked} fell from {self.before:.3f} to {self.after:.3f}, by"
+            f" more than max_loss ({self.max_loss:g}); {self.better:,} better, {len(self.worse):,}"
+            f" worse: {named} (`rag-index status --report` lists them), so the rebuilt {collection}"
+            f" was not published: if that is acceptable, run `rag-index rebuild {index}"
+            " --allow-loss`"
         )
 
     @property
@@ -165,7 +223,8 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UndecidedValue:
-    """A value that neither `show` nor `hide` of a decision names, so that its rows are shown to nobody."""
+    """A value that neither `show` nor `hide` of a decision names, so that its rows are shown to
+    nobody."""
 
     name: str
     """The name of the decision: that of `[indexes.visible.NAME]`."""
@@ -178,14 +237,16 @@ def undecided_sentence(index: str, values: Sequence[UndecidedValue]) -> str:
     """Return which values nobody decided on, and how to decide; "" if there are none."""
     by_name: dict[str, list[str]] = {}
     for one in values:
-        by_name.setdefault(one.name, []).append(f"{shortened(one.value, MAX_QUERY)!r} ({count_of(one.rows, 'row')})")
+        by_name.setdefault(one.name, []).append(
+            f"{shortened(one.value, MAX_QUERY)!r} ({count_of(one.rows, 'row')})"
+        )
     if not by_name:
         return ""
     found = "; ".join(f"{shortened_list(listed)} of {name}" for name, listed in by_name.items())
     tables = ", ".join(f"[indexes.visible.{_toml_key(name)}]" for name in by_name)
     return (
-        f"nobody decided who may see {found}, so these rows are shown to nobody: add the values to show or hide in "
-        f"{tables}, and run `rag-index index {index}`"
+        f"nobody decided who may see {found}, so these rows are shown to nobody: add the values to"
+        f" show or hide in {tables}, and run `rag-index index {index}`"
     )
 
 
@@ -200,8 +261,8 @@ def _toml_key(name: str) -> str:
 
 @dataclass(slots=True)
 class DocumentCounts:
-    """What a run of one index does with its documents, or would do. Each document counts as exactly one of new,
-    changed, payload_only, unchanged, empty, failed and skipped."""
+    """What a run of one index does with its documents, or would do. Each document counts as exactly
+    one of new, changed, payload_only, unchanged, empty, failed and skipped."""
 
     index: str
     documents: int = 0
@@ -219,7 +280,8 @@ class DocumentCounts:
     undecided: list[UndecidedValue] = field(default_factory=list)
     """The values that nobody decided on, of each decision those with the most rows first."""
     message: str = ""
-    """Sentences that a person should know: why a run was not completed, or what the index lacks although it was."""
+    """Sentences that a person should know: why a run was not completed, or what the index lacks
+    although it was."""
 
     def say(self, message: str) -> None:
         """Add a sentence to the message. An empty one changes nothing."""
@@ -233,11 +295,13 @@ class DocumentCounts:
 
 @dataclass(slots=True)
 class IndexOutcome(DocumentCounts):
-    """The outcome of a run of one index: what became of its documents, and the work and time that it took."""
+    """The outcome of a run of one index: what became of its documents, and the work and time that
+    it took."""
 
     deleted: int = 0
     incomplete: int = 0
-    """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
+    """New and changed documents that are indexed but lack something. They are listed with the
+    failed ones."""
     state: State = "completed"
     verified: str = ""
     gate: GateVerdict | None = None
@@ -285,7 +349,8 @@ class IndexOutcome(DocumentCounts):
         return min(1.0, self.work.seconds / available)
 
     def hold(self, message: str) -> None:
-        """Set the state to partial, and say why before all else: lists of runs show the beginning alone."""
+        """Set the state to partial, and say why before all else: lists of runs show the beginning
+        alone."""
         before, self.message = self.message, message
         self.say(before)
         self.state = "partial"
@@ -302,7 +367,8 @@ class IndexOutcome(DocumentCounts):
         return {name: value for name, value in values.items() if value or name not in OPTIONAL_KEYS}
 
     def metrics(self) -> dict[str, Any]:
-        """Return the documented keys of `metrics` in a run's report. Seconds are rounded to milliseconds."""
+        """Return the documented keys of `metrics` in a run's report. Seconds are rounded to
+        milliseconds."""
         values: dict[str, Any] = {
             "documents": self.documents,
             "seconds": self.seconds,
@@ -323,12 +389,23 @@ class IndexOutcome(DocumentCounts):
     @property
     def error(self) -> RagIndexError | None:
         """The error that ended the run of this index; None if none did."""
-        return RagIndexError.of_class(self.error_class, self.message) if self.state == "failed" else None
+        return (
+            RagIndexError.of_class(self.error_class, self.message)
+            if self.state == "failed"
+            else None
+        )
 
     @property
     def nothing_to_do(self) -> bool:
         """Whether the index was already up to date."""
-        done = self.new or self.changed or self.payload_only or self.deleted or self.failed or self.verified
+        done = (
+            self.new
+            or self.changed
+            or self.payload_only
+            or self.deleted
+            or self.failed
+            or self.verified
+        )
         return self.state == "completed" and not done
 
     @property
@@ -336,23 +413,42 @@ class IndexOutcome(DocumentCounts):
         """A sentence about chunks that are indexed without a context; "" if there are none."""
         if not self.work.contexts_missing:
             return ""
-        chunks = f"{self.work.contexts_missing:,} chunks are" if self.work.contexts_missing > 1 else "1 chunk is"
+        chunks = (
+            f"{self.work.contexts_missing:,} chunks are"
+            if self.work.contexts_missing > 1
+            else "1 chunk is"
+        )
         return (
             f"{chunks} without context: `rag-index status {self.index} --failed` says why, "
             f"`rag-index index-all {self.index} --retry-failed` tries again"
         )
 
     def sentence(self, *, reason: bool = True) -> str:
-        """Return the numbers as one line for a person; of a failed index the reason, unless the run says it anyway."""
+        """Return the numbers as one line for a person; of a failed index the reason, unless the run
+        says it anyway."""
         if self.state == "failed":
             return f"{self.index}: failed: {self.message}" if reason else f"{self.index}: failed"
-        parts = [f"{count:,} {name.replace('_', ' ')}" for name in COUNTS if (count := getattr(self, name))]
+        parts = [
+            f"{count:,} {name.replace('_', ' ')}"
+            for name in COUNTS
+            if (count := getattr(self, name))
+        ]
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
-        chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
-        contexts = ((self.work.contexts_made, "written"), (self.work.contexts_cached, "from the cache"))
-        chunks += "".join(f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count)
+        chunks = (
+            f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
+        )
+        contexts = (
+            (self.work.contexts_made, "written"),
+            (self.work.contexts_cached, "from the cache"),
+        )
+        chunks += "".join(
+            f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count
+        )
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
-        return f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+        return (
+            f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in"
+            f" {self.seconds:.1f} s{notes}"
+        )
 
 
 def count_of(number: int, noun: str) -> str:
@@ -374,7 +470,10 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {"indexes": [outcome.to_json() for outcome in self.indexes], "seconds": round(self.seconds, 3)}
+        return {
+            "indexes": [outcome.to_json() for outcome in self.indexes],
+            "seconds": round(self.seconds, 3),
+        }
 
     @property
     def state(self) -> State:
@@ -384,8 +483,11 @@ class RunReport:
 
     @property
     def exit_code(self) -> int:
-        """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for partial."""
-        if self.indexes and all(outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes):
+        """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for
+        partial."""
+        if self.indexes and all(
+            outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes
+        ):
             return 2
         return _EXIT[self.state]
 
@@ -393,13 +495,20 @@ class RunReport:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""
         outcomes = self.indexes
         done = sum(o.new + o.changed + o.payload_only for o in outcomes)
-        others = {name: sum(getattr(o, name) for o in outcomes) for name in ("failed", "deleted", "unchanged")}
+        others = {
+            name: sum(getattr(o, name) for o in outcomes)
+            for name in ("failed", "deleted", "unchanged")
+        }
         counts = [f"{count_of(done, 'document')} indexed"] if done else []
         counts += [f"{count:,} {name}" for name, count in others.items() if count]
         said = ", ".join(counts) or "no documents"
         notes = [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
         reasons = [
-            o.message if o.message.startswith(f"index {o.index}: ") else f"{o.index} failed: {o.message}"
+            (
+                o.message
+                if o.message.startswith(f"index {o.index}: ")
+                else f"{o.index} failed: {o.message}"
+            )
             for o in outcomes
             if o.state == "failed"
         ]

@@ -1,5 +1,6 @@
-"""The record of one run of an index: what it did, how far it is, and where its time went. Its progress is one state per
-index, in words and figures, shown as a bar in a terminal and as lines elsewhere."""
+"""The record of one run of an index: what it did, how far it is, and where its time went. Its
+progress is one state per index, in words and figures, shown as a bar in a terminal and as lines
+elsewhere."""
 
 from __future__ import annotations
 
@@ -37,13 +38,13 @@ RECENT = 30
 """The rate is that of the last so many steps, each of a second at least."""
 MIN_MEASURED = 2.0
 MAX_ETA = 1000
-"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
-until now: the first documents may be those that need no embedding."""
+"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long
+as the run took until now: the first documents may be those that need no embedding."""
 
 LINE_SECONDS = 5.0
 SHOWN_AFTER = 2.0
-"""Seconds that a command other than a run takes before a terminal shows its progress, and five times that for a pipe,
-which may be that of a cron job."""
+"""Seconds that a command other than a run takes before a terminal shows its progress, and five
+times that for a pipe, which may be that of a cron job."""
 INTERVAL_SECONDS = 1.0
 REPEAT_SECONDS = 60.0
 """Time after which it is said again that a service does not answer."""
@@ -55,35 +56,42 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 class Progress:
-    """The progress of one index. It updates its displays at most every `interval` seconds. While a service does not
-    answer, it says so instead of a rate and the time left, and neither the time nor what is done meanwhile counts for
-    them. Documents are `done` once they are committed."""
+    """The progress of one index. It updates its displays at most every `interval` seconds. While a
+    service does not answer, it says so instead of a rate and the time left, and neither the time
+    nor what is done meanwhile counts for them. Documents are `done` once they are committed."""
 
     def __init__(
-        self, index: str, noun: str = "documents", *, interval: float = 0.25,
+        self,
+        index: str,
+        noun: str = "documents",
+        *,
+        interval: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.index, self._noun = index, noun
         self.total = self.failed = 0
         self.done: float = 0
         self.worded = 0
         """Documents that can be found by their words before they are embedded."""
         self.note = ""
-        """What the run does or waits for, until the next documents are done. Any thread may set it."""
+        """What the run does or waits for, until the next documents are done. Any thread may set
+        it."""
         self.stopped = False
         """Whether a person stopped the run, so that its end is not that of the index."""
         self.wait = 0.0
         """For how many seconds a service that does not answer is waited for; 0 if nobody knows."""
         self.displays: list[Display] = []
         self.outages: Sequence[Outage] = ()
-        """The services that some process waits for, each once, the longest silent first. Any thread may set it."""
+        """The services that some process waits for, each once, the longest silent first. Any thread
+        may set it."""
         self._updating = threading.RLock()
         self._clock, self._interval = clock, interval
         self._begun = False
         self._updated = self._started = clock()
         self._recent = deque([(self._updated, 0.0)], maxlen=RECENT)
         self._is_resuming = False
-        """Whether a service does not answer, or has not answered until lately: the next step is not measured."""
+        """Whether a service does not answer, or has not answered until lately: the next step is not
+        measured."""
         self._is_aside = False
         """Whether the run does something else than what is counted."""
 
@@ -111,8 +119,11 @@ class Progress:
                 self._display(lambda display: display.announce(f"{self.index}: {sentence}"))
 
     def tick(self, *, force: bool = False) -> None:
-        """Update the displays, if they were not just updated. Call it while no document is finished."""
-        with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
+        """Update the displays, if they were not just updated. Call it while no document is
+        finished."""
+        with (
+            self._updating
+        ):  # the watch over outages updates displays while the flow's thread is blocked
             now = self._clock()
             self._measure(now)
             if force or now - self._updated >= self._interval:
@@ -142,8 +153,8 @@ class Progress:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Let the block do something else than what is counted: neither its time nor what is done meanwhile counts for
-        the rate, and no time left is shown."""
+        """Let the block do something else than what is counted: neither its time nor what is done
+        meanwhile counts for the rate, and no time left is shown."""
         self._is_aside = True
         try:
             yield
@@ -153,11 +164,14 @@ class Progress:
                 self._is_aside = False
 
     def _leave_out(self, now: float) -> None:
-        """Let neither the time since the last step nor what was done in it count: the steps before are moved here."""
+        """Let neither the time since the last step nor what was done in it count: the steps before
+        are moved here."""
         last, before = self._recent[-1]
         seconds, done = now - last, self.done - before
         self._started += seconds
-        self._recent = deque([(at + seconds, count + done) for at, count in self._recent], maxlen=RECENT)
+        self._recent = deque(
+            [(at + seconds, count + done) for at, count in self._recent], maxlen=RECENT
+        )
 
     def finish(self, sentence: str) -> None:
         """Finish all displays with this sentence."""
@@ -166,7 +180,8 @@ class Progress:
             self.displays = []
 
     def _display(self, call: Callable[[Display], None]) -> None:
-        """Call each display. One that nobody can read any more, such as a pipe whose reader was killed, is left out."""
+        """Call each display. One that nobody can read any more, such as a pipe whose reader was
+        killed, is left out."""
         for display in tuple(self.displays):
             try:
                 call(display)
@@ -198,20 +213,27 @@ class Progress:
 
     def details(self) -> str:
         """Return what the headline leaves out: the note, and the rate."""
-        words = f"{self.worded:,} can be found by their words" if self.worded and not self._complete else ""
+        words = (
+            f"{self.worded:,} can be found by their words"
+            if self.worded and not self._complete
+            else ""
+        )
         hidden = self._complete or self.outages or self._is_aside
         rate = f"{rate:,.0f}/s" if (rate := self.rate) and not hidden else ""
         return _joined(self._note(), words, rate)
 
     def card(self) -> str:
-        """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
+        """Return the headline first, without needless words, and then the details: a card shows 40
+        characters of it."""
         return _joined(self.headline(short=True), self.details())
 
     def kept(self) -> str:
         """Return what a run that stops here keeps."""
         if not self._begun:
             return "nothing was changed"
-        return f"{self.done:,.0f} of {max(self.total, self.done):,.0f} {self._noun} are done and kept"
+        return (
+            f"{self.done:,.0f} of {max(self.total, self.done):,.0f} {self._noun} are done and kept"
+        )
 
     def percent(self) -> float:
         """Return how much is done, from 0 to 100."""
@@ -224,7 +246,9 @@ class Progress:
 
     def _share(self) -> str:
         if not self._begun and not self.done:
-            return "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
+            return (
+                "not begun" if self._note() else "waiting for the database, the embedder and Qdrant"
+            )
         return f"{int(self.done):,} of {int(max(self.total, self.done)):,} {self._noun}"
 
     def _note(self) -> str:
@@ -281,7 +305,8 @@ class Lines:
 
 
 class Bar:
-    """A display that draws a live bar in a terminal: a line that fits any width, and a second one with details."""
+    """A display that draws a live bar in a terminal: a line that fits any width, and a second one
+    with details."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console, Group
@@ -292,8 +317,12 @@ class Bar:
         from rich.text import Text
 
         self._console = Console(file=stream)
-        name = TextColumn("{task.fields[index]}", markup=False, table_column=Column(overflow="ellipsis"))
-        headline = TextColumn("{task.fields[headline]}", markup=False, table_column=Column(no_wrap=True))
+        name = TextColumn(
+            "{task.fields[index]}", markup=False, table_column=Column(overflow="ellipsis")
+        )
+        headline = TextColumn(
+            "{task.fields[headline]}", markup=False, table_column=Column(no_wrap=True)
+        )
         self._bar = RichProgress(name, BarColumn(None), headline, console=self._console)
         self._task = self._bar.add_task("", total=None, visible=False, index="", headline="")
         self._details = Text(no_wrap=True, overflow="ellipsis")
@@ -306,7 +335,9 @@ class Bar:
         self._details.plain = printable(progress.details())
         headline = progress.headline(short=self._console.width < NARROW)
         done, total, index = progress.done, progress.total or None, progress.index
-        self._bar.update(self._task, completed=done, total=total, visible=True, index=index, headline=headline)
+        self._bar.update(
+            self._task, completed=done, total=total, visible=True, index=index, headline=headline
+        )
 
     def announce(self, sentence: str) -> None:
         """Print a line above the bar."""
@@ -321,7 +352,8 @@ class Bar:
 
 
 def open_display(stream: TextIO | None = None) -> Display:
-    """Return a bar if the stream (standard error by default) is a terminal that can draw one, and lines if not."""
+    """Return a bar if the stream (standard error by default) is a terminal that can draw one, and
+    lines if not."""
     stream = stream or sys.stderr
     if stream.isatty():
         from rich.console import Console
@@ -332,7 +364,8 @@ def open_display(stream: TextIO | None = None) -> Display:
 
 
 class _Counting(Progress):
-    """The progress of a command, which counts one thing after another. Nothing is displayed of what takes a moment."""
+    """The progress of a command, which counts one thing after another. Nothing is displayed of what
+    takes a moment."""
 
     def __init__(self, command: str) -> None:
         super().__init__(command)
@@ -345,8 +378,11 @@ class _Counting(Progress):
                 self.displays = [open_display()]
             super().tick(force=force)
 
-    def count(self, items: Iterable[T], noun: str, total: Callable[[], int], size: Callable[[T], float]) -> Iterator[T]:
-        """Yield the items, and count them as `counted` does. What is counted meanwhile is a part of them."""
+    def count(
+        self, items: Iterable[T], noun: str, total: Callable[[], int], size: Callable[[T], float]
+    ) -> Iterator[T]:
+        """Yield the items, and count them as `counted` does. What is counted meanwhile is a part of
+        them."""
         if self._begun:
             yield from items
             return
@@ -366,8 +402,8 @@ _SHOWN: ContextVar[_Counting | None] = ContextVar("the progress of a command", d
 
 @contextmanager
 def shown(command: str, say: Callable[[str], object]) -> Iterator[None]:
-    """Show what is `counted` in the block, on standard error, once it takes longer than a moment; and `say` who does
-    not answer."""
+    """Show what is `counted` in the block, on standard error, once it takes longer than a moment;
+    and `say` who does not answer."""
     progress = _Counting(command)
 
     def look() -> Iterable[Outage]:
@@ -385,20 +421,26 @@ def shown(command: str, say: Callable[[str], object]) -> Iterator[None]:
 
 
 def counted(
-    items: Iterable[T], noun: str, total: Callable[[], int], size: Callable[[T], float] = lambda _: 1
+    items: Iterable[T],
+    noun: str,
+    total: Callable[[], int],
+    size: Callable[[T], float] = lambda _: 1,
 ) -> Iterator[T]:
-    """Yield the items. If a command shows its progress, they are counted there, each as `size` many, as "3 of 9 points
-    compared" if that is the `noun`. `total` is asked only then."""
+    """Yield the items. If a command shows its progress, they are counted there, each as `size`
+    many, as "3 of 9 points compared" if that is the `noun`. `total` is asked only then."""
     progress = _SHOWN.get()
     return iter(items) if progress is None else progress.count(items, noun, total, size)
 
 
 @contextmanager
 def said_outages(
-    say: Callable[[str], object], *, look: Callable[[], Iterable[Outage]] = outages, wait: float = 0.0
+    say: Callable[[str], object],
+    *,
+    look: Callable[[], Iterable[Outage]] = outages,
+    wait: float = 0.0,
 ) -> Iterator[None]:
-    """Say who does not answer, at once and then each minute, for the time of the block, and for how many seconds it is
-    waited for. A thread looks once a second."""
+    """Say who does not answer, at once and then each minute, for the time of the block, and for how
+    many seconds it is waited for. A thread looks once a second."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -425,9 +467,14 @@ class RunRecord:
 
     index: str
     logger: Logger | None = None
-    """Where errors and services that do not answer are logged; None if no person waits for this run."""
-    outcome: IndexOutcome = attrs.field(default=attrs.Factory(lambda self: IndexOutcome(self.index), True), init=False)
-    progress: Progress = attrs.field(default=attrs.Factory(lambda self: Progress(self.index), True), init=False)
+    """Where errors and services that do not answer are logged; None if no person waits for this
+    run."""
+    outcome: IndexOutcome = attrs.field(
+        default=attrs.Factory(lambda self: IndexOutcome(self.index), True), init=False
+    )
+    progress: Progress = attrs.field(
+        default=attrs.Factory(lambda self: Progress(self.index), True), init=False
+    )
     stopwatch: Stopwatch = attrs.field(factory=Stopwatch, init=False)
     error: RagIndexError | None = attrs.field(default=None, init=False)
     """The error of ours that ended the run."""
@@ -439,7 +486,8 @@ class RunRecord:
     _outage_until: float = attrs.field(factory=time.time, init=False)
     """The time up to which the seconds of outages are counted."""
     _reasons: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
-    """The documents of each kind that could not be indexed completely, by what their reasons have in common."""
+    """The documents of each kind that could not be indexed completely, by what their reasons have
+    in common."""
     _first_reasons: dict[tuple[str, str], str] = attrs.field(factory=dict, init=False)
 
     @property
@@ -454,7 +502,8 @@ class RunRecord:
             self._outage_until = time.time()
 
     def note_outages(self, outages: Sequence[Outage]) -> None:
-        """Show the services that do not answer now, and count the time since the first shard in which there are any."""
+        """Show the services that do not answer now, and count the time since the first shard in
+        which there are any."""
         self.progress.outages = outages
         down = [outage.since for outage in outages if not outage.is_slow]
         if down and self.outcome.first_shard_after is not None:

@@ -1,4 +1,5 @@
-"""Settings: one TOML file, overridden by RAG_INDEX_* variables, in one model that is passed down."""
+"""Settings: one TOML file, overridden by RAG_INDEX_* variables, in one model that is passed
+down."""
 
 from __future__ import annotations
 
@@ -30,8 +31,26 @@ from rag_index.core.settings.sections import (
 )
 
 __all__ = [
-    "Alias", "CONFIG_VARIABLE", "ContextSettings", "EmbedderSettings", "ENV_PREFIX", "FILE_NAME", "find_config",
-    "GateSettings", "IndexSettings", "LedgerSettings", "load_settings", "origins", "ParallelSettings",
-    "RetrieveSettings", "run_settings", "RunSettings", "SECTIONS", "ServerSettings", "ServeSettings", "Settings",
-    "SourceSettings", "StoreSettings",
-]  # fmt: skip
+    "Alias",
+    "CONFIG_VARIABLE",
+    "ContextSettings",
+    "EmbedderSettings",
+    "ENV_PREFIX",
+    "FILE_NAME",
+    "find_config",
+    "GateSettings",
+    "IndexSettings",
+    "LedgerSettings",
+    "load_settings",
+    "origins",
+    "ParallelSettings",
+    "RetrieveSettings",
+    "run_settings",
+    "RunSettings",
+    "SECTIONS",
+    "ServerSettings",
+    "ServeSettings",
+    "Settings",
+    "SourceSettings",
+    "StoreSettings",
+]

@@ -39,32 +39,97 @@ from rag_index.core.settings.sections import (
 from rag_index.core.settings.visible import VisibleSettings, check_visible, sql_texts
 
 SQL, CODE = "sql", "code"
-"""The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
+"""The built-in kinds of indexes. Any other kind is the name of an entry point
+(`rag_index.sources`)."""
 DATABASE = "database"
 """The `access` of an index for which the database itself says who sees what."""
 NO_LANGUAGE = "none"
 LANGUAGES = (
-    "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",
-    "french", "german", "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese", "kazakh",
-    "nepali", "norwegian", "portuguese", "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
-)  # fmt: skip
+    "arabic",
+    "azerbaijani",
+    "basque",
+    "bengali",
+    "catalan",
+    "chinese",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hebrew",
+    "hinglish",
+    "hungarian",
+    "indonesian",
+    "italian",
+    "japanese",
+    "kazakh",
+    "nepali",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "slovene",
+    "spanish",
+    "swedish",
+    "tajik",
+    "turkish",
+)
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
-    "table", "db_schema", "query", "key", "text", "payload", "access", "access_separator",
-    "not_secret", "where", "newest", "title", "link", "format", "files",
-    "joins", "parts", "language_column", "visible",
-}  # fmt: skip
+    "table",
+    "db_schema",
+    "query",
+    "key",
+    "text",
+    "payload",
+    "access",
+    "access_separator",
+    "not_secret",
+    "where",
+    "newest",
+    "title",
+    "link",
+    "format",
+    "files",
+    "joins",
+    "parts",
+    "language_column",
+    "visible",
+}
 CODE_KEYS = {"root", "include", "exclude", "languages"}
 """Keys that belong to one kind only."""
 CODE_FIELDS = (
-    "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
-)  # fmt: skip
+    "path",
+    "language",
+    "lines",
+    "kind",
+    "name",
+    "qualified_name",
+    "signature",
+    "parent",
+    "docstring",
+)
 """The payload fields of source code."""
-CODE_KINDS: Mapping[str, PayloadKind] = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
+CODE_KINDS: Mapping[str, PayloadKind] = {
+    **dict.fromkeys(CODE_FIELDS, "keyword"),
+    "lines": "integer",
+}
 """What the fields of source code hold, whether or not they have a payload index."""
 CodeLanguage = Literal[
-    "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
-]  # fmt: skip
+    "c",
+    "cpp",
+    "go",
+    "java",
+    "javascript",
+    "python",
+    "ruby",
+    "rust",
+    "text",
+    "tsx",
+    "typescript",
+]
 """The languages that source code is parsed as; `text` is split at lines."""
 SECRET = re.compile(
     r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
@@ -74,11 +139,13 @@ SECRET = re.compile(
     r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
     r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
 )
-"""The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
+"""The names of columns that hold secrets, in small letters with `_` between words: what the last
+words name counts."""
 
 
 def is_named_like_a_secret(column: str) -> bool:
-    """Return whether the name of a column says that it holds a password, a key, a token or the like."""
+    """Return whether the name of a column says that it holds a password, a key, a token or the
+    like."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", "_", column)
     return SECRET.fullmatch(words.strip("_").lower()) is not None
 
@@ -89,106 +156,130 @@ def split_languages(language: str) -> tuple[str, ...]:
 
 
 class IndexSettings(Section):
-    """`[[indexes]]`: an index of a table or query, of a folder of source code, or of a custom source."""
+    """`[[indexes]]`: an index of a table or query, of a folder of source code, or of a custom
+    source."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     """The name of the index: letters, digits, `-` and single `_`."""
     kind: str = Field(default=SQL, min_length=1)
-    """Where documents come from. `sql`: a table or query of the database. `code`: a folder of [source
-    code](sources.md#source-code). Any other name: an installed [source of your own](sources.md#a-source-of-your-own). A
-    key that belongs to another kind is an error."""
+    """Where documents come from. `sql`: a table or query of the database. `code`: a folder of
+    [source code](sources.md#source-code). Any other name: an installed [source of your
+    own](sources.md#a-source-of-your-own). A key that belongs to another kind is an error."""
     table: str | None = None
     """The table or view to read. Set either this or `query`."""
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters, in place of `table`. The rows of a server's query are first copied into a file in
-    `data` that has no name, for the time of a run. Prefer a table or a view."""
+    """One SELECT without parameters, in place of `table`. The rows of a server's query are first
+    copied into a file in `data` that has no name, for the time of a run. Prefer a table or a
+    view."""
     key: str | list[str] | None = None
-    """The columns that identify a document: never NULL, unique, and of a type that can be ordered (not `FLOAT` of
-    MariaDB and MySQL, whose `ENUM` and `SET` are slow). Required with kind `sql`."""
+    """The columns that identify a document: never NULL, unique, and of a type that can be ordered
+    (not `FLOAT` of MariaDB and MySQL, whose `ENUM` and `SET` are slow). Required with kind
+    `sql`."""
     where: str | None = Field(default=None, min_length=1)
-    """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential = 0"`. Parts and joins
-    have their own. With a `query`, write it there."""
+    """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential =
+    0"`. Parts and joins have their own. With a `query`, write it there."""
     visible: dict[str, VisibleSettings] = Field(default={})
     """Which values of a column are shown: [`[indexes.visible.NAME]`](#indexesvisiblename)."""
     newest: str | None = Field(default=None, min_length=1)
-    """The column whose greatest value wins if several rows have the same `key`, such as the versions of a note. `where`
-    decides about that row alone: a note whose newest version is withdrawn is not shown in an older one."""
+    """The column whose greatest value wins if several rows have the same `key`, such as the
+    versions of a note. `where` decides about that row alone: a note whose newest version is
+    withdrawn is not shown in an older one."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
-    """Other tables with at most one row for each document: [`[indexes.joins.NAME]`](#indexesjoinsname)."""
+    """Other tables with at most one row for each document:
+    [`[indexes.joins.NAME]`](#indexesjoinsname)."""
     parts: list[PartSettings] = Field(default=[])
-    """Tables with many rows for one document, such as comments: [`[[indexes.parts]]`](#indexesparts)."""
+    """Tables with many rows for one document, such as comments:
+    [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
-    """The title of a document. It is embedded with each chunk, stands above each hit, and is found by its words; its
-    column need not be in `text`."""
+    """The title of a document. It is embedded with each chunk, stands above each hit, and is found
+    by its words; its column need not be in `text`."""
     link: str | None = Field(default=None, min_length=1)
-    """The address at which a person reads the document, such as `"https://desk.example.org/t/{id}"`. Values are quoted.
-    `"{url}"` takes a column with addresses; only http, https and paths make a link."""
+    """The address at which a person reads the document, such as
+    `"https://desk.example.org/t/{id}"`. Values are quoted. `"{url}"` takes a column with addresses;
+    only http, https and paths make a link."""
     text: str | list[str] | None = None
-    r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are left out), or a
-    template such as `"{subject}\n{body}"`, in which literal braces are doubled. Required with kind `sql`, unless there
-    is a `title` or `parts`."""
+    r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are
+    left out), or a template such as `"{subject}\n{body}"`, in which literal braces are doubled.
+    Required with kind `sql`, unless there is a `title` or `parts`."""
     format: dict[str, Format] = Field(default={})
-    """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`, `markdown`, `bbcode`,
-    `json`, `auto`, `file` ([attachments](sources.md#attachments)), or a [plug-in](plugins.md)."""
+    """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`,
+    `markdown`, `bbcode`, `json`, `auto`, `file` ([attachments](sources.md#attachments)), or a
+    [plug-in](plugins.md)."""
     files: Path | None = None
-    """The folder of the files that columns of format `file` name. Not set: the column holds the files themselves."""
+    """The folder of the files that columns of format `file` name. Not set: the column holds the
+    files themselves."""
     payload: list[str] = Field(default=[])
     """The columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
-    """Columns of `key`, `text` and `payload` that are named like secrets but hold none. `plan` warns of all others.
-    [Secrets](#secrets) in a text with such a column are not masked."""
+    """Columns of `key`, `text` and `payload` that are named like secrets but hold none. `plan`
+    warns of all others. [Secrets](#secrets) in a text with such a column are not masked."""
     payload_indexes: dict[str, PayloadKind] = Field(default={})
-    """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`, `integer`, `float`, `bool`
-    or `datetime`."""
+    """The payload columns to [filter](retrieval.md#filters) by, with their kind: `keyword`,
+    `integer`, `float`, `bool` or `datetime`."""
     labels: dict[str, str] = Field(default={})
     """What [the page](service.md#the-page) calls payload columns: `{customer_id = "Customer"}`."""
     required_filter: dict[str, Any] = Field(default={})
-    """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its caller says."""
+    """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its
+    caller says."""
     recency: RecencySettings | None = None
-    """The payload column by which newer of nearly equal documents come first, and the age at which [half of
-    that](retrieval.md#newer-first) is left: `{field = "updated_at", half_life = "180d"}`."""
+    """The payload column by which newer of nearly equal documents come first, and the age at which
+    [half of that](retrieval.md#newer-first) is left: `{field = "updated_at", half_life =
+    "180d"}`."""
     access: str | None = Field(default=None, min_length=1)
-    """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and group ([who may see
-    what](access.md)). With `"database"`, PostgreSQL is [asked in each
+    """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and
+    group ([who may see what](access.md)). With `"database"`, PostgreSQL is [asked in each
     search](access.md#rights-that-the-database-decides), under the caller's role."""
     access_separator: str = ","
-    """The separator of several groups in a text column. If it is empty, the whole text is one group."""
+    """The separator of several groups in a text column. If it is empty, the whole text is one
+    group."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
-    """With kind `code`: patterns of the files, as in a `.gitignore` at `root`. Empty: all of a known language."""
+    """With kind `code`: patterns of the files, as in a `.gitignore` at `root`. Empty: all of a
+    known language."""
     exclude: list[str] = Field(default=[])
-    """With kind `code`: patterns of files and folders to leave out, besides those of `.gitignore`."""
-    languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(default={})
+    """With kind `code`: patterns of files and folders to leave out, besides those of
+    `.gitignore`."""
+    languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(
+        default={}
+    )
     """With kind `code`: the language of files by their suffix, where it differs from the
     [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
     options: dict[str, Any] = Field(default={})
     """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
-    """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
+    """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the
+    built-in way."""
     chunk_chars: Int = Field(default=1000, ge=20)
-    """The maximum length of a chunk, at least 20 characters. A chunk ends at a paragraph, else a sentence, a line or a
-    word."""
+    """The maximum length of a chunk, at least 20 characters. A chunk ends at a paragraph, else a
+    sentence, a line or a word."""
     chunk_overlap: Int = Field(default=100, ge=0)
-    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in source code none."""
+    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in
+    source code none."""
     search: Literal["hybrid", "dense"] = "hybrid"
-    """How searches find: `hybrid` by [meaning and words](retrieval.md#meaning-and-words), `dense` by meaning alone."""
-    language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
-    """The language of the texts, whose endings and frequent words make no difference to a search by words: `arabic`,
-    `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`, `english`, `finnish`, `french`,
-    `german`, `greek`, `hebrew`, `hinglish`, `hungarian`, `indonesian`, `italian`, `japanese`, `kazakh`, `nepali`,
-    `norwegian`, `portuguese`, `romanian`, `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`.
-    With a list, `["english", "german"]`, the words of each chunk decide which of them it is in."""
+    """How searches find: `hybrid` by [meaning and words](retrieval.md#meaning-and-words), `dense`
+    by meaning alone."""
+    language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = (
+        "english"
+    )
+    """The language of the texts, whose endings and frequent words make no difference to a search by
+    words: `arabic`, `azerbaijani`, `basque`, `bengali`, `catalan`, `chinese`, `danish`, `dutch`,
+    `english`, `finnish`, `french`, `german`, `greek`, `hebrew`, `hinglish`, `hungarian`,
+    `indonesian`, `italian`, `japanese`, `kazakh`, `nepali`, `norwegian`, `portuguese`, `romanian`,
+    `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`. With a list,
+    `["english", "german"]`, the words of each chunk decide which of them it is in."""
     language_column: str | None = Field(default=None, min_length=1)
-    """The column that says in which of several languages a document is, by code (`de`, `deu`, `de_AT.UTF-8`) or name
-    (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of each chunk decide."""
+    """The column that says in which of several languages a document is, by code (`de`, `deu`,
+    `de_AT.UTF-8`) or name (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of
+    each chunk decide."""
     context: ContextSettings | None = None
     """The model that writes for each chunk a sentence on its place in the document:
     [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
-    """What a rebuilt collection must still find before it goes live: [`[indexes.gate]`](#indexesgate)."""
+    """What a rebuilt collection must still find before it goes live:
+    [`[indexes.gate]`](#indexesgate)."""
 
     @field_validator("language", mode="before")
     @classmethod
@@ -200,7 +291,8 @@ class IndexSettings(Section):
         for name in names or ("",):
             if name not in known:
                 raise ValueError(
-                    f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of {', '.join(LANGUAGES)}"
+                    f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of"
+                    f" {', '.join(LANGUAGES)}"
                 )
         return ", ".join(names)
 
@@ -213,45 +305,68 @@ class IndexSettings(Section):
             self._check_columns()
         if self.kind != CODE and self.chunk_overlap * 2 > self.chunk_chars:
             raise ValueError(
-                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; lower it"
+                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars"
+                f" {self.chunk_chars}; lower it"
             )
         recent = [self.recency.field] if self.recency else []
         for key, fields in (
-            ("payload_indexes", self.payload_indexes), ("required_filter", self.required_filter), ("recency", recent),
+            ("payload_indexes", self.payload_indexes),
+            ("required_filter", self.required_filter),
+            ("recency", recent),
             ("labels", self.labels),
-        ):  # fmt: skip
+        ):
             for field in fields:
                 if not self.has_field(field):
                     known = ", ".join(self.fields or ()) or "none"
                     remedy = "; add it there" if self.kind == SQL else ""
-                    raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
+                    raise ValueError(
+                        f"{key} names {field!r}, but payload has no such column ({known}){remedy}"
+                    )
         return self
 
     def _check_kind(self) -> None:
         own_kind = self.kind if self.kind in (SQL, CODE) else ""
         fields = type(self).model_fields
-        given = {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
-        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (set() if self.chunker else {"options"}, "")):
+        given = {
+            name for name in self.model_fields_set if getattr(self, name) != fields[name].default
+        }
+        for keys, kind in (
+            (SQL_KEYS, SQL),
+            (CODE_KEYS, CODE),
+            (set() if self.chunker else {"options"}, ""),
+        ):
             if kind != own_kind and (wrong := sorted(keys & given)):
                 key = fields[wrong[0]].alias or wrong[0]
                 owner = f"kind {kind!r}" if kind else "the kind of a custom source"
-                raise ValueError(f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one of them")
+                raise ValueError(
+                    f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one"
+                    " of them"
+                )
         if self.kind == CODE and self.root is None:
             raise ValueError("root is missing: name the folder with the files")
         if self.kind == CODE and self.chunk_overlap and "chunk_overlap" in self.model_fields_set:
-            raise ValueError("chunk_overlap cannot be used with kind 'code', whose chunks do not overlap; remove it")
+            raise ValueError(
+                "chunk_overlap cannot be used with kind 'code', whose chunks do not overlap;"
+                " remove it"
+            )
 
     def _check_columns(self) -> None:
         if (self.table is None) == (self.query is None):
             raise ValueError("needs either table or query")
-        for key, value in (("schema", self.db_schema), ("where", self.where), ("newest", self.newest)):
+        for key, value in (
+            ("schema", self.db_schema),
+            ("where", self.where),
+            ("newest", self.newest),
+        ):
             if self.query is not None and value is not None:
                 raise ValueError(f"{key} belongs to table; with a query, write it inside the query")
         if not self.key or not (self.text or self.title or self.parts):
             raise ValueError("key and text must name at least one column each")
         self._check_declaration()
         if RESERVED in self.payload:
-            raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
+            raise ValueError(
+                "payload column _rag is reserved; rename it in a query (SELECT _rag AS …)"
+            )
 
     def _check_declaration(self) -> None:
         for key in ("text", "title"):
@@ -260,19 +375,25 @@ class IndexSettings(Section):
         check_joins(self.joins)
         check_format(self.format, [*self.title_columns, *self.text_columns])
         if title := set(file_columns(self.format)) & set(self.title_columns):
-            raise ValueError(f"the title cannot be a file ({', '.join(title)}); name a column of text")
+            raise ValueError(
+                f"the title cannot be a file ({', '.join(title)}); name a column of text"
+            )
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
         check_visible(self.visible, sql_texts(self))
         if self.language_column is not None and len(split_languages(self.language)) < 2:
             raise ValueError(
-                f"language_column chooses among several languages, but language is {self.language!r}; "
-                f"list all languages of column {self.language_column!r} there"
+                "language_column chooses among several languages, but language is"
+                f" {self.language!r}; list all languages of column {self.language_column!r} there"
             )
         if self.db_schema is not None:
-            self.joins.update({name: join.in_schema(self.db_schema) for name, join in self.joins.items()})
+            self.joins.update(
+                {name: join.in_schema(self.db_schema) for name, join in self.joins.items()}
+            )
             self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
         for name in self.joins.keys() & set(self.payload):
-            raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
+            raise ValueError(
+                f"payload column {name!r} has the name of a join; give the join another name"
+            )
 
     @property
     def has_files(self) -> bool:
@@ -283,11 +404,16 @@ class IndexSettings(Section):
     def shown_columns(self) -> list[str]:
         """Return the columns of a document, without those of its parts, that a search may show."""
         text = [*self.title_columns, *self.text_columns]
-        return list(dict.fromkeys([*self.key_columns, *text, *self.payload, *template_columns(self.link, "link")]))
+        return list(
+            dict.fromkeys(
+                [*self.key_columns, *text, *self.payload, *template_columns(self.link, "link")]
+            )
+        )
 
     @property
     def secret_columns(self) -> list[str]:
-        """Return the columns that searches would show and that are named like secrets, but for `not_secret`."""
+        """Return the columns that searches would show and that are named like secrets, but for
+        `not_secret`."""
         of_parts = [f"{part.label}.{name}" for part in self.parts for name in part.shown_columns]
         return [
             name
@@ -297,28 +423,41 @@ class IndexSettings(Section):
 
     @property
     def fields(self) -> tuple[str, ...] | None:
-        """Return the payload fields that filters may name, or None if only a custom source knows them."""
+        """Return the payload fields that filters may name, or None if only a custom source knows
+        them."""
         if self.kind == SQL:
-            return (*self.payload, *[f"{part.label}.{name}" for part in self.parts for name in part.payload])
+            return (
+                *self.payload,
+                *[f"{part.label}.{name}" for part in self.parts for name in part.payload],
+            )
         return CODE_FIELDS if self.kind == CODE else None
 
     def has_field(self, field: str) -> bool:
-        """Return whether filters may name this payload field; dots lead into the value of a field."""
-        return self.fields is None or any(field == known or field.startswith(f"{known}.") for known in self.fields)
+        """Return whether filters may name this payload field; dots lead into the value of a
+        field."""
+        return self.fields is None or any(
+            field == known or field.startswith(f"{known}.") for known in self.fields
+        )
 
     def kind_of(self, field: str) -> PayloadKind | None:
-        """Return the kind of values that a payload field holds, or None if the settings do not tell."""
+        """Return the kind of values that a payload field holds, or None if the settings do not
+        tell."""
         known: PayloadKind | None = CODE_KINDS.get(field) if self.kind == CODE else None
         return self.indexed_fields.get(field, known)
 
     @property
     def indexed_fields(self) -> dict[str, PayloadKind]:
-        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`.
+        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter`
+        and `access`.
 
-        Where values of keyword fields can be counted, so are the numbers of chunks: a document counts by its first.
+        Where values of keyword fields can be counted, so are the numbers of chunks: a document
+        counts by its first.
         """
         required = {field: kind_for(value) for field, value in self.required_filter.items()}
-        found = {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
+        found = {
+            **{field: kind for field, kind in required.items() if kind},
+            **self.payload_indexes,
+        }
         if self.kind != CODE and "keyword" in self.payload_indexes.values():
             found[CHUNK_FIELD] = "integer"
         return {**found, **({GROUPS_FIELD: "keyword"} if self.access is not None else {})}
@@ -326,7 +465,9 @@ class IndexSettings(Section):
     @property
     def access_column(self) -> str | None:
         """Return the column that has the groups of each document, if there is one."""
-        return None if self.access in (None, DATABASE) or is_select(str(self.access)) else self.access
+        return (
+            None if self.access in (None, DATABASE) or is_select(str(self.access)) else self.access
+        )
 
     @property
     def asks_database(self) -> bool:

@@ -1,5 +1,6 @@
-"""What sections and indexes are made of: the base class of tables, types of values, kinds of payload indexes, prompts
-of known models, and `[indexes.joins.NAME]` and `[[indexes.parts]]` with their templates."""
+"""What sections and indexes are made of: the base class of tables, types of values, kinds of
+payload indexes, prompts of known models, and `[indexes.joins.NAME]` and `[[indexes.parts]]` with
+their templates."""
 
 from __future__ import annotations
 
@@ -38,18 +39,24 @@ if TYPE_CHECKING:
 
 def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return the fields of a model by their keys in the file."""
-    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+    return {
+        field.alias or name: field
+        for name, field in model.model_fields.items()
+        if not field.exclude
+    }
 
 
 def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
     """Return the models of those keys of a model that are tables with keys of their own.
 
-    `list` stands for the keys that are lists of such tables, `dict` for those that give each of them a name.
+    `list` stands for the keys that are lists of such tables, `dict` for those that give each of
+    them a name.
     """
     return {
         key: kind
         for key, field in keys_of(model).items()
-        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None) is collection
+        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None)
+        is collection
         for kind in (field.annotation, *typing.get_args(field.annotation))
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     }
@@ -77,8 +84,8 @@ class Section(BaseModel):
 
 
 class Secret(SecretStr):
-    """A secret of the settings: a password, a key, or a URL that may hold one. Each process that makes or unpickles it
-    masks it in what it says (`rag_index.redaction`)."""
+    """A secret of the settings: a password, a key, or a URL that may hold one. Each process that
+    makes or unpickles it masks it in what it says (`rag_index.redaction`)."""
 
     def __init__(self, value: str) -> None:
         super().__init__(value)
@@ -106,13 +113,20 @@ def stripped(value: Any) -> Any:
 
 
 def header_key(text: str) -> str:
-    """Return a key without what surrounds it. Raises ValueError if it has a sign that no header of HTTP takes; the
-    message says which, and does not repeat the key."""
+    """Return a key without what surrounds it. Raises ValueError if it has a sign that no header of
+    HTTP takes; the message says which, and does not repeat the key."""
     key = str(stripped(text))
     if wrong := re.search(r"[^ -~]", key):
         sign, name = wrong[0], unicodedata.name(wrong[0], "")
-        shown = "a line break" if sign in "\r\n" else " ".join(filter(None, [f"U+{ord(sign):04X}", name]))
-        raise ValueError(f"cannot be sent: its character {wrong.start() + 1} is {shown}; give the key alone, in ASCII")
+        shown = (
+            "a line break"
+            if sign in "\r\n"
+            else " ".join(filter(None, [f"U+{ord(sign):04X}", name]))
+        )
+        raise ValueError(
+            f"cannot be sent: its character {wrong.start() + 1} is {shown}; give the key alone, in"
+            " ASCII"
+        )
     return key
 
 
@@ -133,11 +147,15 @@ def _keep_login(value: str) -> str:
 
 def _check_http_url(value: str) -> str:
     if re.match(r"[^:/]+://[^/]*@", value):
-        raise ValueError("must not hold a user and password, which messages would show; give only the address")
+        raise ValueError(
+            "must not hold a user and password, which messages would show; give only the address"
+        )
     if not re.match(r"https?://[^/\s]+", value):
         raise ValueError("is not an address; write it as http://host:port")
     if "?" in value or "#" in value:
-        raise ValueError("must not hold a query (?…), which messages would show; a key belongs into api_key")
+        raise ValueError(
+            "must not hold a query (?…), which messages would show; a key belongs into api_key"
+        )
     return value.rstrip("/")
 
 
@@ -149,7 +167,9 @@ def _reject_bool(value: Any) -> Any:
 
 def _check_scheduler_address(value: str) -> str:
     if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", value):
-        raise ValueError("is not the address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786")
+        raise ValueError(
+            "is not the address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786"
+        )
     return value
 
 
@@ -176,7 +196,8 @@ GROUPS_FIELD = f"{RESERVED}.groups"
 
 @dataclass(frozen=True, slots=True)
 class KindOfValues:
-    """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
+    """The values that a payload index holds: their types in a payload, and what a caller is told of
+    them."""
 
     types: frozenset[type]
     json_type: str
@@ -190,7 +211,9 @@ PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
     "integer": KindOfValues(frozenset({int}), "integer", "a whole number", "numbers"),
     "float": KindOfValues(frozenset({int, float}), "number", "a number", "numbers"),
     "bool": KindOfValues(frozenset({bool}), "boolean", "true or false"),
-    "datetime": KindOfValues(frozenset({str}), "string", 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"),
+    "datetime": KindOfValues(
+        frozenset({str}), "string", 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"
+    ),
 }
 """The kinds, by Qdrant's own names. A new one is one more entry here and in `PayloadKind`."""
 
@@ -200,7 +223,12 @@ def kind_for(value: Any) -> PayloadKind | None:
     if isinstance(value, list):
         kinds = {kind_for(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
-    kinds_by_type: Mapping[type, PayloadKind] = {str: "keyword", bool: "bool", int: "float", float: "float"}
+    kinds_by_type: Mapping[type, PayloadKind] = {
+        str: "keyword",
+        bool: "bool",
+        int: "float",
+        float: "float",
+    }
     return kinds_by_type.get(type(value))
 
 
@@ -223,20 +251,26 @@ PROMPTS = (
     ("qwen3-embedding", "", f"Instruct: {_WEB}\nQuery:"),
     ("stella-en", "", f"Instruct: {_WEB}.\nQuery: "),
     ("embedding-?gemma", "title: none | text: ", "task: search result | query: "),
-    ("jina-embeddings-v3", "Represent the document for retrieval: ",
-     "Represent the query for retrieving evidence documents: "),
+    (
+        "jina-embeddings-v3",
+        "Represent the document for retrieval: ",
+        "Represent the query for retrieving evidence documents: ",
+    ),
     ("jina-embeddings-v4", "Passage: ", "Query: "),
     ("jina-embeddings-v5", "Document: ", "Query: "),
     ("ruri-v3", "検索文書: ", "検索クエリ: "),
     (_NO_PROMPTS, "", ""),
-)  # fmt: skip
-"""Patterns of names, with what stands before a document and a query. The first that is a part of a name counts."""
+)
+"""Patterns of names, with what stands before a document and a query. The first that is a part of a
+name counts."""
 
 
 def known_prompts(model: str) -> tuple[str, str] | None:
-    """Return document and query prefix of a model, whatever registry, size, quantisation and tag are in its name.
+    """Return document and query prefix of a model, whatever registry, size, quantisation and tag
+    are in its name.
 
-    Returns None if nothing is known of it. A folder of the cache of Hugging Face is named after its model.
+    Returns None if nothing is known of it. A folder of the cache of Hugging Face is named after its
+    model.
     """
     path = re.sub(r"/snapshots/[^/]+$", "", model.lower().rstrip("/"))
     name = re.sub(r"[^a-z0-9]+", "-", path.rsplit("/", 1)[-1])
@@ -274,8 +308,8 @@ DESCENDING = " desc"
 
 
 def read_template(text: str | Sequence[str] | None, key: str = "text") -> Template | None:
-    """Return the parts of a template; None if the value of the setting `key` is a column or a list of columns. Raises
-    ValueError if the template is not well formed."""
+    """Return the parts of a template; None if the value of the setting `key` is a column or a list
+    of columns. Raises ValueError if the template is not well formed."""
     if not isinstance(text, str) or not {"{", "}"} & set(text):
         return None
     parts: Template = []
@@ -285,12 +319,15 @@ def read_template(text: str | Sequence[str] | None, key: str = "text") -> Templa
                 raise ValueError("braces may contain only the name of a column")
             parts.append((literal, name))
     except ValueError as exc:
-        raise ValueError(f"{key} {text!r} is not a template: {exc}; write a literal brace as {{{{") from None
+        raise ValueError(
+            f"{key} {text!r} is not a template: {exc}; write a literal brace as {{{{"
+        ) from None
     return parts
 
 
 def template_columns(text: str | Sequence[str] | None, key: str = "text") -> list[str]:
-    """Return the columns that a text consists of, in order, once each. Raises ValueError like `read_template`."""
+    """Return the columns that a text consists of, in order, once each. Raises ValueError like
+    `read_template`."""
     template = read_template(text, key)
     if template is not None:
         return list(dict.fromkeys(name for _, name in template if name))
@@ -304,40 +341,53 @@ def as_list(value: str | Sequence[str] | None) -> list[str]:
 
 def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
     """Raise ValueError if a text or a template names no column."""
-    if isinstance(text, str) and read_template(text, key) is not None and not template_columns(text, key):
-        raise ValueError(f'{key} {text!r} is a template that names no column; write it as "{{column}}"')
+    if (
+        isinstance(text, str)
+        and read_template(text, key) is not None
+        and not template_columns(text, key)
+    ):
+        raise ValueError(
+            f'{key} {text!r} is a template that names no column; write it as "{{column}}"'
+        )
 
 
 def check_link(link: str | None) -> None:
-    """Raise ValueError if a link is no template, or may become an address that a page must not open."""
+    """Raise ValueError if a link is no template, or may become an address that a page must not
+    open."""
     template = read_template(link, "link")
     if link is not None and template is None:
         raise ValueError(f'link {link!r} names no column; write it as "https://…/{{id}}"')
     example = "".join(literal + ("x" if name else "") for literal, name in template or ())
     if template and not ADDRESS.fullmatch(example if template[0][0] else f"https://{example}"):
-        raise ValueError(f"link {link!r} should begin with https://, http://, / or a column that holds an address")
+        raise ValueError(
+            f"link {link!r} should begin with https://, http://, / or a column that holds an"
+            " address"
+        )
 
 
 def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
-    """Return the join and the column that a name means; the join is None for a column of the table itself."""
+    """Return the join and the column that a name means; the join is None for a column of the table
+    itself."""
     join, dot, column = name.partition(".")
     return (join, column) if dot and join in joins else (None, name)
 
 
 class JoinSettings(Section):
-    """`[indexes.joins.NAME]`: another table, whose row gives columns `NAME.column` to the document or part."""
+    """`[indexes.joins.NAME]`: another table, whose row gives columns `NAME.column` to the document
+    or part."""
 
     table: str = Field(min_length=1)
     """The table or view that is joined."""
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table; without one, that of the index."""
     on: str | dict[str, str] = Field(min_length=1)
-    """The column that holds the `id` of the joined row. Otherwise columns of `table`, each with the column that it
-    equals: `{code = "customer.region"}`. It may name a column of an earlier join."""
+    """The column that holds the `id` of the joined row. Otherwise columns of `table`, each with the
+    column that it equals: `{code = "customer.region"}`. It may name a column of an earlier join."""
     where: str | None = Field(default=None, min_length=1)
     """The condition for the rows of `table` that count, in SQL."""
     required: bool = False
-    """Whether documents that join with no row are left out, such as the posts of a topic that `where` hides."""
+    """Whether documents that join with no row are left out, such as the posts of a topic that
+    `where` hides."""
 
     def in_schema(self, schema: str) -> JoinSettings:
         """Return the same with a table in this schema, unless it names its own."""
@@ -359,10 +409,11 @@ class PartSettings(Section):
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table; without one, that of the index."""
     on: str | list[str] | dict[str, str] = Field(min_length=1)
-    """The columns that have the document's key, in its order; otherwise columns of the part, each with the column of
-    the document that it equals: `{topic_id = "id"}`."""
+    """The columns that have the document's key, in its order; otherwise columns of the part, each
+    with the column of the document that it equals: `{topic_id = "id"}`."""
     where: str | None = Field(default=None, min_length=1)
-    """The condition, in SQL, for the rows that belong to documents: `"about_type = 'Ticket' AND internal = 0"`."""
+    """The condition, in SQL, for the rows that belong to documents: `"about_type = 'Ticket' AND
+    internal = 0"`."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables with at most one row for each row of the part."""
     key: str | list[str] | None = None
@@ -374,11 +425,13 @@ class PartSettings(Section):
     format: dict[str, Format] = Field(default={})
     """How the text of a column is written, as for an index."""
     payload: list[str] = Field(default=[])
-    """The columns that a hit in such a part returns: `author` of `remark` is the field `remark.author`."""
+    """The columns that a hit in such a part returns: `author` of `remark` is the field
+    `remark.author`."""
     link: str | None = Field(default=None, min_length=1)
     """The address of a part, from its own columns."""
     inline: bool = False
-    """Whether the rows, such as tags, stand in the text of the document; `payload` then holds the values of all."""
+    """Whether the rows, such as tags, stand in the text of the document; `payload` then holds the
+    values of all."""
 
     def in_schema(self, schema: str) -> PartSettings:
         """Return the same with tables in this schema, unless they name their own."""
@@ -399,7 +452,10 @@ class PartSettings(Section):
     def order(self) -> list[tuple[str, bool]]:
         """Return the columns that order the rows, and whether the greatest value comes first."""
         names = as_list(self.order_by)
-        return [(n[: -len(DESCENDING)].strip(), True) if n.lower().endswith(DESCENDING) else (n, False) for n in names]
+        return [
+            (n[: -len(DESCENDING)].strip(), True) if n.lower().endswith(DESCENDING) else (n, False)
+            for n in names
+        ]
 
     @property
     def text_columns(self) -> list[str]:
@@ -410,12 +466,24 @@ class PartSettings(Section):
     def shown_columns(self) -> list[str]:
         """Return the columns that a search may show."""
         return list(
-            dict.fromkeys([*self.key_columns, *self.text_columns, *self.payload, *template_columns(self.link, "link")])
+            dict.fromkeys(
+                [
+                    *self.key_columns,
+                    *self.text_columns,
+                    *self.payload,
+                    *template_columns(self.link, "link"),
+                ]
+            )
         )
 
     def pairs(self, key: Sequence[str]) -> list[tuple[str, str]]:
-        """Return the columns of the part, each with the column of the document that it equals; `key` is its key."""
-        return list(self.on.items()) if isinstance(self.on, dict) else list(zip(as_list(self.on), key, strict=True))
+        """Return the columns of the part, each with the column of the document that it equals;
+        `key` is its key."""
+        return (
+            list(self.on.items())
+            if isinstance(self.on, dict)
+            else list(zip(as_list(self.on), key, strict=True))
+        )
 
     @field_validator("text", "link")
     @classmethod
@@ -429,9 +497,13 @@ class PartSettings(Section):
         check_format(self.format, self.text_columns)
         check_link(self.link)
         if self.inline and file_columns(self.format):
-            raise ValueError(f"part {self.label!r} cannot be inline: files are parts of their own; remove inline")
+            raise ValueError(
+                f"part {self.label!r} cannot be inline: files are parts of their own; remove inline"
+            )
         if self.inline and self.link is not None:
-            raise ValueError(f"link cannot be used with inline: part {self.label!r} has no hits of its own")
+            raise ValueError(
+                f"link cannot be used with inline: part {self.label!r} has no hits of its own"
+            )
         return self
 
 
@@ -442,7 +514,10 @@ def check_joins(joins: Mapping[str, JoinSettings]) -> None:
         for _, column in join.pairs:
             other = column.partition(".")[0]
             if "." in column and other in joins and other not in before:
-                raise ValueError(f"joins.{name} is on {column!r}, but join {other!r} does not come before it; move it")
+                raise ValueError(
+                    f"joins.{name} is on {column!r}, but join {other!r} does not come before it;"
+                    " move it"
+                )
 
 
 def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
@@ -450,7 +525,10 @@ def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
     names = list(dict.fromkeys(columns))
     for name in form:
         if name not in names:
-            raise ValueError(f"format names {name!r}, which is no column of the text ({', '.join(names)}); correct it")
+            raise ValueError(
+                f"format names {name!r}, which is no column of the text ({', '.join(names)});"
+                " correct it"
+            )
 
 
 def file_columns(form: Mapping[str, str]) -> list[str]:
@@ -459,14 +537,20 @@ def file_columns(form: Mapping[str, str]) -> list[str]:
 
 
 def check_parts(parts: Sequence[PartSettings], key: Sequence[str], taken: Iterable[str]) -> None:
-    """Raise ValueError if a part is not joined by the whole key, or has a name that another field has (`taken`)."""
+    """Raise ValueError if a part is not joined by the whole key, or has a name that another field
+    has (`taken`)."""
     used = set(taken)
     for part in parts:
         if not isinstance(part.on, dict) and len(as_list(part.on)) != len(key):
             raise ValueError(
-                f"part {part.label!r}: on names {len(as_list(part.on))} columns, but the key has {len(key)} "
-                f'({", ".join(key)}); name one for each, or write on = {{column = "column of the document"}}'
+                f"part {part.label!r}: on names {len(as_list(part.on))} columns, but the key has"
+                f" {len(key)} "
+                f'({", ".join(key)}); name one for each, or write on = {{column = "column of the'
+                ' document"}'
             )
         if part.label in used:
-            raise ValueError(f"two parts, joins or payload columns are named {part.label!r}; give the part a name")
+            raise ValueError(
+                f"two parts, joins or payload columns are named {part.label!r}; give the part a"
+                " name"
+            )
         used.add(part.label)

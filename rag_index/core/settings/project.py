@@ -1,13 +1,15 @@
-"""The settings of a project, and the alias of each index: the model of a whole file, which is loaded from TOML and
-RAG_INDEX_* variables.
+"""The settings of a project, and the alias of each index: the model of a whole file, which is
+loaded from TOML and RAG_INDEX_* variables.
 
-Only this module reads the environment. A variable is RAG_INDEX_ and the place of its key in the file, with two
-underscores between the parts of the place: a key of a section is RAG_INDEX_<SECTION>__<KEY>, and one of a table within
-it has the name of the table before the key. Keys of an index have none: what is indexed stands in the file.
+Only this module reads the environment. A variable is RAG_INDEX_ and the place of its key in the
+file, with two underscores between the parts of the place: a key of a section is
+RAG_INDEX_<SECTION>__<KEY>, and one of a table within it has the name of the table before the key.
+Keys of an index have none: what is indexed stands in the file.
 
-Values are written as in the file, but without quotes; white space, line ends and a byte order mark around them do not
-count. A list is written as JSON, as TOML or with commas. An empty value is an empty text, or removes an optional key. A
-variable that looks like a setting but is not one is an error.
+Values are written as in the file, but without quotes; white space, line ends and a byte order mark
+around them do not count. A list is written as JSON, as TOML or with commas. An empty value is an
+empty text, or removes an optional key. A variable that looks like a setting but is not one is an
+error.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ MAX_PROJECT_LENGTH = 60
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 MIN_SIMILARITY = 0.75
-"""How similar a variable without two underscores has to be to one of ours to be a mistake. Others are ignored."""
+"""How similar a variable without two underscores has to be to one of ours to be a mistake. Others
+are ignored."""
 Place = tuple[str | int, ...]
 NO_INDEXES = "each names a table, its key and its text; `rag-index init --source URL` suggests them"
 FIRST_MISTAKES = ("extra_forbidden", "missing")
@@ -74,14 +77,16 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    project: str = Field(default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH)
-    """The prefix of collections and aliases: `servicedesk` makes the alias `servicedesk_comments`. Empty: the folder's
-    name. Set it if the folder may be renamed or several projects share one Qdrant: under another name every index is
-    new and empty."""
+    project: str = Field(
+        default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH
+    )
+    """The prefix of collections and aliases: `servicedesk` makes the alias `servicedesk_comments`.
+    Empty: the folder's name. Set it if the folder may be renamed or several projects share one
+    Qdrant: under another name every index is new and empty."""
     data: Path = Path(".rag-index")
-    """The folder for the embedded Qdrant, the ledger and written contexts. Set it if the folder of the settings file
-    cannot be written, such as `/etc`. If you set it later, move the old folder there: an empty folder starts an empty
-    index."""
+    """The folder for the embedded Qdrant, the ledger and written contexts. Set it if the folder of
+    the settings file cannot be written, such as `/etc`. If you set it later, move the old folder
+    there: an empty folder starts an empty index."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()
@@ -93,7 +98,9 @@ class Settings(BaseModel):
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
     """The file that these settings come from."""
-    _stamp: tuple[int, int, int] | None = PrivateAttr(default=None)  # of the file, before it was read
+    _stamp: tuple[int, int, int] | None = PrivateAttr(
+        default=None
+    )  # of the file, before it was read
 
     def read_at(self, stamp: tuple[int, int, int] | None) -> Settings:
         """Return the settings, which remember the stamp that their file had before it was read."""
@@ -110,14 +117,23 @@ class Settings(BaseModel):
         names = [index.name for index in self.indexes]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
-            raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
+            raise ValueError(
+                f"two indexes are named {duplicates[0]!r}; give each index its own name"
+            )
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
-            raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
+            raise ValueError(
+                "[source] url is missing: it is the database to read, for example sqlite:///file.db"
+            )
         asking = next((index.name for index in self.indexes if index.asks_database), None)
         if asking is not None and self.source_url.get_backend_name() != "postgresql":
-            raise ValueError(f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT')
+            raise ValueError(
+                f'index {asking}: access = "database" needs PostgreSQL; name a column or a SELECT'
+            )
         if asking is not None and not self.source.caller_roles:
-            raise ValueError(f'index {asking}: access = "database" needs [source] caller_roles: those of the callers')
+            raise ValueError(
+                f'index {asking}: access = "database" needs [source] caller_roles: those of the'
+                " callers"
+            )
         return self
 
     @property
@@ -127,14 +143,17 @@ class Settings(BaseModel):
 
     @property
     def source_url(self) -> URL:
-        """Return the URL of the source, with a relative SQLite path resolved. Raises SettingsError if the settings have
-        none, which is allowed if no index is of kind sql."""
+        """Return the URL of the source, with a relative SQLite path resolved. Raises SettingsError
+        if the settings have none, which is allowed if no index is of kind sql."""
         if self.source.url is None:
-            raise SettingsError(f"{self.path.name}: [source] url is missing; only indexes of kind sql need it")
+            raise SettingsError(
+                f"{self.path.name}: [source] url is missing; only indexes of kind sql need it"
+            )
         return database_url(self.source.url.get_secret_value(), self.folder)
 
     def root(self, index: IndexSettings) -> Path:
-        """Return the folder of an index of source code; a relative one starts at the folder of the settings file."""
+        """Return the folder of an index of source code; a relative one starts at the folder of the
+        settings file."""
         return self.folder / (index.root or Path()).expanduser()
 
     @property
@@ -143,19 +162,22 @@ class Settings(BaseModel):
         return database_url(self.ledger.url.get_secret_value(), self.folder)
 
     def index(self, name: str) -> IndexSettings:
-        """Return the index of this name. Raises UnknownIndex if there is none; the message gives the most similar
-        name."""
+        """Return the index of this name. Raises UnknownIndex if there is none; the message gives
+        the most similar name."""
         for index in self.indexes:
             if index.name == name:
                 return index
         names = [index.name for index in self.indexes]
         near = get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        raise UnknownIndex(f"there is no index {name!r}{hint}; the indexes of {self.path.name} are {', '.join(names)}")
+        raise UnknownIndex(
+            f"there is no index {name!r}{hint}; the indexes of {self.path.name} are"
+            f" {', '.join(names)}"
+        )
 
     def named(self, names: Sequence[str] | None) -> list[IndexSettings]:
-        """Return the indexes of these names in the order of the file, or all of them if no name is given. Raises
-        UnknownIndex if one of the names does not exist."""
+        """Return the indexes of these names in the order of the file, or all of them if no name is
+        given. Raises UnknownIndex if one of the names does not exist."""
         if not names:
             return list(self.indexes)
         wanted = {self.index(name).name for name in names}
@@ -183,28 +205,40 @@ def project_name(folder: str) -> str:
     return name.strip("-_")[:MAX_PROJECT_LENGTH].strip("-_") or "rag-index"
 
 
-def first_problem(exc: ValidationError, values: Mapping[str, Any], origin: Mapping[Place, str], file: str) -> str:
-    """Return the first error in one line. Unknown keys come first, since they often explain what is missing."""
+def first_problem(
+    exc: ValidationError, values: Mapping[str, Any], origin: Mapping[Place, str], file: str
+) -> str:
+    """Return the first error in one line. Unknown keys come first, since they often explain what is
+    missing."""
     errors = exc.errors(include_url=False)
     error = min(
-        errors, key=lambda e: FIRST_MISTAKES.index(e["type"]) if e["type"] in FIRST_MISTAKES else len(FIRST_MISTAKES)
+        errors,
+        key=lambda e: (
+            FIRST_MISTAKES.index(e["type"]) if e["type"] in FIRST_MISTAKES else len(FIRST_MISTAKES)
+        ),
     )
     place = _place_of(error, values)
     kind, key, table = error["type"], place[-1] if place else "", _model_at(place[:-1])
-    variable = next((origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), None)
+    variable = next(
+        (origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), None
+    )
     where = variable or " ".join(filter(None, [f"{file}:", _label(place, values)]))
     if kind == "extra_forbidden":
         inside, known = _label(place[:-1], values), keys_of(table)
         near = get_close_matches(str(key), known, n=1, cutoff=0.5)
         hint = f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(known)}"
-        message = f"{variable or file}: unknown key {key!r}{f' in {inside}' if inside else ''}{hint}"
+        message = (
+            f"{variable or file}: unknown key {key!r}{f' in {inside}' if inside else ''}{hint}"
+        )
     elif kind == "missing":
         message = f"{where} is missing: {NO_INDEXES if key == 'indexes' else 'it must be given'}"
     elif kind == "value_error" and isinstance(error["input"], dict | BaseModel):
         message = f"{where.removesuffix(':')}: {_words(error)}"
     elif kind == "list_type" and key in tables_of(table, list):
         name = ".".join(part for part in place if isinstance(part, str))
-        message = f"{where} should be a list of tables; begin each with [[{name}]] on a line of its own"
+        message = (
+            f"{where} should be a list of tables; begin each with [[{name}]] on a line of its own"
+        )
     else:  # a key that takes several types has an error for each
         words = [_words(one) for one in errors if _place_of(one, values) == place]
         message = f"{where} {', or '.join(dict.fromkeys(words))}{_value(error, str(key))}"
@@ -224,7 +258,11 @@ def _words(error: Mapping[str, Any]) -> str:
 def _value(error: Mapping[str, Any], key: str) -> str:
     """Return the value for the end of a message, unless it may be a secret."""
     value = f"{error['input']!r:.80}"
-    secret = key in ("url", "api_key", "tokens") or re.search("://.*[@?]", value) or error["type"] == "model_type"
+    secret = (
+        key in ("url", "api_key", "tokens")
+        or re.search("://.*[@?]", value)
+        or error["type"] == "model_type"
+    )
     if secret or isinstance(error["input"], dict | BaseModel):
         return ""
     return f", not {value}" if " should " in f" {error['msg']}" else f" (it is {value})"
@@ -236,7 +274,11 @@ def _place_of(error: Mapping[str, Any], values: Any) -> Place:
         try:
             values = values[part]
         except (KeyError, IndexError, TypeError):
-            return (*place, part) if error["type"] in FIRST_MISTAKES and isinstance(values, dict) else tuple(place)
+            return (
+                (*place, part)
+                if error["type"] in FIRST_MISTAKES and isinstance(values, dict)
+                else tuple(place)
+            )
         place.append(part)
     return tuple(place)
 
@@ -250,22 +292,30 @@ def _model_at(place: Place) -> type[BaseModel]:
 
 
 def _label(place: Place, values: Mapping[str, Any]) -> str:
-    """Return what a person calls a place, such as `[parallel] workers` or `index comments: parts[0].text`."""
+    """Return what a person calls a place, such as `[parallel] workers` or `index comments:
+    parts[0].text`."""
     if not place or place[0] not in (*SECTIONS, "indexes"):
         return ".".join(map(str, place))
     head, rest = (f"[[{place[0]}]]" if place == ("indexes",) else f"[{place[0]}] "), place[1:]
     if place[0] == "indexes" and rest:
         table = values["indexes"][rest[0]]
         name = table.get("name") if isinstance(table, dict) else None
-        head = f"index {name}: " if isinstance(name, str) and name else f"index number {int(rest[0]) + 1}: "
+        head = (
+            f"index {name}: "
+            if isinstance(name, str) and name
+            else f"index number {int(rest[0]) + 1}: "
+        )
         rest = rest[1:]
-    inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest).removeprefix(".")
+    inner = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest
+    ).removeprefix(".")
     return f"{head}{inner}".strip() if inner else head.removesuffix(": ").strip()
 
 
 def find_config(given: str | Path | None = None) -> Path:
-    """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
-    Raises SettingsError if there is no such file, or another user may write the one that was found."""
+    """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or
+    in a folder above. Raises SettingsError if there is no such file, or another user may write the
+    one that was found."""
     named = given or os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named).expanduser().absolute()
@@ -277,27 +327,31 @@ def find_config(given: str | Path | None = None) -> Path:
         if (folder / FILE_NAME).is_file():
             _check_writers(folder / FILE_NAME)
             return folder / FILE_NAME
-    raise SettingsError(f"there is no {FILE_NAME} here or above; `rag-index init` writes one, --config names another")
+    raise SettingsError(
+        f"there is no {FILE_NAME} here or above; `rag-index init` writes one, --config names"
+        " another"
+    )
 
 
 def _check_writers(path: Path) -> None:
-    """Check that no other user can write a file that was found, and not named, or what is beside it. Settings say where
-    keys are sent, and the ledger beside them says what is deleted. Raises SettingsError if another user may write the
-    file or its folder, or replace a folder above."""
+    """Check that no other user can write a file that was found, and not named, or what is beside
+    it. Settings say where keys are sent, and the ledger beside them says what is deleted. Raises
+    SettingsError if another user may write the file or its folder, or replace a folder above."""
     real = path.resolve()
     near = (path, path.parent, real)
     for one in dict.fromkeys((*near, *path.parents, *real.parents)):
         if writer := other_writer(one, sticky=one not in near):
             raise SettingsError(
-                f"{path} was found, but not read, because {writer} may write {'it' if one == path else one}: "
-                "if you mean these settings, name the file with --config or RAG_INDEX_CONFIG"
+                f"{path} was found, but not read, because {writer} may write"
+                f" {'it' if one == path else one}: if you mean these settings, name the file with"
+                " --config or RAG_INDEX_CONFIG"
             )
 
 
 def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
-    """Load the settings file. RAG_INDEX_* variables override it, and `overrides` (sections of keys) override both.
-    Raises SettingsError if the file is missing or not TOML, a key is unknown, or a value is invalid. The message is one
-    line with the value and the remedy."""
+    """Load the settings file. RAG_INDEX_* variables override it, and `overrides` (sections of keys)
+    override both. Raises SettingsError if the file is missing or not TOML, a key is unknown, or a
+    value is invalid. The message is one line with the value and the remedy."""
     path = find_config(given)
     stamp = file_stamp(path)
     keep_environment(os.environ)
@@ -314,7 +368,8 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
 
 
 def run_settings(config: str | Path | None, **given: float | str | None) -> Settings:
-    """Load the settings of one run; keys of `OVERRIDES` that are given override them. Raises SettingsError."""
+    """Load the settings of one run; keys of `OVERRIDES` that are given override them. Raises
+    SettingsError."""
     overrides: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
         if value is not None and not (key == "serial" and value is False):
@@ -323,14 +378,17 @@ def run_settings(config: str | Path | None, **given: float | str | None) -> Sett
 
 
 def origins(path: Path) -> dict[Place, str]:
-    """Return where each value that is not a default comes from: the name of the file or of a variable.
+    """Return where each value that is not a default comes from: the name of the file or of a
+    variable.
 
-    Places are as in the file: ("project",), ("parallel", "workers"), ("indexes", 0, "table"). Raises SettingsError like
-    `load_settings`.
+    Places are as in the file: ("project",), ("parallel", "workers"), ("indexes", 0, "table").
+    Raises SettingsError like `load_settings`.
     """
     values, origin = overlay(os.environ, _read_file(path))
     return {
-        place: next((origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), path.name)
+        place: next(
+            (origin[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origin), path.name
+        )
         for place in _places(values)
     }
 
@@ -343,25 +401,34 @@ def _require_installed_kind(index: IndexSettings, file: str) -> None:
     if index.kind not in plugins:
         known = ", ".join(map(repr, (SQL, CODE, *plugins)))
         raise SettingsError(
-            f"{file}: index {index.name}: kind {index.kind!r} should be {known} or another plug-in's name, "
-            "once its package is installed"
+            f"{file}: index {index.name}: kind {index.kind!r} should be {known} or another"
+            " plug-in's name, once its package is installed"
         )
 
 
 def _places(values: Any, place: Place = ()) -> Iterator[Place]:
-    inner = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    inner = (
+        values.items()
+        if isinstance(values, dict)
+        else enumerate(values)
+        if isinstance(values, list)
+        else ()
+    )
     for key, value in inner:
         yield (*place, key)
         yield from _places(value, (*place, key))
 
 
 def _with_places(settings: Settings, path: Path) -> Settings:
-    """Return the settings of the file `path` with absolute paths and with the name of the project."""
+    """Return the settings of the file `path` with absolute paths and with the name of the
+    project."""
     folder = path.parent
     data = folder / settings.data.expanduser()
     updates: dict[str, dict[str, Any]] = {
         section: {
-            key: folder / value.expanduser() for key, value in getattr(settings, section) if isinstance(value, Path)
+            key: folder / value.expanduser()
+            for key, value in getattr(settings, section)
+            if isinstance(value, Path)
         }
         for section in SECTIONS
     }
@@ -375,7 +442,10 @@ def _with_places(settings: Settings, path: Path) -> Settings:
     # a plug-in `words` comes before a folder `words`, in which its package may lie
     if reranker and (folder / reranker).is_dir() and reranker not in installed(RERANKERS):
         updates["retrieve"]["reranker"] = str(folder / reranker)
-    resolved = {section: getattr(settings, section).model_copy(update=keys) for section, keys in updates.items()}
+    resolved = {
+        section: getattr(settings, section).model_copy(update=keys)
+        for section, keys in updates.items()
+    }
     project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "data": data, "project": project, **resolved})
 
@@ -384,24 +454,41 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(read_written(path))
     except tomllib.TOMLDecodeError as exc:
-        unclosed = "; a quotation mark is not closed there" if r"Illegal character '\n'" in str(exc) else ""
+        unclosed = (
+            "; a quotation mark is not closed there"
+            if r"Illegal character '\n'" in str(exc)
+            else ""
+        )
         raise SettingsError(f"{path} is not TOML: {exc}{unclosed}") from exc
     if "path" in content:  # a field of the model that a file may not set
-        raise SettingsError(f"{path.name}: unknown key 'path'; the path of the store is a key of [store]")
+        raise SettingsError(
+            f"{path.name}: unknown key 'path'; the path of the store is a key of [store]"
+        )
     run = content.get("run")
     if isinstance(run, dict) and "wait" in run:  # a field that only an option of a command sets
-        raise SettingsError(f"{path.name}: unknown key 'wait' in [run]; a command waits at its start as `--wait` says")
+        raise SettingsError(
+            f"{path.name}: unknown key 'wait' in [run]; a command waits at its start as `--wait`"
+            " says"
+        )
     return content
 
 
-def overlay(environ: Mapping[str, str], content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Place, str]]:
-    """Return the content of the file, overridden by the environment, and the variable of each place that it changed.
-    Raises SettingsError if a variable is no setting, or not a list where it has to be one."""
+def overlay(
+    environ: Mapping[str, str], content: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[Place, str]]:
+    """Return the content of the file, overridden by the environment, and the variable of each place
+    that it changed. Raises SettingsError if a variable is no setting, or not a list where it has to
+    be one."""
     merged, origin = copy.deepcopy(dict(content)), dict[Place, str]()
     given = {name.upper(): name for name in environ if name.upper().startswith(ENV_PREFIX)}
     given.pop(CONFIG_VARIABLE, None)
-    known = {f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field) for place, field in _settable_places()}
-    for upper, variable in sorted(given.items(), key=lambda one: one[0].count("__")):  # a table before its keys
+    known = {
+        f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field)
+        for place, field in _settable_places()
+    }
+    for upper, variable in sorted(
+        given.items(), key=lambda one: one[0].count("__")
+    ):  # a table before its keys
         if upper not in known:
             _refuse(variable, known)
             continue
@@ -425,13 +512,18 @@ def _settable_places() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
 def _refuse(variable: str, known: Iterable[str]) -> None:
     """Raise SettingsError if an unknown variable was meant as a setting."""
     if re.fullmatch(f"{ENV_PREFIX}INDEXES(__.*)?", variable.upper()):
-        raise SettingsError(f"{variable} is not a setting: indexes stand in the file, and not in the environment")
+        raise SettingsError(
+            f"{variable} is not a setting: indexes stand in the file, and not in the environment"
+        )
     names = {CONFIG_VARIABLE.removeprefix(ENV_PREFIX): CONFIG_VARIABLE}
     for name in known:
         short = name.removeprefix(ENV_PREFIX)
         names |= {short.rpartition("__")[2]: name, short.replace("__", "_"): name}
     near = get_close_matches(
-        variable.upper().removeprefix(ENV_PREFIX).replace("__", "_"), names, n=1, cutoff=MIN_SIMILARITY
+        variable.upper().removeprefix(ENV_PREFIX).replace("__", "_"),
+        names,
+        n=1,
+        cutoff=MIN_SIMILARITY,
     )
     if near or "__" in variable:
         hint = f"did you mean {names[near[0]]}?" if near else "`rag-index config` prints all keys"
@@ -439,8 +531,14 @@ def _refuse(variable: str, known: Iterable[str]) -> None:
 
 
 def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
-    value = value.strip("\r\n\ufeff") if key.endswith("_prefix") else stripped(value)  # "query: " ends with a space
-    if not value and type(None) in typing.get_args(field.annotation) and not key.endswith("_prefix"):
+    value = (
+        value.strip("\r\n\ufeff") if key.endswith("_prefix") else stripped(value)
+    )  # "query: " ends with a space
+    if (
+        not value
+        and type(None) in typing.get_args(field.annotation)
+        and not key.endswith("_prefix")
+    ):
         return None
     if typing.get_origin(field.annotation) is list:
         if not value.lstrip().startswith("["):
@@ -456,15 +554,18 @@ def _parse(variable: str, key: str, field: FieldInfo, value: str) -> Any:
 
 def _put(content: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     *outer, key = place
-    with suppress(AttributeError, TypeError):  # what the file has there is no table, which is said later
+    with suppress(
+        AttributeError, TypeError
+    ):  # what the file has there is no table, which is said later
         for name in outer:
             content = content.setdefault(name, {})
         content[key] = value
 
 
 class Alias(str):
-    """The alias that readers search: the names of a project and of its index, joined by `_`. Two pairs of names may
-    make one alias (`desk` + `it_notes`, `desk_it` + `notes`), so it also has the pair, as `owner`."""
+    """The alias that readers search: the names of a project and of its index, joined by `_`. Two
+    pairs of names may make one alias (`desk` + `it_notes`, `desk_it` + `notes`), so it also has the
+    pair, as `owner`."""
 
     owner: dict[str, str]
 

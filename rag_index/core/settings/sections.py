@@ -33,12 +33,14 @@ from rag_index.redaction import is_secret
 Port = Annotated[Int, Field(ge=0, le=65_535)]
 ON_SERVERS = ("ollama", "openai")
 EMBEDDER_KINDS = ("local", *ON_SERVERS, "fastembed")
-"""The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
+"""The built-in kinds of embedders. Any other kind is the name of an entry point
+(`rag_index.embedders`)."""
 USUAL_TEXTS, USUAL_CHARS = 64, 16_000
 
 
 class ServerSettings(Section):
-    """`[store.server]`: how a Qdrant server is used. Its own configuration says how collections are made."""
+    """`[store.server]`: how a Qdrant server is used. Its own configuration says how collections are
+    made."""
 
     grpc_port: Port | None = None
     """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
@@ -54,52 +56,63 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read; required with kind `sql`. Nothing is written to it. Sessions use UTC, unless the URL names
-    a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET time_zone='Europe/Berlin'` (the
-    others). The drivers are the [extras](install.md#install) `postgresql` and `mariadb`; for another database, install
-    its SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as
+    """The database to read; required with kind `sql`. Nothing is written to it. Sessions use UTC,
+    unless the URL names a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL),
+    `?init_command=SET time_zone='Europe/Berlin'` (the others). The drivers are the
+    [extras](install.md#install) `postgresql` and `mariadb`; for another database, install its
+    SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as
     `?client_encoding=latin1` says; see [invalid texts](sources.md#text-as-people-read-it)."""
     timeout: Number = Field(default=600.0, gt=0)
-    """The time limit of one query, in seconds. A query that takes longer is ended, and tried once more."""
+    """The time limit of one query, in seconds. A query that takes longer is ended, and tried once
+    more."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
-    """The roles under which a database may [decide what a caller sees](access.md#rights-that-the-database-decides)."""
-    caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(default={})
-    """The database settings that policies read, each with the claim of the caller that it gets: `{"app.tenant" =
-    "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
+    """The roles under which a database may [decide what a caller
+    sees](access.md#rights-that-the-database-decides)."""
+    caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(
+        default={}
+    )
+    """The database settings that policies read, each with the claim of the caller that it gets:
+    `{"app.tenant" = "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
 
 
 class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
     kind: str = "local"
-    """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions). `ollama`: on Ollama
-    servers. `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `fastembed`: in
-    each worker's process, on one core; needs the [extra](install.md#install) of that name. Any other name is a
+    """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions).
+    `ollama`: on Ollama servers. `openai`: on [any server with `POST
+    /v1/embeddings`](servers.md#any-other-server). `fastembed`: in each worker's process, on one
+    core; needs the [extra](install.md#install) of that name. Any other name is a
     [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The name of the model, or with `fastembed` its folder. Required with any kind but `local`. wordllama knows
-    [English alone](retrieval.md#other-languages)."""
+    """The name of the model, or with `fastembed` its folder. Required with any kind but `local`.
+    wordllama knows [English alone](retrieval.md#other-languages)."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
     """The servers (ollama, openai). All must have the same model."""
     url: HttpUrl | None = None
     """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable that holds the server's key (openai). It must be set where settings are read."""
+    """The environment variable that holds the server's key (openai). It must be set where settings
+    are read."""
     dimensions: PositiveInt | None = None
-    """The length to which vectors are shortened, with [models that were trained for it](servers.md#shorter-vectors)."""
+    """The length to which vectors are shortened, with [models that were trained for
+    it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
-    """The text before each chunk. Not set: the prefix that the [model](servers.md#prefixes) was trained with."""
+    """The text before each chunk. Not set: the prefix that the [model](servers.md#prefixes) was
+    trained with."""
     query_prefix: str | None = None
     """The text before each query. Not set: the prefix that the model was trained with."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one embedding request, in seconds. The server may have to load its model within that time."""
+    """The time limit of one embedding request, in seconds. The server may have to load its model
+    within that time."""
     batch_texts: PositiveInt | Auto = "auto"
     """The maximum number of texts in a request to a server. `auto`: 64."""
     batch_chars: PositiveInt | Auto = "auto"
-    """The maximum number of characters in a request. A longer text is sent alone. `auto`: 16,000."""
+    """The maximum number of characters in a request. A longer text is sent alone. `auto`:
+    16,000."""
     requests_in_flight: PositiveInt | Auto = "auto"
-    """How many requests a server gets at once (ollama, openai). The workers share them; each sends at least one.
-    `auto`: 4 with `ollama`, 16 with `openai`."""
+    """How many requests a server gets at once (ollama, openai). The workers share them; each sends
+    at least one. `auto`: 4 with `ollama`, 16 with `openai`."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     options: dict[str, Any] = Field(default={})
@@ -110,7 +123,8 @@ class EmbedderSettings(Section):
 
     @property
     def api_key(self) -> Secret | None:
-        """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
+        """The key that the variable `api_key_env` held when the settings were read; None if there
+        is none."""
         return self._api_key
 
     @property
@@ -135,15 +149,25 @@ class EmbedderSettings(Section):
     @model_validator(mode="after")
     def _check_model(self) -> EmbedderSettings:
         if self.kind == "local" and self.model != "wordllama":
-            raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
+            raise ValueError(
+                f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind"
+                " 'ollama'"
+            )
         if self.kind in EMBEDDER_KINDS[1:] and self.model in ("wordllama", ""):
-            raise ValueError(f"kind {self.kind!r} needs a model: the name by which its server or library knows it")
+            raise ValueError(
+                f"kind {self.kind!r} needs a model: the name by which its server or library"
+                " knows it"
+            )
         if self.kind == "fastembed" and self.batch_texts != "auto":
-            raise ValueError("batch_texts is for servers: a model in the process embeds one text at a time")
+            raise ValueError(
+                "batch_texts is for servers: a model in the process embeds one text at a time"
+            )
         if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
             raise ValueError("url and hosts name servers twice: give one of them")
         if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
-            raise ValueError("kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\"")
+            raise ValueError(
+                "kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\""
+            )
         if self.url is not None:
             object.__setattr__(self, "hosts", [self.url])
         if self.api_key_env is not None:
@@ -153,7 +177,9 @@ class EmbedderSettings(Section):
                 raise ValueError(f"the key in {self.api_key_env} {error}") from None
             self._api_key = Secret(key) if key else None
         self._secret_options = [
-            Secret(value) for name, value in self.options.items() if is_secret(name) and isinstance(value, str)
+            Secret(value)
+            for name, value in self.options.items()
+            if is_secret(name) and isinstance(value, str)
         ]
         document, query = known_prompts(self.model) or ("", "")
         if self.document_prefix is None:
@@ -167,8 +193,8 @@ class StoreSettings(Section):
     """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
 
     path: Path = Path(".rag-index/qdrant")
-    """The folder of the embedded Qdrant, on a local disk, if there is no `url`. By default it is in the folder
-    `data`."""
+    """The folder of the embedded Qdrant, on a local disk, if there is no `url`. By default it is in
+    the folder `data`."""
     url: HttpUrl | None = None
     """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
     api_key: ApiKey | None = None
@@ -178,8 +204,9 @@ class StoreSettings(Section):
     keep_previous: Int = Field(default=1, ge=0)
     """How many older collections of an index a rebuild keeps for `rollback`."""
     erase: bool = False
-    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what was deleted or changed, and a
-    watch once a day at most. It then keeps no collection for `rollback`."""
+    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what was
+    deleted or changed, and a watch once a day at most. It then keeps no collection for
+    `rollback`."""
     server: ServerSettings = ServerSettings()
     """How a Qdrant server is used: [`[store.server]`](#storeserver)."""
 
@@ -192,74 +219,81 @@ class LedgerSettings(Section):
     """`[ledger]`: the database that records what is indexed."""
 
     url: DatabaseUrl = Secret("sqlite:///.rag-index/ledger.db")
-    """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs start on several
-    machines. By default it is `ledger.db` in the folder `data`."""
+    """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs
+    start on several machines. By default it is `ledger.db` in the folder `data`."""
 
 
 class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many [processes embed](how-it-works.md#how-the-data-flows): Dask workers in a flow, child processes in a
-    plain run. `auto`: one fewer than the processors that this process may use, at least one, fewer if memory is
-    short."""
+    """How many [processes embed](how-it-works.md#how-the-data-flows): Dask workers in a flow, child
+    processes in a plain run. `auto`: one fewer than the processors that this process may use, at
+    least one, fewer if memory is short."""
     shard_documents: PositiveInt | Auto = "auto"
-    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as take five seconds at
-    the measured rate."""
+    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as
+    take five seconds at the measured rate."""
     worker_memory: PositiveInt | Auto = "auto"
-    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the document that it was
-    embedding is listed as failed. `auto`: the expected need limits the number of workers, and none is ended."""
+    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the
+    document that it was embedding is listed as failed. `auto`: the expected need limits the number
+    of workers, and none is ended."""
     serial: bool = False
     """Whether a run embeds in its own process, one shard after another."""
     address: DaskAddress | None = None
-    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then ignored. Dask's own
-    configuration has the certificates of a [`tls://` address](operations.md#more-than-one-machine)."""
+    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then
+    ignored. Dask's own configuration has the certificates of a [`tls://`
+    address](operations.md#more-than-one-machine)."""
 
 
 def _check_suffix(value: Path) -> Path:
     if value.suffix != ".prom":
-        raise ValueError("should end with .prom: it is Prometheus's text format, and `report --json` prints JSON")
+        raise ValueError(
+            "should end with .prom: it is Prometheus's text format, and `report --json` prints JSON"
+        )
     return value
 
 
 class RunSettings(Section):
-    """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
+    """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes
+    metrics."""
 
     delete_guard: Share = 0.2
-    """The largest share of an index, or of the rows of a part, that may be lost in a day before [the delete
-    guard](how-it-works.md#the-delete-guard) holds deletions back."""
+    """The largest share of an index, or of the rows of a part, that may be lost in a day before
+    [the delete guard](how-it-works.md#the-delete-guard) holds deletions back."""
     tolerate_failed: Share = 0.0
     """The share of documents that may fail while the run still counts as completed."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
-    """How long a run waits for a source, an embedder or a store that does not answer, in seconds since it failed first.
-    A command waits at its start only if `--wait` says so."""
+    """How long a run waits for a source, an embedder or a store that does not answer, in seconds
+    since it failed first. A command waits at its start only if `--wait` says so."""
     wait: SkipJsonSchema[Number] = Field(default=0.0, ge=0, exclude=True)
     """How long a command waits at its start, and for an embedded store in use: `--wait`."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
-    """The file into which each run writes the metrics of every index's last run, in Prometheus's text format
-    (`.prom`)."""
+    """The file into which each run writes the metrics of every index's last run, in Prometheus's
+    text format (`.prom`)."""
 
 
 class ContextSettings(Section):
-    """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
+    """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the
+    document."""
 
     timeout: ClassVar[float] = 120.0  # the seconds that one question may take
 
     model: str = Field(min_length=1)
     """The name of a generating model on the Ollama servers, such as `llama3.2`."""
     hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
-    """The Ollama servers. Not set: those of `[embedder]`, or `http://127.0.0.1:11434` if it is of another kind."""
+    """The Ollama servers. Not set: those of `[embedder]`, or `http://127.0.0.1:11434` if it is of
+    another kind."""
 
 
 class GateSettings(Section):
     """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
 
     queries: Path
-    """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the folder of the settings
-    file."""
+    """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the
+    folder of the settings file."""
     max_loss: Share = 0.02
-    """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2 points. A single query
-    that loses is let through; with 0 it is not."""
+    """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2
+    points. A single query that loses is let through; with 0 it is not."""
 
 
 class RecencySettings(Section):
@@ -268,12 +302,16 @@ class RecencySettings(Section):
     field: str = Field(min_length=1)
     """The payload column with the time of a document."""
     half_life: str = Field(default="180d", pattern=r"^[1-9]\d{0,4} ?(h|d|w|y)$")
-    """The age at which the lift is half of that of a new document, in hours, days, weeks or years: `180d`."""
+    """The age at which the lift is half of that of a new document, in hours, days, weeks or years:
+    `180d`."""
 
     @property
     def seconds(self) -> float:
         """The half-life in seconds."""
-        return float(self.half_life[:-1]) * {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}[self.half_life[-1]]
+        return (
+            float(self.half_life[:-1])
+            * {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}[self.half_life[-1]]
+        )
 
 
 class RetrieveSettings(Section):
@@ -282,20 +320,23 @@ class RetrieveSettings(Section):
     timeout: Number = Field(default=10.0, gt=0)
     """The time limit of a whole search, in seconds. Each index has four fifths of it."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
-    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: the one that
-    [fits the model](retrieval.md#scores) of the live collection, 0.7 or 0.9, and 0.4 at most for a name in source
-    code."""
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: the one
+    that [fits the model](retrieval.md#scores) of the live collection, 0.7 or 0.9, and 0.4 at most
+    for a name in source code."""
     synonyms: str | None = Field(default=None, min_length=1)
-    """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`, or a SELECT of two
-    columns, abbreviation and words. A change needs no run."""
+    """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`,
+    or a SELECT of two columns, abbreviation and words. A change needs no run."""
     reranker: LoginUrl | None = Field(default=None, min_length=1)
-    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such as
-    `http://gpu:8080`, a cross-encoder of fastembed (a folder, or a name of its list), or a [plug-in](plugins.md)."""
+    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such
+    as `http://gpu:8080`, a cross-encoder of fastembed (a folder, or a name of its list), or a
+    [plug-in](plugins.md)."""
 
 
 def _check_origin(value: str) -> str:
     if not re.fullmatch(r"https?://[^/\s*@]+", value):
-        raise ValueError(f"{value!r} is not an origin; write it as https://intranet.example.com, without a path")
+        raise ValueError(
+            f"{value!r} is not an origin; write it as https://intranet.example.com, without a path"
+        )
     return value.lower()
 
 
@@ -314,43 +355,58 @@ class ServeSettings(Section):
     """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The address to listen on. Any address but this machine's own (`127.0.0.1`, `::1`, `localhost`) needs tokens."""
+    """The address to listen on. Any address but this machine's own (`127.0.0.1`, `::1`,
+    `localhost`) needs tokens."""
     port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
     """The tokens that may ask: a line for each, as `rag-index serve --new-token NAME` prints it."""
     tokens_file: Path | None = None
-    """A file with such lines. It is read again when it changes, so that a token can be revoked at once."""
+    """A file with such lines. It is read again when it changes, so that a token can be revoked at
+    once."""
     jwt_keys: LoginUrl | None = Field(default=None, min_length=1)
-    """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as tokens: [single
-    sign-on](service.md#single-sign-on)."""
+    """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as
+    tokens: [single sign-on](service.md#single-sign-on)."""
     jwt_audience: str | None = Field(default=None, min_length=1)
     """The audience that a JWT must name. Required with `jwt_keys`."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
     """The issuer that a JWT must name. Not set: any issuer whose signature is valid."""
     jwt_groups: str = Field(default="groups", min_length=1)
-    """The claim that holds the groups, a list or one text. Dots lead into objects, as in `realm_access.roles`."""
+    """The claim that holds the groups, a list or one text. Dots lead into objects, as in
+    `realm_access.roles`."""
     jwt_role: str | None = Field(default=None, min_length=1)
-    """The claim with the role of a JWT's owner [in the database](access.md#rights-that-the-database-decides). Not set:
-    the first of `caller_roles`."""
+    """The claim with the role of a JWT's owner [in the
+    database](access.md#rights-that-the-database-decides). Not set: the first of `caller_roles`."""
     proxy: list[Network] = Field(default=[])
     """The addresses or networks of reverse proxies that authenticate the caller."""
     proxy_groups: str | None = Field(default=None, min_length=1)
     """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
-    """The host names under which the service is reached, such as that of a reverse proxy. It refuses any other."""
+    """The host names under which the service is reached, such as that of a reverse proxy. It
+    refuses any other."""
     cors: list[Origin] = Field(default=[])
-    """The origins of other web pages that may ask from a browser, such as `https://intranet.example.com`."""
+    """The origins of other web pages that may ask from a browser, such as
+    `https://intranet.example.com`."""
     query_log: Path | None = None
-    """The file that keeps [what was asked](service.md#what-was-asked), a JSON object a line. Not set: nothing is
-    kept."""
+    """The file that keeps [what was asked](service.md#what-was-asked), a JSON object a line. Not
+    set: nothing is kept."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:
         if self.jwt_keys and not self.jwt_audience:
-            raise ValueError("jwt_keys needs jwt_audience: else tokens that are meant for other services are good here")
-        if self.jwt_keys and not re.match(r"https://|http://(localhost[:/]|127\.|\[::1\])", self.jwt_keys):
-            raise ValueError("jwt_keys must be an https address: on the way from another machine keys can be replaced")
+            raise ValueError(
+                "jwt_keys needs jwt_audience: else tokens that are meant for other services are"
+                " good here"
+            )
+        if self.jwt_keys and not re.match(
+            r"https://|http://(localhost[:/]|127\.|\[::1\])", self.jwt_keys
+        ):
+            raise ValueError(
+                "jwt_keys must be an https address: on the way from another machine keys can be"
+                " replaced"
+            )
         if bool(self.proxy) != bool(self.proxy_groups):
-            raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")
+            raise ValueError(
+                "proxy and proxy_groups need each other: whose header counts, and which"
+            )
         return self

@@ -1,4 +1,5 @@
-"""`[indexes.visible.NAME]`: which values of a column are shown and which are hidden, and where SQL refers to that."""
+"""`[indexes.visible.NAME]`: which values of a column are shown and which are hidden, and where SQL
+refers to that."""
 
 from __future__ import annotations
 
@@ -50,12 +51,14 @@ class VisibleSettings(Section):
     """`[indexes.visible.NAME]`: the decision on the values of one column."""
 
     show: list[Value]
-    """The values whose rows are shown, as texts: `["open", "0", ""]`. The empty text stands for NULL, too."""
+    """The values whose rows are shown, as texts: `["open", "0", ""]`. The empty text stands for
+    NULL, too."""
     hide: list[Value] = Field(default=[])
-    """The values whose rows are hidden. A value in neither list is shown to nobody, and reported until a list names
-    it."""
+    """The values whose rows are hidden. A value in neither list is shown to nobody, and reported
+    until a list names it."""
     kind: Literal["value", "time"] = "value"
-    """What is compared: the `value`, or whether a `time` is `empty`, `past` or `future` when a run reads it."""
+    """What is compared: the `value`, or whether a `time` is `empty`, `past` or `future` when a run
+    reads it."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -70,16 +73,24 @@ class VisibleSettings(Section):
     @model_validator(mode="after")
     def _check_values(self) -> VisibleSettings:
         if not self.show:
-            raise ValueError("show is empty, so that no row would be shown; name the values to show")
+            raise ValueError(
+                "show is empty, so that no row would be shown; name the values to show"
+            )
         for value in self.shown:
             if value in self.hidden:
-                raise ValueError(f"value {value!r} is in show and in hide; remove it from one of them")
+                raise ValueError(
+                    f"value {value!r} is in show and in hide; remove it from one of them"
+                )
         for value in (*self.shown, *self.hidden):
             if self.kind == "time" and value not in TIME_STATES:
                 known = ", ".join(TIME_STATES)
-                raise ValueError(f"value {value!r} is no state of a time; with kind = 'time' use {known}")
+                raise ValueError(
+                    f"value {value!r} is no state of a time; with kind = 'time' use {known}"
+                )
             if "\0" in value:
-                raise ValueError(f"value {value!r} holds a NUL character, which no text has; remove it")
+                raise ValueError(
+                    f"value {value!r} holds a NUL character, which no text has; remove it"
+                )
         return self
 
 
@@ -105,14 +116,15 @@ def name_parts(name: str) -> list[str]:
         end = found.end()
     if not parts or end < len(name) or name.endswith("."):
         raise ValueError(
-            f"visible {name!r} is no name of a column; write column, column.key or table.column, and quote a part "
-            "that has a dot: 'column.\"a.b\"'"
+            f"visible {name!r} is no name of a column; write column, column.key or table.column,"
+            " and quote a part that has a dot: 'column.\"a.b\"'"
         )
     return parts
 
 
 def replace_tokens(sql: str, conditions: Mapping[tuple[str, str], str]) -> str:
-    """Return SQL with a condition in place of each `$visible(NAME)`: that of its name and alias, "" without one."""
+    """Return SQL with a condition in place of each `$visible(NAME)`: that of its name and alias, ""
+    without one."""
     return _TOKEN.sub(lambda found: conditions[found["name"], found["alias"] or ""], sql)
 
 
@@ -123,7 +135,8 @@ def tokens_of(sql: str | None) -> Iterator[tuple[str, str]]:
 
 
 def check_visible(visible: Mapping[str, VisibleSettings], texts: Mapping[str, str | None]) -> None:
-    """Check the names of decisions, and that each `$visible(NAME)` in one of these SQL texts names one.
+    """Check the names of decisions, and that each `$visible(NAME)` in one of these SQL texts names
+    one.
 
     Args:
         visible: The decisions by name.
@@ -139,13 +152,14 @@ def check_visible(visible: Mapping[str, VisibleSettings], texts: Mapping[str, st
             if name not in visible:
                 known = ", ".join(visible) or "none"
                 raise ValueError(
-                    f"{key} refers to $visible({name}), which no table [indexes.visible] declares ({known}); "
-                    "declare it, or correct the name"
+                    f"{key} refers to $visible({name}), which no table [indexes.visible] declares"
+                    f" ({known}); declare it, or correct the name"
                 )
 
 
 def sql_texts(index: Any) -> dict[str, str | None]:
-    """Return the SQL that an index or a part declares, by its key in the settings; None where it declares none."""
+    """Return the SQL that an index or a part declares, by its key in the settings; None where it
+    declares none."""
     texts: dict[str, str | None] = {"where": index.where}
     for key in ("query", "access"):
         texts[key] = getattr(index, key, None)

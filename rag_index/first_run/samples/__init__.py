@@ -15,9 +15,9 @@ _COMPANIONS = ("-wal", "-shm", "-journal")
 
 @contextlib.contextmanager
 def new_database(out: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection to an empty SQLite database that becomes `out` if the block ends without an error. Until then,
-    and for good after an error, `out` stays as it was. Missing folders are created. Raises SourceError if the file
-    cannot be written."""
+    """Yield a connection to an empty SQLite database that becomes `out` if the block ends without
+    an error. Until then, and for good after an error, `out` stays as it was. Missing folders are
+    created. Raises SourceError if the file cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacement(out) as unfinished:

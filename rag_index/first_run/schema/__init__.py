@@ -1,7 +1,9 @@
-"""What `init` knows of a database without a description: what people look for, what belongs together, who may see it.
+"""What `init` knows of a database without a description: what people look for, what belongs
+together, who may see it.
 
-`propose` reads a catalog and returns a `Proposal`. `answers` has what a person, a page or a file says of it. `scaffold`
-writes its settings file, and `screen` its lines for people and its JSON for programs.
+`propose` reads a catalog and returns a `Proposal`. `answers` has what a person, a page or a file
+says of it. `scaffold` writes its settings file, and `screen` its lines for people and its JSON for
+programs.
 """
 
 from rag_index.first_run.schema.answers import Answers
@@ -19,6 +21,19 @@ from rag_index.first_run.schema.scaffold import (
 )
 
 __all__ = [
-    "Answers", "Candidate", "ColumnUse", "DatabaseCatalog", "Proposal", "ProposedIndex", "Scaffold", "TableUse",
-    "nothing_found", "propose", "propose_embedder", "proposed_settings", "read_catalog", "scaffold", "source_url",
-]  # fmt: skip
+    "Answers",
+    "Candidate",
+    "ColumnUse",
+    "DatabaseCatalog",
+    "Proposal",
+    "ProposedIndex",
+    "Scaffold",
+    "TableUse",
+    "nothing_found",
+    "propose",
+    "propose_embedder",
+    "proposed_settings",
+    "read_catalog",
+    "scaffold",
+    "source_url",
+]

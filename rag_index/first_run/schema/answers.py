@@ -1,4 +1,5 @@
-"""What a person, a script or an assistant answers: one model for the terminal, the page of `try` and files.
+"""What a person, a script or an assistant answers: one model for the terminal, the page of `try`
+and files.
 
 `init --json` prints the ids. A file names those that get another treatment than the one that holds:
 
@@ -14,7 +15,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, RootModel, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    RootModel,
+    ValidationError,
+    model_validator,
+)
 
 from rag_index.errors import SettingsError, shortened
 from rag_index.first_run.schema.candidates import Decisions, ShownAndHidden
@@ -48,7 +56,8 @@ def _as_text(value: Any) -> Any:
 
 
 class ValuesAnswer(BaseModel):
-    """Which values of a column are shown, and which are not. A value that is not named keeps what holds.
+    """Which values of a column are shown, and which are not. A value that is not named keeps what
+    holds.
 
     Values are written as the database has them ("0"), or as people read them ("no").
     """
@@ -75,19 +84,26 @@ class Answers(RootModel[dict[str, Answer]]):
 
     @classmethod
     def parse(cls, given: Any) -> Answers:
-        """Return answers that came as JSON. Raises SettingsError if one of them has no form of an answer."""
+        """Return answers that came as JSON. Raises SettingsError if one of them has no form of an
+        answer."""
         if not isinstance(given, dict):
-            raise SettingsError('answers are a JSON object, such as {"comment.held": {"show": ["no"]}}')
+            raise SettingsError(
+                'answers are a JSON object, such as {"comment.held": {"show": ["no"]}}'
+            )
         try:
             return cls.model_validate(given)
         except ValidationError as error:
             wrong = error.errors()[0]["loc"][0]
-        forms = f"{OF_VALUES} for a column, {OF_TABLES} for a table, {OF_COLUMNS} for a column with text"
+        forms = (
+            f"{OF_VALUES} for a column, {OF_TABLES} for a table, {OF_COLUMNS} for a column with"
+            " text"
+        )
         raise SettingsError(f"the answer to {shortened(str(wrong), MAX_SHOWN)} must be {forms}")
 
     @classmethod
     def read(cls, file: str) -> Answers:
-        """Return the answers in a file, or those on the standard input for `-`. Raises SettingsError."""
+        """Return the answers in a file, or those on the standard input for `-`. Raises
+        SettingsError."""
         name = "the standard input" if file == STDIN else file
         try:
             text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
@@ -108,7 +124,9 @@ class Answers(RootModel[dict[str, Answer]]):
         ids = {one.id for one in proposal.candidates}
         for table in proposal.tables:
             ids |= {table.name, *(column.id for column in table.columns)}
-        return Answers({question: answer for question, answer in self.root.items() if question in ids})
+        return Answers(
+            {question: answer for question, answer in self.root.items() if question in ids}
+        )
 
     def decisions(self, first: Proposal) -> Decisions:
         """Check the answers against the proposal without any, and return what they decide.
@@ -138,7 +156,8 @@ class Answers(RootModel[dict[str, Answer]]):
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raises SettingsError if it has a key twice: one of the two would be ignored."""
+    """Return an object of JSON. Raises SettingsError if it has a key twice: one of the two would be
+    ignored."""
     repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
     if repeated:
         raise SettingsError(f"{shortened(repeated[0], MAX_SHOWN)} is answered twice: leave one out")
@@ -154,12 +173,15 @@ def _checked(candidate: Candidate, answer: ValuesAnswer) -> ShownAndHidden:
     show = frozenset(value_of(candidate, value) for value in answer.show)
     hide = frozenset(value_of(candidate, value) for value in answer.hide)
     for both in sorted(show & hide):
-        raise SettingsError(f"{candidate.id} cannot both show and hide {both or 'empty'}: name the value once")
+        raise SettingsError(
+            f"{candidate.id} cannot both show and hide {both or 'empty'}: name the value once"
+        )
     return ShownAndHidden(show, hide)
 
 
 def value_of(candidate: Candidate, named: str) -> str:
-    """Return the value of a candidate that is written as the database has it, or else as people read it."""
+    """Return the value of a candidate that is written as the database has it, or else as people
+    read it."""
     if named in {one.value for one in candidate.values}:
         return named
     for one in candidate.values:
@@ -167,7 +189,9 @@ def value_of(candidate: Candidate, named: str) -> str:
             return one.value
     spoken = [one.spoken for one in candidate.values]
     near = get_close_matches(named, spoken, MAX_NEAR) or spoken
-    raise SettingsError(f"{candidate.id} is never {shortened(named, MAX_SHOWN)}: it is {', '.join(near)}")
+    raise SettingsError(
+        f"{candidate.id} is never {shortened(named, MAX_SHOWN)}: it is {', '.join(near)}"
+    )
 
 
 def _misplaced(

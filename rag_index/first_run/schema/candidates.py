@@ -1,6 +1,8 @@
-"""Who may see a row, as plain data: the columns that may say so, with their values, and what a person decided.
+"""Who may see a row, as plain data: the columns that may say so, with their values, and what a
+person decided.
 
-The rule makes `Candidate`s, a person's answers become `Decisions`, and both speak of columns by their ids.
+The rule makes `Candidate`s, a person's answers become `Decisions`, and both speak of columns by
+their ids.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ def make_id(*names: str) -> str:
     >>> make_id("press", "ticket", "extra", "is.private")
     'press.ticket.extra."is.private"'
     """
-    quoted = ['"' + name.replace('"', '""') + '"' if _NEEDS_QUOTES.search(name) else name for name in names]
+    quoted = [
+        '"' + name.replace('"', '""') + '"' if _NEEDS_QUOTES.search(name) else name
+        for name in names
+    ]
     return ".".join(quoted)
 
 
@@ -56,7 +61,8 @@ class CandidateValue:
     value: str
     """As in the settings; "" stands for NULL and an empty text."""
     spoken: str
-    """As people read it: `yes`, `no`, `empty`, `past`, `3 closed` (the label of a reference), or the value."""
+    """As people read it: `yes`, `no`, `empty`, `past`, `3 closed` (the label of a reference), or
+    the value."""
     rows: int
     is_shown: bool
     """Whether its rows are shown, after the answers."""
@@ -66,8 +72,8 @@ class CandidateValue:
 class Candidate:
     """A column, or a key of a JSON column, that may say who sees the rows of its table.
 
-    Whole tables that name hidden rows are candidates, too: the column is the one that refers to the rows, and the
-    values are `listed` (or `of hidden rows`, for a reference that nobody declared).
+    Whole tables that name hidden rows are candidates, too: the column is the one that refers to the
+    rows, and the values are `listed` (or `of hidden rows`, for a reference that nobody declared).
     """
 
     id: str
@@ -85,7 +91,8 @@ class Candidate:
     kind: Kind = "value"
     is_answered: bool = False
     hidden: int = 0
-    """The rows of indexes that it leaves out, with all that belongs to them; -1 if that is not known."""
+    """The rows of indexes that it leaves out, with all that belongs to them; -1 if that is not
+    known."""
     of: int = 0
     """The rows that there are of the tables whose rows it decides about."""
     chars: float = 0
@@ -108,7 +115,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class ShownAndHidden:
-    """What a person said of some values of a candidate, as in the settings; values in neither keep what holds."""
+    """What a person said of some values of a candidate, as in the settings; values in neither keep
+    what holds."""
 
     show: frozenset[str] = frozenset()
     hide: frozenset[str] = frozenset()
@@ -129,7 +137,10 @@ class Decisions:
 def answered(one: Candidate, said: ShownAndHidden) -> Candidate:
     """Return a candidate with what a person decided. A value that is not named keeps what holds."""
     values = tuple(
-        replace(value, is_shown=value.value in said.show or (value.is_shown and value.value not in said.hide))
+        replace(
+            value,
+            is_shown=value.value in said.show or (value.is_shown and value.value not in said.hide),
+        )
         for value in one.values
     )
     return replace(one, values=values, is_answered=True)
@@ -170,7 +181,8 @@ class Seen:
     """The rows of its table."""
     is_people: bool = False
     about: frozenset[str] = field(default_factory=frozenset)
-    """Words for other things that a column of this table may be about: other columns, and other tables."""
+    """Words for other things that a column of this table may be about: other columns, and other
+    tables."""
     names: tuple[str, ...] = ()
     """What the rows are called that it refers to."""
 

@@ -1,4 +1,5 @@
-"""What a database holds, read in seconds: its tables with keys and foreign keys, and a bounded sample of their rows."""
+"""What a database holds, read in seconds: its tables with keys and foreign keys, and a bounded
+sample of their rows."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ from sqlalchemy.dialects.mysql import BIT
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import _Binary
 
-from rag_index.components.sources.engine import errors_as_ours, limit_on_server, limited, open_read_only
+from rag_index.components.sources.engine import (
+    errors_as_ours,
+    limit_on_server,
+    limited,
+    open_read_only,
+)
 from rag_index.components.sources.policies import RowPolicies, read_policies
 from rag_index.components.sources.source_tables import relation
 from rag_index.components.sources.undecoded import Undecoded, readable
@@ -67,7 +73,8 @@ KINDS: tuple[tuple[Any, ColumnKind], ...] = (
 
 @dataclass(slots=True)
 class DatabaseCatalog:
-    """The tables of a database. Each question about its rows is asked once, over a new connection if need be."""
+    """The tables of a database. Each question about its rows is asked once, over a new connection
+    if need be."""
 
     tables: list[Table]
     views: list[str]
@@ -83,7 +90,8 @@ class DatabaseCatalog:
     _known: dict[Any, Any] = field(default_factory=dict)
 
     def _asked(self, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False) -> Any:
-        """Return the rows of a statement, as `_rows` does, from the database if it was not asked before."""
+        """Return the rows of a statement, as `_rows` does, from the database if it was not asked
+        before."""
         question = (sql, *values)
         if question not in self._known:
             is_open = not self.connection.closed
@@ -97,21 +105,29 @@ class DatabaseCatalog:
         return self.connection.dialect.name in ("mysql", "mariadb")
 
     def shows(self, table: Table, column: str, key: str, kind: Kind, values: Iterable[str]) -> str:
-        """Return in SQL that a column, or a key of its JSON, has one of these values, as the settings have them."""
+        """Return in SQL that a column, or a key of its JSON, has one of these values, as the
+        settings have them."""
         sql = value_sql(self.connection.dialect)
-        return sql.is_any(sql.text(table.columns[column].sql, [key] if key else [], kind=kind), values)
+        return sql.is_any(
+            sql.text(table.columns[column].sql, [key] if key else [], kind=kind), values
+        )
 
-    def value_rows(self, table: Table, column: Column, key: str = "", kind: Kind = "value") -> list[tuple[str, int]]:
-        """Return the values of a column, or of a key of its JSON, with their rows, the most common first.
+    def value_rows(
+        self, table: Table, column: Column, key: str = "", kind: Kind = "value"
+    ) -> list[tuple[str, int]]:
+        """Return the values of a column, or of a key of its JSON, with their rows, the most common
+        first.
 
-        Of a large table, or of one with many columns, the first rows are counted. [] is returned for more than
-        `MAX_COUNTED` values, and if the database cannot count them.
+        Of a large table, or of one with many columns, the first rows are counted. [] is returned
+        for more than `MAX_COUNTED` values, and if the database cannot count them.
         """
         sql = value_sql(self.connection.dialect)
         rows = MAX_ROWS if len(table.columns) <= MANY_COLUMNS else 2 * SAMPLED_ROWS
         text = sql.text(column.sql, [key] if key else [], kind=kind)
         some = f"SELECT {text} AS one FROM {table.sql} LIMIT {rows}"
-        grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
+        grouped = (
+            f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
+        )
         found = []
         for value, count in self._asked(grouped, is_raw=True) or ():
             # bytes that are no text keep a mark: such a value has no name in the settings
@@ -122,7 +138,8 @@ class DatabaseCatalog:
         return sorted(found, key=lambda one: (-one[1], one[0])) if len(found) <= MAX_COUNTED else []
 
     def is_key(self, table: Table, names: Sequence[str]) -> bool:
-        """Return whether columns are a key, though none is declared: first in the sample, then in all rows."""
+        """Return whether columns are a key, though none is declared: first in the sample, then in
+        all rows."""
         rows, columns = table.rows_of(*names), [table.columns[name].sql for name in names]
         distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
         again = " OR ".join(["COUNT(*) > 1", *(f"{one} IS NULL" for one in columns)])
@@ -133,23 +150,40 @@ class DatabaseCatalog:
     def chars(self, table: Table, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""
         sums = {name: sum(map(_length, table.columns[name].given)) for name in names}
-        longest = max((_length(value) for name in names for value in table.columns[name].given), default=0)
+        longest = max(
+            (_length(value) for name in names for value in table.columns[name].given), default=0
+        )
         if table.is_whole and longest < MAX_CHARS:
             return sums
         cast = "CHAR" if self.is_mysql else "TEXT"
         columns = [table.columns[name] for name in names]
         read = [one.sql if one.kind == "bytes" else f"CAST({one.sql} AS {cast})" for one in columns]
-        some = f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}) AS first_rows"
-        found = self._asked(f"SELECT {', '.join(f'SUM(LENGTH({one}))' for one in read)} FROM {some}") if names else None
+        some = (
+            f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}) AS"
+            " first_rows"
+        )
+        found = (
+            self._asked(f"SELECT {', '.join(f'SUM(LENGTH({one}))' for one in read)} FROM {some}")
+            if names
+            else None
+        )
         counted = found[0] if found else sums.values()
         rows = (table.rows if table.counted else COUNTED_ROWS) if found else max(1, table.sampled)
-        return {name: round(int(value or 0) * table.rows / rows) for name, value in zip(names, counted, strict=True)}
+        return {
+            name: round(int(value or 0) * table.rows / rows)
+            for name, value in zip(names, counted, strict=True)
+        }
 
     def rows_that(self, table: Table, condition: str) -> int:
-        """Return how many rows meet a condition, of a large table about; -1 if the database cannot say."""
+        """Return how many rows meet a condition, of a large table about; -1 if the database cannot
+        say."""
         if not table.rows:
             return -1
-        read = table.sql if table.counted else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
+        read = (
+            table.sql
+            if table.counted
+            else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
+        )
         rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {self._expanded(condition)}")
         return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else -1
 
@@ -160,10 +194,14 @@ class DatabaseCatalog:
         found = self._asked(f"SELECT {column} FROM {table.sql} WHERE {where} LIMIT {limit}")
         return [str(row[0]) for row in found or ()]
 
-    def rows_with(self, table: Table, names: Sequence[str], condition: str, limit: int) -> list[tuple[Any, ...]]:
+    def rows_with(
+        self, table: Table, names: Sequence[str], condition: str, limit: int
+    ) -> list[tuple[Any, ...]]:
         """Return the values of some columns in the first rows that meet a condition."""
         columns = ", ".join(table.columns[name].sql for name in names)
-        found = self._asked(f"SELECT {columns} FROM {table.sql} WHERE {self._expanded(condition)} LIMIT {limit}")
+        found = self._asked(
+            f"SELECT {columns} FROM {table.sql} WHERE {self._expanded(condition)} LIMIT {limit}"
+        )
         return [tuple(row) for row in found or ()]
 
     def _expanded(self, sql: str) -> str:
@@ -171,27 +209,53 @@ class DatabaseCatalog:
         return _TOKEN.sub(lambda found: self.decided[found[1]], sql)
 
     def counts(self, table: Table, column: Column) -> Counter[Any]:
-        """Return the rows of each value of a column, of the first rows of a large table; none if it has many values."""
-        found = Counter(value if not isinstance(value, str) or value.strip() else "" for value in column.values)
-        if len(found) > MAX_COUNTED or any(isinstance(value, bytes | dict | list) for value in found):
+        """Return the rows of each value of a column, of the first rows of a large table; none if it
+        has many values."""
+        found = Counter(
+            value if not isinstance(value, str) or value.strip() else "" for value in column.values
+        )
+        if len(found) > MAX_COUNTED or any(
+            isinstance(value, bytes | dict | list) for value in found
+        ):
             return Counter()
         if not table.is_whole:
-            some = f"SELECT {_value(self.connection, column)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
-            grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
-            found = Counter({value: max(1, rows) for value, rows in [*found.items(), *(self._asked(grouped) or ())]})
+            some = (
+                f"SELECT {_value(self.connection, column)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
+            )
+            grouped = (
+                f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT"
+                f" {MAX_COUNTED + 1}"
+            )
+            found = Counter(
+                {
+                    value: max(1, rows)
+                    for value, rows in [*found.items(), *(self._asked(grouped) or ())]
+                }
+            )
         return found if len(found) <= MAX_COUNTED else Counter()
 
     def values_with(self, table: Table, name: str, other: str, value: Any) -> list[Any]:
-        """Return some values of a column where another one has this value: the sampled ones, if there are any."""
-        found = [one for said, one in table.rows_of(other, name) if said == value and one is not None]
-        where = f"{table.columns[other].sql} = {literal(value)} AND {table.columns[name].sql} IS NOT NULL"
-        asked = f"SELECT {table.columns[name].sql} FROM {table.sql} WHERE {where} LIMIT {CHECKED_VALUES}"
+        """Return some values of a column where another one has this value: the sampled ones, if
+        there are any."""
+        found = [
+            one for said, one in table.rows_of(other, name) if said == value and one is not None
+        ]
+        where = (
+            f"{table.columns[other].sql} = {literal(value)} AND {table.columns[name].sql} IS NOT"
+            " NULL"
+        )
+        asked = (
+            f"SELECT {table.columns[name].sql} FROM {table.sql} WHERE {where} LIMIT"
+            f" {CHECKED_VALUES}"
+        )
         return found or [row[0] for row in self._asked(asked) or ()]
 
     def share_found(self, values: Sequence[Any], table: Table, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))
-        asked = asked[:: 1 + len(asked) // CHECKED_VALUES]  # from all over the sample: the first keys are in each table
+        asked = asked[
+            :: 1 + len(asked) // CHECKED_VALUES
+        ]  # from all over the sample: the first keys are in each table
         if not asked:
             return 0.0
         if table.is_whole:
@@ -203,9 +267,11 @@ class DatabaseCatalog:
 
 @contextmanager
 def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[DatabaseCatalog]:
-    """Yield the tables of all schemas of a database that are not its own. Nothing is written, and no table is scanned.
+    """Yield the tables of all schemas of a database that are not its own. Nothing is written, and
+    no table is scanned.
 
-    `progress` is called before each table with how many were read, how many there are, and its name.
+    `progress` is called before each table with how many were read, how many there are, and its
+    name.
 
     Raises:
         SettingsError: there is no such file, or no driver.
@@ -219,7 +285,10 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
         for schema in _schemas(connection, inspector):
             named = None if schema == default else schema
             tables += _declared(connection, inspector, named)
-            views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
+            views += [
+                f"{named}.{view}" if named else view
+                for view in inspector.get_view_names(schema=named)
+            ]
         sampled = max(FEWEST_ROWS, min(SAMPLED_ROWS, MAX_SAMPLES // max(1, len(tables))))
         notes = _without_rights(connection, tables)
         for number, table in enumerate(tables):
@@ -232,7 +301,9 @@ def read_catalog(url: URL, progress: Progress | None = None) -> Iterator[Databas
         policies = read_policies(connection, [relation(one.schema, one.own_name) for one in tables])
         for table in tables:
             if not (table.rows or table.problem):
-                table.problem = "; ".join(policies.of([relation(table.schema, table.own_name)]).notes())
+                table.problem = "; ".join(
+                    policies.of([relation(table.schema, table.own_name)]).notes()
+                )
         yield DatabaseCatalog(tables, views, connection, url, policies, notes)
 
 
@@ -245,7 +316,9 @@ def _connected(url: URL) -> Iterator[Connection]:
             stack.enter_context(errors_as_ours(url, "init"))
             connection = stack.enter_context(engine.connect())
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
+            warnings.simplefilter(
+                "ignore", exc.SAWarning
+            )  # types that SQLAlchemy does not know are left out
             if connection.dialect.name != "sqlite":
                 limit_on_server(connection, SECONDS, streams=False)
             yield connection
@@ -262,7 +335,8 @@ def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
 
 
 def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[Table]:
-    """Return the tables of a schema with what is declared of them; one that is broken has its problem."""
+    """Return the tables of a schema with what is declared of them; one that is broken has its
+    problem."""
     kinds, problems = ("columns", "pk_constraint", "foreign_keys"), dict[str, str]()
 
     def read(**only: Any) -> list[Any]:
@@ -270,13 +344,19 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
 
     try:
         columns, keys, references = read()
-    except exc.SQLAlchemyError as error:  # one table whose module or definition is missing: look at each alone
+    except (
+        exc.SQLAlchemyError
+    ) as error:  # one table whose module or definition is missing: look at each alone
         _check(connection, error)
         columns, keys, references = {}, {}, {}
         for name in inspector.get_table_names(schema):
             try:
                 found = read(filter_names=[name])
-                columns, keys, references = columns | found[0], keys | found[1], references | found[2]
+                columns, keys, references = (
+                    columns | found[0],
+                    keys | found[1],
+                    references | found[2],
+                )
             except exc.SQLAlchemyError as broken:
                 problems[name] = _check(connection, broken)
     left_out = _within_others(connection, schema or inspector.default_schema_name)
@@ -286,25 +366,45 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
             key = [*((keys.get(place) or {}).get("constrained_columns") or [])]
             sql = ".".join(map(quote, filter(None, [schema, place[1]])))
             named = {
-                one["name"]: Column(one["name"], quote(one["name"]), _kind(one["type"]), one.get("nullable", True),
-                                    is_enum=isinstance(one["type"], sa.Enum))
+                one["name"]: Column(
+                    one["name"],
+                    quote(one["name"]),
+                    _kind(one["type"]),
+                    one.get("nullable", True),
+                    is_enum=isinstance(one["type"], sa.Enum),
+                )
                 for one in found
-            }  # fmt: skip
-            tables.append(Table(schema, str(place[1]), key, named, references.get(place) or (), sql))
+            }
+            tables.append(
+                Table(schema, str(place[1]), key, named, references.get(place) or (), sql)
+            )
     if connection.dialect.name == "sqlite":
         for table in tables:
             _without_own_collations(connection, table)
-    return tables + [Table(schema, name, [], {}, (), name, problem=problem) for name, problem in problems.items()]
+    return tables + [
+        Table(schema, name, [], {}, (), name, problem=problem) for name, problem in problems.items()
+    ]
 
 
 def _without_own_collations(connection: Connection, table: Table) -> None:
     """Leave out texts, and tables by their keys, with a collation that only the application has."""
-    made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (table.own_name,)).scalar() or ""
-    if not {name.lower() for name in re.findall(r"(?i)\bCOLLATE\s+\W?(\w+)", made)} - {"binary", "nocase", "rtrim"}:
+    made = (
+        connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE name = ?", (table.own_name,)
+        ).scalar()
+        or ""
+    )
+    if not {name.lower() for name in re.findall(r"(?i)\bCOLLATE\s+\W?(\w+)", made)} - {
+        "binary",
+        "nocase",
+        "rtrim",
+    }:
         return
     for name, column in table.columns.items():
         try:
-            connection.exec_driver_sql(f"SELECT 1 FROM {table.sql} WHERE {column.sql} < '' LIMIT 0").fetchall()
+            connection.exec_driver_sql(
+                f"SELECT 1 FROM {table.sql} WHERE {column.sql} < '' LIMIT 0"
+            ).fetchall()
         except exc.SQLAlchemyError as error:
             said = _check(connection, error)
             problem = "needs a collation that the application alone has"
@@ -314,7 +414,8 @@ def _without_own_collations(connection: Connection, table: Table) -> None:
 
 
 def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[str, ...]:
-    """Leave out what the user of PostgreSQL may not read, and return the rights to ask for, a sentence each."""
+    """Leave out what the user of PostgreSQL may not read, and return the rights to ask for, a
+    sentence each."""
     if connection.dialect.name != "postgresql":
         return ()
     denied = """SELECT n.nspname, c.relname, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
@@ -324,9 +425,13 @@ def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[st
     for schema, table, column in connection.exec_driver_sql(denied):
         found.setdefault((schema, table), set()).add(column)
     default, notes = sa.inspect(connection).default_schema_name, list[str]()
-    user = connection.dialect.identifier_preparer.quote(str(connection.scalar(sa.text("SELECT current_user"))))
+    user = connection.dialect.identifier_preparer.quote(
+        str(connection.scalar(sa.text("SELECT current_user")))
+    )
     for table in tables:
-        names = found.get((str(table.schema or default), table.own_name), set()) & table.columns.keys()
+        names = (
+            found.get((str(table.schema or default), table.own_name), set()) & table.columns.keys()
+        )
         if names and names == table.columns.keys():
             table.problem = f"ask for GRANT SELECT ON {table.sql} TO {user}"
         elif names:
@@ -335,23 +440,30 @@ def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[st
             notes.append(f"{table.name}: not all columns can be read: {right}")
             table.columns = {name: one for name, one in table.columns.items() if name not in names}
             table.key = [] if {*table.key} & names else table.key
-            table.declared = [one for one in table.declared if not {*one["constrained_columns"]} & names]
+            table.declared = [
+                one for one in table.declared if not {*one["constrained_columns"]} & names
+            ]
     return tuple(notes)
 
 
 def _within_others(connection: Connection, schema: str) -> set[str]:
-    """Return the tables that are partitions of another one, or hold what a virtual table of SQLite shows."""
+    """Return the tables that are partitions of another one, or hold what a virtual table of SQLite
+    shows."""
     if connection.dialect.name == "sqlite":
         rows = connection.exec_driver_sql("PRAGMA table_list").fetchall()
         return {str(row[1]) for row in rows if row[2] == "shadow"}
     if connection.dialect.name != "postgresql":
         return set()
-    names = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
+    names = (
+        "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text ="
+        " :name"
+    )
     return {str(row[0]) for row in connection.execute(sa.text(names), {"name": schema})}
 
 
 def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
-    """Return what the database said, ready for the next statement; raise the error if the connection is lost."""
+    """Return what the database said, ready for the next statement; raise the error if the
+    connection is lost."""
     if not isinstance(error, exc.DBAPIError):
         return str(error)
     failure = failure_of(error, connection.engine.url, "[source] url")
@@ -362,8 +474,13 @@ def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
 
 
 def _unique(inspector: Any, table: Table) -> list[str]:
-    """Return the columns of a unique index or constraint without NULL in the sample; [] if there is none."""
-    unique = [one for one in inspector.get_indexes(table.own_name, schema=table.schema) if one.get("unique")]
+    """Return the columns of a unique index or constraint without NULL in the sample; [] if there is
+    none."""
+    unique = [
+        one
+        for one in inspector.get_indexes(table.own_name, schema=table.schema)
+        if one.get("unique")
+    ]
     unique += inspector.get_unique_constraints(table.own_name, schema=table.schema)
     filled = {name for name, one in table.columns.items() if None not in one.values}
     found = (one["column_names"] for one in unique)
@@ -379,11 +496,15 @@ def _read_rows(connection: Connection, table: Table, sampled: int) -> None:
         rows = _sample(connection, table, read, sampled)
     except exc.DBAPIError as error:
         table.problem = _check(connection, error)
-    values = dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
+    values = (
+        dict(zip(read, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(read, ())
+    )
     for name, column in table.columns.items():
         found = values.get(name, (None,) * len(rows))
         kind = _kind_of_values(column.kind, found) if sqlite else column.kind
-        if sqlite and kind != "bytes":  # a column of SQLite takes bytes, whatever it was declared as
+        if (
+            sqlite and kind != "bytes"
+        ):  # a column of SQLite takes bytes, whatever it was declared as
             found = tuple(None if isinstance(value, bytes) else value for value in found)
         table.columns[name] = replace(column, kind=kind, values=found)
 
@@ -397,12 +518,17 @@ def _kind(kind: Any) -> ColumnKind:
 
 
 def _kind_of_values(kind: ColumnKind, values: Sequence[Any]) -> ColumnKind:
-    """Return the kind of a column of SQLite, which is that of its values, whatever type was declared."""
+    """Return the kind of a column of SQLite, which is that of its values, whatever type was
+    declared."""
     types = Counter(type(value) for value in values if value is not None)
     if types.keys() == {bytes}:
         return "bytes"
-    if kind in ("number", "other", "bool") and str in types:  # `false` is a text if it was written as one
-        return "text" if kind == "bool" or types.keys() == {str} else "other"  # a text has to be one in each row
+    if (
+        kind in ("number", "other", "bool") and str in types
+    ):  # `false` is a text if it was written as one
+        return (
+            "text" if kind == "bool" or types.keys() == {str} else "other"
+        )  # a text has to be one in each row
     if kind == "other" and types:
         return "number" if types.keys() <= {int, float} else kind
     return kind
@@ -411,7 +537,8 @@ def _kind_of_values(kind: ColumnKind, values: Sequence[Any]) -> ColumnKind:
 def _sample(connection: Connection, table: Table, names: Sequence[str], sampled: int) -> list[Any]:
     """Count the rows of a table, and return some: from the beginning and the end of the key.
 
-    They are the first ones if there is no key, and all if they are few, for which one statement is enough.
+    They are the first ones if there is no key, and all if they are few, for which one statement is
+    enough.
     """
     columns = [_value(connection, table.columns[name]) for name in names]
     ordered = [table.columns[name].sql for name in table.key] if {*table.key} <= {*names} else []
@@ -421,7 +548,10 @@ def _sample(connection: Connection, table: Table, names: Sequence[str], sampled:
     if rows is not None and len(rows) <= sampled:
         table.rows = len(rows)
         return list(rows)
-    found = _rows(connection, f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows")
+    found = _rows(
+        connection,
+        f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows",
+    )
     table.rows = found[0][0] if found else MAX_ROWS + 1
     if table.rows > MAX_ROWS:
         table.rows = max(table.rows, _about(connection, table))
@@ -431,12 +561,18 @@ def _sample(connection: Connection, table: Table, names: Sequence[str], sampled:
 
 
 def _about(connection: Connection, table: Table) -> int:
-    """Return about how many rows a large table has, as the database knows without counting; 0 if it does not."""
+    """Return about how many rows a large table has, as the database knows without counting; 0 if it
+    does not."""
     known = {
         "sqlite": f"SELECT MAX(rowid) FROM {table.sql}",
-        "postgresql": f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})",
+        "postgresql": (
+            f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})"
+        ),
     }
-    otherwise = "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = "
+    otherwise = (
+        "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND"
+        " table_name = "
+    )
     rows = _try(connection, known.get(connection.dialect.name, otherwise + literal(table.own_name)))
     return int(rows[0][0] or 0) if rows else 0  # a table of SQLite may have no row ids
 
@@ -460,7 +596,9 @@ def _readable(connection: Connection, column: Column) -> str:
     return f"CAST({f'TO_JSONB({column.sql})' if column.kind == 'json' else column.sql} AS TEXT)"
 
 
-def _try(connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False) -> Sequence[Any] | None:
+def _try(
+    connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False
+) -> Sequence[Any] | None:
     """Return the rows of a statement; None if it takes too long, or the database refuses it."""
     try:
         return _rows(connection, sql, values, is_raw=is_raw)
@@ -472,7 +610,8 @@ def _try(connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw
 def _rows(
     connection: Connection, sql: str, values: Sequence[Any] = (), *, is_raw: bool = False
 ) -> Sequence[Any] | None:
-    """Return the rows of a statement, which may end with a list of values; None if it takes too long.
+    """Return the rows of a statement, which may end with a list of values; None if it takes too
+    long.
 
     Texts with invalid bytes are decoded as a person would read them, unless `is_raw`.
     """

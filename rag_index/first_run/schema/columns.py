@@ -1,4 +1,5 @@
-"""What a column is, from its values: prose, names, codes, choices, numbers, times, flags, secrets, personal data."""
+"""What a column is, from its values: prose, names, codes, choices, numbers, times, flags, secrets,
+personal data."""
 
 from __future__ import annotations
 
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
 Role = Literal[
-    "prose", "name", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "other",
-]  # fmt: skip
-"""`name` are short texts with words, `code` short ones without, `choice` one of few values; programs read `other`."""
+    "prose",
+    "name",
+    "code",
+    "choice",
+    "flag",
+    "time",
+    "number",
+    "locale",
+    "secret",
+    "personal",
+    "other",
+]
+"""`name` are short texts with words, `code` short ones without, `choice` one of few values;
+programs read `other`."""
 MAX_CHARS = 1500
 """What is read of one value."""
 FILE_CHARS = 1000
@@ -35,7 +47,9 @@ SENTENCE = re.compile(
     r"|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{8,}"
 )
 """Four words in a row, or as much of a script without spaces between words."""
-_WORDS = re.compile(r"[^\W\d_]{2,}[^\w\s]*\s+[^\w\s]*[^\W\d_]+|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{2,}")
+_WORDS = re.compile(
+    r"[^\W\d_]{2,}[^\w\s]*\s+[^\w\s]*[^\W\d_]+|[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]{2,}"
+)
 _SIGNS = re.compile(r"[\u0e00-\u0e7f\u3040-\u9fff\uac00-\ud7af]+")
 _KEY = re.compile(r"^[^:\n]*+: ", re.MULTILINE)
 _EMAIL = re.compile(r"(?:[^<>\n]*<)?[^\s@<>]+@[^\s@<>]+\.[a-z]{2,}>?")
@@ -63,12 +77,15 @@ _SLUG = re.compile(
 """Names that programmers give: `page_callback`, `user.login`, `STORE_NAME`."""
 _WORD_OF_PROGRAMS = re.compile(r"[a-z]\w*(?:[.:@/-]\w+)*|[A-Z]+(?:_[A-Z]+)*")
 _FILE_BYTES = re.compile(
-    rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+: [^\n]+\r?\n){2}", re.DOTALL
+    rb"%PDF-|PK\x03\x04.*(?:\[Content_Types\]|word/|ppt/|xl/|vnd\.oasis)|(?:[A-Z][\w-]+:"
+    rb" [^\n]+\r?\n){2}",
+    re.DOTALL,
 )
 CALENDAR = re.compile(r"(?:b')?\s*BEGIN:V(?:CALENDAR|CARD|EVENT|TODO|JOURNAL)", re.IGNORECASE)
 
 _TEMPLATE = re.compile(
-    r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*) ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
+    r"[%$]\{[\w.]+\}|\{\{[#^/]? ?(?:\w+[._][\w.]+|[a-z]+[A-Z]\w*)"
+    r" ?\}\}|\{\$\w|\{%|<%=|<\?php|##\w[\w.]*##"
     r"|\{[a-z]+\.\w+\}|\{[A-Z]+(?:_[A-Z]+)*\}|\[[A-Z]+(?:_[A-Z]+)+\]|%[A-Z_]{3,}%"
     r"|(?<![\w%])[%!@][a-z_]{3,}\b.*[%!@][a-z_]{3,}\b|(?<!\d)%(?:\d\$)?[sd]\b|(?<![\w%])%[a-z_]{3,}\b"
 )
@@ -77,7 +94,8 @@ _TEMPLATE = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column with the values of the sampled rows, texts cut at `MAX_CHARS`, and what they are taken for."""
+    """A column with the values of the sampled rows, texts cut at `MAX_CHARS`, and what they are
+    taken for."""
 
     name: str
     sql: str
@@ -88,7 +106,8 @@ class Column:
     problem: str = ""
     """Why its text cannot be read."""
     is_enum: bool = False
-    """Whether it takes the values of a list alone, so that it cannot be compared with an empty text."""
+    """Whether it takes the values of a list alone, so that it cannot be compared with an empty
+    text."""
     role: Role = "other"
     filled: float = 0
     """The share of rows that have a value."""
@@ -108,7 +127,11 @@ class Column:
     @cached_property
     def given(self) -> list[Any]:
         """Return the values that are neither NULL nor empty."""
-        return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
+        return [
+            value
+            for value in self.values
+            if value is not None and (not isinstance(value, str) or value.strip())
+        ]
 
     @property
     def is_strong(self) -> bool:
@@ -124,7 +147,9 @@ class Column:
     def is_time(self) -> bool:
         """Return whether it holds times, if only as seconds since 1970."""
         numbers = [at for at in self.given if at] if self.kind == "number" else []
-        seconds = numbers and all(isinstance(at, int) and at > known.MIN_UNIX_SECONDS for at in numbers)
+        seconds = numbers and all(
+            isinstance(at, int) and at > known.MIN_UNIX_SECONDS for at in numbers
+        )
         return "time" in (self.kind, self.role) or bool(seconds)
 
     @property
@@ -137,7 +162,10 @@ class Column:
 def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Column:
     """Return what a column holds, of a table with this key whose rows are called so."""
     values = column.given
-    distinct, filled = len({*map(str, values)}) / max(1, len(values)), len(values) / max(1, len(column.values))
+    distinct, filled = (
+        len({*map(str, values)}) / max(1, len(values)),
+        len(values) / max(1, len(column.values)),
+    )
     made = replace(column, filled=filled, distinct=distinct)
     if column.problem:
         return replace(made, why=column.problem)
@@ -152,7 +180,9 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = _texts(values, form)
     if any(re.match(CALENDAR, str(one)[:40]) for one in values):
-        return replace(made, role="personal", texts=tuple(texts), why="has calendars, which may be private")
+        return replace(
+            made, role="personal", texts=tuple(texts), why="has calendars, which may be private"
+        )
     if not texts:
         return made
     length, said = (sum(map(count, texts)) / len(texts) for count in (len, _characters_said))
@@ -164,7 +194,8 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
 
 
 def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
-    """Return the words of a column that say that it is about a person; anybody may read where a company is."""
+    """Return the words of a column that say that it is about a person; anybody may read where a
+    company is."""
     found = known.PERSONAL & {*words(name), "_".join(words(name)[-2:])}
     return found - known.PLACES if known.ORGANISATIONS & {*noun} else found
 
@@ -173,7 +204,9 @@ def _plain_role(column: Column, key: Sequence[str], personal: frozenset[str]) ->
     """Return the role of a column that has no text."""
     if personal and words(column.name)[-1] not in known.KEY_WORDS and column.kind != "bool":
         return "personal"
-    zero_or_one = {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in key
+    zero_or_one = (
+        {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in key
+    )
     if column.kind == "bool" or zero_or_one:
         return "flag"
     return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
@@ -188,7 +221,11 @@ def _form(values: Sequence[Any]) -> str:
         return "auto"
     if marked or forms["json"]:
         return [*marked, "json"][0]
-    return "markdown" if forms["markdown"] and forms["markdown"] >= 2 * known.FEW * len(texts) else "plain"
+    return (
+        "markdown"
+        if forms["markdown"] and forms["markdown"] >= 2 * known.FEW * len(texts)
+        else "plain"
+    )
 
 
 def _format(text: str) -> str:
@@ -199,8 +236,12 @@ def _format(text: str) -> str:
 
 
 def _texts(values: Sequence[Any], form: str) -> list[str]:
-    """Return the texts of the values. If nearly all values are no text, or a few bytes, the column is none."""
-    found = [value if form == "plain" and isinstance(value, str) else _read(value, form) for value in values]
+    """Return the texts of the values. If nearly all values are no text, or a few bytes, the column
+    is none."""
+    found = [
+        value if form == "plain" and isinstance(value, str) else _read(value, form)
+        for value in values
+    ]
     most = known.FEW if any(isinstance(value, bytes) for value in values) else known.NEARLY_ALL
     refused = sum(text is None for text in found) > most * len(values)
     return [] if refused else [text.strip() for text in found if text and text.strip()]
@@ -214,7 +255,8 @@ def _read(value: Any, form: str) -> str | None:
 
 
 def _characters_said(text: str) -> int:
-    """Return how many characters of a text are in sentences; what the keys of an object are called is said by none."""
+    """Return how many characters of a text are in sentences; what the keys of an object are called
+    is said by none."""
     return sum(len(found[0]) for found in SENTENCE.finditer(_KEY.sub("", text)))
 
 
@@ -224,7 +266,9 @@ def share(texts: Sequence[Any], pattern: re.Pattern[str], *, whole: bool = True)
     return sum(match(str(text)) is not None for text in texts) / max(1, len(texts))
 
 
-def _guarded(made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequence[str]) -> tuple[Role | None, str]:
+def _guarded(
+    made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequence[str]
+) -> tuple[Role | None, str]:
     """Return the role of a column that is not for everybody, and why; no role if it may be."""
     named, last = {*map(singular, words(made.name))}, singular(made.last_word)
     is_key = made.name in key or last in known.KEY_WORDS
@@ -232,13 +276,23 @@ def _guarded(made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequ
         return "secret", "looks like a secret"
     if named & known.REMARKS and (named & known.PERSONS or is_any(tuple(named), known.HELD)):
         return "personal", "is a remark for few"
-    if is_any(words(made.name), known.HIDE) and (named & known.REMARKS or made.length > known.MIN_PROSE_CHARS):
+    if is_any(words(made.name), known.HIDE) and (
+        named & known.REMARKS or made.length > known.MIN_PROSE_CHARS
+    ):
         return "personal", "is for few, by its name"  # `private_notes`
     if share(made.texts, _EMAIL) + share(made.texts, _PERSONAL) > known.SOME:
         return "personal", "looks like personal data"
     of_persons = known.PERSONS & {*map(singular, noun)}
-    says = not is_key and (made.length < known.PROSE or of_persons) and last not in ("status", "type", "kind")
-    return ("personal", "is personal, by its name") if says and _personal_words(made.name, noun) else (None, "")
+    says = (
+        not is_key
+        and (made.length < known.PROSE or of_persons)
+        and last not in ("status", "type", "kind")
+    )
+    return (
+        ("personal", "is personal, by its name")
+        if says and _personal_words(made.name, noun)
+        else (None, "")
+    )
 
 
 def _text_role(made: Column, values: Sequence[Any]) -> Role:
@@ -248,7 +302,9 @@ def _text_role(made: Column, values: Sequence[Any]) -> Role:
         return "time"
     if {text.lower() for text in texts} <= known.YES | known.NO:
         return "flag"
-    if {*words(made.name)} & {"locale", "lang", "language", "langcode"} and share(texts, LOCALE) == 1:
+    if {*words(made.name)} & {"locale", "lang", "language", "langcode"} and share(
+        texts, LOCALE
+    ) == 1:
         return "locale"
     if share(texts, _FILLER, whole=False) == 1:
         return "other"
@@ -256,20 +312,40 @@ def _text_role(made: Column, values: Sequence[Any]) -> Role:
     if letters < known.HALF and length <= known.MAX_CODE_CHARS and made.kind != "json":
         return "code"
     items = {item for text in texts for item in text.split(", ")}
-    if made.kind == "json" and share(values, _LIST) == 1 and len(items) <= min(known.MAX_CHOICES, len(texts)):
+    if (
+        made.kind == "json"
+        and share(values, _LIST) == 1
+        and len(items) <= min(known.MAX_CHOICES, len(texts))
+    ):
         return "choice"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
-        return "prose" if len(texts) >= known.SOME * len(values) and said >= known.SOME * length else "other"
+        return (
+            "prose"
+            if len(texts) >= known.SOME * len(values) and said >= known.SOME * length
+            else "other"
+        )
     wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
-    signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(map(len, texts))
+    signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(
+        map(len, texts)
+    )
     weight = length * (3 if signs > known.SOME else 1)  # a Chinese sign says more than a letter
     named = made.last_word in known.TITLES
     sentences = weight >= known.MIN_PROSE_CHARS and said >= known.SOME * length
-    lines = length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and said >= known.FEW * length
-    if sentences or lines or (weight >= known.MAX_CODE_CHARS and said >= known.HALF * length and not named):
+    lines = (
+        length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and said >= known.FEW * length
+    )
+    if (
+        sentences
+        or lines
+        or (weight >= known.MAX_CODE_CHARS and said >= known.HALF * length and not named)
+    ):
         return "prose"
     is_place = share(texts, PLACE) + share(texts, UUID) > known.HALF
-    if letters < known.HALF or is_place or (length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME):
+    if (
+        letters < known.HALF
+        or is_place
+        or (length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME)
+    ):
         return "other"
     return _short_role(made, wordy)
 
@@ -284,16 +360,28 @@ def _short_role(made: Column, wordy: float) -> Role:
     if share(texts, _SLUG) > known.HALF and not strong:
         return "other" if made.length > known.MAX_VALUES or wordy else "code"
     coded = [one for one in texts if any(map(str.isdigit, one)) and " " not in one]
-    coded = [one for one in coded if len(one) >= known.MAX_VALUES or sum(map(str.isalpha, one)) < known.HALF * len(one)]
-    return "code" if len(coded) > known.HALF * len(texts) and not (strong and wordy > 2 * known.FEW) else "name"
+    coded = [
+        one
+        for one in coded
+        if len(one) >= known.MAX_VALUES or sum(map(str.isalpha, one)) < known.HALF * len(one)
+    ]
+    return (
+        "code"
+        if len(coded) > known.HALF * len(texts) and not (strong and wordy > 2 * known.FEW)
+        else "name"
+    )
 
 
 def is_template(column: Column) -> bool:
     """Return whether most texts have places that a program fills in."""
-    return sum(_TEMPLATE.search(text) is not None for text in column.texts) > known.HALF * max(1, len(column.texts))
+    return sum(_TEMPLATE.search(text) is not None for text in column.texts) > known.HALF * max(
+        1, len(column.texts)
+    )
 
 
 def names_for_programs(column: Column) -> bool:
     """Return whether values are names that a programmer gave."""
     slugs = share(column.texts, _SLUG)
-    return slugs > known.HALF or (slugs > known.SOME and share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL)
+    return slugs > known.HALF or (
+        slugs > known.SOME and share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL
+    )

@@ -1,4 +1,5 @@
-"""Which embedder a settings file should name: what a database's texts say of it, and how the file records it."""
+"""Which embedder a settings file should name: what a database's texts say of it, and how the file
+records it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,12 @@ import json
 import textwrap
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders.candidates import ProposedEmbedder, propose_model, rate_comment, sample_texts
+from rag_index.components.embedders.candidates import (
+    ProposedEmbedder,
+    propose_model,
+    rate_comment,
+    sample_texts,
+)
 from rag_index.core.documents.text_languages import has_unknown_language
 
 if TYPE_CHECKING:
@@ -33,14 +39,17 @@ WIDTH = 118
 def propose_embedder(
     proposal: Proposal, catalog: DatabaseCatalog, hosts: Sequence[str], say: Callable[[str], object]
 ) -> ProposedEmbedder:
-    """Return the embedder for the texts that the proposed indexes have. `hosts` may be Ollama servers."""
+    """Return the embedder for the texts that the proposed indexes have. `hosts` may be Ollama
+    servers."""
     texts = sample_texts(_texts(proposal, catalog))
     return propose_model(hosts, texts, _languages(proposal, texts), say)
 
 
 def embedder_section(proposed: ProposedEmbedder) -> str:
     """Return the section `[embedder]` of a settings file, with the reason as a comment."""
-    reason = "".join(f"# {line}\n" for line in textwrap.wrap(proposed.why, WIDTH, break_on_hyphens=False))
+    reason = "".join(
+        f"# {line}\n" for line in textwrap.wrap(proposed.why, WIDTH, break_on_hyphens=False)
+    )
     found = proposed.candidate
     if found is None:
         return reason + COMMENTED
@@ -52,13 +61,19 @@ def embedder_section(proposed: ProposedEmbedder) -> str:
     ]
     if found.host:
         lines.append(f"hosts = [{json.dumps(found.host)}]")
-    lines.append('# kind = "local"                        # wordllama instead, without the lines above')
+    lines.append(
+        '# kind = "local"                        # wordllama instead, without the lines above'
+    )
     return reason + "\n".join(lines) + "\n"
 
 
 def _texts(proposal: Proposal, catalog: DatabaseCatalog) -> Iterator[str]:
     """Yield the sampled texts of the columns that searches reach, as the database has them."""
-    read = {table.name: table.columns for table in proposal.tables if table.becomes in ("document", "part")}
+    read = {
+        table.name: table.columns
+        for table in proposal.tables
+        if table.becomes in ("document", "part")
+    }
     for table in catalog.tables:
         for use in read.get(table.name, ()):
             if use.use == "text" and use.name in table.columns:
@@ -67,7 +82,8 @@ def _texts(proposal: Proposal, catalog: DatabaseCatalog) -> Iterator[str]:
 
 
 def _languages(proposal: Proposal, texts: Sequence[str]) -> list[str]:
-    """Return the languages of all indexes; what search by words takes for English may be none that it knows."""
+    """Return the languages of all indexes; what search by words takes for English may be none that
+    it knows."""
     found = dict[str, None]()
     for index in proposal.indexes:
         language = index.settings.get("language") or "english"

@@ -1,4 +1,5 @@
-"""Example rows for the open questions of `init --json --examples`, without what an assistant must not read."""
+"""Example rows for the open questions of `init --json --examples`, without what an assistant must
+not read."""
 
 from __future__ import annotations
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 MAX_ROWS = 2
 MAX_CHARS = 200
 READ = ("prose", "choice", "time")
-"""The roles of columns that examples have beside the title. Names in other columns may be those of persons."""
+"""The roles of columns that examples have beside the title. Names in other columns may be those of
+persons."""
 
 
 def add_examples(questions: list[dict[str, Any]], made: Scaffold) -> None:
     """Add `examples` to each value of the open questions: rows that nothing else hides.
 
-    There are none of persons, and no column has secrets or personal data, whatever the answers say of it.
+    There are none of persons, and no column has secrets or personal data, whatever the answers say
+    of it.
     """
     if made.catalog is None:
         return
@@ -49,18 +52,26 @@ def _examples(
     own = f"$visible({candidate.id})"
     conditions = [one.sql for one in table.conditions if one.sql != own]
     if candidate.column:
-        has_value = catalog.shows(table, candidate.column, candidate.key, candidate.kind, [value.value])
+        has_value = catalog.shows(
+            table, candidate.column, candidate.key, candidate.kind, [value.value]
+        )
         conditions.append(has_value)
     names = _readable(table)
     found = []
     for row in catalog.rows_with(table, names, " AND ".join(conditions) or "1 = 1", MAX_ROWS):
-        texts = {name: shortened(str(given), MAX_CHARS) for name, given in zip(names, row, strict=True) if given}
+        texts = {
+            name: shortened(str(given), MAX_CHARS)
+            for name, given in zip(names, row, strict=True)
+            if given
+        }
         found.append({name: text for name, text in texts.items() if not looks_secret(text)})
     return found
 
 
 def _readable(table: Table) -> list[str]:
     """Return the columns that anybody may read who sees the row."""
-    guarded = {name for name, one in table.columns.items() if one.role in ("secret", "personal") or one.why}
+    guarded = {
+        name for name, one in table.columns.items() if one.role in ("secret", "personal") or one.why
+    }
     read = [name for name, one in table.columns.items() if one.role in READ]
     return [name for name in dict.fromkeys([*table.title_columns, *read]) if name not in guarded]

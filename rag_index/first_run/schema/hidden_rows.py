@@ -1,7 +1,8 @@
 """What follows from hidden rows: what belongs to them is hidden with them, at any number of steps.
 
-These are parts and children, trees, polymorphic references, what a banned person wrote, rows that carry a hidden
-label by a table of links, rows that may refer to a hidden row by a column that nobody declared, and copies of texts.
+These are parts and children, trees, polymorphic references, what a banned person wrote, rows that
+carry a hidden label by a table of links, rows that may refer to a hidden row by a column that
+nobody declared, and copies of texts.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 Conditions = dict[Table, list[Condition]]
 PIECE, SHORTEST, COPIED_TEXTS = 40, 60, 60
-"""Letters by which a copy is known, letters of a text that is long enough, and texts that are looked for."""
+"""Letters by which a copy is known, letters of a text that is long enough, and texts that are
+looked for."""
 
 
-def conditions(tables: Sequence[Table], own: Sequence[Condition], undeclared: Sequence[Relation] = ()) -> Conditions:
-    """Return what each table is read with: its own conditions, and that of what its rows belong to."""
+def conditions(
+    tables: Sequence[Table], own: Sequence[Condition], undeclared: Sequence[Relation] = ()
+) -> Conditions:
+    """Return what each table is read with: its own conditions, and that of what its rows belong
+    to."""
     found: Conditions = {}
 
     def add(table: Table, below: tuple[Table, ...] = ()) -> None:
@@ -36,7 +41,9 @@ def conditions(tables: Sequence[Table], own: Sequence[Condition], undeclared: Se
         ways = [*table.parents, *(one for one in undeclared if one.child is table)]
         for one in [*ways, *(far for _, far in _links(table))]:
             add(one.parent, (*below, table))
-        found[table] = [*_conditions_of(table, [one for one in own if one.table is table], ways, found)]
+        found[table] = [
+            *_conditions_of(table, [one for one in own if one.table is table], ways, found)
+        ]
 
     for table in tables:
         add(table)
@@ -44,14 +51,20 @@ def conditions(tables: Sequence[Table], own: Sequence[Condition], undeclared: Se
 
 
 def _conditions_of(
-    table: Table, made: list[Condition], ways: Sequence[Relation], found: Mapping[Table, list[Condition]]
+    table: Table,
+    made: list[Condition],
+    ways: Sequence[Relation],
+    found: Mapping[Table, list[Condition]],
 ) -> Iterator[Condition]:
-    """Yield what a table is read with, given its own conditions and those of what its rows belong to."""
+    """Yield what a table is read with, given its own conditions and those of what its rows belong
+    to."""
     for one in ways if table.rows else ():
         above = [condition for condition in found.get(one.parent, ()) if passes(one, condition)]
         above = [condition for condition in above if condition.is_whole] or above
         if above and one.parent is not table:
-            says = "; ".join([condition.says for condition in above if condition.through is None][:3])
+            says = "; ".join(
+                [condition.says for condition in above if condition.through is None][:3]
+            )
             told = f"its {' '.join(one.parent.noun)} is hidden" + (f" ({says})" if says else "")
             sql = f"({one.of_hidden(above)}) IS NOT TRUE"
             made.append(Condition(table, sql, told, one.column, through=one))
@@ -60,8 +73,14 @@ def _conditions_of(
         if above:
             column, key = way.pairs[0]
             sql = far.child.columns[column].sql
-            told = f"its {far.parent.noun[-1]} is hidden ({'; '.join(condition.says for condition in above)})"
-            rows = f"SELECT {sql} FROM {far.child.sql} WHERE {sql} IS NOT NULL AND {far.of_hidden(above)}"
+            told = (
+                f"its {far.parent.noun[-1]} is hidden"
+                f" ({'; '.join(condition.says for condition in above)})"
+            )
+            rows = (
+                f"SELECT {sql} FROM {far.child.sql} WHERE {sql} IS NOT NULL AND"
+                f" {far.of_hidden(above)}"
+            )
             made.append(Condition(table, f"{table.columns[key].sql} NOT IN ({rows})", told))
     yield from made
     yield from _below_hidden(table, made)
@@ -71,10 +90,18 @@ def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
     """Yield the ways from a table of links to this one, and to the labels that its rows carry."""
     for own in table.children if not table.is_label else ():
         link = own.child
-        if link.prose or link.title or link is table or own.pairs[1:] or len(link.columns) > known.MAX_JOINS:
+        if (
+            link.prose
+            or link.title
+            or link is table
+            or own.pairs[1:]
+            or len(link.columns) > known.MAX_JOINS
+        ):
             continue
         for far in link.parents:
-            few = far.parent.is_label or (far.parent.rows <= known.MAX_CHOICES and not far.parent.prose)
+            few = far.parent.is_label or (
+                far.parent.rows <= known.MAX_CHOICES and not far.parent.prose
+            )
             if far.column != own.column and few and not (far.parent.is_people or far.pairs[1:]):
                 yield own, far
 
@@ -88,7 +115,11 @@ def passes(one: Relation, condition: Condition) -> bool:
 
 def _below_hidden(table: Table, made: Sequence[Condition]) -> Iterator[Condition]:
     """Yield the condition that leaves out rows of a tree below a hidden one."""
-    tree = [one for one in table.parents if one.parent is table and len(one.pairs) == 1 and not one.is_pointer]
+    tree = [
+        one
+        for one in table.parents
+        if one.parent is table and len(one.pairs) == 1 and not one.is_pointer
+    ]
     made = [one for one in made if one.reaches]
     if not (tree and made and known.PARENT_WORDS & {*words(tree[0].column)}):
         return
@@ -98,7 +129,13 @@ def _below_hidden(table: Table, made: Sequence[Condition]) -> Iterator[Condition
     first = f"SELECT {own} FROM {place} WHERE ({shown}) IS NOT TRUE"
     below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
-    yield Condition(table, f"{own} NOT IN ({inner})", f"what {column} refers to is hidden", column, is_whole=True)
+    yield Condition(
+        table,
+        f"{own} NOT IN ({inner})",
+        f"what {column} refers to is hidden",
+        column,
+        is_whole=True,
+    )
 
 
 # --- References that nobody declared, and copies ---
@@ -107,35 +144,55 @@ def _below_hidden(table: Table, made: Sequence[Condition]) -> Iterator[Condition
 def undeclared_references(
     catalog: DatabaseCatalog, tables: Sequence[Table], hidden: Conditions
 ) -> Iterator[tuple[Ruling, Relation]]:
-    """Yield the columns that may refer to a table with hidden rows, though no key says so, each with a question."""
-    parents = [one for one in tables if hidden[one] and len(one.key) == 1 and (one.prose or one.title)]
+    """Yield the columns that may refer to a table with hidden rows, though no key says so, each
+    with a question."""
+    parents = [
+        one for one in tables if hidden[one] and len(one.key) == 1 and (one.prose or one.title)
+    ]
     parents = [one for one in parents if not (one.is_people or one.is_label or one.machine)]
     for table in [one for one in tables if one.rows]:
         for column in [one for one in table.columns.values() if _may_refer(table, one)]:
             values = [value for value in column.given if value not in NOTHING]
             for parent in sorted(parents, key=lambda one: one is not table):
                 key = parent.columns[parent.key[0]]
-                if key.kind != column.kind or catalog.share_found(values, parent, key.name) < known.MIN_FOUND:
+                if (
+                    key.kind != column.kind
+                    or catalog.share_found(values, parent, key.name) < known.MIN_FOUND
+                ):
                     continue
                 called = {*parent.noun, *words(parent.own_name)} & {*words(column.name)}
                 if len({*values}) < known.MIN_ROWS and not called:
                     continue
                 if parent is table:
-                    # its values are keys of its own table: a row that was copied, or what it hangs on
+                    # its values are keys of its own table: a row that was copied, or what it hangs
+                    # on
                     break
-                relation = Relation(table, parent, ((column.name, key.name),), column.filled, may_refer=True)
+                relation = Relation(
+                    table, parent, ((column.name, key.name),), column.filled, may_refer=True
+                )
                 rows = catalog.rows_that(table, relation.of_hidden(hidden[parent]))
                 if 0 < rows <= known.HALF * table.rows:
-                    why = f"may refer to {parent.name}, which has hidden rows: its values are keys there"
-                    shown = CandidateValue("of shown rows", "of shown rows", table.rows - rows, is_shown=True)
-                    some = (shown, CandidateValue("of hidden rows", "of hidden rows", rows, is_shown=False))
-                    one = Candidate(table.id_of(column.name), table.name, column.name, "asked", why, some)
+                    why = (
+                        f"may refer to {parent.name}, which has hidden rows: its values are keys"
+                        " there"
+                    )
+                    shown = CandidateValue(
+                        "of shown rows", "of shown rows", table.rows - rows, is_shown=True
+                    )
+                    some = (
+                        shown,
+                        CandidateValue("of hidden rows", "of hidden rows", rows, is_shown=False),
+                    )
+                    one = Candidate(
+                        table.id_of(column.name), table.name, column.name, "asked", why, some
+                    )
                     yield Ruling(one), relation
                     break
 
 
 def _may_refer(table: Table, column: Column) -> bool:
-    """Return whether a column may hold keys of another table: not each once, and no number that stands for itself."""
+    """Return whether a column may hold keys of another table: not each once, and no number that
+    stands for itself."""
     if column.name in table.key or column.kind not in ("number", "text", "id"):
         return False
     declared = {name for one in table.declared for name in one["constrained_columns"]}
@@ -159,7 +216,8 @@ def _may_refer(table: Table, column: Column) -> bool:
 def copied_columns(
     catalog: DatabaseCatalog, tables: Sequence[Table], hidden: Conditions
 ) -> Iterator[tuple[Table, str, Table]]:
-    """Yield the columns of other tables that hold texts of hidden rows, with the table of these rows."""
+    """Yield the columns of other tables that hold texts of hidden rows, with the table of these
+    rows."""
     # an old version that nobody sees says what the document says, too
     sources = [one for one in tables if hidden[one] and one.prose and not is_of_copies(one)]
     pieces = {one: some for one in sources if (some := _hidden_pieces(catalog, one, hidden[one]))}
@@ -175,7 +233,8 @@ def copied_columns(
 
 
 def _may_copy(table: Table, name: str, of: Table) -> bool:
-    """Return whether a column may be kept for searching, or for showing texts of rows beside: `last_post_text`."""
+    """Return whether a column may be kept for searching, or for showing texts of rows beside:
+    `last_post_text`."""
     related = {one.parent for one in table.parents} | {one.child for one in table.children}
     return of is not table and (of in related or is_of_copies(table) or of.noun[-1] in words(name))
 

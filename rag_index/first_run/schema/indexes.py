@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARS = 80
 STATE_LABELS = known.ASKED | known.BROUGHT | {"priority", "kind"}
-"""Words of columns whose labels people filter by, but which say little about what a row is about."""
+"""Words of columns whose labels people filter by, but which say little about what a row is
+about."""
 
 
 class _Rows:
@@ -43,10 +44,13 @@ class _Rows:
     def place(self, table: Table) -> dict[str, Any]:
         """Return the keys that name a table: its schema is that of the index, if none is named."""
         schema = table.schema
-        return {"table": table.own_name} | ({} if schema == self.schema else {"schema": schema or "public"})
+        return {"table": table.own_name} | (
+            {} if schema == self.schema else {"schema": schema or "public"}
+        )
 
     def read(self, table: Table, columns: Sequence[str], through: str = "") -> list[str]:
-        """Note how columns are written, and return what the settings call them: `through` is a join."""
+        """Note how columns are written, and return what the settings call them: `through` is a
+        join."""
         names = [f"{through}.{column}" if through else column for column in columns]
         for name, column in zip(names, columns, strict=True):
             found = table.columns[column]
@@ -56,7 +60,8 @@ class _Rows:
         return names
 
     def join(self, relation: Relation, through: str = "", **more: Any) -> str:
-        """Join the row that a relation names, of its own row or that of the join `through`; return the name."""
+        """Join the row that a relation names, of its own row or that of the join `through`; return
+        the name."""
         parent = relation.parent
         skip = known.KEY_WORDS | {*words(parent.key[0])}
         stem = "_".join(word for word in words(relation.column) if word not in skip)
@@ -74,10 +79,13 @@ class _Rows:
         return name
 
     def add_labels(self, skip: Table | None = None) -> None:
-        """Join what rows name: it is a text, if it says what a row is about, and people filter by it."""
+        """Join what rows name: it is a text, if it says what a row is about, and people filter by
+        it."""
         for one in self.table.parents:
             parent, named = one.parent, one.parent.title and one.parent.rows > 1
-            says = named or (parent.prose and not parent.machine and (one.extends or len(parent.children) < 2))
+            says = named or (
+                parent.prose and not parent.machine and (one.extends or len(parent.children) < 2)
+            )
             if (
                 parent is skip
                 or parent in self.plan.few
@@ -86,15 +94,22 @@ class _Rows:
                 or one.share < known.HARDLY
             ):
                 continue
-            if not says or not self._may_join(one) or (parent in self.joined - {self.table} and not one.writes):
+            if (
+                not says
+                or not self._may_join(one)
+                or (parent in self.joined - {self.table} and not one.writes)
+            ):
                 continue
-            # What a hidden row hides is not read at all, but for a row that names one of its own table.
+            # What a hidden row hides is not read at all, but for a row that names one of its own
+            # table.
             is_enforced = parent is not self.table
             hiding = [told for told in parent.conditions if not (is_enforced and passes(one, told))]
             name = self.join(one, **self.where(hiding))
             titles = self.read(parent, parent.title_columns, name)
             few = parent.is_people or 2 * parent.rows <= self.table.rows
-            self.payload |= dict.fromkeys(titles[:-1], "") | dict.fromkeys(titles[-1:], "keyword" if few else "")
+            self.payload |= dict.fromkeys(titles[:-1], "") | dict.fromkeys(
+                titles[-1:], "keyword" if few else ""
+            )
             state = STATE_LABELS & {*words(one.column), *parent.noun[-1:]} and not parent.prose
             self.text += [] if state else titles
             if not parent.title:
@@ -110,7 +125,13 @@ class _Rows:
     def _add_name_above(self, one: Relation, through: str) -> None:
         """Join what a joined row names in its turn: the artist of the album of a track."""
         over = one.parent
-        again = over in self.joined or over in self.plan.few or over.is_people or over.is_label or one.type_column
+        again = (
+            over in self.joined
+            or over in self.plan.few
+            or over.is_people
+            or over.is_label
+            or one.type_column
+        )
         if not again and over.title and not over.prose and self._may_join(one):
             name = self.join(one, through, **self.where(over.conditions))
             titles = self.read(over, over.title_columns, name)
@@ -131,8 +152,14 @@ class _Rows:
                 self.payload[name] = "keyword" if one.kind in ("text", "json") else ""
             elif one.role == "time" and len({*one.values}) > 2:
                 self.payload[name] = "datetime" if one.kind == "time" else ""
-            elif one.role == "number" and 1 < len(levels) <= known.MAX_VALUES and len(levels) * 4 < len(one.values):
-                self.payload[name] = "integer" if all(isinstance(n, int | None) for n in one.values) else ""
+            elif (
+                one.role == "number"
+                and 1 < len(levels) <= known.MAX_VALUES
+                and len(levels) * 4 < len(one.values)
+            ):
+                self.payload[name] = (
+                    "integer" if all(isinstance(n, int | None) for n in one.values) else ""
+                )
 
     def where(self, conditions: Sequence[Condition], *more: str) -> dict[str, str]:
         """Return the condition for the rows that may be shown."""
@@ -163,17 +190,27 @@ class IndexMaker:
         rows.add_payload()
         inherited = [one for one in table.conditions if not one.is_own]
         settings: dict[str, Any] = {
-            "table": table.own_name, "schema": table.schema, "key": one_or_all(table.key),
-            **rows.where(inherited), "visible": {}, "title": title, "text": rows.text, "format": rows.format,
-            **self._filters(parts), **self._language(), "joins": rows.joins, "parts": parts,
-        }  # fmt: skip
+            "table": table.own_name,
+            "schema": table.schema,
+            "key": one_or_all(table.key),
+            **rows.where(inherited),
+            "visible": {},
+            "title": title,
+            "text": rows.text,
+            "format": rows.format,
+            **self._filters(parts),
+            **self._language(),
+            "joins": rows.joins,
+            "parts": parts,
+        }
         self._note(inherited, settings)
         self._decide(settings)
         made = {key: value for key, value in settings.items() if value or key == "payload"}
         return ProposedIndex(self._name(), table.name, made, self.reasons, self._age())
 
     def _decide(self, settings: dict[str, Any]) -> None:
-        """Add the decisions of the index: on its own columns, and on others that its conditions refer to."""
+        """Add the decisions of the index: on its own columns, and on others that its conditions
+        refer to."""
         own = {one.sql for one in self._table.conditions if one.is_own}
         for ruling in [one for one in self._rulings.found if one.is_decision]:
             one = ruling.candidate
@@ -184,7 +221,9 @@ class IndexMaker:
             for rows in used:
                 before = rows["where"]
                 rows["where"] = before.replace(token, f"$visible({name})")
-                self.reasons |= {rows["where"]: self.reasons[before]} if before in self.reasons else {}
+                self.reasons |= (
+                    {rows["where"]: self.reasons[before]} if before in self.reasons else {}
+                )
             if is_own or used:
                 settings["visible"][name] = self._rulings.settings_of(one.id)
                 if one.says:
@@ -226,10 +265,23 @@ class IndexMaker:
     def _codes(self, title: str) -> list[str]:
         """Return the other columns with codes and choices that say what a row is."""
         table = self._table
-        out = {*table.references, *table.key, *table.texts, *(one.column for one in table.conditions if one.is_own)}
-        found = [one for one in table.columns.values() if one.name not in out and one.name not in title]
-        found = [one for one in found if one.role in ("code", "choice") and one.filled > 2 * known.FEW]
-        return [one.name for one in found if one.kind in ("text", "json") and not STATE_LABELS & {*words(one.name)}][:5]
+        out = {
+            *table.references,
+            *table.key,
+            *table.texts,
+            *(one.column for one in table.conditions if one.is_own),
+        }
+        found = [
+            one for one in table.columns.values() if one.name not in out and one.name not in title
+        ]
+        found = [
+            one for one in found if one.role in ("code", "choice") and one.filled > 2 * known.FEW
+        ]
+        return [
+            one.name
+            for one in found
+            if one.kind in ("text", "json") and not STATE_LABELS & {*words(one.name)}
+        ][:5]
 
     def _filters(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the payload, and what people filter by of documents and their parts."""
@@ -242,7 +294,9 @@ class IndexMaker:
         return {"payload": [*payload], "payload_indexes": indexes}
 
     def _language(self) -> dict[str, Any]:
-        columns = [one for one in self._table.columns.values() if one.role == "locale" and one.filled == 1]
+        columns = [
+            one for one in self._table.columns.values() if one.role == "locale" and one.filled == 1
+        ]
         if columns:
             codes = [*dict.fromkeys(filter(None, map(language_of, columns[0].texts)))]
             more = {"language_column": columns[0].name} if len(codes) > 1 else {}
@@ -255,10 +309,16 @@ class IndexMaker:
         child, far = one.table, one.far
         rows = _Rows(child, self._table.schema, self._rows.plan)
         on = dict(one.relation.pairs)
-        conditions = [c for c in child.conditions if c.through is None or c.through not in (one.relation, one.up, far)]
+        conditions = [
+            c
+            for c in child.conditions
+            if c.through is None or c.through not in (one.relation, one.up, far)
+        ]
         text: str | list[str]
         if one.up is not None:  # through the row between, without what its document says anyway
-            between = [rule for rule in one.relation.parent.conditions if rule.through is not one.up]
+            between = [
+                rule for rule in one.relation.parent.conditions if rule.through is not one.up
+            ]
             name = rows.join(one.relation, required=True, **rows.where(between))
             on = {f"{name}.{here}": there for here, there in one.up.pairs}
         if far is not None:
@@ -271,21 +331,40 @@ class IndexMaker:
             text, inline = rows.text, short and not child.prose and one.up is None
             captions = [name for name in text if "." in name]
             if len(text) == 2 and len(captions) == 1 and not rows.format and inline:
-                text = f"{{{captions[0]}}}: {{{next(name for name in text if name not in captions)}}}"
+                text = (
+                    f"{{{captions[0]}}}: {{{next(name for name in text if name not in captions)}}}"
+                )
         label = free_name(identifier(far.parent.own_name if far else child.own_name, "part"), used)
         used.add(label)
-        open_key = child.key and not inline and all(child.columns[name].role != "secret" for name in child.key)
+        open_key = (
+            child.key
+            and not inline
+            and all(child.columns[name].role != "secret" for name in child.key)
+        )
         made = {
-            "name": label, **rows.place(child),
+            "name": label,
+            **rows.place(child),
             "on": one_or_all([*on]) if [*on.values()] == self._table.key else on,
             "key": one_or_all(child.key) if open_key else "",
-            **rows.where(conditions, one.relation.where, far.where if far and far.where != one.relation.where else ""),
-            **self._order(child, on), "text": text, "inline": inline, "format": rows.format, "joins": rows.joins,
-        }  # fmt: skip
+            **rows.where(
+                conditions,
+                one.relation.where,
+                far.where if far and far.where != one.relation.where else "",
+            ),
+            **self._order(child, on),
+            "text": text,
+            "inline": inline,
+            "format": rows.format,
+            "joins": rows.joins,
+        }
         self._note(conditions, made)
         self._rows.samples += rows.samples
         kinds = {name: kind for name, kind in rows.payload.items() if kind}
-        named = {name: kind for name, kind in kinds.items() if inline or name.partition(".")[0] in rows.joins}
+        named = {
+            name: kind
+            for name, kind in kinds.items()
+            if inline or name.partition(".")[0] in rows.joins
+        }
         found = {key: value for key, value in made.items() if value}
         return found | {"payload": [*named], "payload_indexes": named} if named else found
 
@@ -294,10 +373,22 @@ class IndexMaker:
         other, link = far.parent, far.child
         name = rows.join(far, required=True, **rows.where(other.conditions))
         names = rows.read(other, other.title_columns or other.prose, name)
-        captions = [one for one in link.parents if one.parent.title in one.parent.columns and one.parent.is_label]
-        captions = [one for one in captions if one.column not in (far.column, *on) and one.parent not in rows.plan.few]
-        if not other.title and captions and len(names) == 1:  # the name of an attribute before its value
-            caption = rows.read(captions[0].parent, [captions[0].parent.title], rows.join(captions[0]))
+        captions = [
+            one
+            for one in link.parents
+            if one.parent.title in one.parent.columns and one.parent.is_label
+        ]
+        captions = [
+            one
+            for one in captions
+            if one.column not in (far.column, *on) and one.parent not in rows.plan.few
+        ]
+        if (
+            not other.title and captions and len(names) == 1
+        ):  # the name of an attribute before its value
+            caption = rows.read(
+                captions[0].parent, [captions[0].parent.title], rows.join(captions[0])
+            )
             rows.format.pop(caption[0], None)
             return f"{{{caption[0]}}}: {{{names[0]}}}"
         if len(names) == 1 and other.title:
@@ -306,8 +397,16 @@ class IndexMaker:
 
     def _order(self, table: Table, on: Iterable[str]) -> dict[str, Any]:
         """Return the columns by which the rows of a part are ordered."""
-        columns = [one for one in table.columns.values() if one.filled > known.NEARLY_ALL and one.name not in on]
-        places = [one.name for one in columns if one.role in ("number", "flag") and one.last_word in known.ORDERS]
+        columns = [
+            one
+            for one in table.columns.values()
+            if one.filled > known.NEARLY_ALL and one.name not in on
+        ]
+        places = [
+            one.name
+            for one in columns
+            if one.role in ("number", "flag") and one.last_word in known.ORDERS
+        ]
         times = [one.name for one in columns if one.role == "time"]
         free = [name for name in table.key if name not in on]
         found = [*(places or times)[:1], *free]
@@ -328,4 +427,8 @@ def one_or_all(names: Sequence[str]) -> str | list[str]:
 def free_name(wanted: str, taken: Iterable[str], mark: str = "_") -> str:
     """Return a name that is not taken: the wanted one, or else with a number after the mark."""
     lower = {name.lower() for name in taken}
-    return next(name for n in count(1) if (name := f"{wanted}{mark}{n}" if n > 1 else wanted).lower() not in lower)
+    return next(
+        name
+        for n in count(1)
+        if (name := f"{wanted}{mark}{n}" if n > 1 else wanted).lower() not in lower
+    )

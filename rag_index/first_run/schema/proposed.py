@@ -1,4 +1,5 @@
-"""What `init` proposes and what a person may decide: plain data between what reads a database and what shows it."""
+"""What `init` proposes and what a person may decide: plain data between what reads a database and
+what shows it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class ColumnUse:
     name: str
     use: Use
     chars: int
-    """The characters that people can read, whether they may or not; 0 for a column with a secret."""
+    """The characters that people can read, whether they may or not; 0 for a column with a
+    secret."""
     why: str = ""
     """Why no search reaches it, to be read after its id: `is a secret`."""
 
@@ -49,7 +51,8 @@ class TableUse:
     columns: tuple[ColumnUse, ...] = ()
     """The columns with text."""
     searched: int = 0
-    """The characters that a search reaches, without those of columns left out and of hidden rows."""
+    """The characters that a search reaches, without those of columns left out and of hidden
+    rows."""
     is_hidden: bool = False
     """Whether every row is left out, for what conditions say."""
 
@@ -80,7 +83,8 @@ class Proposal:
     excused: Mapping[str, str] = field(default_factory=dict)
     """Why other columns are no candidates, by their ids, to be read after their names."""
     notes: tuple[str, ...] = ()
-    """What the user of the database may not read, and what row level security means for the indexes."""
+    """What the user of the database may not read, and what row level security means for the
+    indexes."""
 
     @property
     def chars(self) -> int:
@@ -94,12 +98,14 @@ class Proposal:
 
     @property
     def questions(self) -> list[Candidate]:
-        """Return what a person has to answer: first what decides about the tables with the most text."""
+        """Return what a person has to answer: first what decides about the tables with the most
+        text."""
         return [one for one in self.ranked if one.is_open and one.chars]
 
     @property
     def ranked(self) -> list[Candidate]:
-        """Return the candidates by the text of the tables that they decide about, the most first."""
+        """Return the candidates by the text of the tables that they decide about, the most
+        first."""
         return sorted(self.candidates, key=lambda one: (-one.chars, one.id))
 
     @property

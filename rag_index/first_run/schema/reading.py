@@ -1,4 +1,5 @@
-"""What `init` proposes: what becomes of each table of a database, who may see its rows, and the indexes."""
+"""What `init` proposes: what becomes of each table of a database, who may see its rows, and the
+indexes."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def propose(catalog: DatabaseCatalog, decisions: Decisions | None = None) -> Proposal:
-    """Return what becomes of each table of a database, as far as a person did not decide, and the indexes."""
+    """Return what becomes of each table of a database, as far as a person did not decide, and the
+    indexes."""
     return _Reading(catalog, decisions or Decisions()).proposal()
 
 
@@ -61,12 +63,15 @@ class _Reading:
         self._read = [*dict.fromkeys(self._read)]
 
     def _find_conditions(self) -> None:
-        """Give tables the conditions that they are read with, also by references that nobody declared."""
+        """Give tables the conditions that they are read with, also by references that nobody
+        declared."""
         for one in self._rulings.found:
             if one.condition and one.condition.is_own:
                 shown = [value.value for value in one.candidate.values if value.is_shown]
                 made = one.candidate
-                sql = self._catalog.shows(one.condition.table, made.column, made.key, made.kind, shown)
+                sql = self._catalog.shows(
+                    one.condition.table, made.column, made.key, made.kind, shown
+                )
                 self._catalog.decided[made.id] = sql
         self._rulings.found = [self._limited(one) for one in self._rulings.found]
         self._own = [one.condition for one in self._rulings.found if one.condition]
@@ -82,15 +87,23 @@ class _Reading:
             table.conditions[:] = found[table]
 
     def _limited(self, ruling: Ruling) -> Ruling:
-        """Return a ruling that nobody answered so that it does not reach further, if it would hide most of a table.
+        """Return a ruling that nobody answered so that it does not reach further, if it would hide
+        most of a table.
 
-        The first page of a site may be an exception: with all that is below it, everything would be hidden.
+        The first page of a site may be an exception: with all that is below it, everything would be
+        hidden.
         """
         condition, one = ruling.condition, ruling.candidate
-        if condition is None or not one.is_open or all(value.is_shown or not value.rows for value in one.values):
+        if (
+            condition is None
+            or not one.is_open
+            or all(value.is_shown or not value.rows for value in one.values)
+        ):
             return ruling
         told = conditions(self.tables, [condition])
-        for table in [table for table in self.tables if told[table] and (table.prose or table.title)]:
+        for table in [
+            table for table in self.tables if told[table] and (table.prose or table.title)
+        ]:
             if self._catalog.rows_that(table, _unmet(told[table])) > known.HALF * table.rows:
                 return replace(ruling, condition=replace(condition, reaches=False))
         return ruling
@@ -130,8 +143,14 @@ class _Reading:
         # a person wants documents of a table that has personal texts alone
         is_wanted = self._decisions.tables.get(table.name) == "document"
         if is_wanted and not any(one.is_text for one in table.columns.values()):
-            personal = {name: one for name, one in table.columns.items() if one.role == "personal" and one.texts}
-            table.columns |= {name: replace(one, role="name", why="") for name, one in personal.items()}
+            personal = {
+                name: one
+                for name, one in table.columns.items()
+                if one.role == "personal" and one.texts
+            }
+            table.columns |= {
+                name: replace(one, role="name", why="") for name, one in personal.items()
+            }
 
     # --- What is left out together ---
 
@@ -143,11 +162,15 @@ class _Reading:
             told: Conditions = {}
             if ruling.condition:
                 below = ruling.condition.table.below
-                told = conditions([table for table in self._read if table in below], [ruling.condition])
+                told = conditions(
+                    [table for table in self._read if table in below], [ruling.condition]
+                )
             reached = [table for table in self._read if told.get(table) or table.name == one.table]
             hides = any(not value.is_shown and value.rows for value in one.values)
             rows = [
-                self._catalog.rows_that(table, _unmet(told[table])) for table in reached if hides and told.get(table)
+                self._catalog.rows_that(table, _unmet(told[table]))
+                for table in reached
+                if hides and told.get(table)
             ]
             hidden = -1 if -1 in rows else sum(rows)
             of = sum(table.rows for table in reached)
@@ -158,7 +181,9 @@ class _Reading:
     def proposal(self) -> Proposal:
         """Return what becomes of each table, and the indexes."""
         made, taken = self._plan, set[str]()
-        indexes = {table: IndexMaker(table, made, taken, self._rulings).made() for table in made.documents}
+        indexes = {
+            table: IndexMaker(table, made, taken, self._rulings).made() for table in made.documents
+        }
         uses = [self._use(one, indexes) for one in self.tables]
         told = "is a view: what it shows is in tables"
         uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
@@ -168,7 +193,8 @@ class _Reading:
         return Proposal(tuple(ranked), tuple(indexes.values()), found, self._rulings.excused, notes)
 
     def _policies(self, indexes: Sequence[ProposedIndex]) -> list[str]:
-        """Return what row level security means for the indexes: first what everybody would see for whom it is not."""
+        """Return what row level security means for the indexes: first what everybody would see for
+        whom it is not."""
         warnings, notes = [], []
         for index in indexes:
             policies = self._catalog.policies.of(relations_read(index.settings, doubtful=True))
@@ -188,17 +214,29 @@ class _Reading:
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
         return TableUse(
-            table.name, table.rows, sum(chars.values()), table.counted, becomes, of,
+            table.name,
+            table.rows,
+            sum(chars.values()),
+            table.counted,
+            becomes,
+            of,
             "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
-            indexes[table].name if table in indexes else "", tuple(_column_uses(table, chars, reached)),
-            round(share * sum(chars[name] for name in reached)), 0 < table.rows <= lost,
-        )  # fmt: skip
+            indexes[table].name if table in indexes else "",
+            tuple(_column_uses(table, chars, reached)),
+            round(share * sum(chars[name] for name in reached)),
+            0 < table.rows <= lost,
+        )
 
     def _chars(self, table: Table) -> dict[str, int]:
-        """Return how many characters each column has that people can read, whether they may or not."""
+        """Return how many characters each column has that people can read, whether they may or
+        not."""
         keys, read = {*table.key, *table.references}, ("prose", "name", "personal")
         texts = {name: one for name, one in table.columns.items() if one.texts and name not in keys}
-        texts = {name: one for name, one in texts.items() if one.role in read or (one.role == "other" and one.why)}
+        texts = {
+            name: one
+            for name, one in texts.items()
+            if one.role in read or (one.role == "other" and one.why)
+        }
         counted = self._catalog.chars(table, [*texts]) if texts and table.rows else {}
         return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
 
@@ -211,11 +249,18 @@ class _Reading:
             return "part", tuple(dict.fromkeys(of))
         named = [one.child.name for one in table.children if one.child in documents]
         named += [root for root, part in parts if part.far and part.far.parent is table]
-        return ("label", tuple(dict.fromkeys(named))) if (table, "") in self._plan.read else ("out", ())
+        return (
+            ("label", tuple(dict.fromkeys(named)))
+            if (table, "") in self._plan.read
+            else ("out", ())
+        )
 
 
-def _column_uses(table: Table, chars: Mapping[str, int], reached: Collection[str]) -> Iterator[ColumnUse]:
-    """Yield the columns of a table that have text, given the characters of those that people can read."""
+def _column_uses(
+    table: Table, chars: Mapping[str, int], reached: Collection[str]
+) -> Iterator[ColumnUse]:
+    """Yield the columns of a table that have text, given the characters of those that people can
+    read."""
     for name, column in table.columns.items():
         is_key = name in table.key or name in table.references
         if name in chars and name in table.title_columns:

@@ -2,18 +2,22 @@
 
 It has four results, in this order:
 
-1. **understood**: its name or any of its values says a direction (`deleted`, `is_public`, `published_at`, `draft`),
-   with negation. A value with a hidden word is hidden, whatever the column is called and however common it is. On
-   what people write, `held`, `pending` and `rejected` hide as well; on accounts, a ban does.
-2. **harmless**: its name is on a short list (language, category, priority, type, position), or all its values say how
-   far a row is (open, on hold, done), in tables of work also as flags: all rows are shown.
-3. **asked**: its name has a word such as state, visibility or approval, or it is a yes and no whose rarer value has
-   under 20% of the rows. Until a person answers, the uncommon values are left out. Common are values of at least three
-   rows among those that make up 80% of them; if the name is about privacy, the most common value alone.
+1. **understood**: its name or any of its values says a direction (`deleted`, `is_public`,
+   `published_at`, `draft`), with negation. A value with a hidden word is hidden, whatever the
+   column is called and however common it is. On what people write, `held`, `pending` and `rejected`
+   hide as well; on accounts, a ban does.
+2. **harmless**: its name is on a short list (language, category, priority, type, position), or all
+   its values say how far a row is (open, on hold, done), in tables of work also as flags: all rows
+   are shown.
+3. **asked**: its name has a word such as state, visibility or approval, or it is a yes and no whose
+   rarer value has under 20% of the rows. Until a person answers, the uncommon values are left out.
+   Common are values of at least three rows among those that make up 80% of them; if the name is
+   about privacy, the most common value alone.
 4. **facet**: everything else: all rows are shown.
 
-No value at all is a value, too. It is hidden in a column about approval or publication ("not yet"), elsewhere shown.
-In a table of fewer than 20 rows shares prove nothing: only hidden words hide, and the table is asked as a whole.
+No value at all is a value, too. It is hidden in a column about approval or publication ("not yet"),
+elsewhere shown. In a table of fewer than 20 rows shares prove nothing: only hidden words hide, and
+the table is asked as a whole.
 """
 
 from __future__ import annotations
@@ -22,13 +26,22 @@ from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import EMPTY, FUTURE, PAST, Result, Seen, Verdict
-from rag_index.first_run.schema.words import Direction, base, direction, is_any, parts_of, singular, words
+from rag_index.first_run.schema.words import (
+    Direction,
+    base,
+    direction,
+    is_any,
+    parts_of,
+    singular,
+    words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RARE = 0.2
-"""The share of rows under which the rarer of two values may be an exception, and a time a rare event."""
+"""The share of rows under which the rarer of two values may be an exception, and a time a rare
+event."""
 COMMON = 0.8
 """The share of rows that the common values make up."""
 FEW_ROWS = 20
@@ -68,7 +81,12 @@ def _understood(seen: Seen) -> Verdict | None:
         said = Direction(True, next(word for word in seen.named if base(word, known.BANNED)))
     elif _is_written(seen) and said.hides is None and is_any(seen.named, known.HELD):
         said = Direction(True, next(word for word in seen.named if base(word, known.HELD)))
-    elif said.hides is None and seen.kind == "flag" and is_any(seen.named, known.NEWEST) and not said.rest[1:]:
+    elif (
+        said.hides is None
+        and seen.kind == "flag"
+        and is_any(seen.named, known.NEWEST)
+        and not said.rest[1:]
+    ):
         said = Direction(False, said.rest[0])
     elif said.hides is None and seen.kind == "flag":
         return _out_of_use(seen)
@@ -80,11 +98,14 @@ def _understood(seen: Seen) -> Verdict | None:
     hidden = {"yes"} if said.hides else {"no"}
     if not said.hides and _is_release(seen):
         hidden.add(EMPTY)
-    return Verdict("understood", why, frozenset(one.value for one in seen.values if one.spoken not in hidden))
+    return Verdict(
+        "understood", why, frozenset(one.value for one in seen.values if one.spoken not in hidden)
+    )
 
 
 def _out_of_use(seen: Seen) -> Verdict | None:
-    """Return the verdict for a yes and no such as `is_active` that says of the fewer rows that they are out of use."""
+    """Return the verdict for a yes and no such as `is_active` that says of the fewer rows that they
+    are out of use."""
     said = direction(seen.named, known.OUT_OF_USE, known.IN_USE)
     if said.hides is None and not _is_work(seen) and seen.named[-1] in known.STATES:
         # a status that is on or off
@@ -98,7 +119,8 @@ def _out_of_use(seen: Seen) -> Verdict | None:
 
 
 def _is_about_rows(seen: Seen, said: Direction) -> bool:
-    """Return whether a direction is that of the row, and not that of its phone or of its comments."""
+    """Return whether a direction is that of the row, and not that of its phone or of its
+    comments."""
     # `comment_approved` of a comment
     rest = [word for word in said.rest if singular(word) not in seen.noun]
     readers = {"to", "for", "from"} & {*seen.named}
@@ -133,7 +155,8 @@ def _is_release(seen: Seen) -> bool:
 
 
 def value_hides(spoken: str, seen: Seen) -> bool | None:
-    """Return whether the words of a value hide its rows, or show them to all; None if they say neither."""
+    """Return whether the words of a value hide its rows, or show them to all; None if they say
+    neither."""
     said = words(spoken)
     if seen.is_people and is_any(said, known.BANNED):
         return True
@@ -187,10 +210,12 @@ def _understood_values(seen: Seen) -> Verdict | None:
 
 
 def _understood_by_name(seen: Seen, named: Direction, says: Mapping[str, bool | None]) -> Verdict:
-    """Return the verdict for a column whose name says a direction, and whose values are more than yes and no.
+    """Return the verdict for a column whose name says a direction, and whose values are more than
+    yes and no.
 
-    A value that says something itself counts as it says (`approved` = spam), another one as a yes or a no (`deleted`
-    = X, `approved` = 0). One that can be read as neither is left out until a person answers (`published` = 2).
+    A value that says something itself counts as it says (`approved` = spam), another one as a yes
+    or a no (`deleted` = X, `approved` = 0). One that can be read as neither is left out until a
+    person answers (`published` = 2).
     """
     shown: set[str] = set()
     unread: list[str] = []
@@ -223,7 +248,11 @@ def _harmless(seen: Seen) -> Verdict | None:
     if seen.named[-1:] == ("state",) and is_any(tuple(seen.about), known.PLACE_WORDS):
         return Verdict("harmless", "is a place: there is a city or a country beside it", _all(seen))
     filled = [one for one in seen.values if not one.is_empty]
-    if seen.kind == "value" and filled and all(is_any(words(one.spoken), known.PROGRESS) for one in filled):
+    if (
+        seen.kind == "value"
+        and filled
+        and all(is_any(words(one.spoken), known.PROGRESS) for one in filled)
+    ):
         return Verdict("harmless", "says how far a row is by all its values", _all(seen))
     if seen.kind != "value" and _is_work(seen) and is_any(seen.named, known.PROGRESS):
         return Verdict("harmless", "says how far the work is", _all(seen))
@@ -246,7 +275,9 @@ def _asked(seen: Seen) -> Verdict | None:
 def _why_asked(seen: Seen) -> str:
     """Return why a column is asked; "" if it is not."""
     asked = [
-        word for word in (*seen.named, *seen.names) if base(singular(word), known.ASKED) or known.STATE.fullmatch(word)
+        word
+        for word in (*seen.named, *seen.names)
+        if base(singular(word), known.ASKED) or known.STATE.fullmatch(word)
     ]
     if asked and seen.kind != "time":
         return f"may say who sees a row by the word {asked[0]} in its name"
@@ -263,7 +294,9 @@ def _why_asked(seen: Seen) -> str:
     if seen.kind == "flag":
         yes = sum(one.rows for one in seen.values if one.spoken == "yes")
         rarer = min(yes, total - yes)
-    return f"has an exception in {rarer / total:.0%} of the rows" if 0 < rarer < RARE * total else ""
+    return (
+        f"has an exception in {rarer / total:.0%} of the rows" if 0 < rarer < RARE * total else ""
+    )
 
 
 def _names_few_groups(seen: Seen) -> bool:
@@ -274,7 +307,8 @@ def _names_few_groups(seen: Seen) -> bool:
 
 
 def _is_explained(seen: Seen) -> bool:
-    """Return whether a yes and no is about something else that the database knows: the comments of a row, its phone."""
+    """Return whether a yes and no is about something else that the database knows: the comments of
+    a row, its phone."""
     rest = tuple(map(singular, direction(seen.named).rest))
     # a date in the past tells what happened: last_made, date of modification
     is_future = any(one.rows for one in seen.values if one.spoken == FUTURE)

@@ -1,8 +1,10 @@
-"""The rule applied to a database: which columns are candidates, what it says of each, and what a person decided.
+"""The rule applied to a database: which columns are candidates, what it says of each, and what a
+person decided.
 
-A candidate is a column with at most 12 values and on average at least 5 rows for each: a yes and no, a short text, a
-small number, a reference to a small list, a time (empty, past, future), a key of a JSON object. It is never the
-title, the key, prose, nor a reference to persons, products or places.
+A candidate is a column with at most 12 values and on average at least 5 rows for each: a yes and
+no, a short text, a small number, a reference to a small list, a time (empty, past, future), a key
+of a JSON object. It is never the title, the key, prose, nor a reference to persons, products or
+places.
 """
 
 from __future__ import annotations
@@ -46,13 +48,23 @@ ALL = "all"
 """The value of the question about a whole table."""
 INVALID = "\ufffd"
 """What stands in a value for bytes that are no text."""
-OPPOSITES = {"1": "0", "0": "1", "true": "false", "false": "true", "yes": "no", "no": "yes", "Y": "N", "N": "Y"}
+OPPOSITES = {
+    "1": "0",
+    "0": "1",
+    "true": "false",
+    "false": "true",
+    "yes": "no",
+    "no": "yes",
+    "Y": "N",
+    "N": "Y",
+}
 """The values of flags that no row has yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ruling:
-    """A candidate, and the condition that follows from it for rows of a table; None if it hides none."""
+    """A candidate, and the condition that follows from it for rows of a table; None if it hides
+    none."""
 
     candidate: Candidate
     condition: Condition | None = None
@@ -75,12 +87,16 @@ class Rulings:
         """Return the decision of a candidate, by its id, as the settings have it."""
         one = next(ruling.candidate for ruling in self.found if ruling.candidate.id == name)
         shown = [value.value for value in one.values if value.is_shown]
-        hidden = [value.value for value in one.values if not value.is_shown and INVALID not in value.value]
+        hidden = [
+            value.value for value in one.values if not value.is_shown and INVALID not in value.value
+        ]
         kind = {} if one.kind == "value" else {"kind": one.kind}
         return {**kind, "show": shown or ["(none of these)"], "hide": hidden}
 
 
-def find_rulings(catalog: DatabaseCatalog, tables: Sequence[Table], decisions: Decisions) -> Rulings:
+def find_rulings(
+    catalog: DatabaseCatalog, tables: Sequence[Table], decisions: Decisions
+) -> Rulings:
     """Return what the rule says of all columns, with what a person decided."""
     rulings = Rulings()
     nouns = {table.noun[-1] for table in tables}
@@ -94,7 +110,12 @@ class _TableRulings:
     """The rulings about the columns of one table."""
 
     def __init__(
-        self, catalog: DatabaseCatalog, table: Table, nouns: set[str], decisions: Decisions, excused: dict[str, str]
+        self,
+        catalog: DatabaseCatalog,
+        table: Table,
+        nouns: set[str],
+        decisions: Decisions,
+        excused: dict[str, str],
     ) -> None:
         self._catalog, self._table = catalog, table
         self._decisions, self._excused = decisions, excused
@@ -123,7 +144,10 @@ class _TableRulings:
     def _whole_table(self, asked: Sequence[str]) -> Ruling:
         """Return the question about all rows of a small table."""
         table = self._table
-        why = f"has {table.rows} rows, too few for shares, and {', '.join(asked[:3])} may say who sees them"
+        why = (
+            f"has {table.rows} rows, too few for shares, and {', '.join(asked[:3])} may say who"
+            " sees them"
+        )
         values = (CandidateValue(ALL, f"all {table.rows} rows", table.rows, is_shown=True),)
         one = self._answered(Candidate(table.id, table.name, "", "asked", why, values))
         if one.values[0].is_shown:
@@ -131,7 +155,8 @@ class _TableRulings:
         return Ruling(one, Condition(table, "1 = 0", "all rows are hidden, as you said"))
 
     def _keys(self, column: Column) -> list[str]:
-        """Return the keys of the JSON objects in a column; the column itself, as "", if it has none."""
+        """Return the keys of the JSON objects in a column; the column itself, as "", if it has
+        none."""
         if column.kind != "json" and column.form != "json":
             return [""]
         keys: dict[str, None] = {}
@@ -141,7 +166,9 @@ class _TableRulings:
             except ValueError:  # only its beginning was read
                 continue
             if isinstance(found, dict):
-                keys |= dict.fromkeys(name for name, inner in found.items() if isinstance(inner, bool | int | str))
+                keys |= dict.fromkeys(
+                    name for name, inner in found.items() if isinstance(inner, bool | int | str)
+                )
         # an array is a value
         return [key for key in keys if key][:MAX_KEYS] or [""]
 
@@ -166,30 +193,46 @@ class _TableRulings:
         if verdict.result == "understood":
             limit = ROWS_PER_HIDDEN
         filled = [one for one in values if one.rows]
-        is_few = len(filled) <= (known.MAX_CHOICES if verdict.result == "understood" else known.MAX_VALUES)
+        is_few = len(filled) <= (
+            known.MAX_CHOICES if verdict.result == "understood" else known.MAX_VALUES
+        )
         often = table.rows < FEW_ROWS or table.rows >= limit * len(filled)
         if not (counted and is_few and often):
-            self._excused[table.id_of(*names)] = f"has {len(counted) or 'too many'} values in {table.rows:,} rows"
+            self._excused[table.id_of(*names)] = (
+                f"has {len(counted) or 'too many'} values in {table.rows:,} rows"
+            )
             return None
         return self._decided(column, key, kind, seen, verdict)
 
     def _set_ruling(self, column: Column) -> Ruling:
-        """Return the ruling about a column whose values are names, reasons or a password: whether it is set."""
+        """Return the ruling about a column whose values are names, reasons or a password: whether
+        it is set."""
         table = self._table
         said = direction([word for word in words(column.name) if word not in known.REMARKS])
         empty = self._catalog.shows(table, column.name, "", "value", ["", "0"])
         rows = max(0, self._catalog.rows_that(table, empty))
         releases = said.hides is False
-        why = f"says who may see a row by the word {said.word}" if said.word else "is a secret that readers must know"
+        why = (
+            f"says who may see a row by the word {said.word}"
+            if said.word
+            else "is a secret that readers must know"
+        )
         values = (
             CandidateValue("", EMPTY, rows, is_shown=not releases),
             CandidateValue(SET, SET, table.rows - rows, is_shown=releases),
         )
-        one = self._answered(Candidate(table.id_of(column.name), table.name, column.name, "understood", why, values))
+        one = self._answered(
+            Candidate(table.id_of(column.name), table.name, column.name, "understood", why, values)
+        )
         if all(value.is_shown for value in one.values):
             return Ruling(one)
         sql = f"NOT {empty}" if releases else empty
-        return Ruling(one, Condition(table, sql, one.says, column.name, bans=_bans(table, words(column.name), one)))
+        return Ruling(
+            one,
+            Condition(
+                table, sql, one.says, column.name, bans=_bans(table, words(column.name), one)
+            ),
+        )
 
     def _why_not(self, column: Column) -> str:
         """Return why a column is no candidate whatever its values are; "" if it may be one."""
@@ -207,19 +250,29 @@ class _TableRulings:
             return f"has {column.role} data" if column.role != "prose" else "is prose"
         if column.kind == "bytes":
             return "has bytes"
-        plain = all(isinstance(one, int) or float(one).is_integer() for one in column.given if isinstance(one, float))
+        plain = all(
+            isinstance(one, int) or float(one).is_integer()
+            for one in column.given
+            if isinstance(one, float)
+        )
         if column.kind == "number" and not plain:
             return "has amounts"
         long = max((len(one) for one in column.given if isinstance(one, str)), default=0)
         return "has long texts" if long > MAX_CHARS and not column.is_time else ""
 
     def _is_list(self, parent: Table) -> bool:
-        """Return whether a table is a small list of states, and none of persons, products or places."""
+        """Return whether a table is a small list of states, and none of persons, products or
+        places."""
         return parent.rows <= known.MAX_VALUES and not parent.is_people and not parent.prose
 
     def _is_set(self, column: Column) -> bool:
-        """Return whether a column is set for what is not for all: `deleted_by`, `hidden_reason`, a password."""
-        if column.name in self._table.key or column.is_time or column.kind in ("bool", "bytes", "json"):
+        """Return whether a column is set for what is not for all: `deleted_by`, `hidden_reason`, a
+        password."""
+        if (
+            column.name in self._table.key
+            or column.is_time
+            or column.kind in ("bool", "bytes", "json")
+        ):
             return False
         is_rare = 0 < column.filled <= known.SOME
         if column.role == "secret":
@@ -235,19 +288,32 @@ class _TableRulings:
             and (named[-1] in ("id", "by") or is_any(named[-1:], known.REMARKS))
         )
 
-    def _values(self, column: Column, key: str, kind: Kind, counted: Sequence[tuple[str, int]]) -> list[SeenValue]:
-        """Return the values of a column, with those that rows may have later: no value, the other of two."""
+    def _values(
+        self, column: Column, key: str, kind: Kind, counted: Sequence[tuple[str, int]]
+    ) -> list[SeenValue]:
+        """Return the values of a column, with those that rows may have later: no value, the other
+        of two."""
         found = dict(counted)
         if kind == "time":
             found = {state: found.get(state, 0) for state in (EMPTY, PAST, FUTURE)}
-            return sorted((SeenValue(state, state, rows) for state, rows in found.items()), key=lambda one: -one.rows)
+            return sorted(
+                (SeenValue(state, state, rows) for state, rows in found.items()),
+                key=lambda one: -one.rows,
+            )
         if column.nullable or key:
             found.setdefault("", 0)
         is_flag = self._is_flag(column, found)
         if is_flag:
-            found |= {OPPOSITES[one]: 0 for one in [*found] if one in OPPOSITES and OPPOSITES[one] not in found}
+            found |= {
+                OPPOSITES[one]: 0
+                for one in [*found]
+                if one in OPPOSITES and OPPOSITES[one] not in found
+            }
         labels = self._labels(column)
-        return [SeenValue(value, _spoken(value, labels, is_flag=is_flag), rows) for value, rows in found.items()]
+        return [
+            SeenValue(value, _spoken(value, labels, is_flag=is_flag), rows)
+            for value, rows in found.items()
+        ]
 
     def _is_flag(self, column: Column, found: Mapping[str, int]) -> bool:
         filled = {value.lower() for value in found if value}
@@ -256,40 +322,72 @@ class _TableRulings:
     def _labels(self, column: Column) -> dict[str, str]:
         """Return what the rows are called to which a column refers, by the text of their key."""
         for one in self._table.parents:
-            if one.column == column.name and len(one.pairs) == 1 and one.parent.title in one.parent.columns:
+            if (
+                one.column == column.name
+                and len(one.pairs) == 1
+                and one.parent.title in one.parent.columns
+            ):
                 rows = one.parent.rows_of(one.pairs[0][1], one.parent.title)
                 return {str(key): str(name) for key, name in rows}
         return {}
 
     def _seen(self, column: Column, key: str, kind: Kind, values: list[SeenValue]) -> Seen:
         table = self._table
-        others = {word for name, named in self._columns.items() if name != column.name for word in named}
+        others = {
+            word for name, named in self._columns.items() if name != column.name for word in named
+        }
         # `private_notes` of rows that have notes is about the rows
         own = {*words(table.prose[0])} if len(table.prose) == 1 else set()
-        told = [word for word in table.named[column.name] if word not in own or direction((word,)).hides is not None]
+        told = [
+            word
+            for word in table.named[column.name]
+            if word not in own or direction((word,)).hides is not None
+        ]
         named = words(key) if key else tuple(told)
         named = tuple(
-            word for word in named if singular(word) not in table.noun or direction((word,)).hides is not None
+            word
+            for word in named
+            if singular(word) not in table.noun or direction((word,)).hides is not None
         )
         seen_as: Literal["value", "flag", "time"] = "time" if kind == "time" else "value"
         if kind == "value" and {one.spoken for one in values} <= {"yes", "no", EMPTY}:
             seen_as = "flag"
-        names = tuple(word for one in table.parents if one.column == column.name for word in one.parent.noun)
+        names = tuple(
+            word for one in table.parents if one.column == column.name for word in one.parent.noun
+        )
         about = frozenset((others | self._nouns) - known.PERSONS - known.ASKED)
         named = named or words(column.name)
-        return Seen(named, tuple(values), seen_as, table.noun, table.rows, table.is_people, about, names)
+        return Seen(
+            named, tuple(values), seen_as, table.noun, table.rows, table.is_people, about, names
+        )
 
     # --- What follows ---
 
-    def _decided(self, column: Column, key: str, kind: Kind, seen: Seen, verdict: Verdict) -> Ruling | None:
+    def _decided(
+        self, column: Column, key: str, kind: Kind, seen: Seen, verdict: Verdict
+    ) -> Ruling | None:
         """Return the ruling of a verdict, with what a person decided."""
         table = self._table
         names = (column.name, key) if key else (column.name,)
         values = tuple(
-            CandidateValue(one.value, one.spoken, one.rows, one.value in verdict.shown and INVALID not in one.value)
+            CandidateValue(
+                one.value,
+                one.spoken,
+                one.rows,
+                one.value in verdict.shown and INVALID not in one.value,
+            )
             for one in seen.values
         )
-        made = Candidate(table.id_of(*names), table.name, column.name, verdict.result, verdict.why, values, key, kind)
+        made = Candidate(
+            table.id_of(*names),
+            table.name,
+            column.name,
+            verdict.result,
+            verdict.why,
+            values,
+            key,
+            kind,
+        )
         one = self._answered(made)
         hides = any(not value.is_shown and value.rows for value in one.values)
         decides = one.result in ("understood", "asked") or (one.is_answered and hides)
@@ -323,7 +421,10 @@ class _TableRulings:
             return one
         made = answered(one, said)
         # bytes that are no text have no name by which they could be shown
-        values = tuple(replace(value, is_shown=value.is_shown and INVALID not in value.value) for value in made.values)
+        values = tuple(
+            replace(value, is_shown=value.is_shown and INVALID not in value.value)
+            for value in made.values
+        )
         return replace(made, values=values)
 
 
@@ -339,7 +440,8 @@ def _spoken(value: str, labels: Mapping[str, str], *, is_flag: bool) -> str:
 
 
 def _bans(table: Table, named: Sequence[str], one: Candidate) -> bool:
-    """Return whether a decision about a person hides what the person wrote: a ban, or that an account is private."""
+    """Return whether a decision about a person hides what the person wrote: a ban, or that an
+    account is private."""
     hidden = [value.spoken for value in one.values if not value.is_shown]
     said = (*named, *(word for spoken in hidden for word in words(spoken)))
     if is_any(said, known.BANNED) or one.is_answered:

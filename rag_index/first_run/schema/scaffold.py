@@ -1,4 +1,5 @@
-"""The scaffold: a first settings file with comments, and with the indexes that the source suggests."""
+"""The scaffold: a first settings file with comments, and with the indexes that the source
+suggests."""
 
 from __future__ import annotations
 
@@ -90,8 +91,11 @@ class Scaffold:
     embedder: ProposedEmbedder | None = None
 
     def answered(self, answers: Answers) -> Scaffold:
-        """Return the scaffold with other answers, without reading the database again. Raises SettingsError."""
-        made = scaffold(self.source, self.folder, answers=answers, catalog=self.catalog, first=self.first)
+        """Return the scaffold with other answers, without reading the database again. Raises
+        SettingsError."""
+        made = scaffold(
+            self.source, self.folder, answers=answers, catalog=self.catalog, first=self.first
+        )
         return made.with_embedder(self.embedder)
 
     def with_embedder(self, proposed: ProposedEmbedder | None) -> Scaffold:
@@ -103,8 +107,13 @@ class Scaffold:
 
 
 def source_url(source: str) -> str:
-    """Return the URL of a database that a person named, by its URL or by the path of an SQLite file."""
-    return URL.create("sqlite", database=source).render_as_string() if Path(source).is_file() else source
+    """Return the URL of a database that a person named, by its URL or by the path of an SQLite
+    file."""
+    return (
+        URL.create("sqlite", database=source).render_as_string()
+        if Path(source).is_file()
+        else source
+    )
 
 
 def scaffold(
@@ -118,7 +127,8 @@ def scaffold(
 ) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
 
-    What is open stands in the file as comments. The text is "" if nothing is proposed: `nothing_found` says why.
+    What is open stands in the file as comments. The text is "" if nothing is proposed:
+    `nothing_found` says why.
 
     Args:
         source: The URL of a database, or the path of an SQLite file; None for an example.
@@ -127,7 +137,8 @@ def scaffold(
         progress: Called as by `read_catalog`.
 
     Raises:
-        SettingsError: `source` is no database, its file does not exist, or the answers do not fit it.
+        SettingsError: `source` is no database, its file does not exist, or the answers do not fit
+            it.
         SourceUnavailable: the database does not answer.
     """
     here = Path.cwd()
@@ -158,7 +169,8 @@ def scaffold(
 
 
 def _answered(catalog: DatabaseCatalog, first: Proposal, answers: Answers) -> Proposal:
-    """Return what is proposed with answers, given the proposal without any. Raises SettingsError."""
+    """Return what is proposed with answers, given the proposal without any. Raises
+    SettingsError."""
     known = answers.known_to(first)
     proposal = propose(catalog, known.decisions(first))
     if len(known.root) == len(answers.root):
@@ -171,7 +183,8 @@ def _answered(catalog: DatabaseCatalog, first: Proposal, answers: Answers) -> Pr
 
 
 def _check_documents(proposal: Proposal, answers: Answers) -> None:
-    """Raise SettingsError if the rows of a table cannot be documents, though a person wants them."""
+    """Raise SettingsError if the rows of a table cannot be documents, though a person wants
+    them."""
     for table in proposal.tables:
         if answers.root.get(table.name) == "document" and table.becomes != "document":
             why = table.why or "has no text"
@@ -186,7 +199,11 @@ def _text(head: str, proposal: Proposal) -> str:
     sections.append(head.removesuffix("\n"))
     if proposal.questions:
         asked = [f"{one.id}: {treatment(one)}" for one in proposal.questions]
-        sections.append(_comments("Open, until you answer with rag-index init --answers FILE, or decide here", asked))
+        sections.append(
+            _comments(
+                "Open, until you answer with rag-index init --answers FILE, or decide here", asked
+            )
+        )
     for index in proposal.indexes:
         lines = _lines("[indexes]", {"name": index.name} | index.settings, index.reasons)
         sections.append("\n".join([*lines, ""]))
@@ -199,11 +216,14 @@ def _text(head: str, proposal: Proposal) -> str:
 
 
 def nothing_found(made: Scaffold) -> SettingsError:
-    """Return the error of a database without anything to propose, with the tables that could not be read."""
+    """Return the error of a database without anything to propose, with the tables that could not be
+    read."""
     url = redacted_url(database_url(made.source, Path.cwd()))
     tables = made.proposal.tables
     if not tables:
-        return SettingsError(f"{url} has no table: name another database, or ask for the right to read its tables")
+        return SettingsError(
+            f"{url} has no table: name another database, or ask for the right to read its tables"
+        )
     unread = [f"{one.name}: {one.why}" for one in tables if one.why.startswith(UNREAD)]
     told = [one for one in tables if one.chars and not one.why.startswith(UNREAD)]
     said = f"{url} has no table whose rows people would look for"
@@ -225,7 +245,8 @@ def _comment(sentence: str) -> str:
 
 
 def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of a table of the settings, and of those below it: its joins and its parts."""
+    """Yield the lines of a table of the settings, and of those below it: its joins and its
+    parts."""
     yield f"[{table}]"
     for key, value in settings.items():
         if key not in ("visible", "joins", "parts"):
@@ -234,7 +255,9 @@ def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) 
     inner = table.strip("[]")
     for name, decision in settings.get("visible", {}).items():
         reason = reasons.get(f"visible.{name}", "")
-        yield f"[{inner}.visible.{tomlkit.key(name).as_string()}]" + (f"  # {_printable(reason)}" if reason else "")
+        yield f"[{inner}.visible.{tomlkit.key(name).as_string()}]" + (
+            f"  # {_printable(reason)}" if reason else ""
+        )
         yield from (f"{key} = {_toml(value)}" for key, value in decision.items())
     for name, join in settings.get("joins", {}).items():
         yield from _lines(f"{inner}.joins.{name}", join, reasons)
@@ -256,7 +279,8 @@ def _toml(value: Any) -> str:
 
 
 def proposed_settings(made: Scaffold) -> Settings:
-    """Return the settings of a scaffold, with the whole URL of its database, before the file is written.
+    """Return the settings of a scaffold, with the whole URL of its database, before the file is
+    written.
 
     Raises:
         SettingsError: a variable of the environment does not fit them.
@@ -269,10 +293,13 @@ def proposed_settings(made: Scaffold) -> Settings:
 
 
 def _without_secrets(source: str, here: Path, folder: Path) -> str:
-    """Return the URL for the settings file: without password, and with the path of a file relative to `folder`."""
+    """Return the URL for the settings file: without password, and with the path of a file relative
+    to `folder`."""
     url = make_url(source)
     if is_file(url) and not Path(str(url.database)).expanduser().is_absolute():
         url = url.set(database=os.path.relpath(here / str(url.database), folder.absolute()))
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
-    stripped = type(url).create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+    stripped = type(url).create(
+        url.drivername, url.username, None, url.host, url.port, url.database, query
+    )
     return stripped.render_as_string(hide_password=False)

@@ -1,4 +1,5 @@
-"""A proposal as people and programs see it: the lines of the terminal, and the JSON that `init` and the page use."""
+"""A proposal as people and programs see it: the lines of the terminal, and the JSON that `init` and
+the page use."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ Kind = Literal["question", "decided", "table", "column", "folded"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the terminal: something that a person can answer, or what is folded until `more`."""
+    """A line of the terminal: something that a person can answer, or what is folded until
+    `more`."""
 
     kind: Kind
     id: str
@@ -50,10 +52,11 @@ class Line:
 
 
 def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Line]:
-    """Return the questions, what names and values decide, the tables, and the columns that are left out.
+    """Return the questions, what names and values decide, the tables, and the columns that are left
+    out.
 
-    What the first proposal asks or leaves out keeps its line after it is answered. `all_of_it` folds nothing, and lists
-    the columns by which no row is left out, too.
+    What the first proposal asks or leaves out keeps its line after it is answered. `all_of_it`
+    folds nothing, and lists the columns by which no row is left out, too.
     """
     places = {one.id: place for place, one in enumerate(first.ranked)}
     # numbers stay the same from one answer to the next; what an answer led to is last
@@ -63,7 +66,9 @@ def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Li
     decided = [one for one in used if one.result != "asked" and (one.says or one.is_answered)]
     if all_of_it:
         decided += [one for one in used if one not in asked and one not in decided]
-    questions = _folded(_candidate_lines("question", asked), MAX_QUESTIONS, "more questions", all_of_it)
+    questions = _folded(
+        _candidate_lines("question", asked), MAX_QUESTIONS, "more questions", all_of_it
+    )
     known = _folded(_candidate_lines("decided", decided), MAX_DECIDED, "more", all_of_it)
     tables = _table_lines(now, all_of_it=all_of_it)
     columns = _folded(_column_lines(first, now), MAX_COLUMNS, "more columns", all_of_it)
@@ -102,7 +107,8 @@ def _counts(values: Sequence[CandidateValue]) -> str:
 
 
 def _table_lines(now: Proposal, *, all_of_it: bool) -> list[Line]:
-    """Return the lines of tables: documents, their parts and labels, and the largest of those that are left out."""
+    """Return the lines of tables: documents, their parts and labels, and the largest of those that
+    are left out."""
     ranked = sorted(now.tables, key=lambda one: (ORDER.index(one.becomes), -one.chars))
     searched = [one for one in ranked if one.becomes != "out"]
     left_out = [one for one in ranked if one.becomes == "out"]
@@ -144,7 +150,8 @@ def _becomes(table: TableUse) -> str:
 
 
 def _column_lines(first: Proposal, now: Proposal) -> list[Line]:
-    """Return the lines of columns that are left out, or were before an answer, the largest first."""
+    """Return the lines of columns that are left out, or were before an answer, the largest
+    first."""
     before = {one.id for one in _columns_left_out(first)}
     found = []
     for column in sorted(_columns(now), key=lambda one: -one.chars):
@@ -157,7 +164,9 @@ def _column_lines(first: Proposal, now: Proposal) -> list[Line]:
 
 def _columns(proposal: Proposal) -> list[ColumnUse]:
     """Return the columns with text of all tables that are searched."""
-    return [column for table in proposal.tables if table.becomes != "out" for column in table.columns]
+    return [
+        column for table in proposal.tables if table.becomes != "out" for column in table.columns
+    ]
 
 
 def _columns_left_out(proposal: Proposal) -> list[ColumnUse]:
@@ -168,7 +177,8 @@ def _columns_left_out(proposal: Proposal) -> list[ColumnUse]:
 
 
 def answer_to(line: Line, now: Proposal, *, show: bool, values: str = "") -> Answer:
-    """Return the answer to a line: its rows are shown, or those with some values (`held, taken down`), or not.
+    """Return the answer to a line: its rows are shown, or those with some values (`held, taken
+    down`), or not.
 
     Raises:
         SettingsError: there is no such value, or the answer has to name one.
@@ -184,14 +194,17 @@ def answer_to(line: Line, now: Proposal, *, show: bool, values: str = "") -> Ans
 
 
 def _values_answer(candidate: Candidate, *, show: bool, values: str) -> ValuesAnswer:
-    """Return what is shown and hidden of a candidate once these values are: all, if none is named."""
+    """Return what is shown and hidden of a candidate once these values are: all, if none is
+    named."""
     if values:
         changed = {value_of(candidate, one) for one in _named(candidate, values)}
     elif show:
         changed = {one.value for one in candidate.values}
     else:
         spoken = ", ".join(one.spoken for one in candidate.values)
-        raise SettingsError(f"which rows of {candidate.id} are left out? Name the values after it: {spoken}")
+        raise SettingsError(
+            f"which rows of {candidate.id} are left out? Name the values after it: {spoken}"
+        )
     shown = {one.value for one in candidate.values if one.is_shown}
     shown = shown | changed if show else shown - changed
     hidden = {one.value for one in candidate.values} - shown
@@ -199,14 +212,16 @@ def _values_answer(candidate: Candidate, *, show: bool, values: str) -> ValuesAn
 
 
 def _named(candidate: Candidate, values: str) -> list[str]:
-    """Return the values that a person typed: one that may have commas itself, or several with commas between."""
+    """Return the values that a person typed: one that may have commas itself, or several with
+    commas between."""
     if any(values in (one.spoken, one.value) for one in candidate.values):
         return [values]
     return [one.strip() for one in values.split(",")]
 
 
 def why(proposal: Proposal, column: str) -> tuple[list[str], dict[str, Any]]:
-    """Return for people and as JSON which result a column got, by which word or share, and what holds.
+    """Return for people and as JSON which result a column got, by which word or share, and what
+    holds.
 
     Raises:
         SettingsError: the database has no such column.
@@ -230,7 +245,11 @@ def documents_about(proposal: Proposal, line: Line) -> set[str]:
     tables = {one.table for one in proposal.candidates if one.id == line.id}
     found = set[str]()
     for table in proposal.tables:
-        if table.name in tables or table.name == line.id or any(one.id == line.id for one in table.columns):
+        if (
+            table.name in tables
+            or table.name == line.id
+            or any(one.id == line.id for one in table.columns)
+        ):
             found |= {table.name, *table.of}
     return found
 
@@ -241,7 +260,8 @@ def documents_about(proposal: Proposal, line: Line) -> set[str]:
 def to_json(proposal: Proposal) -> dict[str, Any]:
     """Return what programs read of a proposal; docs/json.md explains the keys.
 
-    Open questions come first, then what leaves rows out, then the columns by which nothing is left out.
+    Open questions come first, then what leaves rows out, then the columns by which nothing is left
+    out.
     """
     asked = proposal.questions
     rest = [one for one in proposal.ranked if one not in asked]
@@ -286,7 +306,9 @@ def left_out(proposal: Proposal) -> list[str]:
             tables.setdefault(table.why, []).append(table)
     found = []
     for reason, some in tables.items():
-        found.append((sum(one.chars for one in some), _listed([one.name for one in some], MAX_NAMES), reason))
+        found.append(
+            (sum(one.chars for one in some), _listed([one.name for one in some], MAX_NAMES), reason)
+        )
     for column in _columns_left_out(proposal):
         found.append((column.chars, _listed([column.id], 1), column.why))
     found.sort(key=lambda one: -one[0])

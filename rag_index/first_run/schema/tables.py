@@ -1,4 +1,5 @@
-"""A table as it is understood: what its rows are called, what they say, how they came, and which of them are hidden."""
+"""A table as it is understood: what its rows are called, what they say, how they came, and which of
+them are hidden."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Condition:
 
 @dataclass(frozen=True, eq=False)
 class Relation:
-    """Columns of a table that name a row of another one, for one value of a type column if there is one."""
+    """Columns of a table that name a row of another one, for one value of a type column if there is
+    one."""
 
     child: Table
     parent: Table
@@ -79,7 +81,9 @@ class Relation:
     @property
     def is_whole(self) -> bool:
         """Return whether the whole key of the parent is named."""
-        return len(self.pairs) == len(self.parent.key) and {there for _, there in self.pairs} == {*self.parent.key}
+        return len(self.pairs) == len(self.parent.key) and {there for _, there in self.pairs} == {
+            *self.parent.key
+        }
 
     @property
     def extends(self) -> bool:
@@ -100,20 +104,22 @@ class Relation:
 
     @property
     def gives_values(self) -> bool:
-        """Return whether the child links rows with values that have no name, such as those of fields."""
+        """Return whether the child links rows with values that have no name, such as those of
+        fields."""
         return any(one.parent.is_value for one in self.child.parents)
 
     @property
     def is_pointer(self) -> bool:
-        """Return whether it names one of the rows that belong to this one, such as the last post of a topic."""
+        """Return whether it names one of the rows that belong to this one, such as the last post of
+        a topic."""
         return bool(known.POINTERS & {*words(self.column)})
 
     @property
     def belongs(self) -> bool:
         """Return whether rows belong to what they refer to.
 
-        A pointer does not say so, nor a column with a role of its own (`agent_representation_id`), nor a list of all
-        kinds, to which rows of some tables refer by several columns.
+        A pointer does not say so, nor a column with a role of its own (`agent_representation_id`),
+        nor a list of all kinds, to which rows of some tables refer by several columns.
         """
         named = {singular(word) for here, _ in self.pairs for word in words(here)} - {"id"}
         has_role = len(self.pairs) == 1 and len(named) > 1 and self.parent.noun[-1] not in named
@@ -122,7 +128,8 @@ class Relation:
         return not (self.is_pointer or has_role or is_list)
 
     def of_hidden(self, conditions: Sequence[Condition]) -> str:
-        """Return in SQL that a row refers to a hidden row of its parent, given the conditions of that."""
+        """Return in SQL that a row refers to a hidden row of its parent, given the conditions of
+        that."""
         columns = [self.child.columns[here].sql for here, _ in self.pairs]
         keys = [self.parent.columns[there].sql for _, there in self.pairs]
         shown = " AND ".join(one.sql for one in conditions)
@@ -207,7 +214,10 @@ class Table:
         found = {name: words(name) for name in self.columns}
         for first, count in Counter(one[0] for one in found.values()).most_common(1):
             if 2 * count > len(found) > 2 and first not in ("is", "has"):
-                return {name: one[1:] if one[0] == first and len(one) > 1 else one for name, one in found.items()}
+                return {
+                    name: one[1:] if one[0] == first and len(one) > 1 else one
+                    for name, one in found.items()
+                }
         return found
 
     @cached_property
@@ -232,18 +242,31 @@ class Table:
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
         passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
-        mail = any(one.role == "personal" and {"mail", "email"} & {*words(name)} for name, one in self.columns.items())
+        mail = any(
+            one.role == "personal" and {"mail", "email"} & {*words(name)}
+            for name, one in self.columns.items()
+        )
         for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
-            filled = one.filled > 2 * known.FEW or (one.filled and mail and any(map(looks_secret, one.values)))
-            if one.role == "secret" and filled and passwords & {*words(one.name), "".join(words(one.name))}:
+            filled = one.filled > 2 * known.FEW or (
+                one.filled and mail and any(map(looks_secret, one.values))
+            )
+            if (
+                one.role == "secret"
+                and filled
+                and passwords & {*words(one.name), "".join(words(one.name))}
+            ):
                 return True
         return False
 
     @cached_property
     def _first_and_last(self) -> list[str]:
-        """Return the columns with the first and the last name of a person; [] if there are not both."""
+        """Return the columns with the first and the last name of a person; [] if there are not
+        both."""
         named = {"".join(words(name)): name for name in self.columns}
-        found = [[named[one] for one in some if one in named][:1] for some in (known.FIRST_NAMES, known.LAST_NAMES)]
+        found = [
+            [named[one] for one in some if one in named][:1]
+            for some in (known.FIRST_NAMES, known.LAST_NAMES)
+        ]
         return found[0] + found[1] if all(found) else []
 
     @cached_property
@@ -254,7 +277,8 @@ class Table:
 
     @cached_property
     def title(self) -> str:
-        """Return the column, or the template of columns, that says what a row is called; "" if none does."""
+        """Return the column, or the template of columns, that says what a row is called; "" if none
+        does."""
         free = [one for one in self.columns.values() if self._may_be_title(one)]
         if self._first_and_last:
             return " ".join(f"{{{name}}}" for name in self._first_and_last)
@@ -263,16 +287,32 @@ class Table:
         rare = [one for one in free if one.distinct >= often and one.last_word not in other]
         if called := called or [one for one in rare if one.role == "name" and one.filled >= often]:
             return min(called, key=self._title_rank).name
-        lines = [one for one in free if one.role == "prose" and one.distinct >= often and one.form == "plain"]
-        lines = [one for one in lines if one.filled >= often and one.length <= 80 and _are_headings(one.texts)]
+        lines = [
+            one
+            for one in free
+            if one.role == "prose" and one.distinct >= often and one.form == "plain"
+        ]
+        lines = [
+            one
+            for one in lines
+            if one.filled >= often and one.length <= 80 and _are_headings(one.texts)
+        ]
         return lines[0].name if lines else ""
 
     def _may_be_title(self, one: Column) -> bool:
-        short = one.length <= known.MAX_NAME_CHARS and one.form in ("plain", "html", "auto", "bbcode")
-        return one.is_text and one.name not in self.references and one.filled >= known.SOME and short
+        short = one.length <= known.MAX_NAME_CHARS and one.form in (
+            "plain",
+            "html",
+            "auto",
+            "bbcode",
+        )
+        return (
+            one.is_text and one.name not in self.references and one.filled >= known.SOME and short
+        )
 
     def _title_rank(self, one: Column) -> tuple[Any, ...]:
-        """Return the smaller the likelier: not the title of a person, not the same again and again, by its words."""
+        """Return the smaller the likelier: not the title of a person, not the same again and again,
+        by its words."""
         place = (*known.TITLES, one.last_word).index(one.last_word)
         is_form = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
         return is_form, one.distinct < 2 * known.FEW, place, len(self.named[one.name])
@@ -298,7 +338,8 @@ class Table:
 
     @cached_property
     def texts(self) -> list[str]:
-        """Return the columns that people read beside the title, prose first, without those that say the same again."""
+        """Return the columns that people read beside the title, prose first, without those that say
+        the same again."""
         out = {*self.title_columns, *self.references, *self.key}
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
         said = [[*map(_head, self.columns[name].values)] for name in self.title_columns]
@@ -317,8 +358,13 @@ class Table:
 
     @cached_property
     def is_value(self) -> bool:
-        """Return whether rows are texts without a name, of which nothing else is told, such as values of fields."""
-        return bool(self.prose) and not self.title and not any(one.child.prose for one in self.children)
+        """Return whether rows are texts without a name, of which nothing else is told, such as
+        values of fields."""
+        return (
+            bool(self.prose)
+            and not self.title
+            and not any(one.child.prose for one in self.children)
+        )
 
     @cached_property
     def said(self) -> float:
@@ -336,7 +382,9 @@ class Table:
         """Return whether rows came one by one: at different minutes, as one of their times says."""
         for one in [one for one in self.columns.values() if one.is_time]:
             values = [value for value in one.values if value not in NOTHING]
-            if len({str(at)[:16] for at in values}) >= max(known.MIN_ROWS, 2 * known.FEW * len(values)):
+            if len({str(at)[:16] for at in values}) >= max(
+                known.MIN_ROWS, 2 * known.FEW * len(values)
+            ):
                 return True
         return False
 
@@ -344,7 +392,9 @@ class Table:
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
         long = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
-        if long and any(one.child.prose and not one.child.title and not one.is_crowd for one in self.children):
+        if long and any(
+            one.child.prose and not one.child.title and not one.is_crowd for one in self.children
+        ):
             return False  # rows that have no name of their own tell of it
         small = self.rows <= known.MAX_CHOICES
         return small and bool(self.children) and not self.texts and not self.written
@@ -353,23 +403,32 @@ class Table:
     def told(self) -> int:
         """Return how many columns say something of rows that people may ask for."""
         out = {*self.references, *self.key}
-        roles = [one.role for one in self.columns.values() if one.filled > known.HALF and one.name not in out]
+        roles = [
+            one.role
+            for one in self.columns.values()
+            if one.filled > known.HALF and one.name not in out
+        ]
         return sum(role in ("name", "choice", "time", "number", "prose") for role in roles)
 
     @cached_property
     def repeats(self) -> bool:
-        """Return whether texts are the same again and again but for numbers, as programs write them."""
+        """Return whether texts are the same again and again but for numbers, as programs write
+        them."""
         names = [*self.texts, *self.title_columns]
         if not names:
             return False
         rows = self.rows_of(*names)
-        said = [re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower() for row in rows]
+        said = [
+            re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower()
+            for row in rows
+        ]
         said = [text for text in said if text]
         return len(said) > known.MAX_CODE_CHARS and len({*said}) < known.SOME * len(said)
 
     @cached_property
     def is_used(self) -> bool:
-        """Return whether rows of other tables name a good share of its rows: of a list that was brought, few are."""
+        """Return whether rows of other tables name a good share of its rows: of a list that was
+        brought, few are."""
         others = [one for one in self.children if one.child is not self]
         return any(len({*one.named}) >= min(known.CROWD, known.SOME * self.rows) for one in others)
 
@@ -386,7 +445,8 @@ class Table:
 
     @cached_property
     def machine(self) -> str:
-        """Return why its rows are for programs, to be read after its name; "" if they may be for people."""
+        """Return why its rows are for programs, to be read after its name; "" if they may be for
+        people."""
         first = self.columns[self.prose[0]] if self.prose else None
         title = self.columns.get(self.title)
         if self.is_settings:
@@ -396,15 +456,25 @@ class Table:
         log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
         if machine or log or (doubtful and not for_people):
             return "is for programs, by its name"
-        addresses = any({"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns)
+        addresses = any(
+            {"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns
+        )
         if self.repeats and addresses:
             return "is a log of programs"
         if any(is_template(self.columns[name]) for name in self.prose[:1]):
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title):
             return "has names that programs give"
-        slugs = [one for one in self.columns.values() if min(one.distinct, one.filled) >= known.NEARLY_ALL]
-        slugs = [one for one in slugs if one.role in ("name", "code", "other") and names_for_programs(one)]
+        slugs = [
+            one
+            for one in self.columns.values()
+            if min(one.distinct, one.filled) >= known.NEARLY_ALL
+        ]
+        slugs = [
+            one
+            for one in slugs
+            if one.role in ("name", "code", "other") and names_for_programs(one)
+        ]
         slugs = [one for one in slugs if not self._is_address(one)]
         used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
         if slugs and not used and self.said < known.PROSE:
@@ -412,28 +482,42 @@ class Table:
         return ""
 
     def _is_address(self, one: Column) -> bool:
-        """Return whether names are made of the titles, as those in addresses are: people read what has one."""
+        """Return whether names are made of the titles, as those in addresses are: people read what
+        has one."""
         if "slug" in words(one.name) or not self.title_columns:
             return "slug" in words(one.name)
         rows = self.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
-        same = sum(title[:12] in name or name[:12] in title for name, title in letters) > known.HALF * len(letters) > 0
+        same = (
+            sum(title[:12] in name or name[:12] in title for name, title in letters)
+            > known.HALF * len(letters)
+            > 0
+        )
         return same and not names_for_programs(self.columns[self.title_columns[0]])
 
 
 def is_random(values: Iterable[Any]) -> bool:
-    """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests, large numbers."""
+    """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests,
+    large numbers."""
     texts = [str(value) for value in values][:50]
     digits = [text for text in texts if text.isdigit()]
-    long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts) and not any(" " in text for text in texts)
+    long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts) and not any(
+        " " in text for text in texts
+    )
     if len(digits) == len(texts):
         return len({*texts}) > 2 and all(len(text) >= known.MAX_JOINS for text in texts)
-    return len({*texts}) > 1 and long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
+    return (
+        len({*texts}) > 1
+        and long
+        and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
+    )
 
 
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
-    return sum(text[-1] not in ".!?;:。" and "\n" not in text for text in texts) >= known.MIN_FOUND * len(texts)
+    return sum(
+        text[-1] not in ".!?;:。" and "\n" not in text for text in texts
+    ) >= known.MIN_FOUND * len(texts)
 
 
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
-"""Every word and number by which `init` decides. Names are compared word by word, in small letters and the singular.
+"""Every word and number by which `init` decides. Names are compared word by word, in small letters
+and the singular.
 
-Values decide before names do: a word here only tells apart what values cannot, such as whether a yes hides a row. All
-lists together have at most 150 words.
+Values decide before names do: a word here only tells apart what values cannot, such as whether a
+yes hides a row. All lists together have at most 150 words.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def _words(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=50_000)
 def words(name: str) -> tuple[str, ...]:
-    """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title."""
+    """Return the words of a name in small letters: `postTitle` and `post_title` are both post,
+    title."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
     return tuple(spaced.lower().split()) or (name.lower(),)
 
@@ -45,7 +47,8 @@ def singular(word: str) -> str:
 
 @lru_cache(maxsize=50_000)
 def base(word: str, known: frozenset[str]) -> str:
-    """Return which of some known words this is, in any form: `deleted` is delete, `publicly` public; "" if none."""
+    """Return which of some known words this is, in any form: `deleted` is delete, `publicly`
+    public; "" if none."""
     forms = [word]
     if len(word) > 4:
         # hidden and hide are two words; "needs", "removed", "publishes", "privately", "pending"
@@ -69,7 +72,8 @@ NEARLY_ALL, HALF, SOME, FEW, HARDLY = 0.9, 0.5, 0.3, 0.1, 0.05
 MAX_VALUES = 12
 """A column with more values says no state, and is no facet of numbers."""
 MAX_CHOICES = 50
-"""A text with at most this many values, each in several rows, is a choice. A larger table is no list of labels."""
+"""A text with at most this many values, each in several rows, is a choice. A larger table is no
+list of labels."""
 MAX_SHOWN = 2_000
 """Texts of shown rows among which a hidden one is looked for."""
 MIN_ROWS = 3
@@ -93,14 +97,16 @@ CROWD = 30
 MIN_RANDOM_CHARS = 10
 """Longer keys are random: nothing else has the same by chance."""
 MIN_FOUND = 0.85
-"""The share of a column's values that are keys of the table it names: others name rows that are gone."""
+"""The share of a column's values that are keys of the table it names: others name rows that are
+gone."""
 MIN_UNIX_SECONDS = 400_000_000
 """Smaller numbers are no time in seconds since 1970."""
 
 # --- What columns hold ---
 
 TITLES = ("title", "subject", "headline", "name", "label")
-"""Last words of columns that name a row, the surest first: among several short texts, values do not tell which."""
+"""Last words of columns that name a row, the surest first: among several short texts, values do not
+tell which."""
 STRONG_TITLES = frozenset(TITLES[:3])
 """Names that stay names though they repeat: many rows may have one subject."""
 POINTERS = _words("first last latest current")
@@ -145,11 +151,14 @@ LOGS = re.compile(
     r"(?:sys|event|audit|access|error|e?mail|activity|mod)logs?|watchdog|\w*searchindex|(?:sent|queued)mails?"
 )
 DOUBTFUL = _words("log job version history address")
-"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the log of a ship."""
+"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the
+log of a ship."""
 GROUPS = _words("group role permission")
-"""Nouns of tables and columns of who may read: rows that name one are for few, if most name none."""
+"""Nouns of tables and columns of who may read: rows that name one are for few, if most name
+none."""
 BROUGHT = _words("country language group role status type state")
-"""Nouns of lists of names that come filled with applications. They decide only where prose is what people look for."""
+"""Nouns of lists of names that come filled with applications. They decide only where prose is what
+people look for."""
 REPLIES = _words("comment reply answer message note review")
 """Nouns of what people say about a row: it belongs to it, though it has a subject of its own."""
 COPIES = (*VERSIONS, "history", "archive", "search", "index")
@@ -169,7 +178,10 @@ PRIVATE = re.compile(r"(?:priv(?:ate)?|personal|scheduled)(?:msg|message|mail|po
 
 # --- Who may see a row ---
 
-HIDE = _words("private confidential secret internal restrict delete remove hide hidden draft spam trash expire")
+HIDE = _words(
+    "private confidential secret internal restrict delete remove hide hidden draft spam trash"
+    " expire"
+)
 SHOW = _words("public publish visible show approve valid")
 """Words that say of a row that few may see it, or everybody."""
 NEWEST = _words("latest current")
@@ -186,7 +198,8 @@ BANNED = _words("ban block suspend spam")
 """What hides the rows of an account."""
 RIGHTS = _words("permission")
 HELD = _words("hold held pending waiting reject")
-"""Values and flags by which a moderator holds back what people write; of what people work on they are states."""
+"""Values and flags by which a moderator holds back what people write; of what people work on they
+are states."""
 WRITTEN = REPLIES | _words("post")
 """Nouns of what people write."""
 WORK = _words("ticket task issue request order job project")
@@ -212,7 +225,8 @@ RELEASE = _words("publish public approve approval")
 HARMLESS = TYPE_WORDS | ORDERS | _words("language category country priority")
 """Words of columns that say something else of a row than who may see it."""
 IS_SET, IS_UNSET = frozenset(["1", "-1", "on", "x"]), frozenset(["0", "off"])
-"""Other values of a yes and a no, such as the -1 of old databases, which only a name that says a direction makes so."""
+"""Other values of a yes and a no, such as the -1 of old databases, which only a name that says a
+direction makes so."""
 YES, NO = frozenset("yt1") | _words("yes true"), frozenset("nf0") | _words("no false")
 
 
@@ -231,7 +245,9 @@ class Direction:
     """The other words, which may be about something else."""
 
 
-def direction(named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset[str] = SHOW) -> Direction:
+def direction(
+    named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset[str] = SHOW
+) -> Direction:
     """Return what the words of a name or a value say, given those that hide and show.
 
     >>> direction(("is", "not", "public"))
@@ -265,7 +281,8 @@ def direction(named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset
 
 
 def parts_of(word: str, known: frozenset[str] = HIDE | SHOW) -> list[str]:
-    """Return a word, or its beginning and the word within: `unpublished`, `nonpublic`, `isprivate`."""
+    """Return a word, or its beginning and the word within: `unpublished`, `nonpublic`,
+    `isprivate`."""
     if word in NOT or base(word, known):
         return [word]
     for begin in ("is", *sorted(NOT)):

@@ -1,1 +1,2 @@
-"""How well searches find what they should: golden queries, measures, and the comparison of ways to search."""
+"""How well searches find what they should: golden queries, measures, and the comparison of ways to
+search."""

@@ -1,6 +1,8 @@
-"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side.
+"""How well an index, or all at once, find what they should: by meaning, by words and by both, side
+by side.
 
-No person waits for the many queries: each has more time than a search, and is asked again after a passing fault.
+No person waits for the many queries: each has more time than a search, and is asked again after a
+passing fault.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ T = TypeVar("T")
 
 QUERIES_AT_ONCE = 8
 FIRST_QUERIES = 3
-"""Queries that are asked one after another, until one is answered: if none is, the others are not asked."""
+"""Queries that are asked one after another, until one is answered: if none is, the others are not
+asked."""
 TRIES, PAUSE = 3, 2.0
 """How often a query with a passing fault is asked, and the seconds before it is tried again."""
 MIN_SEARCH_SECONDS = 120.0
@@ -42,7 +45,8 @@ MIN_SEARCH_SECONDS = 120.0
 MAX_FOUND = 3
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
-"""The ways to search: by meaning alone, by words alone, and by both with the weight of the settings."""
+"""The ways to search: by meaning alone, by words alone, and by both with the weight of the
+settings."""
 
 PARTIAL = 3
 
@@ -67,7 +71,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PoorQuery:
-    """A query that does badly: its measures, where its relevant documents are, and what was found first instead."""
+    """A query that does badly: its measures, where its relevant documents are, and what was found
+    first instead."""
 
     query: str
     metrics: Mapping[str, float]
@@ -77,7 +82,8 @@ class PoorQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One index, or all at once (None): the ways to search it side by side, and the queries that do worst."""
+    """One index, or all at once (None): the ways to search it side by side, and the queries that do
+    worst."""
 
     index: str | None
     queries: int
@@ -87,7 +93,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of an evaluation. `errors` has a sentence for each index that did not answer every query."""
+    """The result of an evaluation. `errors` has a sentence for each index that did not answer every
+    query."""
 
     scopes: tuple[Scope, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +105,8 @@ class Evaluation:
         return PARTIAL if self.errors else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --json` prints; what there is nothing to say about is left out."""
+        """Return the object that `rag-index evaluate --json` prints; what there is nothing to say
+        about is left out."""
         return {name: value for name, value in asdict(self).items() if value or name == "scopes"}
 
 
@@ -120,9 +128,11 @@ def evaluate(
     *,
     worst: int = 5,
 ) -> Evaluation:
-    """Ask these indexes the golden queries, and measure what they find; the first metric decides which do `worst`.
+    """Ask these indexes the golden queries, and measure what they find; the first metric decides
+    which do `worst`.
 
-    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
+    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index
+    answers.
     """
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
@@ -131,7 +141,9 @@ def evaluate(
         candidates = partial(retriever.candidates, indexes=indexes, limit=limit, groups=ALL_GROUPS)
         answers: list[Answer] = retriever.run(ask_all(candidates, list(wanted)))
     scopes = tuple(
-        _measure(name, judged, metrics, worst) for name, judged in _scopes(wanted, answers, indexes).items() if judged
+        _measure(name, judged, metrics, worst)
+        for name, judged in _scopes(wanted, answers, indexes).items()
+        if judged
     )
     return Evaluation(scopes, _errors(answers, indexes))
 
@@ -139,42 +151,58 @@ def evaluate(
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
     """Return the documents that each query should find in these indexes. Equal queries are merged.
 
-    Raises SettingsError if a query names an unknown index, or none although there are several, or if no query is left.
+    Raises SettingsError if a query names an unknown index, or none although there are several, or
+    if no query is left.
     """
     found: dict[str, dict[Document, int]] = {}
     for one in golden:
         if one.index is None and len(indexes) > 1:
             raise SettingsError(
-                f'the query {one.query!r} names no index, but {len(indexes)} are evaluated: add "index" to its line, '
-                f"or name one index with --index"
+                f"the query {one.query!r} names no index, but {len(indexes)} are evaluated: add"
+                ' "index" to its line, or name one index with --index'
             )
         index = indexes[0] if one.index is None else settings.index(one.index).name
         if index in indexes:
             relevant = found.setdefault(one.query, {})
-            relevant.update({(index, document_id): grade for document_id, grade in one.relevant.items()})
+            relevant.update(
+                {(index, document_id): grade for document_id, grade in one.relevant.items()}
+            )
     if not found:
         raise SettingsError(
-            f"no query has a relevant document in {', '.join(indexes)}: name other indexes with --index"
+            f"no query has a relevant document in {', '.join(indexes)}: name other indexes with"
+            " --index"
         )
     return found
 
 
-def _scopes(wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str | None, list[_Judged]]:
-    """Return the judged queries of each index, and of several indexes those of all of them, at the end."""
+def _scopes(
+    wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]
+) -> dict[str | None, list[_Judged]]:
+    """Return the judged queries of each index, and of several indexes those of all of them, at the
+    end."""
     scopes: dict[str | None, tuple[str, ...]] = {index: (index,) for index in indexes}
     if len(indexes) > 1:
         scopes[None] = tuple(indexes)
     judged: dict[str | None, list[_Judged]] = {name: [] for name in scopes}
     for (query, documents), found in zip(wanted.items(), answers, strict=True):
         for name, of in scopes.items():
-            relevant = {document: grade for document, grade in documents.items() if document[0] in of}
-            if relevant and not isinstance(found, RagIndexError) and found.answers.keys() >= set(of):
+            relevant = {
+                document: grade for document, grade in documents.items() if document[0] in of
+            }
+            if (
+                relevant
+                and not isinstance(found, RagIndexError)
+                and found.answers.keys() >= set(of)
+            ):
                 judged[name].append(_Judged(query, found, of, relevant))
     return judged
 
 
-def _measure(index: str | None, judged: Sequence[_Judged], metrics: Sequence[Metric], most: int) -> Scope:
-    """Return the measures of each way of searching, and the queries with the lowest, the first metric first."""
+def _measure(
+    index: str | None, judged: Sequence[_Judged], metrics: Sequence[Metric], most: int
+) -> Scope:
+    """Return the measures of each way of searching, and the queries with the lowest, the first
+    metric first."""
     first = judged[0]
     hybrid = any(first.found.answers[one].hybrid for one in first.indexes)
     answers = [first.found.answers[one] for one in first.indexes]
@@ -183,9 +211,13 @@ def _measure(index: str | None, judged: Sequence[_Judged], metrics: Sequence[Met
     found: list[list[Document]] = []
     measured: dict[str, dict[str, list[float]]] = {}
     for way, weight in weights.items():  # the last way is that of searches
-        found = [ranked(one.found, None if way == HYBRID else weight, one.indexes) for one in judged]
+        found = [
+            ranked(one.found, None if way == HYBRID else weight, one.indexes) for one in judged
+        ]
         pairs = [(documents, one.relevant) for documents, one in zip(found, judged, strict=True)]
-        measured[way] = {str(metric): [measure(metric, *pair) for pair in pairs] for metric in metrics}
+        measured[way] = {
+            str(metric): [measure(metric, *pair) for pair in pairs] for metric in metrics
+        }
     ways = tuple(
         Way(way, weights[way], {metric: estimate(values) for metric, values in own.items()})
         for way, own in measured.items()
@@ -194,10 +226,15 @@ def _measure(index: str | None, judged: Sequence[_Judged], metrics: Sequence[Met
         PoorQuery(
             one.query,
             {str(metric): round(value, 6) for metric, value in zip(metrics, values, strict=True)},
-            tuple(Place(*of, documents.index(of) + 1 if of in documents else None) for of in one.relevant),
+            tuple(
+                Place(*of, documents.index(of) + 1 if of in documents else None)
+                for of in one.relevant
+            ),
             tuple(Place(*of, rank) for rank, of in enumerate(documents[:MAX_FOUND], 1)),
         )
-        for one, documents, values in zip(judged, found, zip(*measured[way].values(), strict=True), strict=True)
+        for one, documents, values in zip(
+            judged, found, zip(*measured[way].values(), strict=True), strict=True
+        )
         if min(values) < 1
     ]
     worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
@@ -205,7 +242,8 @@ def _measure(index: str | None, judged: Sequence[_Judged], metrics: Sequence[Met
 
 
 def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:
-    """Return a sentence for each index that left queries unanswered: how many, and the most common reason."""
+    """Return a sentence for each index that left queries unanswered: how many, and the most common
+    reason."""
     reasons: dict[str, Counter[str]] = {index: Counter() for index in indexes}
     for one in answers:
         failed = dict.fromkeys(indexes, one) if isinstance(one, RagIndexError) else one.errors
@@ -224,7 +262,9 @@ def patient(settings: Settings) -> Settings:
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
 
 
-async def ask_all(ask: Callable[[str], Awaitable[T]], queries: Sequence[str]) -> list[T | RagIndexError]:
+async def ask_all(
+    ask: Callable[[str], Awaitable[T]], queries: Sequence[str]
+) -> list[T | RagIndexError]:
     """Ask each query, again if its fault may pass, and return its answer or its error.
 
     Raises the error of the first query if none of the first few is answered.

@@ -1,9 +1,11 @@
-"""The gate of a rebuild: the live and the rebuilt collection are asked the same queries before the alias moves.
+"""The gate of a rebuild: the live and the rebuilt collection are asked the same queries before the
+alias moves.
 
-Both are searched as `Retriever.search` does it with these settings, and each with the model that made it. The rebuilt
-collection is refused if the mean recall@10 of the golden queries fell by more than `max_loss` and at least two queries
-lost (`max_loss = 0`: one). Nor is it published if no query finds anything in either collection, because then the ids of
-the golden file are wrong. A run is given the gate by `orchestration.hooks`.
+Both are searched as `Retriever.search` does it with these settings, and each with the model that
+made it. The rebuilt collection is refused if the mean recall@10 of the golden queries fell by more
+than `max_loss` and at least two queries lost (`max_loss = 0`: one). Nor is it published if no query
+finds anything in either collection, because then the ids of the golden file are wrong. A run is
+given the gate by `orchestration.hooks`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ from rag_index.core.reports.outcome import EPSILON, GateVerdict, WorseQuery
 from rag_index.errors import RagIndexError, RerankerError, SettingsError
 from rag_index.search import ALL_GROUPS, Retriever
 from rag_index.search.evaluation.evaluation import ask_all, patient
-from rag_index.search.evaluation.golden import GoldenQuery, possible_keys, read_golden, without_documents
+from rag_index.search.evaluation.golden import (
+    GoldenQuery,
+    possible_keys,
+    read_golden,
+    without_documents,
+)
 from rag_index.search.evaluation.measures import Metric, measure
 
 if TYPE_CHECKING:
@@ -54,7 +61,8 @@ class Searched:
 
 
 def check_gate(settings: Settings, index: IndexSettings, gate: GateSettings) -> list[GoldenQuery]:
-    """Return the golden queries of an index's gate. Raises SettingsError if the golden file cannot be used."""
+    """Return the golden queries of an index's gate. Raises SettingsError if the golden file cannot
+    be used."""
     path = settings.folder / gate.queries.expanduser()
     place = f"index {index.name}, [indexes.gate]"
     try:
@@ -62,14 +70,18 @@ def check_gate(settings: Settings, index: IndexSettings, gate: GateSettings) -> 
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
     if not queries:
-        raise SettingsError(f"{place}: {path} has no query for this index; leave out their index, or name {index.name}")
+        raise SettingsError(
+            f"{place}: {path} has no query for this index; leave out their index, or name"
+            f" {index.name}"
+        )
     return queries
 
 
 def gone_documents(
     ledger: Ledger, index: IndexSettings, collection_id: int, queries: Sequence[GoldenQuery]
 ) -> tuple[str, ...]:
-    """Return the relevant documents, by id, that the source does not have, as far as a collection's scan has seen."""
+    """Return the relevant documents, by id, that the source does not have, as far as a collection's
+    scan has seen."""
     relevant = {document_id for query in queries for document_id in query.relevant}
     possible = {document_id: possible_keys(index, document_id) for document_id in sorted(relevant)}
     every = [key for keys in possible.values() for key in keys]
@@ -78,9 +90,15 @@ def gone_documents(
 
 
 def ask(
-    settings: Settings, index: IndexSettings, queries: Sequence[GoldenQuery], *, live: Searched, rebuilt: Searched
+    settings: Settings,
+    index: IndexSettings,
+    queries: Sequence[GoldenQuery],
+    *,
+    live: Searched,
+    rebuilt: Searched,
 ) -> list[Compared]:
-    """Ask the live and the rebuilt collection of an index the same queries, as the index is searched.
+    """Ask the live and the rebuilt collection of an index the same queries, as the index is
+    searched.
 
     Raises what a search raises, and RerankerError if the reranker of the settings fails.
     """
@@ -89,17 +107,23 @@ def ask(
     return [Compared(*one) for one in zip(queries, before, after, strict=True)]
 
 
-def find_all(settings: Settings, index: IndexSettings, texts: Sequence[str], searched: Searched) -> list[Ranking]:
+def find_all(
+    settings: Settings, index: IndexSettings, texts: Sequence[str], searched: Searched
+) -> list[Ranking]:
     """Return what a collection of an index finds for each query. The store stays open.
 
     Raises as `ask`.
     """
     alone = patient(settings).model_copy(update={"indexes": [index]})
     collections = {index.name: searched.collection}
-    with Retriever(alone, open_store=partial(lend, searched.store), collections=collections) as retriever:
+    with Retriever(
+        alone, open_store=partial(lend, searched.store), collections=collections
+    ) as retriever:
 
         async def search(query: str) -> Ranking:
-            result = await retriever.search(query, indexes=[index.name], limit=METRIC.cutoff, groups=ALL_GROUPS)
+            result = await retriever.search(
+                query, indexes=[index.name], limit=METRIC.cutoff, groups=ALL_GROUPS
+            )
             if result.rerank_error:
                 raise RerankerError(f"the hits are not reranked: {result.rerank_error}")
             return tuple(hit.document_id for hit in result.hits)
@@ -112,8 +136,11 @@ def find_all(settings: Settings, index: IndexSettings, texts: Sequence[str], sea
         return found
 
 
-def judge(gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] = ()) -> GateVerdict:
-    """Return the verdict on what the queries found in both collections. There must be at least one query."""
+def judge(
+    gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] = ()
+) -> GateVerdict:
+    """Return the verdict on what the queries found in both collections. There must be at least one
+    query."""
     worse, better = list[WorseQuery](), 0
     total_before = total_after = 0.0
     for one in compared:
@@ -123,7 +150,9 @@ def judge(gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] 
         total_before += before
         total_after += after
         if after < before - EPSILON:
-            lost = tuple(found for found in one.live if found in relevant and found not in one.rebuilt)
+            lost = tuple(
+                found for found in one.live if found in relevant and found not in one.rebuilt
+            )
             worse.append(WorseQuery(one.query.query, before, after, lost))
         elif after > before + EPSILON:
             better += 1
@@ -142,32 +171,44 @@ def judge(gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] 
 
 
 class Gate:
-    """The gate of one run of an index that has one, which asks if the run is a rebuild that is to be `asked` about."""
+    """The gate of one run of an index that has one, which asks if the run is a rebuild that is to
+    be `asked` about."""
 
-    def __init__(self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool) -> None:
+    def __init__(
+        self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool
+    ) -> None:
         """Read the golden queries. Raises SettingsError if the golden file cannot be used."""
         self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
         self._queries = check_gate(settings, index, gate) if asked else []
 
     def refusal(
-        self, ledger: Ledger, rebuilt: Collection, record: RunRecord, *, live: Searched | None, store: StoreReader
+        self,
+        ledger: Ledger,
+        rebuilt: Collection,
+        record: RunRecord,
+        *,
+        live: Searched | None,
+        store: StoreReader,
     ) -> str:
-        """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be compared."""
+        """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be
+        compared."""
         index, outcome = self._index.name, record.outcome
         if live is None or not self._asked:
             outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
             return ""
         gone = gone_documents(ledger, self._index, rebuilt.id, self._queries)
-        queries = without_documents(self._queries, gone) or self._queries  # if all are gone, the verdict says so
+        queries = (
+            without_documents(self._queries, gone) or self._queries
+        )  # if all are gone, the verdict says so
         try:
             with record.stopwatch.stage("gate"):
                 after = Searched(store, rebuilt.name)
                 compared = ask(self._settings, self._index, queries, live=live, rebuilt=after)
         except RagIndexError as error:
             return (
-                f"the gate could not compare {live.collection} with the rebuilt {rebuilt.name}, which was not "
-                f"published ({error}): make both searchable and run again, or run `rag-index rebuild {index} "
-                "--allow-loss`"
+                f"the gate could not compare {live.collection} with the rebuilt {rebuilt.name},"
+                f" which was not published ({error}): make both searchable and run again, or run"
+                f" `rag-index rebuild {index} --allow-loss`"
             )
         verdict = outcome.gate = judge(self._gate, compared, gone)
         if not verdict.passed:

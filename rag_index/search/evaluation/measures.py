@@ -1,12 +1,13 @@
 """Measures of a ranked list against the documents that are relevant, and how sure their means are.
 
 Recall, MRR and nDCG are those of trec_eval. nDCG is that of Järvelin and Kekäläinen (Cumulated
-gain-based evaluation of IR techniques, ACM TOIS 20, 2002) with the grade as gain and the logarithm to base 2 of
-rank + 1 as discount. MRR is the mean over all queries of 1 / rank of the first relevant document; for one query it is
-that value.
+gain-based evaluation of IR techniques, ACM TOIS 20, 2002) with the grade as gain and the logarithm
+to base 2 of rank + 1 as discount. MRR is the mean over all queries of 1 / rank of the first
+relevant document; for one query it is that value.
 
-An interval is that of the percentile bootstrap (Efron and Tibshirani: An Introduction to the Bootstrap, 1993, ch. 13):
-the queries are drawn again and again, with replacement, and 95% of the means lie within it.
+An interval is that of the percentile bootstrap (Efron and Tibshirani: An Introduction to the
+Bootstrap, 1993, ch. 13): the queries are drawn again and again, with replacement, and 95% of the
+means lie within it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A measure of the best `cutoff` hits, such as recall@10. A greater value is better; the best is 1."""
+    """A measure of the best `cutoff` hits, such as recall@10. A greater value is better; the best
+    is 1."""
 
     name: str
     cutoff: int
@@ -48,19 +50,27 @@ class Metric:
 
 
 def parse_metric(text: str) -> Metric:
-    """Return the metric of a name such as `recall@10`, `MRR@10` or `nDCG@10`, in upper or lower case.
+    """Return the metric of a name such as `recall@10`, `MRR@10` or `nDCG@10`, in upper or lower
+    case.
 
     Raises SettingsError if there is no such metric.
     """
     found = _METRIC.fullmatch(text)
     if not found:
-        raise SettingsError(f"metric {text!r} needs a number of hits: write it as recall@10, MRR@10 or nDCG@10")
+        raise SettingsError(
+            f"metric {text!r} needs a number of hits: write it as recall@10, MRR@10 or nDCG@10"
+        )
     cutoff, name = int(found["cutoff"]), found["name"]
     if not 1 <= cutoff <= MAX_CUTOFF:
-        raise SettingsError(f"metric {text!r} looks at {cutoff:,} hits, and a search returns 1 to {MAX_CUTOFF:,}")
+        raise SettingsError(
+            f"metric {text!r} looks at {cutoff:,} hits, and a search returns 1 to {MAX_CUTOFF:,}"
+        )
     ours = METRIC_NAMES.get(name.lower())
     if ours is None:
-        raise SettingsError(f"metric {text!r} is not one of {', '.join(f'{one}@k' for one in METRIC_NAMES.values())}")
+        raise SettingsError(
+            f"metric {text!r} is not one of"
+            f" {', '.join(f'{one}@k' for one in METRIC_NAMES.values())}"
+        )
     return Metric(ours, cutoff)
 
 
@@ -94,7 +104,8 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
-    """Return the mean of these values, one for each query, and its interval. There must be at least one value."""
+    """Return the mean of these values, one for each query, and its interval. There must be at least
+    one value."""
     given = np.asarray(values, dtype=np.float64)
     random, size = np.random.default_rng(SEED), len(given)
     means = [given[random.integers(0, size, size)].mean() for _ in range(SAMPLES)]

@@ -1,6 +1,8 @@
-"""Retrievers for other frameworks: LangChain and LlamaIndex. Each module needs its framework installed.
+"""Retrievers for other frameworks: LangChain and LlamaIndex. Each module needs its framework
+installed.
 
-All take a `Retriever`, which the caller closes, or a `Service`, and options: the arguments of `Retriever.search`.
+All take a `Retriever`, which the caller closes, or a `Service`, and options: the arguments of
+`Retriever.search`.
 """
 
 from __future__ import annotations
@@ -22,24 +24,51 @@ __all__ = ["SearchOptions", "Service", "found_in"]
 
 SERVICE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
-SAID = ("remark", "missing", "errors", "unsure", "nothing_fits", "corrected", "synonyms", "rerank_error")
-OWN = ("index", "document_id", "score", "relevance", "title", "link", "citation", "part", "collapsed")
+SAID = (
+    "remark",
+    "missing",
+    "errors",
+    "unsure",
+    "nothing_fits",
+    "corrected",
+    "synonyms",
+    "rerank_error",
+)
+OWN = (
+    "index",
+    "document_id",
+    "score",
+    "relevance",
+    "title",
+    "link",
+    "citation",
+    "part",
+    "collapsed",
+)
 """The members of a hit that are in its metadata."""
 
 
 class Service:
     """A `rag-index serve`, asked as a Retriever is. Its token says whose groups count."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = SERVICE_SECONDS) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout: float = SERVICE_SECONDS
+    ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._asked: dict[str, Any] = {
-            "url": f"{url.rstrip('/')}/search", "headers": headers, "timeout": timeout, "verify": tls_context(),
-        }  # fmt: skip
+            "url": f"{url.rstrip('/')}/search",
+            "headers": headers,
+            "timeout": timeout,
+            "verify": tls_context(),
+        }
 
     def search_sync(self, query: str, **options: Unpack[SearchOptions]) -> dict[str, Any]:
-        """Return what the service answers. Raises SettingsError for a mistake, and StoreUnavailable."""
+        """Return what the service answers. Raises SettingsError for a mistake, and
+        StoreUnavailable."""
         try:
-            return _answer(httpx.post(**self._asked, json={"query": query, "explain": True, **options}))
+            return _answer(
+                httpx.post(**self._asked, json={"query": query, "explain": True, **options})
+            )
         except httpx.HTTPError as exc:
             url = str(self._asked["url"])
             raise errors.StoreUnavailable(
@@ -62,15 +91,20 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
     if response.is_success and "hits" in found:
         return found
     wrong = response.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY)
-    raise (errors.SettingsError if wrong else errors.StoreUnavailable)(f"the service says: {found.get('detail')}")
+    raise (errors.SettingsError if wrong else errors.StoreUnavailable)(
+        f"the service says: {found.get('detail')}"
+    )
 
 
-def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str, dict[str, Any]]], dict[str, Any]]:
+def found_in(
+    result: SearchResult | dict[str, Any],
+) -> tuple[list[tuple[str, str, dict[str, Any]]], dict[str, Any]]:
     """Return the hits of a result, and what else it says: those of `SAID` that it has.
 
-    Of each hit these are a name that no other document has, the text of its best chunks in their order, and the
-    metadata: its payload, and our own members, which have `rag_index_` before them where the payload has a field of
-    that name. The log has what failed, since most frameworks return documents alone.
+    Of each hit these are a name that no other document has, the text of its best chunks in their
+    order, and the metadata: its payload, and our own members, which have `rag_index_` before them
+    where the payload has a field of that name. The log has what failed, since most frameworks
+    return documents alone.
     """
     plain = result if isinstance(result, dict) else result.to_json(explain=True)
     said = {name: plain[name] for name in SAID if plain.get(name)}
@@ -79,14 +113,24 @@ def found_in(result: SearchResult | dict[str, Any]) -> tuple[list[tuple[str, str
     if "nothing_fits" in said:
         logger.warning("no document is likely to fit the query: those returned are the nearest")
     if "unsure" in said:
-        logger.warning("no document has the words of the query together: those returned are the nearest in meaning")
+        logger.warning(
+            "no document has the words of the query together: those returned are the nearest in"
+            " meaning"
+        )
     if "rerank_error" in said:
         logger.warning("the hits are not reranked: %s", said["rerank_error"])
     hits = []
     for hit in plain["hits"]:
         chunks = sorted(hit["chunks"], key=lambda chunk: chunk["chunk"])
-        own = {name: hit[name] for name in hit if name in OWN} | said | {"chunks": [one["chunk"] for one in chunks]}
-        own = {name if name not in hit["payload"] else f"rag_index_{name}": value for name, value in own.items()}
+        own = (
+            {name: hit[name] for name in hit if name in OWN}
+            | said
+            | {"chunks": [one["chunk"] for one in chunks]}
+        )
+        own = {
+            name if name not in hit["payload"] else f"rag_index_{name}": value
+            for name, value in own.items()
+        }
         hits.append(
             (
                 f"{hit['index']}/{hit['document_id']}",

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 class RagIndexRetriever(BaseRetriever):
     """Finds the documents of a project.
 
-    RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"], "limit": 5})
+    RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"],
+    "limit": 5})
 
     `Service(url, token)` is a retriever that asks a `rag-index serve`. Arguments of a call, such as
-    `retriever.invoke("printer offline", groups=["staff"])`, come before the options. Raises as `Retriever.search`.
+    `retriever.invoke("printer offline", groups=["staff"])`, come before the options. Raises as
+    `Retriever.search`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -30,12 +32,18 @@ class RagIndexRetriever(BaseRetriever):
     options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of `Retriever.search`: see `SearchOptions`."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: Any, **given: Any) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: Any, **given: Any
+    ) -> list[Document]:
         return _documents(self.retriever.search_sync(query, **{**self.options, **given}))
 
-    async def _aget_relevant_documents(self, query: str, *, run_manager: Any, **given: Any) -> list[Document]:
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: Any, **given: Any
+    ) -> list[Document]:
         return _documents(await self.retriever.search(query, **{**self.options, **given}))
 
 
 def _documents(result: SearchResult | dict[str, Any]) -> list[Document]:
-    return [Document(text, id=name, metadata=metadata) for name, text, metadata in found_in(result)[0]]
+    return [
+        Document(text, id=name, metadata=metadata) for name, text, metadata in found_in(result)[0]
+    ]

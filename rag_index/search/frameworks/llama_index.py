@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class RagIndexRetriever(BaseRetriever):
     """Finds the documents of a project.
 
-    RagIndexRetriever(Retriever.from_settings(), indexes=["comments"], limit=5).retrieve("printer offline")
+    RagIndexRetriever(Retriever.from_settings(), indexes=["comments"], limit=5).retrieve("printer
+    offline")
 
-    `Service(url, token)` is a retriever that asks a `rag-index serve`. Raises as `Retriever.search`.
+    `Service(url, token)` is a retriever that asks a `rag-index serve`. Raises as
+    `Retriever.search`.
     """
 
     def __init__(self, retriever: Retriever | Service, **options: Unpack[SearchOptions]) -> None:

@@ -53,28 +53,55 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
 OPENED = "Rag-Index-Query"
-"""The header with the query (in percent codes) whose hit a person opens: addresses are logged on their way."""
-ALLOWED_HEADERS = ("Authorization", "Content-Type", OPENED, "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name")
-"""The headers that pages of the origins in `[serve] cors` may send. Clients of MCP send the last three."""
+"""The header with the query (in percent codes) whose hit a person opens: addresses are logged on
+their way."""
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    OPENED,
+    "MCP-Protocol-Version",
+    "Mcp-Method",
+    "Mcp-Name",
+)
+"""The headers that pages of the origins in `[serve] cors` may send. Clients of MCP send the last
+three."""
 EXPOSED_HEADERS = ("Retry-After", "WWW-Authenticate")
 """The headers of an answer that such pages may read, besides those that every page may."""
-OPENED_TEXT = "The query whose hit a person opens, in percent codes. `[serve] query_log` then notes what was opened."
-KINDS = {name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()}
+OPENED_TEXT = (
+    "The query whose hit a person opens, in percent codes. `[serve] query_log` then notes what was"
+    " opened."
+)
+KINDS = {
+    name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()
+}
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemModel, "description": description, "content": {"application/problem+json": {}}}
+    status: {
+        "model": ProblemModel,
+        "description": description,
+        "content": {"application/problem+json": {}},
+    }
     for status, description in (
         (400, "An index, a field or a filter that does not exist or is not valid."),
         (401, "There is no valid token."),
         (413, "The body is too large."),
         (422, "A parameter is missing, unknown or out of bounds."),
         (503, "Nothing could be searched; the detail says why."),
-        (504, "The time limit of the request or of every index has passed, also to become as new as demanded."),
+        (
+            504,
+            (
+                "The time limit of the request or of every index has passed, also to become as new"
+                " as demanded."
+            ),
+        ),
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ProblemModel, "description": "The index or document does not exist, or the caller may not see it."},
+    404: {
+        "model": ProblemModel,
+        "description": "The index or document does not exist, or the caller may not see it.",
+    },
 }
 NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
     403: {"model": ProblemModel, "description": "The caller does not have all rights."},
@@ -82,7 +109,8 @@ NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
 
 
 def allowed_headers(serve: ServeSettings) -> list[str]:
-    """Return the headers that pages of other origins may send: never the one in which a proxy names groups."""
+    """Return the headers that pages of other origins may send: never the one in which a proxy names
+    groups."""
     of_proxy = (serve.proxy_groups or "").lower()
     return [name for name in ALLOWED_HEADERS if name.lower() != of_proxy]
 
@@ -94,35 +122,45 @@ def caller_of(request: Request) -> Caller:
 
 
 def make_router(service: SearchService) -> APIRouter:
-    """Return the routes over a service. What an answer does not have is left out, where its model has a default."""
-    # the response class writes numbers as Python does, 1e-05 for 0.00001, where pydantic alone writes 1e-5
+    """Return the routes over a service. What an answer does not have is left out, where its model
+    has a default."""
+    # the response class writes numbers as Python does, 1e-05 for 0.00001, where pydantic alone
+    # writes 1e-5
     router = APIRouter(responses=PROBLEMS, default_response_class=JSONResponse)
     sparse: dict[str, Any] = {"response_model_exclude_defaults": True}
 
     @router.post("/search", summary="Search", **sparse)
     async def post_search(body: SearchBody, request: Request) -> SearchAnswer | ExplainedAnswer:
-        """Find the documents that fit a query best, by meaning and by words, in all indexes at once."""
+        """Find the documents that fit a query best, by meaning and by words, in all indexes at
+        once."""
         found = await service.search(body.text, caller_of(request), **body.options())
         return found.answer(explain=body.explain)
 
     @router.get("/search", summary="Search by address", **sparse)
-    async def get_search(query: Annotated[SearchQuery, Query()], request: Request) -> SearchAnswer | ExplainedAnswer:
-        """Find documents as `POST /search` does. Write `filter` as on the command line, such as `priority=high`."""
+    async def get_search(
+        query: Annotated[SearchQuery, Query()], request: Request
+    ) -> SearchAnswer | ExplainedAnswer:
+        """Find documents as `POST /search` does. Write `filter` as on the command line, such as
+        `priority=high`."""
         found = await service.search(query.text, caller_of(request), **query.options())
         return found.answer(explain=query.explain)
 
     @router.post("/why", responses=NOT_ALLOWED, summary="Why a document is not found", **sparse)
     async def why(body: WhyBody, request: Request) -> WhyAnswer:
-        """Say why a search does not find a document, and what helps. The caller needs all rights."""
+        """Say why a search does not find a document, and what helps. The caller needs all
+        rights."""
         return WhyAnswer.model_validate(await service.why(caller_of(request), **body.model_dump()))
 
     @router.post("/facets", summary="Count values", **sparse)
     async def facets(body: FacetsBody, request: Request) -> FacetsAnswer:
-        """Count the documents with each value of a field, among those that match and that the caller may see."""
+        """Count the documents with each value of a field, among those that match and that the
+        caller may see."""
         found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
         return FacetsAnswer.model_validate(found)
 
-    @router.get("/documents/{index}/{document_id:path}", responses=NOT_FOUND, summary="A document", **sparse)
+    @router.get(
+        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, summary="A document", **sparse
+    )
     async def get_document(
         index: str,
         document_id: str,
@@ -130,9 +168,11 @@ def make_router(service: SearchService) -> APIRouter:
         request: Request,
         found_by: Annotated[str, Header(alias=OPENED, description=OPENED_TEXT)] = "",
     ) -> DocumentAnswer:
-        """Return a document as it is indexed: its payload, and all of its chunks in order or those that you choose.
+        """Return a document as it is indexed: its payload, and all of its chunks in order or those
+        that you choose.
 
-        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is `?document_id=..`.
+        The id may contain slashes. One that is `.` or `..`, which clients take for a folder, is
+        `?document_id=..`.
         """
         opened = unquote(found_by)[:MAX_CHARS] or None
         found = await service.document(
@@ -142,13 +182,19 @@ def make_router(service: SearchService) -> APIRouter:
 
     @router.post("/verify", summary="Check citations", **sparse)
     async def verify(body: VerifyBody, request: Request) -> VerifyAnswer:
-        """Say whether each cited document is unchanged, changed, deleted, or unknown to the caller."""
-        return VerifyAnswer.model_validate({"citations": await service.verify(caller_of(request), body.citations)})
+        """Say whether each cited document is unchanged, changed, deleted, or unknown to the
+        caller."""
+        return VerifyAnswer.model_validate(
+            {"citations": await service.verify(caller_of(request), body.citations)}
+        )
 
     @router.get("/indexes", summary="Indexes")
     async def get_indexes(request: Request) -> IndexesModel:
-        """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
-        return IndexesModel.model_validate({"indexes": await service.indexes(caller_of(request)), "kinds": KINDS})
+        """List the indexes: their fields for filters, how much they hold, and up to where they are
+        complete."""
+        return IndexesModel.model_validate(
+            {"indexes": await service.indexes(caller_of(request)), "kinds": KINDS}
+        )
 
     return router
 
@@ -159,7 +205,8 @@ def make_trial(
     keep: Callable[[dict[str, Any]], dict[str, Any]],
     searchable: Callable[[], dict[str, Any]],
 ) -> APIRouter:
-    """Return the routes of a trial: what answers lead to, documents of an index, settings to keep, and progress.
+    """Return the routes of a trial: what answers lead to, documents of an index, settings to keep,
+    and progress.
 
     The bodies are answers as `init --answers` reads them.
     """
@@ -194,7 +241,8 @@ def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRout
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Readiness")
     async def readyz() -> JSONResponse:
-        """Return 200 if the store answers and at least one index is live, otherwise 503. The log says what is wrong."""
+        """Return 200 if the store answers and at least one index is live, otherwise 503. The log
+        says what is wrong."""
         try:
             await service.check_ready()
         except RagIndexError as error:
@@ -211,13 +259,16 @@ def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRout
 
 
 def make_app(
-    settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None, more: APIRouter | None = None
+    settings: Settings,
+    retriever: Retriever,
+    tokens: TokenRegister | None = None,
+    more: APIRouter | None = None,
 ) -> FastAPI:
     """Return the application over a retriever, which stays the caller's to close.
 
-    Every request goes through the guard, which says who asks (`request.state.caller`). By default the tokens are
-    those of the settings. `more` are routes of a trial, to which the page then leads. Raises SettingsError if a token
-    is not valid.
+    Every request goes through the guard, which says who asks (`request.state.caller`). By default
+    the tokens are those of the settings. `more` are routes of a trial, to which the page then
+    leads. Raises SettingsError if a token is not valid.
     """
     service, metrics = SearchService(settings, retriever), HttpMetrics()
     agents = mcp_endpoint(service, caller_of) if mcp_installed() else None
@@ -227,7 +278,10 @@ def make_app(
         async with AsyncExitStack() as stack:
             stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
             if agents is None:
-                logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", install_command("mcp"))
+                logger.warning(
+                    "agents cannot ask at /mcp: it needs the package mcp (%s)",
+                    install_command("mcp"),
+                )
             else:
                 await stack.enter_async_context(agents[1]())
             yield
@@ -247,7 +301,9 @@ def make_app(
         app.include_router(more, include_in_schema=False)
     page = (FILES / "index.html").read_text(encoding="utf-8")
     page = page if more is None else page.replace('id="choose" hidden', 'id="choose"')
-    app.router.add_route("/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False)
+    app.router.add_route(
+        "/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False
+    )
     app.mount("/static", StaticFiles(directory=FILES), name="static")
     register = tokens or TokenRegister(settings.serve, settings.source.caller_roles)
     app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)

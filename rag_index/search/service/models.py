@@ -1,5 +1,6 @@
-"""The requests and answers of HTTP and of the tools as models: what is checked, and what OpenAPI and MCP show. Errors
-are problem details (RFC 9457), one form for everything that a request can meet."""
+"""The requests and answers of HTTP and of the tools as models: what is checked, and what OpenAPI
+and MCP show. Errors are problem details (RFC 9457), one form for everything that a request can
+meet."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ STATUS_OF = (
 """The status of each kind of error; of all others it is 503, because nothing could be searched."""
 HEADERS_OF = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},  # what is left of the body is not read
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {
+        "Connection": "close"
+    },  # what is left of the body is not read
 }
 
 
@@ -79,14 +82,19 @@ def check_unicode(value: Any) -> Any:
 
 
 def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the field and the message of each error of pydantic; the field is "" if it is of several.
+    """Return the field and the message of each error of pydantic; the field is "" if it is of
+    several.
 
     pydantic reports one error for each type of a union. Keep one for the field, without the type.
     """
     found = []
     for error in errors:
         if error["type"] != "none_required":
-            parts = [part for place, part in enumerate(error["loc"]) if not place or isinstance(part, int)]
+            parts = [
+                part
+                for place, part in enumerate(error["loc"])
+                if not place or isinstance(part, int)
+            ]
             found.append((".".join(map(str, parts)), error["msg"].removeprefix("Value error, ")))
     return found
 
@@ -95,16 +103,22 @@ FilterField = Annotated[dict[str, Any] | list[str] | str | None, AfterValidator(
 
 
 class Arguments(BaseModel):
-    """A request over HTTP or by a tool. The text below a field is its description for clients and agents."""
+    """A request over HTTP or by a tool. The text below a field is its description for clients and
+    agents."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class SearchQuestion(Arguments):
     """What is searched for."""
 
-    query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
-    """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a minus must not."""
+    query: str = Field(
+        min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"]
+    )
+    """Words, a question, or an exact name. A "phrase" in quotes must occur, and a -word after a
+    minus must not."""
 
 
 class SearchArguments(AgentOptions, SearchQuestion):
@@ -147,13 +161,16 @@ class SearchQuery(_Search):
     """The parameters of `GET /search`."""
 
     filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
-    """Payload fields that a document must match, as on the command line. All conditions must hold."""
+    """Payload fields that a document must match, as on the command line. All conditions must
+    hold."""
 
 
 class WhyQuestion(Arguments):
     """The question why a search does not find a document."""
 
-    query: str = Field(min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"])
+    query: str = Field(
+        min_length=1, max_length=MAX_CHARS, examples=["printer offline after update"]
+    )
     """What was searched for."""
     document: str = Field(pattern="^[^/]+/", max_length=MAX_CHARS, examples=["comments/4711"])
     """The document that was not found, as INDEX/ID."""
@@ -198,8 +215,12 @@ class DocumentQuery(Arguments):
     The answer has as many whole chunks as fit into `max_chars`, and at least one.
     """
 
-    document_id: str = Field(default="", description="The id, if it is `.` or `..`; the path then ends with a slash.")
-    first_chunk: int = Field(default=0, ge=0, description="The first chunk: `next_chunk` of the answer before.")
+    document_id: str = Field(
+        default="", description="The id, if it is `.` or `..`; the path then ends with a slash."
+    )
+    first_chunk: int = Field(
+        default=0, ge=0, description="The first chunk: `next_chunk` of the answer before."
+    )
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default=None, description="The number of a chunk to return with its neighbours."
     )
@@ -218,7 +239,8 @@ class DocumentQuery(Arguments):
 
 
 class FieldInfo(BaseModel):
-    """A payload field that filters may name; `kind` is that of its payload index, None without one."""
+    """A payload field that filters may name; `kind` is that of its payload index, None without
+    one."""
 
     name: str
     kind: PayloadKind | None
@@ -229,8 +251,9 @@ class FieldInfo(BaseModel):
 class IndexInfo(BaseModel):
     """An index of the settings: what can be asked of it, and what it holds.
 
-    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where the
-    ledger does not know the collection, and for an index with access rights, whose counts are not told.
+    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are
+    None where the ledger does not know the collection, and for an index with access rights, whose
+    counts are not told.
     """
 
     name: str
@@ -244,11 +267,13 @@ class IndexInfo(BaseModel):
     chunks: int | None
     as_of: AsOfAnswer
     closed: bool = False
-    """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
+    """Whether the index answers nothing to the caller, because it has access rights and the caller
+    no groups."""
 
 
 class KindModel(BaseModel):
-    """The JSON type of a kind's values, and how ranges compare them: as `numbers`, as `times`, or "" if they cannot."""
+    """The JSON type of a kind's values, and how ranges compare them: as `numbers`, as `times`, or
+    "" if they cannot."""
 
     type: Literal["string", "integer", "number", "boolean"]
     ordered: Literal["", "numbers", "times"]
@@ -279,36 +304,57 @@ class ProblemResponse(JSONResponse):
 
 
 def log_place(error: Exception) -> None:
-    """Log where an unexpected error was raised, without its message, which may repeat what was searched for."""
+    """Log where an unexpected error was raised, without its message, which may repeat what was
+    searched for."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
 
 
 def problem(
-    status: int, detail: str, *, code: str = "", headers: Mapping[str, str] | None = None, **more: Any
+    status: int,
+    detail: str,
+    *,
+    code: str = "",
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> ProblemResponse:
     """Return a problem. `code` names it for programs, and `more` are further members."""
-    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
     if code:
         content["code"] = code
     return ProblemResponse({**content, **more}, status, headers=dict(headers or {}))
 
 
 def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemResponse:
-    """Return the problem for an error of ours. With `in_path`, the address names an index that does not exist."""
-    found = next((status for kind, status in STATUS_OF if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
+    """Return the problem for an error of ours. With `in_path`, the address names an index that does
+    not exist."""
+    found = next(
+        (status for kind, status in STATUS_OF if isinstance(error, kind)),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
     if in_path and isinstance(error, UnknownIndex):
         found = HTTPStatus.NOT_FOUND
     more: dict[str, Any] = {}
     if isinstance(error, SearchFailed):
-        found, more = HTTPStatus.GATEWAY_TIMEOUT if error.timed_out else found, {"errors": error.errors}
+        found, more = (
+            HTTPStatus.GATEWAY_TIMEOUT if error.timed_out else found,
+            {"errors": error.errors},
+        )
     if isinstance(error, IndexBehind):
         more = {"as_of": error.as_of}
-    return problem(found, str(error), code=type(error).__name__, headers=HEADERS_OF.get(found), **more)
+    return problem(
+        found, str(error), code=type(error).__name__, headers=HEADERS_OF.get(found), **more
+    )
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of the app with problem details, also those that routing and validation find."""
+    """Answer every error of the app with problem details, also those that routing and validation
+    find."""
 
     @app.exception_handler(RagIndexError)
     async def _ours(request: Request, error: RagIndexError) -> ProblemResponse:
@@ -316,7 +362,11 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(UnicodeEncodeError)
     async def _not_unicode(_: Request, error: UnicodeEncodeError) -> ProblemResponse:
-        return problem(HTTPStatus.BAD_REQUEST, "the request has text that is not valid Unicode", code="InvalidText")
+        return problem(
+            HTTPStatus.BAD_REQUEST,
+            "the request has text that is not valid Unicode",
+            code="InvalidText",
+        )
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> ProblemResponse:
@@ -339,5 +389,7 @@ def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, st
         return [("", f"the body is not JSON: {reason}")]
     if found[0]["loc"] == ("body",):
         return [("", 'the body has to be a JSON object, such as {"query": "printer"}')]
-    named = faults({**one, "loc": one["loc"][1:]} for one in found)  # the first part says whether it is body or query
+    named = faults(
+        {**one, "loc": one["loc"][1:]} for one in found
+    )  # the first part says whether it is body or query
     return [(field.encode("utf-8", "replace").decode(), detail) for field, detail in named]

@@ -1,4 +1,5 @@
-"""The web server: it listens, says where, and serves until it is told to stop, or its settings change."""
+"""The web server: it listens, says where, and serves until it is told to stop, or its settings
+change."""
 
 from __future__ import annotations
 
@@ -33,14 +34,18 @@ LOOK_TICKS = 10
 BACKLOG = 2048
 
 
-def serve(settings: Settings, announce: Callable[[str], object], *, more: APIRouter | None = None) -> None:
-    """Serve until SIGINT, SIGTERM or, unless it is ignored, SIGHUP. `announce` gets the address once it can be asked.
+def serve(
+    settings: Settings, announce: Callable[[str], object], *, more: APIRouter | None = None
+) -> None:
+    """Serve until SIGINT, SIGTERM or, unless it is ignored, SIGHUP. `announce` gets the address
+    once it can be asked.
 
-    `more` are routes of a trial, which may write the settings itself. Otherwise the service ends once the settings file
-    has changed: what the change closes must not stay open, and a supervisor starts it again.
+    `more` are routes of a trial, which may write the settings itself. Otherwise the service ends
+    once the settings file has changed: what the change closes must not stay open, and a supervisor
+    starts it again.
 
-    Raises SettingsError if the settings are not valid or do not say who may ask, and TerminalError if it cannot listen,
-    or has ended because the settings changed.
+    Raises SettingsError if the settings are not valid or do not say who may ask, and TerminalError
+    if it cannot listen, or has ended because the settings changed.
     """
     tokens = TokenRegister(settings.serve, settings.source.caller_roles)
     require_tokens(settings.serve, tokens)
@@ -58,14 +63,19 @@ def serve(settings: Settings, announce: Callable[[str], object], *, more: APIRou
         def stop(*_: object) -> None:
             server.should_exit = True
 
-        for number in (signal.SIGINT, signal.SIGTERM):  # before uvicorn's handlers, and for what it raises again
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # before uvicorn's handlers, and for what it raises again
             signal.signal(number, stop)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             signal.signal(signal.SIGHUP, stop)
         announce(url_of(listening))
         server.run(sockets=[listening])
     if server.changed:
-        raise TerminalError(f"settings changed: restart the service, so that it reads {settings.path} again")
+        raise TerminalError(
+            f"settings changed: restart the service, so that it reads {settings.path} again"
+        )
 
 
 class _Server(uvicorn.Server):
@@ -105,7 +115,8 @@ def config_of(app: object) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=REQUESTS_STOP_SECONDS,
         http="h11",
-        h11_max_incomplete_event_size=4 * MAX_HEADER_BYTES,  # so that most get the problem of the guard
+        h11_max_incomplete_event_size=4
+        * MAX_HEADER_BYTES,  # so that most get the problem of the guard
     )
 
 
@@ -118,13 +129,15 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server(
             address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=family is socket.AF_INET6
         )
-        # asyncio sets this only for sockets whose protocol is named; without it an answer comes 40 ms late
+        # asyncio sets this only for sockets whose protocol is named; without it an answer comes 40
+        # ms late
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except (OSError, UnicodeError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise TerminalError(
-            f"cannot listen on port {port} of {host}: {reason}; choose another with --port or --host"
+            f"cannot listen on port {port} of {host}: {reason}; choose another with --port or"
+            " --host"
         ) from exc
 
 

@@ -1,8 +1,9 @@
-"""MCP on standard input and output: every request is answered, whatever the line holds that it comes in.
+"""MCP on standard input and output: every request is answered, whatever the line holds that it
+comes in.
 
-The transport of the package `mcp` drops a line that it cannot read, so that a client waits for ever, and what is under
-way when the input ends. Lines are read here instead, and the server gets their messages one by one. The package writes
-the answers.
+The transport of the package `mcp` drops a line that it cannot read, so that a client waits for
+ever, and what is under way when the input ends. Lines are read here instead, and the server gets
+their messages one by one. The package writes the answers.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ Messages = SessionMessage | Exception
 
 @asynccontextmanager
 async def standard_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[Messages], Client]]:
-    """Open what a server of MCP reads from and writes to. The requests under way when the input ends are answered.
+    """Open what a server of MCP reads from and writes to. The requests under way when the input
+    ends are answered.
 
-    Any other reader of the standard input of this process, such as a child of it, finds nothing there.
+    Any other reader of the standard input of this process, such as a child of it, finds nothing
+    there.
     """
     wire = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -53,7 +56,8 @@ class _Json(RootModel[Any]):
 
 
 class Client:
-    """The client, as the server sees it: it sends messages, and takes those of the server as a stream."""
+    """The client, as the server sees it: it sends messages, and takes those of the server as a
+    stream."""
 
     def __init__(self, messages: MemoryObjectSendStream[Messages], outgoing: Any) -> None:
         self._messages, self._outgoing = messages, outgoing
@@ -105,14 +109,16 @@ class Client:
             await self._messages.send(SessionMessage(message, metadata))
 
     async def _settle(self, number: types.RequestId | None) -> None:
-        """Note that a request is answered, or that it gets no answer since the client cancelled it."""
+        """Note that a request is answered, or that it gets no answer since the client cancelled
+        it."""
         if number in self._waiting:
             self._waiting.remove(number)
         self._answered.set()
 
 
 def _read(text: bytes) -> Any:
-    """Return what a line holds. Half a character, which JSON can have, becomes a question mark, as in the store.
+    """Return what a line holds. Half a character, which JSON can have, becomes a question mark, as
+    in the store.
 
     Raises ValueError if it is not JSON, and RecursionError if it is too deep.
     """
@@ -125,7 +131,8 @@ def _refuse(constant: str) -> None:
 
 
 def _parse(given: Any) -> types.JSONRPCMessage | dict[str, Any] | None:
-    """Return a message, or the error that answers what is none; None for a notification, which nothing answers."""
+    """Return a message, or the error that answers what is none; None for a notification, which
+    nothing answers."""
     try:
         message = types.jsonrpc_message_adapter.validate_python(given, by_name=False)
     except ValidationError:
@@ -133,12 +140,20 @@ def _parse(given: Any) -> types.JSONRPCMessage | dict[str, Any] | None:
     known = given if isinstance(given, dict) else {}
     if "id" not in known and known.get("jsonrpc") == "2.0" and isinstance(known.get("method"), str):
         return message
-    if message is None or isinstance(message, types.JSONRPCNotification):  # its id is null, or no whole number
+    if message is None or isinstance(
+        message, types.JSONRPCNotification
+    ):  # its id is null, or no whole number
         number = None if "result" in known or "error" in known else known.get("id")
-        return _error(number, types.INVALID_REQUEST, "this is no request: look at its jsonrpc, id, method and params")
+        return _error(
+            number,
+            types.INVALID_REQUEST,
+            "this is no request: look at its jsonrpc, id, method and params",
+        )
     return message
 
 
 def _error(number: Any, code: int, message: str) -> dict[str, Any]:
-    number = number if isinstance(number, str | int | float) and not isinstance(number, bool) else None
+    number = (
+        number if isinstance(number, str | int | float) and not isinstance(number, bool) else None
+    )
     return {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}}

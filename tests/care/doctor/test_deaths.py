@@ -1,4 +1,5 @@
-"""A repair that dies before any of its writes is repeated, and the next run leaves what a clean run leaves."""
+"""A repair that dies before any of its writes is repeated, and the next run leaves what a clean run
+leaves."""
 
 import shutil
 
@@ -40,7 +41,10 @@ def damage_points(project: Project) -> None:
         [name] = store.collections()
         points = [*store.points(name).scroll()]
         store.points(name).delete_points([point.id for point in points[:4]])
-        payloads = [(p.id, {**p.payload, RESERVED_KEY: {**p.payload[RESERVED_KEY], "text": "?"}}) for p in points[4:7]]
+        payloads = [
+            (p.id, {**p.payload, RESERVED_KEY: {**p.payload[RESERVED_KEY], "text": "?"}})
+            for p in points[4:7]
+        ]
         store.points(name).update_payloads(payloads)
         with ledger.transaction() as connection:
             connection.execute(documents.delete().where(documents.c.key.in_(["11", "12", "13"])))
@@ -57,9 +61,12 @@ def put_back(part: str):
 
 
 DAMAGES = {
-    "ledger lost": lose_ledger, "points damaged": damage_points, "store put back": put_back(STORE),
-    "ledger put back": put_back(LEDGER), "alias and ledger lost": lose_alias_and_ledger,
-}  # fmt: skip
+    "ledger lost": lose_ledger,
+    "points damaged": damage_points,
+    "store put back": put_back(STORE),
+    "ledger put back": put_back(LEDGER),
+    "alias and ledger lost": lose_alias_and_ledger,
+}
 
 
 @pytest.mark.long
@@ -74,7 +81,10 @@ def test_a_repair_that_dies_at_any_write_is_repeated(indexed_notes, tmp_path, mo
     death = Death()
 
     def mortal(settings, index, ledger, store, *rest, **named):
-        ledger, store = Mortal(ledger, WRITTEN["ledger"], death), Mortal(store, WRITTEN["store"], death)
+        ledger, store = (
+            Mortal(ledger, WRITTEN["ledger"], death),
+            Mortal(store, WRITTEN["store"], death),
+        )
         return Checkup(settings, index, ledger, store, *rest, **named)
 
     monkeypatch.setattr(doctor, "Checkup", mortal)

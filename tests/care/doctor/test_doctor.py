@@ -1,4 +1,5 @@
-"""The doctor: damage done by real means is found by kind and count, and a repair leaves what a clean run leaves."""
+"""The doctor: damage done by real means is found by kind and count, and a repair leaves what a
+clean run leaves."""
 
 import json
 import re
@@ -23,7 +24,9 @@ from tests.twin import lose_ledger, twin
 DOCUMENTS = 60
 NAME = "test_notes__1"
 WAY = {
-    "sqlite": "move the file away, or name another one in .ledger. url, and `rag-index doctor --repair`",
+    "sqlite": (
+        "move the file away, or name another one in .ledger. url, and `rag-index doctor --repair`"
+    ),
     "postgresql": "name another database in .ledger. url, and `rag-index doctor --repair`",
 }
 """What to do with the ledger of an older version."""
@@ -57,8 +60,11 @@ def set_version(ledger: sa.URL, version: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(project, points, kind, request):
-    """The way embeds nothing. It leads to another file, or to another database of a PostgreSQL server."""
+def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(
+    project, points, kind, request
+):
+    """The way embeds nothing. It leads to another file, or to another database of a PostgreSQL
+    server."""
     ledgers = [sa.make_url(f"sqlite:///{project.folder / name}.db") for name in ("old", "new")]
     with ExitStack() as stack:
         if kind == "postgresql":
@@ -74,11 +80,16 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
         name_ledger(old)
         lose_ledger(project)
         run_here(project.config, "doctor", "--repair")
-        for version, said in ((LEDGER_VERSION + 1, "a newer rag-index wrote it, so upgrade this one"), (12, WAY[kind])):
+        for version, said in (
+            (LEDGER_VERSION + 1, "a newer rag-index wrote it, so upgrade this one"),
+            (12, WAY[kind]),
+        ):
             set_version(old, version)
             refused = [run_here(project.config, *command, code=1)[1] for command in REFUSED]
             refused.append(project.run().indexes[0].message)
-            assert all(re.search(f"has version {version}, .*{said}", one) for one in refused), refused
+            assert all(re.search(f"has version {version}, .*{said}", one) for one in refused), (
+                refused
+            )
             assert printed(project, "search", "the pump")["hits"]
         name_ledger(new)
         run_here(project.config, "doctor", "--repair")
@@ -87,7 +98,9 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_to_a_new_one(projec
 
 def ledger_rows(project) -> dict[str, tuple[Any, ...]]:
     with project.ledger() as ledger:
-        return {key: tuple(known) for key, known in ledger.rows(ledger.collections("test_notes")[-1].id)}
+        return {
+            key: tuple(known) for key, known in ledger.rows(ledger.collections("test_notes")[-1].id)
+        }
 
 
 def found(project) -> dict[str, int]:
@@ -96,7 +109,8 @@ def found(project) -> dict[str, int]:
 
 
 def repair_all(project) -> dict[str, int]:
-    """Repair, and let the next run do the rest; return what was repaired. Nothing is found after either."""
+    """Repair, and let the next run do the rest; return what was repaired. Nothing is found after
+    either."""
     diagnosis = repair(project.settings)
     assert diagnosis.findings == [] == examine(project.settings).findings
     report = project.run()
@@ -108,7 +122,9 @@ def repair_all(project) -> dict[str, int]:
 
 def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
     wanted = {str(number) for number in numbers}
-    return [i for i, (payload, _) in points.items() if payload[RESERVED_KEY]["document_id"] in wanted]
+    return [
+        i for i, (payload, _) in points.items() if payload[RESERVED_KEY]["document_id"] in wanted
+    ]
 
 
 def test_damaged_points_and_rows_are_repaired(project, points):
@@ -126,12 +142,16 @@ def test_damaged_points_and_rows_are_repaired(project, points):
             [(i, {**p, RESERVED_KEY: {**p[RESERVED_KEY], **other}}) for i, p, other in wrong]
         )
     with project.ledger() as ledger, ledger.transaction() as connection:
-        connection.execute(documents.update().where(documents.c.key == "30").values(chunks=2))  # it has more
+        connection.execute(
+            documents.update().where(documents.c.key == "30").values(chunks=2)
+        )  # it has more
         connection.execute(documents.update().where(documents.c.key == "44").values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_(["51", "52"])))
         ledger.mark_pending(1, ["3", "4"])
     with project.store() as store:
-        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).upsert(
+            PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}])
+        )
     differing = {"7", "8", "9", "10", "20", "21", "30", "33", "44", "51", "52"}
     findings = {finding.kind: finding for finding in examine(project.settings).findings}
     expected = {"different_documents": len(differing), "orphan_points": 1}
@@ -142,7 +162,9 @@ def test_damaged_points_and_rows_are_repaired(project, points):
 
     assert (repair_all(project), project.points()) == (expected, points)
     with project.store() as store:
-        assert {point.id: point.sparse for point in store.points(NAME).scroll(vectors=True)} == before
+        assert {
+            point.id: point.sparse for point in store.points(NAME).scroll(vectors=True)
+        } == before
 
 
 def lose_points(project, points):
@@ -211,7 +233,9 @@ def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind,
 def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(project, points):
     with project.ledger() as ledger:
         for _ in range(6):
-            ledger.fail(1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")])
+            ledger.fail(
+                1, [Failure("5", "the embedder did not like it", b"x"), Failure("6", "nor this")]
+            )
     [failed] = repair(project.settings).findings
     assert (failed.kind, failed.count) == ("failed_documents", 2)
     assert "the embedder did not like it" in failed.message
@@ -220,7 +244,11 @@ def test_failed_documents_and_what_only_a_rebuild_can_do_are_left_to_the_person(
     [finding] = repair(project.settings).findings
     assert (finding.kind, "is gone" in finding.message) == ("needs_rebuild", True)
     assert "`rag-index rebuild notes`" in finding.remedy
-    assert (project.run(full=True).state, project.points(), found(project)) == ("completed", points, {})
+    assert (project.run(full=True).state, project.points(), found(project)) == (
+        "completed",
+        points,
+        {},
+    )
 
 
 def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, points):
@@ -228,11 +256,18 @@ def test_a_lost_ledger_is_filled_from_the_payloads_without_embedding(project, po
     lose_ledger(project)
     assert (found(project), repair(project.settings).findings) == ({"unknown_collection": 1}, [])
     report = project.run().indexes[0]
-    assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
+    assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (
+        DOCUMENTS,
+        0,
+        1,
+        0,
+    )
     assert (ledger_rows(project), project.points()) == (before, points)
 
 
-def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebuild(project, points):
+def test_a_collection_of_which_ledger_and_store_have_lost_the_maker_needs_a_rebuild(
+    project, points
+):
     with project.store() as store:
         store.points(NAME).set_metadata(dict.fromkeys(store.points(NAME).metadata()))
     lose_ledger(project)
@@ -248,7 +283,16 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     file.write_bytes(content)
     assert found(project) == {"damaged_ledger": 1}
     repair_all(project)
-    assert len([f.name for f in file.parent.glob("ledger.db.damaged-*") if not f.name.endswith(("-wal", "-shm"))]) == 1
+    assert (
+        len(
+            [
+                f.name
+                for f in file.parent.glob("ledger.db.damaged-*")
+                if not f.name.endswith(("-wal", "-shm"))
+            ]
+        )
+        == 1
+    )
     assert project.points() == points
     file.write_bytes(b"this is no database at all, whatever it was before" * 100)
     assert found(project) == {"damaged_ledger": 1}
@@ -262,14 +306,24 @@ def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
-    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking", "citation_seal"}
+    assert after.keys() >= {
+        "store_id",
+        "alias",
+        "embedder_fingerprint",
+        "embedder",
+        "chunking",
+        "citation_seal",
+    }
     assert (project.run().indexes[0].chunks_embedded, project.points()) == (0, points)
 
 
 def test_only_stray_collections_are_dropped(project, points):
     with project.store() as store, project.ledger() as ledger:
         known = ledger.collection(NAME)
-        values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
+        values = {
+            name: getattr(known, name)
+            for name in ("alias", "embedder_fingerprint", "embedder", "chunking")
+        }
         for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, None), (6, "lost")):
             name, store_id = f"test_notes__{number}", str(uuid.uuid4())
             if state != "lost":
@@ -296,7 +350,9 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
         connection.execute(documents.delete().where(documents.c.key == "51"))
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
     with project.store() as store:
-        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).upsert(
+            PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}])
+        )
         store.points(NAME).delete_points(ids_of(points, 7))
     damaged = project.points()
     assert found(project) == {"unreadable_source": 1, "different_documents": 2, "orphan_points": 1}
@@ -311,13 +367,18 @@ def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, point
 def test_doctor_command(project, points):
     with project.store() as store:
         store.points(NAME).delete_points(ids_of(points, 7))
-        store.points(NAME).upsert(PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        store.points(NAME).upsert(
+            PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}])
+        )
     out = run_here(project.config, "doctor", code=3)[0]
     assert "notes: different_documents: 1 document (7)" in out
     assert "2 findings." in out
     answer = printed(project, "doctor", "notes", "--repair")
     assert answer["findings"] == []
-    assert {finding["kind"] for finding in answer["repaired"]} == {"different_documents", "orphan_points"}
+    assert {finding["kind"] for finding in answer["repaired"]} == {
+        "different_documents",
+        "orphan_points",
+    }
     again = printed(project, "doctor")
     assert (again["findings"], again["repaired"]) == ([], [])
     assert "1 pending document: `rag-index index notes`" in again["advice"][0]["message"]

@@ -19,7 +19,9 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.live.qdrant import SERVERS, project_on
 from tests.project import Project, run_here
 
-pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Api key is used")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Payload indexes have no effect", "ignore:Api key is used"
+)
 
 DOCUMENTS = 40
 
@@ -37,9 +39,14 @@ class Served(Project):
             self.fake.readable = set(names)
             return
         if "QDRANT_API_KEY" not in os.environ:
-            pytest.skip("needs a Qdrant server with keys: set QDRANT_API_KEY, and the server's service.jwt_rbac")
+            pytest.skip(
+                "needs a Qdrant server with keys: set QDRANT_API_KEY, and the server's"
+                " service.jwt_rbac"
+            )
         master = os.environ["QDRANT_API_KEY"]
-        token = jwt.encode({"access": [{"collection": name, "access": "r"} for name in names]}, master)
+        token = jwt.encode(
+            {"access": [{"collection": name, "access": "r"} for name in names]}, master
+        )
         self.write_settings(self.config.read_text().replace(f'"{master}"', f'"{token}"'))
 
     def rows(self) -> list[str]:
@@ -54,24 +61,34 @@ class Served(Project):
 
 @pytest.fixture(params=SERVERS)
 def project(request, tmp_path):
-    with FakeQdrant() as fake, project_on(request.param, partial(Served, tmp_path / "project"), fake) as project:
+    with (
+        FakeQdrant() as fake,
+        project_on(request.param, partial(Served, tmp_path / "project"), fake) as project,
+    ):
         store = project.settings.store
         project.fake = fake if request.param == "loopback" else None
-        project.client = QdrantClient(store.url, api_key=None if project.fake else os.environ.get("QDRANT_API_KEY"))
+        project.client = QdrantClient(
+            store.url, api_key=None if project.fake else os.environ.get("QDRANT_API_KEY")
+        )
         project.alias = project.settings.alias("notes")
         assert project.fill(DOCUMENTS).run().state == "completed"
         yield project
 
 
 def test_points_that_another_program_gave_a_number_are_deleted(project):
-    foreign = [models.PointStruct(id=i, vector=[1.0, *[0.0] * 255], payload={"n": i}) for i in (0, 5, 2**64 - 1)]
+    foreign = [
+        models.PointStruct(id=i, vector=[1.0, *[0.0] * 255], payload={"n": i})
+        for i in (0, 5, 2**64 - 1)
+    ]
     project.client.upsert(project.alias, foreign, wait=True)
     (found,) = examine(project.settings).findings
     assert (found.kind, found.count) == ("orphan_points", 3)
     with project.store() as store:
         before = store.points(project.alias).commit_mark()
         left = repair(project.settings)
-        assert before < store.points(project.alias).commit_mark(), "a copy from before the repair has other points"
+        assert before < store.points(project.alias).commit_mark(), (
+            "a copy from before the repair has other points"
+        )
     assert left.findings == []
     assert [one.kind for one in left.repaired] == ["orphan_points"]
     assert project.run().state == "completed"
@@ -79,7 +96,10 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
 
 def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_path):
     strict = models.StrictModeConfig(
-        enabled=True, max_query_limit=1000, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+        enabled=True,
+        max_query_limit=1000,
+        unindexed_filtering_retrieve=False,
+        unindexed_filtering_update=False,
     )
     project.client.update_collection(f"{project.alias}__1", strict_mode_config=strict)
     assert examine(project.settings).findings == []
@@ -90,7 +110,11 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     report = project.run()
-    assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == ("completed", 1, 1)
+    assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == (
+        "completed",
+        1,
+        1,
+    )
     said = run_here(project.config, "search", "printer", "--filter", "author=author 1", code=1)[1]
     assert "add author to payload_indexes of the index" in said
 
@@ -105,7 +129,10 @@ def test_a_read_that_is_refused_is_no_damage(project):
         store.points(f"{project.alias}__1").count()
     report = project.run()
     assert report.exit_code == 1
-    assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
+    assert (
+        "search_allow_exact" in report.indexes[0].message
+        or "Exact search disabled" in report.indexes[0].message
+    )
 
 
 @pytest.mark.long
@@ -135,7 +162,12 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
         raise KeyboardInterrupt
 
     dying = mock.patch.object(ServerStore, "point_alias", point_and_die)
-    with dying, project.store() as store, project.ledger() as ledger, pytest.raises(KeyboardInterrupt):
+    with (
+        dying,
+        project.store() as store,
+        project.ledger() as ledger,
+        pytest.raises(KeyboardInterrupt),
+    ):
         roll_back(ledger, store, project.alias, "notes")
     project.lose_alias()
     assert repair(project.settings).findings == []
@@ -145,10 +177,14 @@ def test_a_rollback_that_dies_once_readers_have_it_is_not_undone_when_the_alias_
 def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_made(project):
     project.write_settings(project.config.read_text().replace('name = "notes"', 'name = "others"'))
     foreign = project.settings.alias("others")
-    project.client.create_collection(foreign, models.VectorParams(size=3, distance=models.Distance.DOT))
+    project.client.create_collection(
+        foreign, models.VectorParams(size=3, distance=models.Distance.DOT)
+    )
     report = project.run()
     assert report.exit_code == 1
-    assert f"a collection named {foreign}, which rag-index did not make" in report.indexes[0].message
+    assert (
+        f"a collection named {foreign}, which rag-index did not make" in report.indexes[0].message
+    )
     assert "give this project another name (`project`" in report.indexes[0].message
     assert f"{foreign}__1" not in {one.name for one in project.client.get_collections().collections}
     [planned] = printed(project, "plan", code=1)["indexes"]
@@ -176,7 +212,9 @@ def test_a_rebuild_does_not_take_the_place_of_what_another_machine_keeps(project
 @pytest.mark.long
 def test_a_key_for_one_index_searches_it_and_what_it_may_not_see_is_not_lost(project, tmp_path):
     settings = project.config.read_text()
-    project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"more"'))
+    project.write_settings(
+        settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"more"')
+    )
     project.run("more")
     project.read_only(project.alias)
     found = printed(project, "search", "printer", "--limit", "3", code=3)
@@ -187,7 +225,10 @@ def test_a_key_for_one_index_searches_it_and_what_it_may_not_see_is_not_lost(pro
     assert (shown["collection"], shown["documents"]) == (f"{project.alias}__1", DOCUMENTS)
     assert export(project.settings, "notes", str(tmp_path / "out")) == shown["points"]
     for look in (examine, repair):
-        with pytest.raises(StoreRefused, match=f"collection {project.alias}__1 is required.*give the key more access"):
+        with pytest.raises(
+            StoreRefused,
+            match=f"collection {project.alias}__1 is required.*give the key more access",
+        ):
             look(project.settings)
     assert project.rows() == [f"{project.alias}__1"]
 

@@ -6,7 +6,10 @@ from rag_index.components.embedders import bm25
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, folded
 from rag_index.core.settings import IndexSettings
 
-ENGLISH, CODE = Bm25Encoder(Bm25Model("english")), Bm25Encoder(Bm25Model("english", identifiers=True))
+ENGLISH, CODE = (
+    Bm25Encoder(Bm25Model("english")),
+    Bm25Encoder(Bm25Model("english", identifiers=True)),
+)
 
 
 def words(text: str, encoder: Bm25Encoder = ENGLISH) -> set[int]:
@@ -22,9 +25,12 @@ def test_forms_of_a_word_are_one_dimension_whatever_their_accents_and_frequent_w
     assert words("the", plain), "without a language every word counts as it is"
     assert words("Café ﬁle Ａｂｃ") == words("cafe file abc")
     for marked, bare in (
-        ("ещё за́мок", "еще замок"), ("Άνθρωπος ἄλλος ΟΔΟΣ", "ανθρωπος αλλος οδός"), ("שָׁלוֹם", "שלום"),
-        ("كِتَابٌ أحمد", "كتاب احمد"), ("Wirbel\u00adsäule x\u0304y", "Wirbelsaule xy"),
-    ):  # fmt: skip
+        ("ещё за́мок", "еще замок"),
+        ("Άνθρωπος ἄλλος ΟΔΟΣ", "ανθρωπος αλλος οδός"),
+        ("שָׁלוֹם", "שלום"),
+        ("كِتَابٌ أحمد", "كتاب احمد"),
+        ("Wirbel\u00adsäule x\u0304y", "Wirbelsaule xy"),
+    ):
         assert words(marked) == words(bare)
     assert words("мой") != words("мои"), "a letter of its own"
 
@@ -32,10 +38,14 @@ def test_forms_of_a_word_are_one_dimension_whatever_their_accents_and_frequent_w
 def test_phrases_are_folded_as_the_engine_folds_words() -> None:
     """Each Latin letter that the engine writes in ASCII."""
     plain = Bm25Encoder(Bm25Model("none"))
-    letters = [chr(code) for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00)) if chr(code).isalpha()]
+    letters = [
+        chr(code) for code in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00)) if chr(code).isalpha()
+    ]
     unknown = {"\u0269", "\u01a3", "\u0280"}  # letters that are as good as unused
     for letter in map(str.lower, letters):
-        assert letter in unknown or words(f"qz{letter}qz", plain) == words(folded(f"qz{letter}qz"), plain), letter
+        assert letter in unknown or words(f"qz{letter}qz", plain) == words(
+            folded(f"qz{letter}qz"), plain
+        ), letter
     assert folded("HAUPTSTRASSE \u0141\u00f3d\u017a") == folded("Hauptstra\u00dfe lodz")
 
 
@@ -69,12 +79,13 @@ def test_chinese_and_japanese_are_found_in_an_index_of_any_language(language: st
 
 
 def test_a_key_with_words_is_found_by_them():
-    for document_id, found in (
-    ):  # fmt: skip
+    for document_id, found in ():
         assert bm25.key_words(document_id) == found, document_id
 
 
-@pytest.mark.parametrize("query", ["JsonTreeReader", "json_tree_reader", "jsontreereader", "tree", "JSON reader"])
+@pytest.mark.parametrize(
+    "query", ["JsonTreeReader", "json_tree_reader", "jsontreereader", "tree", "JSON reader"]
+)
 def test_names_of_source_code_are_found_by_every_spelling_and_part(query):
     assert words(query, CODE) & words("def parse(reader: JsonTreeReader): ...", CODE)
     assert words(query, CODE) & words("x = json_tree_reader.next()", CODE)
@@ -96,7 +107,10 @@ def test_a_compound_name_becomes_the_whole_and_its_parts():
 
 
 def test_a_query_asks_for_the_definitions_of_its_names():
-    assert bm25.definitions("JsonTreeReader.read_tree(x)") == "definesjsontreereader definesreadtree definesx"
+    assert (
+        bm25.definitions("JsonTreeReader.read_tree(x)")
+        == "definesjsontreereader definesreadtree definesx"
+    )
     assert words("json_tree_reader", CODE) & words("definesjsontreereader", CODE)
     assert not words("json_tree_reader") & words("definesjsontreereader")
 
@@ -115,12 +129,19 @@ def test_the_model_follows_the_settings_of_the_index():
     assert bm25_model(IndexSettings(**common, search="dense")) is None
     code = bm25_model(IndexSettings(name="x", kind="code", root="."))
     assert code == Bm25Model("english", identifiers=True)
-    assert len({model.fingerprint for model in (Bm25Model("none"), Bm25Model("english"), code)}) == 3
+    assert (
+        len({model.fingerprint for model in (Bm25Model("none"), Bm25Model("english"), code)}) == 3
+    )
 
 
 def test_of_several_languages_each_text_is_stemmed_in_its_own_and_a_query_in_all():
-    both, german, english = (Bm25Encoder(Bm25Model(name)) for name in ("english, german", "german", "english"))
-    texts = ["Die Muskeln der Wirbelsäule werden gestärkt.", "The printers are printing blank pages."]
+    both, german, english = (
+        Bm25Encoder(Bm25Model(name)) for name in ("english, german", "german", "english")
+    )
+    texts = [
+        "Die Muskeln der Wirbelsäule werden gestärkt.",
+        "The printers are printing blank pages.",
+    ]
     found = both.documents(texts)
     assert found.row(0) == german.documents(texts[:1]).row(0)
     assert found.row(1) == english.documents(texts[1:]).row(0)

@@ -13,14 +13,32 @@ from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import BadVectors, TextRefused
 
 TEXTS = [
-    "the printer on the third floor is broken", "nobody can print since this morning", "banana bread with walnuts",
-    "word " * 800, "ü – 漢字 \U0001f600", "a",
-]  # fmt: skip
+    "the printer on the third floor is broken",
+    "nobody can print since this morning",
+    "banana bread with walnuts",
+    "word " * 800,
+    "ü – 漢字 \U0001f600",
+    "a",
+]
 BARE = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 BITS = [
-    " ", "  ", "\n", "\t", "\u00a0", "\u2581", "<s>", "</s>", "<unk>",
-    "<", "Word", "isn't", "e\u0301", "漢字", "👩\u200d💻", "4",
-]  # fmt: skip
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "\u00a0",
+    "\u2581",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<",
+    "Word",
+    "isn't",
+    "e\u0301",
+    "漢字",
+    "👩\u200d💻",
+    "4",
+]
 
 
 @pytest.fixture(scope="module")

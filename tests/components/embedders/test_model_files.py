@@ -1,5 +1,5 @@
-"""Where a model in the process comes from: a folder, the cache of the model hub, or the hub. Each fault is one line
-with its remedy, and never leads to a model that gives other vectors."""
+"""Where a model in the process comes from: a folder, the cache of the model hub, or the hub. Each
+fault is one line with its remedy, and never leads to a model that gives other vectors."""
 
 import json
 import os
@@ -57,7 +57,9 @@ def started(model, revision: str = "", **environment: str) -> subprocess.Popen:
     """Start a process that identifies a model, since the hub's library reads its variables once."""
     command = [sys.executable, "-c", IDENTIFY, str(model), revision]
     own = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return subprocess.Popen(command, env=own | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=own | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def identified(model, revision: str = "", **environment: str) -> dict[str, str]:
@@ -92,7 +94,9 @@ def test_the_file_about_pooling_decides_and_a_listed_name_only_where_it_is_missi
     assert isinstance(first_token, BadVectors)
     write_model(by_name, file="model_optimized.onnx", pooling="mean_tokens")
     other = write_model(tmp_path / "mini")
-    by_file, unlisted = (open_embedder(settings(one)).embed_documents(["w7 w8"])[0] for one in (by_name, other))
+    by_file, unlisted = (
+        open_embedder(settings(one)).embed_documents(["w7 w8"])[0] for one in (by_name, other)
+    )
     assert np.array_equal(by_file, unlisted)
     assert identify(settings(by_name)).pooling == "MEAN, by 1_Pooling/config.json"
     assert (
@@ -106,13 +110,18 @@ def test_a_model_that_pools_by_itself_is_left_to_do_it(tmp_path, model):
     assert open_embedder(settings(own)).embed_query("w7").shape == (8,)
     assert identify(settings(own)).pooling == "DISABLED, by the model itself"
     tokens = write_model(tmp_path / "tokens", tiny_model())
-    first, second = (open_embedder(settings(folder)).embed_query("w7 w9 w31") for folder in (own, tokens))
+    first, second = (
+        open_embedder(settings(folder)).embed_query("w7 w9 w31") for folder in (own, tokens)
+    )
     assert np.allclose(first, second, atol=1e-6)
     assert identify(settings(own)).digest != identify(settings(tokens)).digest
 
 
 def test_each_way_to_write_a_pooling_is_read_and_one_that_is_unknown_is_named(model):
-    for written, name in (({"pooling_mode": "mean"}, "MEAN"), ({"pooling_mode_mean_tokens": True}, "MEAN")):
+    for written, name in (
+        ({"pooling_mode": "mean"}, "MEAN"),
+        ({"pooling_mode_mean_tokens": True}, "MEAN"),
+    ):
         (model / "1_Pooling/config.json").write_text(json.dumps(written))
         assert identify(settings(model)).pooling.startswith(name)
     (model / "1_Pooling/config.json").write_text('{"pooling_mode_max_tokens": true}')
@@ -130,12 +139,24 @@ def test_a_folder_without_a_tokenizers_configuration_is_enough(model, tmp_path, 
     whole = open_embedder(settings(model)).embed_query("w7 w8")
     for name in ("tokenizer_config.json", "config.json"):
         (model / name).unlink()
-    assert sorted(file.name for file in model.iterdir()) == ["1_Pooling", "model.onnx", "tokenizer.json"]
+    assert sorted(file.name for file in model.iterdir()) == [
+        "1_Pooling",
+        "model.onnx",
+        "tokenizer.json",
+    ]
     assert np.array_equal(open_embedder(settings(model)).embed_query("w7 w8"), whole)
-    assert open_embedder(settings(model)).embed_documents(["w7 " * 400])[0].shape == (8,), "as many as BERT takes"
-    assert sorted(file.name for file in model.iterdir()) == ["1_Pooling", "model.onnx", "tokenizer.json"]
+    assert open_embedder(settings(model)).embed_documents(["w7 " * 400])[0].shape == (8,), (
+        "as many as BERT takes"
+    )
+    assert sorted(file.name for file in model.iterdir()) == [
+        "1_Pooling",
+        "model.onnx",
+        "tokenizer.json",
+    ]
     (model / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
-    assert "more than 5 tokens" in str(open_embedder(settings(model)).embed_documents(["w7 w7 w7 w7"])[0])
+    assert "more than 5 tokens" in str(
+        open_embedder(settings(model)).embed_documents(["w7 w7 w7 w7"])[0]
+    )
     assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -148,7 +169,9 @@ def test_the_data_of_a_large_model_lies_beside_its_onnx_file(tmp_path, file, who
     if not whole:
         (folder / "tokenizer_config.json").unlink()
     small = write_model(tmp_path / "small", tiny_model())
-    found, expected = (open_embedder(settings(model)).embed_query("w7 w8") for model in (folder, small))
+    found, expected = (
+        open_embedder(settings(model)).embed_query("w7 w8") for model in (folder, small)
+    )
     assert np.array_equal(found, expected)
     before = identify(settings(folder)).digest
     data.write_bytes(rows()[::-1])
@@ -183,12 +206,16 @@ def test_a_file_that_this_user_may_not_read_is_named(model, monkeypatch):
 
 def test_a_model_that_makes_no_vectors_of_texts_is_refused(tmp_path):
     reranker = write_model(tmp_path / "cross", CROSS_ENCODER)
-    assert "is no text embedder (it gives scores, as rerankers and classifiers do)" in refused(reranker)
+    assert "is no text embedder (it gives scores, as rerankers and classifiers do)" in refused(
+        reranker
+    )
     named = write_model(tmp_path / "all-MiniLM-L6-v2", CROSS_ENCODER, pooling=None)
     assert "is no text embedder" in refused(named)
     images = write_model(tmp_path / "images", tiny_model(taken="pixel_values"))
     assert "is no text embedder (it takes pixel_values)" in refused(images)
-    assert "'Qdrant/clip-ViT-B-32-vision' is a model for images" in refused("Qdrant/clip-ViT-B-32-vision")
+    assert "'Qdrant/clip-ViT-B-32-vision' is a model for images" in refused(
+        "Qdrant/clip-ViT-B-32-vision"
+    )
     assert "is a reranker, and no text embedder" in refused("Xenova/ms-marco-MiniLM-L-6-v2")
     with pytest.raises(RerankerError, match="is a text embedder, and no reranker"):
         ModelReranker(NAME)
@@ -200,21 +227,34 @@ def test_a_model_that_makes_no_vectors_of_texts_is_refused(tmp_path):
         ("BAAI/bge-smal-en-v1.5", "BAAI/bge-small-en-v1.5"),
         ("BGE-SMAL-EN-V1.5", "BAAI/bge-small-en-v1.5"),
         ("my/all-MiniLM-L6-v2", NAME),
-        ("paraphrase-multilingual-minilm-l12", "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"),
+        (
+            "paraphrase-multilingual-minilm-l12",
+            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        ),
     ],
 )
 def test_a_wrong_name_gets_the_one_that_may_be_meant(given, meant):
-    assert f"{given!r} is no folder, and not in fastembed's list of models: did you mean {meant!r}?" in refused(given)
+    assert (
+        f"{given!r} is no folder, and not in fastembed's list of models: did you mean {meant!r}?"
+        in refused(given)
+    )
 
 
 def test_a_name_that_is_like_none_gets_no_guess():
     assert refused("qqqq").endswith("list of models: set model to one")
 
 
-def test_a_model_takes_as_many_tokens_as_it_was_trained_with_though_its_tokenizer_cuts_before(model):
+def test_a_model_takes_as_many_tokens_as_it_was_trained_with_though_its_tokenizer_cuts_before(
+    model,
+):
     (model / "tokenizer_config.json").unlink()
     tokenizer = json.loads((model / "tokenizer.json").read_text())
-    tokenizer["truncation"] = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    tokenizer["truncation"] = {
+        "max_length": 4,
+        "stride": 0,
+        "strategy": "LongestFirst",
+        "direction": "Right",
+    }
     (model / "tokenizer.json").write_text(json.dumps(tokenizer))
     text = "w7 w8 w9 w10"
     assert "more than 4 tokens" in str(open_embedder(settings(model)).embed_documents([text])[0])
@@ -243,7 +283,8 @@ def test_a_model_is_downloaded_once_and_asked_for_at_its_revision(hub, model, tm
     hub.commits.pop(first)
     gone = identified(NAME, first, **hub.settings(tmp_path / "third home"))
     assert (
-        f"does not have its revision {first} any more; `rag-index rebuild INDEX` takes the present one" in gone["error"]
+        f"does not have its revision {first} any more; `rag-index rebuild INDEX` takes the"
+        " present one" in gone["error"]
     )
 
 
@@ -256,7 +297,9 @@ def test_a_model_is_downloaded_once_and_asked_for_at_its_revision(hub, model, tm
         (503, "answers 503"),
     ],
 )
-def test_a_hub_that_refuses_is_named_and_so_is_the_way_around_it(hub, model, tmp_path, status, said):
+def test_a_hub_that_refuses_is_named_and_so_is_the_way_around_it(
+    hub, model, tmp_path, status, said
+):
     hub.commit(model)
     hub.status = status
     answer = identified(NAME, **hub.settings(tmp_path / "home"))
@@ -273,8 +316,13 @@ def test_without_a_network_the_reason_and_the_command_come_at_once(tmp_path):
     nobody = identified(NAME, "c" * 40, **home, HF_ENDPOINT="http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached: [Errno 111] Connection refused" in nobody["error"]
     assert f"--revision {'c' * 40} --local-dir" in nobody["error"]
-    proxied = identified(NAME, **home, HF_ENDPOINT="https://hub.invalid", HTTPS_PROXY="http://127.0.0.1:9")
-    assert "the proxy http://127.0.0.1:9 that the environment names accepts no connection" in proxied["error"]
+    proxied = identified(
+        NAME, **home, HF_ENDPOINT="https://hub.invalid", HTTPS_PROXY="http://127.0.0.1:9"
+    )
+    assert (
+        "the proxy http://127.0.0.1:9 that the environment names accepts no connection"
+        in proxied["error"]
+    )
 
 
 def test_a_hub_whose_certificate_is_not_trusted_is_refused_until_ssl_cert_file_names_its_authority(
@@ -288,12 +336,16 @@ def test_a_hub_whose_certificate_is_not_trusted_is_refused_until_ssl_cert_file_n
         assert identified(NAME, **home, SSL_CERT_FILE=str(authority.certificate))["dimension"] == 8
 
 
-def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_taken_for_a_model(hub, model, tmp_path):
-    """The rows of a signed token are 0, and the pooling by name would give other vectors than the file that is late."""
+def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_taken_for_a_model(
+    hub, model, tmp_path
+):
+    """The rows of a signed token are 0, and the pooling by name would give other vectors than the
+    file that is late."""
     commit = hub.commit(model)
     digest = identify(settings(model)).digest
     for number, file in enumerate(("model.onnx", "1_Pooling/config.json", "tokenizer.json")):
-        # A cache of its own: files are downloaded side by side, so the one before may have all but its own.
+        # A cache of its own: files are downloaded side by side, so the one before may have all but
+        # its own.
         home = hub.settings(tmp_path / f"home {number}")
         hub.stops_in = file
         hub.stopped.clear()
@@ -305,7 +357,10 @@ def test_a_process_that_is_killed_while_it_downloads_leaves_nothing_that_is_take
         assert "HF_HUB_OFFLINE is set" in offline["error"], file
         hub.stops_in = ""
         found = identified(NAME, **home)
-        assert (found["revision"], found["pooling"]) == (commit, "MEAN, by 1_Pooling/config.json"), file
+        assert (found["revision"], found["pooling"]) == (
+            commit,
+            "MEAN, by 1_Pooling/config.json",
+        ), file
         assert found["digest"] == digest, file
 
 
@@ -332,8 +387,8 @@ def test_a_repository_without_the_model_is_named(hub, model, tmp_path):
     hub.commit(model)
     answer = identified(NAME, **hub.settings(tmp_path / "home"))
     assert (
-        f"{SOURCE} on {hub.url} does not have all files of the model {NAME} (model.onnx, tokenizer.json)"
-        in answer["error"]
+        f"{SOURCE} on {hub.url} does not have all files of the model {NAME} (model.onnx,"
+        " tokenizer.json)" in answer["error"]
     )
 
 

@@ -1,5 +1,6 @@
-"""Runs and searches of an index whose model runs in the process: with children and Dask workers, after its folder was
-moved, on another processor, at the revision of the hub that made it, and once its plug-in is not installed any more."""
+"""Runs and searches of an index whose model runs in the process: with children and Dask workers,
+after its folder was moved, on another processor, at the revision of the hub that made it, and once
+its plug-in is not installed any more."""
 
 import json
 import os
@@ -21,7 +22,10 @@ from tests.fakes.hub import Hub
 from tests.fakes.onnx_models import LIMIT, tiny_model, write_model
 from tests.project import Project, run_here
 
-EMBEDDER = '[embedder]\nkind = "fastembed"\nmodel = "{model}"\ndocument_prefix = ""\nquery_prefix = ""\n{more}'
+EMBEDDER = (
+    '[embedder]\nkind = "fastembed"\nmodel = "{model}"\ndocument_prefix = ""\nquery_prefix ='
+    ' ""\n{more}'
+)
 NAME, SOURCE = "all-MiniLM-L6-v2", "Qdrant/all-MiniLM-L6-v2-onnx"
 WORDS = [f"w{number}" for number in range(7, 32)]
 
@@ -55,8 +59,18 @@ class Notes(Project):
 
     def fresh(self, *arguments: str, **environment: str) -> dict:
         """Run the program in a new process: the hub's library reads its variables once."""
-        command = [sys.executable, "-m", "rag_index", "--config", str(self.config), *arguments, "--json"]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "rag_index",
+            "--config",
+            str(self.config),
+            *arguments,
+            "--json",
+        ]
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, (done.stdout, done.stderr)
         return json.loads(done.stdout)
 
@@ -74,11 +88,17 @@ class Notes(Project):
             made_by = store.points(name).metadata()["embedder_identity"] | changed
             found = EmbedderIdentity.from_metadata(made_by)
             store.points(name).set_metadata(
-                {"embedder_identity": made_by, "embedder_fingerprint": found.fingerprint, "embedder": str(found)},
+                {
+                    "embedder_identity": made_by,
+                    "embedder_fingerprint": found.fingerprint,
+                    "embedder": str(found),
+                },
             )
         with self.ledger() as ledger:
             collection = ledger.collection(name)
-            ledger.update_collection(collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found))
+            ledger.update_collection(
+                collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found)
+            )
 
 
 @pytest.fixture
@@ -124,13 +144,17 @@ def test_texts_that_are_too_long_are_split_and_one_without_a_vector_fails_alone(
     assert all(len(text.split()) <= LIMIT - 2 for text in chunks["1"])
     failed = json.loads(run_here(project.config, "status", "notes", "--failed", "--json")[0])
     assert [one["document_id"] for one in failed["failed"]] == ["2", "3"]
-    assert all("returned a vector of nothing but zeros" in one["reason"] for one in failed["failed"])
+    assert all(
+        "returned a vector of nothing but zeros" in one["reason"] for one in failed["failed"]
+    )
 
 
 # The place of a model
 
 
-def test_an_index_stays_searchable_when_its_folder_moves_and_a_run_finds_nothing_to_do(project, model, tmp_path):
+def test_an_index_stays_searchable_when_its_folder_moves_and_a_run_finds_nothing_to_do(
+    project, model, tmp_path
+):
     project.run()
     before = project.ranked("w9 w31")
     moved = model.rename(tmp_path / "another-name")
@@ -144,7 +168,9 @@ def test_an_index_stays_searchable_when_its_folder_moves_and_a_run_finds_nothing
 
 
 @pytest.mark.parametrize("named", ["other", "BAAI/bge-small-en-v1.5", "no-such-model"])
-def test_an_index_is_searched_by_its_model_while_settings_name_another_one(project, tmp_path, named, monkeypatch):
+def test_an_index_is_searched_by_its_model_while_settings_name_another_one(
+    project, tmp_path, named, monkeypatch
+):
     """Nothing is downloaded for that, neither: the hub that is named would refuse."""
     project.run()
     before = project.ranked("w9 w31")
@@ -155,7 +181,9 @@ def test_an_index_is_searched_by_its_model_while_settings_name_another_one(proje
     assert "missing" not in project.found("w9 w31")
 
 
-def test_an_index_whose_model_is_nowhere_names_the_model_and_the_rebuild(project, model, tmp_path, monkeypatch):
+def test_an_index_whose_model_is_nowhere_names_the_model_and_the_rebuild(
+    project, model, tmp_path, monkeypatch
+):
     project.run()
     model.rename(tmp_path / "gone")
     answer = project.refused("w9")
@@ -164,11 +192,15 @@ def test_an_index_whose_model_is_nowhere_names_the_model_and_the_rebuild(project
     other = write_model(model, tiny_model())
     assert f"{other} has other files now" in project.refused("w9")
     monkeypatch.setattr("rag_index.components.embedders.model_files._downloaded", pytest.fail)
-    project.use("BAAI/bge-small-en-v1.5")  # which is not downloaded for a search that it cannot help
+    project.use(
+        "BAAI/bge-small-en-v1.5"
+    )  # which is not downloaded for a search that it cannot help
     assert "that model is no longer available" in project.refused("w9")
 
 
-def test_settings_that_shorten_vectors_of_another_model_change_nothing_of_a_search(project, tmp_path):
+def test_settings_that_shorten_vectors_of_another_model_change_nothing_of_a_search(
+    project, tmp_path
+):
     project.run()
     before = [hit["document_id"] for hit in project.found("w9 w31")["hits"]]
     project.use(write_model(tmp_path / "other", tiny_model()), "dimensions = 4\n")
@@ -186,7 +218,9 @@ def test_another_model_in_the_folder_is_refused_by_a_run_with_the_name_of_rebuil
     assert (rebuilt.state, rebuilt.new) == ("completed", 40)
 
 
-def test_a_rebuild_takes_the_vectors_of_the_same_files_in_a_folder_of_another_name(project, model, tmp_path):
+def test_a_rebuild_takes_the_vectors_of_the_same_files_in_a_folder_of_another_name(
+    project, model, tmp_path
+):
     project.run()
     project.use(model.rename(tmp_path / "another-name"))
     rebuilt = project.run(full=True).indexes[0]
@@ -224,7 +258,10 @@ def test_a_rebuild_that_another_kind_of_processor_began_is_begun_anew(project, m
     with project.store() as store:
         (begun,) = store.collections().keys() - {project.live(store)}
         made_by = store.points(begun).metadata()["embedder_identity"]
-        changed = made_by | {"probe": probe_digest(-vector(project)), "processor": "Chip without VNNI"}
+        changed = made_by | {
+            "probe": probe_digest(-vector(project)),
+            "processor": "Chip without VNNI",
+        }
         store.points(begun).set_metadata({"embedder_identity": changed})
     project.record(probe=changed["probe"], processor=changed["processor"])
     assert project.run(full=True).indexes[0].chunks_embedded == 40
@@ -235,16 +272,23 @@ def test_a_search_on_another_kind_of_processor_is_an_error_that_names_both(proje
     project.run()
     project.record(probe=probe_digest(-vector(project)), processor="Chip without VNNI")
     answer = project.refused("w9")
-    assert "than on the one that made the collection (Chip without VNNI): use processors of one kind" in answer
+    assert (
+        "than on the one that made the collection (Chip without VNNI): use processors of one kind"
+        in answer
+    )
     assert "no longer available" not in answer
 
 
-def test_a_worker_on_another_kind_of_processor_ends_the_run_and_writes_nothing(project, monkeypatch):
+def test_a_worker_on_another_kind_of_processor_ends_the_run_and_writes_nothing(
+    project, monkeypatch
+):
     """The flow's processor makes what was recorded, the worker's does not."""
     project.run()
     points = project.points()
     project.execute("UPDATE note SET body = 'w30 w30' WHERE id = 1")
-    monkeypatch.setattr("rag_index.etl.collection.on_its_processor", lambda found, metadata: recorded_of(metadata))
+    monkeypatch.setattr(
+        "rag_index.etl.collection.on_its_processor", lambda found, metadata: recorded_of(metadata)
+    )
     project.record(probe=probe_digest(-vector(project)), processor="Chip without VNNI")
     report = project.run().indexes[0]
     assert report.state == "failed"
@@ -293,7 +337,9 @@ def test_the_next_run_asks_for_the_revision_that_made_the_index_and_a_rebuild_fo
         plan = project.fresh("plan", **empty)["indexes"][0]
         assert plan["unchanged"] == 41
         assert project.fresh("search", "w9", **empty)["hits"]
-        assert [file.name for file in (tmp_path / "another home/hub").glob("models--*/snapshots/*")] == [first]
+        assert [
+            file.name for file in (tmp_path / "another home/hub").glob("models--*/snapshots/*")
+        ] == [first]
         project.fresh("rebuild", "notes", **empty)
         assert project.metadata()["embedder_identity"]["revision"] == second
 
@@ -306,33 +352,53 @@ def made_by_a_plug_in(project) -> None:
     with project.store() as store:
         name = project.live(store)
         made_by = {
-            "kind": "words", "model": "mini", "digest": "d" * 64, "dimension": 8,
-            "document_prefix": "", "query_prefix": "",
-        }  # fmt: skip
+            "kind": "words",
+            "model": "mini",
+            "digest": "d" * 64,
+            "dimension": 8,
+            "document_prefix": "",
+            "query_prefix": "",
+        }
         found = EmbedderIdentity.from_metadata(made_by)
-        changed = {"embedder_identity": made_by, "embedder_fingerprint": found.fingerprint, "embedder": str(found)}
+        changed = {
+            "embedder_identity": made_by,
+            "embedder_fingerprint": found.fingerprint,
+            "embedder": str(found),
+        }
         store.points(name).set_metadata(changed)
     with project.ledger() as ledger:
         collection = ledger.collection(name)
-        ledger.update_collection(collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found))
+        ledger.update_collection(
+            collection.id, embedder_fingerprint=found.fingerprint, embedder=str(found)
+        )
 
 
-def test_an_index_of_a_plug_in_that_was_removed_is_searched_by_words_until_its_rebuild_is_live(project):
+def test_an_index_of_a_plug_in_that_was_removed_is_searched_by_words_until_its_rebuild_is_live(
+    project,
+):
     project.run()
     made_by_a_plug_in(project)
     for weight in ([], ["--dense-weight", "0.5"], ["--dense-weight", "0"]):
         answer = project.found("w9 w31", *weight)
         assert answer["hits"]
         if weight != ["--dense-weight", "0"]:
-            assert "notes was searched by words alone, since test_notes__1 holds vectors of" in answer["missing"]
-            assert "no embedder of kind 'words' any more: run `rag-index rebuild notes`" in answer["missing"]
+            assert (
+                "notes was searched by words alone, since test_notes__1 holds vectors of"
+                in answer["missing"]
+            )
+            assert (
+                "no embedder of kind 'words' any more: run `rag-index rebuild notes`"
+                in answer["missing"]
+            )
     report = project.run().indexes[0]
     assert (report.state, "run `rag-index rebuild notes`" in report.message) == ("failed", True)
     assert project.run(full=True).indexes[0].state == "completed"
     assert "missing" not in project.found("w9 w31")
 
 
-def test_an_index_without_words_of_a_plug_in_that_was_removed_is_refused_with_the_name_of_rebuild(project):
+def test_an_index_without_words_of_a_plug_in_that_was_removed_is_refused_with_the_name_of_rebuild(
+    project,
+):
     project.write_settings(project.config.read_text() + 'search = "dense"\n')
     project.run()
     made_by_a_plug_in(project)

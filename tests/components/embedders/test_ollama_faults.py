@@ -1,5 +1,6 @@
-"""Servers that embed, Ollama and others: what is tried again, who is at fault, and that no vector is ever wrong. Whose
-fault a failure is, in every order of events, is the matter of test_server_calls.py."""
+"""Servers that embed, Ollama and others: what is tried again, who is at fault, and that no vector
+is ever wrong. Whose fault a failure is, in every order of events, is the matter of
+test_server_calls.py."""
 
 import asyncio
 import os
@@ -40,7 +41,8 @@ POISON = "poison in this one"
 
 @pytest.fixture
 def embedder(server, make_embedder, short_rests):
-    """Return an embedder that has embedded once, so that a fault for the next request hits a batch."""
+    """Return an embedder that has embedded once, so that a fault for the next request hits a
+    batch."""
     embedder = make_embedder(server, patience=200.0)
     embedder.embed_documents(["warm up"])
     server.clear()
@@ -49,7 +51,9 @@ def embedder(server, make_embedder, short_rests):
 
 def right_but_for(kind, entries, texts, *bad):
     """Check that the bad texts have this error, and all others their own vector."""
-    assert [number for number, entry in enumerate(entries) if isinstance(entry, Exception)] == sorted(bad)
+    assert [
+        number for number, entry in enumerate(entries) if isinstance(entry, Exception)
+    ] == sorted(bad)
     assert {type(entries[number]) for number in bad} == {kind}
     good = [number for number in range(len(texts)) if number not in bad]
     assert_own_vectors([entries[number] for number in good], [texts[number] for number in good])
@@ -61,7 +65,9 @@ def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embe
     assert_own_vectors(entries, TEXTS)
     assert {entry.dtype for entry in entries} == {np.dtype(np.float32)}
     sent = [request.texts for request in server.embeds()]
-    assert all(len(texts) <= 10 and (len(texts) == 1 or sum(map(len, texts)) <= 200) for texts in sent)
+    assert all(
+        len(texts) <= 10 and (len(texts) == 1 or sum(map(len, texts)) <= 200) for texts in sent
+    )
     lengths = [len(text) for texts in sent[1:] for text in texts]
     assert lengths == sorted(lengths, reverse=True)
     assert (embedder.stats.requests, embedder.stats.retries) == (len(sent) - 1, 0)
@@ -71,12 +77,20 @@ def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embe
 def test_the_identity_and_what_is_sent(server, make_embedder):
     embedder = make_embedder(server, document_prefix="doc: ", query_prefix="ask: ", num_thread=3)
     identity = embedder.identity()
-    assert (identity.kind, identity.model, identity.digest) == ("ollama", server.model, server.digest)
+    assert (identity.kind, identity.model, identity.digest) == (
+        "ollama",
+        server.model,
+        server.digest,
+    )
     assert (identity.dimension, identity.document_prefix) == (8, "doc: ")
     assert_own_vectors(embedder.embed_documents(["one"]), ["doc: one"])
     assert_own_vectors(embedder.embed_queries(["one", "two"]), ["ask: one", "ask: two"])
     body = server.embeds()[-1].body
-    assert (body["truncate"], body["options"], body["keep_alive"]) == (False, {"num_thread": 3}, "30m")
+    assert (body["truncate"], body["options"], body["keep_alive"]) == (
+        False,
+        {"num_thread": 3},
+        "30m",
+    )
     assert make_embedder(server, model=server.model + ":latest").identity().model == server.model
 
 
@@ -94,7 +108,10 @@ def test_an_interrupt_ends_the_call_and_the_next_one_works(server, embedder):
     for call in (embedder.embed_documents, embedder.embed_queries):
         server.clear()
         server.fault("hang")
-        with pytest.raises(KeyboardInterrupt), when(server.embeds, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        with (
+            pytest.raises(KeyboardInterrupt),
+            when(server.embeds, lambda: os.kill(os.getpid(), signal.SIGINT)),
+        ):
             call(TEXTS)
         server.restart()
         server.clear()
@@ -112,7 +129,12 @@ def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_em
     [
         (500, "oops", {}, EmbedderUnavailable),
         (408, "late", {}, EmbedderUnavailable),
-        (400, 'do embedding request: Post "http://127.0.0.1:1/embedding": EOF', {}, EmbedderUnavailable),
+        (
+            400,
+            'do embedding request: Post "http://127.0.0.1:1/embedding": EOF',
+            {},
+            EmbedderUnavailable,
+        ),
         (429, "slow down", {}, RateLimited),
         (503, "busy", {"retry-after": "7"}, RateLimited),
         (503, "server busy, please try again", {}, RateLimited),
@@ -127,7 +149,9 @@ def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_em
     ],
 )
 def test_an_answer_tells_who_is_at_fault(status, words, headers, error):
-    found = OllamaEndpoint("http://a:1", EmbedderSettings(kind="ollama", model="m"))._refusal(status, words, headers)
+    found = OllamaEndpoint("http://a:1", EmbedderSettings(kind="ollama", model="m"))._refusal(
+        status, words, headers
+    )
     assert type(found) is error
     assert words in str(found) or error is ModelMissing
     assert getattr(found, "retry_after", None) == (7.0 if headers else None)
@@ -153,10 +177,15 @@ def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make
     embedder = make_embedder(server, patience=0.5)
     server.stop_listening()
     began = time.monotonic()
-    with pytest.raises(EmbedderUnavailable, match=rf"no host could be used: {server.url} accepts no connection"):
+    with pytest.raises(
+        EmbedderUnavailable, match=rf"no host could be used: {server.url} accepts no connection"
+    ):
         embedder.embed_documents(TEXTS)
     assert time.monotonic() - began > 0.5
-    for call in (embedder.identity, lambda: make_embedder(server, patience=600.0).embed_query("no wait")):
+    for call in (
+        embedder.identity,
+        lambda: make_embedder(server, patience=600.0).embed_query("no wait"),
+    ):
         with pytest.raises(EmbedderUnavailable):
             call()
 
@@ -164,25 +193,35 @@ def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make
 def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_embedder, caplog):
     embedder = make_embedder(server, patience=100.0)
     server.fault("hang", times=1, marker="text 49")
-    stop = when(lambda: "text 49 " in str([request.texts for request in server.embeds()]), server.stop_listening)
+    stop = when(
+        lambda: "text 49 " in str([request.texts for request in server.embeds()]),
+        server.stop_listening,
+    )
     go_on = when(lambda: "no host accepts texts" in caplog.text, server.listen)
     with caplog.at_level("WARNING", logger="rag_index.embedders"), stop, go_on:
         assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert "accepts texts again" in caplog.text
 
 
-@pytest.mark.parametrize(("path", "said"), [("/api/embed", "waiting for Ollama at "), (None, " does not answer, ")])
+@pytest.mark.parametrize(
+    ("path", "said"), [("/api/embed", "waiting for Ollama at "), (None, " does not answer, ")]
+)
 def test_a_server_that_computes_is_told_from_one_that_is_silent(server, make_embedder, path, said):
     """After an eighth of `timeout`."""
     embedder = make_embedder(server, patience=100.0, timeout=8.0)
     embedder.embed_documents(["warm up"])
     server.fault("hang", path=path)
-    with when(lambda: said in str([one.sentence() for one in outages()]), lambda: (server.clear(), server.restart())):
+    with when(
+        lambda: said in str([one.sentence() for one in outages()]),
+        lambda: (server.clear(), server.restart()),
+    ):
         assert_own_vectors(embedder.embed_documents(["one"]), ["one"])
     assert server.url not in str(outages())
 
 
-def test_429_pauses_as_long_as_it_asks_unless_that_is_longer_than_the_patience(server, embedder, make_embedder):
+def test_429_pauses_as_long_as_it_asks_unless_that_is_longer_than_the_patience(
+    server, embedder, make_embedder
+):
     server.fault("status", code=429, times=1, headers={"Retry-After": "0.5"})
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
     assert embedder.stats.rate_limited == 1
@@ -213,7 +252,9 @@ def test_the_text_at_fault_is_found_and_no_other_suffers(server, embedder, kind,
     right_but_for(error, entries, texts, *bad)
     assert options.get("words", "") in str(entries[7])
     assert server.url in str(entries[7])
-    assert embedder.stats.retries / embedder.stats.requests < MAX_RETRIED, "nothing that the servers could do better"
+    assert embedder.stats.retries / embedder.stats.requests < MAX_RETRIED, (
+        "nothing that the servers could do better"
+    )
 
 
 def test_only_texts_that_are_too_long_are_too_long(server, embedder):
@@ -228,7 +269,11 @@ def test_only_texts_that_are_too_long_are_too_long(server, embedder):
 
 def test_a_missing_model(server, make_embedder):
     embedder = make_embedder(server, model="nomic-embed-text")
-    for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS), lambda: embedder.embed_query("x")):
+    for call in (
+        embedder.identity,
+        lambda: embedder.embed_documents(TEXTS),
+        lambda: embedder.embed_query("x"),
+    ):
         with pytest.raises(ModelMissing, match=f"{server.url}.*ollama pull nomic-embed-text"):
             call()
 
@@ -236,14 +281,26 @@ def test_a_missing_model(server, make_embedder):
 @pytest.mark.parametrize(
     ("kind", "options", "error", "words"),
     [
-        ("status", {"code": 404, "html": True, "words": "Not Found"}, EmbedderError, "is it Ollama"),
+        (
+            "status",
+            {"code": 404, "html": True, "words": "Not Found"},
+            EmbedderError,
+            "is it Ollama",
+        ),
         ("html", {}, EmbedderUnavailable, "is it Ollama"),
         ("status", {"code": 401, "words": "unauthorized"}, EmbedderError, "401: unauthorized"),
-        ("status", {"code": 400, "words": "no embeddings here"}, EmbedderError, "even 'a plain text"),
+        (
+            "status",
+            {"code": 400, "words": "no embeddings here"},
+            EmbedderError,
+            "even 'a plain text",
+        ),
         ("zero", {}, BadVectors, "http://127.0.0.1:"),
     ],
 )
-def test_a_server_that_cannot_embed_is_not_the_fault_of_a_text(server, make_embedder, kind, options, error, words):
+def test_a_server_that_cannot_embed_is_not_the_fault_of_a_text(
+    server, make_embedder, kind, options, error, words
+):
     server.fault(kind, path=None if "Ollama" in words else "/api/embed", **options)
     embedder = make_embedder(server)
     for call in (lambda: embedder.embed_documents(TEXTS), embedder.identity):
@@ -251,7 +308,9 @@ def test_a_server_that_cannot_embed_is_not_the_fault_of_a_text(server, make_embe
             call()
 
 
-def test_another_model_after_a_restart_is_noticed_before_any_of_its_vectors_is_kept(server, embedder):
+def test_another_model_after_a_restart_is_noticed_before_any_of_its_vectors_is_kept(
+    server, embedder
+):
     server.seconds_per_text = 0.01
     restart = when(server.embeds, lambda: server.restart(digest="e2" * 32))
     with restart, pytest.raises(ModelChanged, match=r"e2e2e2e2e2e2.*d1d1d1d1d1d1"):
@@ -282,11 +341,17 @@ def test_one_of_several_hosts_may_be_down_at_the_start(server, make_embedder, ca
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({"digest": "e2" * 32}, ModelChanged, r"weights d1d1d1d1d1d1 \(8-d\).*weights e2e2e2e2e2e2.*ollama pull fake"),
+        (
+            {"digest": "e2" * 32},
+            ModelChanged,
+            r"weights d1d1d1d1d1d1 \(8-d\).*weights e2e2e2e2e2e2.*ollama pull fake",
+        ),
         ({"model": "another"}, ModelMissing, "ollama pull fake-embed"),
     ],
 )
-def test_a_host_with_another_model_or_without_it_ends_the_start(server, make_embedder, given, error, words):
+def test_a_host_with_another_model_or_without_it_ends_the_start(
+    server, make_embedder, given, error, words
+):
     with FakeOllama(**given) as other, pytest.raises(error, match=words):
         make_embedder(server, other).identity()
 
@@ -297,8 +362,12 @@ def embedded_at_once(embedder, calls):
         return list(pool.map(embedder.embed_documents, calls))
 
 
-def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_embedded(server, make_embedder):
-    embedder = make_embedder(server, timeout=300.0)  # a request that is sent again would make two as well
+def test_the_next_call_sends_its_first_texts_while_the_last_ones_of_another_are_embedded(
+    server, make_embedder
+):
+    embedder = make_embedder(
+        server, timeout=300.0
+    )  # a request that is sent again would make two as well
     embedder.embed_documents(["warm up"])
     server.together = 2  # neither call gets its answer before both have asked
     for text, entries in zip("12", embedded_at_once(embedder, [["1"], ["2"]]), strict=True):
@@ -339,7 +408,9 @@ def test_vectors_are_asked_for_in_base64_where_the_server_gives_the_same_ones(se
     assert embedder.identity().dimension == server.dimension
     server.requests.clear()
     assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
-    assert {"encoding_format" in request.body for request in server.embeds()} == {answer == "float32"}
+    assert {"encoding_format" in request.body for request in server.embeds()} == {
+        answer == "float32"
+    }
 
 
 def test_the_servers_own_limit_of_texts_is_learnt(server, make):
@@ -362,7 +433,9 @@ def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
         embedder.identity()
     assert "sk-wrong" not in str(refused.value)
     monkeypatch.setenv("MY_KEY", "sk-right\n")
-    settings = EmbedderSettings(kind="openai", model=server.model, url=server.url, api_key_env="MY_KEY")
+    settings = EmbedderSettings(
+        kind="openai", model=server.model, url=server.url, api_key_env="MY_KEY"
+    )
     assert "sk-right" not in f"{settings!r} {settings.model_dump_json()}"
     assert_own_vectors(make(server, api_key_env="MY_KEY").embed_documents(TEXTS), TEXTS)
     monkeypatch.delenv("MY_KEY")
@@ -391,7 +464,9 @@ def test_each_kind_cuts_vectors_to_unit_length(server, kind):
     dimensions = 64 if kind == "local" else 5
     embedder = open_embedder(EmbedderSettings(kind=kind, dimensions=dimensions, **given))
     whole = open_embedder(EmbedderSettings(kind=kind, **given))
-    for short, long in zip(embedder.embed_documents(TEXTS), whole.embed_documents(TEXTS), strict=True):
+    for short, long in zip(
+        embedder.embed_documents(TEXTS), whole.embed_documents(TEXTS), strict=True
+    ):
         assert short.shape == (dimensions,)
         assert np.allclose(short, long[:dimensions] / np.linalg.norm(long[:dimensions]), atol=1e-6)
     assert embedder.identity().fingerprint != whole.identity().fingerprint

@@ -1,5 +1,6 @@
-"""Texts and queries shared out to several hosts: who gets them, who stands in for whom, and whose fault a failure is.
-The hosts live in this process and time is virtual, so every outcome below is the same on any machine."""
+"""Texts and queries shared out to several hosts: who gets them, who stands in for whom, and whose
+fault a failure is. The hosts live in this process and time is virtual, so every outcome below is
+the same on any machine."""
 
 import asyncio
 import random
@@ -41,7 +42,8 @@ def exact_rests(monkeypatch):
 
 @pytest.fixture
 def warm():
-    """Hosts that have all embedded a plain text, so that a fault meets the next text. Their loops are closed."""
+    """Hosts that have all embedded a plain text, so that a fault meets the next text. Their loops
+    are closed."""
     made = []
 
     def make(count, **settings):
@@ -64,7 +66,9 @@ def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
 
 @pytest.mark.parametrize("patience", [600.0, 10.0])
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_seconds_in_which_no_server_answers_are_measured_in_the_call_that_embeds(warm, count, patience):
+def test_the_seconds_in_which_no_server_answers_are_measured_in_the_call_that_embeds(
+    warm, count, patience
+):
     """They count for no rate. A call that gives up is made again."""
     hosts = warm(count, seconds_per_text=[0.01] * count, patience=patience)
     for host in hosts.hosts:
@@ -102,7 +106,8 @@ def test_a_wedged_host_is_found_out_after_one_request_and_one_check(warm):
 
 
 def test_what_a_host_made_is_made_again_if_it_goes_away_before_its_model_was_compared(warm):
-    """Its model may have been pulled again meanwhile: nobody can tell any more of which one its vectors are."""
+    """Its model may have been pulled again meanwhile: nobody can tell any more of which one its
+    vectors are."""
     hosts = warm(2)
     hosts.at(0.05, lambda: setattr(hosts[0], "digest", "e2" * 32))
     hosts.at(0.15, hosts[0].stop)
@@ -119,7 +124,9 @@ def test_a_slow_host_gets_less_at_a_time_until_it_answers_in_time(warm):
     assert hosts.seconds_to_embed(TEXTS) < 2.0 * len(TEXTS) + 10, "no request timed out"
 
 
-@pytest.mark.parametrize("error", [RateLimited("slow down", 1.0), HostUnreachable("accepts no connection")])
+@pytest.mark.parametrize(
+    "error", [RateLimited("slow down", 1.0), HostUnreachable("accepts no connection")]
+)
 def test_a_host_that_pauses_or_accepts_no_connection_never_convicts_a_text(warm, error):
     hosts = warm(1)
     hosts[0].outcomes(POISON, [error] * 12)
@@ -129,7 +136,8 @@ def test_a_host_that_pauses_or_accepts_no_connection_never_convicts_a_text(warm,
 @pytest.mark.parametrize("error", [ILL, REFUSED, BadVectors("NaN")])
 @pytest.mark.parametrize("plain", [[ILL, None] * 5, [None, None, ILL, None, None, ILL, None, None]])
 def test_a_host_that_fails_on_the_plain_text_too_clears_the_text(warm, error, plain):
-    """Where it fails on the plain text as well, the host is the one that is ill, whatever was proved before."""
+    """Where it fails on the plain text as well, the host is the one that is ill, whatever was
+    proved before."""
     hosts = warm(1)
     hosts[0].outcomes(POISON, [error] * 5)
     hosts[0].outcomes(PLAIN_TEXT, plain)
@@ -144,11 +152,15 @@ def test_a_text_that_fails_between_plain_texts_is_at_fault(warm, error, count):
     for host in hosts.hosts:
         host.always(POISON, error)
     entry = hosts.embed([POISON])[0]
-    assert type(entry) is (TextEndsServer if isinstance(error, EmbedderUnavailable) else type(error))
+    assert type(entry) is (
+        TextEndsServer if isinstance(error, EmbedderUnavailable) else type(error)
+    )
     between_plain_texts = 0
     for host in hosts.hosts:
         triples = zip(host.sent, host.sent[1:], host.sent[2:], strict=False)
-        between_plain_texts += sum(triple == ([PLAIN_TEXT], [POISON], [PLAIN_TEXT]) for triple in triples)
+        between_plain_texts += sum(
+            triple == ([PLAIN_TEXT], [POISON], [PLAIN_TEXT]) for triple in triples
+        )
     assert between_plain_texts >= 3
     assert sum(host.requests_with(POISON) for host in hosts.hosts) <= (4 if count == 1 else 6)
 
@@ -184,8 +196,13 @@ def test_a_text_that_takes_the_server_down_each_time_is_given_up_after_ten_failu
 
 @pytest.mark.parametrize("seed", range(2))
 def test_hosts_that_fail_in_turn_lose_nothing(warm, seed):
-    """One host after the other stops in the middle of its work, and fails on its first texts when it is back."""
-    hosts, chance, at = warm(3, batch_texts=1, seconds_per_text=[0.05] * 3), random.Random(seed), 0.0
+    """One host after the other stops in the middle of its work, and fails on its first texts when
+    it is back."""
+    hosts, chance, at = (
+        warm(3, batch_texts=1, seconds_per_text=[0.05] * 3),
+        random.Random(seed),
+        0.0,
+    )
     for turn in range(200):
         host = hosts[turn % 3]
         hosts.at(at, host.stop)
@@ -283,7 +300,9 @@ def test_what_a_host_made_for_a_call_that_gave_up_is_made_again_if_it_stays_away
     assert_own_vectors(hosts.embed(TEXTS), TEXTS)
 
 
-def test_the_deaths_that_a_text_causes_are_counted_over_calls_and_all_others_get_vectors_first(warm):
+def test_the_deaths_that_a_text_causes_are_counted_over_calls_and_all_others_get_vectors_first(
+    warm,
+):
     hosts = warm(1, patience=10.0)
     hosts[0].ended_by(POISON, back_after=30.0)
     texts = [*TEXTS, POISON]
@@ -292,18 +311,25 @@ def test_the_deaths_that_a_text_causes_are_counted_over_calls_and_all_others_get
     assert_own_vectors(entries[:-1], TEXTS)
     assert hosts[0].requests_with(POISON) == 10
     with_poison = [number for number, sent in enumerate(hosts[0].sent) if POISON in sent]
-    others = [number for number, sent in enumerate(hosts[0].sent) if POISON not in sent and sent != [PLAIN_TEXT]]
+    others = [
+        number
+        for number, sent in enumerate(hosts[0].sent)
+        if POISON not in sent and sent != [PLAIN_TEXT]
+    ]
     assert with_poison[5] > max(others), "once it is alone, no other waits for it"
 
 
 class Callers:
-    """Callers who ask fake hosts: `ask` a query each at some moment, `run` until all have their answer."""
+    """Callers who ask fake hosts: `ask` a query each at some moment, `run` until all have their
+    answer."""
 
     def __init__(self, hosts: FakeHosts) -> None:
         self.hosts, self.loop = hosts, hosts.loop
         self.settings = EmbedderSettings(kind="ollama", model="m", query_prefix=PREFIX)
         self.model = KnownModel("fake-embed", "d1" * 32, 8)
-        self.pool = HostPool(hosts.hosts, self.model, in_flight=1, patience=QUERY_PATIENCE, for_queries=True)
+        self.pool = HostPool(
+            hosts.hosts, self.model, in_flight=1, patience=QUERY_PATIENCE, for_queries=True
+        )
         self.answered_at: dict[str, float] = {}
 
     def ask(self, *texts: str, at: float = 0.0) -> dict[str, asyncio.Task]:
@@ -323,7 +349,9 @@ class Callers:
 
     def run(self, *asked: dict[str, asyncio.Task]) -> None:
         self.began = self.loop.time()
-        self.loop.run_until_complete(asyncio.wait([task for one in asked for task in one.values()], timeout=1000))
+        self.loop.run_until_complete(
+            asyncio.wait([task for one in asked for task in one.values()], timeout=1000)
+        )
 
     def answer(self, *texts: str) -> None:
         """Ask, and check that each query gets its own vector."""
@@ -376,7 +404,9 @@ def make():
         callers.close()
 
 
-@pytest.mark.parametrize("error", [TextRefused("invalid input"), TextTooLong("the input length exceeds")])
+@pytest.mark.parametrize(
+    "error", [TextRefused("invalid input"), TextTooLong("the input length exceeds")]
+)
 def test_a_bad_query_fails_alone(make, error):
     callers = make(2)
     for host in callers.hosts.hosts:
@@ -398,7 +428,10 @@ def test_a_host_that_hangs_holds_only_its_own_query_until_the_time_limit_and_is_
         assert_right(one)
     assert callers.sent(0) == ["query 0"]
     assert 10 < callers.seconds("query 0") < 10.5
-    assert max(callers.seconds(text) - 0.15 * number for number, text in enumerate(TWENTY[1:], 1)) < 0.25
+    assert (
+        max(callers.seconds(text) - 0.15 * number for number, text in enumerate(TWENTY[1:], 1))
+        < 0.25
+    )
     for _ in range(2):
         callers.rest(60)
         callers.hosts[0].sent.clear()

@@ -1,4 +1,5 @@
-"""The dimensions of words that an index already has: no change of how words are found may change them."""
+"""The dimensions of words that an index already has: no change of how words are found may change
+them."""
 
 from hashlib import blake2b
 from pathlib import Path
@@ -6,12 +7,17 @@ from pathlib import Path
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 
 RECORDED = Path(__file__).with_name("token_ids.txt")
-"""A word a line, with a hash of its dimensions. They are English words, names with signs, words of thirty languages in
-Latin, Greek and Cyrillic letters, and each of these letters between two others."""
+"""A word a line, with a hash of its dimensions. They are English words, names with signs, words of
+thirty languages in Latin, Greek and Cyrillic letters, and each of these letters between two
+others."""
 MODELS = (
-    Bm25Model("none"), Bm25Model("english"), Bm25Model("german"), Bm25Model("greek"), Bm25Model("russian"),
+    Bm25Model("none"),
+    Bm25Model("english"),
+    Bm25Model("german"),
+    Bm25Model("greek"),
+    Bm25Model("russian"),
     Bm25Model("none", identifiers=True),
-)  # fmt: skip
+)
 
 
 def digest(word: str, encoders: list[Bm25Encoder]) -> str:

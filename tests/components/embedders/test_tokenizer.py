@@ -1,4 +1,5 @@
-"""Words of every script: found in texts, in queries, in quotes and after a minus, and marked where they stand."""
+"""Words of every script: found in texts, in queries, in quotes and after a minus, and marked where
+they stand."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ CODE = Bm25Encoder(Bm25Model("none", identifiers=True))
 
 
 class Script(NamedTuple):
-    """A word of a script, a text that has it, what is marked there, and a word of a like form that the text lacks."""
+    """A word of a script, a text that has it, what is marked there, and a word of a like form that
+    the text lacks."""
 
     name: str
     word: str
@@ -70,9 +72,15 @@ def stored(text: str, encoder: Bm25Encoder = PLAIN) -> set[int]:
 
 @EACH
 @pytest.mark.parametrize("encoder", [PLAIN, ENGLISH, CODE], ids=["none", "english", "code"])
-def test_a_word_of_each_script_is_found_and_marked_as_it_stands(script: Script, encoder: Bm25Encoder) -> None:
+def test_a_word_of_each_script_is_found_and_marked_as_it_stands(
+    script: Script, encoder: Bm25Encoder
+) -> None:
     every = set().union(*[word.whole for word in encoder.words(script.word).values()])
-    assert every & stored(script.text, encoder) if encoder is CODE else every <= stored(script.text, encoder)
+    assert (
+        every & stored(script.text, encoder)
+        if encoder is CODE
+        else every <= stored(script.text, encoder)
+    )
     assert encoder.matched(encoder.words(script.word), [script.text])[0]
     assert encoder.highlights(encoder.words(script.word), script.text) == (script.shown,)
     before, _, after = script.text.rpartition(script.shown)
@@ -105,10 +113,14 @@ def test_the_documentation_lists_each_script() -> None:
     assert [script.name for script in SCRIPTS if script.name.lower() not in section.lower()] == []
 
 
-def test_a_word_whose_vowels_are_marks_is_one_dimension_and_equal_consonants_are_another_word() -> None:
+def test_a_word_whose_vowels_are_marks_is_one_dimension_and_equal_consonants_are_another_word() -> (
+    None
+):
     for script in SCRIPTS[10:20]:
         assert len(words(script.word)) == len(words(script.other)) == 1
-        assert list(PLAIN.words(script.text).keys()) == [normalized(word) for word in script.text.split()]
+        assert list(PLAIN.words(script.text).keys()) == [
+            normalized(word) for word in script.text.split()
+        ]
         assert words(script.word).isdisjoint(stored(script.other)), script.name
 
 
@@ -156,7 +168,10 @@ def test_a_simple_emoji_finds_one_with_a_tone_or_of_several_and_not_the_other_wa
         assert spaced(plain) in spaced(f"so {whole}!")
         assert words(whole) <= stored(f"so {whole}!")
     assert not words("👩\u200d💻") <= stored("👩 alone")
-    assert PLAIN.matched(PLAIN.words("👩\u200d💻"), ["👩 alone", "👩\u200d💻"]) == [(), ("👩\u200d💻",)]
+    assert PLAIN.matched(PLAIN.words("👩\u200d💻"), ["👩 alone", "👩\u200d💻"]) == [
+        (),
+        ("👩\u200d💻",),
+    ]
     flags = "🇩🇪🇫🇷"
     assert list(PLAIN.words(flags)) == ["🇩🇪", "🇫🇷"]
     assert not words("🇪🇫") & stored(flags), "the end of a flag and the beginning of the next"
@@ -180,15 +195,27 @@ def test_pairs_are_of_characters_with_their_marks() -> None:
 def test_nouns_with_particles_find_each_other() -> None:
     for asked in ("창고", "창고를", "창고에는"):
         assert words("창고") <= words(asked)
-        assert PLAIN.highlights(PLAIN.words(asked), "어제부터 창고에서 물이")[0].startswith("창고"), asked
-    assert PLAIN.highlights(PLAIN.words("\u1111\u1173\u1105\u1175\u11ab\u1110\u1165"), "새 프린터가") == ("프린터",)
+        assert PLAIN.highlights(PLAIN.words(asked), "어제부터 창고에서 물이")[0].startswith(
+            "창고"
+        ), asked
+    assert PLAIN.highlights(
+        PLAIN.words("\u1111\u1173\u1105\u1175\u11ab\u1110\u1165"), "새 프린터가"
+    ) == ("프린터",)
     apart = "새 \u1111\u1173\u1105\u1175\u11ab\u1110\u1165가"
-    assert PLAIN.highlights(PLAIN.words("프린터"), apart) == ("\u1111\u1173\u1105\u1175\u11ab\u1110\u1165",)
+    assert PLAIN.highlights(PLAIN.words("프린터"), apart) == (
+        "\u1111\u1173\u1105\u1175\u11ab\u1110\u1165",
+    )
 
 
 def test_words_of_several_scripts_side_by_side_are_apart() -> None:
     text = "安装driver之后ปิดเครื่องWi-Fi 3대👍ok"
-    for asked, shown in (("driver", "driver"), ("wi-fi", "Wi-Fi"), ("ปิด", "ปิด"), ("ok", "ok"), ("👍", "👍")):
+    for asked, shown in (
+        ("driver", "driver"),
+        ("wi-fi", "Wi-Fi"),
+        ("ปิด", "ปิด"),
+        ("ok", "ok"),
+        ("👍", "👍"),
+    ):
         assert ENGLISH.highlights(ENGLISH.words(asked), text) == (shown,), asked
         assert marked(text, [shown], "[", "]") == text.replace(shown, f"[{shown}]")
 

@@ -1,4 +1,5 @@
-"""What is measured of a model: whether it reads the order of words, and how far apart its cosines lie."""
+"""What is measured of a model: whether it reads the order of words, and how far apart its cosines
+lie."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from rag_index.errors import BadVectors
 
 
 class OrderReader:
-    """An embedder whose vectors depend on the places of words, and which knows which text answers which query."""
+    """An embedder whose vectors depend on the places of words, and which knows which text answers
+    which query."""
 
     def __init__(self, broken: str = "") -> None:
         self.broken = broken
@@ -23,7 +25,9 @@ class OrderReader:
         return self.embed_documents(texts)
 
     def embed_documents(self, texts: Sequence[str]) -> list[np.ndarray | Exception]:
-        return [BadVectors("no vector") if text == self.broken else self._vector(text) for text in texts]
+        return [
+            BadVectors("no vector") if text == self.broken else self._vector(text) for text in texts
+        ]
 
     def _vector(self, text: str) -> np.ndarray:
         vector = np.full(64, 0.2, dtype=np.float32)
@@ -48,4 +52,7 @@ def test_a_model_that_cannot_embed_a_text_has_no_traits():
         measure_traits(OrderReader(broken=PAIRS[3][0]))
     assert ModelTraits.from_metadata(None) is None
     assert ModelTraits.from_metadata({"reads_order": True}) is None
-    assert ModelTraits.from_metadata({"reads_order": True, "strange": 0.1, "known": 0.5}).reads_order is True
+    assert (
+        ModelTraits.from_metadata({"reads_order": True, "strange": 0.1, "known": 0.5}).reads_order
+        is True
+    )

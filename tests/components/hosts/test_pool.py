@@ -20,7 +20,9 @@ def exact_rests(monkeypatch):
 def pool_of(count, *, home=0, workers=1, in_flight=2):
     settings = EmbedderSettings(kind="ollama", model="m")
     endpoints = [OllamaEndpoint(f"http://host{number}:11434", settings) for number in range(count)]
-    return HostPool(endpoints, KnownModel("m"), home=home, workers=workers, in_flight=in_flight, patience=10.0)
+    return HostPool(
+        endpoints, KnownModel("m"), home=home, workers=workers, in_flight=in_flight, patience=10.0
+    )
 
 
 def one_host(in_flight=2):
@@ -33,9 +35,13 @@ def numbers(hosts):
 
 def test_every_host_is_in_a_share_and_no_share_is_empty():
     for hosts, workers, shares in (
-        (1, 3, [[0], [0], [0]]), (3, 3, [[0], [1], [2]]), (2, 4, [[0], [1], [0], [1]]), (4, 1, [[0, 1, 2, 3]]),
-        (5, 2, [[0, 2, 4], [1, 3]]), (4, 3, [[0, 3], [1], [2]]),
-    ):  # fmt: skip
+        (1, 3, [[0], [0], [0]]),
+        (3, 3, [[0], [1], [2]]),
+        (2, 4, [[0], [1], [0], [1]]),
+        (4, 1, [[0, 1, 2, 3]]),
+        (5, 2, [[0, 2, 4], [1, 3]]),
+        (4, 3, [[0, 3], [1], [2]]),
+    ):
         pools = [pool_of(hosts, home=home, workers=workers) for home in range(workers)]
         assert [numbers(pool.own) for pool in pools] == shares, hosts
         assert {number for share in shares for number in share} == set(range(hosts)), hosts
@@ -45,10 +51,18 @@ def test_every_host_is_in_a_share_and_no_share_is_empty():
 
 def test_the_requests_that_a_host_gets_are_shared_among_its_workers():
     for in_flight, hosts, workers, requests in (
-        (4, 1, 1, [4]), (4, 1, 3, [2, 1, 1]), (4, 1, 15, [1] * 15), (16, 1, 5, [4, 3, 3, 3, 3]), (4, 2, 3, [2, 4, 2]),
-        (4, 3, 2, [4, 4]), (1, 1, 2, [1, 1]),
-    ):  # fmt: skip
-        pools = [pool_of(hosts, home=home, workers=workers, in_flight=in_flight) for home in range(workers)]
+        (4, 1, 1, [4]),
+        (4, 1, 3, [2, 1, 1]),
+        (4, 1, 15, [1] * 15),
+        (16, 1, 5, [4, 3, 3, 3, 3]),
+        (4, 2, 3, [2, 4, 2]),
+        (4, 3, 2, [4, 4]),
+        (1, 1, 2, [1, 1]),
+    ):
+        pools = [
+            pool_of(hosts, home=home, workers=workers, in_flight=in_flight)
+            for home in range(workers)
+        ]
         assert [pool.own[0].requests for pool in pools] == requests, in_flight
 
 

@@ -20,9 +20,15 @@ class Clock:
 def add(ledger: Ledger, name: str = "p_notes__1") -> Collection:
     """Add a collection of the alias that its name begins with."""
     return ledger.add_collection(
-        alias=name.partition("__")[0], name=name, store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
-        dimension=2, state="ready",
-    )  # fmt: skip
+        alias=name.partition("__")[0],
+        name=name,
+        store_id="s",
+        embedder_fingerprint="e",
+        embedder="e",
+        chunking="c",
+        dimension=2,
+        state="ready",
+    )
 
 
 @pytest.fixture
@@ -32,7 +38,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ledger(tmp_path, clock):
-    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)) as opened:
+    with closing(
+        Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)
+    ) as opened:
         yield opened
 
 

@@ -1,5 +1,5 @@
-"""The ledger in each database: what a run records, what an interrupt leaves, what is forgotten or held back. A ledger
-of another version is refused and left as it is."""
+"""The ledger in each database: what a run records, what an interrupt leaves, what is forgotten or
+held back. A ledger of another version is refused and left as it is."""
 
 import itertools
 import signal
@@ -13,7 +13,14 @@ import sqlalchemy as sa
 
 from rag_index.components.ledger import Ledger
 from rag_index.components.ledger.runs import LEASE_SECONDS, IndexLease
-from rag_index.components.ledger.tables import DAY, LEDGER_VERSION, ScanRecord, leases, metadata, schema_version
+from rag_index.components.ledger.tables import (
+    DAY,
+    LEDGER_VERSION,
+    ScanRecord,
+    leases,
+    metadata,
+    schema_version,
+)
 from rag_index.core.database import database_url, interrupts_deferred
 from rag_index.core.documents.batches import Failure
 from rag_index.core.documents.canonical import hash_text
@@ -44,19 +51,28 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
 
     def rows() -> set[int]:
         with ledger.transaction() as connection:
-            return {connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables}
+            return {
+                connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables
+            }
 
     assert rows() == {2}
     ledger.drop_collection(made.id)
     assert rows() == {1}
 
 
-def test_what_a_failure_has_to_do_with_the_server_is_kept_until_the_document_fails_for_another_reason(each_ledger):
+def test_what_a_failure_has_to_do_with_the_server_is_kept_until_the_document_fails_for_another_reason(
+    each_ledger,
+):
     """A watch tries it once a day, since each try costs the server."""
     ledger, cid = each_ledger, add(each_ledger).id
-    ledger.fail(cid, [Failure("1", "it ends the server", A, cause="server"), Failure("2", "refused", A)])
+    ledger.fail(
+        cid, [Failure("1", "it ends the server", A, cause="server"), Failure("2", "refused", A)]
+    )
     found = ledger.failures(cid)
-    assert [(found[key].cause, found[key].next_try - found[key].last_at) for key in "12"] == [("server", DAY), ("", 60)]
+    assert [(found[key].cause, found[key].next_try - found[key].last_at) for key in "12"] == [
+        ("server", DAY),
+        ("", 60),
+    ]
     assert [one.cause for one in ledger.failures(cid, ["1"]).values()] == ["server"]
     late = found["1"].last_at + DAY - 1
     assert [found[key].is_due(late, watched=True) for key in "12"] == [False, True]
@@ -77,7 +93,9 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(each_ledger):
         assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
         ledger.record_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
         assert [ledger.find_deleted(cid) for _ in range(2)] == [1, 1]
-        assert sorted(ledger.lost(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B), (KEYS[4], None, None)])
+        assert sorted(ledger.lost(cid)) == sorted(
+            [(KEYS[0], C, B), (KEYS[1], C, B), (KEYS[4], None, None)]
+        )
         ledger.forget_lost([KEYS[0], KEYS[4]])
         assert (ledger.lost(cid, limit=5), ledger.count_emptied()) == ([(KEYS[1], C, B)], 1)
     ledger.forget_unseen_failures(cid)
@@ -95,13 +113,19 @@ def test_gone_documents_that_nobody_decided_on_are_no_deletions(each_ledger):
     ledger.see(KEYS[1:2], page=1)
     gone = ledger.find_deleted(cid)
     ledger.record_undecided([*KEYS[:3], "none"])
-    assert (gone, ledger.count_deletions(collection).all, ledger.count_undecided(collection).all) == (3, 3, 1)
+    assert (
+        gone,
+        ledger.count_deletions(collection).all,
+        ledger.count_undecided(collection).all,
+    ) == (3, 3, 1)
     assert ledger.count_known(collection, [*KEYS[:3], "none"]).all == 3
     assert ledger.find_deleted(cid) == gone, "found anew, they are to be recorded anew"
     assert ledger.count_undecided(collection).all == 0
     ledger.record_undecided(KEYS[2:4])
     ledger.keep_undecided()
-    assert sorted(key for key, text_hash, _ in ledger.lost(cid) if text_hash is None) == sorted(KEYS[2:4])
+    assert sorted(key for key, text_hash, _ in ledger.lost(cid) if text_hash is None) == sorted(
+        KEYS[2:4]
+    )
     assert (len(ledger.lost(cid)), ledger.count_deletions(collection).all) == (2, 0)
     ledger.reduce_size(cid, 2)
     assert ledger.largest_sizes(cid) == {"": len(KEYS) - 2}
@@ -110,7 +134,8 @@ def test_gone_documents_that_nobody_decided_on_are_no_deletions(each_ledger):
 
 
 def interrupt_at(number, work):
-    """Do the work with a Ctrl-C at the line of this number, counting lines of libraries. Return the number of lines."""
+    """Do the work with a Ctrl-C at the line of this number, counting lines of libraries. Return the
+    number of lines."""
     lines = 0
 
     def trace(frame, event, _):
@@ -131,10 +156,14 @@ def interrupt_at(number, work):
 
 
 @pytest.mark.long
-def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_of_the_run(ledger, tmp_path):
-    """An interrupt inside SQLAlchemy's work at the end of a transaction used to leave the transaction open.
+def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_of_the_run(
+    ledger, tmp_path
+):
+    """An interrupt inside SQLAlchemy's work at the end of a transaction used to leave the
+    transaction open.
 
-    Other connections, also those of the same process, waited for half a minute, and the end of the run was lost.
+    Other connections, also those of the same process, waited for half a minute, and the end of the
+    run was lost.
     """
 
     def write():
@@ -142,7 +171,9 @@ def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_o
             ledger.record(1, [("1", b"t", b"p", 1)])
             ledger.fail(1, [])
 
-    with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0.1, isolation_level=None)) as other:
+    with closing(
+        sqlite3.connect(tmp_path / "ledger.db", timeout=0.1, isolation_level=None)
+    ) as other:
         for one in (other, ledger._connection.connection.driver_connection):
             one.execute("PRAGMA synchronous=OFF")
         write()
@@ -154,7 +185,9 @@ def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_o
             except KeyboardInterrupt:  # it keeps its frames alive here, as in a run that ends
                 other.execute("UPDATE rag_index_runs SET pid = 2 WHERE id = ?", (run,))
                 ledger.finish_run(run, state="failed", message="stopped", report={})
-                found = other.execute("SELECT pid, message FROM rag_index_runs WHERE id = ?", (run,)).fetchone()
+                found = other.execute(
+                    "SELECT pid, message FROM rag_index_runs WHERE id = ?", (run,)
+                ).fetchone()
                 assert found == (2, "stopped"), number
                 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
             else:
@@ -198,7 +231,10 @@ def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
     run(ledger, "id-2", "test_notes", 999)
     run(ledger, "watch-test_notes", "test_notes", 700)
     assert (ledger.prune(910 * DAY), ledger.last_run("test_notes").id) == (3, "run 999")
-    assert (ledger.last_run("other_notes").id, ledger.last_run("test_notes", "id-").id) == ("run of another", "id-2")
+    assert (ledger.last_run("other_notes").id, ledger.last_run("test_notes", "id-").id) == (
+        "run of another",
+        "id-2",
+    )
     assert ledger.prune(910 * DAY) == 0
 
 
@@ -208,7 +244,11 @@ def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_fo
     (project.folder / "second.toml").write_text(second)
     ledger = Ledger(load_settings(project.config).ledger_url)
     now = ledger.clock()
-    for name, alias, days in (("one", "test_notes", 200), ("two", "second_notes", 200), ("three", "second_notes", 100)):
+    for name, alias, days in (
+        ("one", "test_notes", 200),
+        ("two", "second_notes", 200),
+        ("three", "second_notes", 100),
+    ):
         ledger.clock = lambda days=days: now - days * DAY
         ledger.start_run(name, alias, host="h", pid=1)
         ledger.finish_run(name, state="completed", message="", report={})
@@ -228,18 +268,24 @@ def test_what_is_held_back_is_known_with_its_time_until_it_is_none(ledger, clock
 
     ledger.hold_back(collection, 5)
     first, clock.now = clock.now, clock.now + DAY
-    assert (now(), ledger.gaps_since(collection.id)) == ((5, first), first), "nothing is complete since then"
+    assert (now(), ledger.gaps_since(collection.id)) == (
+        (5, first),
+        first,
+    ), "nothing is complete since then"
     ledger.hold_back(ledger.collection("a__1"), 7)
     assert now() == (7, first)
     ledger.hold_back(ledger.collection("a__1"), 0)
     assert (now(), ledger.gaps_since(collection.id)) == ((0, None), None)
 
 
-def test_a_text_has_tries_and_nights_of_its_own_and_its_document_one_time_since_when_it_is_listed(each_ledger, clock):
+def test_a_text_has_tries_and_nights_of_its_own_and_its_document_one_time_since_when_it_is_listed(
+    each_ledger, clock
+):
     ledger, cid, key = each_ledger, add(each_ledger).id, KEYS[0]
 
     def fail(text_hash, kind="failed", *, crashed=()):
-        """Record a failure a day later, and return the number of tries and both times, in days since the first."""
+        """Record a failure a day later, and return the number of tries and both times, in days
+        since the first."""
         clock.now += DAY
         ledger.fail(cid, [Failure(key, "why", text_hash, kind)], crashed=crashed)
         row = ledger.failures(cid)[key]
@@ -264,10 +310,18 @@ def test_many_failures_are_recorded_at_once_each_by_its_own_text(each_ledger, cl
     ledger, cid = each_ledger, add(each_ledger).id
     ledger.fail(cid, [Failure(key, "why", A) for key in KEYS])
     clock.now += 9 * DAY
-    ledger.fail(cid, [Failure(key, "why", B if number % 2 else A) for number, key in enumerate(KEYS)])
+    ledger.fail(
+        cid, [Failure(key, "why", B if number % 2 else A) for number, key in enumerate(KEYS)]
+    )
     rows = [ledger.failures(cid)[key] for key in KEYS]
     assert [row.tries for row in rows] == [2, 1, 2, 1, 2]
-    assert [row.is_due(clock.now, watched=False) for row in rows] == [False, True, False, True, False]
+    assert [row.is_due(clock.now, watched=False) for row in rows] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
     assert {row.incomplete_since for row in rows} == {clock.now - 9 * DAY}
 
 
@@ -284,7 +338,10 @@ def rows_of(url):
     """Return what each table of a ledger has."""
     engine = sa.create_engine(url)
     with engine.connect() as connection:
-        found = {table.name: connection.execute(sa.select(table)).all() for table in metadata.sorted_tables}
+        found = {
+            table.name: connection.execute(sa.select(table)).all()
+            for table in metadata.sorted_tables
+        }
     engine.dispose()
     return found
 
@@ -305,7 +362,9 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(url, change, r
         assert said.endswith(": a newer rag-index wrote it, so upgrade this one")
     else:
         is_file = url.get_backend_name() == "sqlite"
-        assert ("move the file away, or name another one" if is_file else "name another database") in said
+        assert (
+            "move the file away, or name another one" if is_file else "name another database"
+        ) in said
         assert "`rag-index doctor --repair` makes it from the store, without embedding" in said
         assert "Tries of failed documents, the history of runs and cached contexts are lost" in said
     assert rows_of(url) == before
@@ -316,8 +375,18 @@ def test_a_lease_of_a_killed_watch_that_expires_while_a_run_asks_is_taken(tmp_pa
     ticks = itertools.count()
     url = database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path)
     with closing(Ledger(url, clock=lambda: start + 0.05 * next(ticks))) as ledger:
-        elsewhere = {"name": "p_notes", "run_id": "watch-p_notes", "epoch": 3, "host": "another machine", "pid": 1}
-        times = {"process_started": start, "since": start, "renewed_at": start - LEASE_SECONDS + 0.12}
+        elsewhere = {
+            "name": "p_notes",
+            "run_id": "watch-p_notes",
+            "epoch": 3,
+            "host": "another machine",
+            "pid": 1,
+        }
+        times = {
+            "process_started": start,
+            "since": start,
+            "renewed_at": start - LEASE_SECONDS + 0.12,
+        }
         with ledger.transaction() as connection:
             connection.execute(leases.insert().values(**elsewhere, **times))
         with IndexLease(ledger, "p_notes", "a run of the night") as lease:

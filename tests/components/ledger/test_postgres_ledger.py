@@ -1,5 +1,6 @@
-"""PostgreSQL as a ledger, where that differs from a file; and ledger, source and hint behind a pooler. The pooler gives
-each transaction another session. `test_ledger` has the ledger's methods in both databases."""
+"""PostgreSQL as a ledger, where that differs from a file; and ledger, source and hint behind a
+pooler. The pooler gives each transaction another session. `test_ledger` has the ledger's methods in
+both databases."""
 
 import datetime as dt
 import os
@@ -67,7 +68,8 @@ def renewed_at(ledger):
 
 
 def test_one_run_at_a_time_over_several_machines(postgres, name, monkeypatch):
-    """Machines share only the ledger. A lease from another machine is valid for a minute after its last renewal."""
+    """Machines share only the ledger. A lease from another machine is valid for a minute after its
+    last renewal."""
     now = time.time()
     ledger, other = (Ledger(postgres.url(name), clock=lambda: now) for _ in range(2))
     monkeypatch.setattr("rag_index.components.ledger.runs.RENEW_SECONDS", 0.1)
@@ -99,7 +101,8 @@ def test_one_run_at_a_time_over_several_machines(postgres, name, monkeypatch):
 
 
 def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, postgres):
-    """The keys that the scan has seen are lost, so the run must not treat every document as gone."""
+    """The keys that the scan has seen are lost, so the run must not treat every document as
+    gone."""
     ledger.record(cid, [(KEYS[0], A, B, 1)])
     ledger.begin_scan("p_notes")
     ledger.see(KEYS[:1], page=1)
@@ -118,7 +121,9 @@ def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, post
         ledger.find_deleted(cid)
 
 
-def test_a_wrong_password_is_not_in_the_message_and_a_key_too_long_for_an_index_is_terminal(postgres, ledger, cid):
+def test_a_wrong_password_is_not_in_the_message_and_a_key_too_long_for_an_index_is_terminal(
+    postgres, ledger, cid
+):
     with pytest.raises((LedgerError, LedgerUnavailable)) as caught:
         Ledger(postgres.url("postgres", password="wr0ng"))
     assert "wr0ng" not in str(caught.value)
@@ -158,7 +163,10 @@ def left(ledger):
     """Return how many rows the scans have left in each table."""
     with ledger.transaction() as connection:
         tables = [scans, *scan_metadata.sorted_tables]
-        counts = {one.name: connection.scalar(sa.select(sa.func.count()).select_from(one)) for one in tables}
+        counts = {
+            one.name: connection.scalar(sa.select(sa.func.count()).select_from(one))
+            for one in tables
+        }
     return {table: count for table, count in counts.items() if count}
 
 
@@ -170,7 +178,8 @@ def answers(ledger):
 
 
 def test_scans_of_two_indexes_at_once_do_not_meet(two):
-    """Each of the two sees what it has seen, whatever the other sees, loses, leaves unread or has finished."""
+    """Each of the two sees what it has seen, whatever the other sees, loses, leaves unread or has
+    finished."""
     one, other = two
     ids = [add(ledger, f"p_{alias}__1").id for ledger, alias in zip(two, "ab", strict=True)]
     for ledger, cid in zip(two, ids, strict=True):
@@ -184,7 +193,10 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert (one.count_emptied(), other.count_emptied()) == (0, 1)
     assert one.keys_of_texts(ids[0], [A]) == other.keys_of_texts(ids[1], [A]) == ["1"]
     assert (one.find_deleted(ids[0]), other.find_deleted(ids[1])) == (2, 1)
-    assert [sorted(key for key, *_ in two[n].lost(ids[n])) for n in (0, 1)] == [["3", "4"], ["1", "2"]]
+    assert [sorted(key for key, *_ in two[n].lost(ids[n])) for n in (0, 1)] == [
+        ["3", "4"],
+        ["1", "2"],
+    ]
     one.place(ids[0], ["1", "2"])
     assert one.commit_buckets(ids[0], {1: "1:00"}) == set()
     one.forget_lost(["1", "3", "4"])
@@ -199,17 +211,23 @@ def test_scans_of_two_indexes_at_once_do_not_meet(two):
     assert one.find_deleted(ids[0]) == 2
     one.read_only([1])
     other.see(["1"], page=1, buckets=[2])
-    assert (one.commit_buckets(ids[0], {1: "1:00", 7: "1:00"}), one.find_deleted(ids[0])) == ({1}, 4)
+    assert (one.commit_buckets(ids[0], {1: "1:00", 7: "1:00"}), one.find_deleted(ids[0])) == (
+        {1},
+        4,
+    )
 
 
 def comparison(ledger, folder, index):
-    """Return a comparison of two documents that the ledger has with points of the first one, and of two others."""
+    """Return a comparison of two documents that the ledger has with points of the first one, and of
+    two others."""
     collection = add(ledger, f"p_{index}__1")
     ledger.record(collection.id, [(key, A, B, 1) for key in "12"])
     store = EdgeStore(folder)
     store.create(collection.name, 4, {"alias": collection.alias, "store_id": collection.store_id})
     ids, payloads = [point_id(index, key, 0) for key in "189"], [payload_of(key) for key in "189"]
-    store.points(collection.name).upsert(PointBatch(ids, np.ones((3, 4), dtype=np.float32), payloads))
+    store.points(collection.name).upsert(
+        PointBatch(ids, np.ones((3, 4), dtype=np.float32), payloads)
+    )
     return Comparison(ledger, store, index, collection, check=lambda: None)
 
 
@@ -221,7 +239,9 @@ def payload_of(key):
 
 
 def test_the_points_of_two_indexes_are_compared_at_once(two, tmp_path):
-    compared = [comparison(ledger, tmp_path / index, index) for ledger, index in zip(two, "ab", strict=True)]
+    compared = [
+        comparison(ledger, tmp_path / index, index) for ledger, index in zip(two, "ab", strict=True)
+    ]
     for one, keys in zip(compared, ("8", "89"), strict=True):
         one.add_source_keys(keys)
         one.complete = True
@@ -250,7 +270,8 @@ def test_what_scans_have_seen_is_deleted_at_their_end_or_if_they_were_killed_by_
 
 
 def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres, tmp_path):
-    """The tables of scans have no log, so that PostgreSQL empties them: whatever was seen would count as deleted."""
+    """The tables of scans have no log, so that PostgreSQL empties them: whatever was seen would
+    count as deleted."""
     ledger, other = two
     cid = add(ledger).id
     ledger.record(cid, [("1", A, B, 1)])
@@ -265,7 +286,9 @@ def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres, tmp_path):
     for claim in (
         lambda: ledger.find_deleted(cid),
         lambda: ledger.forget_unseen_failures(cid),
-        lambda: ledger.commit_buckets(cid, {1: "1:00"}),  # what is left to delete would count as unchanged
+        lambda: ledger.commit_buckets(
+            cid, {1: "1:00"}
+        ),  # what is left to delete would count as unchanged
         compared.differing,
         compared.orphans,
         compared.mend,
@@ -286,18 +309,24 @@ def test_who_may_only_read_a_ledger_scans_in_one_session(two, url):
 
 
 def test_runs_read_and_write_all_that_is_there(project, name, url, postgres):
-    """More pages than psycopg wants to see before it prepares a statement by name; a table, and a query as a stream."""
+    """More pages than psycopg wants to see before it prepares a statement by name; a table, and a
+    query as a stream."""
     project.write_settings(TABLES.format(url=url.render_as_string(hide_password=False)))
     with postgres.connect(name) as connection:
         connection.execute("CREATE TABLE ticket (id int PRIMARY KEY, body text, level float8)")
-        connection.execute("INSERT INTO ticket SELECT n, 'Ticket ' || n, n / 3.0 FROM generate_series(1, 90) n")
+        connection.execute(
+            "INSERT INTO ticket SELECT n, 'Ticket ' || n, n / 3.0 FROM generate_series(1, 90) n"
+        )
         assert project.run().exit_code == 0
         connection.execute("DELETE FROM ticket WHERE id % 9 = 0")
         connection.execute("UPDATE ticket SET body = 'New ' || id WHERE id % 9 = 1")
         assert project.run().exit_code == 0
         rows = dict(connection.execute("SELECT id::text, ARRAY[body] FROM ticket").fetchall())
         assert project.texts("tickets") == project.texts("numbers") == rows
-        stored = {payload["_rag"]["document_id"]: payload["level"] for payload, _ in project.points("tickets").values()}
+        stored = {
+            payload["_rag"]["document_id"]: payload["level"]
+            for payload, _ in project.points("tickets").values()
+        }
         assert stored == dict(connection.execute("SELECT id::text, level FROM ticket").fetchall())
     with closing(Ledger(url)) as ledger:
         assert left(ledger) == {}
@@ -320,5 +349,9 @@ def test_a_pooler_that_has_no_transactions_is_refused_by_name(postgres, name):
         with pytest.raises(LedgerError, match=r"pool_mode.*\[ledger\] url"):
             Ledger(url(name))
         refused = pytest.raises(SourceError, match=r"pool_mode.*\[source\] url")
-        with refused, errors_as_ours(url(name), "notes"), open_read_only(url(name)).connect() as connection:
+        with (
+            refused,
+            errors_as_ours(url(name), "notes"),
+            open_read_only(url(name)).connect() as connection,
+        ):
             connection.execute(sa.text("SELECT 1"))

@@ -1,6 +1,7 @@
-"""Databases to read, of each kind, that a test fills; and a scan state in memory. What a source with digests leaves
-unread has not changed. The oracle is a source that reads everything: whatever a full scan finds must be what the
-earlier states and the rows that a scan with digests read add up to."""
+"""Databases to read, of each kind, that a test fills; and a scan state in memory. What a source
+with digests leaves unread has not changed. The oracle is a source that reads everything: whatever a
+full scan finds must be what the earlier states and the rows that a scan with digests read add up
+to."""
 
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ KINDS = ["sqlite", "postgresql", "mariadb"]
 
 
 class SourceDatabase:
-    """An empty database. `source` opens an index of its table `note`, unless the test names another."""
+    """An empty database. `source` opens an index of its table `note`, unless the test names
+    another."""
 
     def __init__(self, url):
         self.url = url
@@ -36,15 +38,20 @@ class SourceDatabase:
         self._open = []
 
     def run(self, *statements, rows=None):
-        """Run statements; with `rows`, one statement once for each, whose parameters are marked by `?`."""
+        """Run statements; with `rows`, one statement once for each, whose parameters are marked by
+        `?`."""
         cursor = self._session.connection.cursor()
         for statement in statements:
             if rows is None:
                 cursor.execute(statement)
             else:
-                cursor.executemany(statement if self.kind == "sqlite" else statement.replace("?", "%s"), rows)
+                cursor.executemany(
+                    statement if self.kind == "sqlite" else statement.replace("?", "%s"), rows
+                )
         cursor.close()
-        if self.kind == "sqlite":  # a file may be moved, and a connection that stays open keeps its log
+        if (
+            self.kind == "sqlite"
+        ):  # a file may be moved, and a connection that stays open keeps its log
             vars(self).pop("_session").close()
         return self
 
@@ -102,7 +109,8 @@ def read(source, rows=1000, between=lambda page: None):
 
 @dataclass
 class KnownStamps:
-    """A scan state, as the ledger has it: the watermark, and the stamp of each committed document by key."""
+    """A scan state, as the ledger has it: the watermark, and the stamp of each committed document
+    by key."""
 
     watermark: str | None = None
     stamps: dict[str, str] = field(default_factory=dict)
@@ -124,32 +132,42 @@ class KnownStamps:
 
 @contextmanager
 def open_database(kind, request, tmp_path):
-    """Yield an empty database of a kind; `request` gives the servers. PostgreSQL takes ten times as long to make one as
-    to empty it."""
+    """Yield an empty database of a kind; `request` gives the servers. PostgreSQL takes ten times as
+    long to make one as to empty it."""
     if kind == "postgresql":
         server, name = request.getfixturevalue("kept_database")
         empty(server, name)
         with closing(SourceDatabase(server.url(name))) as database:
             yield database
     else:
-        with new_database(kind, request, tmp_path, "parted") as url, closing(SourceDatabase(url)) as database:
+        with (
+            new_database(kind, request, tmp_path, "parted") as url,
+            closing(SourceDatabase(url)) as database,
+        ):
             yield database
 
 
 def empty(server, name):
-    """Drop all that a test has left in a database of PostgreSQL, and end the sessions that it has left."""
+    """Drop all that a test has left in a database of PostgreSQL, and end the sessions that it has
+    left."""
     with server.connect() as connection:
         connection.execute(f"ALTER DATABASE {name} RESET ALL")
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
     with server.connect(name) as connection:
-        schemas = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        schemas = (
+            "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <>"
+            " 'information_schema'"
+        )
         for (schema,) in connection.execute(schemas).fetchall():
             connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
         connection.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
 
 
 class State:
-    """What scans leave to the next one, as the ledger keeps it: a `ScanState` without documents that failed."""
+    """What scans leave to the next one, as the ledger keeps it: a `ScanState` without documents
+    that failed."""
 
     def __init__(self) -> None:
         self.layout: BucketLayout | None = None
@@ -168,7 +186,9 @@ class State:
         self.following, self.to_read = layout, to_read
 
     def digests(self, is_current=None):
-        stale = [self.documents[key][0] for key, stamp in self.stamps.items() if not is_current(stamp)]
+        stale = [
+            self.documents[key][0] for key, stamp in self.stamps.items() if not is_current(stamp)
+        ]
         return self.known | dict.fromkeys(stale, "")
 
 
@@ -183,13 +203,20 @@ def scan(source, state: State, *, rows: int = 50) -> None:
     for page in pages(source, rows):
         unread += page.buckets.unread
         documents = page.documents
-        for key, *hashes in zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True):
+        for key, *hashes in zip(
+            documents.keys, documents.text_hashes, documents.payload_hashes, strict=True
+        ):
             assert key not in seen
             seen[key] = (page.buckets.of[key], *hashes)
         for failure in page.unreadable:
             seen[failure.key] = (page.buckets.of[failure.key], b"", failure.reason.encode())
-        assert page.buckets.of.keys() == {*documents.keys, *(failure.key for failure in page.unreadable)}
-        assert complete.isdisjoint(page.buckets.sums), "no row of a bucket comes after it was complete"
+        assert page.buckets.of.keys() == {
+            *documents.keys,
+            *(failure.key for failure in page.unreadable),
+        }
+        assert complete.isdisjoint(page.buckets.sums), (
+            "no row of a bucket comes after it was complete"
+        )
         complete |= {*page.buckets.complete}
         state.stamps |= page.stamps
         for bucket, sums in page.buckets.sums.items():
@@ -198,10 +225,14 @@ def scan(source, state: State, *, rows: int = 50) -> None:
     state.read = set(map(document_id, seen))
     read = found.keys() | state.known.keys() if state.to_read is None else state.to_read
     kept = {key: row for key, row in state.documents.items() if row[0] not in read}
-    assert len(kept) == unread, "the rows of a bucket that is the same are those that were read once"
+    assert len(kept) == unread, (
+        "the rows of a bucket that is the same are those that were read once"
+    )
     assert total == len(kept) + len(seen)
     state.documents = {**kept, **seen}
-    state.known = {bucket: digest for bucket, digest in state.known.items() if bucket not in read} | found.encoded()
+    state.known = {
+        bucket: digest for bucket, digest in state.known.items() if bucket not in read
+    } | found.encoded()
     state.layout = state.following
 
 
@@ -213,9 +244,12 @@ def rescan(database, state: State, *, rows: int = 50, **index: Any) -> set[str]:
 
 
 def is_current(state: State, database, **index: Any) -> bool:
-    """Return whether the state has the hashes of all documents as a scan reads them that leaves nothing unread."""
+    """Return whether the state has the hashes of all documents as a scan reads them that leaves
+    nothing unread."""
     rescan(database, full := State(), **index)
-    found, expected = ({key: row[1:] for key, row in one.documents.items()} for one in (state, full))
+    found, expected = (
+        {key: row[1:] for key, row in one.documents.items()} for one in (state, full)
+    )
     return found == expected
 
 
@@ -248,7 +282,8 @@ sqlite, desk, mariadb_desk = map(empty_database, KINDS)
 
 @pytest.fixture(scope="module", name="read")
 def read_files():
-    """Return a function that returns the pages of a file, and the reason if something could not be read."""
+    """Return a function that returns the pages of a file, and the reason if something could not be
+    read."""
     reader = FileReader(SimpleNamespace(files=None))
 
     def pages(data):

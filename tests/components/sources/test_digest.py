@@ -1,4 +1,5 @@
-"""Digests of buckets: every random edit of values of any type is found, and little is read to find it."""
+"""Digests of buckets: every random edit of values of any type is found, and little is read to find
+it."""
 
 import datetime as dt
 import json
@@ -18,13 +19,36 @@ JSON = st.recursive(
     max_leaves=5,
 ).map(json.dumps)
 ANY = st.one_of(
-    st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=8), st.binary(max_size=8),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.text(max_size=8),
+    st.binary(max_size=8),
     st.sampled_from(
-        ["", "\0", "1", "1.0", "a\nb", "é", "e\u0301", "{}", "[1,2]", '{"a": null}', b"", b"1", 0, 1, -0.0]
+        [
+            "",
+            "\0",
+            "1",
+            "1.0",
+            "a\nb",
+            "é",
+            "e\u0301",
+            "{}",
+            "[1,2]",
+            '{"a": null}',
+            b"",
+            b"1",
+            0,
+            1,
+            -0.0,
+        ]
     ),
-)  # fmt: skip
+)
 COLUMNS = {
-    "sqlite": {"body": ("", st.one_of(TEXT, st.sampled_from(["", " ", "\0"]))), "one": ("", ANY), "two": ("", ANY)},
+    "sqlite": {
+        "body": ("", st.one_of(TEXT, st.sampled_from(["", " ", "\0"]))),
+        "one": ("", ANY),
+        "two": ("", ANY),
+    },
     "postgresql": {
         "body": ("text", TEXT),
         "an_int": ("bigint", st.integers(-(2**63), 2**63 - 1)),
@@ -62,7 +86,10 @@ KEYS = {
     "numbers": ("BIGINT", st.integers(-50, 400)),
     "far apart": ("BIGINT", st.integers(-(2**63), 2**63 - 1)),
     "texts": ("VARCHAR(9)", st.text("abcxyz01_", min_size=1, max_size=4)),
-    "any type": ("", st.one_of(st.integers(0, 99), st.text(max_size=2), st.floats(0, 9).filter(lambda n: n % 1))),
+    "any type": (
+        "",
+        st.one_of(st.integers(0, 99), st.text(max_size=2), st.floats(0, 9).filter(lambda n: n % 1)),
+    ),
     "times": ("TIMESTAMP", TIMES.map(lambda at: at.replace(microsecond=0))),
 }
 INDEX, SERVERS = {"payload": ["one", "two"]}, ("postgresql", "mariadb")
@@ -84,7 +111,9 @@ def create(database, key="INTEGER", one="", two=""):
     database.run("DROP TABLE IF EXISTS note")
     if database.kind != "sqlite":
         one, two = one or "TEXT", two or "TEXT"
-    database.run(f"CREATE TABLE note (id {key} PRIMARY KEY, body VARCHAR(90), one {one}, two {two})")
+    database.run(
+        f"CREATE TABLE note (id {key} PRIMARY KEY, body VARCHAR(90), one {one}, two {two})"
+    )
     return database
 
 
@@ -92,7 +121,11 @@ def create(database, key="INTEGER", one="", two=""):
     ("database", "keys"),
     [("sqlite", key) for key in ("numbers", "far apart", "texts", "any type")]
     + [(kind, "texts") for kind in SERVERS]
-    + [pytest.param(kind, key, marks=pytest.mark.long) for kind in SERVERS for key in ("numbers", "times")],
+    + [
+        pytest.param(kind, key, marks=pytest.mark.long)
+        for kind in SERVERS
+        for key in ("numbers", "times")
+    ],
     indirect=["database"],
 )
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
@@ -100,13 +133,18 @@ def create(database, key="INTEGER", one="", two=""):
 def test_every_edit_is_found(database, keys, data):
     column, key = KEYS[keys]
     known = COLUMNS[database.kind]
-    names = data.draw(st.lists(st.sampled_from(sorted(known)), max_size=3, unique=True), label="columns")
+    names = data.draw(
+        st.lists(st.sampled_from(sorted(known)), max_size=3, unique=True), label="columns"
+    )
     columns = {name: known[name] for name in {"body": 0, **dict.fromkeys(names)}}
     values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
     database.run("DROP TABLE IF EXISTS note")
     types = ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
     database.run(f"CREATE TABLE note (id {column} PRIMARY KEY NOT NULL, {types})")
-    index = {"payload": [name for name in columns if name != "body"], **data.draw(st.sampled_from([{}, QUERY]))}
+    index = {
+        "payload": [name for name in columns if name != "body"],
+        **data.draw(st.sampled_from([{}, QUERY])),
+    }
     there: list[object] = []
 
     def insert(some):
@@ -122,7 +160,10 @@ def test_every_edit_is_found(database, keys, data):
         rescan(database, state, **index)
         assert is_current(state, database, **index)
         for _ in range(data.draw(st.integers(0, 4), label="edits")):
-            kind = data.draw(st.sampled_from(["insert", "update", "delete"] if there else ["insert"]), label="kind")
+            kind = data.draw(
+                st.sampled_from(["insert", "update", "delete"] if there else ["insert"]),
+                label="kind",
+            )
             if kind == "insert":
                 new = data.draw(key, label="key")
                 if distinct(new) not in set(map(distinct, there)):
@@ -134,24 +175,34 @@ def test_every_edit_is_found(database, keys, data):
                 there.remove(some)
             else:
                 name = data.draw(st.sampled_from(sorted(columns)), label="column")
-                database.run(f"UPDATE note SET {name} = ? WHERE id = ?", rows=[(data.draw(values[name]), some)])
+                database.run(
+                    f"UPDATE note SET {name} = ? WHERE id = ?",
+                    rows=[(data.draw(values[name]), some)],
+                )
 
 
 @pytest.mark.parametrize(("database", "kind", "values"), ALIKE, indirect=["database"])
 def test_values_that_look_alike_differ(database, kind, values):
-    """Each takes the place of each other one: every one of these changes is found, in a bucket of its own."""
-    create(database, one=kind).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(100)])
+    """Each takes the place of each other one: every one of these changes is found, in a bucket of
+    its own."""
+    create(database, one=kind).run(
+        "INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(100)]
+    )
     keys = [500 * number for number in range(1, len(values) + 1)]
     database.run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(key,) for key in keys])
     state, mark = State(), f"?::{kind}" if database.kind == "postgresql" else "?"
     for turn in range(len(values)):
         turned = zip([*values[turn:], *values[:turn]], keys, strict=True)
         database.run(f"UPDATE note SET one = {mark} WHERE id = ?", rows=list(turned))
-        assert rescan(database, state, **INDEX) == (set(map(str, keys)) if turn else state.read), turn
+        assert rescan(database, state, **INDEX) == (set(map(str, keys)) if turn else state.read), (
+            turn
+        )
 
 
 def test_values_that_change_places_are_found(database):
-    create(database).run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(20)])
+    create(database).run(
+        "INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(20)]
+    )
     database.run("UPDATE note SET one = 'left', two = 'right', body = 'a text' WHERE id = 6")
     database.run("UPDATE note SET one = 'left', two = 'right', body = 'another' WHERE id = 7")
     state = State()
@@ -190,7 +241,9 @@ def test_only_the_ranges_of_keys_with_changes_are_read(sqlite, monkeypatch):
 
 
 def test_groups_of_a_column_are_read_beside_digests(database):
-    create(database).run("INSERT INTO note VALUES (1, 'text', 'staff', NULL), (2, 'text', 'board', NULL)")
+    create(database).run(
+        "INSERT INTO note VALUES (1, 'text', 'staff', NULL), (2, 'text', 'board', NULL)"
+    )
     plain, state = database.source(access="one").page(None, 10).documents, State()
     for _ in range(2):
         rescan(database, state, access="one")
@@ -201,11 +254,14 @@ def test_groups_of_a_column_are_read_beside_digests(database):
 @pytest.mark.parametrize(
     ("database", "note_key", "pair_key"),
     [
-        ("sqlite", "INTEGER", "INTEGER"), ("sqlite", "INTEGER", "TEXT"), ("postgresql", "bigint", "int"),
-        ("postgresql", "int", "numeric(9,2)"), ("mariadb", "INTEGER", "BIGINT"),
+        ("sqlite", "INTEGER", "INTEGER"),
+        ("sqlite", "INTEGER", "TEXT"),
+        ("postgresql", "bigint", "int"),
+        ("postgresql", "int", "numeric(9,2)"),
+        ("mariadb", "INTEGER", "BIGINT"),
     ],
     indirect=["database"],
-)  # fmt: skip
+)
 def test_who_may_see_a_document_by_a_query_has_digests(database, note_key, pair_key):
     database.run(f"CREATE TABLE note (id {note_key} PRIMARY KEY, body VARCHAR(20))")
     database.run(f"CREATE TABLE grants (note_id {pair_key}, name VARCHAR(20))")
@@ -235,17 +291,35 @@ def test_who_may_see_a_document_by_a_query_has_digests(database, note_key, pair_
         ("postgresql", "char(9)", "varchar(9)", ("'2500'", "'4500'")),
         ("postgresql", "varchar(9)", "char(9)", ("'2500'", "'4500'")),
         ("mariadb", "INTEGER", "VARCHAR(9)", ("2500", "'4500'")),
-        ("mariadb", "VARCHAR(9) COLLATE utf8mb4_bin", "VARCHAR(9) COLLATE utf8mb4_general_ci", ("'Ab'", "'ab'")),
-        ("mariadb", "VARCHAR(9) COLLATE utf8mb4_unicode_ci", "VARCHAR(9) COLLATE utf8mb4_general_ci", ("'Ab'", "'ab'")),
-        ("mariadb", "VARCHAR(9) CHARACTER SET latin1", "VARCHAR(9) CHARACTER SET utf8mb4", ("'Ab'", "'ab'")),
+        (
+            "mariadb",
+            "VARCHAR(9) COLLATE utf8mb4_bin",
+            "VARCHAR(9) COLLATE utf8mb4_general_ci",
+            ("'Ab'", "'ab'"),
+        ),
+        (
+            "mariadb",
+            "VARCHAR(9) COLLATE utf8mb4_unicode_ci",
+            "VARCHAR(9) COLLATE utf8mb4_general_ci",
+            ("'Ab'", "'ab'"),
+        ),
+        (
+            "mariadb",
+            "VARCHAR(9) CHARACTER SET latin1",
+            "VARCHAR(9) CHARACTER SET utf8mb4",
+            ("'Ab'", "'ab'"),
+        ),
         ("sqlite", "INTEGER", "TEXT", ("2500", "'4500'")),
         ("sqlite", "TEXT COLLATE NOCASE", "TEXT", ("'Ab'", "'Ab'")),
         ("sqlite", "TEXT", "TEXT COLLATE NOCASE", ("'Ab'", "'ab'")),
     ],
     indirect=["database"],
 )
-def test_a_new_part_is_found_however_the_types_of_its_key_differ(database, note_type, part_type, values):
-    """A part whose document is not known yet when it comes: whatever reading adds to a document is in its digest."""
+def test_a_new_part_is_found_however_the_types_of_its_key_differ(
+    database, note_type, part_type, values
+):
+    """A part whose document is not known yet when it comes: whatever reading adds to a document is
+    in its digest."""
     own = [f"'{n}'" if values[0].startswith("'") else str(n) for n in range(500, 5000, 500)]
     database.run(f"CREATE TABLE note (id {note_type} PRIMARY KEY, body VARCHAR(20))")
     database.run(f"CREATE TABLE part (note_id {part_type}, body VARCHAR(20))")
@@ -263,8 +337,12 @@ def test_a_new_part_is_found_however_the_types_of_its_key_differ(database, note_
 
 def test_digests_find_changed_rows_whose_keys_are_above_the_signed_numbers(mariadb_desk):
     state, first = State(), 2**63 - 500
-    database = mariadb_desk.run("CREATE TABLE note (id BIGINT UNSIGNED PRIMARY KEY, body VARCHAR(9))")
-    database.run("INSERT INTO note VALUES (?, 'x')", rows=[(first + number,) for number in range(1000)])
+    database = mariadb_desk.run(
+        "CREATE TABLE note (id BIGINT UNSIGNED PRIMARY KEY, body VARCHAR(9))"
+    )
+    database.run(
+        "INSERT INTO note VALUES (?, 'x')", rows=[(first + number,) for number in range(1000)]
+    )
     assert len(rescan(database, state)) == 1000
     database.run(f"UPDATE note SET body = 'y' WHERE id IN ({first + 10}, {first + 990})")
     assert 2 <= len(rescan(database, state)) < 500

@@ -1,4 +1,5 @@
-"""What is said if a database answers and something is wrong: its own cause with its remedy, and never our limits."""
+"""What is said if a database answers and something is wrong: its own cause with its remedy, and
+never our limits."""
 
 import os
 import shutil
@@ -21,7 +22,10 @@ from tests.components.sources.conftest import SourceDatabase, read
 from tests.waiting import eventually
 
 NOTES = {"1": "note 1", "2": "note 2", "3": "note 3"}
-ENDED = "raise idle_in_transaction_session_timeout of this user|server closed the connection unexpectedly"
+ENDED = (
+    "raise idle_in_transaction_session_timeout of this user|server closed the connection"
+    " unexpectedly"
+)
 """The second, if the operating system drops what the server said last."""
 IDLE = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
 
@@ -48,7 +52,9 @@ def limit(desk, name, value):
 
 
 def connect(desk):
-    return psycopg.connect(desk.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    return psycopg.connect(
+        desk.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    )
 
 
 def test_the_databases_own_limit_of_a_statement_is_named(desk):
@@ -76,7 +82,9 @@ def test_a_connection_that_was_ended_for_its_pause_is_told_so(desk):
     with engine.connect() as connection, closing(connect(desk)) as other:
         connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 1")
         other.autocommit = True  # a transaction sees the sessions as they were at its first look
-        eventually(lambda: not other.execute(IDLE).fetchall(), "the server has ended the connection")
+        eventually(
+            lambda: not other.execute(IDLE).fetchall(), "the server has ended the connection"
+        )
         with pytest.raises(SourceUnavailable, match=ENDED), errors_as_ours(desk.url, "x"):
             connection.exec_driver_sql("SELECT 1")
     engine.dispose()
@@ -84,7 +92,9 @@ def test_a_connection_that_was_ended_for_its_pause_is_told_so(desk):
 
 def test_a_view_that_was_never_filled_has_the_databases_own_hint(desk):
     desk.run("CREATE MATERIALIZED VIEW summary AS SELECT * FROM note WITH NO DATA")
-    assert "has not been populated; Use the REFRESH MATERIALIZED VIEW command" in said_of(desk.source(table="summary"))
+    assert "has not been populated; Use the REFRESH MATERIALIZED VIEW command" in said_of(
+        desk.source(table="summary")
+    )
 
 
 def test_a_foreign_table_names_the_other_server_and_init_proposes_the_tables_beside_it(desk):
@@ -94,7 +104,9 @@ def test_a_foreign_table_names_the_other_server_and_init_proposes_the_tables_bes
         "CREATE USER MAPPING FOR PUBLIC SERVER away OPTIONS (user 'x', password 'y')",
         "CREATE FOREIGN TABLE far (id integer, body text) SERVER away",
     )
-    with pytest.raises(SourceUnavailable, match=r"could not connect to server .*; a foreign table needs a server"):
+    with pytest.raises(
+        SourceUnavailable, match=r"could not connect to server .*; a foreign table needs a server"
+    ):
         desk.source(table="far").check()
     with read_catalog(desk.url) as catalog:
         found = {table.name: table.problem for table in catalog.tables}
@@ -119,15 +131,21 @@ def test_a_ledger_that_may_not_be_written_or_waits_for_a_lock_says_so(desk):
     with closing(connect(desk)) as other:
         other.execute("LOCK TABLE rag_index_schema_version IN ACCESS EXCLUSIVE MODE")
         limit(desk, "lock_timeout", "50ms")
-        with pytest.raises(RagIndexError, match=r"cannot be used now: .*raise lock_timeout of this user"):
+        with pytest.raises(
+            RagIndexError, match=r"cannot be used now: .*raise lock_timeout of this user"
+        ):
             Ledger(desk.url)
 
 
 def test_a_lock_of_mariadb_is_named(mariadb_desk):
     url = mariadb_desk.url
-    with closing(pymysql.connect(host=url.host, port=url.port, user=url.username, password=url.password)) as other:
+    with closing(
+        pymysql.connect(host=url.host, port=url.port, user=url.username, password=url.password)
+    ) as other:
         other.cursor().execute(f"LOCK TABLES {url.database}.note WRITE")
-        waiting = SourceDatabase(url.update_query_dict({"init_command": "SET lock_wait_timeout = 1"}))
+        waiting = SourceDatabase(
+            url.update_query_dict({"init_command": "SET lock_wait_timeout = 1"})
+        )
         assert "another session holds a lock" in said_of(waiting.source(), SourceUnavailable)
 
 
@@ -145,9 +163,14 @@ def test_a_table_of_mariadb_that_is_altered_while_it_is_read_is_read_again(maria
     desk = mariadb_desk.run("CREATE TABLE other (id integer)")
     engine = open_read_only(desk.url)
     with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT count(*) FROM other")  # the transaction sees the state of this moment
+        connection.exec_driver_sql(
+            "SELECT count(*) FROM other"
+        )  # the transaction sees the state of this moment
         desk.run("ALTER TABLE note ADD COLUMN more integer, ALGORITHM = COPY")
-        with pytest.raises(SourceUnavailable, match="run again"), errors_as_ours(desk.url, "index notes"):
+        with (
+            pytest.raises(SourceUnavailable, match="run again"),
+            errors_as_ours(desk.url, "index notes"),
+        ):
             connection.exec_driver_sql("SELECT * FROM note").fetchall()
     engine.dispose()
 
@@ -155,7 +178,9 @@ def test_a_table_of_mariadb_that_is_altered_while_it_is_read_is_read_again(maria
 @contextmanager
 def mounted(folder, place):
     """Show a folder at another place, where nobody may write, for the time of the block."""
-    if subprocess.run(["mount", "--bind", folder, place], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "--bind", folder, place], capture_output=True, check=False
+    ).returncode:
         pytest.skip("only root may mount")
     subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
     try:
@@ -166,7 +191,8 @@ def mounted(folder, place):
 
 @pytest.fixture
 def logged(sqlite):
-    """A file with three notes that is in the mode with a write-ahead log, in a folder of its own."""
+    """A file with three notes that is in the mode with a write-ahead log, in a folder of its
+    own."""
     folder = Path(sqlite.url.database).parent / "mount"
     folder.mkdir()
     moved = SourceDatabase(sqlite.url.set(database=str(folder / "source.db")))
@@ -198,7 +224,9 @@ def test_a_writer_that_comes_back_while_such_a_file_is_read_is_noticed(logged):
         noticed = pytest.raises(SourceUnavailable, match="was written while it was read")
         with engine.connect() as connection, noticed, limited(connection, 600.0, "source x"):
             assert connection.scalar(sa.text("SELECT count(*) FROM note")) == 3
-            SourceDatabase(logged.url.set(database=str(shared / "source.db"))).run("DELETE FROM note")
+            SourceDatabase(logged.url.set(database=str(shared / "source.db"))).run(
+                "DELETE FROM note"
+            )
         engine.dispose()
 
 
@@ -218,9 +246,10 @@ def test_a_log_that_was_left_behind_on_a_read_only_mount_says_what_to_do(logged,
 def test_a_journal_that_a_killed_writer_left_says_what_to_do(sqlite):
     file = sqlite.notes(3).url.database
     script = (
-        f"import os, sqlite3; db = sqlite3.connect({file!r}, isolation_level=None);"
-        "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN'); db.execute('CREATE TABLE big (x)');"
-        "db.executemany('INSERT INTO big VALUES (?)', [('x' * 1000,)] * 3000); os._exit(9)"
+        f"import os, sqlite3; db = sqlite3.connect({file!r},"
+        " isolation_level=None);db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN');"
+        " db.execute('CREATE TABLE big (x)');db.executemany('INSERT INTO big VALUES (?)', [('x' *"
+        " 1000,)] * 3000); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script], check=False)
     assert Path(f"{file}-journal").exists()
@@ -237,7 +266,9 @@ def test_a_collation_of_the_application_names_the_query_that_reads_without_it(sq
         db.executemany("INSERT INTO note VALUES (?, ?)", NOTES.items())
         db.commit()
     for source in (sqlite.source(), sqlite.digests()):
-        with pytest.raises(SourceError, match=r"no such collation sequence: german; .*COLLATE BINARY AS name"):
+        with pytest.raises(
+            SourceError, match=r"no such collation sequence: german; .*COLLATE BINARY AS name"
+        ):
             read(source)
     query = "SELECT id COLLATE BINARY AS id, body FROM note NOT INDEXED"
     assert sorted(read(sqlite.source(query=query), rows=2).values()) == [*NOTES.values()]
@@ -250,7 +281,9 @@ def test_a_function_or_a_module_of_the_application_is_named(sqlite):
         db.execute("CREATE TABLE plain (id INTEGER PRIMARY KEY, body TEXT)")
         db.execute("CREATE VIRTUAL TABLE place USING fts5(body)")
         db.execute("PRAGMA writable_schema = ON")
-        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'spatial') WHERE name = 'place'")
+        db.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'fts5', 'spatial') WHERE name = 'place'"
+        )
         db.commit()
     said = "only the application's own connections have that"
     assert f"own(); {said}" in said_of(sqlite.source())
@@ -276,7 +309,13 @@ PLANTED = "it's 'the' \"measles\""
 
 
 @pytest.mark.parametrize(
-    "column", ["CAST(author AS integer)", "CAST(author AS date)", "CAST(author AS jsonb) ->> 'a'", "told(author)"]
+    "column",
+    [
+        "CAST(author AS integer)",
+        "CAST(author AS date)",
+        "CAST(author AS jsonb) ->> 'a'",
+        "told(author)",
+    ],
 )
 def test_postgresql_tells_what_is_wrong_with_a_value_and_not_the_value(desk, column):
     desk.run("UPDATE note SET author = '" + PLANTED.replace("'", "''") + "'")
@@ -293,7 +332,9 @@ def test_mariadb_tells_what_is_wrong_with_a_value_and_not_the_value(mariadb_desk
     mariadb_desk.run("UPDATE note SET author = 'measles here'")
     head = "CREATE FUNCTION told(said TEXT) RETURNS TEXT DETERMINISTIC BEGIN"
     mariadb_desk.run(f"{head} SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = said; RETURN said; END")
-    source = mariadb_desk.source(query="SELECT id, body, told(author) AS more FROM note", payload=["more"])
+    source = mariadb_desk.source(
+        query="SELECT id, body, told(author) AS more FROM note", payload=["more"]
+    )
     with pytest.raises(RagIndexError) as caught:
         read(source)
     assert "a function of the database raised an error (1644)" in str(caught.value)

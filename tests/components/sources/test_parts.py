@@ -38,8 +38,13 @@ INSERT INTO tag VALUES (1, 'office'), (2, 'paper'), (3, 'dark');
 INSERT INTO ticket_tag VALUES (1, 2), (1, 1), (2, 3)
 """
 TICKETS = {
-    "name": "tickets", "table": "ticket", "key": "id", "title": "subject", "where": "confidential = 0",
-    "text": ["subject", "description"], "payload": ["state", "customer.name", "region.title"],
+    "name": "tickets",
+    "table": "ticket",
+    "key": "id",
+    "title": "subject",
+    "where": "confidential = 0",
+    "text": ["subject", "description"],
+    "payload": ["state", "customer.name", "region.title"],
     "link": "https://desk.example.org/t/{id}?s={subject}",
     "joins": {
         "customer": {"table": "customer", "on": "customer_id"},
@@ -47,16 +52,28 @@ TICKETS = {
     },
     "parts": [
         {
-            "table": "remark", "on": "about_id", "where": "about_type = 'Ticket' AND internal = 0", "key": "id",
-            "order_by": "created_at", "text": "body", "payload": ["author.name"], "link": "/t/{about_id}#{id}",
+            "table": "remark",
+            "on": "about_id",
+            "where": "about_type = 'Ticket' AND internal = 0",
+            "key": "id",
+            "order_by": "created_at",
+            "text": "body",
+            "payload": ["author.name"],
+            "link": "/t/{about_id}#{id}",
             "joins": {"author": {"table": "person", "on": "author_id"}},
         },
         {
-            "name": "tags", "table": "ticket_tag", "on": "ticket_id", "text": "tag.name", "payload": ["tag.name"],
-            "inline": True, "order_by": "tag.name", "joins": {"tag": {"table": "tag", "on": "tag_id"}},
+            "name": "tags",
+            "table": "ticket_tag",
+            "on": "ticket_id",
+            "text": "tag.name",
+            "payload": ["tag.name"],
+            "inline": True,
+            "order_by": "tag.name",
+            "joins": {"tag": {"table": "tag", "on": "tag_id"}},
         },
     ],
-}  # fmt: skip
+}
 PAIRS = "SELECT note_id, name FROM acl"
 CHANGES = [
     ("UPDATE remark SET body = 'Other' WHERE id = 10", True, False),
@@ -71,12 +88,19 @@ CHANGES = [
     ("UPDATE remark SET internal = 1 WHERE id = 10", True, False),
     ("DELETE FROM remark WHERE id = 11", True, False),
 ]
-"""Changes of a document, one after the other: whether each changes the hash of its text, and of its payload."""
+"""Changes of a document, one after the other: whether each changes the hash of its text, and of its
+payload."""
 VERSIONS = {
-    "name": "notes", "table": "note", "key": ["patient", "number"], "newest": "version", "text": "body",
+    "name": "notes",
+    "table": "note",
+    "key": ["patient", "number"],
+    "newest": "version",
+    "text": "body",
     "where": "state <> 'withdrawn'",
-    "parts": [{"table": "finding", "on": ["patient_id", "note_no"], "text": "body", "order_by": "line"}],
-}  # fmt: skip
+    "parts": [
+        {"table": "finding", "on": ["patient_id", "note_no"], "text": "body", "order_by": "line"}
+    ],
+}
 REMARK = {"table": "remark", "on": "about_id", "text": "body"}
 MISTAKES = [
     ({"where": "confidental = 0"}, "the query of its documents"),
@@ -112,7 +136,12 @@ def documents(page):
         text, layout = batch.texts[number], batch.layouts[number] if batch.layouts else b""
         divided = TextLayout.decode(layout) if layout else TextLayout("", len(text), [])
         parts = [(part.name, part.id, text[part.start : part.end]) for part in divided.parts]
-        found[document_id(key)] = (divided.title, text[: divided.end], parts, decode_payload(batch.payloads[number]))
+        found[document_id(key)] = (
+            divided.title,
+            text[: divided.end],
+            parts,
+            decode_payload(batch.payloads[number]),
+        )
     return found
 
 
@@ -125,16 +154,24 @@ def hashes(source):
 def test_a_document_has_columns_of_joined_rows_and_parts_of_other_tables(desk):
     found, batch = read(desk.source(**TICKETS)), desk.source(**TICKETS).page(None, 1).documents
     assert found.keys() == {"1", "2", "4"}  # where
-    assert [part.link for part in TextLayout.decode(batch.layouts[0]).parts] == ["/t/1#11", "/t/1#10"]
+    assert [part.link for part in TextLayout.decode(batch.layouts[0]).parts] == [
+        "/t/1#11",
+        "/t/1#10",
+    ]
     assert TextChunker(100, 10).chunk(batch)[0].contexts == ["Printer"] * 3
     title, own, parts, payload = found["1"]
     assert (title, own) == ("Printer", "It is offline.\n\ntags: office, paper")
     assert parts == [("remark", "11", "First remark"), ("remark", "10", "Second remark")]
-    assert payload.pop("_rag") == {"title": "Printer", "link": "https://desk.example.org/t/1?s=Printer"}
+    assert payload.pop("_rag") == {
+        "title": "Printer",
+        "link": "https://desk.example.org/t/1?s=Printer",
+    }
     assert payload == {
-        "state": "open", "customer": {"name": "Acme"}, "region": {"title": "North"},
+        "state": "open",
+        "customer": {"name": "Acme"},
+        "region": {"title": "North"},
         "tags": {"tag": {"name": ["office", "paper"]}},
-    }  # fmt: skip
+    }
     assert found["2"][:3] == ("Screen", "tags: dark", [("remark", "14", "It is black")])
     assert found["4"][:3] == ("Lamp", "Lamp", [])  # a title is text enough
     assert found["4"][3]["customer"] == {"name": None}
@@ -147,7 +184,10 @@ def test_hashes_and_digests_cover_parts_and_joins(desk):
     for change, text, payload in CHANGES:
         desk.run(change)
         after = hashes(source)
-        assert (before["1"][0] != after["1"][0], before["1"][1] != after["1"][1]) == (text, payload), change
+        assert (before["1"][0] != after["1"][0], before["1"][1] != after["1"][1]) == (
+            text,
+            payload,
+        ), change
         assert before["4"] == after["4"]
         assert ("1" in rescan(desk, state, rows=2, **TICKETS)) == (text or payload), change
         assert rescan(desk, state, rows=2, **TICKETS) == set()
@@ -158,24 +198,39 @@ def test_one_query_for_each_table_of_parts_and_page(desk):
     source = desk.source(**TICKETS)
     source.check()
     statements = []
-    sa.event.listen(source._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    sa.event.listen(
+        source._engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
     source.page(None, 1000)
-    selects = [one for one in statements if one.lstrip().startswith("SELECT") and "set_config" not in one]
+    selects = [
+        one for one in statements if one.lstrip().startswith("SELECT") and "set_config" not in one
+    ]
     counts = sum("count(*)" in one for one in selects)
-    assert (len(selects) - counts, counts) == (3, 0 if desk.kind == "sqlite" else 3), "a server may cut results off"
+    assert (len(selects) - counts, counts) == (
+        3,
+        0 if desk.kind == "sqlite" else 3,
+    ), "a server may cut results off"
     assert not re.search(r"group_concat|string_agg|json_agg", " ".join(selects))
 
 
 def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
     monkeypatch.setattr("rag_index.components.sources.pages.PAGE_CHARS", 30)
-    rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
+    rows = [
+        (100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026")
+        for number in range(60)
+    ]
     desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
     source = desk.source(**TICKETS)
     source.check()
     assert list(documents(source.page(None, 1000))) == ["1"]
     found = read(source)
     assert [len(found[one][2]) for one in ("1", "2", "4")] == [32, 31, 0]
-    query = {**TICKETS, "table": None, "where": None, "query": "SELECT * FROM ticket WHERE confidential = 0"}
+    query = {
+        **TICKETS,
+        "table": None,
+        "where": None,
+        "query": "SELECT * FROM ticket WHERE confidential = 0",
+    }
     assert read(desk.source(**query)) == found
 
 
@@ -191,25 +246,36 @@ def test_parts_without_an_order_have_the_same_order_each_time(desk):
     assert [one for _, one, _ in parts] == ["84", "88", "90", "87", "89", "86"]
 
 
-@pytest.mark.parametrize(("order", "expected"), [("rank", ["a", "b", "none"]), ("rank desc", ["b", "a", "none"])])
+@pytest.mark.parametrize(
+    ("order", "expected"), [("rank", ["a", "b", "none"]), ("rank desc", ["b", "a", "none"])]
+)
 def test_rows_of_a_part_without_a_value_to_order_by_are_last(database, order, expected):
     database.notes(1).run("CREATE TABLE line (note_id INTEGER, rank INTEGER, body VARCHAR(9))")
     database.run("INSERT INTO line VALUES (1, 1, 'a'), (1, NULL, 'none'), (1, 2, 'b')")
-    [page] = pages(database.source(parts=[{"table": "line", "on": "note_id", "text": "body", "order_by": [order]}]))
+    [page] = pages(
+        database.source(
+            parts=[{"table": "line", "on": "note_id", "text": "body", "order_by": [order]}]
+        )
+    )
     assert page.documents.texts == ["\n\n".join(expected)]
 
 
 def test_of_versions_the_newest_is_the_document_and_keys_may_have_several_columns(database):
     database.run(
-        "CREATE TABLE note (patient VARCHAR(5), number INTEGER, version INTEGER, state VARCHAR(20), body TEXT)",
-        "INSERT INTO note VALUES ('a', 1, 1, 'final', 'old'), ('a', 1, 2, 'final', 'new'), "
-        "('b', 1, 1, 'final', 'one'), ('b', 1, 2, 'withdrawn', 'gone'), ('b', 2, NULL, 'final', 'none'), "
-        "('b', 4, 7, 'final', 'four')",
+        "CREATE TABLE note (patient VARCHAR(5), number INTEGER, version INTEGER, state VARCHAR(20),"
+        " body TEXT)",
+        "INSERT INTO note VALUES ('a', 1, 1, 'final', 'old'), ('a', 1, 2, 'final', 'new'), ('b', 1,"
+        " 1, 'final', 'one'), ('b', 1, 2, 'withdrawn', 'gone'), ('b', 2, NULL, 'final', 'none'),"
+        " ('b', 4, 7, 'final', 'four')",
         "CREATE TABLE finding (patient_id VARCHAR(5), note_no INTEGER, line INTEGER, body TEXT)",
-        "INSERT INTO finding VALUES ('a', 1, 2, 'y'), ('a', 1, 1, 'x'), ('b', 1, 1, 'z'), ('b', NULL, 1, 'n')",
+        "INSERT INTO finding VALUES ('a', 1, 2, 'y'), ('a', 1, 1, 'x'), ('b', 1, 1, 'z'), ('b',"
+        " NULL, 1, 'n')",
     )
     found = read(database.source(**VERSIONS))
-    assert {one: own for one, (_, own, _, _) in found.items()} == {'["a",1]': "new", '["b",4]': "four"}
+    assert {one: own for one, (_, own, _, _) in found.items()} == {
+        '["a",1]': "new",
+        '["b",4]': "four",
+    }
     assert [text for _, _, text in found['["a",1]'][2]] == ["x", "y"]
     assert read(database.source(**VERSIONS), 1) == found
 
@@ -243,17 +309,38 @@ def test_a_document_for_each_language_shares_parts_and_may_need_a_joined_row(dat
         "CREATE TABLE product (id INTEGER PRIMARY KEY, sku VARCHAR(9), hidden INTEGER)",
         "INSERT INTO product VALUES (1, 'A-1', 0), (2, 'B-2', 1)",
         "CREATE TABLE wording (product_id INTEGER, locale VARCHAR(5), name VARCHAR(30))",
-        "INSERT INTO wording VALUES (1, 'de', 'Lampe'), (1, 'en', 'Lamp'), (2, 'de', 'Geheim'), (3, 'de', 'Waise')",
-        "CREATE TABLE review (id INTEGER, product_id INTEGER, stars INTEGER, price DECIMAL(6,2), body TEXT)",
+        "INSERT INTO wording VALUES (1, 'de', 'Lampe'), (1, 'en', 'Lamp'), (2, 'de', 'Geheim'), (3,"
+        " 'de', 'Waise')",
+        "CREATE TABLE review (id INTEGER, product_id INTEGER, stars INTEGER, price DECIMAL(6,2),"
+        " body TEXT)",
         "INSERT INTO review VALUES (1, 1, 5, 9.50, 'bright'), (2, 2, 1, 1, 'hidden')",
     )
     index = {
-        "name": "products", "table": "wording", "key": ["product_id", "locale"], "title": "{name} ({product.sku})",
-        "joins": {"product": {"table": "product", "on": "product_id", "where": "hidden = 0", "required": True}},
-        "parts": [{"table": "review", "on": {"product_id": "product_id"}, "text": "{stars} stars, {price}: {body}"}],
-    }  # fmt: skip
+        "name": "products",
+        "table": "wording",
+        "key": ["product_id", "locale"],
+        "title": "{name} ({product.sku})",
+        "joins": {
+            "product": {
+                "table": "product",
+                "on": "product_id",
+                "where": "hidden = 0",
+                "required": True,
+            }
+        },
+        "parts": [
+            {
+                "table": "review",
+                "on": {"product_id": "product_id"},
+                "text": "{stars} stars, {price}: {body}",
+            }
+        ],
+    }
     found = read(database.source(**index), 1)
-    assert {one: title for one, (title, *_) in found.items()} == {'[1,"de"]': "Lampe (A-1)", '[1,"en"]': "Lamp (A-1)"}
+    assert {one: title for one, (title, *_) in found.items()} == {
+        '[1,"de"]': "Lampe (A-1)",
+        '[1,"en"]': "Lamp (A-1)",
+    }
     said = {text for *_, parts, _ in found.values() for _, _, text in parts}
     assert said == {"5 stars, 9.50: bright"} or database.kind == "sqlite"
 
@@ -267,9 +354,17 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
         f"CREATE TABLE {name('order line')} ({name('group')} VARCHAR(9), {name('a.b')} TEXT)",
         f"INSERT INTO {name('order line')} VALUES ('x''1', 'part: 50%'), ('ä%', 'other')",
     )
-    part = {"name": "line", "table": "order line", "on": "group", "text": "a.b", "where": f"{name('a.b')} <> ':x'"}
+    part = {
+        "name": "line",
+        "table": "order line",
+        "on": "group",
+        "text": "a.b",
+        "where": f"{name('a.b')} <> ':x'",
+    }
     where = f"{name(odd)} LIKE '%s%'"
-    source = database.source(name="orders", table="order", key="select", text=odd, where=where, parts=[part])
+    source = database.source(
+        name="orders", table="order", key="select", text=odd, where=where, parts=[part]
+    )
     found = read(source, 1)
     assert documents(source.documents(["ä%", "X'1", "1"])) == {"ä%": found["ä%"]}
     assert found["x'1"][1:3] == ("first", [("line", "", "part: 50%")])
@@ -279,10 +374,14 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
 def test_a_part_that_is_no_text_is_named_and_costs_its_document_nothing_else(database):
     kind = "BYTEA" if database.kind == "postgresql" else "BLOB"
     database.run(
-        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (1, 'a'), (2, 'b')",
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)",
+        "INSERT INTO note VALUES (1, 'a'), (2, 'b')",
         f"CREATE TABLE file (id INTEGER PRIMARY KEY, note_id INTEGER, content {kind})",
-    )  # fmt: skip
-    database.run("INSERT INTO file VALUES (?, ?, ?)", rows=[(7, 1, b"\x89PNG\r\n\x1a\n\x00\x01"), (8, 1, b"read me")])
+    )
+    database.run(
+        "INSERT INTO file VALUES (?, ?, ?)",
+        rows=[(7, 1, b"\x89PNG\r\n\x1a\n\x00\x01"), (8, 1, b"read me")],
+    )
     part = {"table": "file", "on": "note_id", "key": "id", "text": "content"}
     source = database.source(name="notes", table="note", key="id", text="body", parts=[part])
     assert read(source)["1"][2] == [("file", "8", "read me")]
@@ -305,7 +404,10 @@ def test_a_column_may_hold_the_address_if_it_is_one_of_the_web():
         ("{url}", ["https://a.example/b?c=d#e"], "https://a.example/b?c=d#e"),
         ("{url}#{id}", ["http://a.example/", 7], "http://a.example/#7"),
         ("{url}", ["/t/1"], "/t/1"),
-        *(("{url}", [url], "") for url in ("javascript:x", "//host/a", "/\\host", "/\t/host", "https://", "a b", "")),
+        *(
+            ("{url}", [url], "")
+            for url in ("javascript:x", "//host/a", "/\\host", "/\t/host", "https://", "a b", "")
+        ),
         ("/t/{id}", ["/../x"], "/t/%2F..%2Fx"),
     ):
         check_link(link)
@@ -323,7 +425,10 @@ def db(sqlite):
 
 def groups(page):
     documents = page.documents
-    return {key: groups_in(payload) for key, payload in zip(documents.keys, documents.payloads, strict=True)}
+    return {
+        key: groups_in(payload)
+        for key, payload in zip(documents.keys, documents.payloads, strict=True)
+    }
 
 
 def everything(source, rows=3):
@@ -336,7 +441,14 @@ def test_a_column_gives_groups_and_is_no_payload(db):
     values = ["staff", '["staff", "board"]', None, "", "a;b", "[broken"]
     db.run("INSERT INTO note (id, body, acl) VALUES (?, 'text', ?)", rows=list(enumerate(values)))
     source = db.source(access="acl", access_separator=";", payload=["at"])
-    assert everything(source) == {"0": ["staff"], "1": ["board", "staff"], "2": [], "3": [], "4": ["a", "b"], "5": []}
+    assert everything(source) == {
+        "0": ["staff"],
+        "1": ["board", "staff"],
+        "2": [],
+        "3": [],
+        "4": ["a", "b"],
+        "5": [],
+    }
     page = source.page(None, 10)
     assert page.documents.payloads[0] == b'{"_rag":{"groups":["staff"]},"at":null}'
     assert page.documents.texts == ["text"] * 6
@@ -349,7 +461,9 @@ def test_a_column_gives_groups_and_is_no_payload(db):
 def test_a_query_gives_pairs_of_key_and_group(db, pairs):
     db.run("INSERT INTO note (id, body) VALUES (?, 'text')", rows=[(n,) for n in range(450)])
     odd = [(0, "g1"), (0, "g1"), (0, "a,b"), (0, None), (9999, "g1"), (None, "g1")]
-    db.run("INSERT INTO acl VALUES (?, ?)", rows=[*[(n, f"g{n % 7}") for n in range(0, 450, 2)], *odd])
+    db.run(
+        "INSERT INTO acl VALUES (?, ?)", rows=[*[(n, f"g{n % 7}") for n in range(0, 450, 2)], *odd]
+    )
     source = db.source(access=pairs)
     found = everything(source, 401)
     assert found["0"] == ["a,b", "g0", "g1"], "a group of a pair is taken as it is"
@@ -366,17 +480,30 @@ def test_keys_of_several_columns_have_pairs_of_as_many_columns_and_the_group(dat
     )
     for where in ({"table": "part"}, {"query": "SELECT * FROM part"}):
         source = database.source(key=["site", "number"], access="SELECT a, b, c FROM seen", **where)
-        assert everything(source, 2) == {'["1",1]': ["board"], '["north",1]': ["staff"], '["north",2]': []}
+        assert everything(source, 2) == {
+            '["1",1]': ["board"],
+            '["north",1]': ["staff"],
+            '["north",2]': [],
+        }
 
 
 def test_what_cannot_be_right_is_refused_before_anything_is_read(db):
     db.run("INSERT INTO note (id, body) VALUES (1, 'text')", "INSERT INTO acl VALUES (1, 'staff')")
     for access, message in (
         ("owner", "table 'note' cannot be read: .*owner"),
-        ("SELECT note_id FROM acl", r"the query of access gives 1 columns \(note_id\); it should give id, group"),
+        (
+            "SELECT note_id FROM acl",
+            r"the query of access gives 1 columns \(note_id\); it should give id, group",
+        ),
         ("SELECT note_id, name, name AS more FROM acl", "gives 3 columns"),
-        ("SELECT note_id, name FROM absent", "the query of access cannot be read: no such table: absent"),
-        ("SELECT CAST(note_id AS TEXT), name FROM acl", "access gives keys of type str .*but id is int"),
+        (
+            "SELECT note_id, name FROM absent",
+            "the query of access cannot be read: no such table: absent",
+        ),
+        (
+            "SELECT CAST(note_id AS TEXT), name FROM acl",
+            "access gives keys of type str .*but id is int",
+        ),
         ("SELECT 1; DELETE FROM note", "the query of access cannot be read"),
     ):
         with pytest.raises(SettingsError, match=message):
@@ -406,7 +533,8 @@ def test_a_document_that_cannot_be_read_tells_its_groups(db):
 def test_arrays_and_pairs_of_postgresql(database):
     database.run(
         "CREATE TYPE team AS ENUM ('staff', 'board')",
-        "CREATE TABLE note (id uuid PRIMARY KEY, body text, acl text[], teams team[], more jsonb, at timestamptz)",
+        "CREATE TABLE note (id uuid PRIMARY KEY, body text, acl text[], teams team[], more jsonb,"
+        " at timestamptz)",
         "CREATE TABLE seen (id uuid, name text)",
         "INSERT INTO note VALUES "
         "(gen_random_uuid(), 'a', '{staff,\"a, b\"}', '{staff,board}', '[\"x\", 7]', '2024-01-01')",

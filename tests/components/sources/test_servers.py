@@ -1,4 +1,5 @@
-"""What only servers have: types, schemas, rights, cursors, time limits, stops, and settings for all connections."""
+"""What only servers have: types, schemas, rights, cursors, time limits, stops, and settings for all
+connections."""
 
 import re
 import time
@@ -14,7 +15,14 @@ from rag_index.components.sources.sql import Cursor
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.canonical import decode_payload
 from rag_index.errors import SettingsError, SourceError, SourceTimedOut, SourceUnavailable
-from tests.components.sources.conftest import SourceDatabase, State, open_database, read, rescan, scan
+from tests.components.sources.conftest import (
+    SourceDatabase,
+    State,
+    open_database,
+    read,
+    rescan,
+    scan,
+)
 
 QUERY = {"query": "SELECT * FROM note"}
 REMARKS = '[[indexes.parts]]\ntable = "remark"\non = "note"\nkey = "id"\ntext = "body"\n'
@@ -29,17 +37,36 @@ ODD_VALUES = {  # the columns, the rows without their keys and texts, and the pa
     ),
     "times and intervals": (
         "at time, zoned timetz, span interval",
-        ["'24:00:00', '24:00:00+02', '178956970 years'", "'23:59:59', '23:59:59+02', '9999999 years'",
-         "'00:00', '00:00+00', '-2 days'"],
-        [["24:00:00", "24:00:00+02", "178956970 years"], ["23:59:59", "23:59:59+02:00", "9999999 years"],
-         ["00:00:00", "00:00:00+00:00", -172800.0]],
+        [
+            "'24:00:00', '24:00:00+02', '178956970 years'",
+            "'23:59:59', '23:59:59+02', '9999999 years'",
+            "'00:00', '00:00+00', '-2 days'",
+        ],
+        [
+            ["24:00:00", "24:00:00+02", "178956970 years"],
+            ["23:59:59", "23:59:59+02:00", "9999999 years"],
+            ["00:00:00", "00:00:00+00:00", -172800.0],
+        ],
     ),
     "within arrays, ranges and domains": (
-        "at time[], nested timetz[], days date[], spans interval[], never tsmultirange, shut closing",
-        ["""'{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}', '{178956970 years,1 day}',
-         '{[2024-01-01,infinity)}', '24:00'"""],
-        [[["24:00:00", "01:00:00"], [["24:00:00+02"]], ["infinity", "0044-03-15 BC", "20000-01-01"],
-          ["178956970 years", 86400.0], "{[2024-01-01T00:00:00, infinity)}", "24:00:00"]],
+        (
+            "at time[], nested timetz[], days date[], spans interval[], never tsmultirange, shut"
+            " closing"
+        ),
+        [
+            """'{24:00,01:00}', '{{24:00+02}}', '{infinity,0044-03-15 BC,20000-01-01}', '{178956970 years,1 day}',
+         '{[2024-01-01,infinity)}', '24:00'"""
+        ],
+        [
+            [
+                ["24:00:00", "01:00:00"],
+                [["24:00:00+02"]],
+                ["infinity", "0044-03-15 BC", "20000-01-01"],
+                ["178956970 years", 86400.0],
+                "{[2024-01-01T00:00:00, infinity)}",
+                "24:00:00",
+            ]
+        ],
     ),
     "numbers that Python does not read": (
         "one jsonb, several json[]",
@@ -49,21 +76,37 @@ ODD_VALUES = {  # the columns, the rows without their keys and texts, and the pa
     "arrays of own types, and ranges": (
         "moods mood[], tags citext[], at tstzrange, days daterange",
         ["""'{sad,ok}', '{Ink,"a,b"}', '[2024-05-01 12:00+02,)', '[2024-05-01,2024-06-01)'"""],
-        [[["sad", "ok"], ["Ink", "a,b"], "[2024-05-01T10:00:00Z, None)", "[2024-05-01, 2024-06-01)"]],
+        [
+            [
+                ["sad", "ok"],
+                ["Ink", "a,b"],
+                "[2024-05-01T10:00:00Z, None)",
+                "[2024-05-01, 2024-06-01)",
+            ]
+        ],
     ),
-}  # fmt: skip
+}
 POSTGRESQL = {
-    "DateStyle": ("'SQL, DMY'", "'German'", "'Postgres, MDY'"), "IntervalStyle": ("'iso_8601'", "'sql_standard'"),
-    "bytea_output": ("'escape'",), "extra_float_digits": ("'-15'",), "TimeZone": ("'America/Los_Angeles'",),
-    "standard_conforming_strings": ("off",), "row_security": ("off",), "client_encoding": ("'LATIN1'",),
+    "DateStyle": ("'SQL, DMY'", "'German'", "'Postgres, MDY'"),
+    "IntervalStyle": ("'iso_8601'", "'sql_standard'"),
+    "bytea_output": ("'escape'",),
+    "extra_float_digits": ("'-15'",),
+    "TimeZone": ("'America/Los_Angeles'",),
+    "standard_conforming_strings": ("off",),
+    "row_security": ("off",),
+    "client_encoding": ("'LATIN1'",),
     "default_transaction_isolation": ("'serializable'",),
-}  # fmt: skip
+}
 MARIADB = (
-    "sql_select_limit = 3", "max_join_size = 3", "time_zone = '+05:00'", "group_concat_max_len = 4",
+    "sql_select_limit = 3",
+    "max_join_size = 3",
+    "time_zone = '+05:00'",
+    "group_concat_max_len = 4",
     "sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT'",
-    "max_recursive_iterations = 3", "max_statement_time = 0.001",
+    "max_recursive_iterations = 3",
+    "max_statement_time = 0.001",
     "init_connect = 'SET sql_select_limit = 3, character_set_results = latin1'",
-)  # fmt: skip
+)
 """Of these, ANSI_QUOTES and the like decide what the SQL of a person means, and stay."""
 
 
@@ -80,29 +123,57 @@ def test_schemas_odd_names_views_and_domains(desk):
     desk.run(
         'CREATE SCHEMA "Help Desk"',
         "CREATE DOMAIN prose AS text",
-        'CREATE TABLE "Help Desk"."order" ("Key" integer PRIMARY KEY, "select" prose, "100% ""x"" :y" varchar(50))',
+        'CREATE TABLE "Help Desk"."order" ("Key" integer PRIMARY KEY, "select" prose, "100% ""x""'
+        ' :y" varchar(50))',
         """INSERT INTO "Help Desk"."order" VALUES (1, 'one', 'odd'), (2, 'two', NULL)""",
-        'CREATE MATERIALIZED VIEW "Help Desk".recent AS SELECT * FROM "Help Desk"."order" WHERE "Key" > 1',
+        'CREATE MATERIALIZED VIEW "Help Desk".recent AS SELECT * FROM "Help Desk"."order" WHERE'
+        ' "Key" > 1',
     )
     given = {"schema": "Help Desk", "key": "Key", "text": ["select", '100% "x" :y']}
     assert read(desk.source(table="order", **given), 1) == {"1": "one\nodd", "2": "two"}
     assert read(desk.source(table="recent", **given), 1) == {"2": "two"}
-    with pytest.raises(SettingsError, match=r"table 'order' cannot be read: .*column order.key does not exist"):
+    with pytest.raises(
+        SettingsError, match=r"table 'order' cannot be read: .*column order.key does not exist"
+    ):
         desk.source(table="order", **(given | {"key": "key"})).check()
 
 
 def test_tables_of_joins_and_parts_are_in_the_schema_of_the_index_unless_they_name_one(desk):
     tables = (
         "CREATE TABLE {}customer (id integer PRIMARY KEY, name text)",
-        "CREATE TABLE {}ticket (id integer PRIMARY KEY, title text, body text, customer_id integer)",
-        "CREATE TABLE {}remark (id integer PRIMARY KEY, ticket_id integer, body text, customer_id integer)",
+        (
+            "CREATE TABLE {}ticket (id integer PRIMARY KEY, title text, body text, customer_id"
+            " integer)"
+        ),
+        (
+            "CREATE TABLE {}remark (id integer PRIMARY KEY, ticket_id integer, body text,"
+            " customer_id integer)"
+        ),
     )
-    desk.run("CREATE SCHEMA app", *[table.format(schema) for table in tables for schema in ("", "app.")])
-    desk.run("INSERT INTO app.customer VALUES (1, 'Acme')", "INSERT INTO app.ticket VALUES (1, 'Ink', 'It is dry.', 1)")
-    desk.run("INSERT INTO app.remark VALUES (1, 1, 'Shake it.', 1)", "INSERT INTO remark VALUES (1, 1, 'No.', 1)")
+    desk.run(
+        "CREATE SCHEMA app", *[table.format(schema) for table in tables for schema in ("", "app.")]
+    )
+    desk.run(
+        "INSERT INTO app.customer VALUES (1, 'Acme')",
+        "INSERT INTO app.ticket VALUES (1, 'Ink', 'It is dry.', 1)",
+    )
+    desk.run(
+        "INSERT INTO app.remark VALUES (1, 1, 'Shake it.', 1)",
+        "INSERT INTO remark VALUES (1, 1, 'No.', 1)",
+    )
     customer = {"table": "customer", "on": "customer_id"}
-    part = {"table": "remark", "on": "ticket_id", "text": "{who.name}: {body}", "joins": {"who": customer}}
-    given = {"table": "ticket", "schema": "app", "joins": {"customer": customer}, "payload": ["customer.name"]}
+    part = {
+        "table": "remark",
+        "on": "ticket_id",
+        "text": "{who.name}: {body}",
+        "joins": {"who": customer},
+    }
+    given = {
+        "table": "ticket",
+        "schema": "app",
+        "joins": {"customer": customer},
+        "payload": ["customer.name"],
+    }
     for more, text in (({}, "Acme: Shake it."), ({"schema": "public"}, "Acme: No.")):
         source = desk.source(**given, text="body", parts=[part | more])
         [found] = read(source).values()
@@ -125,23 +196,40 @@ def test_payload_values_have_one_form_in_every_session(desk):
     names = "at local day clock price big tags days more plain raw span flag real_ address code id".split()
     page = desk.source(payload=names).page(None, 10)
     assert decode_payload(page.documents.payloads[0]) == {
-        "at": "2024-05-01T10:30:00Z", "local": "2024-05-01T12:30:00", "day": "2024-05-01", "clock": "12:30:00",
-        "price": 10.5, "big": "123456789012345678901234567890", "tags": ["b", "a", None], "days": ["2024-05-01"],
-        "more": {"y": True, "z": {"a": [1.5, None], "b": 1}}, "plain": {"a": 2, "b": 1}, "raw": "AP8=", "span": 93600.0,
-        "flag": True, "real_": 0.1, "address": "10.0.0.1", "code": "ab   ",
+        "at": "2024-05-01T10:30:00Z",
+        "local": "2024-05-01T12:30:00",
+        "day": "2024-05-01",
+        "clock": "12:30:00",
+        "price": 10.5,
+        "big": "123456789012345678901234567890",
+        "tags": ["b", "a", None],
+        "days": ["2024-05-01"],
+        "more": {"y": True, "z": {"a": [1.5, None], "b": 1}},
+        "plain": {"a": 2, "b": 1},
+        "raw": "AP8=",
+        "span": 93600.0,
+        "flag": True,
+        "real_": 0.1,
+        "address": "10.0.0.1",
+        "code": "ab   ",
         "id": "00000000-0000-0000-0000-0000000000ff",
-    }  # fmt: skip
+    }
     assert page.documents.keys == ['{"uuid":"00000000-0000-0000-0000-0000000000ff"}']
     desk.run(f"ALTER DATABASE {name} SET timezone = 'America/New_York'")
-    assert desk.source(payload=names).page(None, 10) == desk.source(**QUERY, payload=names).page(None, 10) == page
+    assert (
+        desk.source(payload=names).page(None, 10)
+        == desk.source(**QUERY, payload=names).page(None, 10)
+        == page
+    )
 
 
 def test_types_of_mariadb_are_converted(mariadb_desk):
     mariadb_desk.run(
-        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, price DECIMAL(12, 2), about JSON, at TIMESTAMP NULL, "
-        "flag BIT(1), mask BIT(12))",
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, price DECIMAL(12, 2), about JSON, at"
+        " TIMESTAMP NULL, flag BIT(1), mask BIT(12))",
         "INSERT INTO note VALUES "
-        "(1, 'Über Drucker 🖨', 1.00, '{\"room\": 1}', '2026-01-01 00:00:01', b'1', b'101000000001')",
+        "(1, 'Über Drucker 🖨', 1.00, '{\"room\": 1}', '2026-01-01 00:00:01', b'1',"
+        " b'101000000001')",
     )
     source = mariadb_desk.source(payload=["price", "about", "at", "flag", "mask"])
     assert read(source) == {"1": "Über Drucker 🖨"}
@@ -162,17 +250,22 @@ def test_a_view_may_be_read_by_a_user_who_sees_only_its_rows(mariadb_desk):
         with pytest.raises(SettingsError, match="denied"):
             mariadb_desk.source(url=url).check()
         with closing(sa.create_engine(url).connect()) as connection:
-            assert tables_read(connection, ["v_note"]) == set(), "the definition is for those who have SHOW VIEW"
+            assert tables_read(connection, ["v_note"]) == set(), (
+                "the definition is for those who have SHOW VIEW"
+            )
     finally:
         mariadb_desk.close()
         mariadb_desk.run("DROP USER only_reader")
 
 
 def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_another(postgres):
-    """PostgreSQL in the locale C makes SQL_ASCII databases, whose texts the driver gives as bytes."""
+    """PostgreSQL in the locale C makes SQL_ASCII databases, whose texts the driver gives as
+    bytes."""
     name = "desk_without_encoding"
     with postgres.connect() as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0"
+        )
     desk = SourceDatabase(postgres.url(name))
     try:
         with postgres.connect(name) as connection:
@@ -182,7 +275,9 @@ def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_ano
         Ledger(desk.url).close()
         assert read(desk.source()) == {'"é"': "Über 東京"}
         desk.run(r"UPDATE note SET body = E'na\357ve'")  # Latin-1
-        assert read(desk.source(url=desk.url.update_query_dict({"client_encoding": "latin1"}))) == {'"Ã©"': "naïve"}
+        assert read(desk.source(url=desk.url.update_query_dict({"client_encoding": "latin1"}))) == {
+            '"Ã©"': "naïve"
+        }
         assert read(desk.source()) == {'"é"': "naïve"}
     finally:
         desk.close()
@@ -193,17 +288,26 @@ def test_a_database_without_an_encoding_is_read_as_utf8_unless_the_url_names_ano
 @pytest.mark.parametrize("values", ODD_VALUES)
 def test_values_that_python_cannot_represent_become_text(desk, values):
     columns, rows, expected = ODD_VALUES[values]
-    desk.run("CREATE EXTENSION citext", "CREATE TYPE mood AS ENUM ('sad', 'ok')", "CREATE DOMAIN closing AS time")
+    desk.run(
+        "CREATE EXTENSION citext",
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE DOMAIN closing AS time",
+    )
     desk.run(f"CREATE TABLE note (id integer PRIMARY KEY, body text, {columns})")
-    desk.run(*(f"INSERT INTO note VALUES ({number}, 'x', {row})" for number, row in enumerate(rows)))
+    desk.run(
+        *(f"INSERT INTO note VALUES ({number}, 'x', {row})" for number, row in enumerate(rows))
+    )
     names = re.findall(r"(?:^|, )(\w+) ", columns)
     for given in ({}, QUERY):
         found = payloads(desk.source(payload=names, **given))
-        assert sorted(([one[name] for name in names] for one in found), key=str) == sorted(expected, key=str)
+        assert sorted(([one[name] for name in names] for one in found), key=str) == sorted(
+            expected, key=str
+        )
 
 
 def test_pages_of_composite_keys_use_the_index(desk):
-    """PostgreSQL looks up row values in the index of the key even if the first column has equal values."""
+    """PostgreSQL looks up row values in the index of the key even if the first column has equal
+    values."""
     desk.run(
         "CREATE TABLE note (a integer, b text, body text, PRIMARY KEY (a, b))",
         "INSERT INTO note SELECT 1, 'k' || i, 'x' FROM generate_series(1, 20000) i",
@@ -213,7 +317,9 @@ def test_pages_of_composite_keys_use_the_index(desk):
     with open_read_only(desk.url).connect() as connection:
         statement = source._in_order(connection, source._select(), Cursor((1, "k5"), 0)).limit(10)
         compiled = statement.compile(connection, compile_kwargs={"render_postcompile": True})
-        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params))
+        plan = "\n".join(
+            row[0] for row in connection.exec_driver_sql(f"EXPLAIN {compiled}", compiled.params)
+        )
     assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
 
 
@@ -224,39 +330,57 @@ def test_parts_of_many_documents_with_a_composite_key(desk):
         "CREATE TABLE note (a integer, b bigint, c integer, body text, PRIMARY KEY (a, b, c))",
         "CREATE TABLE remark (a integer, b bigint, c integer, body text)",
         "INSERT INTO note SELECT 1, i, 1, 'note ' || i FROM generate_series(1, 11000) i",
-        "INSERT INTO remark SELECT 1, i, 1, 'remark ' || i FROM generate_series(1, 11000) i WHERE i % 5500 = 0",
+        "INSERT INTO remark SELECT 1, i, 1, 'remark ' || i FROM generate_series(1, 11000) i WHERE i"
+        " % 5500 = 0",
     )
     part = {"table": "remark", "on": ["a", "b", "c"], "text": "body", "inline": True}
     texts = read(desk.source(key=["a", "b", "c"], parts=[part], text="body"), 11_000).values()
     assert len(texts) == 11_000
-    assert [text for text in texts if "remark" in text] == [f"note {n}\n\nremark {n}" for n in (5500, 11000)]
+    assert [text for text in texts if "remark" in text] == [
+        f"note {n}\n\nremark {n}" for n in (5500, 11000)
+    ]
 
 
 def test_nothing_can_be_written(desk):
     desk.notes(2)
     engine = open_read_only(desk.url)
     for statement in ("DELETE FROM note", "CREATE TABLE x (y integer)", "CREATE TEMP SEQUENCE s"):
-        with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+        with (
+            engine.connect() as connection,
+            pytest.raises(sa.exc.DBAPIError, match="read-only transaction"),
+        ):
             connection.exec_driver_sql(statement)
     engine.dispose()
-    desk.run("CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN 'x'; END $$")
+    desk.run(
+        "CREATE FUNCTION harm() RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM note; RETURN"
+        " 'x'; END $$"
+    )
     for query in (
         "SELECT 1 AS id, harm() AS body",
         "WITH gone AS (DELETE FROM note RETURNING *) SELECT * FROM gone",
         "SELECT id, body FROM note; DELETE FROM note",
     ):
-        with pytest.raises(SettingsError, match=r"the query cannot be read: .*(read-only|data-modifying|syntax error)"):
+        with pytest.raises(
+            SettingsError,
+            match=r"the query cannot be read: .*(read-only|data-modifying|syntax error)",
+        ):
             desk.source(query=query).check()
     assert desk.source().count() == 2
 
 
-def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(desk, postgres):
+def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(
+    desk, postgres
+):
     name = desk.notes(1).url.database
-    desk.run(f"CREATE ROLE reader_{name} LOGIN PASSWORD 'x'", f"GRANT SELECT (id) ON note TO reader_{name}")
+    desk.run(
+        f"CREATE ROLE reader_{name} LOGIN PASSWORD 'x'",
+        f"GRANT SELECT (id) ON note TO reader_{name}",
+    )
     wrong = r"password authentication failed.*; correct user and password in \[source\] url"
     for url, message in (
-        (postgres.url(name, password="wr0ng"), wrong), (postgres.url("nowhere"), 'database "nowhere" does not exist'),
-    ):  # fmt: skip
+        (postgres.url(name, password="wr0ng"), wrong),
+        (postgres.url("nowhere"), 'database "nowhere" does not exist'),
+    ):
         with pytest.raises(SourceError, match=message) as caught:
             desk.source(url=url).check()
         assert "wr0ng" not in str(caught.value)
@@ -265,19 +389,25 @@ def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_er
     with pytest.raises(SettingsError, match="permission denied for table note"):
         reader.check()
     desk.run(f"GRANT SELECT (body) ON note TO reader_{name}")
-    assert read(reader) == {"1": "note 1"}, "rights for the columns that the settings name are enough"
+    assert read(reader) == {"1": "note 1"}, (
+        "rights for the columns that the settings name are enough"
+    )
     desk.run(f"DROP OWNED BY reader_{name}", f"DROP ROLE reader_{name}")
 
 
 @pytest.mark.long
-def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk, postgres):
+def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(
+    desk, postgres
+):
     source, copied = desk.notes(7).source(), desk.source(**QUERY)
     first, begun = source.page(None, 3), copied.page(None, 3)
     postgres.stop()
     try:
         assert copied.page(begun.cursor, 3).documents.keys == ["4", "5", "6"], "a query was read"
         for lost, cursor in ((source, first.cursor), (copied, None)):
-            with pytest.raises(SourceUnavailable, match=r"does not answer|a restart, ended the connection"):
+            with pytest.raises(
+                SourceUnavailable, match=r"does not answer|a restart, ended the connection"
+            ):
                 lost.page(cursor, 3)
     finally:
         postgres.start()
@@ -286,7 +416,8 @@ def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_
 
 
 def run_limited(engine, statement, *, told, both=False):
-    """Run a statement with a limit, of which the server is told or not, or is told and too slow to say."""
+    """Run a statement with a limit, of which the server is told or not, or is told and too slow to
+    say."""
     with engine.connect() as connection, limited(connection, 0.4, "source x"):
         if told:
             limit_on_server(connection, 0.1 if both else 0.4, streams=False)
@@ -297,13 +428,17 @@ def run_limited(engine, statement, *, told, both=False):
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
-def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, request, tmp_path, monkeypatch):
+def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(
+    kind, request, tmp_path, monkeypatch
+):
     sleep = {"postgresql": "SELECT pg_sleep(300)", "mariadb": "SELECT SLEEP(300)"}[kind]
     with open_database(kind, request, tmp_path) as database:
         engine = open_read_only(database.url)
         for told, both, grace in ((True, False, 200.0), (True, True, 0.0), (False, False, 0.0)):
             monkeypatch.setattr("rag_index.components.sources.engine.GRACE_SECONDS", grace)
-            with pytest.raises(SourceTimedOut, match=r"source x did not answer a query within 0\.4 s"):
+            with pytest.raises(
+                SourceTimedOut, match=r"source x did not answer a query within 0\.4 s"
+            ):
                 run_limited(engine, sleep, told=told, both=both)
         with engine.connect() as connection:
             assert connection.scalar(sa.text("SELECT 1")) == 1, "the pool has another connection"
@@ -312,15 +447,19 @@ def test_a_query_that_takes_too_long_is_ended_by_the_server_or_broken_off(kind, 
 
 def test_settings_of_postgresql_change_nothing_of_what_is_read(desk):
     desk.run(
-        "CREATE TABLE note (id integer, at timestamptz, body text, day date, local timestamp, took interval, "
-        "raw bytea, share real, old timestamptz, PRIMARY KEY (id, at))",
+        "CREATE TABLE note (id integer, at timestamptz, body text, day date, local timestamp, took"
+        " interval, raw bytea, share real, old timestamptz, PRIMARY KEY (id, at))",
         "INSERT INTO note SELECT i, timestamptz '2024-02-03 04:05:06+00' + i * interval '1 day', "
         "'It''s 5 \\ 2 – ' || i, '2024-02-03', "
         "'2024-02-03 04:05:06', '1 year 2 months 3 days 04:05:06', '\\x00ff', 0.1, "
         "'0044-03-15 12:00+00 BC' FROM generate_series(1, 30) i",
         "ALTER TABLE note ENABLE ROW LEVEL SECURITY",
     )
-    given = {"key": ["id", "at"], "payload": ["day", "local", "took", "raw", "share", "old", "at"], "title": "{at}"}
+    given = {
+        "key": ["id", "at"],
+        "payload": ["day", "local", "took", "raw", "share", "old", "at"],
+        "title": "{at}",
+    }
     given |= {"text": "body", "where": "body LIKE 'It''s 5 \\\\%'"}
     table, query = given | {"table": "note"}, given | {"query": "SELECT * FROM note", "where": None}
 
@@ -353,20 +492,32 @@ def test_settings_of_mariadb_change_nothing_of_what_is_read(mariadb_desk, settin
         "CREATE TABLE remark (id INTEGER PRIMARY KEY, note CHAR(20), body TEXT)",
         "INSERT INTO note SELECT CONCAT('a long key ', seq), FROM_UNIXTIME(1700000000 + seq), "
         "CONCAT('It''s 5 \\\\ 2 – ', seq) FROM seq_1_to_90",
-        "INSERT INTO remark SELECT seq, CONCAT('a long key ', seq % 90 + 1), CONCAT('Yes – ', seq) FROM seq_1_to_180",
+        "INSERT INTO remark SELECT seq, CONCAT('a long key ', seq % 90 + 1), CONCAT('Yes – ', seq)"
+        " FROM seq_1_to_180",
         "CREATE OR REPLACE USER plain_reader IDENTIFIED BY 'x'",
         "GRANT SELECT ON parted.* TO plain_reader",
     )
     given = {"key": ["id", "at"], "payload": ["at"], "text": "body"}
     remarks = {"table": "remark", "on": {"note": "id"}, "key": "id", "text": "body"}
-    recursive = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i AS id, "
+    recursive = (
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i AS"
+        " id, "
+    )
     recursive += "(SELECT GROUP_CONCAT(body ORDER BY id) FROM remark) AS body FROM n"
-    reader = desk.url.set(username="plain_reader", password="x")  # init_connect is not run for others
+    reader = desk.url.set(
+        username="plain_reader", password="x"
+    )  # init_connect is not run for others
 
     def pages():
-        given_all = ({**given, "parts": [remarks]}, {**given, "query": "SELECT * FROM note"}, {"query": recursive})
+        given_all = (
+            {**given, "parts": [remarks]},
+            {**given, "query": "SELECT * FROM note"},
+            {"query": recursive},
+        )
         sources = [desk.source(url=reader, **one) for one in given_all]
-        return [read(source, 40) for source in sources], sources[0].page(None, 100).documents.payloads
+        return [read(source, 40) for source in sources], sources[0].page(
+            None, 100
+        ).documents.payloads
 
     before = pages()
     assert list(map(len, before[0])) == [90, 90, 50]
@@ -407,8 +558,12 @@ def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, project,
     desk = mariadb_desk.notes(9).run("CREATE TABLE remark AS SELECT id, id AS note, body FROM note")
     found = []
     for url in (desk.url, desk.url.update_query_dict({"init_command": LIMIT})):
-        source = f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
-        project.write_settings(f'{source}[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}')
+        source = (
+            f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
+        )
+        project.write_settings(
+            f'{source}[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}'
+        )
         found.append((project.run(wait=0.0).exit_code, project.points()))
     assert found == [(0, found[0][1]), (1, found[0][1])]
 

@@ -1,4 +1,5 @@
-"""Sheets of .xlsx and .ods: cells without a value cost nothing, and times are read as people see them."""
+"""Sheets of .xlsx and .ods: cells without a value cost nothing, and times are read as people see
+them."""
 
 import io
 import zipfile
@@ -39,7 +40,9 @@ def letters(number):
 
 
 def real_rows():
-    rows = (excel_row(n, cell(f"A{n}", a), cell(f"B{n}", b)) for n, (a, b) in enumerate(REAL, start=1))
+    rows = (
+        excel_row(n, cell(f"A{n}", a), cell(f"B{n}", b)) for n, (a, b) in enumerate(REAL, start=1)
+    )
     return "".join(rows)
 
 
@@ -50,7 +53,10 @@ def formats(*numbers):
 
 def text_cell(text, times=1):
     repeated = f'table:number-columns-repeated="{times}"'
-    return f'<table:table-cell {repeated} office:value-type="string"><text:p>{text}</text:p></table:table-cell>'
+    return (
+        f"<table:table-cell {repeated}"
+        f' office:value-type="string"><text:p>{text}</text:p></table:table-cell>'
+    )
 
 
 def no_cell(times=1):
@@ -58,7 +64,9 @@ def no_cell(times=1):
 
 
 def calc_row(*cells, times=1):
-    return f'<table:table-row table:number-rows-repeated="{times}">{"".join(cells)}</table:table-row>'
+    return (
+        f'<table:table-row table:number-rows-repeated="{times}">{"".join(cells)}</table:table-row>'
+    )
 
 
 def calc(*rows):
@@ -66,24 +74,40 @@ def calc(*rows):
     return odf(f"<office:spreadsheet>{table}</office:spreadsheet>", mimetype="spreadsheet")
 
 
-CALC_ROWS = [calc_row(text_cell(device), text_cell(room), no_cell(LAST_COLUMN - 2)) for device, room in REAL]
+CALC_ROWS = [
+    calc_row(text_cell(device), text_cell(room), no_cell(LAST_COLUMN - 2)) for device, room in REAL
+]
 BETWEEN = calc_row(no_cell(LAST_COLUMN), times=LAST_ROW - len(REAL) - 1)
 CALC_FAR = calc_row(no_cell(LAST_COLUMN - 1), text_cell("far"))
 WITHOUT_VALUE = {
-    "a stray cell": (sheet(real_rows() + excel_row(LAST_ROW, cell(f"XFD{LAST_ROW}", "far"))), [*SAID, "far"]),
+    "a stray cell": (
+        sheet(real_rows() + excel_row(LAST_ROW, cell(f"XFD{LAST_ROW}", "far"))),
+        [*SAID, "far"],
+    ),
     "a stray cell of Calc": (calc(*CALC_ROWS, BETWEEN, CALC_FAR), [*SAID, "far"]),
     "formats alone": (sheet(real_rows() + formats(70, LAST_ROW)), SAID),
     "a formula without a result": (
-        sheet(real_rows() + excel_row(LAST_ROW, f'<c r="XFD{LAST_ROW}" t="str"><f>""</f><v></v></c>')), SAID,
+        sheet(
+            real_rows() + excel_row(LAST_ROW, f'<c r="XFD{LAST_ROW}" t="str"><f>""</f><v></v></c>')
+        ),
+        SAID,
     ),
-    "an error": (sheet(real_rows() + excel_row(LAST_ROW, f'<c r="XFD{LAST_ROW}" t="e"><v>#N/A</v></c>')), SAID),
-    "merged cells": (sheet(real_rows(), f'<mergeCells><mergeCell ref="A70:XFD{LAST_ROW}"/></mergeCells>'), SAID),
+    "an error": (
+        sheet(real_rows() + excel_row(LAST_ROW, f'<c r="XFD{LAST_ROW}" t="e"><v>#N/A</v></c>')),
+        SAID,
+    ),
+    "merged cells": (
+        sheet(real_rows(), f'<mergeCells><mergeCell ref="A70:XFD{LAST_ROW}"/></mergeCells>'),
+        SAID,
+    ),
     "spaces": (calc(*CALC_ROWS, calc_row(text_cell(" ", LAST_COLUMN), times=LAST_ROW)), SAID),
     "a cell in each row and column": (
-        sheet("".join(excel_row(n, cell(f"{letters(n)}{n}", n)) for n in range(1, LAST_COLUMN + 1))),
+        sheet(
+            "".join(excel_row(n, cell(f"{letters(n)}{n}", n)) for n in range(1, LAST_COLUMN + 1))
+        ),
         ["Stock", *map(str, range(1, LAST_COLUMN + 1))],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WITHOUT_VALUE)
@@ -93,7 +117,10 @@ def test_cells_without_a_value_cost_nothing(read, name):
 
 
 def test_cells_of_calc_that_repeat_a_value_are_read_as_often_as_there_is_room(read):
-    rows = [calc_row(text_cell("Oslo", 2), no_cell(), text_cell("Bergen"), times=3), calc_row(text_cell("end"))]
+    rows = [
+        calc_row(text_cell("Oslo", 2), no_cell(), text_cell("Bergen"), times=3),
+        calc_row(text_cell("end")),
+    ]
     assert read(calc(*rows)) == ([("", "Stock\n\n" + "Oslo | Oslo | Bergen\n\n" * 3 + "end")], "")
     most = "has more than 5,000,000 characters; the first ones are indexed"
     for columns in (LAST_COLUMN, 10**12):
@@ -104,25 +131,32 @@ def test_cells_of_calc_that_repeat_a_value_are_read_as_often_as_there_is_room(re
 
 def test_a_value_of_calc_that_repeats_itself_ends_at_the_last_row():
     package = OfficePackage(calc(calc_row(text_cell("a"), times=10**12), calc_row(text_cell("b"))))
-    counts = [sum(1 for _ in sheet.rows) for sheet in opendocument_sheets(package, "content.xml", TextStyles())]
+    counts = [
+        sum(1 for _ in sheet.rows)
+        for sheet in opendocument_sheets(package, "content.xml", TextStyles())
+    ]
     assert counts == [LAST_ROW]
 
 
 def test_a_sheet_of_calc_is_read_behind_one_that_is_hidden(read):
     style = (
-        '<style:style style:name="h" style:family="table"><style:table-properties table:display="false"/></style:style>'
+        '<style:style style:name="h" style:family="table"><style:table-properties'
+        ' table:display="false"/></style:style>'
     )
     tables = ""
     for name in ("h", "v", "w"):
         tables += (
-            f'<table:table table:name="{name}" table:style-name="{name}">{calc_row(text_cell(name))}</table:table>'
+            f'<table:table table:name="{name}"'
+            f' table:style-name="{name}">{calc_row(text_cell(name))}</table:table>'
         )
     data = odf(f"<office:spreadsheet>{tables}</office:spreadsheet>", style, "spreadsheet")
     assert read(data) == ([("", "v\n\nv"), ("", "w\n\nw")], "")
 
 
 def test_merged_cells_have_their_value_in_each_row_that_has_another(read):
-    rows = excel_row(1, cell("A1", "Team"), cell("B1", "Town")) + excel_row(2, cell("A2", "North"), cell("B2", "Oslo"))
+    rows = excel_row(1, cell("A1", "Team"), cell("B1", "Town")) + excel_row(
+        2, cell("A2", "North"), cell("B2", "Oslo")
+    )
     rows += excel_row(LAST_ROW, cell(f"B{LAST_ROW}", "Bergen"))
     merged = f'<mergeCells><mergeCell ref="A2:A{LAST_ROW}"/></mergeCells>'
     [(_, text)], reason = read(sheet(rows, merged))
@@ -137,14 +171,24 @@ def test_a_title_over_a_whole_sheet_leaves_the_names_of_its_columns(read):
     rows = [("Inventory",), ("Device", "Room"), ("Printer", "Kitchen"), ("Scanner", "Hall")]
     written = ""
     for number, row in enumerate(rows, start=1):
-        written += excel_row(number, *(cell(f"{letters(n)}{number}", text) for n, text in enumerate(row, start=1)))
-    said = ["Stock", "Inventory", "Device | Room", "Device: Printer | Room: Kitchen", "Device: Scanner | Room: Hall"]
+        written += excel_row(
+            number, *(cell(f"{letters(n)}{number}", text) for n, text in enumerate(row, start=1))
+        )
+    said = [
+        "Stock",
+        "Inventory",
+        "Device | Room",
+        "Device: Printer | Room: Kitchen",
+        "Device: Scanner | Room: Hall",
+    ]
     assert read(sheet(written, merged)) == ([("", "\n\n".join(said))], "")
 
 
 def test_merged_cells_that_begin_left_of_all_values_hide_none(read):
     merged = '<mergeCells><mergeCell ref="A1:C1"/></mergeCells>'
-    rows = excel_row(1, '<c r="A1" s="1"/>', cell("B1", "Printer")) + excel_row(2, cell("B2", "Scanner"))
+    rows = excel_row(1, '<c r="A1" s="1"/>', cell("B1", "Printer")) + excel_row(
+        2, cell("B2", "Scanner")
+    )
     assert read(sheet(rows, merged)) == ([("", "Stock\n\nPrinter\n\nScanner")], "")
 
 
@@ -165,7 +209,9 @@ def test_a_note_left_of_a_table_below_it_does_not_hide_its_names(read):
     rows = [["Device", "Room"], *(["Printer", ""] for _ in range(9))]
     written = ""
     for number, row in enumerate(rows, start=1):
-        cells = (cell(f"{column}{number}", text) for column, text in zip("BC", row, strict=True) if text)
+        cells = (
+            cell(f"{column}{number}", text) for column, text in zip("BC", row, strict=True) if text
+        )
         written += excel_row(number, *cells)
     written += excel_row(12, cell("A12", "a note"))
     said = ["Stock", "Device | Room", *["Device: Printer"] * 9, "a note"]
@@ -173,7 +219,14 @@ def test_a_note_left_of_a_table_below_it_does_not_hide_its_names(read):
 
 
 KINDS = {
-    "[h]:mm": {1.0625: "25:30", 1 / 3: "8:00", 25.51 / 24: "25:30", -0.0625: "-1:30", 0: "0:00", 100: "2400:00"},
+    "[h]:mm": {
+        1.0625: "25:30",
+        1 / 3: "8:00",
+        25.51 / 24: "25:30",
+        -0.0625: "-1:30",
+        0: "0:00",
+        100: "2400:00",
+    },
     "[hh]:mm:ss": {1.0625: "25:30:00", 1 / 3: "8:00:00", 25.51 / 24: "25:30:36"},
     "[mm]:ss": {0.0625: "1:30:00"},
     '[h]"hours "mm': {1.0625: "25:30"},
@@ -182,7 +235,13 @@ KINDS = {
     "h:mm": {0.5: "12:00:00", 45351.5: "2024-02-29 12:00:00"},
     "h:mm AM/PM": {0.5: "12:00:00"},
     "AM/PM h": {0.5: "12:00:00"},
-    "yyyy-mm-dd": {45351: "2024-02-29", 1: "1900-01-01", 59: "1900-02-28", 61: "1900-03-01", 1e9: "1000000000"},
+    "yyyy-mm-dd": {
+        45351: "2024-02-29",
+        1: "1900-01-01",
+        59: "1900-02-28",
+        61: "1900-03-01",
+        1e9: "1000000000",
+    },
     "#,##0.00": {45351: "45351", 0.1 + 0.2: "0.3"},
     "0.0\\d": {1.5: "1.5"},
     '0.0" days"': {1.5: "1.5"},
@@ -208,17 +267,25 @@ def test_days_count_from_1904_where_a_workbook_says_so(read):
     assert read(data) == ([("", "Stock\n\n2020-02-28")], "")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    parts["xl/workbook.xml"] = parts["xl/workbook.xml"].replace(b"<sheets>", b'<workbookPr date1904="1"/><sheets>')
+    parts["xl/workbook.xml"] = parts["xl/workbook.xml"].replace(
+        b"<sheets>", b'<workbookPr date1904="1"/><sheets>'
+    )
     assert read(zipped(parts)) == ([("", "Stock\n\n2024-02-29")], "")
 
 
 def test_dates_that_are_written_as_text_are_read_as_such(read):
-    cells = [f'<c t="d"><v>{text}</v></c>' for text in ("2024-02-29T12:30:00", "2024-02-29", "12:30:00", "soon")]
+    cells = [
+        f'<c t="d"><v>{text}</v></c>'
+        for text in ("2024-02-29T12:30:00", "2024-02-29", "12:30:00", "soon")
+    ]
     assert read(sheet(excel_row(1, *cells))) == (
         [("", "Stock\n\n2024-02-29 12:30:00 | 2024-02-29 | 12:30:00 | soon")],
         "",
     )
-    days = [f'<table:table-cell office:date-value="{text}"/>' for text in ("2024-02-29T12:30:00", "2024-02-29")]
+    days = [
+        f'<table:table-cell office:date-value="{text}"/>'
+        for text in ("2024-02-29T12:30:00", "2024-02-29")
+    ]
     assert read(calc(calc_row(*days))) == ([("", "Stock\n\n2024-02-29 12:30:00 | 2024-02-29")], "")
 
 
@@ -236,8 +303,15 @@ def test_spaces_and_signs_of_cells_that_are_written_otherwise_are_read(read):
 
 
 def test_times_of_calc_are_read_as_people_see_them(read):
-    times = {"PT08H30M00S": "08:30:00", "PT25H30M00S": "25:30", "PT25H30M36S": "25:30:36", "-PT01H30M00S": "-1:30"}
-    cells = [f'<table:table-cell office:value-type="time" office:time-value="{time}"/>' for time in times]
+    times = {
+        "PT08H30M00S": "08:30:00",
+        "PT25H30M00S": "25:30",
+        "PT25H30M36S": "25:30:36",
+        "-PT01H30M00S": "-1:30",
+    }
+    cells = [
+        f'<table:table-cell office:value-type="time" office:time-value="{time}"/>' for time in times
+    ]
     assert read(calc(calc_row(*cells))) == ([("", "Stock\n\n" + " | ".join(times.values()))], "")
 
 
@@ -247,7 +321,10 @@ def test_cells_and_rows_that_do_not_name_their_place_follow_each_other(read):
     merged = '<mergeCells><mergeCell ref="B3:B4"/></mergeCells>'
     rows += '<row r="4"><c r="C4"><v>1</v></c><c r="A4"><v>2</v></c></row>'
     rows += '<row r="6"><c r="C6"><v>3</v></c><c r="A6"><v>4</v></c></row>'
-    assert read(sheet(rows, merged)) == ([("", "Stock\n\na | b\n\nc | d\n\n2 | c | 1\n\n4 | 3")], "")
+    assert read(sheet(rows, merged)) == (
+        [("", "Stock\n\na | b\n\nc | d\n\n2 | c | 1\n\n4 | 3")],
+        "",
+    )
 
 
 def test_what_is_read_before_a_sheet_is_broken_is_kept_and_so_are_the_other_sheets(read):
@@ -259,13 +336,16 @@ def test_what_is_read_before_a_sheet_is_broken_is_kept_and_so_are_the_other_shee
     parts = {f"xl/worksheets/{name}.xml": text for name, text in rows.items()}
     pages, reason = read(workbook({"Stock": [], "Lists": [], "Zebra": [["x"]]}, **parts))
     assert pages == [("", "Stock\n\nPrinter"), ("", "Lists\n\nPrinter"), ("", "Zebra\n\nx")]
-    assert reason.startswith("sheet Stock refers to a text that is missing; sheet Lists is broken (XMLSyntaxError")
+    assert reason.startswith(
+        "sheet Stock refers to a text that is missing; sheet Lists is broken (XMLSyntaxError"
+    )
 
 
 def test_a_part_is_found_though_its_name_is_written_otherwise(read):
     shared = f'<sst xmlns="{SHEET}"><si><t>Printer</t></si></sst>'
     rows = (
-        f'<worksheet xmlns="{SHEET}"><sheetData><row r="1"><c r="A1" t="s"><v>0</v></c></row></sheetData></worksheet>'
+        f'<worksheet xmlns="{SHEET}"><sheetData><row r="1"><c r="A1"'
+        ' t="s"><v>0</v></c></row></sheetData></worksheet>'
     )
     for name in ("xl/sharedStrings.xml", "xl/SharedStrings.xml"):
         data = workbook({"Stock": []}, **{"xl/worksheets/sheet1.xml": rows, name: shared})

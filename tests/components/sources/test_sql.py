@@ -1,5 +1,6 @@
-"""SQL sources: every document is read once, whatever its key is, and the source is never written. Little is held of
-long texts and of the rows of a query; a sample is read; and a source of another distribution."""
+"""SQL sources: every document is read once, whatever its key is, and the source is never written.
+Little is held of long texts and of the rows of a query; a sample is read; and a source of another
+distribution."""
 
 import hashlib
 import json
@@ -30,7 +31,10 @@ from tests.project import Project
 from tests.reliability.test_disk_and_clock import Disk
 
 QUERY = "SELECT id, body FROM note"
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS id, 'x' AS body FROM n"
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS id, 'x' AS"
+    " body FROM n"
+)
 SECTION = page("sources").split("\n## A source of your own\n")[1].split("\n## ")[0]
 
 
@@ -52,7 +56,12 @@ def test_an_empty_table_is_one_empty_page(database):
     for more in {}, {"payload": ["id", "body"]}, {"title": "body", "payload": ["id", "body"]}:
         source = database.source(**more)
         page = source.page(None, 10)
-        assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
+        assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (
+            0,
+            None,
+            [],
+            0,
+        )
         assert len(source.documents(["1"]).documents) == 0
 
 
@@ -74,10 +83,17 @@ def test_queries_as_people_write_them(sqlite):
         "/* a; b */ SELECT id, body FROM note /* the end; */ ;",
         "WITH all_notes AS (SELECT id, body FROM note) SELECT id, body FROM all_notes",
         "SELECT id, body FROM note WHERE body <> '; -- not the end'",
-        "SELECT id, body FROM note WHERE body <> ':colon' AND body NOT LIKE '%x%' AND '12:30' <> 'a\\:b'",
+        (
+            "SELECT id, body FROM note WHERE body <> ':colon' AND body NOT LIKE '%x%' AND '12:30'"
+            " <> 'a\\:b'"
+        ),
         'SELECT id, body, author AS ":odd" FROM note ORDER BY body DESC',
     ):
-        assert read(sqlite.source(query=query), 1) == {"1": "note 1", "2": "note 2", "3": "note 3"}, query
+        assert read(sqlite.source(query=query), 1) == {
+            "1": "note 1",
+            "2": "note 2",
+            "3": "note 3",
+        }, query
 
 
 def test_queries_that_are_not_valid(sqlite):
@@ -96,10 +112,25 @@ def test_queries_that_are_not_valid(sqlite):
 
 def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_values(sqlite):
     sqlite.run("CREATE TABLE note (id INTEGER, [a.b] TEXT, b TEXT, c TEXT)")
-    rows = [(1, "{b} {0} %s", "}", None), (2, None, "", " "), (3, None, "only b", "z"), (4, "x", None, "z")]
+    rows = [
+        (1, "{b} {0} %s", "}", None),
+        (2, None, "", " "),
+        (3, None, "only b", "z"),
+        (4, "x", None, "z"),
+    ]
     sqlite.run("INSERT INTO note VALUES (?, ?, ?, ?)", rows=rows)
-    assert read(sqlite.source(text=["a.b", "b", "c"])) == {"1": "{b} {0} %s\n}", "2": "", "3": "only b\nz", "4": "x\nz"}
-    filled = {"1": "Title: {b} {0} %s\n} {as is}", "2": "", "3": "Title: \nonly b {as is}", "4": "Title: x\n {as is}"}
+    assert read(sqlite.source(text=["a.b", "b", "c"])) == {
+        "1": "{b} {0} %s\n}",
+        "2": "",
+        "3": "only b\nz",
+        "4": "x\nz",
+    }
+    filled = {
+        "1": "Title: {b} {0} %s\n} {as is}",
+        "2": "",
+        "3": "Title: \nonly b {as is}",
+        "4": "Title: x\n {as is}",
+    }
     assert read(sqlite.source(text="Title: {a.b}\n{b} {{as is}}")) == filled
     sqlite.run("UPDATE note SET b = 'a' || char(0) || 'b'")
     assert set(read(sqlite.source(text="b")).values()) == {"a b"}, "NUL characters are spaces"
@@ -107,12 +138,18 @@ def test_columns_are_joined_by_newlines_and_templates_are_filled_with_literal_va
 
 def test_a_value_that_is_not_text_fails_only_its_document(sqlite):
     """SQLite allows values of any type in any column."""
-    sqlite.run("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (2, 'a'), (3, 'b')")
+    sqlite.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)",
+        "INSERT INTO note VALUES (2, 'a'), (3, 'b')",
+    )
     sqlite.run("INSERT INTO note VALUES (?, ?)", rows=[(1, b"\x00\x01")])
     source = sqlite.source()
     source.check()
     page = source.page(None, 10)
-    assert (page.documents.keys, [failure.key for failure in page.unreadable]) == (["2", "3"], ["1"])
+    assert (page.documents.keys, [failure.key for failure in page.unreadable]) == (
+        ["2", "3"],
+        ["1"],
+    )
     assert re.search(r"column 'body' holds bytes, not text", page.unreadable[0].reason)
 
 
@@ -138,7 +175,10 @@ def test_malformed_dates_are_unchanged_in_the_payload(sqlite):
 def test_null_keys_are_refused_and_keys_that_occur_twice_wherever_pages_end(database, given):
     database.run("CREATE TABLE note (id VARCHAR(9), n INTEGER, body VARCHAR(9))")
     database.run("INSERT INTO note VALUES ('a', 1, 'x'), (NULL, 2, 'y'), ('b', NULL, 'z')")
-    for source, keys in ((database.source(**given), 2), (database.source(**given, key=["n", "id"]), 1)):
+    for source, keys in (
+        (database.source(**given), 2),
+        (database.source(**given, key=["n", "id"]), 1),
+    ):
         with pytest.raises(SourceError, match=r"\d rows? ha.* NULL in the key"):
             source.check()
         assert source.count() == keys == len(source.page(None, 10).documents)
@@ -159,7 +199,10 @@ def test_a_file_that_does_not_exist_or_is_no_database_and_a_server_that_does_not
     with pytest.raises(SourceUnavailable) as caught:
         SourceDatabase(url).source().check()
     message = str(caught.value)
-    assert re.search(r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused", message)
+    assert re.search(
+        r"source postgresql\+psycopg://reader@127\.0\.0\.1:1/desk does not answer: .*refused",
+        message,
+    )
     assert not re.search("s3cret|\n", message)
 
 
@@ -170,8 +213,14 @@ def test_an_unknown_name_is_said_before_anything_is_read(database):
         ({"table": "xyzzy"}, "table 'xyzzy' cannot be read: .*; there are note"),
         ({"schema": "mein"}, "table 'note' cannot be read: .*"),
         ({"key": "idd"}, "table 'note' cannot be read: .*idd.*; did you mean id"),
-        ({"payload": ["xyzzy"]}, "table 'note' cannot be read: .*xyzzy.*; there are id, body, author"),
-        ({"query": "SELECT * FROM note", "key": "idd"}, "no column 'idd' in the query; did you mean id"),
+        (
+            {"payload": ["xyzzy"]},
+            "table 'note' cannot be read: .*xyzzy.*; there are id, body, author",
+        ),
+        (
+            {"query": "SELECT * FROM note", "key": "idd"},
+            "no column 'idd' in the query; did you mean id",
+        ),
         ({"text": "id"}, r"column 'id' of table 'note' gives int, not text; cast it"),
     ):
         with pytest.raises(SettingsError, match=f"index notes: .*{place}") as caught:
@@ -184,7 +233,10 @@ def test_writing_is_impossible_and_the_file_stays_unchanged(sqlite):
     path = Path(sqlite.url.database)
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     engine = open_read_only(sqlite.url)
-    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="readonly database"):
+    with (
+        engine.connect() as connection,
+        pytest.raises(sa.exc.OperationalError, match="readonly database"),
+    ):
         connection.exec_driver_sql("DELETE FROM note")
     engine.dispose()
     read(sqlite.source(payload=["author"]), 3)
@@ -224,19 +276,36 @@ def test_a_locked_database_is_waited_for_and_then_a_transient_error(sqlite):
     writer.close()
 
 
-@pytest.mark.parametrize("ask", [SqlSource.check, SqlSource.count, lambda source: source.page(None, 10)])
+@pytest.mark.parametrize(
+    "ask", [SqlSource.check, SqlSource.count, lambda source: source.page(None, 10)]
+)
 def test_a_query_that_never_ends_is_interrupted(sqlite, ask):
-    with pytest.raises(SourceTimedOut, match=r"did not answer a query within 0\.3 s.*raise \[source\] timeout"):
+    with pytest.raises(
+        SourceTimedOut, match=r"did not answer a query within 0\.3 s.*raise \[source\] timeout"
+    ):
         ask(sqlite.source(query=ENDLESS, timeout=0.3))
 
 
 def test_a_query_gives_what_its_table_gives(desk):
-    """All types that a driver gives, once directly and once by way of the file that rows are copied into."""
+    """All types that a driver gives, once directly and once by way of the file that rows are copied
+    into."""
     columns = {
-        "id": "uuid PRIMARY KEY", "body": "text", "at": "timestamptz", "clock": "timetz", "price": "numeric",
-        "raw": "bytea", "tags": "numeric[]", "more": "jsonb", "span": "interval", "r": "tstzrange",
-        "m": "int4multirange", "address": "inet", "share": "float8", "days": "date[][]", "pair": "point",
-    }  # fmt: skip
+        "id": "uuid PRIMARY KEY",
+        "body": "text",
+        "at": "timestamptz",
+        "clock": "timetz",
+        "price": "numeric",
+        "raw": "bytea",
+        "tags": "numeric[]",
+        "more": "jsonb",
+        "span": "interval",
+        "r": "tstzrange",
+        "m": "int4multirange",
+        "address": "inet",
+        "share": "float8",
+        "days": "date[][]",
+        "pair": "point",
+    }
     desk.run(
         f"CREATE TABLE note ({', '.join(' '.join(one) for one in columns.items())})",
         """INSERT INTO note VALUES ('00000000-0000-0000-0000-0000000000ff', 'x', '2024-05-01 12:30:00.000001+02',
@@ -244,11 +313,15 @@ def test_a_query_gives_what_its_table_gives(desk):
            '{[1,3),[5,7)}', '10.0.0.1/8', 'NaN', '{{2024-05-01},{infinity}}', '(1,2)')""",
     )
     given = {"payload": [name for name in columns if name not in ("id", "body")]}
-    pages = [desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})]
+    pages = [
+        desk.source(**given, **one).page(None, 10) for one in ({}, {"query": "SELECT * FROM note"})
+    ]
     assert pages[0].documents == pages[1].documents
     for name in columns:
         given = {"text": "{body} {" + name + "}", "format": {name: "plain"}}
-        assert read(desk.source(query="SELECT * FROM note", **given)) == read(desk.source(**given)), name
+        assert read(desk.source(query="SELECT * FROM note", **given)) == read(
+            desk.source(**given)
+        ), name
 
 
 def test_no_table_is_held_and_the_file_of_its_rows_has_no_name(desk, tmp_path):
@@ -258,7 +331,9 @@ def test_no_table_is_held_and_the_file_of_its_rows_has_no_name(desk, tmp_path):
     first = source.page(None, 4)
     desk.run("ALTER TABLE note ADD COLUMN more text", "DELETE FROM note")
     assert not list(folder.iterdir())
-    assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, "a page is read again"
+    assert source.page(first.cursor, 4).documents == source.page(first.cursor, 4).documents, (
+        "a page is read again"
+    )
     assert source.page(source.page(first.cursor, 4).cursor, 4).documents.keys == ["9"]
 
 
@@ -267,7 +342,9 @@ def test_a_disk_without_room_for_rows_is_named_before_it_is_full(project):
     with Disk(project, 40) as disk:
         for expected, rows in ((100_000, 1000), (None, 10**6)):
             with closing(RowFile(disk.path)) as file:
-                with pytest.raises(SourceError, match=r"need about .* MB in .* for the time of a run, and only"):
+                with pytest.raises(
+                    SourceError, match=r"need about .* MB in .* for the time of a run, and only"
+                ):
                     file.write((["x" * 1000] for _ in range(rows)), expected)
                 assert file.size < 36_000_000, "others still have room"
 
@@ -292,7 +369,8 @@ def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(proje
 
 
 def read_pages(project: Project, rows: int) -> tuple[list[str], list[int], int]:
-    """Return keys of all documents, the characters of each page, and the most bytes that were held at a time."""
+    """Return keys of all documents, the characters of each page, and the most bytes that were held
+    at a time."""
     keys, sizes, cursor = [], [], None
     tracemalloc.start()
     with closing(open_source(project.settings, project.settings.indexes[0])) as source:
@@ -323,7 +401,9 @@ def test_a_page_is_bounded_by_its_characters(project, rows):
 @pytest.fixture
 def example(project, tmp_path, monkeypatch) -> Project:
     """A project with the settings of the example, whose package is installed."""
-    install_as_written(blocks(SECTION, "text")[0], tmp_path / "site", {"notes.py": blocks(SECTION, "python")[0]})
+    install_as_written(
+        blocks(SECTION, "text")[0], tmp_path / "site", {"notes.py": blocks(SECTION, "python")[0]}
+    )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     project.write_settings('project = "test"\n' + blocks(SECTION, "text")[1])
     sys.modules.pop("notes", None)
@@ -346,7 +426,10 @@ def test_the_example_is_indexed_and_kept_up_to_date(example):
     write_notes(example, notes)
     assert counts_of(example) == {"new": 50, "changed": 0, "unchanged": 0, "deleted": 0}
     assert {payload["author"] for payload, _ in example.points().values()} == {"kim"}
-    write_notes(example, {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."})
+    write_notes(
+        example,
+        {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."},
+    )
     assert counts_of(example) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
     assert example.texts()["8"] == ["It is the keyboard."]
 

@@ -1,5 +1,5 @@
-"""Texts that are not valid in the charset of their database, as old applications wrote them. One costs no more than its
-document, in whatever column it is, and no message repeats a byte of it."""
+"""Texts that are not valid in the charset of their database, as old applications wrote them. One
+costs no more than its document, in whatever column it is, and no message repeats a byte of it."""
 
 import logging
 import sqlite3
@@ -45,7 +45,9 @@ class BytesDesk(SourceDatabase):
             connection.execute("SELECT set_config('client_encoding', %s, false)", [encoding])
             for statement in statements:
                 connection.execute(
-                    statement if isinstance(statement, bytes) else statement.encode(connection.info.encoding)
+                    statement
+                    if isinstance(statement, bytes)
+                    else statement.encode(connection.info.encoding)
                 )
         return self
 
@@ -54,7 +56,9 @@ class BytesDesk(SourceDatabase):
 def bytes_desk(server, encoding):
     name = f"bytes_{encoding.lower()}"
     with server.connect() as connection:
-        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        )
     try:
         with closing(BytesDesk(server.url(name), server, encoding)) as desk:
             yield desk
@@ -94,7 +98,11 @@ def texts(source, rows=100):
 
 def failures(source, rows=100):
     """Return why documents are not indexed, by id."""
-    return {document_id(one.key): one.reason for page in pages_of(source, rows) for one in page.unreadable}
+    return {
+        document_id(one.key): one.reason
+        for page in pages_of(source, rows)
+        for one in page.unreadable
+    }
 
 
 def payloads_by_id(source):
@@ -124,18 +132,21 @@ def test_one_text_costs_no_more_than_its_document(odd_desk, given, rows):
 def test_valid_texts_on_the_same_page_are_read_as_ever(odd_desk):
     """A document whose text were another one would be embedded again."""
     odd_desk.write(
-        "CREATE TABLE note (id integer PRIMARY KEY, body text, tags text[], about jsonb, mood text, price numeric)",
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, tags text[], about jsonb, mood text,"
+        " price numeric)",
         "INSERT INTO note VALUES (1, 'x', '{}', '{}', '', 1)",
     )
     odd_desk.run(
-        "INSERT INTO note VALUES (2, 'Übergröße für 5 €', '{é,\"a,b\",NULL}', '{\"ö\": [1, 2.50]}', 'ß', 1.50)"
+        "INSERT INTO note VALUES (2, 'Übergröße für 5 €', '{é,\"a,b\",NULL}', '{\"ö\": [1, 2.50]}',"
+        " 'ß', 1.50)"
     )
     columns = ["tags", "about", "mood", "price"]
     before = [page.documents for page in pages_of(odd_desk.source(payload=columns))]
     odd_desk.write(b"UPDATE note SET body = '" + odd_desk.odd_byte + b"' WHERE id = 1")
     after = [page.documents for page in pages_of(odd_desk.source(payload=columns))]
     of_two = [
-        [(batch.texts[-1], batch.payloads[-1], batch.text_hashes[-1]) for batch in some] for some in (before, after)
+        [(batch.texts[-1], batch.payloads[-1], batch.text_hashes[-1]) for batch in some]
+        for some in (before, after)
     ]
     assert of_two[0] == of_two[1]
     assert of_two[0][0][0] == "Übergröße für 5 €"
@@ -152,10 +163,10 @@ def test_a_text_with_one_invalid_byte_keeps_the_letters_of_its_database(postgres
 
 def test_each_kind_of_column_is_decoded_or_named(ascii_desk):
     ascii_desk.write(
-        "CREATE TABLE note (id integer PRIMARY KEY, body text, title varchar, tags text[], about jsonb, link text, "
-        "at text, lang char(9))",
-        "INSERT INTO note SELECT i, 'note ' || i, 'title ' || i, '{a,b}', '{\"a\": 1}', 'https://x.org/' || i, "
-        "'2026-01-01', 'english' FROM generate_series(1, 13) i",
+        "CREATE TABLE note (id integer PRIMARY KEY, body text, title varchar, tags text[], about"
+        " jsonb, link text, at text, lang char(9))",
+        "INSERT INTO note SELECT i, 'note ' || i, 'title ' || i, '{a,b}', '{\"a\": 1}',"
+        " 'https://x.org/' || i, '2026-01-01', 'english' FROM generate_series(1, 13) i",
         b"UPDATE note SET title = 'K\xf6ln' WHERE id = 1",
         b"UPDATE note SET tags = '{b,K\xf6ln}' WHERE id = 2",
         b'UPDATE note SET about = \'{"K\xf6ln": ["\xfcber"]}\' WHERE id = 3',
@@ -173,7 +184,10 @@ def test_each_kind_of_column_is_decoded_or_named(ascii_desk):
     )
     given = {"title": "title", "text": "body", "payload": ["tags", "about", "at"], "link": "{link}"}
     source = ascii_desk.source(
-        **given, language_column="lang", language="english, german", payload_indexes={"at": "datetime"}
+        **given,
+        language_column="lang",
+        language="english, german",
+        payload_indexes={"at": "datetime"},
     )
     payloads, failed = payloads_by_id(source), failures(source)
     assert payloads["1"]["_rag"]["title"] == "Köln"
@@ -201,7 +215,11 @@ def test_a_key_shows_its_bytes_in_hexadecimal_and_pages_go_on_behind_it(odd_desk
     page = source.documents([named[0], "z"])
     assert [document_id(one.key) for one in page.unreadable] == [named[0]]
     assert page.documents.texts == ["last"]
-    assert (source.has(named[1]), source.has("a"), source.has("ab" + named[0])) == (True, True, False)
+    assert (source.has(named[1]), source.has("a"), source.has("ab" + named[0])) == (
+        True,
+        True,
+        False,
+    )
     shown = [document_id(key) for keys in _all_keys(odd_desk) for key in keys]
     assert sorted(shown) == sorted(["a", "z", *named])
 
@@ -228,9 +246,12 @@ def test_rows_of_a_query_with_an_invalid_key_are_looked_up_among_groups_and_part
         "INSERT INTO remark SELECT id, 'remark' FROM note",
     )
     given = {
-        "query": "SELECT * FROM note", "table": None, "access": "SELECT note_id, grp FROM seen", "text": "body",
+        "query": "SELECT * FROM note",
+        "table": None,
+        "access": "SELECT note_id, grp FROM seen",
+        "text": "body",
         "parts": [{"table": "remark", "on": "note_id", "text": "body"}],
-    }  # fmt: skip
+    }
     for rows in (1, 100):
         assert texts(odd_desk.source(**given), rows) == {"a": "x\n\nremark", "z": "z\n\nremark"}
         assert failures(odd_desk.source(**given), rows).keys() == {(b"k" + odd).hex()}
@@ -247,7 +268,8 @@ def _all_keys(database):
 def test_a_key_of_several_columns_shows_the_bytes_of_one(ascii_desk):
     ascii_desk.write(
         "CREATE TABLE note (kind text, number integer, body text, PRIMARY KEY (kind, number))",
-        b"INSERT INTO note VALUES ('a', 1, 'x'), ('\xf6', 1, 'y'), ('\xf6', 2, 'z'), ('\xfe', 1, 'w')",
+        b"INSERT INTO note VALUES ('a', 1, 'x'), ('\xf6', 1, 'y'), ('\xf6', 2, 'z'), ('\xfe', 1,"
+        b" 'w')",
     )
     for rows in (1, 2, 100):
         source = ascii_desk.source(key=["kind", "number"])
@@ -260,7 +282,8 @@ def test_keys_and_texts_of_sqlite_are_read_likewise(sqlite):
     sqlite.run(
         "CREATE TABLE note (id TEXT, body TEXT)",
         "INSERT INTO note VALUES ('a', 'first'), (CAST(x'6bf6' AS TEXT), 'middle'), ('z', 'last')",
-        "INSERT INTO note VALUES ('b', CAST(x'81ff020304050607' AS TEXT)), (4, CAST(x'4bf66c6e' AS TEXT))",
+        "INSERT INTO note VALUES ('b', CAST(x'81ff020304050607' AS TEXT)), (4, CAST(x'4bf66c6e' AS"
+        " TEXT))",
     )
     for rows in (1, 2, 100):
         assert texts(sqlite.source(), rows) == {"a": "first", "z": "last", "4": "Köln"}
@@ -274,30 +297,60 @@ def test_nobody_sees_what_an_unreadable_group_may_see(odd_desk, by):
     odd = odd_desk.odd_byte
     odd_desk.write(
         "CREATE TABLE note (id integer PRIMARY KEY, body text, grp text, grps text[])",
-        b"INSERT INTO note VALUES (1, 'x', 'staff', '{staff}'), (2, 'y', 'st" + odd + b"', '{st" + odd + b"}'), "
-        b"(3, '" + NO_TEXT + b"', 'staff', '{staff}'), (4, '" + NO_TEXT + b"', '" + odd + b"', '{" + odd + b"}')",
+        b"INSERT INTO note VALUES (1, 'x', 'staff', '{staff}'), (2, 'y', 'st"
+        + odd
+        + b"', '{st"
+        + odd
+        + b"}'), (3, '"
+        + NO_TEXT
+        + b"', 'staff', '{staff}'), (4, '"
+        + NO_TEXT
+        + b"', '"
+        + odd
+        + b"', '{"
+        + odd
+        + b"}')",
         "CREATE TABLE seen (note_id integer, grp text)",
         "INSERT INTO seen SELECT id, grp FROM note",
     )
     access = {"column": "grp", "list": "grps", "query": "SELECT note_id, grp FROM seen"}[by]
     [page] = pages_of(odd_desk.source(access=access))
     groups = [decode_payload(one)["_rag"]["groups"] for one in page.documents.payloads]
-    assert dict(zip(map(document_id, page.documents.keys), groups, strict=True)) == {"1": ["staff"], "2": []}
+    assert dict(zip(map(document_id, page.documents.keys), groups, strict=True)) == {
+        "1": ["staff"],
+        "2": [],
+    }
     unreadable = {document_id(key): list(some) for key, some in page.groups.items()}
-    assert unreadable == {"3": ["staff"], "4": []}, "an earlier state of a document gets the groups that are read"
+    assert unreadable == {
+        "3": ["staff"],
+        "4": [],
+    }, "an earlier state of a document gets the groups that are read"
 
 
 def test_a_document_lacks_a_part_that_cannot_be_read(odd_desk):
     odd = odd_desk.odd_byte
     odd_desk.write(
         "CREATE TABLE note (id integer PRIMARY KEY, body text, code text)",
-        b"INSERT INTO note VALUES (1, 'one', 'c1'), (2, 'two', 'c2'), (3, 'three', '" + odd + b"'), (4, 'four', NULL)",
+        b"INSERT INTO note VALUES (1, 'one', 'c1'), (2, 'two', 'c2'), (3, 'three', '"
+        + odd
+        + b"'), (4, 'four', NULL)",
         "CREATE TABLE remark (id integer PRIMARY KEY, code text, body text, author text)",
-        "INSERT INTO remark VALUES (1, 'c1', 'good', 'ann'), (2, 'c2', 'fine', 'bob'), (5, 'c2', 'late', 'ann')",
-        b"INSERT INTO remark VALUES (3, 'c1', '" + NO_TEXT + b"', 'ann'), (4, '" + odd + b"', 'lost', 'ann')",
+        "INSERT INTO remark VALUES (1, 'c1', 'good', 'ann'), (2, 'c2', 'fine', 'bob'), (5, 'c2',"
+        " 'late', 'ann')",
+        b"INSERT INTO remark VALUES (3, 'c1', '"
+        + NO_TEXT
+        + b"', 'ann'), (4, '"
+        + odd
+        + b"', 'lost', 'ann')",
         b"UPDATE remark SET author = '" + NO_TEXT + b"' WHERE id = 5",
     )
-    part = {"table": "remark", "on": {"code": "code"}, "key": "id", "text": "body", "payload": ["author"]}
+    part = {
+        "table": "remark",
+        "on": {"code": "code"},
+        "key": "id",
+        "text": "body",
+        "payload": ["author"],
+    }
     [page] = pages_of(odd_desk.source(parts=[part], text="body"))
     documents = page.documents
     lacks = [TextLayout.decode(one).lacks if one else "" for one in documents.layouts]
@@ -328,7 +381,8 @@ def test_digests_leave_the_other_rows_unread(odd_desk, given):
     odd = odd_desk.odd_byte
     odd_desk.write(
         "CREATE TABLE note (id text PRIMARY KEY, body text, tags text[])",
-        "INSERT INTO note SELECT 'k' || i, 'note ' || i, ARRAY['a', 'b'] FROM generate_series(1, 300) i",
+        "INSERT INTO note SELECT 'k' || i, 'note ' || i, ARRAY['a', 'b'] FROM generate_series(1,"
+        " 300) i",
     )
     odd_desk.run("UPDATE note SET body = 'größer', tags = '{ä}' WHERE id IN ('k1', 'k5')")
     odd_desk.write(b"UPDATE note SET body = 'x" + odd + b"' WHERE id = 'k7'")
@@ -338,7 +392,8 @@ def test_digests_leave_the_other_rows_unread(odd_desk, given):
     odd_desk.write(b"UPDATE note SET tags = '{" + odd + b"}' WHERE id = 'k8'")
     assert "k8" in rescan(odd_desk, state, payload=["tags"], **given)
     odd_desk.write(
-        b"INSERT INTO note VALUES ('n" + odd + b"', 'x', '{}')", b"UPDATE note SET body = 'y' WHERE id = 'k7'"
+        b"INSERT INTO note VALUES ('n" + odd + b"', 'x', '{}')",
+        b"UPDATE note SET body = 'y' WHERE id = 'k7'",
     )
     changed = rescan(odd_desk, state, payload=["tags"], **given)
     assert {"k7", (b"n" + odd).hex()} <= changed
@@ -374,9 +429,10 @@ def test_digests_of_parts_and_groups_find_a_change_of_an_invalid_text(odd_desk):
         b"UPDATE seen SET grp = 'x" + odd + b"' WHERE note_id = 9",
     )
     given = {
-        "parts": [{"table": "remark", "on": "note_id", "text": "body"}], "text": "body",
+        "parts": [{"table": "remark", "on": "note_id", "text": "body"}],
+        "text": "body",
         "access": "SELECT note_id, grp FROM seen",
-    }  # fmt: skip
+    }
     state = State()
     rescan(odd_desk, state, **given)
     assert not rescan(odd_desk, state, **given)
@@ -407,7 +463,9 @@ def test_digests_of_sqlite_know_keys_in_each_encoding(sqlite, encoding):
     with closing(sqlite3.connect(sqlite.url.database)) as connection:
         connection.execute(f"PRAGMA encoding = '{encoding}'")
         connection.execute("CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)")
-        connection.executemany("INSERT INTO note VALUES (?, 'x')", [(f"ключ {i}",) for i in range(300)])
+        connection.executemany(
+            "INSERT INTO note VALUES (?, 'x')", [(f"ключ {i}",) for i in range(300)]
+        )
         connection.commit()
     state = State()
     rescan(sqlite, state)
@@ -419,12 +477,14 @@ def test_digests_of_sqlite_know_keys_in_each_encoding(sqlite, encoding):
 
 
 def test_a_database_in_utf_8_that_holds_other_bytes_is_read_too(postgres):
-    """A cast without a function lets bytes in that nobody checked, as a fault of the disk or an old version did."""
+    """A cast without a function lets bytes in that nobody checked, as a fault of the disk or an old
+    version did."""
     with bytes_desk(postgres, "UTF8") as desk:
         desk.write(
             "CREATE CAST (bytea AS text) WITHOUT FUNCTION",
             "CREATE TABLE note (id text PRIMARY KEY, body text, about json)",
-            r"INSERT INTO note VALUES ('a', 'über', '{}'), ('b', CAST('\x4bf66c6e'::bytea AS text), '{}')",
+            r"INSERT INTO note VALUES ('a', 'über', '{}'), ('b', CAST('\x4bf66c6e'::bytea AS text),"
+            r" '{}')",
             r"INSERT INTO note VALUES (CAST('\x4bf6'::bytea AS text), 'x', '{}')",
             r"INSERT INTO note VALUES ('d', CAST('\x81ff0203'::bytea AS text), '{}')",
         )
@@ -436,8 +496,13 @@ def test_a_database_in_utf_8_that_holds_other_bytes_is_read_too(postgres):
 def test_a_client_encoding_that_lacks_letters_hides_none(postgres):
     with bytes_desk(postgres, "UTF8") as desk:
         desk.write("CREATE TABLE note (id integer PRIMARY KEY, body text, about json)")
-        desk.run("INSERT INTO note VALUES (1, 'Über 東京', '{\"a\": \"東\"}'), (2, 'naïve', '{\"a\": \"ï\"}')")
-        source = desk.source(url=desk.url.update_query_dict({"client_encoding": "latin1"}), payload=["about"])
+        desk.run(
+            "INSERT INTO note VALUES (1, 'Über 東京', '{\"a\": \"東\"}'), (2, 'naïve', '{\"a\":"
+            ' "ï"}\')'
+        )
+        source = desk.source(
+            url=desk.url.update_query_dict({"client_encoding": "latin1"}), payload=["about"]
+        )
         assert texts(source) == {"1": "Über 東京", "2": "naïve"}
         assert payloads_by_id(source) == {"1": {"about": {"a": "東"}}, "2": {"about": {"a": "ï"}}}
 
@@ -446,29 +511,38 @@ def test_a_condition_with_letters_beyond_ascii_holds_for_such_pages_too(odd_desk
     odd_desk.write("CREATE TABLE note (id integer PRIMARY KEY, body text, place text)")
     odd_desk.run("INSERT INTO note VALUES (1, 'x', 'Köln'), (2, 'y', 'Bonn'), (3, 'z', 'Köln')")
     odd_desk.write(b"UPDATE note SET body = 'x" + odd_desk.odd_byte + b"' WHERE id = 1")
-    for given in ({"where": "place = 'Köln'"}, {"query": "SELECT id, body FROM note WHERE place = 'Köln'"}):
-        assert texts(odd_desk.source(**given)).keys() | failures(odd_desk.source(**given)).keys() == {"1", "3"}
+    for given in (
+        {"where": "place = 'Köln'"},
+        {"query": "SELECT id, body FROM note WHERE place = 'Köln'"},
+    ):
+        assert texts(odd_desk.source(**given)).keys() | failures(
+            odd_desk.source(**given)
+        ).keys() == {"1", "3"}
     with pytest.raises(SourceError):
         texts(odd_desk.source(where="place = 'Köln' AND body <> E'\\x00'"))
 
 
 def test_behind_a_pooler_each_transaction_asks_for_no_conversion(odd_desk, pooled):
-    """PgBouncer gives each transaction another session, and a session that another program may use next."""
+    """PgBouncer gives each transaction another session, and a session that another program may use
+    next."""
     odd_desk.write("CREATE TABLE note (id text PRIMARY KEY, body text)")
     odd_desk.run("INSERT INTO note SELECT 'ä' || i, 'größer' FROM generate_series(1, 9) i")
     odd_desk.write(b"UPDATE note SET body = '" + NO_TEXT + b"' WHERE id LIKE '%5'")
     url = pooled(odd_desk.url.database)
     for rows in (2, 100):
         source = odd_desk.source(url=url)
-        assert texts(source, rows) == {f"ä{number}": "größer" for number in range(1, 10) if number != 5}
+        assert texts(source, rows) == {
+            f"ä{number}": "größer" for number in range(1, 10) if number != 5
+        }
         assert failures(source, rows).keys() == {"ä5"}
 
 
 def test_mariadb_is_read_in_the_charset_of_the_url(mariadb_desk):
     """Python's cp1252 lacks bytes that MariaDB's latin1 has."""
     mariadb_desk.run(
-        "CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(50) CHARACTER SET latin1, grp VARCHAR(20) "
-        "CHARACTER SET latin1, raw VARBINARY(50), code VARCHAR(10) CHARACTER SET latin1)",
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body VARCHAR(50) CHARACTER SET latin1, grp"
+        " VARCHAR(20) CHARACTER SET latin1, raw VARBINARY(50), code VARCHAR(10) CHARACTER SET"
+        " latin1)",
         "INSERT INTO note VALUES (1, _latin1 x'4bf66c6e', 'staff', x'4bf66c6e', 'a')",
         "INSERT INTO note VALUES (2, _latin1 x'4bf66c6e2081', _latin1 x'7381', x'81ff0203', 'b')",
         "INSERT INTO note VALUES (3, 'plain', 'staff', 'raw', 'c')",
@@ -487,8 +561,10 @@ def test_mariadb_is_read_in_the_charset_of_the_url(mariadb_desk):
 
 def test_keys_of_mariadb_show_their_bytes(mariadb_desk):
     mariadb_desk.run(
-        "CREATE TABLE note (id VARCHAR(10) CHARACTER SET latin1 COLLATE latin1_bin PRIMARY KEY, body TEXT)",
-        "INSERT INTO note VALUES ('a', 'x'), (_latin1 x'6b81', 'y'), (_latin1 x'6b8d', 'y'), ('z', 'z')",
+        "CREATE TABLE note (id VARCHAR(10) CHARACTER SET latin1 COLLATE latin1_bin PRIMARY KEY,"
+        " body TEXT)",
+        "INSERT INTO note VALUES ('a', 'x'), (_latin1 x'6b81', 'y'), (_latin1 x'6b8d', 'y'), ('z',"
+        " 'z')",
     )
     url = mariadb_desk.url.update_query_dict({"charset": "latin1"})
     for rows in (1, 2, 100):
@@ -516,8 +592,13 @@ def test_init_reads_the_tables_of_such_a_database(odd_desk):
     odd = odd_desk.odd_byte
     odd_desk.write(
         "CREATE TABLE note (id integer PRIMARY KEY, body text, state text)",
-        "INSERT INTO note SELECT i, 'A long story about note ' || i, 'open' FROM generate_series(1, 20) i",
-        b"UPDATE note SET body = 'A long story about K" + odd + b"ln', state = 'o" + odd + b"' WHERE id = 2",
+        "INSERT INTO note SELECT i, 'A long story about note ' || i, 'open' FROM generate_series(1,"
+        " 20) i",
+        b"UPDATE note SET body = 'A long story about K"
+        + odd
+        + b"ln', state = 'o"
+        + odd
+        + b"' WHERE id = 2",
     )
     with read_catalog(odd_desk.url) as catalog:
         [table] = catalog.tables
@@ -532,7 +613,12 @@ def test_nothing_of_an_invalid_text_is_said(odd_desk, caplog, monkeypatch):
     secret = b"zebra" + odd_desk.odd_byte + b"giraffe"
     odd_desk.write(
         "CREATE TABLE note (id integer PRIMARY KEY, body text, title text)",
-        b"INSERT INTO note VALUES (1, '" + secret + NO_TEXT + b"', 'x'), (2, 'x', '" + secret + b"')",
+        b"INSERT INTO note VALUES (1, '"
+        + secret
+        + NO_TEXT
+        + b"', 'x'), (2, 'x', '"
+        + secret
+        + b"')",
     )
     said = " ".join(failures(odd_desk.digests(title="title", text="body")).values())
     engine = open_read_only(odd_desk.url)

@@ -14,7 +14,8 @@ from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 
 DIMENSION = 4
 WIDE = 256
-"""With a thousand vectors of this dimension the engine's large files are large enough to be linked."""
+"""With a thousand vectors of this dimension the engine's large files are large enough to be
+linked."""
 
 PROCESS = """
 import sys
@@ -32,7 +33,9 @@ class Process:
 
     def __init__(self, path: Path, code: str, before: str = "") -> None:
         arguments = [sys.executable, "-c", PROCESS.format(before=before) + code, str(path)]
-        self.popen = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.popen = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.pid = self.popen.pid
 
     def says(self) -> str:
@@ -47,14 +50,17 @@ class Process:
         if self.popen.stdout.closed:
             return ""
         self.popen.kill()
-        rest = self.popen.stdout.read()  # communicate() would lose lines that a readline() has buffered
+        rest = (
+            self.popen.stdout.read()
+        )  # communicate() would lose lines that a readline() has buffered
         self.popen.communicate()
         return rest
 
 
 @contextmanager
 def writer(path: Path, code: str, before: str = "") -> Iterator[Process]:
-    """Yield a process that runs this code with `store`, and `before` without; kill it at the end."""
+    """Yield a process that runs this code with `store`, and `before` without; kill it at the
+    end."""
     process = Process(path, code, before)
     try:
         yield process
@@ -64,8 +70,12 @@ def writer(path: Path, code: str, before: str = "") -> Iterator[Process]:
 
 def points(rows: range, dimension: int = DIMENSION) -> PointBatch:
     ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(n))) for n in rows]
-    vectors = np.random.default_rng(rows.start).normal(size=(len(rows), dimension)).astype(np.float32)
-    return PointBatch(ids, vectors, [{RESERVED_KEY: {"key": str(n), "chunk": 0}, "n": n} for n in rows])
+    vectors = (
+        np.random.default_rng(rows.start).normal(size=(len(rows), dimension)).astype(np.float32)
+    )
+    return PointBatch(
+        ids, vectors, [{RESERVED_KEY: {"key": str(n), "chunk": 0}, "n": n} for n in rows]
+    )
 
 
 def fill(path: Path, count: int = 1000, dimension: int = WIDE) -> None:

@@ -1,4 +1,5 @@
-"""The contract of every store: embedded, a fake server over HTTP and gRPC, the real server at QDRANT_URL."""
+"""The contract of every store: embedded, a fake server over HTTP and gRPC, the real server at
+QDRANT_URL."""
 
 import os
 import uuid
@@ -25,11 +26,27 @@ DIMENSION = 8
 ONES = np.ones(DIMENSION, np.float32)
 KINDS = ["edge", "http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)]
 VALUES: dict[str, Any] = {
-    "one": 1, "one float": 1.0, "half": 1.5, "zero": 0, "huge": 2**60 + 1, "true": True, "false": False,
-    "text 1": "1", "empty text": "", "ünï 日本": "ünï 日本", "null": None, "empty list": [], "numbers": [1, 2],
-    "words": ["low", "high"], "mixed": [True, "low"], "day": "2024-01-02", "time": "2024-01-02T03:04:05+00:00",
-    "offset": "2024-01-02T05:04:05.500000+02:00", "naive": "2024-06-01T00:00:00", "object": {"inner": 1},
-}  # fmt: skip
+    "one": 1,
+    "one float": 1.0,
+    "half": 1.5,
+    "zero": 0,
+    "huge": 2**60 + 1,
+    "true": True,
+    "false": False,
+    "text 1": "1",
+    "empty text": "",
+    "ünï 日本": "ünï 日本",
+    "null": None,
+    "empty list": [],
+    "numbers": [1, 2],
+    "words": ["low", "high"],
+    "mixed": [True, "low"],
+    "day": "2024-01-02",
+    "time": "2024-01-02T03:04:05+00:00",
+    "offset": "2024-01-02T05:04:05.500000+02:00",
+    "naive": "2024-06-01T00:00:00",
+    "object": {"inner": 1},
+}
 PRESENT = set(VALUES) - {"null", "empty list"}
 CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("eq", 1, {"one", "one float", "numbers"}),
@@ -51,7 +68,11 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("any", [], set()),
     ("any", [7, 0, 1.5, 2, *range(10, 100)], {"zero", "half", "numbers"}),
     ("any", [2**60 + 1, 2**60, "high", 3], {"huge", "words"}),
-    ("any", [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), date(2030, 1, 1)], {"day", "time"}),
+    (
+        "any",
+        [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), date(2030, 1, 1)],
+        {"day", "time"},
+    ),
     ("range", {"gte": 1}, {"one", "one float", "half", "huge", "numbers"}),
     ("range", {"gt": 0, "lt": 1.5}, {"one", "one float", "numbers"}),
     ("range", {"lte": 0}, {"zero"}),
@@ -64,7 +85,11 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("not", "low", {*VALUES, "missing"} - {"words", "mixed"}),
     ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
     ("not", None, PRESENT),
-    ("not", ["low", "1", 1, True, None], PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"}),
+    (
+        "not",
+        ["low", "1", 1, True, None],
+        PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"},
+    ),
 ]
 
 
@@ -79,11 +104,16 @@ def open_kind(kind, folder):
         case "grpc":
             with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:
                 yield ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=fast.port))
-                assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /", "GET /collections"}
+                assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {
+                    "GET /",
+                    "GET /collections",
+                }
         case _:
             if "QDRANT_URL" not in os.environ:
                 pytest.skip("needs a Qdrant server: set QDRANT_URL")
-            yield ServerStore(ServerAccess(os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY")))
+            yield ServerStore(
+                ServerAccess(os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+            )
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -117,9 +147,14 @@ def point_id(n: object) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, str(n)))
 
 
-def batch(rows: list[int], payloads: list[dict[str, Any]] | None = None, *, key: str | None = None) -> PointBatch:
-    """Return one point for each row: the row's own document, or chunk `row` of the document `key`."""
-    vectors = np.stack([np.random.default_rng(n).normal(size=DIMENSION) for n in rows]).astype(np.float32)
+def batch(
+    rows: list[int], payloads: list[dict[str, Any]] | None = None, *, key: str | None = None
+) -> PointBatch:
+    """Return one point for each row: the row's own document, or chunk `row` of the document
+    `key`."""
+    vectors = np.stack([np.random.default_rng(n).normal(size=DIMENSION) for n in rows]).astype(
+        np.float32
+    )
     made = [{RESERVED_KEY: {"key": key or f'"{n}"', "chunk": n if key else 0}} for n in rows]
     made = [own | given for own, given in zip(made, payloads or [{}] * len(rows), strict=True)]
     return PointBatch([point_id(f"{key}{n}") for n in rows], vectors, made)
@@ -130,12 +165,18 @@ def ids(store, name) -> set[str]:
 
 
 def test_create_keeps_an_existing_collection_and_merges_metadata(store, name):
-    store.create(name, DIMENSION, {"id": "one", "model": {"name": "m", "prefixes": ["a: ", ""]}, "nothing": None})
+    store.create(
+        name,
+        DIMENSION,
+        {"id": "one", "model": {"name": "m", "prefixes": ["a: ", ""]}, "nothing": None},
+    )
     store.points(name).upsert(batch([1]))
     store.create(name, DIMENSION, {"id": "two", "more": 1})
     store.points(name).set_metadata({"made": None, "model": {"other": 2}, "ключ": "значение"})
     expected = {"id": "two", "model": {"other": 2}, "more": 1, "ключ": "значение"}
-    assert store.collections()[name] == store.find(name) == store.points(name).metadata() == expected
+    assert (
+        store.collections()[name] == store.find(name) == store.points(name).metadata() == expected
+    )
     assert store.find("contract_none") is None
     assert name in store.names()
     assert (store.points(name).count(), store.points(name).dimension()) == (1, DIMENSION)
@@ -148,9 +189,14 @@ def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store, na
     assert store.points(name).commit_mark() == CommitMark()
     store.points(name).upsert(batch([1, 2, 3]))
     for number in (1, 2):
-        store.points(name).set_commit_mark(CommitMark(number, f"2026-11-20T02:00:0{number}.123456+00:00"))
+        store.points(name).set_commit_mark(
+            CommitMark(number, f"2026-11-20T02:00:0{number}.123456+00:00")
+        )
     assert store.points(name).commit_mark() == CommitMark(2, "2026-11-20T02:00:02.123456+00:00")
-    assert (store.points(name).count(), ids(store, name)) == (3, {point_id(f"None{n}") for n in (1, 2, 3)})
+    assert (store.points(name).count(), ids(store, name)) == (
+        3,
+        {point_id(f"None{n}") for n in (1, 2, 3)},
+    )
     assert len(store.points(name).search(VectorQuery(batch([1]).vectors[0], 10, exact=True))) == 3
     store.points(name).delete_points(list(ids(store, name)))
     assert (store.points(name).count(), store.points(name).commit_mark().number) == (0, 2)
@@ -191,7 +237,10 @@ def test_an_alias_is_read_like_a_collection_and_cannot_share_its_name(store, nam
     alias = new_name()
     store.point_alias(alias, name)
     assert (store.aliases()[alias], store.points(alias).count()) == (name, 20)
-    assert (store.points(alias).count(keys=['"3"']), store.points(alias).dimension()) == (1, DIMENSION)
+    assert (store.points(alias).count(keys=['"3"']), store.points(alias).dimension()) == (
+        1,
+        DIMENSION,
+    )
     assert {point.id for point in store.points(alias).scroll(page=7)} == set(points.ids)
     assert store.points(alias).retrieve(points.ids[:1])[0].id == points.ids[0]
     assert store.points(alias).search(VectorQuery(points.vectors[3], 1))[0].id == points.ids[3]
@@ -216,16 +265,26 @@ def test_upsert_replaces_whole_points(store, name):
 
 def test_payloads_come_back_as_they_were(store, name):
     payload = {
-        "Größe": "日本語 🙂", "a b.c": [1, "two", None, {"three": 3.5}], "null": None, "true": True, "float": 0.1 + 0.2,
-        "whole": 1.0, "big": 2**62, "empty": {},
-    }  # fmt: skip
+        "Größe": "日本語 🙂",
+        "a b.c": [1, "two", None, {"three": 3.5}],
+        "null": None,
+        "true": True,
+        "float": 0.1 + 0.2,
+        "whole": 1.0,
+        "big": 2**62,
+        "empty": {},
+    }
     store.points(name).upsert(PointBatch([point_id(1)], batch([1]).vectors, [payload]))
     (point,) = store.points(name).retrieve([point_id(1)])
     assert (point.payload, point.payload["true"] is True, point.vector) == (payload, True, None)
 
 
-@hypothesis.given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=50, max_size=200))
-@hypothesis.settings(max_examples=20, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=50, max_size=200)
+)
+@hypothesis.settings(
+    max_examples=20, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 def test_every_float_comes_back_as_it_was_encoded(store, name, values):
     payload = decode_payload(encode_payload({"values": values, "one": values[0]}))
     store.points(name).upsert(PointBatch([point_id(1)], batch([1]).vectors, [payload]))
@@ -270,27 +329,45 @@ def test_delete_points_and_chunks(store, name):
 def test_count_by_keys(store, name):
     store.points(name).upsert(batch(list(range(3)), key='"a"'))
     store.points(name).upsert(batch(list(range(4)), key='"b"'))
-    assert (store.points(name).count(keys=['"a"']), store.points(name).count(keys=['"b"', '"a"', '"a"', '"c"'])) == (
+    assert (
+        store.points(name).count(keys=['"a"']),
+        store.points(name).count(keys=['"b"', '"a"', '"a"', '"c"']),
+    ) == (
         3,
         7,
     )
     assert store.points(name).count(keys=["a"]) == 0
-    assert store.points(name).count(keys=[*(f'"{n}"' for n in range(1500)), '"a"', '"b"', '"a"']) == 7
+    assert (
+        store.points(name).count(keys=[*(f'"{n}"' for n in range(1500)), '"a"', '"b"', '"a"']) == 7
+    )
 
 
 def test_the_values_of_a_keyword_field_are_counted(store, name):
     store.points(name).index_fields({"customer.name": "keyword"})
     names = ["ann", ["bob", "ann"], "bob", "ann", None]
-    payloads = [{"customer": {"name": one}, RESERVED_KEY: {"chunk": n % 2}} for n, one in enumerate(names)]
-    store.points(name).upsert(PointBatch([point_id(str(n)) for n in range(5)], np.eye(5, DIMENSION), payloads))
-    assert list(store.points(name).facet("customer.name", limit=5).items()) == [("ann", 3), ("bob", 2)]
+    payloads = [
+        {"customer": {"name": one}, RESERVED_KEY: {"chunk": n % 2}} for n, one in enumerate(names)
+    ]
+    store.points(name).upsert(
+        PointBatch([point_id(str(n)) for n in range(5)], np.eye(5, DIMENSION), payloads)
+    )
+    assert list(store.points(name).facet("customer.name", limit=5).items()) == [
+        ("ann", 3),
+        ("bob", 2),
+    ]
     first = [Condition(f"{RESERVED_KEY}.chunk", "eq", 0)]
-    assert store.points(name).facet("customer.name", limit=5, conditions=first) == {"ann": 1, "bob": 1}
+    assert store.points(name).facet("customer.name", limit=5, conditions=first) == {
+        "ann": 1,
+        "bob": 1,
+    }
     assert store.points(name).facet("customer.name", limit=1) == {"ann": 3}
 
 
 def test_scroll_is_complete_and_in_order_of_id_and_under_conditions(store, name):
-    points = batch(list(range(103)), [{"owner": n % 3, "state": "open" if n % 2 else "closed"} for n in range(103)])
+    points = batch(
+        list(range(103)),
+        [{"owner": n % 3, "state": "open" if n % 2 else "closed"} for n in range(103)],
+    )
     store.points(name).upsert(points)
     for page in (1000, 50, 103, 1):
         assert [point.id for point in store.points(name).scroll(page=page)] == sorted(points.ids)
@@ -299,18 +376,24 @@ def test_scroll_is_complete_and_in_order_of_id_and_under_conditions(store, name)
     found = store.points(name).scroll(
         page=4, conditions=[Condition("owner", "any", [1, 2]), Condition("state", "eq", "open")]
     )
-    assert {point.id for point in found} == {point_id(f"None{n}") for n in range(103) if n % 3 and n % 2}
+    assert {point.id for point in found} == {
+        point_id(f"None{n}") for n in range(103) if n % 3 and n % 2
+    }
 
 
 def test_points_are_read_under_conditions(store, name):
-    points = batch(list(range(1200)), [{"groups": ["a", "b"] if n % 2 else ["b"], "n": n} for n in range(1200)])
+    points = batch(
+        list(range(1200)), [{"groups": ["a", "b"] if n % 2 else ["b"], "n": n} for n in range(1200)]
+    )
     store.points(name).upsert(points)
     store.points(name).index_fields({"groups": "keyword"})
     condition = Condition("groups", "any", ["a", "c"])
     found = store.points(name).retrieve([*points.ids, point_id("none")], conditions=[condition])
     assert sorted(point.payload["n"] for point in found) == list(range(1, 1200, 2))
     assert all(point.vector is None for point in found)
-    few = store.points(name).retrieve(points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True)
+    few = store.points(name).retrieve(
+        points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True
+    )
     assert [(point.payload["n"], point.vector is None) for point in few] == [(1, False)]
     assert store.points(name).retrieve(points.ids[:1], conditions=[condition]) == []
 
@@ -328,7 +411,9 @@ def test_ids_that_are_not_uuids_are_refused(store, name):
     points = batch([1, 2])
     for bad in ("1", "not-a-uuid", point_id(1).upper(), point_id(1).replace("-", "")):
         with pytest.raises(PointsRefused) as refused:
-            store.points(name).upsert(PointBatch([points.ids[0], bad], points.vectors, points.payloads))
+            store.points(name).upsert(
+                PointBatch([points.ids[0], bad], points.vectors, points.payloads)
+            )
         assert refused.value.point_ids == (bad,)
         with pytest.raises(PointsRefused, match="UUID"):
             store.points(name).retrieve([bad])
@@ -372,7 +457,10 @@ def test_search_is_cosine_best_first(store, name):
 
 
 def test_conditions(store, name):
-    payloads = [*({"f": value, "label": label} for label, value in VALUES.items()), {"label": "missing"}]
+    payloads = [
+        *({"f": value, "label": label} for label, value in VALUES.items()),
+        {"label": "missing"},
+    ]
     store.points(name).upsert(batch(list(range(len(payloads))), payloads))
     wrong = {}
     for op, value, expected in CONDITIONS:
@@ -390,10 +478,16 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store, name):
 
     def found(*conditions: Condition) -> set[int]:
         return {
-            point.payload["größe"] for point in store.points(name).search(VectorQuery(ONES, 10, conditions=conditions))
+            point.payload["größe"]
+            for point in store.points(name).search(VectorQuery(ONES, 10, conditions=conditions))
         }
 
-    assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {2, 3, 4, 5}
+    assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {
+        2,
+        3,
+        4,
+        5,
+    }
     assert found(Condition("a.b c", "eq", 1), Condition("größe", "not", 3)) == {1, 5}
     assert found(Condition("1st-col", "eq", True), Condition("größe", "any", [0, 4])) == {4}
     assert found(Condition(f"{RESERVED_KEY}.key", "eq", '"3"')) == {3}
@@ -402,9 +496,19 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store, name):
 
 def test_payload_indexes_are_created_changed_and_removed(store, name):
     store.points(name).upsert(batch([1, 2], [{"my column": "x", "größe": 1, "a": {"b c": 1}}] * 2))
-    conditions = [Condition("my column", "eq", "x"), Condition("größe", "eq", 1), Condition("a.b c", "eq", 1)]
+    conditions = [
+        Condition("my column", "eq", "x"),
+        Condition("größe", "eq", 1),
+        Condition("a.b c", "eq", 1),
+    ]
     fields: dict[str, str | None] = {"my column": "keyword", "größe": "float", "a.b c": "integer"}
-    for change in (fields, fields, {"größe": "integer"}, dict.fromkeys(fields), dict.fromkeys(fields)):
+    for change in (
+        fields,
+        fields,
+        {"größe": "integer"},
+        dict.fromkeys(fields),
+        dict.fromkeys(fields),
+    ):
         store.points(name).index_fields(change)
         assert len(store.points(name).search(VectorQuery(ONES, 10, conditions=conditions))) == 2
     assert store.points(name).count(keys=['"1"']) == 1

@@ -1,6 +1,7 @@
-"""The embedded store among processes, on damaged or unusable folders, and after a kill or a power cut. A kill leaves
-the files as they are at that moment. A power cut leaves of each page either what the last flush wrote or something
-newer, and of a new file all, a part or nothing: here chance decides."""
+"""The embedded store among processes, on damaged or unusable folders, and after a kill or a power
+cut. A kill leaves the files as they are at that moment. A power cut leaves of each page either what
+the last flush wrote or something newer, and of a new file all, a part or nothing: here chance
+decides."""
 
 import errno
 import os
@@ -48,10 +49,15 @@ def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_p
                 store.points("c").count()
             assert store.collections() == {"c": {}}, "nothing else is locked"
         message = str(busy.value)
-        assert f"collection c of the store at {tmp_path} is open in process {holder.pid} (-c " in message
+        assert (
+            f"collection c of the store at {tmp_path} is open in process {holder.pid} (-c "
+            in message
+        )
         assert time.strftime("since %Y-%m-%dT", time.gmtime()) in message
         assert "wait for it (--wait SECONDS) or use a Qdrant server" in message
-        assert "s3cret" not in (tmp_path / "writers" / "c").read_text(), "`try URL` is seen by other commands"
+        assert "s3cret" not in (tmp_path / "writers" / "c").read_text(), (
+            "`try URL` is seen by other commands"
+        )
         (tmp_path / "writers" / "c").write_bytes(b'{"pid": ')
         with pytest.raises(StoreBusy, match="another process"):
             EdgeStore(tmp_path).points("c").count()
@@ -60,7 +66,9 @@ def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_p
         assert holder.popen.poll() is None
 
 
-def test_writers_of_different_collections_do_not_wait_for_each_other_and_neither_loses_anything(tmp_path):
+def test_writers_of_different_collections_do_not_wait_for_each_other_and_neither_loses_anything(
+    tmp_path,
+):
     with closing(EdgeStore(tmp_path)) as one, closing(EdgeStore(tmp_path)) as two:
         for number in range(3):
             for store, name in ((one, "a"), (two, "b")):
@@ -96,7 +104,9 @@ def test_a_lock_that_is_released_is_free_although_a_forked_child_has_it_too(tmp_
         os.waitpid(child, 0)
 
 
-def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(tmp_path, monkeypatch):
+def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(
+    tmp_path, monkeypatch
+):
     catalog = Catalog(tmp_path)
     catalog.add("c", 4, {"n": 1})
 
@@ -132,7 +142,9 @@ def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
             store.create(name, 3, {})
             assert store.points(name).count() == 0
         assert store.points("c").count() == 10
-        monkeypatch.setattr(EdgeStore, "_discard", lambda self, folder: None)  # it is killed before that
+        monkeypatch.setattr(
+            EdgeStore, "_discard", lambda self, folder: None
+        )  # it is killed before that
         store.drop("c")
     monkeypatch.undo()
     assert (folders / "c").exists()
@@ -145,7 +157,10 @@ def test_a_catalog_that_is_damaged_or_newer_is_named(tmp_path):
     EdgeStore(tmp_path).close()
     newer = ('{"version": 3, "collections": []}', r"newer rag-index .version 3.: upgrade")
     odd = '{"version": 2, "collections": 3, "aliases": {}}'
-    older = '{"version": 1, "collections": {"c": {"dimension": 4, "metadata": {}, "sparse": true}}, "aliases": {}}'
+    older = (
+        '{"version": 1, "collections": {"c": {"dimension": 4, "metadata": {}, "sparse": true}},'
+        ' "aliases": {}}'
+    )
     for content, said in (*((one, DAMAGED) for one in ("", "{", "[]", odd, older)), newer):
         (tmp_path / "catalog.json").write_text(content)
         for _ in range(2):
@@ -162,7 +177,9 @@ def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path):
             lambda: store.create("d", DIMENSION, {}),
             lambda: store.points("c").optimize(),
         ):
-            with pytest.raises(StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"):
+            with pytest.raises(
+                StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"
+            ):
                 write()
         assert (store.points("c").count(), set(store.collections())) == (10, {"c"})
         assert len(store.points("c").search(VectorQuery(np.ones(DIMENSION, np.float32), 20))) == 10
@@ -175,7 +192,10 @@ def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
     shutil.rmtree(tmp_path / "collections" / "gone")
     (tmp_path / "collections" / "damaged" / "edge_config.json").write_text("{")
     with closing(EdgeStore(tmp_path)) as store:
-        for use in (lambda name: store.points(name).count(), lambda name: store.points(name).upsert(points(range(1)))):
+        for use in (
+            lambda name: store.points(name).count(),
+            lambda name: store.points(name).upsert(points(range(1))),
+        ):
             with pytest.raises(StoreError, match="gone, is gone: run `rag-index rebuild`"):
                 use("gone")
             with pytest.raises(StoreError, match="the embedded Qdrant failed on damaged"):
@@ -190,14 +210,20 @@ def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path):
 
 @pytest.fixture(scope="module")
 def clustered(tmp_path_factory):
-    """A store without a search index, with 3,600 clustered points of 768 dimensions (11 MB: too many to scan)."""
+    """A store without a search index, with 3,600 clustered points of 768 dimensions (11 MB: too
+    many to scan)."""
     rng = np.random.default_rng(7)
     centres = rng.normal(size=(50, 768))
-    vectors = (centres[rng.integers(50, size=3600)] + 0.5 * rng.normal(size=(3600, 768))).astype(np.float32)
+    vectors = (centres[rng.integers(50, size=3600)] + 0.5 * rng.normal(size=(3600, 768))).astype(
+        np.float32
+    )
     path = tmp_path_factory.mktemp("clustered")
     with closing(EdgeStore(path)) as store:
         store.create("c", 768, {}, sparse=True)
-        plain, words = points(range(3600)), Bm25Encoder(Bm25Model("english")).documents(["word"] * 3600)
+        plain, words = (
+            points(range(3600)),
+            Bm25Encoder(Bm25Model("english")).documents(["word"] * 3600),
+        )
         store.points("c").upsert(PointBatch(plain.ids, vectors, plain.payloads, words))
         assert not store.points("c").indexed(), "sparse vectors count as indexed ones"
     return path, vectors
@@ -214,11 +240,18 @@ def test_the_search_index_is_built_beside_readers_and_finds_what_a_scan_finds(cl
             store.points("c").optimize()
             hits = 0
             for query in vectors[:40] + 0.1:
-                exact = {point.id for point in store.points("c").search(VectorQuery(query, 10, exact=True))}
-                hits += len(exact & {point.id for point in store.points("c").search(VectorQuery(query, 10))})
+                exact = {
+                    point.id
+                    for point in store.points("c").search(VectorQuery(query, 10, exact=True))
+                }
+                hits += len(
+                    exact & {point.id for point in store.points("c").search(VectorQuery(query, 10))}
+                )
             assert hits / 400 >= 0.95
         (folder,) = (path / "collections").iterdir()
-        assert not (folder / "unflushed").exists(), "a reader would load it once to complete it, and then again"
+        assert not (folder / "unflushed").exists(), (
+            "a reader would load it once to complete it, and then again"
+        )
         assert eventually(lambda: reader.points("c").indexed())
         assert reader.points("c").count() == 3600
     with closing(EdgeStore(path)) as store:
@@ -257,7 +290,12 @@ def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path):
 @pytest.mark.parametrize("kind", [None, "integer", "float"])
 def test_numbers_are_equal_as_in_python_and_compare_as_floats(tmp_path, kind):
     chance = random.Random(3)
-    values = [min(one + step, 2**63 - 1) * sign for one in LARGE for step in (-1, 0, 1) for sign in (1, -1)] + NUMBERS
+    values = [
+        min(one + step, 2**63 - 1) * sign
+        for one in LARGE
+        for step in (-1, 0, 1)
+        for sign in (1, -1)
+    ] + NUMBERS
     values = [value for value in values if kind != "integer" or isinstance(value, int)]
     stored = [decode_payload(encode_payload({"f": value})) for value in values]
     with closing(EdgeStore(tmp_path)) as store:
@@ -272,8 +310,20 @@ def test_numbers_are_equal_as_in_python_and_compare_as_floats(tmp_path, kind):
 
 
 def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
-    forms = ["2024-05-01", "20240501", "2024-05-01T10", "2024-05-01T10:00", "2024-05-01 10:00Z", "20240501T100000Z"]
-    forms += ["2024-05-01T10:00+02:00", "2024-05-01T10:00:00,5", "2024-W18-3T10:00", "2024-05-01 10:00:00.5+02:00"]
+    forms = [
+        "2024-05-01",
+        "20240501",
+        "2024-05-01T10",
+        "2024-05-01T10:00",
+        "2024-05-01 10:00Z",
+        "20240501T100000Z",
+    ]
+    forms += [
+        "2024-05-01T10:00+02:00",
+        "2024-05-01T10:00:00,5",
+        "2024-W18-3T10:00",
+        "2024-05-01 10:00:00.5+02:00",
+    ]
     with closing(EdgeStore(tmp_path)) as store:
         fill_numbered(store, [{"f": comparable_time(form)} for form in forms], {"f": "datetime"})
         for bound in forms:
@@ -283,7 +333,10 @@ def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
 
 
 def found(store: EdgeStore, op: str, value: object) -> set[int]:
-    return {point.payload["number"] for point in store.points("c").scroll(conditions=[Condition("f", op, value)])}
+    return {
+        point.payload["number"]
+        for point in store.points("c").scroll(conditions=[Condition("f", op, value)])
+    }
 
 
 def in_utc(text: str) -> datetime:
@@ -295,7 +348,9 @@ def fill_numbered(store: EdgeStore, payloads: list, kinds: dict) -> None:
     store.create("c", 2, {})
     store.points("c").index_fields(kinds)
     reserved = {"_rag": {"key": "[1]", "chunk": 0}}
-    numbered = [{**payload, **reserved, "number": number} for number, payload in enumerate(payloads)]
+    numbered = [
+        {**payload, **reserved, "number": number} for number, payload in enumerate(payloads)
+    ]
     ids = [str(uuid.UUID(int=number)) for number in range(len(payloads))]
     store.points("c").upsert(PointBatch(ids, np.ones((len(ids), 2), np.float32), numbered))
 
@@ -305,8 +360,12 @@ def batch(numbers, version: int) -> PointBatch:
     ids = [str(uuid.UUID(int=number + 1, version=5)) for number in numbers]
     chance = [np.random.default_rng([number, version]) for number in numbers]
     vectors = np.asarray([one.normal(size=WIDTH) for one in chance], dtype=np.float32)
-    words = [sorted(one.choice(1000, int(one.integers(1, 30)), replace=False).tolist()) for one in chance]
-    sparse = SparseVectors.from_rows([SparseVector(tuple(row), (float(version + 1),) * len(row)) for row in words])
+    words = [
+        sorted(one.choice(1000, int(one.integers(1, 30)), replace=False).tolist()) for one in chance
+    ]
+    sparse = SparseVectors.from_rows(
+        [SparseVector(tuple(row), (float(version + 1),) * len(row)) for row in words]
+    )
     payloads = [{"version": version, "text": "x" * int(one.integers(10, 2000))} for one in chance]
     for number, payload in zip(numbers, payloads, strict=True):
         payload[RESERVED_KEY] = {"key": str(number), "chunk": 0}
@@ -317,7 +376,9 @@ def assert_holds(store, numbers, version: int) -> None:
     wanted = batch(numbers, version)
     stored = {point.id: point for point in store.points("c").retrieve(wanted.ids, vectors=True)}
     assert stored.keys() == set(wanted.ids)
-    for row, (i, vector, payload) in enumerate(zip(wanted.ids, wanted.vectors, wanted.payloads, strict=True)):
+    for row, (i, vector, payload) in enumerate(
+        zip(wanted.ids, wanted.vectors, wanted.payloads, strict=True)
+    ):
         assert stored[i].payload == payload
         assert np.allclose(stored[i].vector, vector / np.linalg.norm(vector), atol=1e-6)
         assert stored[i].sparse == wanted.sparse.row(row)
@@ -329,10 +390,14 @@ def write_without_flush(store, chance: random.Random) -> set[int]:
     for step in range(chance.randint(2, 5)):
         some = chance.sample(range(POINTS), chance.randint(1, POINTS // 4))
         touched.update(some)
-        store.points("c").upsert(batch(range(10_000 * (step + 1), 10_000 * (step + 1) + chance.randint(1, 300)), 1))
+        store.points("c").upsert(
+            batch(range(10_000 * (step + 1), 10_000 * (step + 1) + chance.randint(1, 300)), 1)
+        )
         store.points("c").upsert(batch(some, 1))
         store.points("c").delete_points(batch(some[::2], 1).ids)
-        store.points("c").update_payloads([(i, {"y": "y" * chance.randint(1, 3000)}) for i in batch(some[1::2], 1).ids])
+        store.points("c").update_payloads(
+            [(i, {"y": "y" * chance.randint(1, 3000)}) for i in batch(some[1::2], 1).ids]
+        )
     return touched
 
 
@@ -347,7 +412,9 @@ def cut_power(flushed, now, chance: random.Random) -> None:
         size = chance.choice((len(before), len(after)))
         kept, mixed = chance.choice((0.0, 0.5, 1.0)), bytearray()
         for start in range(0, size, PAGE):
-            mixed += (before if chance.random() < kept else after)[start : start + PAGE].ljust(PAGE, b"\0")
+            mixed += (before if chance.random() < kept else after)[start : start + PAGE].ljust(
+                PAGE, b"\0"
+            )
         if before != after:
             file.write_bytes(mixed[:size])
 
@@ -366,7 +433,11 @@ def test_what_was_flushed_is_whole_and_the_rest_can_be_written_again(tmp_path, e
         touched = write_without_flush(store, chance)
         shutil.copytree(tmp_path / "store", tmp_path / "left")
     if ended_by == "power cut":
-        cut_power(tmp_path / "flushed" / "collections" / "c", tmp_path / "left" / "collections" / "c", chance)
+        cut_power(
+            tmp_path / "flushed" / "collections" / "c",
+            tmp_path / "left" / "collections" / "c",
+            chance,
+        )
     intact = sorted(set(range(POINTS)) - touched)
     with closing(EdgeStore(tmp_path / "left")) as store:
         assert_holds(store, intact, 0)

@@ -1,5 +1,6 @@
-"""Processes that search an embedded store while another one writes it: what they see, and what nobody damages. A writer
-that stays, as a watch does, keeps its shard open between writes, and is in nobody's way."""
+"""Processes that search an embedded store while another one writes it: what they see, and what
+nobody damages. A writer that stays, as a watch does, keeps its shard open between writes, and is in
+nobody's way."""
 
 import hashlib
 import os
@@ -55,9 +56,13 @@ def views(path) -> list:
 
 
 def digests(folder) -> dict[str, str]:
-    """Return the digest of each file's first megabytes: what follows in the engine's files is a hole."""
+    """Return the digest of each file's first megabytes: what follows in the engine's files is a
+    hole."""
     files = (file for file in folder.rglob("*") if file.is_file() and file.parent.name != "wal")
-    return {str(file.relative_to(folder)): hashlib.md5(file.open("rb").read(3_000_000)).hexdigest() for file in files}
+    return {
+        str(file.relative_to(folder)): hashlib.md5(file.open("rb").read(3_000_000)).hexdigest()
+        for file in files
+    }
 
 
 def only_live_folder(path) -> bool:
@@ -76,13 +81,18 @@ def test_a_reader_of_a_collection_that_was_never_written_is_in_nobodys_way(tmp_p
     with closing(EdgeReader(tmp_path)) as reader:
         assert (reader.points("live").count(), list(reader.points("live").scroll())) == (0, [])
         assert reader.points("live").search(VectorQuery(vector, 5, words)) == []
-        assert (reader.points("live").retrieve(points(range(1)).ids), reader.points("live").indexed()) == ([], True)
+        assert (
+            reader.points("live").retrieve(points(range(1)).ids),
+            reader.points("live").indexed(),
+        ) == ([], True)
         assert reader.points("live").word_counts([1]).having == {1: 0}
         [view] = views(tmp_path)
         assert not [file for file in view.rglob("*") if file.is_file() and file.stat().st_nlink > 1]
         with closing(EdgeStore(tmp_path)) as store:
             store.points("live").upsert(points(range(10)))
-            assert [folder.name for folder in (tmp_path / "collections").iterdir()] == ["c"], "it is written in place"
+            assert [folder.name for folder in (tmp_path / "collections").iterdir()] == ["c"], (
+                "it is written in place"
+            )
             store.points("live").flush()
             assert numbers(reader) == set(range(10))
 
@@ -93,7 +103,9 @@ def test_a_reader_needs_no_lock_and_leaves_nothing(store):
         assert (reader.aliases(), reader.collections()) == ({"live": "c"}, {"c": {}})
         assert (reader.points("live").dimension(), reader.points("live").indexed()) == (WIDE, True)
         wanted = points(range(1000), WIDE)
-        (hit,) = reader.points("live").search(VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)]))
+        (hit,) = reader.points("live").search(
+            VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)])
+        )
         assert (hit.id, hit.payload["n"]) == (wanted.ids[7], 7)
     assert views(store) == []
     with pytest.raises(StoreError, match="is closed"):
@@ -103,7 +115,9 @@ def test_a_reader_needs_no_lock_and_leaves_nothing(store):
 def test_a_reader_of_an_empty_or_unknown_collection_says_so(tmp_path):
     with closing(EdgeReader(tmp_path / "none")) as reader:
         assert reader.aliases() == {}
-        with pytest.raises(StoreError, match=r"no collection or alias 'live' in the store .it has: none.: run the"):
+        with pytest.raises(
+            StoreError, match=r"no collection or alias 'live' in the store .it has: none.: run the"
+        ):
             reader.points("live").count()
 
 
@@ -120,11 +134,15 @@ def test_reading_changes_no_byte_that_another_process_has(store):
             for reader in (one, two, one):
                 for name in ("c", "c2"):
                     condition = Condition("n", "range", {"gte": 9})
-                    assert reader.points(name).search(VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition]))
+                    assert reader.points(name).search(
+                        VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition])
+                    )
                     assert reader.points(name).count() == 997
             assert len(views(store)) == 4
             for view in views(store):
-                assert any(file.stat().st_nlink > 1 for file in view.rglob("*.mmap")), "vectors are not shared"
+                assert any(file.stat().st_nlink > 1 for file in view.rglob("*.mmap")), (
+                    "vectors are not shared"
+                )
                 assert not list(view.glob("wal")), "the log reserves space"
         assert digests(store / "collections") == before
 
@@ -148,7 +166,9 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(store,
     assert numbers(reader) == set(range(500, 3000))
     assert reader.points("live").seen_commits() == reader.points("live").commit_mark().number == 7
     with closing(EdgeStore(store)) as writer:
-        writer.points("c").set_commit_mark(CommitMark(8, "of nothing, or of points that the reader has already"))
+        writer.points("c").set_commit_mark(
+            CommitMark(8, "of nothing, or of points that the reader has already")
+        )
     assert (reader.points("live").count(), reader.points("live").seen_commits()) == (2500, 8)
     assert eventually(lambda: len(views(store)) == 1), "the old view stays"
     assert only_live_folder(store)
@@ -176,7 +196,9 @@ def test_searches_go_to_the_older_state_while_the_newest_is_loaded(store, reader
 def test_a_reader_that_comes_in_the_middle_of_a_run_is_let_in_between_two_flushes(store, reader):
     with closing(EdgeStore(store)) as writer, closing(EdgeReader(store)) as other:
         writer.points("live").upsert(points(range(1000, 1500), WIDE))
-        assert [folder.name for folder in (store / "collections").iterdir()] == ["c"], "it is written in place"
+        assert [folder.name for folder in (store / "collections").iterdir()] == ["c"], (
+            "it is written in place"
+        )
         with when(lambda: reader._loading, lambda: writer.points("live").flush()):
             assert numbers(reader) == set(range(3, 1500))
         writer.points("live").upsert(points(range(1500, 2000), WIDE))
@@ -201,7 +223,10 @@ def test_rebuilds_and_rollbacks_are_followed(store, reader):
         writer.drop("c")
         with pytest.raises(StoreError, match="no collection or alias"):
             reader.points("live").count()
-        assert (reader.points("d").count(), len(views(store))) == (20, 1), "the view of what was dropped stays"
+        assert (reader.points("d").count(), len(views(store))) == (
+            20,
+            1,
+        ), "the view of what was dropped stays"
         writer.create("c", DIMENSION, {})
         writer.points("c").upsert(points(range(5)))
         writer.points("c").flush()
@@ -250,7 +275,9 @@ def test_a_forked_child_closes_no_view_of_its_parent(store, reader):
     assert reader.points("live").count() == 997
     child = os.fork()
     if not child:
-        engines = [view._engine for view in reader._views.values()]  # whose threads the child does not have
+        engines = [
+            view._engine for view in reader._views.values()
+        ]  # whose threads the child does not have
         reader._views.clear()
         os._exit(0 if engines else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -274,17 +301,24 @@ def test_a_copy_that_the_disk_has_no_room_for_is_refused_and_the_reader_goes_on(
 
 def test_a_writer_that_does_not_let_readers_in_is_named(store, monkeypatch):
     monkeypatch.setattr(reader_module, "WRITE_SECONDS", 0.3)
-    code = "store.points('c').upsert(points(range(1000, 1010), WIDE)); print(1, flush=True); input()"
+    code = (
+        "store.points('c').upsert(points(range(1000, 1010), WIDE)); print(1, flush=True); input()"
+    )
     with writer(store, f"{code}; store.points('c').flush(); input()") as process:
         process.says()
         message = rf"c of the store at .* is being written by process {process.pid} .*--wait"
         with closing(EdgeReader(store)) as reader, pytest.raises(StoreBusy, match=message):
             reader.points("live").count()
-        with closing(EdgeReader(store, wait=100)) as reader, when(lambda: reader._loading, process.goes_on):
+        with (
+            closing(EdgeReader(store, wait=100)) as reader,
+            when(lambda: reader._loading, process.goes_on),
+        ):
             assert reader.points("live").count() == 1007
         process.popen.send_signal(signal.SIGSTOP)
         with closing(EdgeReader(store)) as reader:
-            assert reader.points("live").count() == 1007, "a process that hangs outside of a write is in nobody's way"
+            assert reader.points("live").count() == 1007, (
+                "a process that hangs outside of a write is in nobody's way"
+            )
 
 
 def test_what_a_killed_writer_left_and_cannot_be_loaded_is_named_and_not_published(store):
@@ -292,18 +326,27 @@ def test_what_a_killed_writer_left_and_cannot_be_loaded_is_named_and_not_publish
     shutil.copytree(whole, store / "collections" / "c~1")
     (store / "collections" / "c~1" / "edge_config.json").write_text("{")
     Catalog(store).set_folders("c", folder="c", writing="c~1")
-    with closing(EdgeStore(store)) as writing, pytest.raises(StoreError, match=r"failed on c at .*c~1"):
+    with (
+        closing(EdgeStore(store)) as writing,
+        pytest.raises(StoreError, match=r"failed on c at .*c~1"),
+    ):
         writing.points("c").count()
     assert Catalog(store).entry("c").folder == "c"
     Catalog(store).set_folders("c", folder="c", writing="")
     (whole / "unflushed").touch()
     (whole / "edge_config.json").write_text("{")
-    with closing(EdgeReader(store)) as reader, pytest.raises(StoreError, match=r"failed on c at .*collections/c:"):
+    with (
+        closing(EdgeReader(store)) as reader,
+        pytest.raises(StoreError, match=r"failed on c at .*collections/c:"),
+    ):
         reader.points("live").count()
 
 
 def test_a_killed_reader_leaves_nothing_for_long(store):
-    code = "reader = EdgeReader(Path(sys.argv[1])); print(reader.points('c').count(), flush=True); input()"
+    code = (
+        "reader = EdgeReader(Path(sys.argv[1])); print(reader.points('c').count(), flush=True);"
+        " input()"
+    )
     for _ in range(2):
         with writer(store, code) as process:
             assert process.says() == "997"
@@ -336,7 +379,8 @@ for start in range(1000, 1_000_000, 100):
 
 
 def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(store):
-    """Two services may start after a kill. The second one does not take for damage what the first one works at."""
+    """Two services may start after a kill. The second one does not take for damage what the first
+    one works at."""
     (store / "collections" / "c" / "unflushed").touch()
     code = "import rag_index.components.stores.edge.shard as c; load = c.WrittenShard._claim"
     code += "; c.WrittenShard._claim = lambda self: (print(1, flush=True), input(), load(self))"
@@ -360,7 +404,10 @@ store.points('c').upsert(points(range(1000, 1100), WIDE))
 """
     with writer(store, code) as process:
         process.popen.wait()
-    assert (len(list((store / "collections").iterdir())), numbers(reader)) == (2, set(range(3, 1000)))
+    assert (len(list((store / "collections").iterdir())), numbers(reader)) == (
+        2,
+        set(range(3, 1000)),
+    )
     with closing(EdgeStore(store)) as found:
         assert numbers(found) == set(range(3, 1000))
     assert only_live_folder(store)
@@ -384,14 +431,22 @@ def test_a_view_shares_no_file_that_loading_may_correct(tmp_path):
 
 def test_a_writer_that_stays_hands_over_what_it_has_written_and_lets_go_when_asked(store):
     with closing(EdgeStore(store)) as kept, closing(EdgeReader(store)) as reader:
-        for first in (2000, 2010, 2020):  # in place, and twice in a copy, since the reader has a view
+        for first in (
+            2000,
+            2010,
+            2020,
+        ):  # in place, and twice in a copy, since the reader has a view
             kept.points("c").upsert(points(range(first, first + 10), WIDE))
             kept.hand_over()
-            assert reader.wanted() or first == 2000, "an idle reader lets go, so that no copy is made"
+            assert reader.wanted() or first == 2000, (
+                "an idle reader lets go, so that no copy is made"
+            )
             assert numbers(reader) == {*range(3, 1000), *range(2000, first + 10)}
             assert not reader.wanted()
         kept.let_go()
-        with writer(store, "store._wait = 0\nstore.points('c').count(); print('wrote', flush=True)") as other:
+        with writer(
+            store, "store._wait = 0\nstore.points('c').count(); print('wrote', flush=True)"
+        ) as other:
             eventually(lambda: list((store / "writers").glob("*wanted")))
             kept.let_go()
             assert other.says() == "wrote"
@@ -402,8 +457,8 @@ def test_a_writer_that_stays_hands_over_what_it_has_written_and_lets_go_when_ask
 
 
 def test_what_a_killed_writer_has_handed_over_is_written_no_more(store):
-    """The log of a shard that stays open has texts that were deleted since. Loading it does not bring them back, nor
-    change a file that a reader has."""
+    """The log of a shard that stays open has texts that were deleted since. Loading it does not
+    bring them back, nor change a file that a reader has."""
     with writer(store, WRITES_AND_DELETES) as process:
         assert process.says() == "handed over"
         with closing(EdgeReader(store)) as reader:
@@ -414,6 +469,9 @@ def test_what_a_killed_writer_has_handed_over_is_written_no_more(store):
                 process.kill()
                 assert next_one.points("c").count() == 1007
                 assert numbers(next_one) == {*range(3, 1000), *range(3000, 3010)}
-            assert (digests(view), numbers(reader)) == (before, {*range(3, 1000), *range(3000, 3010)})
+            assert (digests(view), numbers(reader)) == (
+                before,
+                {*range(3, 1000), *range(3000, 3010)},
+            )
     with closing(EdgeStore(store)) as whole:
         assert numbers(whole) == {*range(3, 1000), *range(3000, 3010)}

@@ -1,4 +1,5 @@
-"""ServerStore on a server that misbehaves: retries or none, in bounded time, with correct data afterwards."""
+"""ServerStore on a server that misbehaves: retries or none, in bounded time, with correct data
+afterwards."""
 
 import gzip
 import pickle
@@ -20,19 +21,29 @@ from rag_index.components.stores.server.link import USUAL_PATIENCE, ServerAccess
 from rag_index.core import connections
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.recovery import downtime
-from rag_index.errors import PointsRefused, SettingsError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.errors import (
+    PointsRefused,
+    SettingsError,
+    StoreError,
+    StoreMismatch,
+    StoreRefused,
+    StoreUnavailable,
+)
 from rag_index.etl.commit import documents_named
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
 UPSERT, PATIENCE = "PUT /collections/c/points", 0.5
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-ENDLESS = OK + b'Transfer-Encoding: chunked\r\n\r\n1\r\n"\r\n' + b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+ENDLESS = (
+    OK + b'Transfer-Encoding: chunked\r\n\r\n1\r\n"\r\n' + b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+)
 ZIPPED = gzip.compress(b'"' + b"x" * 10_000_000)
 BOMB = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(ZIPPED) + ZIPPED
 PAGE = (
-    "<html>\r\n<head><title>413 Request Entity Too Large</title><style>h1 {color: red}</style></head>\r\n"
-    "<body><!-- a padding --><center><h1>413 Request Entity Too Large</h1></center><hr>nginx</body></html>"
+    "<html>\r\n<head><title>413 Request Entity Too Large</title><style>h1 {color:"
+    " red}</style></head>\r\n<body><!-- a padding --><center><h1>413 Request Entity Too"
+    " Large</h1></center><hr>nginx</body></html>"
 )
 
 
@@ -47,7 +58,9 @@ def store(qdrant):
 def fast(qdrant):
     with (
         FakeQdrantGrpc(qdrant) as front,
-        closing(ServerStore(ServerAccess(qdrant.url, timeout=1, patience=30, grpc_port=front.port))) as store,
+        closing(
+            ServerStore(ServerAccess(qdrant.url, timeout=1, patience=30, grpc_port=front.port))
+        ) as store,
     ):
         store.create("c", 4, {})
         yield store
@@ -100,17 +113,24 @@ def test_a_proxy_that_cannot_be_used_is_named_with_a_way_around_it(monkeypatch):
 
 def points(n: int, *, poisoned: tuple[int, ...] = (), text: str = "") -> PointBatch:
     ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(i))) for i in range(n)]
-    payloads: list[dict[str, Any]] = [{RESERVED_KEY: {"key": str(i), "chunk": 0}, "text": text} for i in range(n)]
+    payloads: list[dict[str, Any]] = [
+        {RESERVED_KEY: {"key": str(i), "chunk": 0}, "text": text} for i in range(n)
+    ]
     for i in poisoned:
         payloads[i][POISON] = True
-    return PointBatch(ids, np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32), payloads)
+    return PointBatch(
+        ids, np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32), payloads
+    )
 
 
 def stop_time(store: ServerStore) -> list[float]:
     """Let the store wait without waiting; return the list of its pauses."""
     now, pauses = [0.0], []
     store._link.clock = lambda: now[0]
-    store._link.sleep = lambda seconds: (pauses.append(seconds), now.__setitem__(0, now[0] + seconds))
+    store._link.sleep = lambda seconds: (
+        pauses.append(seconds),
+        now.__setitem__(0, now[0] + seconds),
+    )
     return pauses
 
 
@@ -124,8 +144,12 @@ def stop_time(store: ServerStore) -> list[float]:
     ],
 )
 def test_what_passes_is_retried(qdrant, store, fast, what):
-    used, on, other = (fast, "GRPC Upsert", UPSERT) if isinstance(what, str) else (store, UPSERT, "GRPC Upsert")
-    how = {"code": grpc.StatusCode[what], "error": "one moment", "times": 2} if used is fast else what
+    used, on, other = (
+        (fast, "GRPC Upsert", UPSERT) if isinstance(what, str) else (store, UPSERT, "GRPC Upsert")
+    )
+    how = (
+        {"code": grpc.StatusCode[what], "error": "one moment", "times": 2} if used is fast else what
+    )
     qdrant.break_next(on, **how)
     used.points("c").upsert(points(10))
     assert (qdrant.requests(on), qdrant.requests(other)) == (3 if used is fast else 2, 0)
@@ -133,9 +157,12 @@ def test_what_passes_is_retried(qdrant, store, fast, what):
 
 
 def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant):
-    """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
+    """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is
+    told otherwise."""
     with FakeQdrantGrpc(qdrant) as front:
-        store = ServerStore(ServerAccess(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port))
+        store = ServerStore(
+            ServerAccess(qdrant.url, timeout=1, patience=PATIENCE, grpc_port=front.port)
+        )
         store.create("c", 4, {})
     with socket.create_server(("127.0.0.1", front.port)) as away:
         away.settimeout(0.01)
@@ -172,7 +199,10 @@ def test_a_call_waits_for_a_server_as_long_as_its_opener_says(qdrant, patience):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ({"status": 500, "error": "Service internal error: task panicked"}, "500: Service internal error"),
+        (
+            {"status": 500, "error": "Service internal error: task panicked"},
+            "500: Service internal error",
+        ),
         ({"update_status": "wait_timeout"}, "did not complete it"),
         ({"cut": True}, "is it running"),
         ({"hang": 3600.0}, "is it running"),
@@ -200,7 +230,9 @@ def test_the_seconds_in_which_the_server_does_not_answer_are_measured(qdrant, st
 
 
 @pytest.mark.parametrize("by_grpc", [False, True])
-def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant, store, fast, by_grpc):
+def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(
+    qdrant, store, fast, by_grpc
+):
     """Qdrant's own rate limits ask for up to a minute, and again if others were faster."""
     used, on = (fast, "GRPC Upsert") if by_grpc else (store, UPSERT)
     how = {"code": grpc.StatusCode.RESOURCE_EXHAUSTED} if by_grpc else {"status": 429}
@@ -216,11 +248,15 @@ def test_a_pause_that_the_server_asks_for_is_made_but_not_beyond_patience(qdrant
     used._link.access = replace(used._link.access, patience=600)
     used._link.sleep(60)
     pauses.clear()
-    qdrant.break_next(on, times=5, error="Rate limiting exceeded", headers={"Retry-After": "59"}, **how)
+    qdrant.break_next(
+        on, times=5, error="Rate limiting exceeded", headers={"Retry-After": "59"}, **how
+    )
     used.points("c").upsert(points(10))
     assert (pauses, used.points("c").count()) == ([59.0] * 5, 10)
     pauses.clear()
-    qdrant.break_next(on, times=None, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how)
+    qdrant.break_next(
+        on, times=None, error="Rate limiting exceeded", headers={"Retry-After": "60"}, **how
+    )
     with pytest.raises(StoreUnavailable, match="Rate limiting"):
         used.points("c").upsert(points(10))
     assert set(pauses) == {60.0}
@@ -234,17 +270,23 @@ def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant, store,
         used.points("c").upsert(batch)
     assert set(refused.value.point_ids) == {batch.ids[0], batch.ids[300], batch.ids[599]}
     assert qdrant.requests(UPSERT) + qdrant.requests("GRPC Upsert") < 60
-    assert {point.id for point in used.points("c").scroll()} == set(batch.ids) - set(refused.value.point_ids)
+    assert {point.id for point in used.points("c").scroll()} == set(batch.ids) - set(
+        refused.value.point_ids
+    )
 
 
 def test_bad_payloads_are_found_by_halves_and_missing_points_among_many(store):
     batch = points(300)
     store.points("c").upsert(batch)
-    payloads = [(point_id, {POISON: True} if i == 7 else {"n": i}) for i, point_id in enumerate(batch.ids)]
+    payloads = [
+        (point_id, {POISON: True} if i == 7 else {"n": i}) for i, point_id in enumerate(batch.ids)
+    ]
     with pytest.raises(PointsRefused) as refused:
         store.points("c").update_payloads(payloads)
     assert refused.value.point_ids == (batch.ids[7],)
-    assert [point.payload["n"] for point in store.points("c").retrieve([batch.ids[6], batch.ids[299]])] == [6, 299]
+    assert [
+        point.payload["n"] for point in store.points("c").retrieve([batch.ids[6], batch.ids[299]])
+    ] == [6, 299]
     store.points("c").delete_points([batch.ids[3], batch.ids[280]])
     with pytest.raises(StoreMismatch, match=f"2 points .*{batch.ids[3]}"):
         store.points("c").update_payloads([(point_id, {"n": 1}) for point_id in batch.ids])
@@ -256,12 +298,24 @@ def test_bad_payloads_are_found_by_halves_and_missing_points_among_many(store):
     [
         (500, "INTERNAL", DISK_FULL, "no space left.*free some"),
         (401, "UNAUTHENTICATED", "Must provide an API key", "API key.*Must provide.*api_key"),
-        (403, "PERMISSION_DENIED", "ExpiredSignature", r"API key .*ExpiredSignature.*set \[store\] api_key"),
-        (403, "PERMISSION_DENIED", "Access to collection c is required", "collection c is required.*give the key more"),
+        (
+            403,
+            "PERMISSION_DENIED",
+            "ExpiredSignature",
+            r"API key .*ExpiredSignature.*set \[store\] api_key",
+        ),
+        (
+            403,
+            "PERMISSION_DENIED",
+            "Access to collection c is required",
+            "collection c is required.*give the key more",
+        ),
         (404, "UNIMPLEMENTED", "unknown method", "unknown method"),
     ],
 )
-def test_faults_that_need_a_person_are_not_retried(qdrant, store, fast, status, code, error, message):
+def test_faults_that_need_a_person_are_not_retried(
+    qdrant, store, fast, status, code, error, message
+):
     qdrant.break_next(UPSERT, times=None, status=status, error=error)
     qdrant.break_next("GRPC Upsert", times=None, code=grpc.StatusCode[code], error=error)
     for used in (store, fast):
@@ -291,12 +345,17 @@ def test_a_request_whose_answer_was_lost_is_repeated(qdrant, store, on):
     store.point_alias("live", "new")
     store.points("new").set_metadata({"b": 2})
     assert (store.collections()["new"], store.aliases()) == ({"a": 1, "b": 2}, {"live": "new"})
-    assert qdrant.indexes["new"] == {f"{RESERVED_KEY}.key": "keyword", f"{RESERVED_KEY}.chunk": "integer"}
+    assert qdrant.indexes["new"] == {
+        f"{RESERVED_KEY}.key": "keyword",
+        f"{RESERVED_KEY}.chunk": "integer",
+    }
     store.drop("new")
     assert set(store.collections()) == {"c"}
 
 
-def test_an_alias_moves_in_one_request_and_payload_indexes_that_a_crash_left_out_are_created_later(qdrant, store):
+def test_an_alias_moves_in_one_request_and_payload_indexes_that_a_crash_left_out_are_created_later(
+    qdrant, store
+):
     """Between two requests, readers would find no alias."""
     store.create("d", 4, {})
     del qdrant.indexes["c"]
@@ -305,11 +364,16 @@ def test_an_alias_moves_in_one_request_and_payload_indexes_that_a_crash_left_out
     store.point_alias("live", "c")
     before = qdrant.requests("POST /collections/aliases")
     store.point_alias("live", "d")
-    assert (qdrant.requests("POST /collections/aliases"), store.aliases()) == (before + 1, {"live": "d"})
+    assert (qdrant.requests("POST /collections/aliases"), store.aliases()) == (
+        before + 1,
+        {"live": "d"},
+    )
 
 
 @pytest.mark.parametrize("by_grpc", [False, True])
-def test_requests_are_bounded_by_points_and_by_bytes_and_a_pickled_store_connects_again(qdrant, store, fast, by_grpc):
+def test_requests_are_bounded_by_points_and_by_bytes_and_a_pickled_store_connects_again(
+    qdrant, store, fast, by_grpc
+):
     used, on = (fast, "GRPC Upsert") if by_grpc else (store, UPSERT)
     used.points("c").upsert(points(600))
     assert qdrant.requests(on) == 3
@@ -329,6 +393,11 @@ def test_what_a_proxy_refuses_is_named_by_its_document_and_without_html(qdrant, 
     with pytest.raises(PointsRefused) as refused, documents_named(batch.ids, payloads):
         store.points("c").upsert(batch)
     said = str(refused.value)
-    assert said.startswith("3 of 3 points for c are refused, the first is one of document B-0: Qdrant at ")
-    assert "(413): 413 Request Entity Too Large 413 Request Entity Too Large nginx; raise the limit" in said
+    assert said.startswith(
+        "3 of 3 points for c are refused, the first is one of document B-0: Qdrant at "
+    )
+    assert (
+        "(413): 413 Request Entity Too Large 413 Request Entity Too Large nginx; raise the limit"
+        in said
+    )
     assert ("client_max_body_size" in said, "<" in said) == (True, False)

@@ -1,5 +1,5 @@
-"""ServerStore by the rules, settings and addresses of a server. It has strict mode, keys and settings of somebody else;
-its address lacks a port, or is that of a proxy."""
+"""ServerStore by the rules, settings and addresses of a server. It has strict mode, keys and
+settings of somebody else; its address lacks a port, or is that of a proxy."""
 
 import os
 import pickle
@@ -37,7 +37,8 @@ QUERY = np.ones(DIMENSION, np.float32)
 
 @dataclass
 class Server:
-    """A store with a collection, and a client of its server that stands for another program or a person."""
+    """A store with a collection, and a client of its server that stands for another program or a
+    person."""
 
     store: ServerStore
     client: QdrantClient
@@ -49,10 +50,13 @@ class Server:
         self.store.points(self.name).index_fields({"made_by_a_run": "keyword"})
 
     def strict(self, **limits) -> None:
-        self.client.update_collection(self.name, strict_mode_config=models.StrictModeConfig(enabled=True, **limits))
+        self.client.update_collection(
+            self.name, strict_mode_config=models.StrictModeConfig(enabled=True, **limits)
+        )
 
     def asked(self) -> list[str]:
-        """Return the requests but those that the client makes when it likes; none of a real server."""
+        """Return the requests but those that the client makes when it likes; none of a real
+        server."""
         return [call for call in self.fake.seen if call != "GET /"] if self.fake else []
 
 
@@ -79,16 +83,24 @@ def test_a_limit_of_strict_mode_is_named_with_the_remedy(server):
     tblib.pickling_support.install()  # as Dask does on a worker: the cause of an error is pickled too
     server.store.points(server.name).upsert(points(10))
     server.strict(search_allow_exact=False)
-    with pytest.raises(StoreRefused, match=r"strict mode .*Exact search disabled.*docs/servers.md") as refused:
+    with pytest.raises(
+        StoreRefused, match=r"strict mode .*Exact search disabled.*docs/servers.md"
+    ) as refused:
         server.store.points(server.name).count()
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
     server.strict(search_allow_exact=True, max_query_limit=20)
-    with pytest.raises(StoreRefused, match=r"strict mode .*Limit exceeded 90 > 20.*raise this limit"):
+    with pytest.raises(
+        StoreRefused, match=r"strict mode .*Limit exceeded 90 > 20.*raise this limit"
+    ):
         server.store.points(server.name).search(VectorQuery(QUERY, 90))
     server.strict(max_query_limit=1000, max_collection_vector_size_bytes=1)
     before = len(server.asked())
-    with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:
-        [server.store.points(server.name).upsert(points(200)) for _ in range(40)]  # a real server looks with every 32nd
+    with pytest.raises(
+        StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config"
+    ) as full:
+        [
+            server.store.points(server.name).upsert(points(200)) for _ in range(40)
+        ]  # a real server looks with every 32nd
     assert not isinstance(full.value, PointsRefused), "no point is at fault"
     assert len(server.asked()) - before in (0, 2), "refused once, not for each half"
 
@@ -101,7 +113,9 @@ def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
     elif (key := os.environ.get("QDRANT_READ_ONLY_API_KEY")) is not None:
         store = ServerStore(ServerAccess(os.environ["QDRANT_URL"], api_key=key))
     else:
-        pytest.skip("needs a Qdrant server's service.read_only_api_key: set QDRANT_READ_ONLY_API_KEY")
+        pytest.skip(
+            "needs a Qdrant server's service.read_only_api_key: set QDRANT_READ_ONLY_API_KEY"
+        )
     assert len(store.points(name).search(VectorQuery(QUERY, 3))) == 3
     assert store.points(name).count() == sum(1 for _ in store.points(name).scroll()) == 10
     for write in (
@@ -111,12 +125,16 @@ def test_a_key_for_reading_only_reads_and_is_told_why_it_may_not_write(server):
         lambda: store.point_alias("live", name),
         lambda: store.drop(name),
     ):
-        with pytest.raises(StoreRefused, match=r"API key .*Global manage access.*give the key more access, or set"):
+        with pytest.raises(
+            StoreRefused, match=r"API key .*Global manage access.*give the key more access, or set"
+        ):
             write()
 
 
 def test_what_was_set_by_hand_is_carried_over(server):
-    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.5, always_ram=True)
+    scalar = models.ScalarQuantizationConfig(
+        type=models.ScalarType.INT8, quantile=0.5, always_ram=True
+    )
     int8 = models.ScalarQuantization(scalar=scalar)
     server.client.update_collection(
         server.name,
@@ -126,7 +144,9 @@ def test_what_was_set_by_hand_is_carried_over(server):
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=5000),
     )
     server.strict(max_query_limit=500)
-    server.client.create_payload_index(server.name, "by_hand", models.IntegerIndexParams(type="integer", lookup=True))
+    server.client.create_payload_index(
+        server.name, "by_hand", models.IntegerIndexParams(type="integer", lookup=True)
+    )
     new = f"{server.name}_2"
     for _ in range(2):  # the second time as a rebuild that is resumed
         server.store.create(new, DIMENSION, {"id": "new"})
@@ -140,19 +160,27 @@ def test_what_was_set_by_hand_is_carried_over(server):
     assert now.payload_schema["by_hand"].params == was.payload_schema["by_hand"].params
     assert "made_by_a_run" not in now.payload_schema, "the run makes those that the settings name"
     server.store.create(f"{server.name}_3", DIMENSION, {})
-    server.store.points(f"{server.name}_3").take_settings(server.store.points(f"{server.name}_gone"))
-    assert server.store.points(f"{server.name}_3").dimension() == DIMENSION, "one that cannot be read gives nothing"
+    server.store.points(f"{server.name}_3").take_settings(
+        server.store.points(f"{server.name}_gone")
+    )
+    assert server.store.points(f"{server.name}_3").dimension() == DIMENSION, (
+        "one that cannot be read gives nothing"
+    )
 
 
 def test_a_server_that_counts_words_over_hidden_documents_is_named(qdrant):
     for name, groups, sparse, version in (
-        ("old", True, True, "1.18.3"), ("new", True, True, "1.19.0"), ("open", False, True, "1.18.3"),
+        ("old", True, True, "1.18.3"),
+        ("new", True, True, "1.19.0"),
+        ("open", False, True, "1.18.3"),
         ("dense", True, False, "1.18.3"),
-    ):  # fmt: skip
+    ):
         qdrant.version, indexed = version, {GROUPS_FIELD: "keyword"} if groups else {}
         with closing(ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=0))) as store:
             store.create(name, DIMENSION, {"payload_indexes": indexed}, sparse=sparse)
-            assert ("may not see, too: upgrade Qdrant to 1.19" in store.points(name).notes()) is (name == "old")
+            assert ("may not see, too: upgrade Qdrant to 1.19" in store.points(name).notes()) is (
+                name == "old"
+            )
 
 
 def test_searches_of_compressed_vectors_are_scored_again(qdrant, fast):
@@ -164,10 +192,14 @@ def test_searches_of_compressed_vectors_are_scored_again(qdrant, fast):
     assert (exact.quantization, exact.exact) == (None, True)
     qdrant.searches.clear()
     fast.points("d").search(VectorQuery(QUERY, 1, SparseVector((1,), (1.0,))))
-    assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
+    assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, (
+        "words are not compressed"
+    )
 
 
-def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(qdrant, fast):
+def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(
+    qdrant, fast
+):
     qdrant.threshold = 1  # kilobyte: 64 vectors
     stop_time(fast)
     fast.points("c").upsert(points(100))
@@ -176,20 +208,29 @@ def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_wou
     assert 100 - qdrant.indexed["c"] < 64, "green alone does not mean that it is indexed"
     qdrant.asleep = True
     fast.points("c").optimize()
-    assert not qdrant.asleep, "indexed alone does not mean that it is green: after a restart, a change wakes the server"
+    assert not qdrant.asleep, (
+        "indexed alone does not mean that it is green: after a restart, a change wakes the server"
+    )
 
 
 def test_a_server_without_grpc_is_used_over_rest_and_says_so(qdrant):
-    qdrant.client.create_collection("ours", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE))
+    qdrant.client.create_collection(
+        "ours", models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE)
+    )
     port = int(qdrant.url.rpartition(":")[2])
-    with FakeQdrant() as other, FakeQdrantGrpc(other) as front:  # another server of the same version
+    with (
+        FakeQdrant() as other,
+        FakeQdrantGrpc(other) as front,
+    ):  # another server of the same version
         for given, reason in (
             (None, f"Qdrant at {qdrant.url} does not answer gRPC on port {port + 1}"),
             (port, f"Qdrant at {qdrant.url} does not answer gRPC on port {port}"),
             (front.port, f"Qdrant at {qdrant.url} does not answer gRPC on port {front.port}"),
             (0, ""),
         ):
-            with closing(ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=given))) as store:
+            with closing(
+                ServerStore(ServerAccess(qdrant.url, patience=1, grpc_port=given))
+            ) as store:
                 assert (store.fallback(), store.points("ours").count()) == (reason, 0)
 
 
@@ -234,7 +275,12 @@ def refusal():
 
 def test_a_server_without_a_port_is_asked_at_qdrants_own_with_grpc_beside_it(ports):
     own, web = ports
-    with website(web), FakeQdrant(port=own) as qdrant, FakeQdrantGrpc(qdrant, port=own + 1), opened() as store:
+    with (
+        website(web),
+        FakeQdrant(port=own) as qdrant,
+        FakeQdrantGrpc(qdrant, port=own + 1),
+        opened() as store,
+    ):
         store.create("c", 4, {})
         assert store.fallback() == ""
     assert "GRPC Create" in qdrant.seen
@@ -243,8 +289,11 @@ def test_a_server_without_a_port_is_asked_at_qdrants_own_with_grpc_beside_it(por
 @pytest.mark.parametrize("at_own", ["nothing", "silence", "page"])
 def test_a_server_behind_a_proxy_is_found_at_the_port_of_its_scheme(ports, at_own):
     own, web = ports
-    others = {"nothing": socket.socket, "silence": lambda: socket.create_server(("127.0.0.1", own)),
-              "page": lambda: website(own, 404)}  # fmt: skip
+    others = {
+        "nothing": socket.socket,
+        "silence": lambda: socket.create_server(("127.0.0.1", own)),
+        "page": lambda: website(own, 404),
+    }
     with others[at_own](), FakeQdrant(port=web), opened() as store:
         store.create("c", 4, {})
         assert store.names() == {"c"}
@@ -265,7 +314,10 @@ def test_a_connection_that_is_idle_is_closed_and_opened_again():
     """The threads of gRPC wake up four times a second as long as a client is open."""
 
     def is_connected():
-        return any(one.raddr and one.raddr.port == grpc.port for one in psutil.Process().net_connections("tcp"))
+        return any(
+            one.raddr and one.raddr.port == grpc.port
+            for one in psutil.Process().net_connections("tcp")
+        )
 
     with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as grpc:
         now, asking = [0.0], link.Link(ServerAccess(qdrant.url, patience=0, grpc_port=grpc.port))

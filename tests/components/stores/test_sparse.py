@@ -1,5 +1,5 @@
-"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones. Points
-without a dense vector are found by their words."""
+"""The contract of every store on sparse vectors: written, read, counted and searched beside the
+dense ones. Points without a dense vector are found by their words."""
 
 from dataclasses import replace
 
@@ -15,17 +15,26 @@ from tests.components.stores.test_contract import DIMENSION, batch, new_name, st
 
 __all__ = ["store"]
 
-TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
+TEXTS = [
+    "The printer is offline",
+    "A scanner is offline",
+    "Printers printing to the printer",
+    "Bananas",
+    "the of and",
+]
 WORDS = ("printer", "offline", "scanner", "zz")
 ENGLISH = Bm25Encoder(Bm25Model("english"))
 IDS = [f"00000000-0000-5000-8000-00000000000{number}" for number in range(4)]
-VECTORS = [SparseVector(*one) for one in (((1,), (1.0,)), ((1, 2), (1.0, 1.0)), ((2,), (3.0,)), ((), ()))]
+VECTORS = [
+    SparseVector(*one) for one in (((1,), (1.0,)), ((1, 2), (1.0, 1.0)), ((2,), (3.0,)), ((), ()))
+]
 NEAR, FAR = [1.0, 0.0], [-0.6, 0.8]
 
 
 @pytest.fixture
 def name(store):
-    """A collection with one point for each text; their dense vectors have nothing to do with them."""
+    """A collection with one point for each text; their dense vectors have nothing to do with
+    them."""
     name = new_name()
     store.create(name, DIMENSION, {}, sparse=True)
     store.points(name).upsert(points())
@@ -34,17 +43,23 @@ def name(store):
 
 
 def points() -> PointBatch:
-    return replace(batch(list(range(len(TEXTS))), [{"text": text} for text in TEXTS]), sparse=ENGLISH.documents(TEXTS))
+    return replace(
+        batch(list(range(len(TEXTS))), [{"text": text} for text in TEXTS]),
+        sparse=ENGLISH.documents(TEXTS),
+    )
 
 
 def bm25_by_hand(query: str, text: str) -> float:
-    """Return the score that Qdrant documents: term frequency part times ln(1 + (N - n + 0.5) / (n + 0.5))."""
+    """Return the score that Qdrant documents: term frequency part times ln(1 + (N - n + 0.5) / (n +
+    0.5))."""
     rows = map(ENGLISH.documents(TEXTS).row, range(len(TEXTS)))
     vectors = [dict(zip(row.indices, row.values, strict=True)) for row in rows]
     total, score = sum(map(bool, vectors)), 0.0
     for word in ENGLISH.query(query).indices:
         having = sum(word in vector for vector in vectors)
-        score += vectors[TEXTS.index(text)].get(word, 0.0) * np.log(1 + (total - having + 0.5) / (having + 0.5))
+        score += vectors[TEXTS.index(text)].get(word, 0.0) * np.log(
+            1 + (total - having + 0.5) / (having + 0.5)
+        )
     return float(score)
 
 
@@ -61,15 +76,23 @@ def test_sparse_vectors_come_back_as_they_were_written(store, name):
     for i, point_id in enumerate(written.ids):
         found, wanted = read[point_id].sparse, written.sparse.row(i)
         assert (found.indices if found else ()) == wanted.indices
-        np.testing.assert_array_equal(np.float32(found.values if found else ()), np.float32(wanted.values))  # REST
+        np.testing.assert_array_equal(
+            np.float32(found.values if found else ()), np.float32(wanted.values)
+        )  # REST
         vector = written.vectors[i] / np.linalg.norm(written.vectors[i])
         np.testing.assert_allclose(read[point_id].vector, vector, atol=1e-6)
-    assert all(point.sparse is None and point.vector is None for point in store.points(name).scroll())
+    assert all(
+        point.sparse is None and point.vector is None for point in store.points(name).scroll()
+    )
 
 
 def test_words_are_counted_and_known_from_points_that_meet_the_conditions_alone(store, name):
     printer, offline, scanner, unknown = (ENGLISH.query(word).indices[0] for word in WORDS)
-    having = sum(printer in point.sparse.indices for point in store.points(name).scroll(vectors=True) if point.sparse)
+    having = sum(
+        printer in point.sparse.indices
+        for point in store.points(name).scroll(vectors=True)
+        if point.sparse
+    )
     counts = store.points(name).word_counts([printer, unknown])
     assert (having > 0, counts.having[unknown]) == (True, 0)
     assert counts.having[printer] == pytest.approx(having, abs=1)
@@ -87,7 +110,9 @@ def test_words_are_counted_and_known_from_points_that_meet_the_conditions_alone(
 def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_vectors(store, name):
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
-        found = store.points(name).search(VectorQuery(query, limit, ENGLISH.query("printer offline")))
+        found = store.points(name).search(
+            VectorQuery(query, limit, ENGLISH.query("printer offline"))
+        )
         assert len({point.id for point in found}) == len(found)
         for point in found:
             text = point.payload["text"]
@@ -100,14 +125,21 @@ def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_v
         texts = {point.payload["text"] for point in found}
         assert len(texts) >= min(limit, len(TEXTS))
         assert set(texts_by_words(limit)) <= texts
-        worded = store.points(name).search(VectorQuery(None, limit, ENGLISH.query("printer offline")))
-        assert sorted(point.score for point in worded) == pytest.approx(
-            sorted(bm25_by_hand("printer offline", point.payload["text"]) for point in worded), rel=1e-4
+        worded = store.points(name).search(
+            VectorQuery(None, limit, ENGLISH.query("printer offline"))
         )
-        assert [point.score for point in worded] == sorted([point.score for point in worded], reverse=True)
+        assert sorted(point.score for point in worded) == pytest.approx(
+            sorted(bm25_by_hand("printer offline", point.payload["text"]) for point in worded),
+            rel=1e-4,
+        )
+        assert [point.score for point in worded] == sorted(
+            [point.score for point in worded], reverse=True
+        )
     conditions = [Condition("text", "eq", "A scanner is offline")]
     for vector in (points().vectors[0], None):
-        found = store.points(name).search(VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions))
+        found = store.points(name).search(
+            VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions)
+        )
         assert [point.payload["text"] for point in found] == ["A scanner is offline"]
 
 
@@ -117,10 +149,15 @@ def test_what_has_a_name_is_found_although_others_are_nearer_and_have_more_words
     asked = VectorQuery(far, 1, ENGLISH.query("printer printers"))
     assert TEXTS[1] not in {point.payload["text"] for point in store.points(name).search(asked)}
     named = replace(asked, names=[ENGLISH.query("scanner")])
-    [scanner] = [point for point in store.points(name).search(named) if point.payload["text"] == TEXTS[1]]
+    [scanner] = [
+        point for point in store.points(name).search(named) if point.payload["text"] == TEXTS[1]
+    ]
     assert scanner.score == pytest.approx(-1.0, abs=1e-5)
     alone = replace(named, vector=None)
-    assert {point.payload["text"] for point in store.points(name).search(alone)} == {TEXTS[1], TEXTS[2]}
+    assert {point.payload["text"] for point in store.points(name).search(alone)} == {
+        TEXTS[1],
+        TEXTS[2],
+    }
     assert store.points(name).search(VectorQuery(None, 5)) == []
 
 
@@ -130,7 +167,9 @@ def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
     own, other = [Condition("text", "any", TEXTS[1:])], new_name()
     rest = points()
     store.create(other, DIMENSION, {}, sparse=True)
-    store.points(other).upsert(replace(batch([1, 2, 3, 4], rest.payloads[1:]), sparse=ENGLISH.documents(TEXTS[1:])))
+    store.points(other).upsert(
+        replace(batch([1, 2, 3, 4], rest.payloads[1:]), sparse=ENGLISH.documents(TEXTS[1:]))
+    )
     words = [one for word in WORDS for one in ENGLISH.query(word).indices]
     counted = store.points(name).word_counts(words, own)
     assert dict(counted.having) == dict(zip(words, (1, 1, 1, 0), strict=True))
@@ -139,7 +178,9 @@ def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
         asked = VectorQuery(None, limit, ENGLISH.query("printer offline"))
         mine = store.points(name).search(replace(asked, conditions=own, corpus=own))
         alone = store.points(other).search(asked)
-        assert {p.id: p.score for p in mine} == {p.id: pytest.approx(p.score, rel=1e-6) for p in alone}
+        assert {p.id: p.score for p in mine} == {
+            p.id: pytest.approx(p.score, rel=1e-6) for p in alone
+        }
     store.drop(other)
 
 
@@ -157,10 +198,15 @@ def test_a_collection_without_sparse_vectors_refuses_them(store):
 def test_payload_updates_and_new_texts_leave_no_old_words(store, name):
     written = points()
     store.points(name).update_payloads([(written.ids[0], {"text": "other"})])
-    kept, before = store.points(name).retrieve(written.ids[:1], vectors=True)[0].sparse, written.sparse.row(0)  # type: ignore[union-attr]
+    kept, before = (
+        store.points(name).retrieve(written.ids[:1], vectors=True)[0].sparse,
+        written.sparse.row(0),
+    )  # type: ignore[union-attr]
     assert kept is not None
     assert (kept.indices, kept.values) == (before.indices, pytest.approx(before.values))
-    changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
+    changed = PointBatch(
+        written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"])
+    )
     store.points(name).upsert(changed)
     assert store.points(name).retrieve(written.ids[:1], vectors=True)[0].sparse is None
 
@@ -190,11 +236,19 @@ def test_a_missing_vector_is_the_lowest_cosine_of_the_candidates_until_it_comes(
     assert [points[n].by_words for n in (0, 1, 2)] == [False, False, True]
     assert [points[n].sparse for n in (1, 2)] == [VECTORS[1], VECTORS[2]]
     assert [
-        point.id for point in store.points(mixed).search(VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))
+        point.id
+        for point in store.points(mixed).search(VectorQuery(np.asarray(NEAR, dtype=np.float32), 10))
     ] == IDS[:2]
     assert store.points(mixed).count() == 4
-    assert [point.vector is None for point in store.points(mixed).scroll(vectors=True)] == [False, False, True, True]
-    store.points(mixed).update_payloads([(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})])
+    assert [point.vector is None for point in store.points(mixed).scroll(vectors=True)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    store.points(mixed).update_payloads(
+        [(IDS[2], {"_rag": {"key": "2", "chunk": 0, "groups": ["staff"]}})]
+    )
     store.points(mixed).upsert(mixed_batch([2, 3], [NEAR, FAR]))
     assert store.points(mixed).count() == 4
     assert not any(point.by_words for point in found(store, mixed).values())

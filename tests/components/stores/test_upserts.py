@@ -1,4 +1,5 @@
-"""Points as messages of gRPC: those that the client makes of REST models, with its key and its time limit."""
+"""Points as messages of gRPC: those that the client makes of REST models, with its key and its time
+limit."""
 
 import time
 from contextlib import closing
@@ -21,8 +22,19 @@ from tests.components.stores.edge_process import points
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
 PAYLOADS = [
-    {"_rag": {"key": '"1"', "chunk": 0, "text": "Größe 日本 🙂"}, "none": None, "true": True, "zero": 0, "": ""},
-    {"nested": [[1, [2.5, None]], {"a": {"b": []}}], "mixed": [True, 1, "1"], "empty": {}, "large": -(2**63)},
+    {
+        "_rag": {"key": '"1"', "chunk": 0, "text": "Größe 日本 🙂"},
+        "none": None,
+        "true": True,
+        "zero": 0,
+        "": "",
+    },
+    {
+        "nested": [[1, [2.5, None]], {"a": {"b": []}}],
+        "mixed": [True, 1, "1"],
+        "empty": {},
+        "large": -(2**63),
+    },
     {"float": 1e300, "whole": 1.0, "small": 5e-324, "large": 2**63 - 1},
     {},
 ]
@@ -41,7 +53,9 @@ def batches() -> list[PointBatch]:
     ]
 
 
-@pytest.mark.parametrize("batch", batches(), ids=["both vectors", "dense alone", "words alone", "no vector"])
+@pytest.mark.parametrize(
+    "batch", batches(), ids=["both vectors", "dense alone", "words alone", "no vector"]
+)
 def test_a_request_over_grpc_is_the_one_that_the_client_makes_of_rest_models(batch):
     sent: list[tuple[messages.UpsertPoints, int]] = []
 
@@ -51,13 +65,17 @@ def test_a_request_over_grpc_is_the_one_that_the_client_makes_of_rest_models(bat
         return messages.PointsOperationResponse(result=result)
 
     stub = SimpleNamespace(Upsert=upsert)
-    client = QdrantClient("http://127.0.0.1:1", prefer_grpc=True, check_compatibility=False, timeout=7)
+    client = QdrantClient(
+        "http://127.0.0.1:1", prefer_grpc=True, check_compatibility=False, timeout=7
+    )
     with closing(client), mock.patch.object(QdrantRemote, "grpc_points", stub):
         expected = upsert_by_rest(client, "c", batch)
         assert upsert_by_grpc(client, "c", batch, 7) == expected
     assert len(sent[0][0].points) == len(batch)
     assert sent[0] == sent[1]
-    assert sent[0][0].SerializeToString(deterministic=True) == sent[1][0].SerializeToString(deterministic=True)
+    assert sent[0][0].SerializeToString(deterministic=True) == sent[1][0].SerializeToString(
+        deterministic=True
+    )
 
 
 @pytest.fixture
@@ -71,7 +89,9 @@ def opened(qdrant, front, **how) -> closing[ServerStore]:
 
 
 def test_points_are_sent_as_messages_with_the_key(qdrant, front):
-    no_models = mock.patch.object(server_points, "upsert_by_rest", side_effect=AssertionError("made twice"))
+    no_models = mock.patch.object(
+        server_points, "upsert_by_rest", side_effect=AssertionError("made twice")
+    )
     with opened(qdrant, front, api_key="s3cret", patience=1) as store, no_models:
         store.create("c", 4, {})
         store.points("c").upsert(points(range(10)))
@@ -108,6 +128,8 @@ def test_a_vector_that_is_no_list_is_read_as_numbers_of_32_bits(qdrant, front):
         store.create("c", 4, {})
         store.points("c").upsert(batch)
         stored = store.points("c").retrieve(batch.ids[:1], vectors=True)
-        copied = PointBatch(batch.ids[:1], np.array([stored[0].vector], np.float32), batch.payloads[:1])
+        copied = PointBatch(
+            batch.ids[:1], np.array([stored[0].vector], np.float32), batch.payloads[:1]
+        )
         store.points("c").upsert(copied)
         assert store.points("c").retrieve(batch.ids[:1], vectors=True) == stored

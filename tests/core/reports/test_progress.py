@@ -1,4 +1,5 @@
-"""Progress of a run: correct numbers, regular lines, a bar that leaves the terminal as it was, and outages."""
+"""Progress of a run: correct numbers, regular lines, a bar that leaves the terminal as it was, and
+outages."""
 
 import io
 import os
@@ -26,7 +27,11 @@ SCRIPT = (
     "now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for [bold]the server'); p.tick()\n"
 )
 WORKER = ["--workers", "1", "--shard-documents", "5"]
-WAYS = {"in this process": ["--serial", "--shard-documents", "5"], "in a child": WORKER, "on a Dask worker": WORKER}
+WAYS = {
+    "in this process": ["--serial", "--shard-documents", "5"],
+    "in a child": WORKER,
+    "on a Dask worker": WORKER,
+}
 
 
 @pytest.fixture
@@ -53,11 +58,14 @@ def test_the_sentence_has_documents_the_rate_time_left_and_failures(progress, cl
     for _ in range(40):
         clock.now += 1
         progress.advance(10)
-    assert progress.sentence() == "notes: 600 of 1,000 documents, 3 failed, 40 s left, 10/s", "the recent rate"
+    assert progress.sentence() == "notes: 600 of 1,000 documents, 3 failed, 40 s left, 10/s", (
+        "the recent rate"
+    )
 
 
 def test_the_first_documents_foretell_nothing(clock):
-    """An empty document among a million is done in the first second; the others have to be embedded."""
+    """An empty document among a million is done in the first second; the others have to be
+    embedded."""
     progress = Progress("notes", clock=clock)
     assert progress.eta is None
     progress.start(1_000_000)
@@ -118,7 +126,9 @@ def test_displays_are_updated_a_few_times_per_second(progress, clock):
     assert display.sentences[-1] == "notes: done"
 
 
-def test_lines_come_every_few_seconds_even_after_a_long_wait_before_the_start_and_the_same_one_once(clock):
+def test_lines_come_every_few_seconds_even_after_a_long_wait_before_the_start_and_the_same_one_once(
+    clock,
+):
     """The first line comes at once. Restarting the clock of the run at its start delays no line."""
     stream = io.StringIO()
     progress = Progress("notes", clock=clock)
@@ -168,7 +178,11 @@ def test_without_colour_nothing_is_coloured_and_a_dumb_terminal_gets_lines():
     assert not coloured.search(in_terminal(script, 80, forked=True, NO_COLOR="1"))
     dumb = in_terminal(script, 40, forked=True, TERM="dumb")
     assert "\x1b" not in dumb
-    assert [line[:37] for line in dumb.split("\r\n")] == ["a-long-name-of-an-index: 0 of 64,000 ", "done", ""]
+    assert [line[:37] for line in dumb.split("\r\n")] == [
+        "a-long-name-of-an-index: 0 of 64,000 ",
+        "done",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -192,14 +206,19 @@ def test_the_bar_moves_and_ctrl_c_says_what_is_kept(tmp_path, way, request):
     documents = found["documents"] - found["by_words"]
     assert len(drawn) >= 4, lines
     said, end = [line for line in lines if " stopped" in line][-2:]
-    kept = r"notes: stopped; (\d+) of 300 documents are done and kept, and the next run continues from there"
+    kept = (
+        r"notes: stopped; (\d+) of 300 documents are done and kept, and the next run continues from"
+        r" there"
+    )
     kept = re.fullmatch(kept, said)
     assert kept, said
     assert documents - int(kept[1]) in (0, 5), "a shard may be committed and not yet counted"
     assert end == "rag-index: stopped"
 
 
-def test_an_outage_takes_the_place_of_rate_and_time_left_and_before_the_scan_began_of_0_of_0(progress, clock):
+def test_an_outage_takes_the_place_of_rate_and_time_left_and_before_the_scan_began_of_0_of_0(
+    progress, clock
+):
     progress.start(100)
     for _ in range(10):
         clock.now += 1
@@ -209,12 +228,17 @@ def test_an_outage_takes_the_place_of_rate_and_time_left_and_before_the_scan_beg
     progress.outages = [outage]
     assert progress.eta is None
     since = time.strftime("%H:%M:%S", time.localtime(outage.since))
-    assert progress.sentence() == f"notes: 20 of 100 documents, Qdrant at h does not answer, waiting since {since}"
+    assert (
+        progress.sentence()
+        == f"notes: 20 of 100 documents, Qdrant at h does not answer, waiting since {since}"
+    )
     progress.outages = []
     assert progress.eta is not None
     progress = Progress("notes", clock=clock)
     progress.outages = [Outage("Ollama at h", clock.now)]
-    assert progress.sentence().startswith("notes: not begun, Ollama at h does not answer, waiting since ")
+    assert progress.sentence().startswith(
+        "notes: not begun, Ollama at h does not answer, waiting since "
+    )
     progress.outages = []
     assert progress.sentence() == "notes: waiting for the database, the embedder and Qdrant"
 
@@ -227,7 +251,8 @@ def work(progress, clock, seconds, *, done):
 
 
 def wait_for_qdrant(progress, clock, seconds, *, done=0):
-    """Let Qdrant not answer for so many seconds, in each of which so many documents are done all the same."""
+    """Let Qdrant not answer for so many seconds, in each of which so many documents are done all
+    the same."""
     for second in range(1, seconds + 1):
         clock.now += 1
         outage = Outage("Qdrant at h", time.time() - second + 0.5)
@@ -253,7 +278,9 @@ def test_the_time_left_and_the_rate_are_those_of_before_an_outage_as_soon_as_it_
     assert progress.rate == pytest.approx(1000), progress.sentence()
 
 
-def test_documents_done_while_a_service_does_not_answer_count_for_no_rate_and_several_outages_do_not_add_up(clock):
+def test_documents_done_while_a_service_does_not_answer_count_for_no_rate_and_several_outages_do_not_add_up(
+    clock,
+):
     """One of two servers does not answer, the other goes on slowly."""
     progress = Progress("notes", clock=clock)
     progress.start(100_000)
@@ -353,7 +380,11 @@ def test_what_other_processes_send_is_part_of_the_same_answer(clock):
 
 def test_a_pause_that_a_service_asks_for_is_its_pace(progress, clock):
     work(progress, clock, 10, done=10)
-    progress.outages = [Outage("the embedding server at h", time.time() - 6, "too many requests", True, is_slow=True)]
+    progress.outages = [
+        Outage(
+            "the embedding server at h", time.time() - 6, "too many requests", True, is_slow=True
+        )
+    ]
     clock.now += 10
     progress.tick()
     assert progress.eta is None

@@ -1,4 +1,5 @@
-"""Settings of documents that consist of several tables: what they mean, and what is said of a mistake."""
+"""Settings of documents that consist of several tables: what they mean, and what is said of a
+mistake."""
 
 import pytest
 
@@ -44,20 +45,53 @@ on = "author_id"
 """
 MISTAKES = {
     'on = "customer_id"\n': ("", "index tickets: joins.customer.on is missing"),
-    'on = "about_id"': ('on = ["a", "b"]', "on names 2 columns, but the key has 1 (id); name one for each"),
-    'on = "about_id"\n': ("on = 3\n", "index tickets: parts[0].on should be a valid string, or should be a valid li"),
-    'table = "person"': ('tabel = "person"', "'tabel' in index tickets: parts[0].joins.author, did you mean 'table'"),
-    'format = {description = "html"}': ('format = {descr = "html"}', "which is no column of the text (subject, descr"),
-    "https://desk.example.org/t/{id}": ("https://desk.example.org", 'names no column; write it as "https://…/{id}"'),
+    'on = "about_id"': (
+        'on = ["a", "b"]',
+        "on names 2 columns, but the key has 1 (id); name one for each",
+    ),
+    'on = "about_id"\n': (
+        "on = 3\n",
+        "index tickets: parts[0].on should be a valid string, or should be a valid li",
+    ),
+    'table = "person"': (
+        'tabel = "person"',
+        "'tabel' in index tickets: parts[0].joins.author, did you mean 'table'",
+    ),
+    'format = {description = "html"}': (
+        'format = {descr = "html"}',
+        "which is no column of the text (subject, descr",
+    ),
+    "https://desk.example.org/t/{id}": (
+        "https://desk.example.org",
+        'names no column; write it as "https://…/{id}"',
+    ),
     "https://desk.example.org/t/": ("javascript:", "should begin with https://, http://, /"),
     'title = "subject"': ('title = "{subject"', "title '{subject' is not a template"),
-    "[indexes.joins.customer]": ('[indexes.joins."my customer"]', "joins.my customer should match pattern"),
-    '{code = "customer.region"}': ('{code = "x.a"}\n[indexes.joins.x]\ntable = "o"\non = "o"', "'x' does not come bef"),
-    "[indexes.joins.region]": ("[indexes.joins.remark]", "two parts, joins or payload columns are named 'remark'"),
-    "[indexes.joins.region]\n": ("[indexes.joins.state]\n", "payload column 'state' has the name of a join"),
-    'table = "ticket"': ('query = "SELECT 1"', "where belongs to table; with a query, write it inside the query"),
+    "[indexes.joins.customer]": (
+        '[indexes.joins."my customer"]',
+        "joins.my customer should match pattern",
+    ),
+    '{code = "customer.region"}': (
+        '{code = "x.a"}\n[indexes.joins.x]\ntable = "o"\non = "o"',
+        "'x' does not come bef",
+    ),
+    "[indexes.joins.region]": (
+        "[indexes.joins.remark]",
+        "two parts, joins or payload columns are named 'remark'",
+    ),
+    "[indexes.joins.region]\n": (
+        "[indexes.joins.state]\n",
+        "payload column 'state' has the name of a join",
+    ),
+    'table = "ticket"': (
+        'query = "SELECT 1"',
+        "where belongs to table; with a query, write it inside the query",
+    ),
     'text = ["body"]': ("", "index tickets: parts[0].text is missing"),
-    'on = "about_id"\nwhere': ('on = "about_id"\ninline = true\nlink = "/r/{id}"\nwhere', "cannot be used with inline"),
+    'on = "about_id"\nwhere': (
+        'on = "about_id"\ninline = true\nlink = "/r/{id}"\nwhere',
+        "cannot be used with inline",
+    ),
     '"remark.author.name" =': ('"remark.authors" =', "payload has no such column"),
 }
 
@@ -78,10 +112,16 @@ def test_a_document_of_several_tables_whose_title_may_be_all_its_text(load):
     assert split_name("odd.name", index.joins) == (None, "odd.name")
     assert index.joins["region"].pairs == [("code", "customer.region")]
     part = index.parts[0]
-    assert (part.label, part.pairs(["id"]), part.order) == ("remark", [("about_id", "id")], [("created_at", True)])
+    assert (part.label, part.pairs(["id"]), part.order) == (
+        "remark",
+        [("about_id", "id")],
+        [("created_at", True)],
+    )
     assert index.fields == ("state", "customer.name", "remark.author.name", "remark.api_token")
     assert index.secret_columns == ["remark.api_token"]
-    index = load(TICKETS.replace('text = ["subject", "description"]\nformat = {description = "html"}\n', ""))
+    index = load(
+        TICKETS.replace('text = ["subject", "description"]\nformat = {description = "html"}\n', "")
+    )
     assert (index.text_columns, index.title_columns) == ([], ["subject"])
 
 

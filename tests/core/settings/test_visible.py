@@ -1,4 +1,5 @@
-"""Settings of the values of a column that are shown: what they mean, and what is said of a mistake."""
+"""Settings of the values of a column that are shown: what they mean, and what is said of a
+mistake."""
 
 import pytest
 
@@ -35,12 +36,27 @@ text = "body"
 where = "$visible(state)"
 """
 MISTAKES = {
-    'show = ["usual"]': ("show = []", "visible.customer.kind: show is empty, so that no row would be shown; name the"),
-    'show = ["usual"]\n': ('hide = ["secret"]\n', "index tickets: visible.customer.kind.show is missing"),
-    'hide = ["draft", false]': ('hide = ["open"]', "value 'open' is in show and in hide; remove it from one of them"),
+    'show = ["usual"]': (
+        "show = []",
+        "visible.customer.kind: show is empty, so that no row would be shown; name the",
+    ),
+    'show = ["usual"]\n': (
+        'hide = ["secret"]\n',
+        "index tickets: visible.customer.kind.show is missing",
+    ),
+    'hide = ["draft", false]': (
+        'hide = ["open"]',
+        "value 'open' is in show and in hide; remove it from one of them",
+    ),
     "hide = [": ('hide = ["1", ', "value '1' is in show and in hide"),
-    'show = ["empty"]': ('show = ["never"]', "value 'never' is no state of a time; with kind = 'time' use empty, past"),
-    'kind = "time"': ('kind = "date"', "visible.deleted_at.kind should be 'value' or 'time', not 'date'"),
+    'show = ["empty"]': (
+        'show = ["never"]',
+        "value 'never' is no state of a time; with kind = 'time' use empty, past",
+    ),
+    'kind = "time"': (
+        'kind = "date"',
+        "visible.deleted_at.kind should be 'value' or 'time', not 'date'",
+    ),
     'show = ["open", 3': (
         "show = [2026-11-30, 3",
         "holds 2026-11-30; write the value as a text, as the database shows",
@@ -49,12 +65,18 @@ MISTAKES = {
         'hides = ["draft"',
         "unknown key 'hides' in index tickets: visible.state, did you mean 'hide'?",
     ),
-    "$visible(customer.kind)": ("$visible(customer.sort)", "where refers to $visible(customer.sort), which no table"),
+    "$visible(customer.kind)": (
+        "$visible(customer.sort)",
+        "where refers to $visible(customer.sort), which no table",
+    ),
     "$visible(state)": (
         "$visible(stat)",
         "parts[0].where refers to $visible(stat), which no table [indexes.visible] d",
     ),
-    "[indexes.visible.state]": ('[indexes.visible."state."]', "visible 'state.' is no name of a column; write column"),
+    "[indexes.visible.state]": (
+        '[indexes.visible."state."]',
+        "visible 'state.' is no name of a column; write column",
+    ),
     'table = "ticket"\nkey = "id"\ntext = "description"\nwhere': (
         'kind = "code"\nroot = "."\n#',
         "belongs to kind 'sql'",
@@ -94,5 +116,8 @@ def test_a_part_of_a_name_may_have_dots_and_quotes():
 
 
 def test_sql_refers_to_a_name_with_and_without_an_alias():
-    sql = 'a = 1 AND $visible( state ) AND NOT c."x".$visible(extra."a)b") AND $visible() AND $visible AND visible(b)'
+    sql = (
+        'a = 1 AND $visible( state ) AND NOT c."x".$visible(extra."a)b") AND $visible() AND'
+        " $visible AND visible(b)"
+    )
     assert list(tokens_of(sql)) == [("state", ""), ('extra."a)b"', '"x"')]

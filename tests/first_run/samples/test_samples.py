@@ -1,4 +1,5 @@
-"""The samples: Python's own documentation, and a workshop that `init` understands and shows nothing hidden of."""
+"""The samples: Python's own documentation, and a workshop that `init` understands and shows nothing
+hidden of."""
 
 import sqlite3
 from contextlib import closing
@@ -40,12 +41,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 def test_well_known_names_are_found(written):
     for table, name, words in (
-        ("module", "json.decoder", "JSONDecoder"), ("class", "collections.OrderedDict", "remembers"),
-        ("function", "json.dumps", "JSON formatted"), ("method", "pathlib.Path.exists", "exists"),
+        ("module", "json.decoder", "JSONDecoder"),
+        ("class", "collections.OrderedDict", "remembers"),
+        ("function", "json.dumps", "JSON formatted"),
+        ("method", "pathlib.Path.exists", "exists"),
         ("topic", "class", "Class definitions"),
-    ):  # fmt: skip
+    ):
         with closing(sqlite3.connect(written)) as connection:
-            found = connection.execute(f'SELECT summary, body FROM "{table}" WHERE name = ?', [name]).fetchone()
+            found = connection.execute(
+                f'SELECT summary, body FROM "{table}" WHERE name = ?', [name]
+            ).fetchone()
         assert words in "".join(map(str, found)), table
 
 
@@ -54,7 +59,13 @@ def test_the_settings_load_and_fit_the_tables(written: Path) -> None:
     config.write_text(pydocs.scaffold(written.name), encoding="utf-8")
     settings = load_settings(config)
     assert settings.source_url.database == str(written)
-    assert [index.name for index in settings.indexes] == ["modules", "classes", "functions", "methods", "topics"]
+    assert [index.name for index in settings.indexes] == [
+        "modules",
+        "classes",
+        "functions",
+        "methods",
+        "topics",
+    ]
     for index in settings.indexes:
         with closing(open_source(settings, index)) as source:
             source.check()
@@ -78,7 +89,12 @@ def test_the_workshop_is_the_same_each_time_and_can_be_searched_without_an_edit(
     assert workshop.write(tmp_path / "one.db") == workshop.write(tmp_path / "two.db")
     assert (tmp_path / "one.db").read_bytes() == (tmp_path / "two.db").read_bytes()
     project.config.unlink()
-    assert project.cli("sample", "workshop", "--out", f"{project.folder}/workshop.db", "--settings").returncode == 0
+    assert (
+        project.cli(
+            "sample", "workshop", "--out", f"{project.folder}/workshop.db", "--settings"
+        ).returncode
+        == 0
+    )
     assert 'url = "sqlite:///workshop.db"' in project.config.read_text()
     again = project.cli("sample", "workshop", "--out", f"{project.folder}/other.db", "--settings")
     assert f"Left {project.config} as it is" in again.stdout

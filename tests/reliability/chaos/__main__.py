@@ -11,7 +11,9 @@ from tests.reliability.chaos.trial import Trial
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kill a watch and what it needs while a source changes.")
+    parser = argparse.ArgumentParser(
+        description="Kill a watch and what it needs while a source changes."
+    )
     parser.add_argument("--way", choices=WAYS, default="postgresql")
     parser.add_argument("--operations", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=40)
@@ -22,7 +24,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     with ExitStack() as stack:
         desk, what = open_desk(stack, folder, given.way, tickets=given.tickets)
-        trial = Trial(desk, operations=given.operations, seed=given.seed, writers=given.threads, **what)
+        trial = Trial(
+            desk, operations=given.operations, seed=given.seed, writers=given.threads, **what
+        )
         print(json.dumps({"way": given.way, **trial.run(kills=given.kills)}, indent=1))
 
 

@@ -1,4 +1,5 @@
-"""A service desk on a database that can be killed, a server or a file; its index, and what the index should show."""
+"""A service desk on a database that can be killed, a server or a file; its index, and what the
+index should show."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ NOW = {
     "mariadb": "SELECT unix_timestamp(now(6))",
 }
 """The time of each database, in seconds since 1970."""
-JOINED = "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id = t.customer_id"
+JOINED = (
+    "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id ="
+    " t.customer_id"
+)
 SETTINGS = """\
 project = "chaos"
 [source]
@@ -55,7 +59,9 @@ class Desk:
         self.tickets, self.customers = tickets, max(2, tickets // 25)
         self.begin, self.now = "BEGIN IMMEDIATE" if backend == "sqlite" else "BEGIN", NOW[backend]
         self.config = folder / "rag-index.toml"
-        text = SETTINGS.format(url=url.render_as_string(hide_password=False), joined=JOINED, services=services)
+        text = SETTINGS.format(
+            url=url.render_as_string(hide_password=False), joined=JOINED, services=services
+        )
         cast = "CAST(t.id AS CHAR(12))" if backend == "mariadb" else "CAST(t.id AS TEXT)"
         self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
         self._fill()
@@ -69,12 +75,16 @@ class Desk:
             joined = session.run(JOINED)
             customers = session.run("SELECT id, name FROM customer")
         return {
-            "tickets": {str(i): (f"{name}: {body} of ticket {i}", who, state) for i, body, state, who, name in joined},
+            "tickets": {
+                str(i): (f"{name}: {body} of ticket {i}", who, state)
+                for i, body, state, who, name in joined
+            },
             "customers": {str(number): (name, None, None) for number, name in customers},
         }
 
     def indexed(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
-        """Return text and payload of what the store has, as `expected`. Each document is one point."""
+        """Return text and payload of what the store has, as `expected`. Each document is one
+        point."""
         settings = load_settings(self.config)
         found: dict[str, dict[str, tuple[str, Any, Any]]] = {"tickets": {}, "customers": {}}
         with closing(open_reader(settings.store, wait=10)) as reader:
@@ -83,8 +93,10 @@ class Desk:
                     ours = point.payload["_rag"]
                     assert ours["document_id"] not in documents, "two points of a document"
                     documents[ours["document_id"]] = (
-                        ours["text"].strip(), point.payload.get("customer_id"), point.payload.get("state"),
-                    )  # fmt: skip
+                        ours["text"].strip(),
+                        point.payload.get("customer_id"),
+                        point.payload.get("state"),
+                    )
         return found
 
     def differences(self) -> dict[str, list[str]]:
@@ -92,21 +104,28 @@ class Desk:
         indexed, wrong = self.indexed(), {}
         for name, documents in self.expected().items():
             ids = documents.keys() | indexed[name].keys()
-            if differing := sorted(one for one in ids if documents.get(one) != indexed[name].get(one)):
+            if differing := sorted(
+                one for one in ids if documents.get(one) != indexed[name].get(one)
+            ):
                 wrong[name] = differing
         return wrong
 
     def _fill(self) -> None:
         with closing(self.session()) as session:
             session.run("CREATE TABLE customer (id integer PRIMARY KEY, name varchar(200))")
-            columns = "id integer PRIMARY KEY, body varchar(200), state varchar(50), customer_id integer"
+            columns = (
+                "id integer PRIMARY KEY, body varchar(200), state varchar(50), customer_id integer"
+            )
             session.run(f"CREATE TABLE ticket ({columns})")
             session.run("CREATE INDEX ticket_customer ON ticket (customer_id)")
             session.run(self.begin)
             for number in range(self.customers):
                 session.run(f"INSERT INTO customer VALUES ({number}, 'customer {number}')")
             for number in range(self.tickets):
-                session.run(f"INSERT INTO ticket VALUES ({number}, 'first', 'new', {number % self.customers})")
+                session.run(
+                    f"INSERT INTO ticket VALUES ({number}, 'first', 'new',"
+                    f" {number % self.customers})"
+                )
             session.run("COMMIT")
 
 
@@ -122,7 +141,9 @@ class Missing(Exception):
     """A program that is not installed here."""
 
 
-def open_desk(stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = "") -> tuple[Desk, dict]:
+def open_desk(
+    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = ""
+) -> tuple[Desk, dict]:
     """Return a desk, and what of it a trial may kill."""
     database, *store = way.split("-")
     what: dict[str, Any] = {}
@@ -143,5 +164,7 @@ def open_desk(stack: ExitStack, folder: Path, way: str, *, tickets: int, service
         found = find_mariadb()
         if isinstance(found, str):
             raise Missing(found)
-        url = stack.enter_context(MariadbServer(*found)).url  # it loses commits when it is killed: that is not tried
+        url = stack.enter_context(
+            MariadbServer(*found)
+        ).url  # it loses commits when it is killed: that is not tried
     return Desk(folder, url, services=services, tickets=tickets), what

@@ -1,4 +1,5 @@
-"""Run by `test_frameworks` where the frameworks are installed: python check_frameworks.py FRAMEWORK SETTINGS."""
+"""Run by `test_frameworks` where the frameworks are installed: python check_frameworks.py FRAMEWORK
+SETTINGS."""
 
 import asyncio
 import sys
@@ -36,9 +37,12 @@ def check_service(config: str) -> None:
         assert refused(lambda: service.search_sync(QUERY, groups=["staff"])), "the token says that"
     assert refused(lambda: service.search_sync(QUERY), StoreUnavailable)
     hit = {
-        "index": "i", "document_id": "1", "score": 0.5, "chunks": [],
+        "index": "i",
+        "document_id": "1",
+        "score": 0.5,
+        "chunks": [],
         "payload": {"score": 7, "index": "x", "chunks": 1},
-    }  # fmt: skip
+    }
     ((_, _, metadata),), _ = found_in({"hits": [hit]})
     assert (metadata["score"], metadata["rag_index_score"], metadata["index"]) == (7, 0.5, "x")
 
@@ -56,7 +60,9 @@ def check_langchain(config: str) -> None:
         assert [one.id for one in documents] == BEST
         first = documents[0]
         assert first.page_content == "The printer on floor two is offline since the update"
-        kept = {name: first.metadata[name] for name in ("index", "document_id", "priority", "chunks")}
+        kept = {
+            name: first.metadata[name] for name in ("index", "document_id", "priority", "chunks")
+        }
         assert kept == {"index": "comments", "document_id": "1", "priority": "high", "chunks": [0]}
         assert 0 < first.metadata["score"] <= 1
         assert [one.id for one in asyncio.run(found.ainvoke(QUERY))] == BEST
@@ -84,6 +90,10 @@ def check_llama_index(config: str) -> None:
 
 
 if __name__ == "__main__":
-    checks = {"service": check_service, "langchain": check_langchain, "llama_index": check_llama_index}
+    checks = {
+        "service": check_service,
+        "langchain": check_langchain,
+        "llama_index": check_llama_index,
+    }
     checks[sys.argv[1]](sys.argv[2])
     print("OK")

@@ -21,7 +21,9 @@ def python(tmp_path_factory):
     pip = [made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *FRAMEWORKS], check=True)
     [packages] = environment.glob("lib/*/site-packages")
-    here = sysconfig.get_path("purelib")  # the project and what it needs, after what the environment has itself
+    here = sysconfig.get_path(
+        "purelib"
+    )  # the project and what it needs, after what the environment has itself
     (packages / "project.pth").write_text(f"{ROOT}\nimport site; site.addsitedir({here!r})\n")
     return made
 
@@ -35,7 +37,12 @@ def desk(tmp_path_factory):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("framework", ["service", "langchain", "llama_index"])
 def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
-    command = [python, ROOT / "tests" / "search" / "frameworks" / "check_frameworks.py", framework, desk.settings.path]
+    command = [
+        python,
+        ROOT / "tests" / "search" / "frameworks" / "check_frameworks.py",
+        framework,
+        desk.settings.path,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr
 

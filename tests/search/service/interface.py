@@ -1,6 +1,8 @@
-"""Everything that a program, an agent and a person see of the service: answers, descriptions and help.
+"""Everything that a program, an agent and a person see of the service: answers, descriptions and
+help.
 
-`python -m tests.search.service.interface` writes `interface.json` anew, after a change that is meant.
+`python -m tests.search.service.interface` writes `interface.json` anew, after a change that is
+meant.
 """
 
 import asyncio
@@ -36,7 +38,9 @@ PAYLOAD = {
     "list": [0.123456789, 1],
     "inner": {"rate": 0.123456789, "deep": {"rate": 1 / 3}},
 }
-SHORT_HIT = SearchHit("comments", "1", "comments/1#0:0123456789abcdef", 1 / 3, 1.0, "text", 0, 1, {})
+SHORT_HIT = SearchHit(
+    "comments", "1", "comments/1#0:0123456789abcdef", 1 / 3, 1.0, "text", 0, 1, {}
+)
 WHOLE_HIT = SearchHit(
     "comments",
     "2/a",
@@ -96,7 +100,10 @@ RESULTS = {
     "late": IndexBehind("comments is too old", {"comments": {"at": None}}),
     "failed": SearchFailed("it is closed", {"comments": "it is closed"}),
 }
-SHORT_CHUNK, WHOLE_CHUNK = DocumentChunk(0, "text"), DocumentChunk(2, "more", PAYLOAD, {"name": "note"}, ("more",))
+SHORT_CHUNK, WHOLE_CHUNK = (
+    DocumentChunk(0, "text"),
+    DocumentChunk(2, "more", PAYLOAD, {"name": "note"}, ("more",)),
+)
 DOCUMENTS = {
     "short": Document("comments", "short", "cited", {}, (SHORT_CHUNK,), AsOf(), 1, None),
     "whole": Document(
@@ -128,7 +135,17 @@ FACETS = {
 WHYS = {
     "short": Why("comments", "short", "unknown", "There is no such document for you."),
     "whole": Why(
-        "comments", "whole", "rank", "said", "remedy", 12, 1 / 3, 2 / 3, ("a",), ("b", "c"), {"b": "bee", "c": "sea"}
+        "comments",
+        "whole",
+        "rank",
+        "said",
+        "remedy",
+        12,
+        1 / 3,
+        2 / 3,
+        ("a",),
+        ("b", "c"),
+        {"b": "bee", "c": "sea"},
     ),
 }
 ALL = {
@@ -177,17 +194,33 @@ FAULTY = (
     {"explain": "maybe"},
 )
 REQUESTS: list[tuple[str, str, object]] = [
-    *(("POST", "/search", {"query": name, "explain": explain}) for name in RESULTS for explain in (False, True)),
+    *(
+        ("POST", "/search", {"query": name, "explain": explain})
+        for name in RESULTS
+        for explain in (False, True)
+    ),
     ("POST", "/search", ALL),
     ("POST", "/search", {"like": "comments/4711"}),
     ("POST", "/search", {"like": "comments/4711", "query": "printer"}),
-    ("POST", "/search", {**dict.fromkeys(ALL), "query": "short", "limit": 1, "offset": 0, "exact": False}),
+    (
+        "POST",
+        "/search",
+        {**dict.fromkeys(ALL), "query": "short", "limit": 1, "offset": 0, "exact": False},
+    ),
     ("POST", "/search", {"query": "short", "filter": ["priority=high", "!author"], "max_age": 10}),
     *(("POST", "/search", {**({"query": "short"} if fault else {}), **fault}) for fault in FAULTY),
     ("GET", "/search?query=short", None),
     ("GET", "/search?query=whole&explain=true", None),
-    ("GET", "/search?query=short&indexes=comments&indexes=titles&limit=20&offset=5&filter=a%3Db&filter=%21c", None),
-    ("GET", "/search?query=short&timeout=2.5&dense_weight=0.25&rerank=false&min_relevance=0.5&collapse=text", None),
+    (
+        "GET",
+        "/search?query=short&indexes=comments&indexes=titles&limit=20&offset=5&filter=a%3Db&filter=%21c",
+        None,
+    ),
+    (
+        "GET",
+        "/search?query=short&timeout=2.5&dense_weight=0.25&rerank=false&min_relevance=0.5&collapse=text",
+        None,
+    ),
     ("GET", "/search?query=short&order=-number&exact=true&max_age=10+s", None),
     ("GET", "/search?like=comments/4711&max_age=10", None),
     ("GET", "/search", None),
@@ -197,7 +230,11 @@ REQUESTS: list[tuple[str, str, object]] = [
     ("GET", "/documents/comments/?document_id=short&around=0", None),
     ("GET", "/documents/comments/whole?first_chunk=1&around=2", None),
     ("POST", "/facets", {}),
-    ("POST", "/facets", {"limit": 5, "fields": ["priority"], "indexes": ["titles"], "filter": "a=b", "timeout": 3}),
+    (
+        "POST",
+        "/facets",
+        {"limit": 5, "fields": ["priority"], "indexes": ["titles"], "filter": "a=b", "timeout": 3},
+    ),
     ("POST", "/facets", {"limit": 0, "fields": [], "timeout": 0, "indexes": 5}),
     ("POST", "/verify", {"citations": ["short", "whole"]}),
     ("POST", "/verify", {"citations": []}),
@@ -247,7 +284,9 @@ class Answers:
         return raised(RESULTS.get(query, SHORT_RESULT))
 
     async def document(self, index: str, document_id: str, *, groups, choose=None, max_chars=None):
-        self.asked.append(f"document {index} {document_id} {max_chars} {choose and choose(range(4))}")
+        self.asked.append(
+            f"document {index} {document_id} {max_chars} {choose and choose(range(4))}"
+        )
         return raised(DOCUMENTS[document_id])
 
     async def facets(self, **options):
@@ -279,7 +318,8 @@ def raised(found):
 
 
 async def answers() -> list[dict[str, object]]:
-    """Ask everything, and return each request with the options that reached the retriever and the answer's bytes."""
+    """Ask everything, and return each request with the options that reached the retriever and the
+    answer's bytes."""
     found = []
     retriever, told = Retriever(settings()), Answers()
     for name in ("search", "document", "facets", "verify", "why", "checked", "closed"):
@@ -308,8 +348,13 @@ def interface() -> dict[str, object]:
     """Return all of it."""
     *asked, described = asyncio.run(answers())
     width = {"terminal_width": 80}
-    helped = {name: CliRunner().invoke(program, [name, "--help"], **width).output.splitlines() for name in HELP}
-    tools = {str(reranker): descriptions_of(settings(), reranker=reranker) for reranker in (False, True)}
+    helped = {
+        name: CliRunner().invoke(program, [name, "--help"], **width).output.splitlines()
+        for name in HELP
+    }
+    tools = {
+        str(reranker): descriptions_of(settings(), reranker=reranker) for reranker in (False, True)
+    }
     found = {"answers": asked, "openapi": described, "tools": tools, "help": helped}
     return json.loads(json.dumps(found))
 

@@ -27,9 +27,15 @@ class Live:
         self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = config_of(make_app(self._settings, self.retriever))
-        config.lifespan, config.timeout_graceful_shutdown, config.timeout_keep_alive = "on", 5, int(GENEROUS)
+        config.lifespan, config.timeout_graceful_shutdown, config.timeout_keep_alive = (
+            "on",
+            5,
+            int(GENEROUS),
+        )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
         self._thread.start()
         eventually(lambda: self._server.started, "the service starts")
         return self

@@ -1,4 +1,5 @@
-"""Random callers over HTTP and MCP are told of nothing that is not for the groups of their token."""
+"""Random callers over HTTP and MCP are told of nothing that is not for the groups of their
+token."""
 
 import asyncio
 import json
@@ -17,7 +18,14 @@ from tests.search.secret_documents import SECRETS, check_told, guard, random_fil
 from tests.search.service.live import Live
 from tests.search.service.test_mcp import by_token
 
-CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
+CALLERS: list[list[str]] = [
+    [],
+    ["staff"],
+    ["board", "7"],
+    ["a,b", "Grüße"],
+    ["STAFF", "audit"],
+    ["nobody"],
+]
 TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]
 
 
@@ -33,7 +41,9 @@ def live(tmp_path_factory):
 
 def search(chance: random.Random) -> dict[str, Any]:
     secret = chance.choice(SECRETS)
-    asked: dict[str, Any] = {"query": chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3))])}
+    asked: dict[str, Any] = {
+        "query": chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3))])
+    }
     if indexes := chance.choice([None, [secret.index], ["comments", "solutions"]]):
         asked["indexes"] = indexes
     if wanted := random_filter(chance, secret):
@@ -49,14 +59,22 @@ async def ask_http(client: httpx.AsyncClient, chance: random.Random, caller: int
     if kind < 0.3:
         answer = await client.get(f"/documents/{secret.index}/{secret.number}", headers=headers)
     elif kind < 0.4:
-        answer = await client.get(chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"]), headers=headers)
+        answer = await client.get(
+            chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"]), headers=headers
+        )
     elif kind < 0.5:
         wanted = {"indexes": [secret.index], "limit": 100, "filter": random_filter(chance, secret)}
         answer = await client.post("/facets", json=wanted, headers=headers)
     else:
-        answer = await client.post("/search", json={**search(chance), "explain": True}, headers=headers)
+        answer = await client.post(
+            "/search", json={**search(chance), "explain": True}, headers=headers
+        )
     assert answer.status_code < 500, answer.text
-    return json.dumps(answer.json(), ensure_ascii=False) if "json" in answer.headers["content-type"] else answer.text
+    return (
+        json.dumps(answer.json(), ensure_ascii=False)
+        if "json" in answer.headers["content-type"]
+        else answer.text
+    )
 
 
 async def check_http(url: str, number: int, seed: int) -> int:
@@ -104,12 +122,19 @@ def test_a_document_that_is_not_for_a_caller_is_not_there(live):
         part = "?first_chunk=99"
         assert get(f"{path}{part}", 1).status_code == 400, "it has no such chunk"
         for caller, asked in ((0, ""), (2, ""), (5, ""), (2, part)):
-            hidden, missing = get(f"{path}{asked}", caller), get(f"/documents/comments/1000{asked}", caller)
+            hidden, missing = (
+                get(f"{path}{asked}", caller),
+                get(f"/documents/comments/1000{asked}", caller),
+            )
             assert (hidden.status_code, missing.status_code) == (404, 404)
             assert hidden.text.replace(str(secret.number), "1000") == missing.text
         for caller, groups in enumerate(CALLERS):
             bearer = {"Authorization": f"Bearer {TOKENS[caller]}"}
-            told = client.post("/facets", json={"indexes": ["comments"], "limit": 100}, headers=bearer).text
-            assert check_told(told, groups) == sum(one.index == "comments" and one.is_for(groups) for one in SECRETS)
+            told = client.post(
+                "/facets", json={"indexes": ["comments"], "limit": 100}, headers=bearer
+            ).text
+            assert check_told(told, groups) == sum(
+                one.index == "comments" and one.is_for(groups) for one in SECRETS
+            )
         counts = {one["name"]: one["documents"] for one in get("/indexes", 1).json()["indexes"]}
         assert (counts["comments"], counts["solutions"]) == (None, None)

@@ -1,4 +1,5 @@
-"""A service over an index that a run filled: how fresh it is, why a document is not found, and the log of queries."""
+"""A service over an index that a run filled: how fresh it is, why a document is not found, and the
+log of queries."""
 
 import datetime as dt
 import json
@@ -65,14 +66,24 @@ def test_a_search_does_not_depend_on_the_ledger(project):
 
 
 def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
-    """As where [store] or [ledger] of the service's settings were not changed with those of the runs."""
+    """As where [store] or [ledger] of the service's settings were not changed with those of the
+    runs."""
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
         ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
     with asking(project.settings) as client:
-        for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1")):
+        for answer in (
+            client.post("/search", json={"query": "printer"}),
+            client.get("/documents/notes/1"),
+        ):
             assert answer.status_code == 503, answer.text
-            assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]
-        assert problem(client.get("/readyz"), 503)["detail"] == "the service is not ready; its log says why"
+            assert (
+                "is none of the collections of notes in the ledger (test_notes__9)"
+                in answer.json()["detail"]
+            )
+        assert (
+            problem(client.get("/readyz"), 503)["detail"]
+            == "the service is not ready; its log says why"
+        )
         assert not client.get("/indexes").json()["indexes"][0]["live"]
 
 
@@ -99,9 +110,13 @@ def test_a_token_with_all_rights_is_told_and_another_is_refused(tmp_path):
             refused = client.post("/why", json=asked, headers=bearer(STAFF))
             assert (refused.status_code, refused.json()["code"]) == (403, "NotAllowed")
             assert key not in refused.text
-            told = client.post("/why", json={**asked, "groups": ["author 1"]}, headers=bearer(ADMIN))
+            told = client.post(
+                "/why", json={**asked, "groups": ["author 1"]}, headers=bearer(ADMIN)
+            )
             assert told.json()["reason"] == reason
-        assert client.post("/search", json={"query": "printer"}, headers=bearer(ADMIN)).json()["hits"]
+        assert client.post("/search", json={"query": "printer"}, headers=bearer(ADMIN)).json()[
+            "hits"
+        ]
 
 
 def bearer(token):
@@ -136,11 +151,22 @@ def test_what_was_asked_and_opened_is_kept_measured_and_erased(tmp_path):
             client.get("/search", params={"query": query})
         first, query = hits[0]["document_id"], {"Rag-Index-Query": "Note%20of%20the%20printer"}
         assert client.get(f"/documents/notes/{first}", headers=query).status_code == 200
-        assert client.get("/documents/notes/nobody", headers={"Rag-Index-Query": "whose"}).status_code == 404
+        assert (
+            client.get("/documents/notes/nobody", headers={"Rag-Index-Query": "whose"}).status_code
+            == 404
+        )
     asked, opened = lines(path)[0], lines(path)[-1]
-    assert (asked["query"], asked["groups"], asked["indexes"]) == ("Note of the printer", [], ["notes"])
+    assert (asked["query"], asked["groups"], asked["indexes"]) == (
+        "Note of the printer",
+        [],
+        ["notes"],
+    )
     assert asked["hits"] == {f"notes/{hit['document_id']}": hit["relevance"] for hit in hits}
-    assert (asked["found"], asked["nothing_fits"], lines(path)[1]["nothing_fits"]) == (True, False, True)
+    assert (asked["found"], asked["nothing_fits"], lines(path)[1]["nothing_fits"]) == (
+        True,
+        False,
+        True,
+    )
     assert (opened["query"], opened["opened"]) == ("Note of the printer", f"notes/{first}")
     assert dt.datetime.fromisoformat(opened["time"]) <= dt.datetime.now(dt.UTC)
     assert len(lines(path)) == 5, "what is not there was not opened"
@@ -167,14 +193,19 @@ def test_a_deleted_document_leaves_the_log_when_it_is_erased(tmp_path):
     project.execute("DELETE FROM note WHERE id = 3")
     run_plain(project)
     run_here(project.config, "erase", "notes")
-    assert [one.get("opened", one.get("hits")) for one in lines(path)] == ["notes/4", {"others/3": 0.5}]
+    assert [one.get("opened", one.get("hits")) for one in lines(path)] == [
+        "notes/4",
+        {"others/3": 0.5},
+    ]
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e", "\r\n"])
 def test_a_query_with_any_sign_is_counted_kept_and_erased(tmp_path, sign):
     path = tmp_path / "asked.jsonl"
     log = QueryLog(path, 30)
-    log.add({"query": f"printer of{sign}anna@example.org", "hits": {"notes/7": 0.5}, "found": False})
+    log.add(
+        {"query": f"printer of{sign}anna@example.org", "hits": {"notes/7": 0.5}, "found": False}
+    )
     log.add({"query": f"printer of{sign}nobody", "hits": {}, "found": False})
     assert len(log.not_found()) == 2
     assert log.erase("notes", lambda document_id: document_id == "7") == 1
@@ -187,13 +218,17 @@ def test_old_entries_are_removed_and_a_half_line_costs_nothing(tmp_path):
     old = (dt.datetime.now(dt.UTC) - dt.timedelta(days=8)).isoformat()
     path.write_text(json.dumps({"time": old, "query": "old"}) + '\n{"time": "2026')
     QueryLog(path, 9).add({"query": "new"})
-    assert [one["query"] for one in QueryLog(path, 9).entries()] == ["old"], "a crash cut a line off"
+    assert [one["query"] for one in QueryLog(path, 9).entries()] == ["old"], (
+        "a crash cut a line off"
+    )
     QueryLog(path, 7).add({"query": "newer"})
     assert "old" not in path.read_text()
     assert QueryLog(path, 7).entries()[-1]["query"] == "newer"
 
 
-def test_nothing_is_kept_by_default_and_a_log_that_cannot_be_written_costs_no_answer(tmp_path, caplog):
+def test_nothing_is_kept_by_default_and_a_log_that_cannot_be_written_costs_no_answer(
+    tmp_path, caplog
+):
     project, path = with_log(tmp_path / "project")
     path.mkdir()
     with asking(project.settings) as client:

@@ -1,4 +1,5 @@
-"""What programs, agents and people see of a search stays as it is, byte for byte, until a change is meant."""
+"""What programs, agents and people see of a search stays as it is, byte for byte, until a change is
+meant."""
 
 import json
 

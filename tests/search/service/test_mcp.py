@@ -1,4 +1,5 @@
-"""The tools as agents call them: by the official client, over HTTP from a real server and over a real process."""
+"""The tools as agents call them: by the official client, over HTTP from a real server and over a
+real process."""
 
 import asyncio
 import json
@@ -27,24 +28,52 @@ LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for 
 WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
 FIRST = {"index": "comments", "document_id": "1"}
 MISTAKES = [
-    ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
+    (
+        "search",
+        {"query": "x", "indexes": ["coments"]},
+        "there is no index 'coments', did you mean 'comments'?",
+    ),
     ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
-    ("search", {"query": "x", "indexes": "title"}, "there is no index 'title', did you mean 'titles'?"),
+    (
+        "search",
+        {"query": "x", "indexes": "title"},
+        "there is no index 'title', did you mean 'titles'?",
+    ),
     ("search", {"query": "x", "indexes": '["titles"'}, "there is no index '[\"titles\"'"),
     ("search", {"query": "x", "indexes": "[]"}, "`indexes` names no index"),
     ("search", {"query": "x", "filter": "[1]"}, "search: filter: Input should be a"),
-    ("search", {"query": "x", "filter": {"number": "soon"}, "indexes": "comments"}, "'soon' is not a number, and the "),
+    (
+        "search",
+        {"query": "x", "filter": {"number": "soon"}, "indexes": "comments"},
+        "'soon' is not a number, and the ",
+    ),
     ("search", {"query": "x", "filter": "priority=high"}, "search: filter: Input should be a"),
-    ("search", {"query": "x", "top_k": 3}, "search has no argument 'top_k'; it takes query, indexes, limit, "),
-    ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
+    (
+        "search",
+        {"query": "x", "top_k": 3},
+        "search has no argument 'top_k'; it takes query, indexes, limit, ",
+    ),
+    (
+        "search",
+        {"query": "x", "rerank": False},
+        "search has no argument 'rerank'; it takes query, indexes",
+    ),
     ("search", {}, "search: query: Field required"),
     ("search", {"query": "x", "limit": 1000}, "search: limit: Input should be less than or equal"),
     ("get_document", {**FIRST, "document_id": "99"}, "99"),
     ("get_document", {**FIRST, "around": 9}, "around is 9, but the chunks of"),
     ("get_document", {**FIRST, "find": "the"}, "find has no word that could be"),
-    ("get_document", {**FIRST, "find": "x", "around": 0}, "get_document: first_chunk, around and find exclude each"),
+    (
+        "get_document",
+        {**FIRST, "find": "x", "around": 0},
+        "get_document: first_chunk, around and find exclude each",
+    ),
     ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
-    ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, verify_c"),
+    (
+        "drop_table",
+        {},
+        "there is no tool 'drop_table'; the tools are search, get_document, verify_c",
+    ),
 ]
 PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD = -32700, -32600, -32601
 
@@ -52,14 +81,18 @@ PARSE_ERROR, INVALID_REQUEST, UNKNOWN_METHOD = -32700, -32600, -32601
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     desk = Desk(tmp_path_factory.mktemp("agents"), extra=SHARED, more={"comments": WITH_KINDS})
-    return desk.fill({**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]})
+    return desk.fill(
+        {**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]}
+    )
 
 
 @pytest.fixture(params=["http", "http before 2026", pytest.param("stdio", marks=pytest.mark.long)])
 def connected(request, desk):
     """A client that connects in one of the ways that agents do."""
     if request.param == "stdio":
-        server = StdioServerParameters(command=PROGRAM[0], args=[*PROGRAM[1:], "--config", str(desk.config), "mcp"])
+        server = StdioServerParameters(
+            command=PROGRAM[0], args=[*PROGRAM[1:], "--config", str(desk.config), "mcp"]
+        )
     else:
         server = f"{request.getfixturevalue('live').url}/mcp"
     return Client(server, mode="legacy" if request.param == "http before 2026" else "auto")
@@ -70,7 +103,9 @@ def talk(connected, *calls):
 
     async def conversation():
         async with connected as client:
-            return (await client.list_tools()).tools, [await client.call_tool(*call) for call in calls]
+            return (await client.list_tools()).tools, [
+                await client.call_tool(*call) for call in calls
+            ]
 
     return asyncio.run(conversation())
 
@@ -94,7 +129,14 @@ def text_of(result) -> str:
 def test_an_agent_finds_reads_and_cites(connected):
     tools, (found, corrected, document, listed) = talk(
         connected,
-        ("search", {"query": "printer offline", "filter": {"priority": "high"}, "indexes": ["comments", "titles"]}),
+        (
+            "search",
+            {
+                "query": "printer offline",
+                "filter": {"priority": "high"},
+                "indexes": ["comments", "titles"],
+            },
+        ),
         ("search", {"query": "prinetr offline", "limit": 1}),
         ("get_document", {"index": "comments", "document_id": "1"}),
         ("list_indexes", {}),
@@ -111,7 +153,10 @@ def test_an_agent_finds_reads_and_cites(connected):
     assert "**printer**" in text_of(found)
     assert text_of(found).replace("**", "").count(DESK["comments"][0][1]) == 1
     assert text_of(corrected).startswith("Searched for printer instead of prinetr.\n\n1. [")
-    assert [line.split(":")[0] for line in text_of(found).splitlines()[-2:]] == ["Index comments", "Index titles"]
+    assert [line.split(":")[0] for line in text_of(found).splitlines()[-2:]] == [
+        "Index comments",
+        "Index titles",
+    ]
     assert text_of(document).startswith("[comments/1")
     assert "author: ann" in text_of(document)
     assert DESK["comments"][0][1] in text_of(document)
@@ -137,7 +182,10 @@ def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
         assert not found.is_error
         for other in ("", new_token()):
             headers = {"Authorization": f"Bearer {other}"} if other else {}
-            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}, timeout=60).status_code == 401
+            assert (
+                httpx.post(f"{live.url}/mcp", headers=headers, json={}, timeout=60).status_code
+                == 401
+            )
             with pytest.raises((MCPError, ExceptionGroup)):
                 talk(by_token(live.url, other), search)
 
@@ -150,17 +198,27 @@ def test_models_are_loaded_before_anybody_asks(ollama, ollama_desk, way):
         eventually(ollama.embeds, "it warms up")
 
 
-def test_without_the_extra_the_command_says_what_to_install_and_the_service_works_without(desk, monkeypatch, caplog):
+def test_without_the_extra_the_command_says_what_to_install_and_the_service_works_without(
+    desk, monkeypatch, caplog
+):
     monkeypatch.setitem(sys.modules, "mcp", None)
     assert run_here(desk.config, "mcp", code=2)[1].strip().endswith(install_command("mcp"))
-    with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False, timeout=60) as client:
+    with (
+        Live(desk.settings) as live,
+        httpx.Client(base_url=live.url, trust_env=False, timeout=60) as client,
+    ):
         assert client.get("/indexes").status_code == 200
         assert client.post("/mcp", json={}).status_code == 404
-    assert f"agents cannot ask at /mcp: it needs the package mcp ({install_command('mcp')})" in caplog.text
+    assert (
+        f"agents cannot ask at /mcp: it needs the package mcp ({install_command('mcp')})"
+        in caplog.text
+    )
 
 
 def test_what_an_agent_should_know_is_printed_from_the_settings(desk):
-    printed = {kind: run_here(desk.config, "mcp", "--print", kind)[0] for kind in ("skill", "agents")}
+    printed = {
+        kind: run_here(desk.config, "mcp", "--print", kind)[0] for kind in ("skill", "agents")
+    }
     head, _, body = printed["skill"].removeprefix("---\n").partition("---\n\n")
     assert dict(line.split(": ", 1) for line in head.splitlines()).keys() == {"name", "description"}
     assert "comments, solutions, titles" in head
@@ -173,16 +231,23 @@ def message(**members) -> bytes:
 
 
 def hello() -> bytes:
-    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    client = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
     return message(id="hello", method="initialize", params=client)
 
 
 def search(number, query: str = "printer") -> bytes:
-    return message(id=number, method="tools/call", params={"name": "search", "arguments": {"query": query}})
+    return message(
+        id=number, method="tools/call", params={"name": "search", "arguments": {"query": query}}
+    )
 
 
 def answers(desk, *lines: bytes):
-    """Return what a process writes for these lines, after which its input ends at once, but for the greeting."""
+    """Return what a process writes for these lines, after which its input ends at once, but for the
+    greeting."""
     given = b"\n".join([hello(), message(method="notifications/initialized"), *lines, b""])
     command = [*PROGRAM, "--config", str(desk.config), "--verbose", "mcp"]
     done = subprocess.run(command, input=given, capture_output=True, check=True, timeout=120)
@@ -204,7 +269,8 @@ def test_a_signal_ends_the_process_although_its_input_is_open(desk):
 
 
 def outcome(answer) -> tuple:
-    """Return the id of an answer with the code of its error, or "hits", or the first words of what it says."""
+    """Return the id of an answer with the code of its error, or "hits", or the first words of what
+    it says."""
     found = answer.get("result", {}).get("content", [{}])[0].get("text", "")
     said = "hits" if "[comments/" in found else " ".join(found.split()[:3])
     return answer["id"], answer.get("error", {}).get("code", said)
@@ -212,7 +278,8 @@ def outcome(answer) -> tuple:
 
 @pytest.mark.long
 def test_every_line_but_a_notification_is_answered_and_those_after_it_too(desk):
-    """A notification is not, nor is an empty line; a request that the client cancels holds up nothing."""
+    """A notification is not, nor is an empty line; a request that the client cancels holds up
+    nothing."""
     cases = [
         (b"this is no JSON", None, PARSE_ERROR),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "ping"', None, PARSE_ERROR),
@@ -235,13 +302,17 @@ def test_every_line_but_a_notification_is_answered_and_those_after_it_too(desk):
         (message(id=None, method="ping"), None, INVALID_REQUEST),
         (message(id=True, method="ping"), None, INVALID_REQUEST),
         (message(id={}, method="ping"), None, INVALID_REQUEST),
-        (message(id=11, result="no object"), None, INVALID_REQUEST),  # an answer, and the number is one of ours
+        (
+            message(id=11, result="no object"),
+            None,
+            INVALID_REQUEST,
+        ),  # an answer, and the number is one of ours
         (b'"text"', None, INVALID_REQUEST),
         (b"[]", None, INVALID_REQUEST),
         (b"[" + search(12) + b"]", None, INVALID_REQUEST),  # no version has batches now
         (message(id=13, method="tools/call", params={"name": "no-tool"}), 13, "there is no"),
         (search(14), 14, "hits"),
-    ]  # fmt: skip
+    ]
     silent = [
         message(method="notifications/no/such"),
         message(method="notifications/x", params=[1]),
@@ -253,4 +324,6 @@ def test_every_line_but_a_notification_is_answered_and_those_after_it_too(desk):
     cancelled = [search(20), message(method="notifications/cancelled", params={"requestId": 20})]
     given = [*silent, *cancelled, *(line for line, _, _ in cases)]
     found = [outcome(answer) for answer in answers(desk, *given) if answer["id"] != 20]
-    assert sorted(map(str, found)) == sorted(map(str, [(number, right) for _, number, right in cases]))
+    assert sorted(map(str, found)) == sorted(
+        map(str, [(number, right) for _, number, right in cases])
+    )

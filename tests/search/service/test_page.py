@@ -29,10 +29,22 @@ from tests.search.service.test_mcp import LONG, WITH_KINDS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
-MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
+MARKUP = (
+    '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer'
+    " </p><i>end</i>"
+)
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
 EXACT = [{"field": "number", "comparison": "is", "value": "9007199254740993"}]
-ORDERED = ["is", "is not", "at least", "at most", "more than", "less than", "has a value", "has none"]
+ORDERED = [
+    "is",
+    "is not",
+    "at least",
+    "at most",
+    "more than",
+    "less than",
+    "has a value",
+    "has none",
+]
 ODD = [
     ("tape library robot paragraph 20", "tapes/../robot #1?", "Paragraph 20"),
     ("bellows", '" "', "A blank key"),
@@ -41,7 +53,8 @@ ODD = [
     ("bellows", "..", "Two dots"),
 ]
 ENDINGS = {"Latin", "Greek", "Cyrillic", "Arabic", "Persian"}
-"""Scripts with languages whose endings make no difference; the page knows neither them nor the language."""
+"""Scripts with languages whose endings make no difference; the page knows neither them nor the
+language."""
 ANSWERS = {
     "new Response('<html>sign on', {status: 200})": "perhaps your sign-on has ended",
     'new Response(\'{"detail": "the service is busy"}\', {status: 503})': "the service is busy",
@@ -62,9 +75,27 @@ def desk(tmp_path_factory):
     steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
     bellows = {" ": "A blank key", "": "No key", ".": "A dot", "..": "Two dots"}
     keys = [steps, *((key, f"{words} of bellows") for key, words in bellows.items())]
-    long = {"number": 2**53 + 1, "same": "A parcel", "long": "y" * 300, "size": 0.1, "u": 1, "v": 2, "w": 3, "wide": 4}
+    long = {
+        "number": 2**53 + 1,
+        "same": "A parcel",
+        "long": "y" * 300,
+        "size": 0.1,
+        "u": 1,
+        "v": 2,
+        "w": 3,
+        "wide": 4,
+    }
     parcel = ("parcel", "A parcel", long)
-    documents = {**DESK, "solutions": [*DESK["solutions"], odd, parcel, ("markup", MARKUP, {"author": "eve"}), *keys]}
+    documents = {
+        **DESK,
+        "solutions": [
+            *DESK["solutions"],
+            odd,
+            parcel,
+            ("markup", MARKUP, {"author": "eve"}),
+            *keys,
+        ],
+    }
     return desk.fill(documents)
 
 
@@ -107,7 +138,9 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     for name in ("solutions", "titles"):
         page.evaluate(f"document.querySelector('#indexes [value={name}]').click()")
     page.click("Add a filter")
-    comparisons = page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')")
+    comparisons = page.evaluate(
+        "[...document.querySelectorAll('.row select')][1].innerText.split('\\n')"
+    )
     assert comparisons == ["is", "is not", "has a value", "has none"]
     page.fill(".row input", "low")
     page.wait_for("1 document in")
@@ -115,7 +148,9 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     page.reload()
     page.wait_for("1 document in")
     assert hits(page) == ["2"]
-    assert "priority" not in page.evaluate("location.search"), "nothing of a query is sent with the address"
+    assert "priority" not in page.evaluate("location.search"), (
+        "nothing of a query is sent with the address"
+    )
     page.evaluate("history.back()")
     page.wait_for("documents in")
 
@@ -138,9 +173,15 @@ def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):
 )
 def test_a_field_is_compared_as_its_kind_allows(page, field, shown):
     page.click("Add a filter")
-    choose = "const s = document.querySelector('.row select'); s.value = %s; s.dispatchEvent(new Event('change'));"
+    choose = (
+        "const s = document.querySelector('.row select'); s.value = %s; s.dispatchEvent(new"
+        " Event('change'));"
+    )
     page.evaluate("{" + choose % json.dumps(field) + "}")
-    assert page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')") == shown[:-1]
+    assert (
+        page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')")
+        == shown[:-1]
+    )
     assert page.evaluate("document.querySelector('.row input').type") == shown[-1]
 
 
@@ -163,7 +204,9 @@ def test_a_document_with_an_odd_key_opens_at_the_chunk_that_was_found(page, quer
     page.click(key)
     page.wait_for(f"solutions: {key}")
     found = "dialog .found" if "robot" in key else "dialog .body"
-    eventually(lambda: words in page.evaluate(f"document.querySelector('{found}')?.innerText ?? ''"))
+    eventually(
+        lambda: words in page.evaluate(f"document.querySelector('{found}')?.innerText ?? ''")
+    )
 
 
 def test_a_link_of_another_page_opens_this_one_and_an_image_asks_nothing(window, desk):
@@ -175,12 +218,17 @@ def test_a_link_of_another_page_opens_this_one_and_an_image_asks_nothing(window,
                 self.send_response(200)
                 self.send_header("Content-Type", "text/html")
                 self.end_headers()
-                self.wfile.write(f"<img src='{live.url}/search?query=x'><a href='{live.url}/#q=printer'>go".encode())
+                self.wfile.write(
+                    f"<img src='{live.url}/search?query=x'><a href='{live.url}/#q=printer'>go".encode()
+                )
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
             threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
             window.open(f"http://127.0.0.1:{other.server_port}/")
-            eventually(lambda: 'status="403"' in httpx.get(f"{live.url}/metrics").text, "the image is refused")
+            eventually(
+                lambda: 'status="403"' in httpx.get(f"{live.url}/metrics").text,
+                "the image is refused",
+            )
             window.evaluate("document.querySelector('a').click()")
             window.wait_for("documents in")
             other.shutdown()
@@ -210,7 +258,11 @@ def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(w
         window.type(token)
         window.press("Enter")
         window.wait_for("documents in", "Forget the token")
-        assert window.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+        assert window.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [
+            1,
+            0,
+            "",
+        ]
         window.reload()
         window.wait_for("documents in")
         window.click("Forget the token")
@@ -220,7 +272,9 @@ def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(w
 
 def test_a_caller_without_groups_is_told_what_is_closed(window, tmp_path):
     token = new_token()
-    desk = Desk(tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "tenant"'})
+    desk = Desk(
+        tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "tenant"'}
+    )
     desk.fill({"titles": DESK["titles"], "comments": []})
     serve = ServeSettings(tokens=[token_line("ann", token, [])])
     with Live(desk.settings) as live:
@@ -231,8 +285,12 @@ def test_a_caller_without_groups_is_told_what_is_closed(window, tmp_path):
         window.wait_for("A token is needed")
         window.type(token)
         window.press("Enter")
-        window.wait_for("comments is for members of groups, and your token has no group.", "documents in")
-        assert window.evaluate("[...document.querySelectorAll('#indexes input')].map(e => e.value)") == ["titles"]
+        window.wait_for(
+            "comments is for members of groups, and your token has no group.", "documents in"
+        )
+        assert window.evaluate(
+            "[...document.querySelectorAll('#indexes input')].map(e => e.value)"
+        ) == ["titles"]
 
 
 def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(page):
@@ -252,28 +310,51 @@ def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(p
 
 
 def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(window, tmp_path):
-    """The first of many hits is seen whole on a small screen, and fields have the names that the settings give them."""
+    """The first of many hits is seen whole on a small screen, and fields have the names that the
+    settings give them."""
     kinds = 'payload_indexes = {priority = "keyword", author = "keyword", tenant = "keyword"}'
     labels = '[indexes.labels]\npriority = "Urgency"\nnumber = "Room"'
     names = tuple(f"desk{number}" for number in range(9))
-    desk = Desk(tmp_path / "desk", extra=SHARED, names=names, more=dict.fromkeys(names, f"{kinds}\n{labels}"))
+    desk = Desk(
+        tmp_path / "desk",
+        extra=SHARED,
+        names=names,
+        more=dict.fromkeys(names, f"{kinds}\n{labels}"),
+    )
     rows = [
-        (n, f"{'The printer is offline' if n < 30 else 'A cup of coffee'} in room {n}",
-         {"priority": "high" if n % 3 else "low", "author": f"author {n % 12}", "tenant": f"T-{n}", "number": n})
+        (
+            n,
+            f"{'The printer is offline' if n < 30 else 'A cup of coffee'} in room {n}",
+            {
+                "priority": "high" if n % 3 else "low",
+                "author": f"author {n % 12}",
+                "tenant": f"T-{n}",
+                "number": n,
+            },
+        )
         for n in range(60)
-    ]  # fmt: skip
+    ]
     desk.fill({names[0]: rows, **dict.fromkeys(names[1:], rows[:1])})
     with Live(desk.settings) as live, window.screen(1366, 768):
         window.open(f"{live.url}/#q=printer+offline&indexes=desk0")
         window.wait_for("20 documents in", "Urgency", "Room")
-        facets = window.evaluate("[...document.querySelectorAll('#facets div')].map(e => e.innerText.split('\\n'))")
+        facets = window.evaluate(
+            "[...document.querySelectorAll('#facets div')].map(e => e.innerText.split('\\n'))"
+        )
         assert [one[0] for one in facets] == ["Urgency", "author"], "each tenant has one of them"
         counts = [int(one.split()[-1]) for one in facets[0][1:]]
         assert sum(counts) == 20, "what was found, and not all that there is"
         assert facets[1][-1] == "more"
         window.click("more")
-        assert len(window.evaluate("document.querySelectorAll('#facets div')[1].innerText").split("\n")) > 8
-        assert window.evaluate("document.querySelector('.hit').getBoundingClientRect().bottom") < 768
+        assert (
+            len(
+                window.evaluate("document.querySelectorAll('#facets div')[1].innerText").split("\n")
+            )
+            > 8
+        )
+        assert (
+            window.evaluate("document.querySelector('.hit').getBoundingClientRect().bottom") < 768
+        )
         assert "Room" in window.evaluate("document.querySelector('.hit .payload').innerText")
         assert "Urgency" in window.evaluate("document.querySelector('#collapse').innerText")
         for shown in (40, 60):
@@ -283,7 +364,9 @@ def test_facets_count_what_was_found_and_leave_out_what_is_different_everywhere(
         assert window.evaluate("document.querySelector('#more').hidden"), "these are all"
 
 
-def test_a_long_value_does_not_widen_the_page_and_of_a_long_document_the_chunks_around_the_hit_are_shown(page):
+def test_a_long_value_does_not_widen_the_page_and_of_a_long_document_the_chunks_around_the_hit_are_shown(
+    page,
+):
     page.evaluate("""(plain => { window.fetch = async (url, given) => {
         const answer = await plain(url, given);
         if (!String(url).endsWith('search')) return answer;
@@ -298,20 +381,37 @@ def test_a_long_value_does_not_widen_the_page_and_of_a_long_document_the_chunks_
         assert page.evaluate("document.documentElement.scrollWidth") == 340
     page.evaluate("location.hash = 'q=printer&indexes=comments'")
     page.wait_for("documents in")
-    part = {"payload": {}, "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)], "total_chunks": 20_000}
-    page.evaluate(f"window.fetch = async url => (window.asked = String(url), new Response({json.dumps(part)!r}))")
+    part = {
+        "payload": {},
+        "chunks": [{"chunk": n, "text": f"text {n}"} for n in (3, 4)],
+        "total_chunks": 20_000,
+    }
+    page.evaluate(
+        "window.fetch = async url => (window.asked = String(url), new"
+        f" Response({json.dumps(part)!r}))"
+    )
     page.evaluate("document.querySelector('.open').click()")
     page.wait_for("The document is long: these are chunks 3 to 4 of 20,000.", "text 3")
     assert page.evaluate("window.asked").endswith("?around=0&max_chars=100000")
 
 
-def test_a_shortened_text_has_the_word_a_day_that_no_month_has_stays_text_and_only_web_addresses_are_links(page):
+def test_a_shortened_text_has_the_word_a_day_that_no_month_has_stays_text_and_only_web_addresses_are_links(
+    page,
+):
     load = "Promise.all(['marks', 'time', 'hits'].map(name => import(`/static/${name}.js`)))"
     page.evaluate(f"{load}.then(all => {{ window.parts = Object.assign({{}}, ...all) }})")
     eventually(lambda: page.evaluate("Boolean(window.parts)"))
-    assert "needle" in page.evaluate("parts.excerpt(`${'a/'.repeat(500)}needle/${'b/'.repeat(500)} end`, ['needle'])")
+    assert "needle" in page.evaluate(
+        "parts.excerpt(`${'a/'.repeat(500)}needle/${'b/'.repeat(500)} end`, ['needle'])"
+    )
     shown = ["2026-02-28", "2026-02-30", "2026-02-30 10:00:00", "2026-13-01", "no day"]
-    assert page.evaluate(f"{shown}.map(text => parts.time(text) !== null)") == [True, False, False, False, False]
+    assert page.evaluate(f"{shown}.map(text => parts.time(text) !== null)") == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
     links = ["https://a.b/c", "http://a.b", "/t/1"]
     others = ["//host", "/\\host", "/\t/host", "javascript:alert(1)", "https://", " http://a"]
     assert page.evaluate(f"{json.dumps(links + others)}.filter(parts.isAddress)") == links
@@ -330,7 +430,9 @@ def test_the_page_marks_the_words_that_the_search_marks_in_every_script(page):
         others = encoder.words(script.other)
         asked = f"marks.places({json.dumps(script.text)}, {json.dumps([*others])})"
         shown = page.evaluate(f"{asked}.map(([a, b]) => {json.dumps(script.text)}.slice(a, b))")
-        assert script.name in ENDINGS or tuple(shown) == encoder.highlights(others, script.text), script.name
+        assert script.name in ENDINGS or tuple(shown) == encoder.highlights(others, script.text), (
+            script.name
+        )
 
 
 def test_an_answer_that_comes_late_does_not_take_the_place_of_another_document(page):
@@ -376,10 +478,15 @@ def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_collapse
     page.wait_for("documents in")
     fitting = hits(page)
     assert fitting[0] == "2", "the only one with a day"
-    alone = "[...document.querySelectorAll('#indexes button')].find(e => e.innerText === 'titles').click()"
+    alone = (
+        "[...document.querySelectorAll('#indexes button')].find(e => e.innerText ==="
+        " 'titles').click()"
+    )
     page.evaluate(alone)
     page.wait_for("1 document in", "titles 1 hit")
-    assert page.evaluate("[...document.querySelectorAll('#indexes input:checked')].map(e => e.value)") == ["titles"]
+    assert page.evaluate(
+        "[...document.querySelectorAll('#indexes input:checked')].map(e => e.value)"
+    ) == ["titles"]
     page.evaluate(alone)
     page.wait_for(f"{len(fitting)} documents in")
     assert hits(page) == fitting
@@ -388,11 +495,16 @@ def test_one_index_is_chosen_by_a_click_and_hits_are_ordered_by_day_and_collapse
     page.evaluate("document.querySelector('#fields [value=number]').click()")
     page.wait_for("priority")
     assert "number" not in page.evaluate("document.querySelector('#hits').innerText")
-    assert page.evaluate("location.hash").endswith("&order=-created_at&collapse=priority&hide=number")
+    assert page.evaluate("location.hash").endswith(
+        "&order=-created_at&collapse=priority&hide=number"
+    )
 
 
 def test_documents_like_a_hit_are_a_click_away_and_a_step_back(page):
-    places = "[...document.querySelectorAll('.hit')].map(e => e.children[0].innerText + '/' + e.children[1].innerText)"
+    places = (
+        "[...document.querySelectorAll('.hit')].map(e => e.children[0].innerText + '/' +"
+        " e.children[1].innerText)"
+    )
     page.type("printer on floor two offline")
     page.wait_for("documents in")
     found = page.evaluate(places)
@@ -409,7 +521,9 @@ def test_a_hit_says_nothing_twice_and_the_document_says_all(page):
     page.evaluate("location.hash = 'q=parcel'")
     page.wait_for("documents in")
     shown = page.evaluate("document.querySelector('.hit .payload').innerText").split()
-    assert " ".join(shown) == f"long {'y' * 120}… number 9007199254740993 size 0.1 u 1 v 2 w 3 1 more"
+    assert (
+        " ".join(shown) == f"long {'y' * 120}… number 9007199254740993 size 0.1 u 1 v 2 w 3 1 more"
+    )
     page.evaluate("document.querySelector('.open').click()")
     page.wait_for("solutions: parcel", "y" * 300)
     page.press("Escape")
@@ -449,7 +563,9 @@ def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window,
     shard.rename(shard.with_name("hidden"))  # before the service may have loaded it
     with Live(desk.settings) as live:
         window.open(f"{live.url}/#q=zzqqxx+wwvvuu")
-        shown = window.wait_for("titles did not answer:", "This is only what comments has.", "tries again in")
+        shown = window.wait_for(
+            "titles did not answer:", "This is only what comments has.", "tries again in"
+        )
         assert "Nothing fits" not in shown
         assert shown.index("titles did not answer") < shown.index("documents in")
         window.picture("page-missing.png")
@@ -457,7 +573,9 @@ def test_what_is_missing_stands_first_and_the_page_tries_again_by_itself(window,
         assert "did not answer" not in window.wait_for("Nothing fits. The nearest: 5 documents in")
 
 
-def test_an_index_that_is_being_filled_is_named_and_asked_again_and_without_any_it_says_what_to_run(window, tmp_path):
+def test_an_index_that_is_being_filled_is_named_and_asked_again_and_without_any_it_says_what_to_run(
+    window, tmp_path
+):
     desk = Desk(tmp_path / "desk", names=("comments", "titles"), extra=SHARED)
     ledger = Ledger(desk.settings.ledger_url)
     with Live(desk.settings) as live, closing(ledger), IndexLease(ledger, "desk_titles", "a-run"):
@@ -467,7 +585,9 @@ def test_an_index_that_is_being_filled_is_named_and_asked_again_and_without_any_
         desk.fill({"comments": DESK["comments"]})
         window.wait_for("titles is still being filled.", "Add a filter")
         window.type("printer")
-        window.wait_for("titles is still being filled. This is only what comments has. 3 documents in")
+        window.wait_for(
+            "titles is still being filled. This is only what comments has. 3 documents in"
+        )
         window.picture("page-filling.png")
     with Live(Desk(tmp_path / "empty").settings) as live:
         window.open(f"{live.url}/")
@@ -482,14 +602,20 @@ def help_desk(tmp_path_factory):
     command = [*PROGRAM, "--config", str(folder / "rag-index.toml")]
     servicedesk.write(folder / "desk.db", documents=2000)
     (folder / "rag-index.toml").write_text(servicedesk.scaffold("desk.db"))
-    subprocess.run([*command, "index-all", "--serial"], check=True, capture_output=True, timeout=300)
-    with subprocess.Popen([*command, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+    subprocess.run(
+        [*command, "index-all", "--serial"], check=True, capture_output=True, timeout=300
+    )
+    with subprocess.Popen(
+        [*command, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
         yield process.stdout.readline().split()[-1]
         process.terminate()
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize(("picture", "width", "height"), [("page", 1280, 860), ("page-phone", 390, 844)])
+@pytest.mark.parametrize(
+    ("picture", "width", "height"), [("page", 1280, 860), ("page-phone", 390, 844)]
+)
 def test_a_person_looks_for_something(window, help_desk, picture, width, height, dark):
     with window.screen(width, height, dark=dark):
         window.open("about:blank")
@@ -508,8 +634,13 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
         ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (ground == "rgb(20, 23, 28)") == dark
         window.picture(f"{picture}{'-dark' if dark else ''}.png", width=width, height=height)
-        assert window.evaluate("document.querySelector('.hit').getBoundingClientRect().top") < height / 2
-        window.evaluate("document.querySelector('#narrow').open = document.querySelector('#facets').open = true")
+        assert (
+            window.evaluate("document.querySelector('.hit').getBoundingClientRect().top")
+            < height / 2
+        )
+        window.evaluate(
+            "document.querySelector('#narrow').open = document.querySelector('#facets').open = true"
+        )
         window.click("Add a filter")
         assert window.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -521,10 +652,16 @@ def test_a_hit_of_a_part_has_the_title_of_its_document_and_a_link(window, tmp_pa
     with Live(make_project(tmp_path / "project", settings, tables).settings) as live:
         window.open(f"{live.url}/")
         window.wait_for("notes")
-        assert "drafts" not in window.words(), "an index without documents is neither offered nor asked"
+        assert "drafts" not in window.words(), (
+            "an index without documents is neither offered nor asked"
+        )
         window.type("toner cartridge")
         window.press("Enter")
-        window.wait_for("Printer offline", "notes · remark 10", "customer.name", "Acme", "remark.author")
+        window.wait_for(
+            "Printer offline", "notes · remark 10", "customer.name", "Acme", "remark.author"
+        )
         assert window.evaluate("document.querySelector('.hit a').getAttribute('href')") == "/r/10"
         window.click("Printer offline")
-        window.wait_for("notes: Printer offline", "remark 10", "remark 11", "The network cable was loose.")
+        window.wait_for(
+            "notes: Printer offline", "remark 10", "remark 11", "The network cable was loose."
+        )

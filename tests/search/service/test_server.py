@@ -1,4 +1,5 @@
-"""The command `serve` as a process of its own: it says where it listens, serves, and stops in order."""
+"""The command `serve` as a process of its own: it says where it listens, serves, and stops in
+order."""
 
 import os
 import re
@@ -26,8 +27,13 @@ LINE = token_line("bo", new_token(), [])
 @contextmanager
 def serving(desk: Desk, **environment: str):
     """Run the command until the block ends; yield the process and the address that it says."""
-    command, pipe = [*PROGRAM, "--config", str(desk.config), "serve", "--port", "0"], subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment})
+    command, pipe = (
+        [*PROGRAM, "--config", str(desk.config), "serve", "--port", "0"],
+        subprocess.PIPE,
+    )
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **environment}
+    )
     try:
         line = process.stdout.readline()
         found = re.fullmatch(r"rag-index answers at (http://\S+)\n", line)
@@ -48,7 +54,9 @@ def test_it_serves_with_default_settings_and_stops_in_order(desk):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         log = process.stderr.read()
-    assert re.search(r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.search\S* - .*GET /search 200", log, re.MULTILINE)
+    assert re.search(
+        r"^[-\d]+ [:,\d]+ \| INFO    \| rag_index\.search\S* - .*GET /search 200", log, re.MULTILINE
+    )
     assert "secretword" not in log
     assert "Traceback" not in log
 
@@ -56,7 +64,9 @@ def test_it_serves_with_default_settings_and_stops_in_order(desk):
 @pytest.mark.long
 def test_it_lets_a_request_end_before_it_stops(served, qdrant):
     with serving(served) as (process, url), ThreadPoolExecutor() as threads:
-        assert httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
+        assert (
+            httpx.get(f"{url}/search", params={"query": "printer"}, timeout=60).status_code == 200
+        )
         fault = qdrant.break_next("/points/query", times=3, hang=1)
         asking = threads.submit(httpx.get, f"{url}/search", params={"query": "mailbox"}, timeout=60)
         eventually(lambda: fault.met, "the search has begun")
@@ -68,12 +78,17 @@ def test_it_lets_a_request_end_before_it_stops(served, qdrant):
 @pytest.mark.long
 def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(served, qdrant):
     asked, hour = b'{"query": "printer", "timeout": 3600}', "3600"
-    with serving(served, RAG_INDEX_RETRIEVE__TIMEOUT=hour, RAG_INDEX_STORE__TIMEOUT=hour) as (process, url):
+    with serving(served, RAG_INDEX_RETRIEVE__TIMEOUT=hour, RAG_INDEX_STORE__TIMEOUT=hour) as (
+        process,
+        url,
+    ):
         ask = partial(httpx.get, f"{url}/search", params={"query": "printer"}, timeout=60)
         eventually(lambda: ask().status_code == 200, "the model is loaded")
         fault = qdrant.break_next("/points/query", times=None, hang=3600)
         with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)) as connection:
-            head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
+            head = (
+                f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n"
+            )
             connection.sendall(head.encode() + asked)
             eventually(lambda: fault.met, "the search has begun")
             process.send_signal(signal.SIGTERM)
@@ -84,11 +99,21 @@ def test_a_request_that_does_not_end_is_given_up_when_the_service_stops(served, 
 
 @pytest.mark.long
 def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
-    with serving(served, RAG_INDEX_RETRIEVE__TIMEOUT="3") as (process, url), ThreadPoolExecutor() as threads:
+    with (
+        serving(served, RAG_INDEX_RETRIEVE__TIMEOUT="3") as (process, url),
+        ThreadPoolExecutor() as threads,
+    ):
         ask = partial(httpx.get, f"{url}/search", timeout=60)
-        eventually(lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded")
-        fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)
-        stuck = [threads.submit(ask, params={"query": f"printer {n}", "indexes": "titles"}) for n in range(5)]
+        eventually(
+            lambda: ask(params={"query": "printer"}).status_code == 200, "the model is loaded"
+        )
+        fault = qdrant.break_next(
+            "POST /collections/desk_titles__1/points/query", times=None, hang=3600
+        )
+        stuck = [
+            threads.submit(ask, params={"query": f"printer {n}", "indexes": "titles"})
+            for n in range(5)
+        ]
         eventually(lambda: fault.met, "the searches have begun")
         assert ask(params={"query": "printer", "indexes": "comments"}).status_code == 200
         assert httpx.get(f"{url}/healthz", timeout=60).status_code == 200
@@ -102,7 +127,9 @@ def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
 
 @pytest.mark.long
 @pytest.mark.parametrize("change", ["closes an index", "is not valid", "is no file"])
-def test_it_ends_when_its_settings_change_so_that_its_supervisor_starts_it_with_them(tmp_path, template, change):
+def test_it_ends_when_its_settings_change_so_that_its_supervisor_starts_it_with_them(
+    tmp_path, template, change
+):
     desk = Desk(tmp_path / "desk", template=template).fill()
     ask = partial(httpx.get, params={"query": "printer", "indexes": "comments"}, timeout=60)
     with serving(desk) as (process, url):
@@ -115,9 +142,14 @@ def test_it_ends_when_its_settings_change_so_that_its_supervisor_starts_it_with_
         if change == "is no file":
             desk.config.unlink()
         else:
-            desk.write(comments='access = "author"' if change == "closes an index" else "access = 5")
+            desk.write(
+                comments='access = "author"' if change == "closes an index" else "access = 5"
+            )
         assert process.wait(60) == 1
-        said = f"rag-index: settings changed: restart the service, so that it reads {desk.config} again"
+        said = (
+            f"rag-index: settings changed: restart the service, so that it reads {desk.config}"
+            " again"
+        )
         assert said in process.stderr.read().splitlines()
         with pytest.raises(httpx.ConnectError):
             ask(f"{url}/search")
@@ -126,7 +158,12 @@ def test_it_ends_when_its_settings_change_so_that_its_supervisor_starts_it_with_
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "words"),
     [
-        (["--host", "0.0.0.0"], {}, 2, "needs tokens: make a token with `rag-index serve --new-token NAME`"),
+        (
+            ["--host", "0.0.0.0"],
+            {},
+            2,
+            "needs tokens: make a token with `rag-index serve --new-token NAME`",
+        ),
         (["--host", "192.0.2.1"], {"TOKENS": LINE}, 1, "cannot listen on port 8765 of 192.0.2.1"),
         (["--group", "sales"], {}, 2, "--group belongs to --new-token"),
         ([], {"TOKENS": "rag_abc"}, 2, "line 1 is not NAME sha256:HASH"),
@@ -147,4 +184,6 @@ def test_a_new_token_is_printed_with_the_line_by_which_it_is_known(desk):
     shown, _ = run_here(desk.config, "serve", "--new-token", "bo", "--group", "sales team")
     token = re.search(r"^  (rag_\S+)$", shown, re.MULTILINE)[1]
     line = re.search(r"^  (bo sha256:\S+ sales%20team)$", shown, re.MULTILINE)[1]
-    assert TokenRegister(ServeSettings(tokens=[line])).caller(token) == Caller("bo", frozenset({"sales team"}))
+    assert TokenRegister(ServeSettings(tokens=[line])).caller(token) == Caller(
+        "bo", frozenset({"sales team"})
+    )

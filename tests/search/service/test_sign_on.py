@@ -1,4 +1,5 @@
-"""Who asks, where an issuer of JWTs or a proxy makes sure of it: over a real service, with keys over a real server."""
+"""Who asks, where an issuer of JWTs or a proxy makes sure of it: over a real service, with keys
+over a real server."""
 
 import asyncio
 import base64
@@ -44,11 +45,24 @@ def jwk(key, kid: str, **more) -> dict:
     return {**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, **more}
 
 
-KEYS = {"keys": [jwk(KEY, "one"), jwk(CURVE, "two"), {**json.loads(HMACAlgorithm.to_jwk(SECRET)), "kid": "secret"}]}
+KEYS = {
+    "keys": [
+        jwk(KEY, "one"),
+        jwk(CURVE, "two"),
+        {**json.loads(HMACAlgorithm.to_jwk(SECRET)), "kid": "secret"},
+    ]
+}
 
 
 def signed(key=KEY, algorithm="RS256", kid="one", **claims) -> str:
-    given = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60, "sub": "ann", "groups": ["staff"], **claims}
+    given = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "exp": time.time() + 60,
+        "sub": "ann",
+        "groups": ["staff"],
+        **claims,
+    }
     given = {name: value for name, value in given.items() if value is not None}
     return jwt.encode(given, key, algorithm, headers={"kid": kid} if kid else None)
 
@@ -104,7 +118,9 @@ def verify(serve: ServeSettings, token: str) -> Caller | None:
 
 def test_a_valid_jwt_stands_for_its_subject_and_groups_which_are_texts_of_one_claim(keys):
     assert verify(settings(keys), signed()) == Caller("jwt:ann", frozenset({"staff"}))
-    assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller("jwt:ann", frozenset({"staff"}))
+    assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller(
+        "jwt:ann", frozenset({"staff"})
+    )
     odd = verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb"))
     assert odd.name == "jwt:a%0Ab", "one line in the log"
     for claims, where, groups in (
@@ -116,7 +132,9 @@ def test_a_valid_jwt_stands_for_its_subject_and_groups_which_are_texts_of_one_cl
         ({"realm_access": ["board"]}, "realm_access.roles", []),
         ({"https://desk.example.com/groups": ["x"]}, "https://desk.example.com/groups", ["x"]),
     ):
-        assert verify(settings(keys, jwt_groups=where), signed(**claims)).groups == frozenset(groups)
+        assert verify(settings(keys, jwt_groups=where), signed(**claims)).groups == frozenset(
+            groups
+        )
 
 
 def test_any_other_jwt_is_nobody(keys):
@@ -133,7 +151,12 @@ def test_any_other_jwt_is_nobody(keys):
         signed(kid="two"),
         signed(OTHER, kid=None),
         signed(SECRET, "HS256", "secret"),
-        jwt.encode({"aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 60}, None, "none", headers={"kid": "one"}),
+        jwt.encode(
+            {"aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 60},
+            None,
+            "none",
+            headers={"kid": "one"},
+        ),
         signed()[:-6] + "AAAAAA",
         "a.b.c",
         f"{base64.urlsafe_b64encode(b'[' * 9000).decode()}.b.c",
@@ -157,8 +180,24 @@ def test_a_jwt_that_a_listed_key_verifies_is_good_however_the_issuer_lists_its_k
         ([listed(KEY, kid=None)], {"kid": None}),
         ([None, 7, "k", [], {}, listed(KEY)], {}),
         ([listed(CURVE), listed(P384), listed(KEY)], {}),
-        ([{"kty": "MLDSA", "kid": "k", "alg": "ML-DSA-44"}, {"kty": "RSA", "kid": "k"}, listed(KEY)], {}),
-        ([listed(KEY, n=7), listed(KEY, n="!"), listed(KEY, key_ops=5), listed(KEY, use=["sig"]), listed(KEY)], {}),
+        (
+            [
+                {"kty": "MLDSA", "kid": "k", "alg": "ML-DSA-44"},
+                {"kty": "RSA", "kid": "k"},
+                listed(KEY),
+            ],
+            {},
+        ),
+        (
+            [
+                listed(KEY, n=7),
+                listed(KEY, n="!"),
+                listed(KEY, key_ops=5),
+                listed(KEY, use=["sig"]),
+                listed(KEY),
+            ],
+            {},
+        ),
         ([listed(KEY, use="enc"), listed(KEY, use="sig", key_ops=["verify", "wrapKey"])], {}),
         ([listed(PSS, key_ops=None)], {"key": PSS, "algorithm": "PS256"}),
         ([listed(PSS)], {"key": PSS, "algorithm": "RS512"}),
@@ -173,14 +212,24 @@ def test_a_jwt_that_a_listed_key_verifies_is_good_however_the_issuer_lists_its_k
         foreign = {"RS": OTHER, "PS": OTHER, "ES": P384, "Ed": ed25519.Ed25519PrivateKey.generate()}
         algorithm = good.get("algorithm", "RS256")
         if algorithm != "ES384" and len(keys) == 1:
-            assert verify(settings(issuer.url), signed(**{"kid": "k", **good, "key": foreign[algorithm[:2]]})) is None
+            assert (
+                verify(
+                    settings(issuer.url),
+                    signed(**{"kid": "k", **good, "key": foreign[algorithm[:2]]}),
+                )
+                is None
+            )
 
 
 def by_hand(header: dict, sign=lambda text: b"") -> str:
     """Return a token that no library makes."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60, "groups": ["staff"]}
-    parts = [base64.urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, claims)]
-    return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, claims)
+    ]
+    return b".".join(
+        [*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]
+    ).decode()
 
 
 def good_signature(text: bytes, key=KEY) -> bytes:
@@ -194,8 +243,14 @@ def hs256(text: bytes, key: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("keys", "token"),
     [
-        ([listed(SHORT)], by_hand({"alg": "RS256", "kid": "k"}, lambda text: good_signature(text, SHORT))),
-        ([listed(SHORT, alg="RS256")], by_hand({"alg": "RS256"}, lambda text: good_signature(text, SHORT))),
+        (
+            [listed(SHORT)],
+            by_hand({"alg": "RS256", "kid": "k"}, lambda text: good_signature(text, SHORT)),
+        ),
+        (
+            [listed(SHORT, alg="RS256")],
+            by_hand({"alg": "RS256"}, lambda text: good_signature(text, SHORT)),
+        ),
         ([listed(KEY, use="enc")], signed(kid="k")),
         ([listed(KEY, alg="RSA-OAEP")], signed(kid="k")),
         ([listed(KEY, alg="RS512")], signed(kid="k")),
@@ -211,12 +266,18 @@ def hs256(text: bytes, key: bytes) -> bytes:
         ([listed(KEY)], by_hand({"kid": "k"}, good_signature)),
         ([listed(KEY)], by_hand({"alg": ["RS256"], "kid": "k"}, good_signature)),
         ([listed(KEY)], by_hand({"alg": "RS256", "kid": 7}, good_signature)),
-        ([listed(KEY)], by_hand({"alg": "RS256", "kid": "k", "crit": ["exp"], "exp": 1}, good_signature)),
+        (
+            [listed(KEY)],
+            by_hand({"alg": "RS256", "kid": "k", "crit": ["exp"], "exp": 1}, good_signature),
+        ),
         ([listed(KEY)], by_hand({"alg": "RS256", "kid": "k", "crit": []}, good_signature)),
         ([listed(KEY)], by_hand({"alg": "HS256", "kid": "k"}, lambda text: hs256(text, PUBLIC))),
-        ([{"kty": "oct", "kid": "k", "k": "MDEy"}], by_hand({"alg": "HS256"}, lambda text: hs256(text, b"012"))),
+        (
+            [{"kty": "oct", "kid": "k", "k": "MDEy"}],
+            by_hand({"alg": "HS256"}, lambda text: hs256(text, b"012")),
+        ),
     ],
-)  # fmt: skip
+)
 def test_no_other_jwt_is_good_whatever_the_issuer_lists(issuer, keys, token):
     for more in ([], [listed(OTHER, kid=None)]):
         issuer.keys = {"keys": [*keys, *more]}
@@ -238,8 +299,12 @@ def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_t
         assert issuer.asked == 0, "a service starts without its issuer"
         assert await checked(keys, KEY, "one")
         issuer.keys = {"keys": [jwk(OTHER, "one")]}
-        assert await checked(keys, OTHER, "one"), "a key that appeared just after the last reading, under an old id"
-        assert await checked(keys, KEY, "one") is None, "a key that the issuer took back is not good"
+        assert await checked(keys, OTHER, "one"), (
+            "a key that appeared just after the last reading, under an old id"
+        )
+        assert await checked(keys, KEY, "one") is None, (
+            "a key that the issuer took back is not good"
+        )
         assert await checked(keys, KEY, "two") is None
         assert issuer.asked == 2, "tokens that no key verifies do not make it ask for each request"
         now[0] += tokens.KEYS_PAUSE_SECONDS + 1
@@ -296,10 +361,16 @@ def test_settings_that_would_let_others_in_are_refused(tmp_path):
     config = Desk(tmp_path).config
     for more, words in (
         ({"jwt_keys": "https://id.example.com/keys"}, "jwt_keys needs jwt_audience"),
-        ({"jwt_keys": "http://id.example.com/keys", "jwt_audience": "x"}, "must be an https address"),
+        (
+            {"jwt_keys": "http://id.example.com/keys", "jwt_audience": "x"},
+            "must be an https address",
+        ),
         ({"proxy": ["10.0.0.1"]}, "proxy and proxy_groups need each other"),
         ({"proxy_groups": "X-Groups"}, "proxy and proxy_groups need each other"),
-        ({"proxy": ["the proxy"], "proxy_groups": "X-Groups"}, "does not appear to be an IPv4 or IPv6 network"),
+        (
+            {"proxy": ["the proxy"], "proxy_groups": "X-Groups"},
+            "does not appear to be an IPv4 or IPv6 network",
+        ),
     ):
         with pytest.raises(SettingsError, match=words):
             load_settings(config, serve=more)
@@ -313,21 +384,33 @@ def test_a_proxy_names_groups_from_its_own_address_alone():
     for address in ("10.0.0.8", "unknown", "::1"):
         assert sign_on.proxied(address, header) is None
     assert sign_on.proxied("10.0.0.7", [(b"X-Groups", b"")]) == Caller(groups=frozenset())
-    for broken in ([], [(b"x-groups", b"\xff")], [*header, (b"X-Groups", b"board")], [(b"x-group", b"staff")]):
+    for broken in (
+        [],
+        [(b"x-groups", b"\xff")],
+        [*header, (b"X-Groups", b"board")],
+        [(b"x-group", b"staff")],
+    ):
         assert sign_on.proxied("10.0.0.7", broken) is None
     assert SignOn(ServeSettings()).proxied("10.0.0.7", [(b"", b"staff")]) is None
     serve = ServeSettings(proxy=["127.0.0.1"], proxy_groups="X-Groups")
     tokens.require_tokens(
-        ServeSettings(host="0.0.0.0", proxy=["10.0.0.7"], proxy_groups="X-Groups"), TokenRegister(serve)
+        ServeSettings(host="0.0.0.0", proxy=["10.0.0.7"], proxy_groups="X-Groups"),
+        TokenRegister(serve),
     )
-    # a page of another origin cannot have a token, but write a header to a name that it points at this machine
+    # a page of another origin cannot have a token, but write a header to a name that it points at
+    # this machine
     assert "evil.example.com" not in tokens.allowed_hosts(serve, TokenRegister(serve))
 
 
 def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
     desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": 'access = "tenant"'})
-    groups = {number: {"_rag": {"groups": [name]}} for number, name in ((1, "staff"), (2, "board"), (3, "nobody"))}
-    rows = [(number, text, {**payload, **groups[number]}) for number, text, payload in DESK["comments"]]
+    groups = {
+        number: {"_rag": {"groups": [name]}}
+        for number, name in ((1, "staff"), (2, "board"), (3, "nobody"))
+    }
+    rows = [
+        (number, text, {**payload, **groups[number]}) for number, text, payload in DESK["comments"]
+    ]
     desk.fill({"comments": rows})
     token = new_token()
     proxy = {"proxy": ["127.0.0.1"], "proxy_groups": "X-Groups"}
@@ -337,7 +420,9 @@ def test_each_caller_sees_what_is_for_their_groups(tmp_path, issuer):
         def seen(**headers):
             answer = client.get("/search", params={"query": "printer"}, headers=headers)
             return (
-                sorted(one["document_id"] for one in answer.json()["hits"]) if answer.is_success else answer.status_code
+                sorted(one["document_id"] for one in answer.json()["hits"])
+                if answer.is_success
+                else answer.status_code
             )
 
         assert seen(Authorization=f"Bearer {signed()}") == ["1"]

@@ -1,15 +1,16 @@
 """Chunks of source code, split at symbols.
 
 `languages` opens the grammars, `symbols` finds the symbols of a file, and this module splits the
-file at them. Files are parsed where their chunks are embedded: on the workers. The grammars, and the
-queries for what defines a symbol, come from tree-sitter's own packages (the extra `code`).
+file at them. Files are parsed where their chunks are embedded: on the workers. The grammars, and
+the queries for what defines a symbol, come from tree-sitter's own packages (the extra `code`).
 
 It imports `text_chunker` and `core`. Orders that must hold, and the test
 (tests/components/chunking/code/test_symbols.py) that fails if one does not:
 - The chunks of a file join to the file, in order and without overlap, and each is on its `lines`:
   test_chunks_of_damaged_files_join_to_the_file.
 - This remains so when a chunk is split: test_splitting_a_chunk_loses_nothing.
-- The time limit covers everything that is done with a file: test_no_file_takes_longer_than_its_limit.
+- The time limit covers everything that is done with a file:
+  test_no_file_takes_longer_than_its_limit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _WORD = re.compile(r"\w")
 _BREAKS = re.compile(r"\n[ \t\f\r]*\n"), re.compile(r"\n"), re.compile(r"[ \t]")
 """Where a chunk may end, best first: after a blank line, a line, a blank."""
 PARSE_SECONDS = 30.0
-"""Seconds in which a file must be parsed (docs/sources.md). Chosen: the shard's other files wait."""
+"""Seconds in which a file must be parsed (docs/sources.md). Chosen: the shard's other files
+wait."""
 TEXT_BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 _OPTIONAL_FIELDS = ("qualified_name", "signature", "parent", "docstring")
@@ -77,7 +79,8 @@ class _SymbolSplitter:
         self._max_chars = max_chars
         self._positions = _character_positions(text, symbols)
         self._enclosing: list[Symbol] = []
-        """The symbols around the current position that are too long for one span, outermost first."""
+        """The symbols around the current position that are too long for one span, outermost
+        first."""
         self._done = 0
         """Where the last span ends."""
 
@@ -168,9 +171,9 @@ def _is_chunk(text: str, span: Span) -> bool:
 class CodeChunker:
     """Splits source code into chunks of at most about `chars` characters.
 
-    A file that cannot be parsed in `seconds` gets an error instead. Each chunk's payload has `lines`
-    (the first and last line of its text without white space at the edges, from 1) and `kind`. A
-    chunk of a symbol also has its name, qualified_name, signature, parent and docstring.
+    A file that cannot be parsed in `seconds` gets an error instead. Each chunk's payload has
+    `lines` (the first and last line of its text without white space at the edges, from 1) and
+    `kind`. A chunk of a symbol also has its name, qualified_name, signature, parent and docstring.
     """
 
     chars: int

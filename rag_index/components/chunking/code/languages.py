@@ -79,9 +79,12 @@ _RUBY = """
 (class name: (scope_resolution) @name) @definition.class
 (module name: (scope_resolution) @name) @definition.module
 """
-_DOC = re.compile(r'\(comment\)\* @doc\s*\.|\(#[\w!?-]+(?:\s+(?:@[\w.]+|"(?:[^"\\]|\\.)*"|\w+))*\s*\)')
-"""Parts of the grammars' queries that are removed: comments, of which they take all before a symbol,
-and predicates on texts, with which py-tree-sitter 0.26 crashes if the parser reads a file in parts."""
+_DOC = re.compile(
+    r'\(comment\)\* @doc\s*\.|\(#[\w!?-]+(?:\s+(?:@[\w.]+|"(?:[^"\\]|\\.)*"|\w+))*\s*\)'
+)
+"""Parts of the grammars' queries that are removed: comments, of which they take all before a
+symbol, and predicates on texts, with which py-tree-sitter 0.26 crashes if the parser reads a file
+in parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,8 @@ def require_grammars() -> None:
 
 
 class Grammar(NamedTuple):
-    """What parses a language: its parser, the query for its tags, and the query's first node types."""
+    """What parses a language: its parser, the query for its tags, and the query's first node
+    types."""
 
     parser: Parser
     tags: Query
@@ -230,7 +234,8 @@ def open_grammar(name: str) -> Grammar:
     except ImportError as exc:
         missing = f"an index of source code needs {exc.name}, which is not installed"
         raise SettingsError(f"{missing}: {install_command('code')}") from exc
-    # The package of TypeScript has `language_typescript` and `language_tsx`, others have `language`.
+    # The package of TypeScript has `language_typescript` and `language_tsx`, others have
+    # `language`.
     pointer = f"language_{language.grammar}" if language.grammar else "language"
     grammar = tree_sitter.Language(getattr(package, pointer)())
     text = _DOC.sub("", "\n".join(queries))

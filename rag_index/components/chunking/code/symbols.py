@@ -71,7 +71,8 @@ py-tree-sitter 0.26.1 never frees what it reads, so each process grew by every f
 
 
 def without_arguments(name: str, opens: str, closes: str) -> str:
-    """Return a name without the arguments of a template (`<>`), or of a generic type in Go (`[]`)."""
+    """Return a name without the arguments of a template (`<>`), or of a generic type in Go
+    (`[]`)."""
     first = name.find(opens)
     before = name[: max(0, first)]
     # `operator<` and `operator<<T>`: the first sign is part of the name.
@@ -147,7 +148,8 @@ class Symbol:
     parent: str
     """The qualified name of the symbol that it belongs to."""
     docstring: str
-    """The first paragraph of the docstring, or of the comment right before the symbol, on one line."""
+    """The first paragraph of the docstring, or of the comment right before the symbol, on one
+    line."""
     start: int
     end: int
     line: int
@@ -197,7 +199,8 @@ class _SymbolReader:
         self._around: list[Node] = []
         """The nodes around the current one."""
         self._local: list[bool] = [False]
-        """Whether the nodes within the file, and within each node around, are local to a function."""
+        """Whether the nodes within the file, and within each node around, are local to a
+        function."""
         self._single: dict[int, bool] = {}
         """Whether wrappers hold a single definition, by the id of their node."""
         self._found: dict[tuple[int, int], Definition] = {}
@@ -411,7 +414,8 @@ class _SymbolReader:
         return _shorten(_first_paragraph(_MARKERS.sub("", comment)))
 
     def _start_with_comments(self, start: int, earliest: int) -> int:
-        """Return where a symbol begins with the comments right before it, at `earliest` or later."""
+        """Return where a symbol begins with the comments right before it, at `earliest` or
+        later."""
         while True:
             comment = self._comment_before(start, earliest)
             if comment is None:

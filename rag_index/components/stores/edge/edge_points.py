@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 
 
 def engine_points(points: PointBatch, vectors: NDArray[np.float32] | None) -> list[e.Point]:
-    """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
+    """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad
+    payloads."""
     built: list[e.Point] = []
     bad: list[tuple[str, Exception]] = []
     sparse = points.sparse.lists() if points.sparse is not None else repeat(([], []), len(points))
     # read by the engine in half the time that lists take to be made
     rows: Iterator[Any] = repeat(None, len(points)) if vectors is None else map(memoryview, vectors)
-    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
+    for point_id, row, (indices, values), payload in zip(
+        points.ids, rows, sparse, points.payloads, strict=True
+    ):
         try:
             words = {SPARSE: e.SparseVector(indices, values)} if indices else {}
             vector: Any = row
@@ -81,7 +84,9 @@ class EdgePoints(EdgePointReader[WrittenShard], PointCollection):
         operations: list[tuple[str, e.UpdateOperation]] = []
         for point_id, payload in payloads:
             try:
-                operations.append((point_id, e.UpdateOperation.overwrite_payload([point_id], payload)))
+                operations.append(
+                    (point_id, e.UpdateOperation.overwrite_payload([point_id], payload))
+                )
             except (TypeError, ValueError, OverflowError) as exc:
                 require_payloads([(point_id, exc)])
         shard = self._shard()
@@ -125,6 +130,7 @@ class EdgePoints(EdgePointReader[WrittenShard], PointCollection):
 
 
 def _index_kind(kind: str) -> e.PayloadSchemaType:
-    """Return the engine's kind of payload index, such as e.PayloadSchemaType.Keyword for "keyword"."""
+    """Return the engine's kind of payload index, such as e.PayloadSchemaType.Keyword for
+    "keyword"."""
     found: e.PayloadSchemaType = getattr(e.PayloadSchemaType, kind.capitalize())
     return found

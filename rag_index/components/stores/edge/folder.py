@@ -1,7 +1,8 @@
-"""The folder of the embedded store: its locks, free space and errors, its catalog, and the files of a shard folder. In
-a shard folder are marks beside the engine's own files, copies that a writer changes, and views of readers. The engine
-writes its files in place, so a file that two folders share must not be written. What it corrects when it loads a shard
-(versions of deleted points, counters) is in small files. A view has copies of those, and shares the rest."""
+"""The folder of the embedded store: its locks, free space and errors, its catalog, and the files of
+a shard folder. In a shard folder are marks beside the engine's own files, copies that a writer
+changes, and views of readers. The engine writes its files in place, so a file that two folders
+share must not be written. What it corrects when it loads a shard (versions of deleted points,
+counters) is in small files. A view has copies of those, and shares the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from rag_index.core.documents.batches import CommitMark
-from rag_index.core.files import DISK_FULL, NOT_ALLOWED, file_stamp, replace_file, sync_path, unwritable
+from rag_index.core.files import (
+    DISK_FULL,
+    NOT_ALLOWED,
+    file_stamp,
+    replace_file,
+    sync_path,
+    unwritable,
+)
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch, StoreRefused
 from rag_index.quotes import without_values
 
@@ -33,7 +41,8 @@ NOT_ALLOWED_WORDS = ("Permission denied", "Read-only file system")
 LOCK_POLL = 0.02
 COMMAND_CHARS = 120
 WRITER_PATIENCE = 5.0
-"""How long the writer of a collection is waited for in any case: it may be about to close, or a watch that lets go."""
+"""How long the writer of a collection is waited for in any case: it may be about to close, or a
+watch that lets go."""
 WANTED_SECONDS = 0.5
 """How often a process that waits for the writer of a collection says so."""
 LET_GO_SECONDS = 0.3
@@ -41,11 +50,14 @@ LET_GO_SECONDS = 0.3
 LOCK_SECONDS = 10.0
 """How long to wait for another process that locks the store, which takes milliseconds."""
 MARK = "commit.json"
-"""The file with the collection's last commit. It is in the shard folder, so a copy of the folder has it too."""
+"""The file with the collection's last commit. It is in the shard folder, so a copy of the folder
+has it too."""
 UNWRITTEN = "unwritten"
-"""The file that says that the shard never had a point. A view of it keeps no process from writing in place."""
+"""The file that says that the shard never had a point. A view of it keeps no process from writing
+in place."""
 UNFLUSHED = "unflushed"
-"""The file that says that the log has writes that the rest of the files may lack: loading the shard repeats them."""
+"""The file that says that the log has writes that the rest of the files may lack: loading the shard
+repeats them."""
 CONFIG = "edge_config.json"
 LOG = "wal"
 CORRECTED = (".versions",)
@@ -56,25 +68,30 @@ CATALOG_VERSION = 2
 
 
 class FileLock:
-    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of the process."""
+    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of
+    the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.descriptor = -1
-        """That of the file while this object holds the lock. A child process that inherits it keeps the file locked."""
+        """That of the file while this object holds the lock. A child process that inherits it keeps
+        the file locked."""
 
     @property
     def held(self) -> bool:
         return self.descriptor >= 0
 
     def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
-        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
+        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no
+        such file."""
         descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         deadline = time.monotonic() + wait
         try:
             while True:
                 with suppress(BlockingIOError):
-                    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    fcntl.flock(
+                        descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+                    )
                     self.descriptor = descriptor
                     return True
                 if time.monotonic() >= deadline:
@@ -94,11 +111,14 @@ class FileLock:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Let no other process change the catalog or the readers of a store for the time of the block."""
+    """Let no other process change the catalog or the readers of a store for the time of the
+    block."""
     lock = FileLock(store)
     with folder_errors(store):
         if not lock.take(wait=LOCK_SECONDS):
-            raise StoreBusy(f"the store at {store} is locked by a process that hangs: end that process")
+            raise StoreBusy(
+                f"the store at {store} is locked by a process that hangs: end that process"
+            )
         try:
             yield
         finally:
@@ -106,8 +126,9 @@ def locked(store: Path) -> Iterator[None]:
 
 
 class WriterLock(FileLock):
-    """The lock of the one process that writes a collection, held until `release` or the end of the process. Its file
-    names the process. Locking waits up to `wait` seconds, then raises StoreBusy with that name."""
+    """The lock of the one process that writes a collection, held until `release` or the end of the
+    process. Its file names the process. Locking waits up to `wait` seconds, then raises StoreBusy
+    with that name."""
 
     def __init__(self, store: Path, name: str, *, wait: float = 0.0) -> None:
         file = writer_file(store, name)
@@ -120,12 +141,20 @@ class WriterLock(FileLock):
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
             wanted_file(store, name).unlink(missing_ok=True)
-        given = zip(sys.argv[1:], sys.argv, strict=False)  # an option or its value may be what nobody should keep
-        words = [word for word, before in given if not (word.startswith("-") or before.startswith("-"))]
+        given = zip(
+            sys.argv[1:], sys.argv, strict=False
+        )  # an option or its value may be what nobody should keep
+        words = [
+            word for word, before in given if not (word.startswith("-") or before.startswith("-"))
+        ]
         name = Path(sys.argv[0] if sys.argv else "").name
-        command = shlex.join([name, *(re.sub(r"://.*", "://…", word) for word in words)])[:COMMAND_CHARS]
+        command = shlex.join([name, *(re.sub(r"://.*", "://…", word) for word in words)])[
+            :COMMAND_CHARS
+        ]
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
+        with suppress(
+            OSError
+        ):  # a full disk can still be searched; others are then told of "another process"
             file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
 
     def touch(self) -> None:
@@ -134,7 +163,8 @@ class WriterLock(FileLock):
             self._path.touch()
 
     def _ask_for_it(self, asked: Path, wait: float) -> bool:
-        """Return whether the lock was free within `wait` seconds. A watch that holds it sees that it is `asked` for."""
+        """Return whether the lock was free within `wait` seconds. A watch that holds it sees that
+        it is `asked` for."""
         end = time.monotonic() + wait
         while (left := end - time.monotonic()) > 0:
             asked.touch(0o600)
@@ -172,22 +202,25 @@ def last_writer(store: Path, name: str) -> int:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk. The engine writes through memory
-    maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead of returning an error, so space
-    must be checked before it is used."""
+    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk. The engine
+    writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS)
+    instead of returning an error, so space must be checked before it is used."""
     with folder_errors(folder):
         disk = os.statvfs(folder)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise StoreRefused(
-            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
-            "needed to continue safely; free some, then run again"
+            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and"
+            f" {needed / 1e6:.0f} MB are needed to continue safely; free some, then run again"
         )
 
 
 def disk_full(text: str) -> bool:
     """Return whether an error's text says that a disk is full."""
-    return any(sign in text.lower() for sign in ("no space left", "disk full", "storagefull", "out of disk"))
+    return any(
+        sign in text.lower()
+        for sign in ("no space left", "disk full", "storagefull", "out of disk")
+    )
 
 
 @contextmanager
@@ -197,17 +230,21 @@ def folder_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         if exc.errno in DISK_FULL:
-            raise StoreRefused(f"no space left for the store at {folder}: free some, then run again") from exc
+            raise StoreRefused(
+                f"no space left for the store at {folder}: free some, then run again"
+            ) from exc
         if exc.errno in NOT_ALLOWED:
             raise StoreRefused(f"the store {unwritable(folder, exc, ELSEWHERE)}") from exc
         raise StoreError(
-            f"the store at {folder} cannot be used: {exc}; set `data` to a folder that can, or set another [store] path"
+            f"the store at {folder} cannot be used: {exc}; set `data` to a folder that can, or set"
+            " another [store] path"
         ) from exc
 
 
 @contextmanager
 def engine_errors(name: str, folder: Path) -> Iterator[None]:
-    """Turn the engine's bare exceptions and panics into errors of ours, for collection `name` with its shard folder."""
+    """Turn the engine's bare exceptions and panics into errors of ours, for collection `name` with
+    its shard folder."""
     try:
         yield
     except RagIndexError:
@@ -216,12 +253,20 @@ def engine_errors(name: str, folder: Path) -> Iterator[None]:
         if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
             raise
         if disk_full(str(exc)):
-            raise StoreRefused(f"no space left for collection {name} at {folder}: free some, then run again") from exc
+            raise StoreRefused(
+                f"no space left for collection {name} at {folder}: free some, then run again"
+            ) from exc
         if reason := next((words for words in NOT_ALLOWED_WORDS if words in str(exc)), ""):
-            raise StoreRefused(f"the store {unwritable(folder, OSError(reason), ELSEWHERE)}") from exc
+            raise StoreRefused(
+                f"the store {unwritable(folder, OSError(reason), ELSEWHERE)}"
+            ) from exc
         if not folder.exists():
-            raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`") from exc
-        raise StoreError(f"the embedded Qdrant failed on {name} at {folder}: {without_values(str(exc))}") from exc
+            raise StoreError(
+                f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`"
+            ) from exc
+        raise StoreError(
+            f"the embedded Qdrant failed on {name} at {folder}: {without_values(str(exc))}"
+        ) from exc
 
 
 def allocated_bytes(folder: Path) -> int:
@@ -238,7 +283,8 @@ def read_mark(folder: Path) -> CommitMark:
 
 
 def write_mark(folder: Path, mark: CommitMark) -> None:
-    """Write the mark of the last commit, so that a power cut leaves the old or the new one. Raises OSError."""
+    """Write the mark of the last commit, so that a power cut leaves the old or the new one. Raises
+    OSError."""
     replace_file(folder / MARK, json.dumps(asdict(mark)).encode())
 
 
@@ -250,7 +296,8 @@ def note_writing(folder: Path) -> None:
 
 
 def copy_shard(source: Path, target: Path) -> None:
-    """Copy a shard folder that no process writes, with its log, and flush the copy to disk. Raises OSError."""
+    """Copy a shard folder that no process writes, with its log, and flush the copy to disk. Raises
+    OSError."""
     for file, copy in _walk(source, target):
         _copy(file, copy, sync=True)
     for folder in (target.parent, target, *(path for path in target.rglob("*") if path.is_dir())):
@@ -258,9 +305,10 @@ def copy_shard(source: Path, target: Path) -> None:
 
 
 def link_shard(source: Path, target: Path) -> None:
-    """Fill an empty folder with hard links to the shard's large files, and copies of the small ones but the log. No
-    process may write the source's files while this view exists, unless the shard never had a point: then all are
-    copied. The engine keeps no log for it, so that it reserves no space. Raises OSError."""
+    """Fill an empty folder with hard links to the shard's large files, and copies of the small ones
+    but the log. No process may write the source's files while this view exists, unless the shard
+    never had a point: then all are copied. The engine keeps no log for it, so that it reserves no
+    space. Raises OSError."""
     small = sys.maxsize if (source / UNWRITTEN).exists() else MIN_LINKED
     for file, copy in _walk(source, target, without=LOG):
         if file.stat().st_blocks * 512 < small or file.name.endswith(CORRECTED):
@@ -273,7 +321,8 @@ def link_shard(source: Path, target: Path) -> None:
 
 
 def _walk(source: Path, target: Path, *, without: str = "") -> Iterator[tuple[Path, Path]]:
-    """Create the folders of the source in the target; yield each file and the path that it has there."""
+    """Create the folders of the source in the target; yield each file and the path that it has
+    there."""
     for folder, folders, files in os.walk(source, onerror=_raise):
         here = target / os.path.relpath(folder, source)
         here.mkdir(exist_ok=True)
@@ -288,7 +337,8 @@ def _raise(error: OSError) -> None:
 
 
 def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
-    """Copy a file without its holes. The kernel shares the data where the filesystem can (Btrfs, XFS)."""
+    """Copy a file without its holes. The kernel shares the data where the filesystem can (Btrfs,
+    XFS)."""
     with source.open("rb") as old, target.open("xb") as new:
         size, end = os.fstat(old.fileno()).st_size, 0
         os.ftruncate(new.fileno(), size)
@@ -303,7 +353,9 @@ def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
             while start < end:
                 copied = os.copy_file_range(old.fileno(), new.fileno(), end - start, start, start)
                 if not copied:
-                    raise OSError(errno.EIO, "a file of the store became shorter while it was copied")
+                    raise OSError(
+                        errno.EIO, "a file of the store became shorter while it was copied"
+                    )
                 start += copied
         if sync:
             os.fsync(new.fileno())
@@ -311,7 +363,8 @@ def _copy(source: Path, target: Path, *, sync: bool = False) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A collection: the dimension of its vectors, its metadata, and whether its points have sparse vectors too."""
+    """A collection: the dimension of its vectors, its metadata, and whether its points have sparse
+    vectors too."""
 
     dimension: int
     metadata: dict[str, Any]
@@ -330,8 +383,9 @@ class CatalogEntry:
 
 
 class Catalog:
-    """The catalog of a store, as `StoreNames`. A change is on disk before a reader sees it; one that fails is none.
-    What other processes changed is read by `refresh`, and before each change. Safe to use from several threads."""
+    """The catalog of a store, as `StoreNames`. A change is on disk before a reader sees it; one
+    that fails is none. What other processes changed is read by `refresh`, and before each change.
+    Safe to use from several threads."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -366,12 +420,16 @@ class Catalog:
         return dict(self._state[1])
 
     def resolve(self, name: str) -> str:
-        """Return the collection that a name or an alias stands for. Raises StoreError if there is none."""
+        """Return the collection that a name or an alias stands for. Raises StoreError if there is
+        none."""
         entries, aliases = self._state
         found = aliases.get(name, name)
         if found not in entries:
             known = ", ".join(sorted({*entries, *aliases})) or "none"
-            raise StoreError(f"no collection or alias {name!r} in the store (it has: {known}): run the index first")
+            raise StoreError(
+                f"no collection or alias {name!r} in the store (it has: {known}): run the index"
+                " first"
+            )
         return found
 
     def entry(self, name: str) -> CatalogEntry:
@@ -381,22 +439,32 @@ class Catalog:
     def folder(self, name: str) -> Path:
         return self._store / "collections" / name
 
-    def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
-        """Add a collection, whose folder has its own name. Raises StoreMismatch if the name is an alias."""
+    def add(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False
+    ) -> None:
+        """Add a collection, whose folder has its own name. Raises StoreMismatch if the name is an
+        alias."""
         with self._changing() as (entries, aliases):
             if name in aliases:
-                raise StoreMismatch(f"{name} is an alias of {aliases[name]}: a collection cannot have the same name")
-            entries[name] = CatalogEntry(dimension, _without_none(metadata), sparse, name, made=uuid.uuid4().hex[:8])
+                raise StoreMismatch(
+                    f"{name} is an alias of {aliases[name]}: a collection cannot have the same name"
+                )
+            entries[name] = CatalogEntry(
+                dimension, _without_none(metadata), sparse, name, made=uuid.uuid4().hex[:8]
+            )
 
     def set_folders(self, name: str, *, folder: str, writing: str) -> None:
-        """Set the folder of a collection that readers link, and its copy that is written; "" if there is none."""
+        """Set the folder of a collection that readers link, and its copy that is written; "" if
+        there is none."""
         with self._changing() as (entries, _):
             entries[name] = replace(entries[name], folder=folder, writing=writing)
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         with self._changing() as (entries, _):
             name = self.resolve(name)
-            entries[name] = replace(entries[name], metadata=_without_none({**entries[name].metadata, **metadata}))
+            entries[name] = replace(
+                entries[name], metadata=_without_none({**entries[name].metadata, **metadata})
+            )
 
     def remove(self, name: str) -> None:
         with self._changing() as (entries, aliases):
@@ -407,14 +475,20 @@ class Catalog:
     def point_alias(self, alias: str, collection: str) -> None:
         with self._changing() as (entries, aliases):
             if collection not in entries:
-                raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")
+                raise StoreError(
+                    f"alias {alias} cannot point at {collection!r}: there is no such collection"
+                )
             if alias in entries:
-                raise StoreMismatch(f"{alias} is a collection: an alias cannot have the same name; drop or rename it")
+                raise StoreMismatch(
+                    f"{alias} is a collection: an alias cannot have the same name; drop or"
+                    " rename it"
+                )
             aliases[alias] = collection
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[dict[str, CatalogEntry], dict[str, str]]]:
-        """Give the block what is on disk, and write what it has changed. No other process may change it meanwhile."""
+        """Give the block what is on disk, and write what it has changed. No other process may
+        change it meanwhile."""
         with self._lock, locked(self._store):
             self.refresh()
             entries, aliases = dict(self._state[0]), dict(self._state[1])
@@ -424,7 +498,9 @@ class Catalog:
             collections = {name: asdict(entry) for name, entry in entries.items()}
             document = {"version": CATALOG_VERSION, "collections": collections, "aliases": aliases}
             try:
-                content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
+                content = json.dumps(
+                    document, ensure_ascii=False, indent=1, allow_nan=False
+                ).encode()
             except (TypeError, ValueError) as exc:
                 raise StoreError(f"collection metadata must be JSON: {exc}") from exc
             with folder_errors(self._store):
@@ -433,7 +509,9 @@ class Catalog:
 
     def _load(self) -> None:
         with folder_errors(self._store):
-            self._stamp = file_stamp(self._file)  # before reading: if the file is replaced in between, it is read again
+            self._stamp = file_stamp(
+                self._file
+            )  # before reading: if the file is replaced in between, it is read again
             if self._stamp is None:
                 self._state = {}, {}
                 return
@@ -442,9 +520,12 @@ class Catalog:
             document = json.loads(content)
             if document["version"] > CATALOG_VERSION:
                 raise StoreError(
-                    f"{self._file} was written by a newer rag-index (version {document['version']}): upgrade rag-index"
+                    f"{self._file} was written by a newer rag-index (version"
+                    f" {document['version']}): upgrade rag-index"
                 )
-            entries = {name: CatalogEntry(**found) for name, found in document["collections"].items()}
+            entries = {
+                name: CatalogEntry(**found) for name, found in document["collections"].items()
+            }
             self._state = entries, dict(document["aliases"])
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(

@@ -36,7 +36,9 @@ MAX_SCANNED_KB = 10_000
 
 def engine_filter(given: Json) -> e.Filter:
     """Return a filter as the engine takes it."""
-    found: dict[str, Any] = {kind: [*map(_engine_condition, some)] for kind, some in given.items() if some}
+    found: dict[str, Any] = {
+        kind: [*map(_engine_condition, some)] for kind, some in given.items() if some
+    }
     return e.Filter(**found)
 
 
@@ -48,8 +50,14 @@ def _engine_condition(given: Json) -> Any:
             # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
             return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(truth))))
         case {"key": field, "range": bounds}:
-            times = {key: bound.isoformat() for key, bound in bounds.items() if isinstance(bound, datetime)}
-            return e.FieldCondition(field, range=e.RangeDateTime(**times) if times else e.RangeFloat(**bounds))
+            times = {
+                key: bound.isoformat()
+                for key, bound in bounds.items()
+                if isinstance(bound, datetime)
+            }
+            return e.FieldCondition(
+                field, range=e.RangeDateTime(**times) if times else e.RangeFloat(**bounds)
+            )
         case {"is_empty": {"key": field}}:
             return e.IsEmptyCondition(field)
         case {"has_id": ids}:
@@ -63,14 +71,19 @@ def _engine_condition(given: Json) -> Any:
 def _query_request(one: LookUp) -> e.QueryRequest:
     vectors = [SPARSE] if one.words else None
     among = [e.Prefetch(**_query(some)) for some in one.among]
-    return e.QueryRequest(**_query(one), prefetches=among or None, with_payload=one.payload, with_vector=vectors)
+    return e.QueryRequest(
+        **_query(one), prefetches=among or None, with_payload=one.payload, with_vector=vectors
+    )
 
 
 def _query(one: LookUp) -> dict[str, Any]:
     """Return what a request and a prefetch have in common."""
     if isinstance(one.vector, SparseVector):
         words = e.SparseVector(list(one.vector.indices), list(one.vector.values))
-        query, params = e.Query.Nearest(words, using=SPARSE), e.SearchParams(idf=e.IdfParams(one.corpus))
+        query, params = (
+            e.Query.Nearest(words, using=SPARSE),
+            e.SearchParams(idf=e.IdfParams(one.corpus)),
+        )
     else:
         query, params = (
             e.Query.Nearest(one.vector),
@@ -82,15 +95,19 @@ def _query(one: LookUp) -> dict[str, Any]:
 class EdgePointReader(PointReader, Generic[S]):
     """The points of one collection in a folder of this machine.
 
-    Its shard is opened with the first call that needs it. Later calls use the same one: they raise StoreError if it was
-    closed or dropped meanwhile, and see nothing of a newer view or collection that has taken its place.
+    Its shard is opened with the first call that needs it. Later calls use the same one: they raise
+    StoreError if it was closed or dropped meanwhile, and see nothing of a newer view or collection
+    that has taken its place.
     """
 
     ids_at_once = OPERATION_POINTS
     keys_at_once = 10_000
 
-    def __init__(self, name: str, catalog: Callable[[], Catalog], open_shard: Callable[[str], S]) -> None:
-        """`catalog` returns the catalog as it is on disk now; `open_shard` opens the shard of a collection or alias."""
+    def __init__(
+        self, name: str, catalog: Callable[[], Catalog], open_shard: Callable[[str], S]
+    ) -> None:
+        """`catalog` returns the catalog as it is on disk now; `open_shard` opens the shard of a
+        collection or alias."""
         super().__init__(name)
         self._catalog = catalog
         self._open_shard = open_shard
@@ -142,8 +159,12 @@ class EdgePointReader(PointReader, Generic[S]):
     def _get(self, ids: Sequence[str], *, vectors: bool) -> Sequence[Any]:
         return self._shard().ask(lambda engine: engine.retrieve(list(ids), True, vectors))
 
-    def _page(self, which: Any, *, limit: int, offset: Any = None, vectors: bool) -> tuple[Sequence[Any], Any]:
-        request = e.ScrollRequest(offset=offset, limit=limit, filter=which, with_payload=True, with_vector=vectors)
+    def _page(
+        self, which: Any, *, limit: int, offset: Any = None, vectors: bool
+    ) -> tuple[Sequence[Any], Any]:
+        request = e.ScrollRequest(
+            offset=offset, limit=limit, filter=which, with_payload=True, with_vector=vectors
+        )
         return self._shard().ask(lambda engine: engine.scroll(request))
 
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[Any]]:

@@ -1,7 +1,8 @@
-"""The embedded store for a process that only searches: any number of them read while one process writes a collection. A
-reader has a view of each collection that it uses: a folder of its own in `readers`, and a shared lock on the shard
-folder, so that no process writes it. When a writer is done, the catalog names another folder, or the same one was
-written in place before there was a view. The next search then loads a new view; others go on in the old one."""
+"""The embedded store for a process that only searches: any number of them read while one process
+writes a collection. A reader has a view of each collection that it uses: a folder of its own in
+`readers`, and a shared lock on the shard folder, so that no process writes it. When a writer is
+done, the catalog names another folder, or the same one was written in place before there was a
+view. The next search then loads a new view; others go on in the old one."""
 
 from __future__ import annotations
 
@@ -40,17 +41,22 @@ if TYPE_CHECKING:
     from rag_index.components.stores.edge.folder import CatalogEntry
 
 WRITE_SECONDS = 10.0
-"""How long a writer may take from its first write to the flush, after which it lets readers in: a batch, at most."""
+"""How long a writer may take from its first write to the flush, after which it lets readers in: a
+batch, at most."""
 FRESH_SECONDS = 2.0
-"""How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
+"""How long a search waits for the newest state of a collection before it goes to the one that is
+loaded."""
 
 
 class View(Shard):
-    """The shard of a collection as it was when a reader linked it. It is closed when nobody has it any more."""
+    """The shard of a collection as it was when a reader linked it. It is closed when nobody has it
+    any more."""
 
-    def __init__(self, name: str, entry: CatalogEntry, folder: Path, path: Path, written_by: int) -> None:
-        """`folder` is the shard folder, and `path` the folder of the view, which is still to be filled from it.
-        `written_by` is the `last_writer` of the collection."""
+    def __init__(
+        self, name: str, entry: CatalogEntry, folder: Path, path: Path, written_by: int
+    ) -> None:
+        """`folder` is the shard folder, and `path` the folder of the view, which is still to be
+        filled from it. `written_by` is the `last_writer` of the collection."""
         super().__init__(name, path, entry.dimension, sparse=entry.sparse)
         self.entry = entry
         self.path = path
@@ -75,18 +81,22 @@ class View(Shard):
         self.shared.release()
 
     def __del__(self) -> None:
-        # A forked child may drop its copy of a view that its parent uses. At the end of the process, the modules that
-        # this needs may be gone; the next process that opens the store deletes the folder then.
+        # A forked child may drop its copy of a view that its parent uses. At the end of the
+        # process, the modules that this needs may be gone; the next process that opens the store
+        # deletes the folder then.
         if not sys.is_finalizing() and os.getpid() == self._process and not self.closed:
             self.close()
 
 
 class EdgeReader(EdgeReads):
-    """A store for a process that searches while others may write. Safe to use from several threads. If a process writes
-    a collection in place, and does not let readers in within `wait` seconds (10 at least), searches raise StoreBusy."""
+    """A store for a process that searches while others may write. Safe to use from several threads.
+    If a process writes a collection in place, and does not let readers in within `wait` seconds (10
+    at least), searches raise StoreBusy."""
 
     def __init__(self, path: Path, *, wait: float = 0.0) -> None:
-        EdgeStore(path).close()  # it completes what a killed writer wrote, and deletes what dead readers left
+        EdgeStore(
+            path
+        ).close()  # it completes what a killed writer wrote, and deletes what dead readers left
         super().__init__(path)
         self._wait = max(wait, WRITE_SECONDS)
         self._mutex = threading.Lock()
@@ -96,7 +106,8 @@ class EdgeReader(EdgeReads):
     def points(self, name: str) -> EdgePointReader[View]:
         """Return the points of a collection or alias: the newest, if they are there in time.
 
-        They stay what they are, and keep their view, until they are dropped. So get them anew for each search.
+        They stay what they are, and keep their view, until they are dropped. So get them anew for
+        each search.
         """
         return EdgePointReader(name, self.known, self._view)
 
@@ -127,13 +138,15 @@ class EdgeReader(EdgeReads):
             view = self._views.get(name)
             if view is None:
                 raise StoreError(f"collection {name} was dropped")
-            # Nobody writes the points of a view that is shown, but the mark of the last commit may come after them.
+            # Nobody writes the points of a view that is shown, but the mark of the last commit may
+            # come after them.
             if self._is_shown(entry, view):
                 view.seen_commits = max(view.seen_commits, commits)
             return view
 
     def _renew(self, name: str, entry: CatalogEntry) -> None:
-        """Load the newest view of a collection, if it is not there. An older one makes the wait short."""
+        """Load the newest view of a collection, if it is not there. An older one makes the wait
+        short."""
         with self._mutex:
             for dropped in self._views.keys() - self._catalog.names():
                 del self._views[dropped]
@@ -152,7 +165,8 @@ class EdgeReader(EdgeReads):
         return self._loading[name]
 
     def _load(self, name: str) -> None:
-        """Put the newest view in the place of the one before, which is closed once nobody reads it."""
+        """Put the newest view in the place of the one before, which is closed once nobody reads
+        it."""
         view = before = None
         try:
             view = self._newest_view(name)
@@ -160,12 +174,15 @@ class EdgeReader(EdgeReads):
             with self._mutex:
                 self._loading.pop(name, None)
                 if view is not None and not self._closed.is_set():
-                    before = self._views.get(name)  # so that it is not closed before the lock is released
+                    before = self._views.get(
+                        name
+                    )  # so that it is not closed before the lock is released
                     self._views[name] = view
         del before
 
     def _newest_view(self, name: str) -> View:
-        """Return a view of the newest state, with its shard loaded. Raises StoreBusy if a writer lets no reader in."""
+        """Return a view of the newest state, with its shard loaded. Raises StoreBusy if a writer
+        lets no reader in."""
         deadline = time.monotonic() + self._wait
         while not self._closed.is_set():
             self._catalog.refresh()
@@ -173,14 +190,16 @@ class EdgeReader(EdgeReads):
                 return view
             if time.monotonic() >= deadline:
                 raise StoreBusy(
-                    f"collection {name} of the store at {self._path} is being written by {writer(self._path, name)}, "
-                    "which does not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
+                    f"collection {name} of the store at {self._path} is being written by"
+                    f" {writer(self._path, name)}, which does not let go of it: wait for it (--wait"
+                    " SECONDS) or use a Qdrant server"
                 )
             self._closed.wait(LOCK_POLL)
         raise StoreError(f"the store at {self._path} is closed")
 
     def _link(self, name: str, entry: CatalogEntry) -> View | None:
-        """Return a view; None if a process writes the folder, or the collection has changed meanwhile."""
+        """Return a view; None if a process writes the folder, or the collection has changed
+        meanwhile."""
         folder, path = self._catalog.folder(entry.folder), self._path / "readers" / uuid.uuid4().hex
         view = View(name, entry, folder, path, last_writer(self._path, name))
         with ExitStack() as stack, engine_errors(name, folder):
@@ -213,4 +232,6 @@ class EdgeReader(EdgeReads):
 
     def _is_shown(self, entry: CatalogEntry, view: View) -> bool:
         same = (view.entry.folder, view.entry.made) == (entry.folder, entry.made)
-        return same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
+        return (
+            same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
+        )

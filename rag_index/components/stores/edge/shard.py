@@ -1,10 +1,13 @@
-"""One shard folder of qdrant-edge, loaded when it is first used, and the one that this process writes.
+"""One shard folder of qdrant-edge, loaded when it is first used, and the one that this process
+writes.
 
-Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
-work is split into short calls, made one at a time under the shard's own lock, and other threads run in between.
+Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of
+768 dimensions). So work is split into short calls, made one at a time under the shard's own lock,
+and other threads run in between.
 
-Nothing interrupts a call: a filter on fields without a payload index may take seconds, and this process stands still
-meanwhile. What bounds that is the size of the collection: a server is for larger ones."""
+Nothing interrupts a call: a filter on fields without a payload index may take seconds, and this
+process stands still meanwhile. What bounds that is the size of the collection: a server is for
+larger ones."""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 LOAD_BYTES = 32 << 20
-"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk kills it (SIGBUS)."""
+"""What must be free where a shard is loaded: the engine writes some 10 MB then, and a full disk
+kills it (SIGBUS)."""
 BUILD_INDEX = """\
 import sys
 import qdrant_edge
@@ -55,23 +59,26 @@ shard.close()
 COPY_MARK = "~"
 """What follows the collection in the name of a copied folder. No collection's name contains it."""
 FLUSH_POINTS = 20_000
-"""Points written between flushes, unless the caller asks for one before; more would make the next open slow."""
+"""Points written between flushes, unless the caller asks for one before; more would make the next
+open slow."""
 
 
 def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -> None:
     """Create a shard folder, which must not exist. Raises StoreError.
 
-    There is no index on key and chunk number, as a server has: it would be in memory and grow with the points. The
-    engine could do without its log, since the ledger waits for `flush`; but then a kill leaves points with the vector
-    of a document's new text and the payload of its old one.
+    There is no index on key and chunk number, as a server has: it would be in memory and grow with
+    the points. The engine could do without its log, since the ledger waits for `flush`; but then a
+    kill leaves points with the vector of a document's new text and the payload of its old one.
 
-    Once the search index is built, ids and words are read from their files as they are needed. Otherwise every process
-    that opens the shard would have all of them in memory.
+    Once the search index is built, ids and words are read from their files as they are needed.
+    Otherwise every process that opens the shard would have all of them in memory.
     """
     require_space(folder.parent, min_free)
     vectors = e.EdgeVectorParams(size=dimension, distance=e.Distance.Cosine)
     cold = e.Memory.Cold
-    words = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)} if sparse else None
+    words = (
+        {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)} if sparse else None
+    )
     config = e.EdgeConfig(vectors=vectors, sparse_vectors=words, id_tracker_memory=cold)
     with folder_errors(folder), engine_errors(folder.name, folder):
         shard = e.EdgeShard.create(str(folder), config)
@@ -138,11 +145,13 @@ class Shard:
 
 
 class WrittenShard(Shard):
-    """The shard folder of a collection that this process alone may write. Safe to use from several threads.
+    """The shard folder of a collection that this process alone may write. Safe to use from several
+    threads.
 
-    A folder is never written while a reader has a view of it, which is a shared lock on it. Without readers, this
-    changes the folder in place, and keeps readers away from the first write until the next flush. Otherwise it changes
-    a copy, which takes the folder's place when this is closed. The catalog always names the folder with all writes.
+    A folder is never written while a reader has a view of it, which is a shared lock on it. Without
+    readers, this changes the folder in place, and keeps readers away from the first write until the
+    next flush. Otherwise it changes a copy, which takes the folder's place when this is closed. The
+    catalog always names the folder with all writes.
 
     `discard` deletes a folder that no process needs by its name any more.
     """
@@ -161,7 +170,8 @@ class WrittenShard(Shard):
         self._catalog, self._writer_lock = catalog, lock
         self._min_free, self._discard = min_free, discard
         self._copied = bool(entry.writing)
-        """Whether the folder is a copy, perhaps of a writer that was killed, which no reader can have."""
+        """Whether the folder is a copy, perhaps of a writer that was killed, which no reader can
+        have."""
         self._whole = False
         """Whether the folder could be loaded, or copied."""
         self._in_place = FileLock(self._folder)
@@ -179,8 +189,8 @@ class WrittenShard(Shard):
 
     @contextmanager
     def open_to_write(self, points: int = 0) -> Iterator[e.EdgeShard]:
-        """Lend the engine's shard in a folder that no other process searches. Work under way in this process has
-        ended. The block writes so many `points`."""
+        """Lend the engine's shard in a folder that no other process searches. Work under way in
+        this process has ended. The block writes so many `points`."""
         with self._lock, engine_errors(self.name, self._folder):
             self._claim()
             yield self._loaded()
@@ -198,9 +208,10 @@ class WrittenShard(Shard):
             self._flush()
 
     def optimize(self) -> None:
-        """Build the search index in a child process, which keeps the collection locked as long as it runs. It builds in
-        a copy, so that other processes can search meanwhile. The shard is closed in this process, and other calls on
-        this collection wait. Raises StoreError if the child fails."""
+        """Build the search index in a child process, which keeps the collection locked as long as
+        it runs. It builds in a copy, so that other processes can search meanwhile. The shard is
+        closed in this process, and other calls on this collection wait. Raises StoreError if the
+        child fails."""
         with self._lock:
             self._check_open()
             self._close_engine()
@@ -210,18 +221,26 @@ class WrittenShard(Shard):
             command = [sys.executable, "-P", "-c", BUILD_INDEX, str(self._folder)]
             inherited = [self._writer_lock.descriptor]
             child = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", pass_fds=inherited, check=False
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                pass_fds=inherited,
+                check=False,
             )
             if child.returncode:
-                reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
+                reason = (
+                    child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"]
+                )[-1]
                 raise StoreError(
-                    f"the search index of {self.name} was not built ({reason}), and searches work without it: "
-                    "check free memory and disk space, then run `rag-index` again"
+                    f"the search index of {self.name} was not built ({reason}), and searches work"
+                    " without it: check free memory and disk space, then run `rag-index` again"
                 )
             self._let_readers_in()
 
     def complete(self) -> None:
-        """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises StoreError."""
+        """Complete what a killed writer wrote: loading the shard repeats what its log has. Raises
+        StoreError."""
         with self.open_to_write():
             pass
 
@@ -252,7 +271,8 @@ class WrittenShard(Shard):
             self._discard(self._catalog.folder(old))
 
     def abandon(self) -> None:
-        """Close the shard of a collection that the catalog no longer has, or that cannot be loaded."""
+        """Close the shard of a collection that the catalog no longer has, or that cannot be
+        loaded."""
         with self._lock:
             self.closed = True
             try:
@@ -280,8 +300,8 @@ class WrittenShard(Shard):
             self._move_to_copy()
 
     def _move_to_copy(self) -> None:
-        """Copy the folder, whose shard is closed; the copy is written from now on. Raises StoreError if the disk has no
-        room for it."""
+        """Copy the folder, whose shard is closed; the copy is written from now on. Raises
+        StoreError if the disk has no room for it."""
         source = self._folder
         target = self._catalog.folder(f"{self.name}{COPY_MARK}{uuid.uuid4().hex[:8]}")
         with folder_errors(source):

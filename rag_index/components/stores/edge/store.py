@@ -1,10 +1,11 @@
-"""The embedded store: Qdrant inside this process (qdrant-edge). One process writes a collection, others may search it.
+"""The embedded store: Qdrant inside this process (qdrant-edge). One process writes a collection,
+others may search it.
 
-    PATH/catalog.json       collections, metadata, aliases
-    PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
-    PATH/writers/NAME       locked by the process that writes the collection; beside it NAME~wanted, if others wait
-    PATH/readers/ID         the view of a process that searches, see `reader.py`
-    PATH/trash/             shard folders that are being deleted
+    PATH/catalog.json       collections, metadata, aliases PATH/collections/NAME   the shard folder
+    of a collection; NAME~… is one that was made as a copy PATH/writers/NAME       locked by the
+    process that writes the collection; beside it NAME~wanted, if others wait PATH/readers/ID
+    the view of a process that searches, see `reader.py` PATH/trash/             shard folders that
+    are being deleted
 
 The catalog decides which collections exist. A crash left behind any folder that has no entry.
 """
@@ -44,17 +45,24 @@ MIN_FREE = 128 * 1024 * 1024
 class EdgeStore(EdgeReads, Store):
     """The Store protocol on a folder of this machine.
 
-    The first use of a collection locks it until the store is closed, and raises StoreBusy if another process does not
-    release it within `wait` seconds. Other processes search it meanwhile with an `EdgeReader`. Other threads can search
-    while points are written; during `optimize` the calls on that one collection wait. Writes raise StoreError while
-    fewer than `min_free` bytes are free on the disk.
+    The first use of a collection locks it until the store is closed, and raises StoreBusy if
+    another process does not release it within `wait` seconds. Other processes search it meanwhile
+    with an `EdgeReader`. Other threads can search while points are written; during `optimize` the
+    calls on that one collection wait. Writes raise StoreError while fewer than `min_free` bytes are
+    free on the disk.
     """
 
     def __init__(self, path: Path, *, wait: float = 0.0, min_free: int = MIN_FREE) -> None:
         self._wait, self._min_free = wait, min_free
         self._trash = path / "trash"
         with folder_errors(path):
-            for folder in (path, path / "collections", path / "writers", path / "readers", self._trash):
+            for folder in (
+                path,
+                path / "collections",
+                path / "writers",
+                path / "readers",
+                self._trash,
+            ):
                 private_folder(folder)
         super().__init__(path)
         self._mutex = threading.RLock()
@@ -62,17 +70,22 @@ class EdgeStore(EdgeReads, Store):
         self._clean_up()
 
     def points(self, name: str) -> EdgePoints:
-        """Return the points of a collection or alias; with their first use, this process alone may write them."""
+        """Return the points of a collection or alias; with their first use, this process alone may
+        write them."""
         return EdgePoints(name, self.known, self.open_shard)
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False
+    ) -> None:
         if not COLLECTION_NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
             if name not in self.known().names():
                 lock = WriterLock(self._path, name, wait=self._wait)
                 try:
-                    if name not in self.known().names():  # else another process has made it meanwhile
+                    if (
+                        name not in self.known().names()
+                    ):  # else another process has made it meanwhile
                         folder = self._catalog.folder(name)
                         self._discard(folder)
                         create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
@@ -82,10 +95,13 @@ class EdgeStore(EdgeReads, Store):
             found = self._catalog.entry(name)
             if found.dimension != dimension:
                 raise StoreMismatch(
-                    f"collection {name} holds {found.dimension}-d vectors, not {dimension}-d: run `rag-index rebuild`"
+                    f"collection {name} holds {found.dimension}-d vectors, not {dimension}-d: run"
+                    " `rag-index rebuild`"
                 )
             if sparse and not found.sparse:
-                raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
+                raise StoreMismatch(
+                    f"collection {name} has no sparse vectors: run `rag-index rebuild`"
+                )
             self._catalog.merge_metadata(name, metadata)
 
     def drop(self, name: str) -> None:
@@ -95,7 +111,9 @@ class EdgeStore(EdgeReads, Store):
             shard = self.open_shard(name)
             entry = self._catalog.entry(name)
             with folder_errors(self._path), suppress(FileNotFoundError):
-                note_writing(self._catalog.folder(entry.folder))  # so that the next opening finds it after a kill
+                note_writing(
+                    self._catalog.folder(entry.folder)
+                )  # so that the next opening finds it after a kill
             self._catalog.remove(name)
             del self._open[name]
             shard.abandon()
@@ -135,13 +153,16 @@ class EdgeStore(EdgeReads, Store):
     def _shard(self, name: str, lock: WriterLock) -> WrittenShard:
         try:
             self._catalog.refresh()
-            return WrittenShard(name, self._catalog, lock, min_free=self._min_free, discard=self._discard)
+            return WrittenShard(
+                name, self._catalog, lock, min_free=self._min_free, discard=self._discard
+            )
         except BaseException:
             lock.release()
             raise
 
     def _clean_up(self) -> None:
-        """Complete what killed writers wrote, let readers have it, and delete what dead processes left."""
+        """Complete what killed writers wrote, let readers have it, and delete what dead processes
+        left."""
         with locked(self._path):
             for leftover in leftovers(self._path / "catalog.json"):
                 leftover.unlink()
@@ -160,7 +181,8 @@ class EdgeStore(EdgeReads, Store):
                     self._finish(folder)
 
     def _finish(self, folder: Path) -> None:
-        """Complete what a killed writer wrote to a folder, or delete the copy that it did not finish."""
+        """Complete what a killed writer wrote to a folder, or delete the copy that it did not
+        finish."""
         name = folder.name.partition(COPY_MARK)[0]
         lock = WriterLock(self._path, name)
         self._catalog.refresh()
@@ -180,8 +202,12 @@ class EdgeStore(EdgeReads, Store):
             lock.release()
 
     def _discard(self, folder: Path) -> None:
-        """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""
-        with folder_errors(self._path), suppress(FileNotFoundError):  # perhaps another process discards it too
+        """Delete a shard folder. It is renamed first, so that half a folder is never taken for a
+        collection."""
+        with (
+            folder_errors(self._path),
+            suppress(FileNotFoundError),
+        ):  # perhaps another process discards it too
             folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
         self._empty_trash()
 

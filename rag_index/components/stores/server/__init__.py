@@ -1,4 +1,5 @@
-"""The store on a Qdrant server: collections over one connection, REST or gRPC, made again after pickling."""
+"""The store on a Qdrant server: collections over one connection, REST or gRPC, made again after
+pickling."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from rag_index.errors import StoreError
 
 
 class ServerStore(Store):
-    """The Store protocol on a Qdrant server, 1.16 or newer. It connects with the first call. Each call retries passing
-    faults, as `Link` does. Safe to use from several threads; picklable, with a new connection in the process that
-    unpickles it."""
+    """The Store protocol on a Qdrant server, 1.16 or newer. It connects with the first call. Each
+    call retries passing faults, as `Link` does. Safe to use from several threads; picklable, with a
+    new connection in the process that unpickles it."""
 
     embedded = False
 
@@ -29,7 +30,9 @@ class ServerStore(Store):
     def points(self, name: str) -> ServerPoints:
         return ServerPoints(self._link, name)
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False
+    ) -> None:
         self.points(name).create(dimension, metadata, sparse=sparse)
 
     def drop(self, name: str) -> None:
@@ -63,7 +66,9 @@ class ServerStore(Store):
         create = models.CreateAlias(collection_name=collection, alias_name=alias)
         changes: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=create)]
         if current is not None:
-            changes.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+            changes.insert(
+                0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+            )
         self._link.ask(lambda client: client.update_collection_aliases(changes))
 
     def fallback(self) -> str:

@@ -1,4 +1,5 @@
-"""The connection to a Qdrant server, and the errors of Qdrant's client (REST and gRPC) as errors of ours."""
+"""The connection to a Qdrant server, and the errors of Qdrant's client (REST and gRPC) as errors of
+ours."""
 
 from __future__ import annotations
 
@@ -17,17 +18,32 @@ from urllib.parse import urlsplit
 import grpc  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from qdrant_client.http.exceptions import (
+    ApiException,
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
 
 from rag_index import errors
 from rag_index.components.stores.edge.folder import disk_full
-from rag_index.core.connections import MAX_ANSWER, BoundedTransport, trusted_certificates, why_failed
+from rag_index.core.connections import (
+    MAX_ANSWER,
+    BoundedTransport,
+    trusted_certificates,
+    why_failed,
+)
 from rag_index.core.recovery import add_downtime, asking
 from rag_index.quotes import values_in, without_texts
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, RuntimeError)
-"""All that a call raises: AssertionError for an empty answer, ValueError for no JSON, RuntimeError after closing."""
-HTTP = {"RESOURCE_EXHAUSTED": 429, "NOT_FOUND": 404, "PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401}
+"""All that a call raises: AssertionError for an empty answer, ValueError for no JSON, RuntimeError
+after closing."""
+HTTP = {
+    "RESOURCE_EXHAUSTED": 429,
+    "NOT_FOUND": 404,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 401,
+}
 HTTP |= dict.fromkeys(("UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "CANCELLED"), 0)
 HTTP |= dict.fromkeys(("INTERNAL", "ABORTED", "DATA_LOSS"), 500)
 """What a code of gRPC is in HTTP: 0 if the server is silent, 400 if the code is not here."""
@@ -40,28 +56,34 @@ STRICT_MODE = re.compile(
 SILENT = re.compile(r"Qdrant at [^ ]* does not answer as it should \((.*)\): .*", re.DOTALL)
 T = TypeVar("T")
 REST_PORT, WEB_PORTS = 6333, {"http": 80, "https": 443}
-"""A URL without a port is asked at both. Beside the ports of proxies no gRPC port can be guessed."""
+"""A URL without a port is asked at both. Beside the ports of proxies no gRPC port can be
+guessed."""
 MIN_VERSION = (1, 16)
 MIN_PAUSE, MAX_PAUSE, MAX_ASKED_PAUSE = 0.1, 5.0, 60.0
-"""Seconds between two tries, at most; the last where the server asks for pauses, which are often too short for it."""
+"""Seconds between two tries, at most; the last where the server asks for pauses, which are often
+too short for it."""
 PROBE_SECONDS = 2.0
-"""Time limit of a first request to one of several ports: a firewall may swallow what is sent to the others."""
+"""Time limit of a first request to one of several ports: a firewall may swallow what is sent to the
+others."""
 IDLE_SECONDS = 60.0
 USUAL_PATIENCE = 120.0
-"""Seconds for which a call waits for a store that is away, if its opener does not say otherwise: a server that restarts
-reads its collections."""
+"""Seconds for which a call waits for a store that is away, if its opener does not say otherwise: a
+server that restarts reads its collections."""
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
 
 
 def translate(exc: Exception, url: str) -> errors.RagIndexError:
-    """Translate one of `FOREIGN` into an error of ours. StoreUnavailable may pass (server down, 5xx, a rate limit with
-    `retry_after`). PointsRefused, without ids, blames the request, so smaller ones may be tried. StoreRefused is a
-    limit of strict mode or a missing right, StoreMismatch a missing point. StoreError needs a person."""
+    """Translate one of `FOREIGN` into an error of ours. StoreUnavailable may pass (server down,
+    5xx, a rate limit with `retry_after`). PointsRefused, without ids, blames the request, so
+    smaller ones may be tried. StoreRefused is a limit of strict mode or a missing right,
+    StoreMismatch a missing point. StoreError needs a person."""
     match exc:
         case QdrantException():
             pause = float(getattr(exc, "retry_after_s", 0))
-            return errors.StoreUnavailable(f"Qdrant at {url} asks for a pause: {_server_words(exc)}", pause)
+            return errors.StoreUnavailable(
+                f"Qdrant at {url} asks for a pause: {_server_words(exc)}", pause
+            )
         case UnexpectedResponse():
             return _from_status(exc.status_code or 0, _server_words(exc), url, f"{exc.status_code}")
         case ResponseHandlingException():
@@ -71,14 +93,20 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
         case grpc.RpcError():
             code, message = exc.code().name, _server_words(exc)
             if code == "UNIMPLEMENTED":
-                return errors.StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
+                return errors.StoreError(
+                    f"Qdrant at {url} is too old for this ({message}): upgrade it"
+                )
             if (status := HTTP.get(code, 400)) or disk_full(message):
                 return _from_status(status, message, url, code)
             return _silent(url, f"{code}: {message}")
-        case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
+        case (
+            AssertionError() | json.JSONDecodeError() | UnicodeDecodeError()
+        ):  # the answer is not from Qdrant
             return _silent(url, _server_words(exc))
         case ValueError():
-            return errors.PointsRefused(f"Qdrant at {url} cannot take the request: {_server_words(exc)}")
+            return errors.PointsRefused(
+                f"Qdrant at {url} cannot take the request: {_server_words(exc)}"
+            )
         case _:
             return errors.StoreError(f"Qdrant at {url}: {_server_words(exc)}")
 
@@ -86,7 +114,9 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
 def _silent(url: str, reason: str) -> errors.StoreUnavailable:
     reason, path = errors.one_line(reason), urlsplit(url).path.rstrip("/")
     where = f" under {path}" if path else ""
-    return errors.StoreUnavailable(f"Qdrant at {url} does not answer as it should ({reason}): is it running{where}?")
+    return errors.StoreUnavailable(
+        f"Qdrant at {url} does not answer as it should ({reason}): is it running{where}?"
+    )
 
 
 def _reason(fault: errors.RagIndexError, url: str) -> str:
@@ -98,7 +128,9 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
     """Return the error for a status of HTTP; `answer` is what the server called it."""
     refused, place = STRICT_MODE.search(message) or UNINDEXED.search(message), f"Qdrant at {url}"
     if disk_full(message):
-        return errors.StoreError(f"{place} has no space left on its disk ({message}): free some, then run again")
+        return errors.StoreError(
+            f"{place} has no space left on its disk ({message}): free some, then run again"
+        )
     if status == 429 and not refused:
         return errors.StoreUnavailable(f"{place} asks for a pause: {message}", 0.0)
     if status == 408 or not 400 <= status < 500:
@@ -106,22 +138,29 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
     if status == 404 and "No point with id" in message:
         return errors.StoreMismatch(message)
     if status == 404:
-        hint = "" if "Not found: " in message else f" (404): is {urlsplit(url).path or '/'} the path of its API?"
+        hint = (
+            ""
+            if "Not found: " in message
+            else f" (404): is {urlsplit(url).path or '/'} the path of its API?"
+        )
         return errors.StoreError(f"{place}: {message}{hint}")
     if refused is not None and refused.re is UNINDEXED:
         return errors.StoreRefused(
-            f"{place} allows no filter on {refused[1]}, because strict mode is on and the field has no payload index "
-            f"({message}): add {refused[1]} to payload_indexes of the index and run it once"
+            f"{place} allows no filter on {refused[1]}, because strict mode is on and the field has"
+            f" no payload index ({message}): add {refused[1]} to payload_indexes of the index and"
+            " run it once"
         )
     if refused is not None:
         return errors.StoreRefused(
-            f"the strict mode of {place} refuses the request ({message}): raise this limit in the collection's "
-            "strict_mode_config; docs/servers.md#strict-mode lists what it must allow"
+            f"the strict mode of {place} refuses the request ({message}): raise this limit in the"
+            " collection's strict_mode_config; docs/servers.md#strict-mode lists what it must"
+            " allow"
         )
     if status in (401, 403):
         return errors.StoreRefused(
-            f"{place} does not allow this with the API key ({answer}: {message}): give the key more access, or set "
-            "[store] api_key to another; docs/servers.md#api-keys says what a key needs"
+            f"{place} does not allow this with the API key ({answer}: {message}): give the key more"
+            " access, or set [store] api_key to another; docs/servers.md#api-keys says what a key"
+            " needs"
         )
     if status == 413:
         message += "; raise the limit of what is before it, such as client_max_body_size of nginx"
@@ -129,7 +168,8 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
 
 
 def _server_words(exc: Exception) -> str:
-    """Return what a server, or the client, says of a request, on one line: it may repeat what was sent."""
+    """Return what a server, or the client, says of a request, on one line: it may repeat what was
+    sent."""
     match exc:
         case UnexpectedResponse():
             try:
@@ -157,7 +197,8 @@ class ServerAccess:
     patience: float = USUAL_PATIENCE
     """Seconds for which a call is retried, pauses that the server asks for included."""
     grpc_port: int | None = None
-    """Where the same server answers gRPC. None: one more than the URL's port. 0: REST alone is used."""
+    """Where the same server answers gRPC. None: one more than the URL's port. 0: REST alone is
+    used."""
 
 
 @dataclass(eq=False)
@@ -174,30 +215,40 @@ class Link:
     def __post_init__(self) -> None:
         self.url = self.access.url
         given = urlsplit(self.url)
-        self._ports = [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
+        self._ports = (
+            [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
+        )
         self._client: QdrantClient | None = None
         self._port = self._ports[0]
         self._away = False
-        """Whether the last request found the server away: the next one asks first whether it is ready."""
+        """Whether the last request found the server away: the next one asks first whether it is
+        ready."""
         self._paused: tuple[float, str] = -math.inf, ""
         """Until when the server has asked for a pause, by the clock, and in which words."""
         self._closed, self._mutex = False, threading.Lock()
         self._used = -math.inf
         self.version, self.fallback = MIN_VERSION, ""
-        """Once the server was asked: its version, and why REST is used although gRPC was wanted; else ""."""
+        """Once the server was asked: its version, and why REST is used although gRPC was wanted;
+        else ""."""
         self.uses_grpc = False
         """Whether the client that `call` and `ask` give to a request uses gRPC."""
 
     def call(self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = ()) -> T:
-        """Return what a request returns that writes points. Raises as `ask`, or PointsRefused for one that blames the
-        points. No message has a value of the payloads that are `sent`: a server repeats what it refuses."""
+        """Return what a request returns that writes points. Raises as `ask`, or PointsRefused for
+        one that blames the points. No message has a value of the payloads that are `sent`: a server
+        repeats what it refuses."""
         return self.ask(ask, sent, writes=True)
 
     def ask(
-        self, ask: Callable[[QdrantClient], T], sent: Sequence[Mapping[str, Any]] = (), *, writes: bool = False
+        self,
+        ask: Callable[[QdrantClient], T],
+        sent: Sequence[Mapping[str, Any]] = (),
+        *,
+        writes: bool = False,
     ) -> T:
-        """Return what a request returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds. If
-        it `writes` no points, none is at fault if it is refused: StoreRefused is raised in place of PointsRefused.
+        """Return what a request returns. Raises what `translate` returns, StoreUnavailable after
+        `patience` seconds. If it `writes` no points, none is at fault if it is refused:
+        StoreRefused is raised in place of PointsRefused.
 
         It calls the client itself, so that a search reaches the client in few steps."""
         deadline, pause = self.clock() + self.access.patience, MIN_PAUSE
@@ -212,7 +263,9 @@ class Link:
                     if failed_at is not None:
                         add_downtime(self.clock() - failed_at)
                     return found
-                except errors.StoreUnavailable as exc:  # the server asks for a pause, or has not completed a write
+                except (
+                    errors.StoreUnavailable
+                ) as exc:  # the server asks for a pause, or has not completed a write
                     error: errors.RagIndexError = exc
                 except FOREIGN as exc:
                     error = self._translated(exc, sent)
@@ -234,8 +287,8 @@ class Link:
                 pause = min(pause * 2, MAX_ASKED_PAUSE if asked else MAX_PAUSE)
 
     def let_go(self) -> None:
-        """Close the client if nothing was asked for a minute, since its threads wake up even so. The next call opens
-        another one; none may be under way."""
+        """Close the client if nothing was asked for a minute, since its threads wake up even so.
+        The next call opens another one; none may be under way."""
         if self.clock() - self._used > IDLE_SECONDS:
             self._close()
 
@@ -256,8 +309,8 @@ class Link:
             raise errors.StoreUnavailable(words, left)
 
     def _ready(self) -> QdrantClient:
-        """Return the client, connected, of a server that is not known to be away. Raises one of `FOREIGN`, and
-        StoreError if the connection is closed."""
+        """Return the client, connected, of a server that is not known to be away. Raises one of
+        `FOREIGN`, and StoreError if the connection is closed."""
         with self._mutex:
             if self._closed:
                 raise errors.StoreError(f"the connection to Qdrant at {self.url} is closed")
@@ -267,18 +320,23 @@ class Link:
         self._used = self.clock()
         return client
 
-    def _translated(self, exc: Exception, sent: Sequence[Mapping[str, Any]]) -> errors.RagIndexError:
+    def _translated(
+        self, exc: Exception, sent: Sequence[Mapping[str, Any]]
+    ) -> errors.RagIndexError:
         """Return one of `FOREIGN` as an error of ours, without values that were `sent`."""
         error = translate(exc, self.url)
         self._away = isinstance(error, errors.StoreUnavailable)
         said = _server_words(exc)
-        error.args = (str(error).replace(said, without_texts(said, values_in(sent))), *error.args[1:])
+        error.args = (
+            str(error).replace(said, without_texts(said, values_in(sent))),
+            *error.args[1:],
+        )
         error.__cause__ = RuntimeError(type(exc).__name__)  # Dask pickles it, and cannot the other
         return error
 
     def _check_ready(self) -> None:
-        """Ask a server that was away whether it is ready, which costs little while it is not. Raises one of `FOREIGN`
-        then. What is before a server may not know the route."""
+        """Ask a server that was away whether it is ready, which costs little while it is not.
+        Raises one of `FOREIGN` then. What is before a server may not know the route."""
         with closing(self._new_client(self._port, timeout=PROBE_SECONDS)) as probe:
             try:
                 probe.http.service_api.readyz()
@@ -289,7 +347,8 @@ class Link:
                     raise
 
     def _connect(self) -> QdrantClient:
-        """Return a client of the first port that answers. If none does, raises an error that names them."""
+        """Return a client of the first port that answers. If none does, raises an error that names
+        them."""
         faults: dict[str, list[str]] = {}
         for port in self._ports:
             try:
@@ -301,20 +360,25 @@ class Link:
                 if len(self._ports) == 1 or isinstance(fault, errors.StoreRefused):
                     raise
                 faults.setdefault(_reason(fault, self.url), []).append(f"port {port}")
-        raise _silent(self.url, "; ".join(f"{' and '.join(ports)}: {reason}" for reason, ports in faults.items()))
+        raise _silent(
+            self.url,
+            "; ".join(f"{' and '.join(ports)}: {reason}" for reason, ports in faults.items()),
+        )
 
     def _connect_to(self, port: int) -> QdrantClient:
         by_grpc = self.access.grpc_port
         if by_grpc is None and port not in WEB_PORTS.values():
             by_grpc = port + 1
-        with closing(self._new_client(port, timeout=PROBE_SECONDS if len(self._ports) > 1 else None)) as rest:
+        with closing(
+            self._new_client(port, timeout=PROBE_SECONDS if len(self._ports) > 1 else None)
+        ) as rest:
             found = rest.info()
             if numbers := re.match(r"(\d+)\.(\d+)", found.version):
                 self.version = int(numbers[1]), int(numbers[2])
             if self.version < MIN_VERSION:
                 raise errors.StoreError(
-                    f"Qdrant at {self.url} is version {found.version}, and metadata of collections needs "
-                    f"{'.'.join(map(str, MIN_VERSION))} or newer: upgrade it"
+                    f"Qdrant at {self.url} is version {found.version}, and metadata of collections"
+                    f" needs {'.'.join(map(str, MIN_VERSION))} or newer: upgrade it"
                 )
             self.uses_grpc = False
             if by_grpc and self._same_by_grpc(port, by_grpc, found, names_of(rest)):
@@ -326,13 +390,18 @@ class Link:
             self.fallback = f"Qdrant at {self.url} does not answer gRPC on port {by_grpc}"
         return self._new_client(port)
 
-    def _same_by_grpc(self, port: int, by_grpc: int, found: models.VersionInfo, names: set[str]) -> bool:
-        """Return whether a server of this version with these collections answers gRPC. Another may have that port."""
+    def _same_by_grpc(
+        self, port: int, by_grpc: int, found: models.VersionInfo, names: set[str]
+    ) -> bool:
+        """Return whether a server of this version with these collections answers gRPC. Another may
+        have that port."""
         with closing(self._new_client(port, by_grpc, PROBE_SECONDS)) as probe, suppress(*FOREIGN):
             return bool(probe.info() == found) and names_of(probe) == names
         return False
 
-    def _new_client(self, port: int, grpc_port: int | None = None, timeout: float | None = None) -> QdrantClient:
+    def _new_client(
+        self, port: int, grpc_port: int | None = None, timeout: float | None = None
+    ) -> QdrantClient:
         timeout = timeout or self.access.timeout
         headers: dict[str, str] = {}
         if self.access.api_key:  # given as `api_key`, it would be warned of over http

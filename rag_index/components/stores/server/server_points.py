@@ -1,5 +1,5 @@
-"""One collection of a Qdrant server: made, given what people set on the one before, read, written and indexed. Writes
-are requests of bounded size; a refusal is narrowed down to points."""
+"""One collection of a Qdrant server: made, given what people set on the one before, read, written
+and indexed. Writes are requests of bounded size; a refusal is narrowed down to points."""
 
 from __future__ import annotations
 
@@ -50,15 +50,18 @@ BATCH_BYTES = 8_000_000
 NUMBER_BYTES = 22
 """The size of one value of a vector as JSON."""
 OVERSAMPLING = 2.0
-"""How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
+"""How many times more candidates than wanted are looked up among compressed vectors before they are
+scored."""
 MIN_IDF = (1, 19)
 """The first version that can count words among the points of a filter."""
 DEFAULT_THRESHOLD = 10_000
-"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
+"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own
+threshold."""
 logger = logging.getLogger("rag_index.stores")
 IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
-"""Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
-says that it is at work. A large segment may take an hour in which nothing else changes."""
+"""Seconds without progress after which waiting for a search index ends: while the server does
+nothing, and while it says that it is at work. A large segment may take an hour in which nothing
+else changes."""
 INDEX_POLL = 0.5
 
 
@@ -68,17 +71,22 @@ def has_sparse(info: models.CollectionInfo) -> bool:
 
 
 def difference(kind: type[M], wanted: object, found: object) -> M | None:
-    """Return what `wanted` has, among the fields of this kind of change, and `found` has otherwise; None if nothing."""
+    """Return what `wanted` has, among the fields of this kind of change, and `found` has otherwise;
+    None if nothing."""
     values = {
         name: value.model_dump() if isinstance(value, BaseModel) else value
         for name in kind.model_fields
-        if (value := getattr(wanted, name, None)) is not None and value != getattr(found, name, None)
+        if (value := getattr(wanted, name, None)) is not None
+        and value != getattr(found, name, None)
     }
     return kind.model_validate(values) if values else None
 
 
-def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo, *, same_server: bool = True) -> dict[str, Any]:
-    """Return the arguments of `update_collection` that give the new collection what the old one has."""
+def set_by_hand(
+    old: models.CollectionInfo, new: models.CollectionInfo, *, same_server: bool = True
+) -> dict[str, Any]:
+    """Return the arguments of `update_collection` that give the new collection what the old one
+    has."""
     was, now = old.config, new.config
     params = difference(models.CollectionParamsDiff, was.params, now.params)
     if params is not None and not same_server:
@@ -86,9 +94,13 @@ def set_by_hand(old: models.CollectionInfo, new: models.CollectionInfo, *, same_
         params = models.CollectionParamsDiff(**kept) if kept else None
     found: dict[str, Any] = {
         "hnsw_config": difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
-        "optimizers_config": difference(models.OptimizersConfigDiff, was.optimizer_config, now.optimizer_config),
+        "optimizers_config": difference(
+            models.OptimizersConfigDiff, was.optimizer_config, now.optimizer_config
+        ),
         "collection_params": params,
-        "strict_mode_config": difference(models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config),
+        "strict_mode_config": difference(
+            models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config
+        ),
     }
     if was.quantization_config != now.quantization_config:
         found["quantization_config"] = was.quantization_config or models.Disabled.DISABLED
@@ -114,11 +126,13 @@ class ServerPoints(PointCollection):
         found = self._vector_params(info)
         if found.size != dimension or found.distance != models.Distance.COSINE:
             raise StoreMismatch(
-                f"collection {self.name} holds {found.size}-d vectors ({found.distance.value}), not {dimension}-d "
-                "(Cosine): run `rag-index rebuild`"
+                f"collection {self.name} holds {found.size}-d vectors ({found.distance.value}), not"
+                f" {dimension}-d (Cosine): run `rag-index rebuild`"
             )
         if sparse and not has_sparse(info):
-            raise StoreMismatch(f"collection {self.name} has no sparse vectors: run `rag-index rebuild`")
+            raise StoreMismatch(
+                f"collection {self.name} has no sparse vectors: run `rag-index rebuild`"
+            )
         kinds = {"key": models.PayloadSchemaType.KEYWORD, "chunk": models.PayloadSchemaType.INTEGER}
         for field, kind in kinds.items():
             if f"{RESERVED_KEY}.{field}" not in info.payload_schema:
@@ -127,9 +141,15 @@ class ServerPoints(PointCollection):
             self.set_metadata(metadata)
 
     def _create(self, dimension: int, metadata: dict[str, Any], *, sparse: bool) -> None:
-        words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
+        words = (
+            {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
+        )
         vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-        kind: dict[str, Any] = {"vectors_config": vectors, "sparse_vectors_config": words, "metadata": metadata}
+        kind: dict[str, Any] = {
+            "vectors_config": vectors,
+            "sparse_vectors_config": words,
+            "metadata": metadata,
+        }
         try:
             self._link.ask(lambda client: client.create_collection(self.name, **kind))
         except StoreError:
@@ -142,11 +162,15 @@ class ServerPoints(PointCollection):
         try:
             was, now = old._info(), self._info()
         except StoreError as exc:
-            logger.warning("settings of collection %s are not carried over to %s: %s", old.name, self.name, exc)
+            logger.warning(
+                "settings of collection %s are not carried over to %s: %s", old.name, self.name, exc
+            )
             return
         if found := set_by_hand(was, now, same_server=old._link is self._link):
             self._update(**found)
-        made = {unquoted(field) for field in (was.config.metadata or {}).get("payload_indexes") or {}}  # by runs
+        made = {
+            unquoted(field) for field in (was.config.metadata or {}).get("payload_indexes") or {}
+        }  # by runs
         for field, index in was.payload_schema.items():
             ours = field.startswith(f"{RESERVED_KEY}.") or unquoted(field) in made
             if not ours and field not in now.payload_schema:
@@ -167,7 +191,10 @@ class ServerPoints(PointCollection):
         groups = (info.config.metadata or {}).get("payload_indexes") or {}
         if GROUPS_FIELD in groups and has_sparse(info) and not self._counts_corpus():
             version = ".".join(map(str, MIN_IDF))
-            hidden = f"how rare a word of {self.name} is, is counted over documents that a caller may not see, too"
+            hidden = (
+                f"how rare a word of {self.name} is, is counted over documents that a caller may"
+                " not see, too"
+            )
             return f"{hidden}: upgrade Qdrant to {version}"
         return ""
 
@@ -181,18 +208,22 @@ class ServerPoints(PointCollection):
         self._link.ask(lambda client: client.update_collection(self.name, **changes))
 
     def _vector_params(self, info: models.CollectionInfo) -> models.VectorParams:
-        """Return what the dense vectors are. Raises StoreMismatch if they have names, which rag-index gives none."""
+        """Return what the dense vectors are. Raises StoreMismatch if they have names, which
+        rag-index gives none."""
         found = info.config.params.vectors
         if not isinstance(found, models.VectorParams):
             raise StoreMismatch(
-                f"collection {self.name} has named vectors: rag-index did not make it; use another project name"
+                f"collection {self.name} has named vectors: rag-index did not make it; use another"
+                " project name"
             )
         return found
 
     # Reads
 
     def count(self, *, keys: Sequence[str] | None = None) -> int:
-        return super().count(keys=keys) - (len(self._get([MARK_ID], vectors=False)) if keys is None else 0)
+        return super().count(keys=keys) - (
+            len(self._get([MARK_ID], vectors=False)) if keys is None else 0
+        )
 
     def commit_mark(self) -> CommitMark:
         found = self._get([MARK_ID], vectors=False)
@@ -202,7 +233,9 @@ class ServerPoints(PointCollection):
         return models.Filter.model_validate(wanted) if wanted else None
 
     def _count(self, which: models.Filter | None, *, exact: bool = True) -> int:
-        return self._link.ask(lambda client: client.count(self.name, count_filter=which, exact=exact)).count
+        return self._link.ask(
+            lambda client: client.count(self.name, count_filter=which, exact=exact)
+        ).count
 
     def _get(self, ids: Sequence[str], *, vectors: bool) -> Sequence[models.Record]:
         return self._link.ask(lambda client: client.retrieve(self.name, ids, with_vectors=vectors))
@@ -215,29 +248,43 @@ class ServerPoints(PointCollection):
 
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[models.ScoredPoint]]:
         requests = [*map(self._query_request, wanted)]
-        request = partial(QdrantClient.query_batch_points, collection_name=self.name, requests=requests)
+        request = partial(
+            QdrantClient.query_batch_points, collection_name=self.name, requests=requests
+        )
         return [answer.points for answer in self._link.ask(request)]
 
     def _query_request(self, one: LookUp) -> models.QueryRequest:
         vectors = [SPARSE] if one.words else None
         among = [models.Prefetch(**self._query(some)) for some in one.among] or None
-        return models.QueryRequest(**self._query(one), prefetch=among, with_payload=one.payload, with_vector=vectors)
+        return models.QueryRequest(
+            **self._query(one), prefetch=among, with_payload=one.payload, with_vector=vectors
+        )
 
     def _query(self, one: LookUp) -> dict[str, Any]:
         """Return what a request and a prefetch have in common."""
         what: dict[str, Any] = {"query": one.vector}
         params = models.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact)
         if isinstance(one.vector, SparseVector):
-            words = models.SparseVector(indices=list(one.vector.indices), values=list(one.vector.values))
+            words = models.SparseVector(
+                indices=list(one.vector.indices), values=list(one.vector.values)
+            )
             known = one.corpus is not None and self._counts_corpus()
-            params = models.SearchParams(idf=models.IdfCorpusParams(corpus=one.corpus) if known else None)
+            params = models.SearchParams(
+                idf=models.IdfCorpusParams(corpus=one.corpus) if known else None
+            )
             what = {"query": words, "using": SPARSE}
         elif not one.exact:  # it changes nothing where vectors are not quantized
-            params.quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+            params.quantization = models.QuantizationSearchParams(
+                rescore=True, oversampling=OVERSAMPLING
+            )
         return {**what, "filter": one.which, "params": params, "limit": one.limit}
 
-    def _facet(self, path: str, limit: int, which: models.Filter | None) -> Sequence[models.FacetValueHit]:
-        return self._link.ask(lambda client: client.facet(self.name, path, facet_filter=which, limit=limit)).hits
+    def _facet(
+        self, path: str, limit: int, which: models.Filter | None
+    ) -> Sequence[models.FacetValueHit]:
+        return self._link.ask(
+            lambda client: client.facet(self.name, path, facet_filter=which, limit=limit)
+        ).hits
 
     def _points_with_words(self) -> int | None:
         info = self._info()
@@ -288,7 +335,9 @@ class ServerPoints(PointCollection):
                 self._overwrite(payloads[rows])
             except StoreMismatch:
                 some = ids[rows]
-                found = self._link.call(lambda client: client.retrieve(self.name, some, with_payload=False))
+                found = self._link.call(
+                    lambda client: client.retrieve(self.name, some, with_payload=False)
+                )
                 existing = {str(record.id) for record in found}
                 missing.extend(point_id for point_id in some if point_id not in existing)
                 self._overwrite([pair for pair in payloads[rows] if pair[0] in existing])
@@ -305,7 +354,9 @@ class ServerPoints(PointCollection):
         for key, number in first.items():
             by_number[number].append(key)
         for number, keys in by_number.items():
-            for some in self._key_filters(keys, {"key": f"{RESERVED_KEY}.chunk", "range": {"gte": number}}):
+            for some in self._key_filters(
+                keys, {"key": f"{RESERVED_KEY}.chunk", "range": {"gte": number}}
+            ):
                 self._delete(models.FilterSelector(filter=some))
 
     def set_commit_mark(self, mark: CommitMark) -> None:
@@ -317,18 +368,24 @@ class ServerPoints(PointCollection):
 
     def _overwrite(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         operations = [
-            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(payload=payload, points=[point_id])
+            )
             for point_id, payload in payloads
         ]
         if operations:
             sent = [payload for _, payload in payloads]
-            self._write(lambda client: client.batch_update_points(self.name, operations, wait=True), sent)
+            self._write(
+                lambda client: client.batch_update_points(self.name, operations, wait=True), sent
+            )
 
     def _write(
-        self, write: Callable[[QdrantClient], list[models.UpdateResult]], sent: Sequence[dict[str, Any]] = ()
+        self,
+        write: Callable[[QdrantClient], list[models.UpdateResult]],
+        sent: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """Write, and retry until the server reports the write as completed, not just acknowledged. `sent` are the
-        payloads that are written."""
+        """Write, and retry until the server reports the write as completed, not just acknowledged.
+        `sent` are the payloads that are written."""
 
         def write_completely(client: QdrantClient) -> None:
             for result in write(client):
@@ -354,8 +411,13 @@ class ServerPoints(PointCollection):
         if kind is None:
             self._link.ask(lambda client: client.delete_payload_index(self.name, path, wait=True))
         else:
-            # no `is_tenant` for groups: searches took 0.9 to 1.1 of the time (100,000 points in memory, 200 groups)
-            self._link.ask(lambda client: client.create_payload_index(self.name, path, field_schema=kind, wait=True))
+            # no `is_tenant` for groups: searches took 0.9 to 1.1 of the time (100,000 points in
+            # memory, 200 groups)
+            self._link.ask(
+                lambda client: client.create_payload_index(
+                    self.name, path, field_schema=kind, wait=True
+                )
+            )
 
     def _set_threshold(self, threshold: int) -> None:
         self._update(optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold))
@@ -370,22 +432,27 @@ class ServerPoints(PointCollection):
         unindexed = (info.points_count or 0) - self._indexed_points(info)
         scanned = unindexed * self._vector_params(info).size * 4
         allowed = (threshold or DEFAULT_THRESHOLD) * 1024 * max(1, info.segments_count)
-        return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
+        return (
+            info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY)
+            and scanned <= allowed
+        )
 
     def count_indexed(self) -> int:
         """Return about how many points of a collection or alias the search index has."""
         return self._indexed_points(self._info(), exact=False)
 
     def _indexed_points(self, info: models.CollectionInfo, *, exact: bool = True) -> int:
-        """Return how many points the search index has. The server counts sparse vectors among the indexed ones."""
+        """Return how many points the search index has. The server counts sparse vectors among the
+        indexed ones."""
         has_words = models.Filter(must=[models.HasVectorCondition(has_vector=SPARSE)])
         sparse = self._count(has_words, exact=exact) if has_sparse(info) else 0
         indexed = (info.indexed_vectors_count or 0) - sparse
         return min(info.points_count or 0, max(0, indexed))
 
     def optimize(self) -> None:
-        """Wait until the server, by itself, has built the search index and has nothing left to do ("green"). Raises
-        StoreUnavailable if nothing changes for 10 minutes, or for 2 hours while the server says that it is at work."""
+        """Wait until the server, by itself, has built the search index and has nothing left to do
+        ("green"). Raises StoreUnavailable if nothing changes for 10 minutes, or for 2 hours while
+        the server says that it is at work."""
         link, seen = self._link, (-1, -1)
         since = link.clock()
         while True:
@@ -399,10 +466,15 @@ class ServerPoints(PointCollection):
             waited = link.clock() - since
             if waited > (BUSY_WAIT if busy else IDLE_WAIT):
                 raise StoreUnavailable(
-                    f"the search index of {self.name} did not grow for {waited:.0f} s: look at Qdrant's log"
+                    f"the search index of {self.name} did not grow for {waited:.0f} s: look at"
+                    " Qdrant's log"
                 )
-            if info.status == models.CollectionStatus.GREY:  # after a restart it waits for a change to begin
-                self._set_threshold(info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD)
+            if (
+                info.status == models.CollectionStatus.GREY
+            ):  # after a restart it waits for a change to begin
+                self._set_threshold(
+                    info.config.optimizer_config.indexing_threshold or DEFAULT_THRESHOLD
+                )
             link.sleep(INDEX_POLL)
 
 
@@ -413,9 +485,12 @@ def _part(points: PointBatch, vectors: NDArray[np.float32] | None, rows: slice) 
     return PointBatch(points.ids[rows], own_vectors, points.payloads[rows], sparse)
 
 
-def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]) -> None:
-    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that are refused. Raises
-    PointsRefused for the rows that are refused alone, once all others are sent."""
+def _send_all(
+    name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[slice], None]
+) -> None:
+    """Call send(rows) for all rows in requests of bounded size, and for the halves of those that
+    are refused. Raises PointsRefused for the rows that are refused alone, once all others are
+    sent."""
     due = [*_request_bounds(sizes)][::-1]
     refused: list[tuple[str, str]] = []
     while due:
@@ -431,7 +506,8 @@ def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callabl
     if refused:
         first, reason = refused[0]
         raise PointsRefused(
-            f"{len(refused)} of {len(ids)} points for {name} are refused, the first is {first}: {reason}",
+            f"{len(refused)} of {len(ids)} points for {name} are refused, the first is {first}:"
+            f" {reason}",
             tuple(point_id for point_id, _ in refused),
         )
 

@@ -8,7 +8,13 @@ SAMPLES = {file.stem: file.read_text(encoding="utf-8") for file in FILES.glob("*
 SYMBOLS = {
     "python": [
         ("constant", "LIMIT", "LIMIT = 3", "", 3),
-        ("function", "retry", "def retry(call, *, times: int = LIMIT) -> None", "Try a call again.", 9),
+        (
+            "function",
+            "retry",
+            "def retry(call, *, times: int = LIMIT) -> None",
+            "Try a call again.",
+            9,
+        ),
         ("class", "Größe", "class Größe(dict)", "Of a thing.", 18),
         ("class", "Größe.Inner", "class Inner", "", 21),
         ("method", "Größe.Inner.deep", "async def deep(self, a, b)", "", 22),
@@ -34,7 +40,13 @@ SYMBOLS = {
     ],
     "go": [
         ("type", "Queue", "type Queue struct", "Queue holds items.", 4),
-        ("method", "Queue.Push", "func (q *Queue) Push(item string) error", "Push adds one, at the end.", 10),
+        (
+            "method",
+            "Queue.Push",
+            "func (q *Queue) Push(item string) error",
+            "Push adds one, at the end.",
+            10,
+        ),
         ("type", "First", "First int", "", 15),
         ("type", "Second", "Second interface{ Do() }", "", 16),
         ("method", "Second.Do", "Do()", "", 16),
@@ -47,7 +59,13 @@ SYMBOLS = {
     ],
     "java": [
         ("class", "Store", "public class Store<T> extends Base", "Keeps items.", 6),
-        ("method", "Store.find", "@Override public T find(String key) throws Exception", "Finds one.", 10),
+        (
+            "method",
+            "Store.find",
+            "@Override public T find(String key) throws Exception",
+            "Finds one.",
+            10,
+        ),
         ("interface", "Shape", "interface Shape", "", 14),
         ("method", "Shape.area", "double area()", "", 14),
     ],

@@ -37,12 +37,15 @@ def server():
 def servers_of(*servers, **given):
     """Return servers that write contexts. They are waited for only if `given` says so."""
     usual = {"model": "fake-talk", "timeout": 5.0, "requests_in_flight": 10}
-    return EmbedderSettings(kind="ollama", hosts=[server.url for server in servers], **(usual | given))
+    return EmbedderSettings(
+        kind="ollama", hosts=[server.url for server in servers], **(usual | given)
+    )
 
 
 @pytest.fixture
 def make_chunker(url, monkeypatch):
-    """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
+    """Return a function that makes a chunker for servers. It waits for no server unless `given`
+    says so."""
 
     def make(*servers, num_ctx=4096, patience=0.0, **given):
         monkeypatch.setattr(context, "PATIENCE", patience)
@@ -56,7 +59,13 @@ def make_chunker(url, monkeypatch):
 def page(*texts):
     """Return documents with these texts."""
     count = len(texts)
-    return DocumentBatch([*map(str, range(count))], [*texts], [b"{}"] * count, [*map(hash_text, texts)], [b""] * count)
+    return DocumentBatch(
+        [*map(str, range(count))],
+        [*texts],
+        [b"{}"] * count,
+        [*map(hash_text, texts)],
+        [b""] * count,
+    )
 
 
 def numbered(count, what="sentence"):
