@@ -72,6 +72,13 @@ def test_the_readme_is_short_and_the_list_of_pages_has_every_page():
         assert f'"docs/{name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8"), name
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("docs/")])
+def test_each_page_begins_with_whom_it_is_for_and_what_one_can_do_after_it(name):
+    first = ALL[name].split("\n\n")[1]
+    assert first.startswith("For ")
+    assert "After this page" in first or name == "docs/README.md"
+
+
 @pytest.mark.parametrize("name", [name for name in ALL if name.startswith(("README", "docs"))])
 def test_no_item_of_a_list_is_a_page_of_its_own(name):
     text = re.sub(r"^```.*?^```", "", ALL[name], flags=re.MULTILINE | re.DOTALL)
