@@ -1,23 +1,21 @@
-"""A SQL source whose buckets of rows have digests: only the rows of buckets that differ from the
-last scan are read.
+"""A SQL source that reads only the buckets of rows whose digests differ from the last scan.
 
 The database computes the digests in one pass over the rows, with read rights alone. A run then
-reads those buckets whose digest is not the one that the ledger has. So it finds every change:
-deletions, rows that are committed late, and rows without a time of change, too. A database that
-writes a value in another way than before (another version, another time zone) gives another digest:
-then the bucket is read for nothing, and nothing is lost. Values of any type, NULL and empty texts
-differ in the form that is hashed.
+reads the buckets whose digest is not the one in the ledger. So it finds every change, including
+deleted rows, rows that are committed late, and rows without a time of change. A database that
+renders a value in another way than before (another version, another time zone) gives another
+digest: the bucket is read for nothing, and no change is missed. Values of any type, NULL and empty
+texts differ in the form that is hashed.
 
 The digests that the ledger gets are sums over the rows as they were read, each with its digest in
-the same statement. So they are the digests of what is in the index, whatever the source did between
-two queries.
+the same statement. So they describe what is in the index, even if the source changes between two
+queries.
 
 The columns of joins are columns of the row. A row of a part, or of the query of `access`, counts in
-the bucket of its document. It has to be found for every document to which reading would add it, so
-it is compared in the same way.
+the bucket of its document. It must be found for every document to which reading would add it, so
+both are compared in the same way (`_compare_as`).
 
-A small table is read whole, and so is one whose digests the database cannot compute, or not in
-time.
+All rows are read if the table is small, or if the database cannot compute the digests in time.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ import logging
 import sqlite3
 from collections import Counter
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from attrs import evolve
 from sqlalchemy import event, exc
-from sqlalchemy.dialects.postgresql import BIT, OID
 
 from rag_index.components.sources.buckets import (
     MIN_ROWS,
@@ -43,6 +41,20 @@ from rag_index.components.sources.buckets import (
     sum_values,
     value_bucket,
     values_digest,
+)
+from rag_index.components.sources.digest_sql import (
+    CHARSET,
+    MD5_OF_A,
+    RENDERING,
+    WITHOUT_BINARY_FORM,
+    WITHOUT_TEXT,
+    bucket_of,
+    cast_to,
+    collation_of,
+    converted,
+    literal,
+    summed_digests,
+    type_codes,
 )
 from rag_index.components.sources.pages import (
     DocumentParts,
@@ -62,69 +74,35 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.sql.selectable import Select
 
+    from rag_index.components.sources.attachments import FileReader
     from rag_index.components.sources.pages import Row
     from rag_index.components.sources.part_reader import RowsBeside
     from rag_index.components.sources.scan_state import ScanState
     from rag_index.core.settings import IndexSettings
 
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
-"""The databases whose buckets have digests, and the one that they are like."""
+"""The databases whose buckets have digests, each with the dialect that it shares."""
 WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
-"""Drivers' codes of the types of whole numbers."""
-NUMBERS = {20, 21, 23, 700, 701, 1700}
-"""PostgreSQL's types of numbers, which it compares with each other."""
-RENDERING = {
-    "postgresql": (
-        "SELECT concat_ws(' ', current_setting('lc_monetary'), current_setting('TimeZone'),"
-        " current_setting('DateStyle'), current_setting('IntervalStyle'),"
-        " current_setting('extra_float_digits'), nullif(getdatabaseencoding(),"
-        " current_setting('client_encoding')))"
-    ),
-    "mysql": "SELECT concat_ws(' ', @@version, @@time_zone, @@character_set_connection, md5('a'))",
-}
-"""What the database's way to write values depends on, beside the types of the columns."""
-CHARSET = "SELECT nullif(getdatabaseencoding(), current_setting('client_encoding'))"
-"""The charset from which PostgreSQL converts texts for this connection; NULL if it does not."""
-WITHOUT_TEXT = {16, 17, 20, 21, 23, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1266, 1700, 2950}
-"""PostgreSQL's types that hold no text: truth values, bytes, numbers, times and UUIDs."""
-WITHOUT_BINARY_FORM = """
-WITH RECURSIVE held(column_type, oid) AS (
-    SELECT listed, listed FROM unnest(CAST(:types AS oid[])) AS listed
-    UNION
-    SELECT held.column_type, inner_type FROM held
-    JOIN pg_type ON pg_type.oid = held.oid
-    CROSS JOIN LATERAL (
-        SELECT typbasetype UNION ALL SELECT typelem
-        UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0 AND NOT attisdropped
-        UNION ALL SELECT rngsubtype FROM pg_range
-        WHERE rngtypid = held.oid OR to_jsonb(pg_range) ->> 'rngmultitypid' = CAST(held.oid AS text)
-    ) AS inside(inner_type)
-)
-SELECT DISTINCT column_type FROM held JOIN pg_type ON pg_type.oid = held.oid
-WHERE typsend = 0 OR typname IN ('record', '_record')
-"""
-"""The types among :types that PostgreSQL cannot send in binary form, or that hold one which it
-cannot: such as isn and aclitem, their arrays, domains, ranges, and composites of them. Of a record,
-the catalog does not say what it holds."""
-MD5_OF_A = "0cc175b9c0f1b6a831c399e269772661"
+"""The drivers' type codes of whole numbers."""
 SQLITE_ROWS = 20_000
-"""Rows whose digests are computed within one query of SQLite, which keeps writers waiting as long
-as it lasts."""
+"""Rows per query in SQLite, whose writers wait as long as the query lasts. Chosen; nothing depends
+on it."""
 MAX_LISTED = 65_536
-"""Buckets that one query lists. If more differ, all rows are read."""
+"""The most buckets that one query lists. If more differ, all rows are read. Chosen; nothing
+depends on it."""
 MAX_KEPT_BUCKETS = 1 << 18
-"""If the source has grown until it has more buckets, all rows are read and divided into larger
-ones."""
+"""If the source has grown to more buckets, all rows are read and divided into larger ones. Chosen;
+each bucket is a row of the ledger."""
 MAX_SHARE = 0.9
 """If buckets with more than this share of all rows differ, all rows are read: that needs no second
-look at each key."""
+look at each key. Chosen; nothing depends on it."""
 UNDIVIDED = BucketLayout("none", 0, "")
+"""The layout of rows without digests: a small table, or a database that computes none."""
 logger = logging.getLogger("rag_index.source")
 
 
 class DigestSource(SqlSource):
-    """A `SqlSource` that leaves buckets of rows unread whose digests are as the last scan left
-    them."""
+    """A `SqlSource` that leaves buckets unread whose digests did not change since the last scan."""
 
     def __init__(self, url: URL, index: IndexSettings, **how: Any) -> None:
         super().__init__(url, index, **how)
@@ -134,13 +112,13 @@ class DigestSource(SqlSource):
         self._state: ScanState | None = None
         self._layout = UNDIVIDED
         self._rows: int | None = None
+        """The number of rows; None until the scan has begun."""
         self._as_text: dict[RowsBeside | None, list[bool]] = {}
         """Which columns of the rows (None) and of each table beside them are hashed as text."""
         self._charset: str | None = None
         """The charset of a database of PostgreSQL whose texts are converted for the connection."""
         self._compared_as: dict[RowsBeside, list[Any]] = {}
-        """As what the columns of a document are compared with those of a table; None for as they
-        are."""
+        """The type or collation by which each column of a table is compared (`_compare_as`)."""
         self._unread = 0
         self.fresh_first = False
         """Whether the next scan leaves what had changed by the last one to a later scan, if
@@ -155,13 +133,12 @@ class DigestSource(SqlSource):
         """Buckets of which some rows were read."""
         self._expected: Counter[int] | None = None
         """How many rows of each bucket were not read yet; None if the order of the rows tells when
-        one is complete."""
-        self._parts.digest_columns, self._parts.digest = self._columns_beside, self._digest_beside
+        a bucket is complete."""
+        self._parts.digest_columns = self._columns_beside
+        self._parts.digest = self._digest_beside
         if self._access is not None:
-            self._access.digest_columns, self._access.digest = (
-                self._columns_beside,
-                self._digest_beside,
-            )
+            self._access.digest_columns = self._columns_beside
+            self._access.digest = self._digest_beside
 
     def _new_engine(self, *, any_text: bool = False) -> Engine:
         opened = super()._new_engine(any_text=any_text)
@@ -170,123 +147,162 @@ class DigestSource(SqlSource):
         return opened
 
     def _add_functions(self, connection: Any, _record: object) -> None:
-        """Let SQLite compute the bucket of a key, whose values it gives as `_as_arguments`."""
+        """Register the SQL functions of the bucket of a key, which take `_as_arguments`."""
 
         def bucket(encoding: str, *arguments: Any) -> int:
-            pairs = zip(arguments[::2], arguments[1::2], strict=True)
-            key = [sqlite_text(value, encoding) if is_text else value for value, is_text in pairs]
+            key: list[Any] = []
+            for value, is_text in zip(arguments[::2], arguments[1::2], strict=True):
+                key.append(sqlite_text(value, encoding) if is_text else value)
             return value_bucket(self._layout, key)
 
+        def is_read(encoding: str, *arguments: Any) -> bool:
+            return bucket(encoding, *arguments) in (self._to_read or ())
+
         connection.create_function("rag_index_bucket", -1, bucket)
-        connection.create_function(
-            "rag_index_reads", -1, lambda *key: bucket(*key) in (self._to_read or ())
-        )
+        connection.create_function("rag_index_reads", -1, is_read)
 
     def _as_arguments(self) -> list[sa.ColumnElement[Any]]:
-        """Return the key for a function of SQLite: the encoding of texts, and then each value, a
-        text as bytes, and whether it is one. Python takes no text that is not UTF-8."""
-        arguments: list[sa.ColumnElement[Any]] = [_sql("(SELECT encoding FROM pragma_encoding)")]
+        """Return the arguments by which a function of SQLite gets the key.
+
+        These are the encoding of texts, and then each value and whether it is a text. A text is
+        given as bytes, since Python takes no text that is not UTF-8.
+        """
+        arguments: list[sa.ColumnElement[Any]] = [literal("(SELECT encoding FROM pragma_encoding)")]
         for key in self._keys:
             is_text = sa.func.typeof(key) == "text"
-            arguments += [sa.case((is_text, sa.cast(key, sa.BLOB)), else_=key), is_text]
+            value = sa.case((is_text, sa.cast(key, sa.BLOB)), else_=key)
+            arguments += [value, is_text]
         return arguments
 
     def use_scan_state(self, state: ScanState) -> None:
-        """Prepare for a scan. The digests are computed with the first page, or when rows are
-        counted."""
-        self._state, self._layout, self._rows = state, UNDIVIDED, None
+        """Prepare for a scan. The first `page` or `count` computes the digests."""
+        self._state = state
+        self._layout = UNDIVIDED
+        self._rows = None
 
     def count(self) -> int:
-        return super().count() if self._state is None else self._begin(self._state)
+        """Return the number of rows, including those that the scan leaves unread."""
+        if self._state is None:
+            return super().count()
+        return self._begin(self._state)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return a page of rows from the buckets to be read."""
+        # Without a scan, or a later page of it.
         if self._state is None or cursor is not None:
             return super().page(cursor, rows)
         self._begin(self._state)
         if self._to_read is not None and not self._expected:
-            page = SourcePage(
-                DocumentBatch.empty(), None, buckets=PageBuckets({}, BucketDigests(), ())
-            )
-        else:
-            page = super().page(cursor, rows)
-        return (
-            page
-            if page.buckets is None
-            else evolve(page, buckets=evolve(page.buckets, unread=self._unread))
-        )
+            # Nothing to read: no bucket differs, or the differing ones have no rows any more.
+            buckets = PageBuckets({}, BucketDigests(), (), unread=self._unread)
+            return SourcePage(DocumentBatch.empty(), None, buckets=buckets)
+        page = super().page(cursor, rows)
+        if page.buckets is None:
+            return page
+        return evolve(page, buckets=evolve(page.buckets, unread=self._unread))
+
+    # The buckets to be read
 
     def _begin(self, state: ScanState) -> int:
-        """Find out which buckets have to be read, once for each scan, and return how many rows
-        there are."""
+        """Choose the buckets to read, once for each scan. Return the number of rows."""
         if self._rows is not None:
             return self._rows
-        self._unread, self.left, self._to_read, self._open, self._expected = 0, 0, None, set(), None
+        self._read_all()
+        if state.watermark is not None and state.layout == UNDIVIDED:
+            # An earlier scan found that the database computes no digests: do not try each time.
+            lasting: BucketLayout | None = UNDIVIDED
+        else:
+            lasting = self._try_divide(state)
+        if self._rows is None:
+            self._rows = super().count()
+        self._counted = self._rows - self._unread
+        state.begin(lasting, self._to_read, left=self.left)
+        return self._rows
+
+    def _read_all(self) -> None:
+        """Plan to read all rows, until `_compare` finds less to read."""
+        self._unread = 0
+        self.left = 0
+        self._to_read = None
+        self._open = set()
+        self._expected = None
         self._copies = self._copies_always
-        lasting = UNDIVIDED if state.watermark is not None and state.layout == UNDIVIDED else None
+
+    def _try_divide(self, state: ScanState) -> BucketLayout | None:
+        """Divide the rows into buckets, if the database can. Return the layout to be recorded.
+
+        It is None for a small table, which a later scan divides once it has grown.
+        """
         try:
-            if lasting is None:
-                self._rows = self._with_any_text(partial(self._connect_and_divide, state))
-                lasting = self._layout if self._layout != UNDIVIDED else None
+            self._rows = self._with_any_text(partial(self._connect_and_divide, state))
         except (SourceError, SourceTimedOut) as error:
             logger.info(
                 "%s is read whole, since the database computes no digests: %s", self._name, error
             )
-            self._unread, self.left, self._to_read, self._expected = 0, 0, None, None
-            self._copies = self._copies_always
-            self._rows, self._layout, lasting = None, UNDIVIDED, UNDIVIDED
-        self._rows = super().count() if self._rows is None else self._rows
-        self._counted = self._rows - self._unread
-        state.begin(lasting, self._to_read, left=self.left)
-        return self._rows
+            self._read_all()
+            self._rows = None
+            self._layout = UNDIVIDED
+            return UNDIVIDED
+        if self._layout == UNDIVIDED:
+            return None
+        return self._layout
 
     def _connect_and_divide(self, state: ScanState) -> int:
         with self._connect(patience=self._timeout) as connection:
             return self._divide(connection, state)
 
     def _divide(self, connection: Connection, state: ScanState) -> int:
-        """Choose the layout and the buckets to read, and return how many rows there are."""
+        """Choose the layout and the buckets to read. Return the number of rows."""
         types, rendering = self._rendering(connection)
         before = state.layout
         if state.watermark is not None and before is not None and before.rendering == rendering:
             self._layout = before
-            known = state.digests(self._files.is_current if self._files is not None else None)
+            is_current = self._files.is_current if self._files is not None else None
+            known = state.digests(is_current)
             rows = self._compare(known, self._digests(connection))
             if self._to_read is not None:
                 return rows
+        # The first scan, or too much differs: read all rows, in a layout for their present number.
         self._layout, rows = self._choose_layout(connection, types, rendering, before)
         if self._layout != UNDIVIDED:
             self._try_columns(connection)
         return rows
 
     def _compare(self, known: Mapping[int, str], found: BucketDigests) -> int:
-        """Choose the buckets to read by these digests, unless there is too much to read. Return the
-        number of rows."""
+        """Plan to read the buckets that differ, unless that is too much. Return the number of rows.
+
+        Args:
+            known: The digests in the ledger; "" for a bucket that must be read.
+            found: The digests of the source.
+        """
         encoded = found.encoded()
-        differ = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
-        differ |= known.keys() - encoded.keys()
-        last, self._last, left = self._last, encoded, 0
-        if self.fresh_first and (
-            fresh := {one for one in differ if encoded.get(one) != last.get(one)}
-        ):
-            differ, left = fresh, len(differ) - len(fresh)
-        expected = Counter({bucket: found[bucket][0] for bucket in differ if bucket in found})
-        rows, to_read = found.rows, expected.total()
-        if (
-            len(found) <= MAX_KEPT_BUCKETS
-            and len(differ) <= MAX_LISTED
-            and to_read <= MAX_SHARE * rows
-        ):
-            self._to_read, self._expected, self._unread, self.left = (
-                differ,
-                expected,
-                rows - to_read,
-                left,
-            )
-            # pages in the order of a key do not help to find hashed buckets: one pass does
-            self._copies = self._copies_always or (
-                self._layout.kind == "hash" and self._backend != "sqlite"
-            )
+        changed = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
+        vanished = known.keys() - encoded.keys()
+        differing = changed | vanished
+        left = 0
+        if self.fresh_first:
+            # Buckets that changed since the last scan. If there are none, all that differ are read.
+            last = self._last
+            fresh = {bucket for bucket in differing if encoded.get(bucket) != last.get(bucket)}
+            if fresh:
+                left = len(differing) - len(fresh)
+                differing = fresh
+        self._last = encoded
+        expected = Counter[int]()
+        for bucket in differing - vanished:
+            expected[bucket] = found[bucket][0]
+        rows = found.rows
+        to_read = expected.total()
+        has_too_many = len(found) > MAX_KEPT_BUCKETS or len(differing) > MAX_LISTED
+        if has_too_many or to_read > MAX_SHARE * rows:
+            return rows
+        self._to_read = differing
+        self._expected = expected
+        self._unread = rows - to_read
+        self.left = left
+        # Pages in the order of a key do not help to find hashed buckets: one pass does.
+        if self._layout.kind == "hash" and self._backend != "sqlite":
+            self._copies = True
         return rows
 
     def _choose_layout(
@@ -296,56 +312,76 @@ class DigestSource(SqlSource):
         rendering: str,
         before: BucketLayout | None,
     ) -> tuple[BucketLayout, int]:
-        """Return a layout for all rows, the one before if it still fits, and the number of rows."""
-        key = self._keys[0]
-        whole = len(self._keys) == 1 and (
-            self._backend == "sqlite" or types[0] in WHOLE_NUMBERS[self._backend]
-        )
-        ends = [sa.func.min(key), sa.func.max(key)] if whole else [sa.null(), sa.null()]
-        statement = (
-            sa.select(sa.func.count(), *ends).select_from(self._from).where(*self._keys_not_null())
-        )
-        rows, *found = connection.execute(statement).one()
+        """Return the layout for all rows, and their number. A layout that still fits stays."""
+        ends: list[sa.ColumnElement[Any]] = [sa.null(), sa.null()]
+        if self._has_numeric_key(types):
+            key = self._keys[0]
+            ends = [sa.func.min(key), sa.func.max(key)]
+        statement = sa.select(sa.func.count(), *ends).select_from(self._from)
+        statement = statement.where(*self._keys_not_null())
+        rows, lowest, highest = connection.execute(statement).one()
         if rows < MIN_ROWS:
             return UNDIVIDED, rows
-        lowest, highest = [value if isinstance(value, int) else None for value in found]
+        # In SQLite a key may have values of any type, such as 1 and "a".
+        if not isinstance(lowest, int):
+            lowest = None
+        if not isinstance(highest, int):
+            highest = None
         wanted = choose_layout(rows, lowest, highest, rendering)
-        return (before if before is not None and before.fits(wanted) else wanted), rows
+        if before is not None and before.fits(wanted):
+            return before, rows
+        return wanted, rows
+
+    def _has_numeric_key(self, types: Sequence[Any]) -> bool:
+        """Return whether the key is one column of whole numbers, as far as its type tells."""
+        if len(self._keys) > 1:
+            return False
+        if self._backend == "sqlite":
+            return True
+        return types[0] in WHOLE_NUMBERS[self._backend]
 
     def _try_columns(self, connection: Connection) -> None:
-        """Let the database compute some digests, which it may refuse, and count the rows of each
-        bucket if no order of the rows tells when one is complete."""
+        """Prepare to read all rows: test the digests, and count the rows of hashed buckets.
+
+        Raises:
+            SourceError: The database refuses to compute a digest.
+        """
         if self._backend != "sqlite":
-            tried: list[tuple[Select[Any], Sequence[Any]]] = [
-                (self._select(), self._digest_columns())
-            ]
-            tried += [
-                (table.select(), self._columns_beside(table)) for table in self._beside(connection)
-            ]
-            for statement, digests in tried:
-                only = statement.with_only_columns(*digests, maintain_column_froms=True)
-                connection.execute(only.limit(1)).fetchall()
+            self._try_digest(connection, self._select(), self._digest_columns())
+            for table in self._beside(connection):
+                self._try_digest(connection, table.select(), self._columns_beside(table))
+        # In the order of the key, rows of a hashed bucket may come until the last page.
         if self._layout.kind == "hash" and not self._copies:
             bucket = self._bucket().label("bucket")
-            counts = (
-                sa.select(bucket, sa.func.count()).where(*self._keys_not_null()).group_by(bucket)
-            )
-            self._expected = Counter(
-                {int(number): rows for number, rows in connection.execute(counts)}
-            )
+            counts = sa.select(bucket, sa.func.count()).where(*self._keys_not_null())
+            rows = connection.execute(counts.group_by(bucket))
+            self._expected = Counter({int(number): count for number, count in rows})
+
+    def _try_digest(
+        self, connection: Connection, statement: Select[Any], digests: Sequence[Any]
+    ) -> None:
+        only = statement.with_only_columns(*digests, maintain_column_froms=True)
+        connection.execute(only.limit(1)).fetchall()
 
     def _completed(self, numbers: Sequence[int], *, last: bool) -> Collection[int]:
-        """Return the buckets that are complete with these rows, which are in these buckets."""
+        """Return the buckets that are complete after a page.
+
+        Args:
+            numbers: The bucket of each row of the page.
+            last: Whether this is the last page.
+        """
         self._open.update(numbers)
         if last:
             done = set(self._open)
         elif self._expected is not None:
             self._expected.subtract(numbers)
-            done = {
-                number for number in self._open.intersection(numbers) if self._expected[number] <= 0
-            }
-        else:  # in the order of the key; of a key that is no number, nothing is known
-            done = {number for number in self._open if number != numbers[-1] and number > TEXT_KEYS}
+            seen = self._open.intersection(numbers)
+            done = {number for number in seen if self._expected[number] <= 0}
+        else:
+            # Ranges in the order of the key: all but the current one are complete. The order of
+            # keys that are no numbers (in SQLite) is unknown.
+            current = numbers[-1]
+            done = {number for number in self._open if number != current and number > TEXT_KEYS}
         self._open -= done
         return done
 
@@ -356,99 +392,86 @@ class DigestSource(SqlSource):
             return
         self._expected = expected = Counter[int]()
         for row in super()._all_rows():
-            expected[int(row[-2])] += 1
+            bucket = int(row[-2])
+            expected[bucket] += 1
             yield row
 
+    # The SQL of digests
+
     def _digests(self, connection: Connection) -> BucketDigests:
+        """Return the digests of all buckets."""
         if self._backend == "sqlite":
             return self._digests_of_sqlite(connection)
-        streamed, found = {"stream_results": True}, BucketDigests()
+        streamed = {"stream_results": True}
+        digests = BucketDigests()
         for row in connection.execute(self.digest_statement(), execution_options=streamed):
-            found.add(*map(int, row))
-        require_all(connection, self._select(), found.rows)
+            bucket, rows, first, second = map(int, row)
+            digests.add(bucket, rows, first, second)
+        require_all(connection, self._select(), digests.rows)
         for table in self._beside(connection):
-            rows = self._with_documents(table, self._bucket(), *self._columns_beside(table))
-            for bucket, _, *sums in connection.execute(
-                self._summed(rows), execution_options=streamed
+            parts = self._with_documents(table, self._bucket(), *self._columns_beside(table))
+            for row in connection.execute(
+                summed_digests(self._backend, parts), execution_options=streamed
             ):
-                found.add_part(int(bucket), *map(int, sums))
-        return found
+                bucket, _, first, second = map(int, row)
+                digests.add_part(bucket, first, second)
+        return digests
 
     def digest_statement(self) -> Select[Any]:
-        """Return the query of all digests, after the scan has begun. Not for SQLite, which has
-        none."""
-        return self._summed(sa.select(*self._digest_columns()).where(*self._keys_not_null()))
-
-    def _summed(self, rows: Select[Any]) -> Select[Any]:
-        bucket, digest = rows.selected_columns
-        rows = rows.with_only_columns(
-            bucket.label("bucket"), digest.label("digest"), maintain_column_froms=True
-        )
-        if (
-            self._backend == "postgresql"
-        ):  # keeps each digest from being computed once for each half
-            rows = rows.offset(_sql(0))
-        every = rows.subquery("digests")
-        numbers: list[Any] = []
-        for half in (0, 1):
-            if self._backend == "postgresql":
-                part: Any = sa.func.encode(
-                    sa.func.substr(every.c.digest, _sql(1 + 8 * half), _sql(8)), "hex"
-                )
-                bits: Any = sa.cast(sa.literal_column("'x'").op("||")(part), BIT(64))
-                numbers.append(sa.cast(bits, sa.BigInteger))
-            else:
-                part = sa.func.conv(sa.func.substr(every.c.digest, 1 + 16 * half, 16), 16, 10)
-                numbers.append(sa.cast(part, sa.Numeric(20)))
-        return sa.select(every.c.bucket, sa.func.count(), *map(sa.func.sum, numbers)).group_by(
-            every.c.bucket
+        """Return the query of all digests, after the scan has begun. Not for SQLite, which computes
+        none itself."""
+        return summed_digests(
+            self._backend, sa.select(*self._digest_columns()).where(*self._keys_not_null())
         )
 
     def _bucket(self) -> Any:
-        size, keys = self._layout.size, self._keys
+        """Return the number of a row's bucket, as an expression over its key."""
         if self._backend == "sqlite":
             return sa.func.rag_index_bucket(*self._as_arguments())
-        if self._layout.kind == "range":
-            by_range = _sql(f"{size}::bigint" if self._backend == "postgresql" else size)
-            return keys[0].op("/" if self._backend == "postgresql" else "DIV")(by_range)
-        if self._backend == "postgresql":
-            text = sa.cast(sa.func.row(*keys), sa.Text).collate("C")
-            return sa.func.hashtextextended(text, _sql(0)).op("&")(_sql(size - 1))
-        joined = sa.func.concat(*[sa.func.md5(key) for key in keys])
-        return sa.func.crc32(joined).op("&")(_sql(size - 1))
+        return bucket_of(self._backend, self._layout, self._keys)
 
     def _digest_columns(self) -> tuple[Any, Any]:
-        values = list(self._select().selected_columns)[len(self._keys) :]
+        """Return the bucket and the digest of a row, as expressions."""
+        columns = list(self._select().selected_columns)
+        values = columns[len(self._keys) :]
         return self._bucket(), self._digest_of([*self._keys, *values], None)
 
     def _digest_of(
         self, values: Sequence[sa.ColumnElement[Any]], table: RowsBeside | None
     ) -> sa.ColumnElement[Any]:
+        """Return the digest of these columns, of the rows (None) or of a table beside them."""
         if self._backend == "postgresql":
-            as_text = zip(values, self._as_text[table], strict=True)
-            sent = [self._sent_as_text(value) if text else value for value, text in as_text]
+            sent: list[Any] = []
+            for value, is_text in zip(values, self._as_text[table], strict=True):
+                sent.append(self._sent_as_text(value) if is_text else value)
             return sa.func.sha256(sa.func.record_send(sa.func.row(*sent)))
-        return sa.func.md5(
-            sa.func.concat(*[sa.func.coalesce(sa.func.md5(column), "-") for column in values])
-        )
+        # An MD5 has 32 digits, so "-" for NULL differs from that of every value.
+        hashes = [sa.func.coalesce(sa.func.md5(value), "-") for value in values]
+        return sa.func.md5(sa.func.concat(*hashes))
 
     def _sent_as_text(self, value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Return a value as text for a digest. The bytes that the database has are hashed, which
-        are the same for each connection, and which no conversion refuses."""
+        """Return a value as text for a digest.
+
+        In a database of another charset these are the bytes that it stores. They are the same for
+        each connection, and no conversion refuses them.
+        """
         text: sa.ColumnElement[Any] = sa.cast(value, sa.Text)
-        return (
-            text if self._charset is None else sa.func.convert_to(text, _sql(f"'{self._charset}'"))
-        )
+        if self._charset is None:
+            return text
+        return sa.func.convert_to(text, literal(f"'{self._charset}'"))
 
     # Rows of other tables
 
     def _beside(self, connection: Connection) -> list[RowsBeside]:
         """Return the tables whose rows are read beside those of the documents."""
+        tables: list[RowsBeside] = list(self._parts.tables)
         pairs = None if self._access is None else self._access.pairs(connection)
-        return [*self._parts.tables, *([] if pairs is None else [pairs])]
+        if pairs is not None:
+            tables.append(pairs)
+        return tables
 
     def _columns_beside(self, table: RowsBeside) -> list[sa.ColumnElement[Any]]:
-        """Return what is read of a table beside its columns."""
+        """Return the columns that are read in addition to those of a table: the digest, if any."""
         if self._backend == "sqlite" or self._layout == UNDIVIDED:
             return []
         return [self._digest_of(table.read_columns, table)]
@@ -456,111 +479,107 @@ class DigestSource(SqlSource):
     def _digest_beside(self, row: Row) -> tuple[int, int]:
         if self._layout == UNDIVIDED:
             return 0, 0
-        return values_digest(row) if self._backend == "sqlite" else _read_digest(row[-1])
+        if self._backend == "sqlite":
+            return values_digest(row)
+        return _read_digest(row[-1])
 
     def _with_documents(self, table: RowsBeside, *columns: sa.ColumnElement[Any]) -> Select[Any]:
         """Return the rows of a table with the documents that they are read for."""
-        both: list[Any] = []
-        compared = self._compared_as.get(table) or [None] * len(table.on)
-        for own, other, kind in zip(table.on, table.of_document, compared, strict=True):
-            value: Any = self._from.c[other]
-            if kind is not None and self._backend == "postgresql":
-                value = sa.cast(value, sa.Text).op("::")(_sql(kind))
-            elif kind is not None:
-                charset, collation = map(_sql, kind)
-                value = sa.func.convert(value.op("USING")(charset)).op("COLLATE")(collation)
-            both.append(table.rows.c[own] == value)
-        joined = self._from.join(table.rows, sa.and_(*both))
+        compared_as = self._compared_as.get(table) or [None] * len(table.on)
+        conditions: list[Any] = []
+        for own, other, kind in zip(table.on, table.of_document, compared_as, strict=True):
+            value = converted(self._backend, self._from.c[other], kind)
+            conditions.append(table.rows.c[own] == value)
+        joined = self._from.join(table.rows, sa.and_(*conditions))
         return sa.select(*columns).select_from(joined).where(*self._keys_not_null())
 
     def _compare_as(
         self, connection: Connection, table: RowsBeside, types: Sequence[Any], own: Sequence[Any]
     ) -> None:
-        """Find out how the columns of a document are compared with those of a table where it is
-        read, as values: as PostgreSQL reads a text as the type of the column, and as MySQL compares
-        by the collation of the column."""
-        found: list[Any] = [None] * len(table.on)
+        """Find out how the columns of a document are compared with those of a table.
+
+        Rows of a table are read by values, not by a join: PostgreSQL then reads a text as the type
+        of the column, and MySQL compares by the collation of the column.
+
+        Args:
+            types: The type codes of the document's columns.
+            own: The type codes of the table's columns, those in `table.on` first.
+        """
+        found: list[Any] = []
         for number, (name, other) in enumerate(zip(table.on, table.of_document, strict=True)):
             if self._backend == "postgresql":
-                theirs = types[self._reader.positions[other]]
-                if theirs != own[number] and not {theirs, own[number]} <= NUMBERS:
-                    name_of = sa.select(
-                        sa.func.format_type(sa.cast(_sql(own[number]), OID), _sql(-1))
-                    )
-                    found[number] = connection.scalar(name_of)
+                document_type = types[self._reader.positions[other]]
+                found.append(cast_to(connection, document_type, own[number]))
             else:
-                column = table.rows.c[name]
-                rows = (
-                    sa.select(_sql(1).label("one")).subquery("one").outerjoin(table.rows, sa.true())
-                )  # it may be empty
-                row = (
-                    sa.select(sa.func.charset(column), sa.func.collation(column))
-                    .select_from(rows)
-                    .limit(1)
-                )
-                kind = connection.execute(row).one()
-                found[number] = tuple(kind) if kind[0] != "binary" else None
+                found.append(collation_of(connection, table.rows, name))
         self._compared_as[table] = found
 
     # SQLite
 
     def _digests_of_sqlite(self, connection: Connection) -> BucketDigests:
-        """Return the digest of each bucket, page by page, so that writers need not wait for all of
-        them."""
-        found, cursor, rows = BucketDigests(), None, SQLITE_ROWS
+        """Return the digests of all buckets, page by page: writers wait for one page at most."""
+        digests = BucketDigests()
+        cursor: Cursor | None = None
+        rows = SQLITE_ROWS
         while rows == SQLITE_ROWS:
-            page, last = self._sum_page(connection, cursor)
-            rows, cursor = page.rows, Cursor(last)
-            for bucket, sums in page.items():
-                found.add(bucket, *sums)
-        return found
+            page, last_key = self._sum_page(connection, cursor)
+            rows = page.rows
+            cursor = Cursor(last_key)
+            for bucket, (count, first, second) in page.items():
+                digests.add(bucket, count, first, second)
+        return digests
 
     def _sum_page(
         self, connection: Connection, cursor: Cursor | None
     ) -> tuple[BucketDigests, tuple[Any, ...]]:
-        """Return the digests of the rows after a cursor and of their parts, and the key of the last
-        row."""
+        """Return the digests of the rows after a cursor and of their parts, and the last key."""
         width = len(self._keys)
         statement = self._in_order(connection, self._select(), cursor).limit(SQLITE_ROWS)
         with connection.execute(statement) as result:
-            rows: Any = result.cursor  # that of the driver: every row of the source passes here
+            # The driver's cursor, not SQLAlchemy's: every row of the source passes through it.
+            rows: Any = result.cursor
             try:
-                found, last = sum_values(self._layout, rows, width)
+                digests, last = sum_values(self._layout, rows, width)
             except sqlite3.OperationalError as error:
                 raise exc.OperationalError(str(statement), {}, error) from error
-        for table in self._beside(connection) if found else ():
-            statement = self._with_documents(table, *self._keys, *table.read_columns).where(
-                sa.not_(self._after(last))
-            )
+        if not digests:
+            return digests, last
+        for table in self._beside(connection):
+            parts = self._with_documents(table, *self._keys, *table.read_columns)
+            parts = parts.where(sa.not_(self._after(last)))
             if cursor is not None:
-                statement = statement.where(self._after(cursor.key))
-            for row in stream_rows(connection, statement):
-                found.add_part(value_bucket(self._layout, row[:width]), *values_digest(row[width:]))
-        return found, last
+                parts = parts.where(self._after(cursor.key))
+            for row in stream_rows(connection, parts):
+                bucket = value_bucket(self._layout, row[:width])
+                first, second = values_digest(row[width:])
+                digests.add_part(bucket, first, second)
+        return digests, last
 
     # What is read
 
     def _select_scanned(self) -> Select[Any]:
+        """Return the query of the rows that the scan reads, with their bucket and digest."""
         statement = self._select()
         if self._layout == UNDIVIDED:
             return statement
+        # `_read_scanned` computes the digests of SQLite from the values.
         if self._backend != "sqlite":
             statement = statement.add_columns(*self._digest_columns())
-        if (numbers := self._to_read) is None:
+        if self._to_read is None:
             return statement
         if self._backend == "sqlite":
             statement = statement.where(sa.func.rag_index_reads(*self._as_arguments()))
         else:
-            listed = ", ".join(map(str, sorted(numbers)))
-            statement = statement.where(
-                self._bucket().op("IN", is_comparison=True)(_sql(f"({listed})"))
-            )
-        ends = self._layout.keys_of(numbers)  # an index on the key helps
-        return (
-            statement
-            if ends is None
-            else statement.where(self._keys[0].between(_sql(ends[0]), _sql(ends[1])))
-        )
+            # Literals, not parameters: there may be more buckets than a statement has parameters.
+            listed = ", ".join(map(str, sorted(self._to_read)))
+            is_listed = self._bucket().op("IN", is_comparison=True)(literal(f"({listed})"))
+            statement = statement.where(is_listed)
+        ends = self._layout.keys_of(self._to_read)
+        if ends is None:
+            return statement
+        # The lowest and highest key of these buckets: an index on the key can be used.
+        lowest, highest = ends
+        return statement.where(self._keys[0].between(literal(lowest), literal(highest)))
 
     def _read_scanned(
         self, rows: Sequence[Row], cursor: Any, parts: Sequence[DocumentParts]
@@ -568,62 +587,86 @@ class DigestSource(SqlSource):
         page = super()._read_scanned(rows, cursor, parts)
         if self._layout == UNDIVIDED:
             return page
-        if (files := self._files) is not None:
-            pairs = zip(page.documents.keys, map(files.stamp, page.documents.files), strict=True)
-            page = evolve(page, stamps={key: stamp for key, stamp in pairs if stamp})
-        width, sums, numbers = len(self._keys), BucketDigests(), list[int]()
+        if self._files is not None:
+            page = evolve(page, stamps=_stamps_of(self._files, page.documents))
+        width = len(self._keys)
+        sums = BucketDigests()
+        numbers: list[int] = []
         for row, beside in zip(rows, parts, strict=True):
             if self._backend == "sqlite":
-                number, (first, second) = (
-                    value_bucket(self._layout, row[:width]),
-                    values_digest(row),
-                )
+                number = value_bucket(self._layout, row[:width])
+                first, second = values_digest(row)
             else:
-                number, (first, second) = int(row[-2]), _read_digest(row[-1])
-            sums.add(number, 1, first + beside.digest[0], second + beside.digest[1])
+                number = int(row[-2])
+                first, second = _read_digest(row[-1])
+            first_beside, second_beside = beside.digest
+            sums.add(number, 1, first + first_beside, second + second_beside)
             numbers.append(number)
         keys = page.documents.keys
         if page.unreadable:
-            keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)))
+            # These rows have a bucket, too, and are no documents of the page.
+            columns = list(zip(*[row[:width] for row in rows], strict=True))
+            keys = encode_keys(columns)
+        bucket_of = dict(zip(keys, numbers, strict=True))
         complete = self._completed(numbers, last=cursor is None)
-        return evolve(
-            page, buckets=PageBuckets(dict(zip(keys, numbers, strict=True)), sums, complete)
-        )
+        return evolve(page, buckets=PageBuckets(bucket_of, sums, complete))
 
     def _rendering(self, connection: Connection) -> tuple[list[Any], str]:
-        """Return the codes of the types of all columns, and what decides how the database writes
-        values. Raises SourceError if it cannot hash them."""
-        by_table: dict[RowsBeside | None, list[Any]] = {}
-        for table in (None, *self._beside(connection)):
-            statement = self._select() if table is None else table.select()
-            with connection.execute(statement.limit(0)) as result:
-                description: Any = result.cursor.description if result.cursor is not None else []
-                by_table[table] = [column[1] for column in description]
-        types = [one for some in by_table.values() for one in some]
+        """Return the type codes of all columns, and what determines how values are rendered.
+
+        Raises:
+            SourceError: The database cannot hash the values.
+        """
+        tables = self._beside(connection)
+        types_of: dict[RowsBeside | None, list[Any]] = {}
+        types_of[None] = type_codes(connection, self._select())
+        for table in tables:
+            types_of[table] = type_codes(connection, table.select())
+        types = list(chain.from_iterable(types_of.values()))
         if self._backend == "sqlite":
             return types, self._backend
         if self._backend == "postgresql":
-            listed = f"{{{','.join(map(str, types))}}}"
-            lacking = set(connection.scalars(sa.text(WITHOUT_BINARY_FORM), {"types": listed}))
-            self._charset = connection.exec_driver_sql(CHARSET).scalar()
-            if self._charset is not None:
-                lacking |= set(types) - WITHOUT_TEXT
-            self._as_text = {
-                table: [one in lacking for one in some] for table, some in by_table.items()
-            }
-        for table, own in by_table.items():
-            if table is not None:
-                self._compare_as(connection, table, by_table[None], own)
-        found = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
-        if self._backend == "mysql" and not found.endswith(MD5_OF_A):
+            self._find_text_columns(connection, types_of)
+        for table in tables:
+            self._compare_as(connection, table, types_of[None], types_of[table])
+        settings = str(connection.exec_driver_sql(RENDERING[self._backend]).scalar())
+        # The settings of MySQL end with md5('a'), which tests the function.
+        if self._backend == "mysql" and not settings.endswith(MD5_OF_A):
             raise SourceError("this database computes no MD5")
-        return types, f"{self._backend} {found} {' '.join(map(str, types))}"
+        listed = " ".join(map(str, types))
+        return types, f"{self._backend} {settings} {listed}"
+
+    def _find_text_columns(
+        self, connection: Connection, types_of: Mapping[RowsBeside | None, Sequence[Any]]
+    ) -> None:
+        """Find the columns of PostgreSQL that are hashed as text.
+
+        These are columns of a type without a binary form. If the connection converts texts from the
+        charset of the database, all columns that may hold text are hashed so.
+        """
+        types = list(chain.from_iterable(types_of.values()))
+        listed = ",".join(map(str, types))
+        parameters = {"types": f"{{{listed}}}"}
+        sent_as_text = set(connection.scalars(sa.text(WITHOUT_BINARY_FORM), parameters))
+        self._charset = connection.exec_driver_sql(CHARSET).scalar()
+        if self._charset is not None:
+            sent_as_text |= set(types) - WITHOUT_TEXT
+        self._as_text = {}
+        for table, codes in types_of.items():
+            self._as_text[table] = [code in sent_as_text for code in codes]
 
 
-def _sql(value: object) -> sa.ColumnElement[Any]:
-    return sa.literal_column(str(value))
+def _stamps_of(files: FileReader, documents: DocumentBatch) -> dict[str, str]:
+    """Return the stamps of the files that documents name, by key."""
+    stamps: dict[str, str] = {}
+    for key, named in zip(documents.keys, documents.files, strict=True):
+        stamp = files.stamp(named)
+        if stamp:
+            stamps[key] = stamp
+    return stamps
 
 
 def _read_digest(digest: Any) -> tuple[int, int]:
+    """Return both halves of a digest: hexadecimal text from MySQL, bytes from PostgreSQL."""
     raw = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
     return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big")
