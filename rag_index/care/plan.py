@@ -345,8 +345,9 @@ def _other_languages(index: IndexSettings, languages: Counter[str]) -> str:
 def _left_out(source: Source) -> str:
     """Return which formats leave much out of the texts of the first documents."""
     said = list[str]()
-    for name, form, values in source.sample(PLAN_SAMPLE) if isinstance(source, SqlSource) else ():
-        counted = [letters_left_out(value, form) for value in values]
+    for sample in source.sample(PLAN_SAMPLE) if isinstance(source, SqlSource) else ():
+        name, form = sample.name, sample.format
+        counted = [letters_left_out(value, form) for value in sample.values]
         letters, lost = (
             (sum(number) for number in zip(*counted, strict=True)) if counted else (0, 0)
         )

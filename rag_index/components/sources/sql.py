@@ -1,16 +1,16 @@
 """A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
+
 Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for
-keyset pagination"). If that would sort everything again for each page (a query on a server), all
-rows are copied into a file first."""
+keyset pagination"). For a query on a server, that would sort all rows again for each page. So all
+its rows are copied into a file first.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 import math
-import re
 import sys
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from rag_index.components.sources.decisions import (
     undecided_keys,
     undecided_values,
 )
+from rag_index.components.sources.key_candidates import KeyCandidates, undecoded_of
 from rag_index.components.sources.pages import SourcePage
 from rag_index.components.sources.part_reader import AccessReader, PartsReader
 from rag_index.components.sources.policies import RowPolicies, read_policies
@@ -45,14 +46,14 @@ from rag_index.components.sources.source_tables import (
 from rag_index.components.sources.undecoded import DRIVERS, Undecoded, readable
 from rag_index.core.database import redacted_url
 from rag_index.core.documents.batches import DocumentBatch
-from rag_index.core.documents.keys import document_id, encode_key, key_parts, values_of
+from rag_index.core.documents.keys import document_id, encode_key, key_parts
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.recovery import asking
 from rag_index.core.settings.parts import TEXT_FORMATS, file_columns
 from rag_index.errors import InvalidText, SettingsError, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy.engine import URL, Connection, Engine
@@ -65,23 +66,31 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 USUAL_SECONDS = 10.0
-"""Seconds after which the progress says that the database does not answer."""
-_BEYOND_PYTHON = re.compile(
-    r"-?infinity|(?:\d{5,}|0000)-\d\d-\d\d[\d :.+-]*|\d{4,}-\d\d-\d\d[\d :.+-]* BC"
-)
-"""A date or a time that Python cannot hold, as drivers give it: as a text."""
-INT64 = 2**63
+"""Seconds after which the progress reports that the database does not answer. Chosen; nothing depends
+on it."""
 KEYS_AT_ONCE = 1000
+"""Undecided keys that are fetched and yielded at a time. Chosen; nothing depends on it."""
 
 
 @shows_sizes("rows", "size")
 class Cursor(NamedTuple):
-    """Where a page begins: after the row with this key. So many rows were read until there, the
-    last ones as a page."""
+    """Where a page begins: after the row with this key."""
 
     key: tuple[Any, ...]
     rows: int = 0
+    """How many rows were read up to this one."""
     size: int = 0
+    """How many of them the last page had."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSample:
+    """Values of a column from the first rows."""
+
+    name: str
+    """The column, such as "body"; that of a part with its name: "remark.body"."""
+    format: str
+    values: Sequence[Any]
 
 
 class SqlSource:
@@ -96,16 +105,23 @@ class SqlSource:
         folder: Path | None = None,
         first: int | None = None,
     ) -> None:
-        """`folder` is for the rows of a query. A caller that reads no more than the `first` rows
-        says so."""
-        self._declared, self._folder, self._first = index, folder, first
+        """Open no connection yet.
+
+        Args:
+            timeout: Seconds after which a statement is ended.
+            folder: Where the file with the rows of a query is made.
+            first: How many rows the caller reads at most; None for all.
+        """
+        self._declared = index
+        self._folder = folder
+        self._first = first
         self._url = url
         self._timeout = timeout
         self._name = f"source {redacted_url(url)}"
         self._engine = self._new_engine()
         self._index = index = decided(index, self._engine.dialect)
         self._any_text: Engine | None = None
-        """The engine in use where a text is not valid in its charset (`_reading_any_text`)."""
+        """The engine in use while texts are read without conversion (`_reading_any_text`)."""
         self._reader = pages.RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
         self._parts = PartsReader(index, self._reader.positions, self._reader.files)
@@ -114,20 +130,19 @@ class SqlSource:
         """The documents whose parts are expected to fit into a page."""
         self._from = documents_from(index)
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
-        self._key_types: list[set[type]] = []
-        """The types of values that the first rows have in each key column; empty until a row was
-        seen."""
         self._copy_has_any_text = False
         """Whether the rows of the copy were read by `_any_text`."""
         backend = url.get_backend_name()
+        self._key_candidates = KeyCandidates(backend)
         self._copies = index.query is not None and backend != "sqlite"
         self._row_values = backend in ("sqlite", "postgresql")
         self._exact = backend == "sqlite"
         self._order: list[sa.ColumnElement[Any]] = []
-        """What rows are ordered by and compared with, key column by key column (`_learn_order`)."""
+        """The expressions of the key columns by which rows are ordered and compared
+        (`_learn_order`)."""
         self._counted: int | None = None
         self._scanned: Cursor | None = None
-        """How far the last scan in pages came, at its end."""
+        """The end of the last scan in pages, if it got there."""
         self._copy: RowFile | None = None
 
     def _new_engine(self, *, any_text: bool = False) -> Engine:
@@ -138,27 +153,29 @@ class SqlSource:
             self._reader.files.check()
         nulls = self._with_any_text(self._check)
         if nulls:
+            have = "s have" if nulls > 1 else " has"
+            keys = ", ".join(self._index.key_columns)
             raise SourceError(
-                f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in"
-                f" the key ({', '.join(self._index.key_columns)}); name another key, or exclude"
-                " them with a query"
+                f"index {self._index.name}: {nulls} row{have} NULL in the key ({keys}); name"
+                " another key, or exclude them with a query"
             )
 
     def _check(self) -> int:
-        """Check what the settings name, and return how many rows have no key."""
+        """Check what the settings name. Return the number of rows without a key."""
         index = self._index
+        has_conditions = index.where is not None or index.newest is not None
         with self._connect() as connection:
             check_decisions(connection, self._declared)
             check_columns(connection, index)
-            if index.joins or index.parts or index.where is not None or index.newest is not None:
-                _, rows = first_rows(
-                    connection, index, self._select(), "the query of its documents"
-                )
+            if index.joins or index.parts or has_conditions:
+                what = "the query of its documents"
+                _, rows = first_rows(connection, index, self._select(), what)
                 self._parts.check(connection, index, rows)
             self._learn_order(connection)
             nulls = self._count_without_key(connection)
             if self._access is not None:
-                self._access.check(connection, next(iter(self._first_keys(connection)), None))
+                first_keys = self._first_keys(connection)
+                self._access.check(connection, first_keys[0] if first_keys else None)
         return nulls
 
     def use_scan_state(self, state: ScanState) -> None:
@@ -170,15 +187,15 @@ class SqlSource:
         return self._counted
 
     def count_parts(self) -> dict[str, int]:
-        """Return how many rows each table of parts has now, by the name of the part. Raises as
-        `page`.
+        """Return how many rows each table of parts has now, by the name of the part.
 
-        Rows that are hidden because nobody decided on them count: the source has them.
+        Rows that are hidden because nobody decided on them count: the source has them. Raises as
+        `page`.
         """
         if not self._parts.tables:
             return {}
-        there = decided(self._declared, self._engine.dialect, undecided=True)
-        tables = PartsReader(there, self._reader.positions).tables
+        with_undecided = decided(self._declared, self._engine.dialect, undecided=True)
+        tables = PartsReader(with_undecided, self._reader.positions).tables
         with self._connect(patience=self._timeout) as connection:
             return {table.label: pages.count_rows(connection, table.select()) for table in tables}
 
@@ -202,44 +219,60 @@ class SqlSource:
             for rows in result.partitions(KEYS_AT_ONCE):
                 yield [encode_key(tuple(row)) for row in rows]
 
-    def sample(self, rows: int) -> Iterator[tuple[str, str, Sequence[Any]]]:
-        """Yield the columns of titles, texts and parts that no file is in: name, format, and values
-        of the first rows. Raises as `page`."""
+    def sample(self, rows: int) -> Iterator[ColumnSample]:
+        """Yield values of the columns of titles, texts and parts from the first rows, without
+        columns that hold files. Raises as `page`."""
         yield from self._with_any_text(partial(self._sample, rows))
 
-    def _sample(self, rows: int) -> list[tuple[str, str, Sequence[Any]]]:
+    def _sample(self, rows: int) -> list[ColumnSample]:
         index = self._index
-        samples: list[tuple[str, str, Sequence[Any]]] = []
-        tables = [("", self._select(), [*index.title_columns, *index.text_columns], index.format)]
-        tables += [
-            (f"{one.label}.", one.select(), one.composer.columns, one.format)
-            for one in self._parts.tables
-        ]
+        samples: list[ColumnSample] = []
+        own = [*index.title_columns, *index.text_columns]
         with self._connect() as connection:
-            for before, statement, columns, formats in tables:
-                read, found = first_rows(
-                    connection, index, statement, "what plan looks at", limit=rows
-                )
-                for name in dict.fromkeys(columns):
-                    form = formats.get(name, "plain")
-                    if name in read and form in TEXT_FORMATS:
-                        values = [readable(row[read.index(name)]) for row in found]
-                        samples.append((f"{before}{name}", form, values))
+            found = self._first_values(connection, self._select(), own, index.format, rows)
+            for name, values in found.items():
+                samples.append(ColumnSample(name, index.format.get(name, "plain"), values))
+            for table in self._parts.tables:
+                columns = table.composer.columns
+                found = self._first_values(connection, table.select(), columns, table.format, rows)
+                for name, values in found.items():
+                    form = table.format.get(name, "plain")
+                    samples.append(ColumnSample(f"{table.label}.{name}", form, values))
         return samples
+
+    def _first_values(
+        self,
+        connection: Connection,
+        statement: Select[Any],
+        columns: Sequence[str],
+        formats: Mapping[str, str],
+        rows: int,
+    ) -> dict[str, list[Any]]:
+        """Return the values of the first rows of a query, by column, without columns of files."""
+        names, found = first_rows(
+            connection, self._index, statement, "what plan looks at", limit=rows
+        )
+        values: dict[str, list[Any]] = {}
+        for name in columns:
+            if name in names and formats.get(name, "plain") in TEXT_FORMATS:
+                place = names.index(name)
+                values[name] = [readable(row[place]) for row in found]
+        return values
 
     def row_policies(self) -> RowPolicies:
         """Return the row level security of all tables that the index reads. Raises as `page`."""
-        if self._url.get_backend_name() != "postgresql":  # no other database has any
+        # No other database has any.
+        if self._url.get_backend_name() != "postgresql":
             return RowPolicies()
+        declared = self._declared.model_dump(by_alias=True)
         with self._connect() as connection:
-            return read_policies(
-                connection, relations_read(self._declared.model_dump(by_alias=True), doubtful=True)
-            )
+            return read_policies(connection, relations_read(declared, doubtful=True))
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         rows = min(rows, self._fitting)
         if self._copies:
             return self._page_of_copy(cursor, rows)
+        # The page before ended with an undecodable key: this one has such keys, too.
         begins_undecoded = cursor is not None and any(
             isinstance(value, Undecoded) for value in cursor.key
         )
@@ -250,22 +283,20 @@ class SqlSource:
             statement = self._in_order(connection, self._select_scanned(), cursor).limit(rows + 1)
             found, following = self._fetch(connection, statement, rows)
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
+            # The parts of the last rows do not fit into the page: the next page begins with them.
             if len(parts) < len(found):
-                found, following = found[: len(parts)], found[len(parts)]
+                following = found[len(parts)]
+                found = found[: len(parts)]
             end = self._end(connection, cursor, found, following)
         return self._read_scanned(found, end, parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         page = self._with_any_text(partial(self._documents, ids))
-        found = {
-            document_id(key)
-            for key in (*page.documents.keys, *(failure.key for failure in page.unreadable))
-        }
+        found = {document_id(key) for key in page.documents.keys}
+        found |= {document_id(failure.key) for failure in page.unreadable}
         invalid = self._with_invalid_keys([given for given in ids if given not in found])
-        unreadable, groups = (
-            [*page.unreadable, *invalid.unreadable],
-            {**page.groups, **invalid.groups},
-        )
+        unreadable = [*page.unreadable, *invalid.unreadable]
+        groups = {**page.groups, **invalid.groups}
         return evolve(page, unreadable=unreadable, groups=groups)
 
     def _documents(self, ids: Sequence[str], *, invalid: bool = False) -> SourcePage:
@@ -274,15 +305,16 @@ class SqlSource:
             return self._read(found, None, self._read_parts(connection, found))
 
     def _with_invalid_keys(self, ids: Iterable[str]) -> SourcePage:
-        """Return the documents with these ids that show the bytes of a key. Such a document has
-        failed."""
+        """Return the documents with these ids whose key is not valid in its charset.
+
+        The id of such a document shows the bytes of its key, and the document has failed.
+        """
         columns = self._index.key_columns
-        shown = [
-            given
-            for given in ids
-            if any(_undecoded_of(part) is not None for part in key_parts(given, columns))
-        ]
-        # a database in UTF-8 has no such keys, and refuses to look for one
+        shown: list[str] = []
+        for given in ids:
+            if any(undecoded_of(part) is not None for part in key_parts(given, columns)):
+                shown.append(given)
+        # A database in UTF-8 has no such keys, and refuses to search for one.
         with suppress(SourceError), self._reading_any_text():
             if shown:
                 return self._documents(shown, invalid=True)
@@ -298,7 +330,7 @@ class SqlSource:
         return self._with_any_text(read) or bool(self._with_invalid_keys([given]).unreadable)
 
     def whole_row(self, given: str) -> dict[str, Any]:
-        """Return all columns of the row with this id, also those that the index does not have.
+        """Return all columns of the row with this id, also those that the index does not read.
         Raises as `page`."""
         index = self._index
         names: list[sa.ColumnClause[Any]] = [sa.column(name) for name in index.key_columns]
@@ -307,16 +339,14 @@ class SqlSource:
         else:
             rows = sa.table(str(index.table), *names, schema=index.db_schema)
         every: Any = sa.select(sa.literal_column("*")).select_from(rows)
+        keys = [rows.c[name] for name in index.key_columns]
 
         def read() -> dict[str, Any]:
             with self._connect() as connection:
-                values = self._key_values(
-                    connection, [key_parts(given, index.key_columns)], invalid=False
-                )
-                same = equals_any(
-                    [rows.c[name] for name in index.key_columns], values, connection.dialect.name
-                )
-                row: Any = next(iter(connection.execute(every.where(same)).mappings()), {})
+                parts = key_parts(given, index.key_columns)
+                values = self._key_values(connection, [parts], invalid=False)
+                same = equals_any(keys, values, connection.dialect.name)
+                row: Any = connection.execute(every.where(same)).mappings().first() or {}
                 return {name: readable(value) for name, value in row.items()}
 
         return self._with_any_text(read)
@@ -328,11 +358,15 @@ class SqlSource:
         self._engine.dispose()
 
     def _select(self) -> Select[Any]:
-        names = [*pages.read_columns(self._index), *filter(None, [self._index.access_column])]
+        """Return the query of the documents' rows: key, `read_columns`, and the groups' column."""
+        names = pages.read_columns(self._index)
+        if self._index.access_column:
+            names.append(self._index.access_column)
         files = file_columns(self._index.format)
-        columns = [
-            start_of(self._from.c[name]) if name in files else self._from.c[name] for name in names
-        ]
+        columns: list[sa.ColumnElement[Any]] = []
+        for name in names:
+            column = self._from.c[name]
+            columns.append(start_of(column) if name in files else column)
         return sa.select(*self._keys, *columns).where(*self._keys_not_null())
 
     def _select_scanned(self) -> Select[Any]:
@@ -343,46 +377,52 @@ class SqlSource:
         return [key.is_not(None) for key in self._keys]
 
     def _learn_order(self, connection: Connection) -> None:
-        """Choose the expressions by which rows are ordered and compared. Raises SettingsError for a
-        FLOAT of MySQL. SQLite's "a" and "A" may be one key for the column's own collation. MySQL
-        orders an ENUM or a SET by numbers and compares it as text, and writes a FLOAT with six
-        digits."""
+        """Choose the expressions by which rows are ordered and compared.
+
+        Raises:
+            SettingsError: A key column is a FLOAT of MySQL.
+        """
         if self._order:
             return
         if self._exact:
+            # SQLite: "a" and "A" may be one key for the collation of the column.
             self._order = [sa.collate(key, "BINARY") for key in self._keys]
             return
         kinds = engine.column_kinds(connection, sa.select(*self._keys)) or [""] * len(self._keys)
         if "float" in kinds:
+            # MySQL writes a FLOAT with six digits, which equal no value.
             name = self._index.key_columns[kinds.index("float")]
             raise SettingsError(
                 f"index {self._index.name}: key column {name!r} is a FLOAT; the database shows six"
                 " of its digits and finds no value again; cast it to DOUBLE in a query, or name"
                 " another key"
             )
-        self._order = [
-            exact_text(key) if kind == "enum" else key
-            for key, kind in zip(self._keys, kinds, strict=True)
-        ]
+        # MySQL orders an ENUM or a SET by numbers and compares it as text.
+        order: list[sa.ColumnElement[Any]] = []
+        for key, kind in zip(self._keys, kinds, strict=True):
+            order.append(exact_text(key) if kind == "enum" else key)
+        self._order = order
 
     def _in_order(
         self, connection: Connection, statement: Select[Any], cursor: Cursor | None
     ) -> Select[Any]:
+        """Return a query in the order of the key, of the rows after a cursor."""
         self._learn_order(connection)
         statement = statement.order_by(*self._order)
         return statement if cursor is None else statement.where(self._after(cursor.key))
 
     def _after(self, key: Sequence[Any]) -> sa.ColumnElement[bool]:
+        """Return the condition for the rows that follow a key."""
         values = [untyped(value) for value in key]
         if len(values) == 1:
             return self._order[0] > values[0]
         if self._row_values:
             return sa.tuple_(*self._order) > sa.tuple_(*values)
+        # a >= 1 AND (a > 1 OR b > 2): the first comparison can use an index.
         condition = self._order[-1] > values[-1]
-        for column, value in reversed(list(zip(self._order[:-1], values[:-1], strict=True))):
-            condition = sa.and_(
-                column >= value, sa.or_(column > value, condition)
-            )  # the first can use an index
+        outer = list(zip(self._order[:-1], values[:-1], strict=True))
+        for column, value in reversed(outer):
+            condition = sa.and_(column >= value, sa.or_(column > value, condition))
         return condition
 
     def _end(
@@ -392,73 +432,93 @@ class SqlSource:
         rows: Sequence[Row],
         following: Row | None,
     ) -> Cursor | None:
-        """Return the cursor of the page after these rows of the page at `cursor`; None without a
-        row that follows. Raises SourceError if several rows have the last key, for the database
-        perhaps ("a" and "A") and not for Python, and if rows were lost between pages."""
+        """Return the cursor of the next page; None after the last page.
+
+        Args:
+            cursor: Where this page begins.
+            rows: The rows of this page.
+            following: The row after them.
+
+        Raises:
+            SourceError: Several rows have the last key, or rows were lost between pages.
+        """
         read = len(rows) + (cursor.rows if cursor is not None else 0)
         if following is None:
-            self._scanned = Cursor((), read, max(1, len(rows)) if cursor is None else cursor.size)
+            size = max(1, len(rows)) if cursor is None else cursor.size
+            self._scanned = Cursor((), read, size)
+            # Some rows may have been lost: reading all keys finds out.
             if cursor is not None and read != self._counted:
                 for _ in self.keys_now():
                     pass
             return None
         width = len(self._keys)
         last = tuple(rows[-1][:width])
-        shared = last == tuple(following[:width])
-        if not shared and not self._exact and any(isinstance(value, str) for value in last):
+        is_shared = last == tuple(following[:width])
+        has_text = any(isinstance(value, str) for value in last)
+        if not is_shared and not self._exact and has_text:
+            # "a" and "A" are two texts for Python, and may be one for the database.
             same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
-            count = connection.scalar(
-                sa.select(sa.func.count()).select_from(self._from).where(*same)
-            )
-            shared = int(count or 0) > 1  # 0 if it was deleted meanwhile
-        if shared:
+            statement = sa.select(sa.func.count()).select_from(self._from).where(*same)
+            # The count is 0 if the row was deleted meanwhile.
+            is_shared = int(connection.scalar(statement) or 0) > 1
+        if is_shared:
             raise not_unique(self._index, encode_key(last))
         return Cursor(last, read, len(rows))
 
     def _count_without_key(self, connection: Connection) -> int:
-        """Return how many rows have NULL in the key. For MySQL, `IS NULL` is true of the date
-        0000-00-00, too."""
+        """Return how many rows have NULL in the key."""
         rows = sa.select(sa.func.count()).select_from(self._from)
-        nulls = int(
-            connection.scalar(rows.where(sa.or_(*[key.is_(None) for key in self._keys]))) or 0
-        )
-        if nulls and connection.dialect.name in ("mysql", "mariadb"):
-            known = sa.case((sa.and_(*self._keys_not_null()), 1))
-            counts = sa.select(sa.func.count(), sa.func.count(known)).select_from(self._from)
-            every, with_key = connection.execute(counts).one()
-            return int(every - with_key)
-        return nulls
+        is_null = sa.or_(*[key.is_(None) for key in self._keys])
+        nulls = int(connection.scalar(rows.where(is_null)) or 0)
+        if not nulls or connection.dialect.name not in ("mysql", "mariadb"):
+            return nulls
+        # In MySQL, `IS NULL` is also true of the date 0000-00-00.
+        known = sa.case((sa.and_(*self._keys_not_null()), 1))
+        counts = sa.select(sa.func.count(), sa.func.count(known)).select_from(self._from)
+        every, with_key = connection.execute(counts).one()
+        return int(every - with_key)
 
     def keys_now(self) -> Iterator[list[str]]:
         """Yield all typed keys, page by page in one snapshot, if the last scan read more or fewer
-        rows than there are. No document of these may be deleted because the scan did not see it.
-        Raises SourceError if keys are missing that no writer explains, and as `page`."""
+        rows than there are.
+
+        The scan may have missed the documents with these keys, so none of them may be deleted.
+        Some keys may be yielded twice. Raises as `page`.
+
+        Raises:
+            SourceError: Keys are missing that no writer explains.
+        """
         with suppress(InvalidText):
             yield from self._keys_now()
             return
-        with self._reading_any_text():  # some keys are yielded a second time
+        with self._reading_any_text():
             yield from self._keys_now()
 
     def _keys_now(self) -> Iterator[list[str]]:
-        if self._scanned is None:
+        scanned = self._scanned
+        if scanned is None:
             return
         with self._connect(patience=self._timeout, snapshot=True) as connection:
-            there, read = pages.count_rows(connection, self._select_scanned()), 0
-            if there == self._scanned.rows:
+            expected = pages.count_rows(connection, self._select_scanned())
+            if expected == scanned.rows:
                 return
             keys = self._select_scanned().with_only_columns(*self._keys, maintain_column_froms=True)
-            statement = self._in_order(connection, keys, None).limit(self._scanned.size)
-            while found := connection.execute(statement).fetchall():
+            read = 0
+            cursor: Cursor | None = None
+            while True:
+                statement = self._in_order(connection, keys, cursor).limit(scanned.size)
+                found = connection.execute(statement).fetchall()
+                if not found:
+                    break
                 yield list(map(encode_key, found))
                 read += len(found)
-                statement = self._in_order(connection, keys, Cursor(tuple(found[-1]))).limit(
-                    self._scanned.size
-                )
-        if read != there:
+                cursor = Cursor(tuple(found[-1]))
+        if read != expected:
+            columns = ", ".join(self._index.key_columns)
             raise SourceError(
-                f"index {self._index.name}: {there:,} rows are there, and {read:,} are found by"
-                f" their key ({', '.join(self._index.key_columns)}), which the database orders in"
-                " another way than it compares: name another key, or cast it to text in a query"
+                f"index {self._index.name}: {expected:,} rows are there, and {read:,} are found by"
+                f" their key ({columns}), which the database orders in another way than it"
+                " compares: name another key, or cast it to text in a query"
             )
 
     def _first_keys(self, connection: Connection) -> Sequence[Row]:
@@ -468,69 +528,55 @@ class SqlSource:
     def _key_values(
         self, connection: Connection, wanted: Iterable[list[Any]], *, invalid: bool
     ) -> list[tuple[Any, ...]]:
-        if not self._key_types:
-            columns = zip(*self._first_keys(connection), strict=True)
-            self._key_types = [{_type_of(value) for value in column} for column in columns]
-        values: list[tuple[Any, ...]] = []
-        for parts in wanted if self._key_types else ():
-            kinds = zip(parts, self._key_types, strict=False)
-            values += itertools.product(
-                *[self._candidates(part, types, invalid=invalid) for part, types in kinds]
-            )
-        return values
+        """Return all values that keys may have whose ids consist of these parts."""
+        if not self._key_candidates.types:
+            self._key_candidates.learn_types(self._first_keys(connection))
+        return self._key_candidates.values(wanted, invalid=invalid)
 
     def _find(
         self, connection: Connection, ids: Sequence[str], *, invalid: bool = False
     ) -> list[Row]:
-        """Return the rows of the documents with these ids, which show bytes of a key if they are
-        `invalid`. An id does not tell the type of the key. In SQLite, where a column may hold
-        several, all values are asked for that it may stand for, and elsewhere those of the type
-        that the column has."""
+        """Return the rows of the documents with these ids.
+
+        Args:
+            invalid: Whether the ids show the bytes of keys that are not valid in their charset.
+        """
         wanted: dict[str, list[Any]] = {}
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
-            wanted[given if len(parts) == 1 else document_id(encode_key(parts))] = parts
+            normal = given if len(parts) == 1 else document_id(encode_key(parts))
+            wanted[normal] = parts
         found: list[Row] = []
         for some in batches(list(wanted.values())):
-            if values := self._key_values(connection, some, invalid=invalid):
-                statement = self._select().where(
-                    equals_any(self._keys, values, connection.dialect.name)
-                )
-                found += self._fetch_all(connection, statement)
-        return [row for row in found if document_id(encode_key(row[: len(self._keys)])) in wanted]
-
-    def _candidates(self, part: Any, kinds: set[type], *, invalid: bool) -> list[Any]:
-        undecoded = _undecoded_of(part) if invalid and str in kinds else None
-        if undecoded is not None:
-            return [undecoded]
-        if self._url.get_backend_name() != "sqlite":
-            is_text = (
-                _BEYOND_PYTHON.fullmatch(str(part))
-                if kinds & {dt.date, dt.datetime}
-                else str in kinds
-            )
-            kinds = {*kinds, str} if is_text else kinds - {str}
-            return [value for value in values_of(part) if type(value) in kinds]
-        found = [value for value in values_of(part) if isinstance(value, str | int | float | bytes)]
-        return [value for value in found if not isinstance(value, int) or -INT64 <= value < INT64]
+            values = self._key_values(connection, some, invalid=invalid)
+            if not values:
+                continue
+            is_wanted = equals_any(self._keys, values, connection.dialect.name)
+            found += self._fetch_all(connection, self._select().where(is_wanted))
+        width = len(self._keys)
+        return [row for row in found if document_id(encode_key(row[:width])) in wanted]
 
     def _read(
         self, rows: Sequence[Row], cursor: Cursor | int | None, parts: Sequence[pages.DocumentParts]
     ) -> SourcePage:
+        """Return the page of these rows.
+
+        Raises:
+            SourceError: Two of them have the same key.
+        """
         any_text = self._any_text is not None
         documents, unreadable = self._reader.read(rows, parts, any_text=any_text)
-        keys = [*documents.keys, *(failure.key for failure in unreadable)]
-        if len(set(keys)) < len(keys):
-            raise not_unique(
-                self._index, next(key for number, key in enumerate(keys) if key in keys[:number])
-            )
+        seen = set[str]()
+        for key in (*documents.keys, *[failure.key for failure in unreadable]):
+            if key in seen:
+                raise not_unique(self._index, key)
+            seen.add(key)
         page = SourcePage(documents, cursor, unreadable)
         if self._access is None or not unreadable:
             return page
-        groups = {
-            encode_key(row[: len(self._keys)]): one.groups or ()
-            for row, one in zip(rows, parts, strict=True)
-        }
+        groups: dict[str, Sequence[str]] = {}
+        for row, beside in zip(rows, parts, strict=True):
+            groups[encode_key(row[: len(self._keys)])] = beside.groups or ()
         return evolve(page, groups={failure.key: groups[failure.key] for failure in unreadable})
 
     def _read_scanned(
@@ -542,16 +588,17 @@ class SqlSource:
     def _read_parts(
         self, connection: Connection, rows: Sequence[Row], max_chars: float = math.inf
     ) -> Sequence[pages.DocumentParts]:
-        """Return what is read beside the first of these rows, of as many as have parts of at most
-        `max_chars`."""
+        """Return what belongs to the first of these rows beside them: to as many rows as have parts
+        of at most `max_chars` characters."""
         if not self._parts.tables and self._access is None:
             return [pages.NO_PARTS] * len(rows)
         any_text = self._any_text is not None
         parts = self._parts.read(connection, rows, max_chars, any_text=any_text)
-        # the next page does not ask for rows whose parts would not fit
-        self._fitting = (
-            min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
-        )
+        # The next page does not request rows whose parts would not fit.
+        if len(parts) == len(rows):
+            self._fitting = min(2 * self._fitting, sys.maxsize)
+        else:
+            self._fitting = len(parts)
         if self._access is not None:
             self._access.add(connection, rows[: len(parts)], parts)
         return parts
@@ -559,9 +606,11 @@ class SqlSource:
     def _fetch(
         self, connection: Connection, statement: Select[Any], rows: int = sys.maxsize
     ) -> tuple[list[Row], Row | None]:
+        """Return the rows of a page, at most `rows`, and the row after them."""
         with connection.execute(statement, execution_options=pages.STREAMED) as result:
             page, following = pages.read_page(result, rows, self._fetch_rows)
-        if following is None:  # also where a limit of this page would allow for more
+        # The result has ended, even before the limit of this page: count what there is.
+        if following is None:
             pages.require_all(connection, statement, len(page))
         return page, following
 
@@ -580,13 +629,15 @@ class SqlSource:
         return self._with_any_text(read, at_once=self._copy_has_any_text)
 
     def _read_copy(self, copy: RowFile, position: int, rows: int) -> SourcePage:
+        """Return the page of the copy that begins at a position, in bytes."""
         found, ends = copy.page(position, rows, pages.PAGE_CHARS)
-        asks = self._parts.tables or self._index.access_query is not None
-        connected: AbstractContextManager[Any] = self._connect() if asks else nullcontext()
-        with connected as connection:
+        needs_database = self._parts.tables or self._index.access_query is not None
+        opened: AbstractContextManager[Any] = self._connect() if needs_database else nullcontext()
+        with opened as connection:
             parts = self._read_parts(connection, found, pages.PAGE_CHARS)
         end = ends[len(parts) - 1] if parts else copy.size
-        page = self._read_scanned(found[: len(parts)], end if end < copy.size else None, parts)
+        following = end if end < copy.size else None
+        page = self._read_scanned(found[: len(parts)], following, parts)
         if page.cursor is None:
             self._remove_copy()
         return page
@@ -599,9 +650,12 @@ class SqlSource:
             self._copy.write(rows, self._counted)
 
     def _all_rows(self) -> Generator[Row, None, None]:
-        """Yield the rows of one transaction. Each answer of the database has the time of a
-        query."""
-        statement, read = self._select_scanned().limit(self._first), 0
+        """Yield the rows of one transaction.
+
+        The time limit holds for each answer of the database, not for all of them.
+        """
+        statement = self._select_scanned().limit(self._first)
+        read = 0
         with (
             self._errors_as_ours(),
             asking(self._name, patience=USUAL_SECONDS) as call,
@@ -613,12 +667,12 @@ class SqlSource:
                 result = connection.execute(statement, execution_options=pages.STREAMED)
             while True:
                 with self._limited(connection):
-                    some = result.fetchmany(self._fetch_rows)
+                    rows = result.fetchmany(self._fetch_rows)
                 call.answered()
-                if not some:
+                if not rows:
                     break
-                read += len(some)
-                yield from some
+                read += len(rows)
+                yield from rows
             if read not in (self._counted, self._first):
                 with self._limited(connection):
                     pages.require_all(connection, statement, read)
@@ -635,8 +689,13 @@ class SqlSource:
     def _connect(
         self, *, patience: float = USUAL_SECONDS, snapshot: bool = False
     ) -> Iterator[Connection]:
-        """Yield a connection, whose statements all see one state if asked so, and raise its errors
-        as ours."""
+        """Yield a connection, and raise its errors as ours.
+
+        Args:
+            patience: Seconds after which the progress reports that the database does not answer.
+            snapshot: Whether all statements must see one state of the database. Those of a server
+                always do.
+        """
         used = self._any_text or self._engine
         with (
             self._errors_as_ours(),
@@ -650,8 +709,8 @@ class SqlSource:
                 yield connection
 
     def _with_any_text(self, read: Callable[[], T], *, at_once: bool = False) -> T:
-        """Return what `read` returns: once more without conversion, or `at_once`, if a text is not
-        valid."""
+        """Return what `read` returns. If a text is not valid in its charset, it is called a second
+        time, and reads texts without conversion; with `at_once`, the first time."""
         if not at_once:
             with suppress(InvalidText):
                 return read()
@@ -660,12 +719,13 @@ class SqlSource:
 
     @contextmanager
     def _reading_any_text(self) -> Iterator[None]:
-        """Read without conversion within the block, where a text that is not valid in its charset
-        is an `Undecoded`."""
+        """Read texts without conversion within the block. One that is not valid in its charset is
+        an `Undecoded` there."""
         if self._any_text is not None or self._engine.dialect.driver not in DRIVERS:
             yield
             return
-        self._engine.dispose()  # a user may have the right to one connection
+        # A user may have the right to one connection only.
+        self._engine.dispose()
         self._any_text = self._new_engine(any_text=True)
         try:
             yield
@@ -677,22 +737,7 @@ class SqlSource:
         return engine.errors_as_ours(self._url, f"index {self._index.name}")
 
 
-def _type_of(value: Any) -> type:
-    return str if isinstance(value, Undecoded) else type(value)
-
-
-def _undecoded_of(part: Any) -> Undecoded | None:
-    """Return the text whose bytes this part of a document id shows, such as "4bf66c6e"; None if it
-    may show none."""
-    try:
-        raw = bytes.fromhex(part) if isinstance(part, str) else b""
-    except ValueError:
-        return None
-    is_shown = raw.hex() == part and not raw.isascii()
-    return Undecoded(raw) if is_shown else None
-
-
 def policy_digest(source: object) -> str:
-    """Return the digest of the policies by which the database shows rows of a source; "" if it
-    shows all."""
+    """Return the digest of the policies that decide which rows of a source the database shows; ""
+    if it shows all rows."""
     return source.row_policies().digest if isinstance(source, SqlSource) else ""
