@@ -1,13 +1,14 @@
-"""Pages of a source: rows of a result, read until they are a page or as a stream, and the documents
-that rows become. No table of long texts is held whole. A document has a key, a text, a payload, a
-title, a link, and parts. A text that is not valid in the charset of its database is read as
-`undecoded` says."""
+"""Pages of a source: rows of a result, and the documents that rows become.
+
+Rows are read until they make up a page, or as a stream, so that no table of long texts is in memory
+at once. A document has a key, a text, a payload, a title, a link, and parts. A text that is not
+valid in the charset of its database is read as `undecoded` describes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 from uuid import UUID
@@ -55,36 +56,41 @@ Row: TypeAlias = Sequence[Any]
 """The values of a row, in the order of the columns that were asked for."""
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several
-times (as rows, as documents, in shards), which is most of what the flow's process takes."""
+times (as rows, as documents, in shards), which is most of the memory of the flow's process."""
 FIRST_FETCHED = 8
+"""Rows that are fetched first, to learn their length. Chosen; nothing depends on it."""
 FETCH_ROWS = 100
-"""The most rows that are fetched at a time: long texts may follow short ones."""
-
+"""The most rows that are fetched at a time: long texts may follow short ones. Chosen; nothing
+depends on it."""
 STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
 """Rows are fetched from a server as they are read. SQLite does so anyway."""
 MAX_LANGUAGE = 40
-"""Characters of what a column says of a language that is not known."""
+"""Characters of an unknown value of the language column that are stored. Chosen; nothing depends on
+it."""
 MAX_INLINE = 80
-"""Inline parts of more characters stand in lines of their own."""
+"""Inline parts of more characters stand in lines of their own. Chosen; nothing depends on it."""
 INVALID_TEXT = "holds a text that is not valid in the charset of its database: correct it there"
 HEADING_CHARS = 100
-"""How much of the first text of a document with parts is its title, if it has none."""
+"""Characters of the first text of a document with parts that become its title, if it has none.
+Chosen; nothing depends on it."""
 
 
 def read_page(
     result: CursorResult[Any], rows: int, fetch_rows: int = FETCH_ROWS
 ) -> tuple[list[Row], Row | None]:
-    """Return the first rows, at most `rows`, and the row after them, which begins the next page;
-    None at the end. At most `fetch_rows` rows are fetched at a time."""
+    """Return the rows of a page, at most `rows`, and the row after them, with which the next page
+    begins; None at the end. At most `fetch_rows` rows are fetched at a time."""
     page: list[Row] = []
-    chars, size = 0, min(FIRST_FETCHED, fetch_rows, rows + 1)
-    while some := result.fetchmany(size):
-        for row in some:
+    chars = 0
+    size = min(FIRST_FETCHED, fetch_rows, rows + 1)
+    while fetched := result.fetchmany(size):
+        for row in fetched:
             if len(page) >= rows or chars >= PAGE_CHARS:
                 return page, row
             page.append(row)
             chars += sum([len(value) for value in row if isinstance(value, str | bytes)])
-        room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
+        # How many rows still fit into the page, if they have the mean length of those so far.
+        room = (PAGE_CHARS - chars) * len(page) // max(1, chars)
         size = max(1, min(fetch_rows, room, rows + 1 - len(page)))
     return page, None
 
@@ -92,23 +98,33 @@ def read_page(
 def stream_rows(
     connection: Connection, statement: Select[Any], fetch_rows: int = FETCH_ROWS
 ) -> Iterator[Row]:
-    """Yield the rows of a statement as they are fetched. Raises the driver's errors, as
-    `require_all`. The connection has to see one state of the database."""
+    """Yield the rows of a statement as they are fetched.
+
+    The connection must see one state of the database. Raises the driver's errors, and as
+    `require_all`.
+    """
     read = 0
     with connection.execute(statement, execution_options=STREAMED) as result:
-        while some := result.fetchmany(fetch_rows):
-            read += len(some)
-            yield from some
+        while fetched := result.fetchmany(fetch_rows):
+            read += len(fetched)
+            yield from fetched
     require_all(connection, statement, read)
 
 
 def require_all(connection: Connection, statement: Select[Any], read: int) -> None:
-    """Raise SourceUnavailable if a statement gave fewer rows than the database counts: they must
-    not be taken for gone. A proxy, or a limit that is set for everybody, cuts results off without a
-    word. Nothing does so within this process."""
+    """Check that a statement returned as many rows as the database counts.
+
+    A proxy, or a limit of the server for everybody, may cut results off without an error. The
+    missing rows must not count as deleted.
+
+    Raises:
+        SourceUnavailable: There were fewer.
+    """
+    # SQLite runs within this process, where nothing cuts results off.
     if connection.dialect.name == "sqlite":
         return
-    if read < (counted := count_rows(connection, statement)):
+    counted = count_rows(connection, statement)
+    if read < counted:
         raise SourceUnavailable(
             f"the source gave {read:,} rows of a query that has {counted:,}, so nothing is"
             " concluded from it; look for a proxy, or a setting of the server or of the user, that"
@@ -118,22 +134,27 @@ def require_all(connection: Connection, statement: Select[Any], read: int) -> No
 
 def count_rows(connection: Connection, statement: Select[Any]) -> int:
     """Return how many rows a statement has, whatever its limit."""
-    every = (
-        statement.with_only_columns(func.count(), maintain_column_froms=True)
-        .order_by(None)
-        .limit(None)
-    )
-    return int(connection.scalar(every) or 0)
+    count = statement.with_only_columns(func.count(), maintain_column_froms=True)
+    count = count.order_by(None).limit(None)
+    return int(connection.scalar(count) or 0)
 
 
 def read_columns(index: IndexSettings) -> list[str]:
     """Return the columns of a document that are read after its key, in the order in which rows have
     them."""
-    known = [*index.text_columns, *index.payload]
-    link = template_columns(index.link, "link")
-    on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    more = dict.fromkeys([*index.title_columns, *link, *on, *filter(None, [index.language_column])])
-    return [*known, *[name for name in more if name not in known and name not in index.key_columns]]
+    columns = [*index.text_columns, *index.payload]
+    more = [*index.title_columns, *template_columns(index.link, "link")]
+    for part in index.parts:
+        more += [column for _, column in part.pairs(index.key_columns)]
+    if index.language_column:
+        more.append(index.language_column)
+    # Texts and payload may name a column twice; the others are read only if nothing else has them.
+    known = {*columns, *index.key_columns}
+    for name in more:
+        if name not in known:
+            known.add(name)
+            columns.append(name)
+    return columns
 
 
 class Composer:
@@ -149,46 +170,60 @@ class Composer:
         without: str | None = None,
         not_secret: Sequence[str] = (),
     ) -> None:
-        """Make a text as a setting says; a list leaves out the column `without`. If `strict`, a
-        value of a column without a format has to be text. Secrets are masked, unless one of the
-        columns is `not_secret`."""
-        template = read_template(text)
-        self.columns = [
-            name for name in template_columns(text) if template is not None or name != without
-        ]
+        """Prepare to compose texts.
+
+        Args:
+            text: The setting.
+            formats: The formats of columns, by name.
+            strict: Whether the value of a column without a format must be text.
+            without: A column that a list of columns leaves out.
+            not_secret: Columns without secrets. If the text has one of them, nothing is masked.
+        """
+        self._template = template = read_template(text)
+        self.columns = template_columns(text)
+        if template is None:
+            self.columns = [name for name in self.columns if name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
         self._strict = strict
-        self._masks = not {*self.columns} & {*not_secret}
-        self._template = template
+        self._masks = set(self.columns).isdisjoint(not_secret)
         self.is_plain = template is None and len(self.columns) == 1 and not any(self._formats)
         """Whether a text is the value of one column as it is."""
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the text of these values, without NUL characters; "" for white space alone. Raises
-        NotText."""
-        parts = [
-            (
-                value
-                if form is None and type(value) is str and not is_rtf(value)
-                else self._part(value, form, name)
-            )
-            for value, form, name in zip(values, self._formats, self.columns, strict=True)
-        ]
+        """Return the text of these values, without NUL characters; "" for white space alone.
+
+        Raises:
+            NotText: A value is no text.
+        """
+        parts: list[str] = []
+        for value, form, name in zip(values, self._formats, self.columns, strict=True):
+            # The usual case, a text without a format, is fast.
+            if form is None and type(value) is str and not is_rtf(value):
+                parts.append(value)
+            else:
+                parts.append(self._part(value, form, name))
+        # A column or a list of columns, each in a line of its own.
         if self._template is None:
-            return self.clean("\n".join(part for part in parts if part))
+            return self.clean("\n".join([part for part in parts if part]))
+        # A template, such as "{name}: {body}". It has no text without a value.
         if not any(part and not part.isspace() for part in parts):
             return ""
-        found = dict(zip(self.columns, parts, strict=True))  # braces within a value have no meaning
-        return self.clean(
-            "".join(literal + found[name] if name else literal for literal, name in self._template)
-        )
+        # The values are not parsed again: braces within one have no meaning.
+        found = dict(zip(self.columns, parts, strict=True))
+        text = ""
+        for literal, column in self._template:
+            text += literal
+            if column:
+                text += found[column]
+        return self.clean(text)
 
     def clean(self, text: str) -> str:
-        """Return a text without invisible signs, addresses that are files, and secrets."""
+        """Return a text without invisible characters, URLs that contain a file, and secrets."""
         text = without_data(text)
         return clean(without_secrets(text) if self._masks else text)
 
     def _part(self, value: Any, form: str | None, name: str) -> str:
+        """Return the text of a value; "" for NULL and for a file, which is read by itself."""
         if value is None or (form is not None and form not in TEXT_FORMATS):
             return ""
         if form is None and self._strict and not isinstance(value, dict | list | UUID):
@@ -203,28 +238,30 @@ class Composer:
 
 
 class LinkComposer:
-    """Makes addresses of the values of columns."""
+    """Makes links of the values of columns."""
 
     def __init__(self, link: str | None) -> None:
         self.columns = template_columns(link, "link")
         self._template = read_template(link, "link") or []
 
     def compose(self, values: Sequence[Any]) -> str:
-        """Return the address for these values of the columns; "" if there is none, or a value is
-        missing. A value at the beginning is an address itself; one that is not of http or https
-        makes none."""
+        """Return the link for these values of the columns.
+
+        It is "" without a link in the settings, if a value is missing, and if the result is no URL
+        of http or https.
+        """
         if any(value is None for value in values):
             return ""
         found = dict(zip(self.columns, map(str, values), strict=True))
-        address = "".join(
-            (
-                literal + (quote(found[name], safe="") if literal or number else found[name])
-                if name
-                else literal
-            )
-            for number, (literal, name) in enumerate(self._template)
-        )
-        return address if ADDRESS.fullmatch(address) else ""
+        link = ""
+        for number, (literal, name) in enumerate(self._template):
+            link += literal
+            if not name:
+                continue
+            # A value at the beginning, as in "{url}", is a URL itself. Others are parts of one.
+            is_first = number == 0 and not literal
+            link += found[name] if is_first else quote(found[name], safe="")
+        return link if ADDRESS.fullmatch(link) else ""
 
 
 class PayloadMaker:
@@ -234,38 +271,42 @@ class PayloadMaker:
         self._places = [split_name(name, joins) for name in names]
 
     def payload(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the payload of one row, such as {"state": 1, "customer": {"name": "Ann"}}."""
         payload: dict[str, Any] = {}
         for (join, column), value in zip(self._places, values, strict=True):
-            (payload if join is None else payload.setdefault(join, {}))[column] = value
+            inside = payload if join is None else payload.setdefault(join, {})
+            inside[column] = value
         return payload
 
-    def columns(self, columns: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    def columns(self, columns: Sequence[Row]) -> dict[str, Sequence[Any]]:
+        """Return the values of all rows by the fields of their payloads; a join is one field."""
         found: dict[str, Sequence[Any]] = {}
         of_joins: dict[str, dict[str, Sequence[Any]]] = {}
         for (join, column), values in zip(self._places, columns, strict=True):
-            (found if join is None else of_joins.setdefault(join, {}))[column] = values
+            inside = found if join is None else of_joins.setdefault(join, {})
+            inside[column] = values
         for join, inner in of_joins.items():
-            found[join] = [
-                dict(zip(inner, values, strict=True))
-                for values in zip(*inner.values(), strict=True)
-            ]
-        return list(found), list(found.values())
+            rows = zip(*inner.values(), strict=True)
+            found[join] = [dict(zip(inner, values, strict=True)) for values in rows]
+        return found
 
 
 @shows_sizes()
 @dataclass(slots=True)
 class DocumentParts:
-    """What is read of one document beside its row: all of its parts, in order, and who may see
-    it."""
+    """What belongs to one document beside its row: all of its parts, in order, and the groups that
+    may see it."""
 
     parts: list[tuple[str, batches.TextPart]] = field(default_factory=list)
-    """The text of each part that is chunked by itself, and what is known of it but its place."""
+    """The text of each part that is chunked by itself, and its fields; their place in the document
+    is not known yet."""
     files: list[batches.AttachedFile] = field(default_factory=list)
     inline: dict[str, list[str]] = field(default_factory=dict)
-    """The texts that stand in that of the document, by what stands before them."""
+    """The texts of parts that stand in the document's own text, by the name before them."""
     fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The values of payload columns of inline parts, by the name of the part and of the column."""
     failure: str = ""
+    """Why the document fails; "" if it does not."""
     digest: tuple[int, int] = (0, 0)
     """The sums of both halves of the digests of the rows."""
     groups: Sequence[str] | None = None
@@ -273,7 +314,8 @@ class DocumentParts:
 
     def add_digest(self, first: int, second: int) -> None:
         """Add the digest of a row of another table."""
-        self.digest = self.digest[0] + first, self.digest[1] + second
+        first_sum, second_sum = self.digest
+        self.digest = first_sum + first, second_sum + second
 
 
 NO_PARTS = DocumentParts()
@@ -287,8 +329,10 @@ class RowReader:
         self._width = len(index.key_columns)
         self._key = f"index {index.name}: key {', '.join(index.key_columns)}"
         names = [*index.key_columns, *read_columns(index)]
-        self.positions = {name: number for number, name in reversed(list(enumerate(names)))}
-        """Where in a row a column is, for the first time if it is text and payload."""
+        self.positions: dict[str, int] = {}
+        """Where in a row a column is; the first place of one that is text and payload."""
+        for place, name in enumerate(names):
+            self.positions.setdefault(name, place)
         self._columns = len(names)
         plain_title = index.title if index.title in index.title_columns else None
         self._body = Composer(
@@ -296,18 +340,21 @@ class RowReader:
         )
         self._title = Composer(index.title, index.format, not_secret=index.not_secret)
         own = [name for name in index.text_columns if "." not in name]
-        self._heads = index.title is None and any(not part.inline for part in index.parts)
-        self._says_what = any(index.format.get(name) != "json" for name in own)
+        has_parts = any(not part.inline for part in index.parts)
+        self._has_heading = index.title is None and has_parts
+        """Whether the beginning of the text is the title: chunks of parts need one."""
+        self._heading_of_text = any(index.format.get(name) != "json" for name in own)
+        """Whether that is the document's own text. It is no title if all of it is JSON."""
         self._link = LinkComposer(index.link)
         self._payload = PayloadMaker(index.payload, index.joins)
         self._payload_start = self._width + len(index.text_columns)
-        self._end = self._payload_start + len(index.payload)
+        self._payload_end = self._payload_start + len(index.payload)
         self.files = FileReader(index) if index.has_files else None
         self._file_places = {name: self.positions[name] for name in file_columns(index.format)}
         self._shown_places = self._places_shown(names)
-        """Where a row has the columns that become text, payload, title, link and language of a
-        document."""
-        self._divided = (
+        """The names of the columns that become text, payload, title, link and language of a
+        document, by their places in a row."""
+        self._has_layout = (
             index.title is not None or bool(index.parts) or index.language_column is not None
         )
 
@@ -315,24 +362,28 @@ class RowReader:
         """Return the names of the columns that a document shows, by their places in a row with
         these columns."""
         index = self._index
-        shown = {
-            *index.text_columns,
-            *index.payload,
-            *index.title_columns,
-            *self._link.columns,
-            index.language_column,
-        }
-        # a file is read as bytes, but its name is a text
-        files = set(self._file_places) if index.files is None else set[str]()
+        shown = {*index.text_columns, *index.payload, *index.title_columns, *self._link.columns}
+        if index.language_column is not None:
+            shown.add(index.language_column)
+        # A file is read as bytes; the name of a file is a text.
+        if index.files is None:
+            shown -= self._file_places.keys()
         of_documents = list(enumerate(names))[self._width :]
-        return {place: name for place, name in of_documents if name in shown - files}
+        return {place: name for place, name in of_documents if name in shown}
 
     def read(
         self, rows: Sequence[Row], parts: Sequence[DocumentParts], *, any_text: bool = False
     ) -> tuple[batches.DocumentBatch, list[batches.Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not
-        text. `parts` are those of each row; the groups among them become a part of the payload.
-        With `any_text`, texts may be `Undecoded`. Raises SourceError if a value cannot be a key."""
+        text.
+
+        Args:
+            parts: The parts and groups of each row. Groups become a part of the payload.
+            any_text: Whether texts may be `Undecoded`.
+
+        Raises:
+            SourceError: A value cannot be a key.
+        """
         failures: dict[int, str] = {}
         if any_text:
             rows = [self._readable_row(number, row, failures) for number, row in enumerate(rows)]
@@ -342,55 +393,42 @@ class RowReader:
         except SourceError as error:
             raise SourceError(f"{self._key}: {error}") from error
         texts = self._texts(self._body, columns, len(rows), failures)
-        titles = self._texts(self._title, columns, len(rows), failures)
-        if self._title.columns:
-            titles = [" ".join(title.split()) for title in titles]
-        elif self._heads:
-            titles = [
-                _heading(text if self._says_what else "", one)
-                for text, one in zip(texts, parts, strict=True)
-            ]
+        titles = self._titles(columns, texts, parts, failures)
         payloads = self._payloads(columns, titles, self._links(rows), parts)
         layouts: list[bytes] = []
-        if self._divided:
-            divided = [
-                _divide(*one)
-                for one in zip(texts, titles, parts, self._languages(rows), strict=True)
-            ]
-            texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
-        # the hash of a text covers how it is divided
-        hashed = [
-            f"{text}\0{layout.decode()}" if layout else text
-            for text, layout in zip_longest(texts, layouts)
-        ]
-        files = (
-            [self._files_of(row, one) for row, one in zip(rows, parts, strict=True)]
-            if self.files
-            else []
+        hashed = texts
+        if self._has_layout:
+            texts, layouts = self._divided(texts, titles, parts, self._languages(rows))
+            hashed = _with_layouts(texts, layouts)
+        files: list[list[batches.AttachedFile]] = []
+        if self.files is not None:
+            for row, beside in zip(rows, parts, strict=True):
+                files.append([*self._own_files(self.files, row), *beside.files])
+            hashed = _with_files(hashed, files)
+        text_hashes = list(map(hash_text, hashed))
+        payload_hashes = list(map(hash_bytes, payloads))
+        batch = batches.DocumentBatch(
+            keys, texts, payloads, text_hashes, payload_hashes, layouts, files
         )
-        for number, some in enumerate(files):
-            hashed[number] += "".join(f"\0{_all_of(file.part)} {file.stamp}" for file in some)
-        hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
-        batch = batches.DocumentBatch(keys, texts, payloads, *hashes, layouts, files)
         if not failures:
             return batch, []
-        unreadable = [
-            batches.Failure(keys[number], reason) for number, reason in sorted(failures.items())
-        ]
-        return (
-            batch.take([number for number in range(len(rows)) if number not in failures]),
-            unreadable,
-        )
+        unreadable: list[batches.Failure] = []
+        for number, reason in sorted(failures.items()):
+            unreadable.append(batches.Failure(keys[number], reason))
+        readable_rows = [number for number in range(len(rows)) if number not in failures]
+        return batch.take(readable_rows), unreadable
 
     def _readable_row(self, number: int, row: Row, failures: dict[int, str]) -> Row:
-        """Return a row with its texts decoded. A text that cannot be decoded is noted as the
+        """Return a row with its texts decoded. A text that cannot be decoded is recorded as the
         document's failure."""
         values = list(row)
         for place, name in enumerate(self._index.key_columns):
-            if isinstance(values[place], Undecoded):  # the key becomes {"bytes": "4bf66c6e"}
+            # The key becomes {"bytes": "4bf66c6e"}.
+            if isinstance(values[place], Undecoded):
                 failures.setdefault(number, invalid_key(name))
         for place, name in self._shown_places.items():
             values[place] = readable(values[place])
+            # Bytes that are no text in the charset, such as b"K\xf6ln" in UTF-8: the document fails.
             if isinstance(values[place], Undecoded):
                 values[place] = None
                 failures.setdefault(number, f"column {name!r} {INVALID_TEXT}")
@@ -399,17 +437,20 @@ class RowReader:
     def _texts(
         self, composer: Composer, columns: Sequence[Row], rows: int, failures: dict[int, str]
     ) -> list[str]:
-        """Return the text of each row, and note those that have none. The usual case, one column of
-        texts, is fast."""
+        """Return the text of each row, and record the failures of those that have none."""
         if not composer.columns:
             return [""] * rows
         found = [columns[self.positions[name]] for name in composer.columns]
+        texts: list[str] = []
+        # The usual case, one column of texts, is fast.
         if composer.is_plain and set(map(type, found[0])) <= {str, type(None)}:
-            return [
-                composer.clean(read_text(value) if is_rtf(value) else value) if value else ""
-                for value in found[0]
-            ]
-        texts = []
+            for value in found[0]:
+                if not value:
+                    texts.append("")
+                    continue
+                text = read_text(value) if is_rtf(value) else value
+                texts.append(composer.clean(text))
+            return texts
         for number, values in enumerate(zip(*found, strict=True)):
             try:
                 texts.append(composer.compose(values))
@@ -418,39 +459,79 @@ class RowReader:
                 texts.append("")
         return texts
 
-    def keep_files(self, row: Row) -> Sequence[Any]:
-        places, files = self._file_places.values(), self.files
-        return (
-            [files.keep(one) if n in places else one for n, one in enumerate(row)]
-            if files and places
-            else row
-        )
+    def _titles(
+        self,
+        columns: Sequence[Row],
+        texts: Sequence[str],
+        parts: Sequence[DocumentParts],
+        failures: dict[int, str],
+    ) -> list[str]:
+        """Return the title of each row; "" without one."""
+        titles = self._texts(self._title, columns, len(texts), failures)
+        # The settings name columns. A title is one line.
+        if self._title.columns:
+            return [" ".join(title.split()) for title in titles]
+        if not self._has_heading:
+            return titles
+        # A ticket without a title, and with comments: its text begins like a title.
+        headings: list[str] = []
+        for text, beside in zip(texts, parts, strict=True):
+            headings.append(_heading(text if self._heading_of_text else "", beside))
+        return headings
 
-    def _files_of(self, row: Row, parts: DocumentParts) -> list[batches.AttachedFile]:
-        own = [
-            self.files.take(
-                row[place], self._index.format[name], batches.TextPart(0, 0, name, "", "", {})
-            )
-            for name, place in self._file_places.items()
-            if self.files
-        ]
-        return [*filter(None, own), *parts.files]
+    def _divided(
+        self,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        parts: Sequence[DocumentParts],
+        languages: Sequence[str],
+    ) -> tuple[list[str], list[bytes]]:
+        """Return the text of each document with its parts, and its layout."""
+        joined: list[str] = []
+        layouts: list[bytes] = []
+        for document in zip(texts, titles, parts, languages, strict=True):
+            text, layout = _divide(*document)
+            joined.append(text)
+            layouts.append(layout)
+        return joined, layouts
+
+    def keep_files(self, row: Row) -> Sequence[Any]:
+        """Return a row with its files kept aside, by stand-ins that `FileReader` gives."""
+        if not self.files or not self._file_places:
+            return row
+        places = self._file_places.values()
+        values = list(row)
+        for place in places:
+            values[place] = self.files.keep(values[place])
+        return values
+
+    def _own_files(self, reader: FileReader, row: Row) -> Iterator[batches.AttachedFile]:
+        """Yield the files in the columns of a row."""
+        for name, place in self._file_places.items():
+            part = batches.TextPart(0, 0, name, "", "", {})
+            taken = reader.take(row[place], self._index.format[name], part)
+            if taken is not None:
+                yield taken
 
     def _languages(self, rows: Sequence[Row]) -> list[str]:
+        """Return the language of each row: its code, the beginning of an unknown value, or ""."""
         place = self.positions.get(self._index.language_column or "")
         if place is None:
             return [""] * len(rows)
-        values = [row[place] for row in rows]
-        return [
-            language_named(one) or str(one).strip()[:MAX_LANGUAGE] if one is not None else ""
-            for one in values
-        ]
+        languages: list[str] = []
+        for row in rows:
+            value = row[place]
+            if value is None:
+                languages.append("")
+            else:
+                languages.append(language_named(value) or str(value).strip()[:MAX_LANGUAGE])
+        return languages
 
     def _links(self, rows: Sequence[Row]) -> list[str]:
         places = [self.positions[name] for name in self._link.columns]
-        return [
-            self._link.compose([row[place] for place in places]) if places else "" for row in rows
-        ]
+        if not places:
+            return [""] * len(rows)
+        return [self._link.compose([row[place] for place in places]) for row in rows]
 
     def _payloads(
         self,
@@ -459,28 +540,26 @@ class RowReader:
         links: Sequence[str],
         parts: Sequence[DocumentParts],
     ) -> list[bytes]:
-        names, values = self._payload.columns(columns[self._payload_start : self._end])
-        times = {name for name, kind in self._index.indexed_fields.items() if kind == "datetime"}
-        values = [
-            list(map(comparable_time, some)) if name in times else some
-            for name, some in zip(names, values, strict=True)
-        ]
-        for part in self._index.parts:
+        """Return the payload of each document: its columns, the fields of inline parts, and what is
+        reserved (groups, title, link)."""
+        index = self._index
+        fields = self._payload.columns(columns[self._payload_start : self._payload_end])
+        names = list(fields)
+        values = list(fields.values())
+        for place, name in enumerate(names):
+            if index.indexed_fields.get(name) == "datetime":
+                values[place] = list(map(comparable_time, values[place]))
+        for part in index.parts:
             if part.inline and part.payload:
                 names.append(part.label)
-                values.append([one.fields.get(part.label) for one in parts])
-        index = self._index
-        if self._heads or any(one is not None for one in (index.access, index.title, index.link)):
+                values.append([beside.fields.get(part.label) for beside in parts])
+        shows_more = index.access is not None or index.title is not None or index.link is not None
+        if self._has_heading or shows_more:
             names.append(batches.RESERVED_KEY)
-            ours = []
-            for one, title, link in zip(parts, titles, links, strict=True):
-                shown: dict[str, Any] = {
-                    name: value
-                    for name, value in ((batches.TITLE, title), (batches.LINK, link))
-                    if value
-                }
-                ours.append(shown if one.groups is None else {**access_part(one.groups), **shown})
-            values.append(ours)
+            reserved: list[dict[str, Any]] = []
+            for beside, title, link in zip(parts, titles, links, strict=True):
+                reserved.append(_reserved(beside, title, link))
+            values.append(reserved)
         return encode_payloads(names, values, len(parts))
 
 
@@ -490,39 +569,83 @@ def invalid_key(name: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text without invisible signs, with a space for NUL, which ends a text in C; "" for
-    white space alone."""
+    """Return a text without invisible characters, and with a space for NUL, which ends a text in C;
+    "" for white space alone."""
     text = visible(text.replace("\0", " "))
     return text if not text.isspace() else ""
 
 
+def _reserved(parts: DocumentParts, title: str, link: str) -> dict[str, Any]:
+    """Return the fields of a payload that are not columns: groups, title and link."""
+    fields: dict[str, Any] = {}
+    if parts.groups is not None:
+        fields.update(access_part(parts.groups))
+    if title:
+        fields[batches.TITLE] = title
+    if link:
+        fields[batches.LINK] = link
+    return fields
+
+
 def _heading(body: str, parts: DocumentParts) -> str:
-    first = " ".join((body or parts.parts[0][0]).split()) if parts.parts else ""
-    return shortened(first, HEADING_CHARS)
+    """Return the beginning of a document's text, or else of its first part, as its title; "" for a
+    document without parts."""
+    if not parts.parts:
+        return ""
+    text = body
+    if not text:
+        text, _ = parts.parts[0]
+    return shortened(" ".join(text.split()), HEADING_CHARS)
 
 
 def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple[str, bytes]:
-    """Return the whole text of a document, and its layout: its own text, inline parts, and then the
-    other parts."""
+    """Return the text of a document with its parts, and its layout.
+
+    The text has the document's own text, then inline parts, and then the other parts.
+    """
     paragraphs = [body] if body else []
-    for name, texts in parts.inline.items():  # in one line after their name, unless they are long
-        long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
-        heading, between = (f"{name}:\n", "\n") if long else (f"{name}: ", ", ")
+    for name, texts in parts.inline.items():
+        is_long = any("\n" in text or len(text) > MAX_INLINE for text in texts)
+        if is_long:
+            # Each text has lines of its own, below the name.
+            heading, between = f"{name}:\n", "\n"
+        else:
+            # Short texts follow the name in its line, such as "tag: printer, ink".
+            heading, between = f"{name}: ", ", "
         paragraphs.append((heading if name else "") + between.join(texts))
     own = BETWEEN_FILES.join(paragraphs)
     if not own and not parts.parts:
         own = title
-    whole, found = join_parts(own, parts.parts)
-    if not title and not found and not parts.failure and not (language and own):
+    text, places = join_parts(own, parts.parts)
+    has_language = bool(language and own)
+    if not title and not places and not parts.failure and not has_language:
         return own, batches.NO_LAYOUT
-    return whole, batches.TextLayout(title, len(own), found, parts.failure, language).encode()
+    return text, batches.TextLayout(title, len(own), places, parts.failure, language).encode()
+
+
+def _with_layouts(texts: Sequence[str], layouts: Sequence[bytes]) -> list[str]:
+    """Return texts to be hashed: a hash covers how its text is divided, too."""
+    hashed: list[str] = []
+    for text, layout in zip(texts, layouts, strict=True):
+        hashed.append(f"{text}\0{layout.decode()}" if layout else text)
+    return hashed
+
+
+def _with_files(texts: Sequence[str], files: Sequence[Sequence[batches.AttachedFile]]) -> list[str]:
+    """Return texts to be hashed: a hash covers the stamps of files, too."""
+    hashed: list[str] = []
+    for text, attached in zip(texts, files, strict=True):
+        stamps = [f"\0{_all_of(file.part)} {file.stamp}" for file in attached]
+        hashed.append(text + "".join(stamps))
+    return hashed
 
 
 def _all_of(part: batches.TextPart) -> str:
-    """Return the words that stand for a part in the hash of its document. They never change, and
-    name every field."""
-    fields = ", ".join(f"{name}={value!r}" for name, value in zip(part._fields, part, strict=True))
-    return f"TextPart({fields})"
+    """Return the text for a part that is hashed with its document. It names every field, and its
+    form must not change: all documents with files would be embedded again."""
+    fields = zip(part._fields, part, strict=True)
+    listed = ", ".join([f"{name}={value!r}" for name, value in fields])
+    return f"TextPart({listed})"
 
 
 @shows_sizes("documents")
