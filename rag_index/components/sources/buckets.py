@@ -1,10 +1,10 @@
-"""Buckets of rows, and their digests: what tells a run which rows it need not read.
+"""Buckets of rows, and their digests, by which a run finds the rows that it need not read.
 
-A row belongs to a bucket by its key alone. Keys that are whole numbers are divided into ranges, so
-that rows that are added and changed together are in few buckets; others are hashed. The digest of a
-row is 128 bits of a hash over its key and all columns that the index reads. The digest of a bucket
-is the number of its rows and the sum of their digests, as two numbers of 64 bits each. A change
-leaves it as it was with a probability of 2^-128, unless values are made for that.
+The key of a row alone determines its bucket. Keys that are whole numbers are divided into ranges,
+so that rows that are added and changed together are in few buckets; others are hashed. The digest
+of a row is 128 bits of a hash over its key and all columns that the index reads. The digest of a
+bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each. The
+probability that a change leaves it the same is 2^-128, unless somebody chooses values for that.
 """
 
 from __future__ import annotations
@@ -27,17 +27,24 @@ if TYPE_CHECKING:
 DIGEST_VERSION = 2
 """Raise it whenever a digest is computed in another way."""
 MIN_ROWS = 2000
-"""Smaller tables are read whole: one page costs less than asking what changed."""
+"""All rows of a smaller table are read: one page costs less than computing digests. Chosen; nothing
+depends on it."""
 BUCKET_ROWS = 16
-"""The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger."""
-MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
+"""The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger.
+Chosen; nothing depends on it."""
+MIN_BUCKETS = 64
+"""The fewest buckets of a source: a power of 2, since `TEXT_KEYS` hashes into as many."""
+MAX_BUCKETS = 65_536
+"""The most buckets of a source: a power of 2, and as many rows of the ledger."""
 MAX_GAPS = 64
-"""Keys are hashed if they leave more numbers than this unused for each one used: ranges would be
-too uneven."""
+"""Numbers between the lowest and the highest key for each row. With more, keys are hashed: ranges
+would be too uneven. Chosen; nothing depends on it."""
 MAX_TIMES = 4
-"""The growth of a source after which it gets other buckets, when everything is read anyway."""
+"""The growth of a source after which it gets other buckets, when everything is read anyway. Chosen;
+nothing depends on it."""
 TEXT_KEYS = -(1 << 40)
-"""SQLite's keys that are no numbers, although most are, lie below this. Ranges cannot have them."""
+"""In SQLite, a few keys may be texts although the others are numbers. Their buckets are at most
+this number; the buckets of numbers are above it, except for keys near -2**63."""
 HALF = 1 << 64
 """A digest is two numbers below this."""
 UNPACK = struct.Struct(">QQ16x").unpack
@@ -49,30 +56,35 @@ class BucketDigests(dict[int, list[int]]):
 
     @property
     def rows(self) -> int:
+        """The number of rows in all buckets."""
         return sum(rows for rows, _, _ in self.values())
 
     def add(self, bucket: int, rows: int, first: int, second: int) -> None:
-        """Add rows of a bucket to it; of parts, which are no rows of their own, none."""
+        """Add a number of rows and the sums of their digests to a bucket. Rows of parts count as 0
+        rows."""
         sums = self.setdefault(bucket, [0, 0, 0])
-        sums[0], sums[1], sums[2] = sums[0] + rows, sums[1] + first, sums[2] + second
+        sums[0] += rows
+        sums[1] += first
+        sums[2] += second
 
     def add_part(self, bucket: int, first: int, second: int) -> None:
-        """Add the digest of parts to their bucket, unless its documents are newer than the
-        digests."""
+        """Add the digest of parts to the bucket of their document. If the bucket is unknown, the
+        document was added after its rows were read, and nothing is added."""
         if bucket in self:
             self.add(bucket, 0, first, second)
 
     def encoded(self, buckets: Iterable[int] | None = None) -> dict[int, str]:
-        """Return the digests of these buckets, or all, as the ledger keeps them; "" for one without
-        rows."""
-        found = (
-            (bucket, self.get(bucket, (0, 0, 0)))
-            for bucket in (self if buckets is None else buckets)
-        )
-        return {
-            bucket: f"{rows}:{first % HALF:016x}{second % HALF:016x}" if rows else ""
-            for bucket, (rows, first, second) in found
-        }
+        """Return the digests of these buckets, or all, as the ledger stores them; "" for a bucket
+        without rows.
+
+        The form is rows:digest, such as "16:0123456789abcdef0123456789abcdef".
+        """
+        encoded: dict[int, str] = {}
+        for bucket in self if buckets is None else buckets:
+            rows, first, second = self.get(bucket, (0, 0, 0))
+            digest = f"{rows}:{first % HALF:016x}{second % HALF:016x}"
+            encoded[bucket] = digest if rows else ""
+        return encoded
 
 
 @shows_sizes("unread")
@@ -81,34 +93,34 @@ class PageBuckets:
     """The buckets of the rows of a page."""
 
     of: Mapping[str, int]
-    """The bucket of each row that was read, by key."""
+    """The bucket of each row that was read, by the key of its document."""
     sums: BucketDigests
-    """What the rows of the page add to the digests of their buckets."""
+    """The sums over the rows of the page, by bucket."""
     complete: Collection[int]
-    """Buckets of which no later page is expected to have rows."""
+    """Buckets of which no later page should have rows."""
     unread: int = 0
-    """How many rows of the source stay unread, because the digests of their buckets are as they
-    were."""
+    """How many rows of the source stay unread, because the digests of their buckets did not
+    change."""
 
 
 @dataclass(frozen=True, slots=True)
 class BucketLayout:
-    """How rows are divided into buckets. It is kept in the ledger as text."""
+    """How rows are divided into buckets. The ledger stores it as text."""
 
     kind: Literal["range", "hash", "none"]
     """`none`: the database cannot compute digests, so all rows are read."""
     size: int
     """The keys of a range, or the number of hash buckets (a power of 2)."""
     rendering: str
-    """What decides how the database writes values; digests that were computed with another are not
-    comparable."""
+    """The settings of the database that determine how it renders values. Digests of another
+    rendering cannot be compared."""
 
     def encode(self) -> str:
         return json.dumps([DIGEST_VERSION, self.kind, self.size, self.rendering])
 
     @classmethod
     def decode(cls, text: str | None) -> BucketLayout | None:
-        """Return the layout that a scan left; None if there is none, or none of this version."""
+        """Return the layout that a scan stored; None without one of this version."""
         try:
             version, kind, size, rendering = json.loads(text or "")
         except (TypeError, ValueError):
@@ -116,52 +128,66 @@ class BucketLayout:
         return cls(kind, size, rendering) if version == DIGEST_VERSION else None
 
     def fits(self, wanted: BucketLayout) -> bool:
-        """Return whether buckets of this layout are about like those of the layout that a source
-        would get now."""
-        same = self.kind == wanted.kind and self.rendering == wanted.rendering
-        return same and wanted.size / MAX_TIMES <= self.size <= wanted.size * MAX_TIMES
+        """Return whether buckets of this layout are about as large as those of the layout that the
+        source would get now."""
+        if self.kind != wanted.kind or self.rendering != wanted.rendering:
+            return False
+        return wanted.size / MAX_TIMES <= self.size <= wanted.size * MAX_TIMES
 
     def keys_of(self, buckets: Collection[int]) -> tuple[int, int] | None:
-        """Return two numbers between which the keys of these buckets are; None if nothing is known
-        of them."""
-        if self.kind != "range" or min(buckets) <= TEXT_KEYS + MIN_BUCKETS:
-            return None  # databases round to zero or downwards: a range more on either side
-        ends = (min(buckets) - 1) * self.size, (max(buckets) + 2) * self.size
-        highest = (
-            HALF // 2 - 1 if max(buckets) * self.size < HALF // 2 else HALF
-        )  # of a BIGINT UNSIGNED
-        return max(ends[0], 1 - HALF // 2), min(ends[1], highest)
+        """Return two numbers between which the keys of these buckets are; None if they are unknown,
+        of hashed keys and of texts."""
+        first = min(buckets)
+        if self.kind != "range" or first <= TEXT_KEYS + MIN_BUCKETS:
+            return None
+        last = max(buckets)
+        # Databases round to zero or downwards: a range more on either side.
+        lowest = (first - 1) * self.size
+        highest = (last + 2) * self.size
+        # The numbers of a BIGINT, or of a BIGINT UNSIGNED if keys are above them.
+        limit = HALF // 2 - 1 if last * self.size < HALF // 2 else HALF
+        return max(lowest, 1 - HALF // 2), min(highest, limit)
 
 
 def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> BucketLayout:
-    """Return the layout for `rows` rows with keys from `lowest` to `highest`, None unless they are
-    whole numbers."""
+    """Return the layout for a number of rows.
+
+    Args:
+        lowest: The lowest key; None unless the keys are whole numbers.
+        highest: The highest key.
+        rendering: See `BucketLayout`.
+    """
     wanted = max(MIN_BUCKETS, min(MAX_BUCKETS, rows // BUCKET_ROWS))
+    # The next power of 2
     count = 1 << (wanted - 1).bit_length()
-    if (
-        lowest is not None
-        and highest is not None
-        and highest - lowest <= MAX_GAPS * max(rows, MIN_BUCKETS)
-    ):
-        return BucketLayout("range", max(2, -(-(highest - lowest + 1) // count)), rendering)
-    return BucketLayout("hash", count, rendering)
+    if lowest is None or highest is None:
+        return BucketLayout("hash", count, rendering)
+    distance = highest - lowest
+    if distance > MAX_GAPS * max(rows, MIN_BUCKETS):
+        return BucketLayout("hash", count, rendering)
+    # Rounded up, so that there are at most `count` ranges
+    size = -(-(distance + 1) // count)
+    return BucketLayout("range", max(2, size), rendering)
 
 
 def value_bucket(layout: BucketLayout, key: Sequence[Any]) -> int:
-    """Return the bucket of a key as SQLite gives it."""
-    if layout.kind == "range" and isinstance(key[0], int | float) and abs(key[0]) <= HALF // 2:
-        return int(key[0] // layout.size)
+    """Return the bucket of a key, by its values in SQLite."""
+    first = key[0]
+    if layout.kind == "range" and isinstance(first, int | float) and abs(first) <= HALF // 2:
+        return int(first // layout.size)
     hashed = zlib.crc32(marshal.dumps(tuple(key), 0))
-    return (
-        hashed & (layout.size - 1)
-        if layout.kind == "hash"
-        else TEXT_KEYS - (hashed & (MIN_BUCKETS - 1))
-    )
+    if layout.kind == "hash":
+        return hashed & (layout.size - 1)
+    # A text, or a number that is too large, among whole numbers
+    return TEXT_KEYS - (hashed & (MIN_BUCKETS - 1))
 
 
 def values_digest(values: Sequence[Any]) -> tuple[int, int]:
-    """Return the digest of values as SQLite gives them, in two halves. `marshal` in its version 0
-    writes each value with its type and its length, and nothing else decides the bytes."""
+    """Return both halves of the digest of values from SQLite.
+
+    `marshal` in its version 0 writes each value with its type and its length, and equal values
+    always as the same bytes.
+    """
     first, second = UNPACK(hashlib.sha256(marshal.dumps(tuple(values), 0)).digest())
     return first, second
 
@@ -169,17 +195,18 @@ def values_digest(values: Sequence[Any]) -> tuple[int, int]:
 def sum_values(
     layout: BucketLayout, rows: Iterable[tuple[Any, ...]], width: int
 ) -> tuple[BucketDigests, tuple[Any, ...]]:
-    """Return the digests of rows as SQLite gives them, and the key of the last one. A key has
-    `width` columns."""
+    """Return the digests of rows from SQLite by bucket, and the key of the last row. The key is the
+    first `width` values of a row."""
     found = BucketDigests()
     row: tuple[Any, ...] = ()
     size = layout.size if layout.kind == "range" else 0
-    for row in rows:  # as `values_digest` and `add`, which would take a fifth longer if they were called for each row
+    # As `values_digest` and `add` do. Calling them for each row would take a fifth longer.
+    for row in rows:
         first, second = UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest())
-        bucket = (
-            row[0] // size if size and type(row[0]) is int else value_bucket(layout, row[:width])
-        )
-        if (sums := found.get(bucket)) is None:
+        is_number = size and type(row[0]) is int
+        bucket = row[0] // size if is_number else value_bucket(layout, row[:width])
+        sums = found.get(bucket)
+        if sums is None:
             found[bucket] = [1, first, second]
         else:
             sums[0] += 1
