@@ -2,16 +2,17 @@
 conditions, and joins.
 
 Whatever an index declares becomes a subquery with the columns that it names, so that paging,
-digests, look-ups and checks know of one kind of source. Each table with a condition stands in a
-subquery of its own, in which the condition can name columns as they are. All of it can be flattened
-by a database: there is no aggregate, no order and no limit.
+digests, look-ups and checks handle one kind of source. Each table with a condition is a subquery of
+its own, in which the condition can name columns as they are. A database can flatten all of it:
+there is no aggregate, no order and no limit.
 
-A column of a join is named `NAME.column` in the result. `check_columns` checks that all of it
-exists and can be read.
+A column of a join is named `NAME.column` in the result. `check_columns` checks that all tables and
+columns exist and can be read.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,24 +42,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ROWS = "_rows"
-"""The rows of the table itself beside those that are joined, none of which has such a name."""
+"""The name of the table's own rows beside those of joins. No join has such a name."""
 Needed = dict[str | None, tuple[str, ...]]
 """The columns that are needed of the table itself (None) and of each join."""
 CHECKED_ROWS = 5
-"""Rows that tell what texts and keys are. One value that is no text costs its document alone."""
+"""Rows by which the types of texts and keys are checked. Chosen; nothing depends on it: a value that
+is no text costs its document alone."""
 VALUES_AT_ONCE = 200
-"""Values, or keys, that one statement compares with: databases limit the parameters of a
-statement."""
+"""Values, or keys, that one statement compares with: databases limit the parameters of a statement,
+SQLite before 3.32 to 999."""
 _END = re.compile(r"(?:[\s;]|--[^\n'\"`]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)*\Z")
-"""Semicolons and comments at the end of a query. A comment with a quote may be the end of a text,
-and stays."""
+"""Semicolons and comments at the end of a query. A comment with a quote stays: it may be the end of
+a text."""
 _NAME = r'(?:"(?:[^"]|"")*+"|`[^`]*+`|\[[^\]()]*+\]|\w++)'
 _TOKENS = re.compile(
     rf"(?:\b[eE]'(?:[^'\\]|\\.|'')*+|'(?:[^']|'')*+)'|\$(?P<tag>\w*+)\$.*?(?:\$(?P=tag)\$|\Z)|--[^\n]*+"
     rf"|/\*.*?(?:\*/|\Z)|{_NAME}(?:\s*\.\s*{_NAME})*+|[(),]",
     re.DOTALL,
 )
-"""Names, parentheses and commas of a query, and the texts and comments that have none of these."""
+"""The tokens of a query: names, parentheses and commas, and texts and comments, in which there are
+none of these."""
+TEXT_TYPES = (str, dict, list, UUID, Undecoded)
+"""The types of values that become texts without a format."""
+_QUOTES = ('"', "`", "[")
 _WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)?")
 _NO_NAME = re.compile(r"[eE]?'|\$|--|/\*")
 _END_OF_TABLES = frozenset(
@@ -90,26 +96,30 @@ class SourceTable:
     columns: tuple[str, ...]
     """The columns that the settings name, once each, without those of conditions."""
     place: str
-    """What the settings call it, for a message: "", "join customer", "part remark"."""
+    """The place in the settings, for a message: "" for the own table, "join customer", "part
+    remark"."""
 
 
 def document_columns(index: IndexSettings) -> list[str]:
     """Return all columns of documents that the settings of an index name, those of joins as
     `NAME.column`."""
-    on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    return _unique(
-        [*index.shown_columns, index.access_column, index.language_column, *on, *_on(index.joins)]
-    )
+    columns = [*index.shown_columns, index.access_column, index.language_column]
+    for part in index.parts:
+        columns += [column for _, column in part.pairs(index.key_columns)]
+    return _unique([*columns, *_on(index.joins)])
 
 
 def own_columns(index: IndexSettings) -> tuple[str, ...]:
     """Return the columns of its own table or query that an index needs."""
-    return _needed(document_columns(index), index.joins)[None]
+    needed = _needed(document_columns(index), index.joins)
+    return needed[None]
 
 
 def _part_columns(part: PartSettings, key: Sequence[str]) -> list[str]:
-    on = [column for column, _ in part.pairs(key)]
-    return _unique([*on, *part.shown_columns, *[name for name, _ in part.order], *_on(part.joins)])
+    columns = [column for column, _ in part.pairs(key)]
+    columns += part.shown_columns
+    columns += [name for name, _ in part.order]
+    return _unique([*columns, *_on(part.joins)])
 
 
 def _document_tables(index: IndexSettings) -> list[SourceTable]:
@@ -118,7 +128,8 @@ def _document_tables(index: IndexSettings) -> list[SourceTable]:
 
 
 def _part_tables(part: PartSettings, key: Sequence[str]) -> list[SourceTable]:
-    return _tables(part, _part_columns(part, key), f"part {part.label}")
+    columns = _part_columns(part, key)
+    return _tables(part, columns, f"part {part.label}")
 
 
 def _tables(
@@ -133,21 +144,29 @@ def _tables(
 
 
 def source_tables(index: IndexSettings) -> list[SourceTable]:
-    """Return the tables that an index declares, its own first; a query is none of them."""
+    """Return the tables that an index declares: its own, and those of joins and parts."""
     own, *joined = _document_tables(index)
-    parts = [table for part in index.parts for table in _part_tables(part, index.key_columns)]
-    return [*([own] if index.table is not None else []), *joined, *parts]
+    # An index with a query has no table of its own.
+    tables = joined if index.table is None else [own, *joined]
+    for part in index.parts:
+        tables += _part_tables(part, index.key_columns)
+    return tables
 
 
 def relation(schema: str | None, table: str) -> str:
-    """Return the name of a table as SQL has it, whatever is in it."""
-    return ".".join('"' + name.replace('"', '""') + '"' for name in (schema, table) if name)
+    """Return the quoted name of a table in SQL, such as `"Help Desk"."order"`."""
+    names = [name.replace('"', '""') for name in (schema, table) if name]
+    return ".".join(f'"{name}"' for name in names)
 
 
 def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Iterator[str]:
     """Yield the relations that a section [[indexes]] names, also in its joins, parts, queries and
-    conditions. With `doubtful`, every word of a query counts: for what must not be missed, whatever
-    texts the query has."""
+    conditions.
+
+    Args:
+        doubtful: Whether all words of queries are yielded, so that no relation is missed whatever
+            the query looks like.
+    """
     if section.get("table"):
         yield relation(section.get("schema"), section["table"])
     for inner in (*(section.get("joins") or {}).values(), *(section.get("parts") or ())):
@@ -160,73 +179,96 @@ def relations_read(section: Mapping[str, Any], *, doubtful: bool = False) -> Ite
 
 
 def tables_named(query: str) -> Iterator[str]:
-    """Yield what a query, or a part of one, names as tables: after FROM and JOIN, and after a comma
-    behind these."""
-    lists, wanted = (
-        [False],
-        False,
-    )  # whether each open parenthesis has a list of tables, and whether a table is next
+    """Yield the names of tables in a query or in a part of one: after FROM and JOIN, and after a
+    comma in such a list."""
+    # Whether a table may be next, and for each open parenthesis, whether a list of tables is in it.
+    is_next = False
+    lists = [False]
     for token in _TOKENS.finditer(query):
         word = token[0].upper()
         if word == "(":
-            lists.append(wanted)
+            # In FROM (note, author), the list goes on inside of the parentheses.
+            lists.append(is_next)
         elif word == ")":
-            lists, wanted = lists[:-1] or [False], False
+            lists = lists[:-1] or [False]
+            is_next = False
         elif word == ",":
-            wanted = lists[-1]
+            # FROM note, author
+            is_next = lists[-1]
         elif word in ("FROM", "JOIN", "STRAIGHT_JOIN"):
-            lists[-1] = wanted = True
+            lists[-1] = is_next = True
         elif word in _END_OF_TABLES:
-            lists[-1] = wanted = False
-        elif wanted and word not in ("ONLY", "LATERAL") and not _NO_NAME.match(word):
+            # FROM note WHERE …
+            lists[-1] = is_next = False
+        elif is_next and word not in ("ONLY", "LATERAL") and not _NO_NAME.match(word):
             yield token[0]
-            wanted = False
+            # FROM note n: the alias is no table.
+            is_next = False
 
 
 def tables_read(connection: Connection, names: Iterable[str]) -> set[str]:
-    """Return the names, without schemas, of those of these relations that are tables, and of the
-    tables below views."""
+    """Return the names, without schemas, of the tables among these relations and below their
+    views."""
     inspector: Any = sa.inspect(connection)
-    found, waiting = set[str](), list(names)
+    found: set[str] = set()
     schemas = {name.lower(): name for name in inspector.get_schema_names()}
-    for one in waiting:  # which grows
-        *before, name = (
-            part[1:-1] if part[0] in '"`[' else part for part in re.findall(_NAME, one)
-        )
+    # Tables below views are appended during the loop.
+    waiting = list(names)
+    for relation_name in waiting:
+        *before, name = map(_unquoted, re.findall(_NAME, relation_name))
         schema = schemas.get(before[-1].lower()) if before else None
+        # A word with a dot that is no table, such as `note.id`
         if before and schema is None:
             continue
         tables = inspector.get_table_names(schema=schema)
         if connection.dialect.name == "postgresql":
             tables += inspector.get_materialized_view_names(schema=schema)
             tables += inspector.get_foreign_table_names(schema=schema)
-        if (table := as_known(name, tables)) is not None:
+        table = _stored_name(name, tables)
+        if table is not None:
             found.add(table)
-        elif (view := as_known(name, inspector.get_view_names(schema=schema))) is not None:
-            with suppress(
-                exc.DBAPIError, NotImplementedError
-            ):  # MariaDB shows it only to who has SHOW VIEW
-                below = tables_named(inspector.get_view_definition(view, schema=schema) or "")
-                waiting += [read for read in below if read not in waiting]
+            continue
+        view = _stored_name(name, inspector.get_view_names(schema=schema))
+        if view is None:
+            continue
+        # MariaDB shows the definition only to a user with the right SHOW VIEW.
+        with suppress(exc.DBAPIError, NotImplementedError):
+            definition = inspector.get_view_definition(view, schema=schema) or ""
+            waiting += [below for below in tables_named(definition) if below not in waiting]
     return found
 
 
-def as_known(name: str, names: Sequence[str]) -> str | None:
-    """Return a name as the database has it: most ignore the case of names that are not quoted."""
-    return (
-        name if name in names else next((one for one in names if one.lower() == name.lower()), None)
-    )
+def _unquoted(name: str) -> str:
+    if name.startswith(_QUOTES):
+        return name[1:-1]
+    return name
+
+
+def _stored_name(name: str, names: Sequence[str]) -> str | None:
+    """Return a name in the spelling of the database, which ignores the case; None if it has no such
+    name."""
+    if name in names:
+        return name
+    for stored in names:
+        if stored.lower() == name.lower():
+            return stored
+    return None
 
 
 def documents_from(index: IndexSettings) -> FromClause:
-    """Return the rows of documents, of an index whose decisions are in its conditions
-    (`decisions.decided`)."""
+    """Return the rows of documents of an index without decisions (`decisions.decided`).
+
+    Raises:
+        ValueError: The index has decisions, which its conditions do not contain yet.
+    """
     if index.visible:
         raise ValueError(
             f"index {index.name}: what is visible must be decided before rows are read"
         )
-    base = own_rows(index, own_columns(index), ROWS if index.joins else "documents")
-    return _with_joins(base, document_columns(index), index.joins, index.name, "documents")
+    name = ROWS if index.joins else "documents"
+    base = own_rows(index, own_columns(index), name)
+    columns = document_columns(index)
+    return _with_joins(base, columns, index.joins, index.name, "documents")
 
 
 def own_rows(index: IndexSettings, columns: Iterable[str], name: str) -> FromClause:
@@ -235,12 +277,13 @@ def own_rows(index: IndexSettings, columns: Iterable[str], name: str) -> FromCla
     if index.query is not None:
         query = single_select(index.query, index.name)
         return query.columns(*map(sa.column, columns)).subquery(name)
-    own = SourceTable(
-        index.table or "", index.db_schema, tuple(_unique([*columns, index.newest])), ""
-    )
-    table, conditions = _table(own), _conditions(index.where, index.name)
+    needed = tuple(_unique([*columns, index.newest]))
+    table = _table(SourceTable(index.table or "", index.db_schema, needed, ""))
+    conditions = _conditions(index.where, index.name)
     if index.newest is not None:
-        newer, newest = table.alias("newer"), table.c[index.newest]
+        # The version of a document without a later one
+        newer = table.alias("newer")
+        newest = table.c[index.newest]
         same = [newer.c[key] == table.c[key] for key in index.key_columns]
         later: Select[Any] = sa.select(sa.literal_column("1")).select_from(newer)
         later = later.where(*same, newer.c[index.newest] > newest)
@@ -252,32 +295,36 @@ def part_from(part: PartSettings, index: IndexSettings) -> FromClause:
     """Return the rows of a part."""
     own, *_ = _part_tables(part, index.key_columns)
     conditions = _conditions(part.where, index.name)
-    base = _rows(_table(own), conditions, ROWS if part.joins else part.label)
+    name = ROWS if part.joins else part.label
+    base = _rows(_table(own), conditions, name)
     columns = _part_columns(part, index.key_columns)
     return _with_joins(base, columns, part.joins, index.name, part.label)
 
 
 def _table(table: SourceTable) -> sa.TableClause:
-    return sa.table(table.table, *map(sa.column, table.columns), schema=table.schema)
+    columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in table.columns]
+    return sa.table(table.table, *columns, schema=table.schema)
 
 
 def _rows(
     table: sa.TableClause, conditions: Sequence[sa.ColumnElement[bool]], name: str
 ) -> FromClause:
-    return (
-        sa.select(*table.c).where(*conditions).subquery(name) if conditions else table.alias(name)
-    )
+    if not conditions:
+        return table.alias(name)
+    return sa.select(*table.c).where(*conditions).subquery(name)
 
 
 def _conditions(where: str | None, index: str) -> list[sa.ColumnElement[bool]]:
     if where is None:
         return []
-    return [sa.text(f"({single_select(where, index, 'condition').text})")]  # type: ignore[list-item]
+    condition = single_select(where, index, "condition")
+    return [sa.text(f"({condition.text})")]  # type: ignore[list-item]
 
 
 def _with_joins(
     base: FromClause, columns: list[str], joins: Mapping[str, JoinSettings], index: str, name: str
 ) -> FromClause:
+    """Return rows with the columns of their joins, which are named `NAME.column`."""
     if not joins:
         return base
     froms: dict[str | None, FromClause] = {None: base}
@@ -289,19 +336,18 @@ def _with_joins(
 
     needed = _needed(columns, joins)
     for join_name, join in joins.items():
-        table = sa.table(join.table, *map(sa.column, needed[join_name]), schema=join.db_schema)
+        table = _table(SourceTable(join.table, join.db_schema, needed[join_name], ""))
         rows = _rows(table, _conditions(join.where, index), join_name)
         condition = sa.and_(*[rows.c[own] == column(other) for own, other in join.pairs])
         joined = joined.join(rows, condition, isouter=not join.required)
         froms[join_name] = rows
-    return (
-        sa.select(*[column(one).label(one) for one in columns]).select_from(joined).subquery(name)
-    )
+    labelled = [column(column_name).label(column_name) for column_name in columns]
+    return sa.select(*labelled).select_from(joined).subquery(name)
 
 
 def _needed(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> Needed:
-    """Return which columns are needed of the table itself (None) and of each join, those of
-    conditions among them."""
+    """Return which columns are needed of the table itself (None) and of each join, with those that
+    joins compare."""
     found: dict[str | None, list[str]] = {None: []}
     for name, join in joins.items():
         found[name] = [own for own, _ in join.pairs]
@@ -312,36 +358,50 @@ def _needed(columns: Iterable[str], joins: Mapping[str, JoinSettings]) -> Needed
 
 
 def _on(joins: Mapping[str, JoinSettings]) -> list[str]:
-    return [other for join in joins.values() for _, other in join.pairs]
+    """Return the columns with which joins are compared."""
+    columns: list[str] = []
+    for join in joins.values():
+        columns += [other for _, other in join.pairs]
+    return columns
 
 
 def _unique(names: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(filter(None, names)))
+    given = filter(None, names)
+    return list(dict.fromkeys(given))
 
 
 def check_columns(connection: Connection, index: IndexSettings) -> None:
     """Check that the query and all tables of an index have the columns that the settings name, and
-    texts are texts. Raises SettingsError if one does not."""
+    that texts are texts.
+
+    Raises:
+        SettingsError: A column is missing, or its values are no texts.
+    """
     limit = 1 if index.has_files else CHECKED_ROWS
     if index.query is not None:
-        every: Select[Any] = sa.select(sa.literal_column("*")).select_from(
-            own_rows(index, own_columns(index), "documents")
-        )
-        names, rows = first_rows(connection, index, every, "the query", limit=limit)
-        for name in own_columns(index):
-            if name not in names:
-                near = did_you_mean(name, names, all_of_them=True)
-                raise SettingsError(
-                    f"index {index.name}: there is no column {name!r} in the query; {near}"
-                )
-        _check_texts(index, names, rows, "the query")
+        _check_query(connection, index, limit)
     for table in source_tables(index):
-        place = f"table {table.table!r}{f' ({table.place})' if table.place else ''}"
-        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in table.columns]
-        statement = sa.select(sa.table(table.table, *columns, schema=table.schema))
+        place = f"table {table.table!r}"
+        if table.place:
+            place += f" ({table.place})"
+        statement = sa.select(_table(table))
         names, rows = first_rows(connection, index, statement, place, table=table, limit=limit)
         if not table.place:
             _check_texts(index, names, rows, place)
+
+
+def _check_query(connection: Connection, index: IndexSettings, limit: int) -> None:
+    columns = own_columns(index)
+    every: Select[Any] = sa.select(sa.literal_column("*"))
+    every = every.select_from(own_rows(index, columns, "documents"))
+    names, rows = first_rows(connection, index, every, "the query", limit=limit)
+    for name in columns:
+        if name not in names:
+            near = did_you_mean(name, names, all_of_them=True)
+            raise SettingsError(
+                f"index {index.name}: there is no column {name!r} in the query; {near}"
+            )
+    _check_texts(index, names, rows, "the query")
 
 
 def first_rows(
@@ -353,10 +413,15 @@ def first_rows(
     limit: int = CHECKED_ROWS,
     table: SourceTable | None = None,
 ) -> tuple[list[str], Sequence[Row]]:
-    """Return the names of the columns of a statement that the settings decide, and its first rows.
-    Raises SettingsError if it cannot be run, and says `what` it is, and what is like a missing name
-    of its `table`."""
+    """Return the names of the columns of a statement, and its first rows.
 
+    Args:
+        what: The name of the statement in a message, such as "the query".
+        table: The table that it reads; a message suggests similar names of tables and columns.
+
+    Raises:
+        SettingsError: The statement cannot be run.
+    """
     try:
         with connection.execute(statement.limit(limit)) as result:
             return list(result.keys()), result.fetchall()
@@ -371,29 +436,29 @@ def first_rows(
 
 
 def _similar(connection: Connection, table: SourceTable) -> str:
+    """Return a suggestion for the name of a missing table or column, after "; ", or ""."""
     connection.rollback()
     with suppress(exc.SQLAlchemyError):
         inspector = sa.inspect(connection)
         tables = [*inspector.get_table_names(table.schema), *inspector.get_view_names(table.schema)]
         if not inspector.has_table(table.table, table.schema):
-            return (
-                f"; {near}" if (near := did_you_mean(table.table, tables, all_of_them=True)) else ""
-            )
-        there = [column["name"] for column in inspector.get_columns(table.table, table.schema)]
+            near = did_you_mean(table.table, tables, all_of_them=True)
+            return f"; {near}" if near else ""
+        columns = [column["name"] for column in inspector.get_columns(table.table, table.schema)]
         for name in table.columns:
-            if name not in there:
-                return f"; {did_you_mean(name, there, all_of_them=True)}"
+            if name not in columns:
+                return f"; {did_you_mean(name, columns, all_of_them=True)}"
     return ""
 
 
 def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], place: str) -> None:
+    """Raise SettingsError if a column of texts without a format has values, and none is a text."""
     for name in index.text_columns:
         if name not in names or name in index.format:
             continue
-        values = [row[names.index(name)] for row in rows if row[names.index(name)] is not None]
-        if values and not any(
-            isinstance(value, str | dict | list | UUID | Undecoded) for value in values
-        ):
+        place_in_row = names.index(name)
+        values = [row[place_in_row] for row in rows if row[place_in_row] is not None]
+        if values and not any(isinstance(value, TEXT_TYPES) for value in values):
             raise SettingsError(
                 f"index {index.name}: column {name!r} of {place} gives {type(values[0]).__name__}, "
                 "not text; cast it in a query, or give it a format"
@@ -401,30 +466,34 @@ def _check_texts(index: IndexSettings, names: list[str], rows: Sequence[Row], pl
 
 
 def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
-    """Return the query as `without_end` does. A colon in it stays a colon and never begins a
-    parameter."""
-    return sa.text(without_end(query, index, what).replace(":", "\\:"))
+    """Return the query as `without_end` does. A colon in it never begins a parameter."""
+    text = without_end(query, index, what)
+    return sa.text(text.replace(":", "\\:"))
 
 
 def without_end(query: str, index: str, what: str = "query") -> str:
-    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
-    There the database refuses several statements. `what` names it in a message. Raises
-    SettingsError if the query is empty."""
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses,
+    where the database refuses several statements.
+
+    Args:
+        what: The name of the query in a message.
+
+    Raises:
+        SettingsError: The query is empty.
+    """
     end = _END.search(query)
     text = query[: end.start() if end else None].strip()
     if not text:
         raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
-    newline = (
-        "\n" if re.search(r"--|#", text.rpartition("\n")[2]) else ""
-    )  # ends what may be a comment
-    return text + newline
+    # A line break ends what may be a comment in the last line.
+    last_line = text.rpartition("\n")[2]
+    return text + "\n" if re.search(r"--|#", last_line) else text
 
 
 def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield as many of the values at a time as one statement compares with."""
-    return (
-        values[first : first + VALUES_AT_ONCE] for first in range(0, len(values), VALUES_AT_ONCE)
-    )
+    """Yield the values in batches of as many as one statement compares with."""
+    for first in range(0, len(values), VALUES_AT_ONCE):
+        yield values[first : first + VALUES_AT_ONCE]
 
 
 class Untyped(UserDefinedType[Any]):
@@ -434,32 +503,36 @@ class Untyped(UserDefinedType[Any]):
     cache_ok = True
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any] | None:
-        """Give PostgreSQL floats as text, which takes the column's type: a `real` equals no float8
-        of its digits."""
+        """Send floats to PostgreSQL as text, which takes the type of the column. A `real` does not
+        equal the float8 with its digits."""
         return _float_as_text if dialect.name == "postgresql" else None
 
 
 def _float_as_text(value: Any) -> Any:
     if not isinstance(value, float):
         return value
+    # 2.0 as "2": the column may be of whole numbers.
     return str(int(value)) if value.is_integer() else repr(value)
 
 
 def untyped(value: Any) -> sa.ColumnElement[Any]:
-    """Return a bound value without a type, so that the database uses the type of the column it is
-    compared with."""
-    return UndecodedText(value) if isinstance(value, Undecoded) else sa.literal(value, Untyped())
+    """Return a bound value without a type, so that the database uses the type of the column that it
+    is compared with."""
+    if isinstance(value, Undecoded):
+        return UndecodedText(value)
+    return sa.literal(value, Untyped())
 
 
 class UndecodedText(sa.sql.functions.GenericFunction[Any]):
-    """A bound `Undecoded`: for SQLite, which takes no such text as a parameter, its bytes as a
+    """A bound `Undecoded`. SQLite does not take such a text as a parameter, and casts its bytes to a
     text."""
 
     inherit_cache = True
     type = Untyped()
 
     def __init__(self, value: Undecoded) -> None:
-        super().__init__(sa.literal(value, Untyped()))
+        bound = sa.literal(value, Untyped())
+        super().__init__(bound)
 
 
 @compiles(UndecodedText)
@@ -469,19 +542,21 @@ def _parameter(element: UndecodedText, compiler: Any, **how: Any) -> str:
 
 @compiles(UndecodedText, "sqlite")
 def _cast_parameter(element: UndecodedText, compiler: Any, **how: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **how)} AS TEXT)"
+    parameter = compiler.process(element.clauses, **how)
+    return f"CAST({parameter} AS TEXT)"
 
 
 def exact_text(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Return the text of a column of MySQL, which is ordered and compared by its characters
-    alone."""
-    return sa.cast(column, mysql.CHAR(charset="utf8mb4")).collate("utf8mb4_bin")
+    """Return the text of a column of MySQL, ordered and compared by its characters alone."""
+    text = sa.cast(column, mysql.CHAR(charset="utf8mb4"))
+    return text.collate("utf8mb4_bin")
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
     """Return the error for a key that several rows have."""
+    columns = ", ".join(index.key_columns) or index.kind
     return SourceError(
-        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind})"
+        f"index {index.name}: key {document_id(key)} ({columns})"
         " occurs more than once; name a key that is unique, of several columns if necessary"
     )
 
@@ -489,31 +564,56 @@ def not_unique(index: IndexSettings, key: str) -> SourceError:
 def equals_any(
     columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Row], dialect: str = ""
 ) -> sa.ColumnElement[bool]:
-    """Return the condition for rows that have one of these values (a value for each column) in the
-    columns. PostgreSQL would compare each row with each value of a list of rows, and has no stack
-    for many. Rows of values are joined instead, the first of which has no values: it gives the
-    others the types of the columns. Other databases may have no rows of values, and MariaDB does
-    not convert the charset of those that it has."""
-    if dialect == "sqlite" and any(isinstance(value, Undecoded) for row in values for value in row):
-        return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
+    """Return the condition that a row has one of these values in the columns.
+
+    Args:
+        values: A value for each column, once or several times.
+    """
+    if dialect == "sqlite" and _have_undecoded(values):
+        return _equals_one(columns, values)
+    # id IN (1, 2)
     if len(columns) == 1:
         plain = [value for [value] in values]
         return columns[0].in_(sa.bindparam(None, plain, type_=Untyped(), expanding=True))
+    rows = [tuple(row) for row in values]
+    # (a, b) IN (SELECT … FROM (VALUES …)): PostgreSQL would compare each row with each value of a
+    # list of rows, and its stack is too small for a long OR. The first of the joined rows has no
+    # values, and gives the others the types of the columns.
     if dialect == "postgresql":
-        types = [
-            sa.select(column).correlate(None).where(sa.false()).scalar_subquery()
-            for column in columns
-        ]
         names = [sa.column(f"value_{number}", Untyped()) for number in range(len(columns))]
-        wanted = sa.values(*names, name="wanted").data([tuple(types), *map(tuple, values)])
+        wanted = sa.values(*names, name="wanted").data([_no_values(columns), *rows])
         return sa.tuple_(*columns).in_(sa.select(wanted))
+    # (a, b) IN (VALUES (1, 2), (3, 4))
     if dialect == "sqlite":
-        row_type = TupleType(*[Untyped()] * len(columns))
-        return sa.tuple_(*columns).in_(
-            sa.bindparam(None, list(map(tuple, values)), type_=row_type, expanding=True)
-        )
-    return sa.or_(sa.false(), *[_equals(columns, row) for row in values])
+        types = [Untyped()] * len(columns)
+        row_type = TupleType(*types)
+        parameter = sa.bindparam(None, rows, type_=row_type, expanding=True)
+        return sa.tuple_(*columns).in_(parameter)
+    # Other databases may have no rows of values, and MariaDB does not convert the charset of those
+    # that it has.
+    return _equals_one(columns, values)
 
 
-def _equals(columns: Sequence[sa.ColumnElement[Any]], row: Row) -> sa.ColumnElement[bool]:
-    return sa.and_(*[column == untyped(value) for column, value in zip(columns, row, strict=True)])
+def _have_undecoded(values: Sequence[Row]) -> bool:
+    every = itertools.chain.from_iterable(values)
+    return any(isinstance(value, Undecoded) for value in every)
+
+
+def _no_values(columns: Sequence[sa.ColumnElement[Any]]) -> tuple[Any, ...]:
+    """Return a row that has the types of columns, and NULL as each value."""
+    values: list[Any] = []
+    for column in columns:
+        nothing = sa.select(column).correlate(None).where(sa.false())
+        values.append(nothing.scalar_subquery())
+    return tuple(values)
+
+
+def _equals_one(
+    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Row]
+) -> sa.ColumnElement[bool]:
+    """Return a = 1 AND b = 2 OR a = 3 AND b = 4."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    for row in values:
+        pairs = zip(columns, row, strict=True)
+        conditions.append(sa.and_(*[column == untyped(value) for column, value in pairs]))
+    return sa.or_(sa.false(), *conditions)
