@@ -1,4 +1,4 @@
-"""Why a row of the database is no document of an index: which condition or join leaves it out."""
+"""Why a row of the database is no document of an index: the condition or join that excludes it."""
 
 from __future__ import annotations
 
@@ -15,105 +15,125 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings.parts import JoinSettings
     from rag_index.core.settings.visible import VisibleSettings
 
 _PIECE = re.compile(
     r"'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)|`[^`]*(?:`|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|\w+|.",
     re.DOTALL,
 )
+"""A text, a quoted name, a comment, a word, or another character of SQL."""
 
 
 def and_parts(condition: str | None) -> list[str]:
-    """Return the parts of a condition that AND joins at its top, or all of it if OR joins them;
-    none for None.
+    """Return the parts of a condition that AND joins at its top level; all of it as one part if OR
+    joins them; no parts for None.
 
     and_parts("public = 1 AND (state = 2 OR age BETWEEN 1 AND 9)")  # two parts
     """
     if condition is None:
         return []
-    parts, depth, between, closed = [""], 0, False, False
-    for piece in _PIECE.findall(condition.strip()):
-        word = piece.upper()
-        closed = closed or (depth == 0 and bool(parts[0].strip()))
-        depth += (word in ("(", "[", "CASE")) - (word in (")", "]", "END"))
-        if depth == 0 and word in ("OR", "XOR"):
+    parts = [""]
+    depth = 0
+    # Whether BETWEEN was read, whose AND follows.
+    in_between = False
+    # Whether something follows the parentheses with which the condition begins.
+    goes_on = False
+    for token in _PIECE.findall(condition.strip()):
+        word = token.upper()
+        if depth == 0 and parts[0].strip():
+            goes_on = True
+        if word in ("(", "[", "CASE"):
+            depth += 1
+        elif word in (")", "]", "END"):
+            depth -= 1
+        is_top = depth == 0
+        if is_top and word in ("OR", "XOR"):
             return [condition.strip()]
-        if depth == 0 and word == "AND" and not between:
+        if is_top and word == "AND" and not in_between:
             parts.append("")
         else:
-            parts[-1] += piece
-        between = word != "AND" and (between or word == "BETWEEN") if depth == 0 else between
-    [first, *others] = found = [part.strip() for part in parts]
-    return found if others or closed or first[:1] != "(" else and_parts(first[1:-1])
+            parts[-1] += token
+        if is_top and word in ("AND", "BETWEEN"):
+            in_between = word == "BETWEEN"
+    found = [part.strip() for part in parts]
+    first = found[0]
+    # (a = 1 AND b = 2): look inside.
+    if len(found) == 1 and not goes_on and first.startswith("("):
+        return and_parts(first[1:-1])
+    return found
 
 
 class RowFinder:
-    """The row of one document, looked for with and without what an index's settings ask of it."""
+    """Searches the source for the row of one document, with single conditions of the settings."""
 
     def __init__(self, settings: Settings, index: IndexSettings, document_id: str) -> None:
-        self._settings, self._index, self._id = settings, index, document_id
-        joins = {
-            name: one.model_copy(update={"where": None, "required": False})
-            for name, one in index.joins.items()
-        }
-        nothing: dict[str, Any] = dict.fromkeys(
+        self._settings = settings
+        self._index = index
+        self._id = document_id
+        joins: dict[str, JoinSettings] = {}
+        for name, join in index.joins.items():
+            joins[name] = join.model_copy(update={"where": None, "required": False})
+        bare: dict[str, Any] = dict.fromkeys(
             ("title", "link", "access", "language_column", "where", "newest")
         )
-        nothing |= {
-            "text": index.key_columns,
-            "payload": [],
-            "parts": [],
-            "format": {},
-            "joins": joins,
-            "visible": {},
-        }
-        self._bare = index.model_copy(update=nothing)
+        bare |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}}
+        bare |= {"joins": joins, "visible": {}}
+        self._bare = index.model_copy(update=bare)
+        """The index without conditions, and with the columns of its key alone."""
 
     def hidden_by(self) -> str | None:
-        """Return what leaves the row out, "" if the table does not have it, and None if nothing
-        does.
+        """Return the setting that excludes the row; "" if the table does not have it; None if no
+        setting does.
 
-        Raises SourceUnavailable and SourceError.
+        Raises:
+            SourceUnavailable: The source does not answer.
+            SourceError: It cannot be read.
         """
         if not self._is_there():
             return "" if self._index.query is None else "query, which does not return it"
-        return next(
-            (what for what, asked in self._conditions() if not self._is_there(**asked)), None
-        )
+        for name, settings in self._conditions():
+            if not self._is_there(**settings):
+                return name
+        return None
 
     def _conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what the settings ask of a row, one after another, and the settings that ask
-        nothing else."""
+        """Yield each condition of the settings for a row: its name for a person, and the settings
+        of an index with this condition alone."""
         index = self._index
         for decision in decisions_of(index):
+            # Decisions on columns of other tables count within the conditions that name them.
             if decision.table is None:
                 only = {decision.name: decision.settings}
                 yield f"visible.{decision.name}, which does not show its value", {"visible": only}
         for part in and_parts(index.where):
             yield f"where: {part}", {"where": part, "visible": self._referred(part)}
-        of_newest = (
-            f", which the version with the greatest {index.newest} does not meet"
-            if index.newest
-            else ""
-        )
-        yield f"where{of_newest}", self._asked_of_newest()
+        # Each part may hold for some version of the document, and not all for its newest.
+        of_newest = ""
+        if index.newest:
+            of_newest = f", which the version with the greatest {index.newest} does not meet"
+        referred = self._referred(index.where)
+        together = {"where": index.where, "newest": index.newest, "visible": referred}
+        yield f"where{of_newest}", together
         for name, join in index.joins.items():
-            for one in [None, *and_parts(join.where)] if join.required else ():
-                joins = {**self._bare.joins, name: join.model_copy(update={"where": one})}
-                asked = {"joins": joins, "visible": self._referred(one)}
-                yield f"joins.{name}: " + (one or f"{join.table} has no row for it"), asked
-
-    def _asked_of_newest(self) -> dict[str, Any]:
-        where = self._index.where
-        return {"where": where, "newest": self._index.newest, "visible": self._referred(where)}
+            if not join.required:
+                continue
+            # The join alone, and then with each part of its condition
+            for part_of_join in [None, *and_parts(join.where)]:
+                changed = join.model_copy(update={"where": part_of_join})
+                joins = {**self._bare.joins, name: changed}
+                what = part_of_join or f"{join.table} has no row for it"
+                referred = self._referred(part_of_join)
+                yield f"joins.{name}: {what}", {"joins": joins, "visible": referred}
 
     def _referred(self, sql: str | None) -> dict[str, VisibleSettings]:
-        """Return the decisions that a condition refers to. Those of the row's own columns hold
-        already."""
-        return {name: self._index.visible[name] for name, _ in tokens_of(sql)}
+        """Return the decisions that a condition refers to."""
+        visible = self._index.visible
+        return {name: visible[name] for name, _ in tokens_of(sql)}
 
     def whole_row(self) -> dict[str, Any]:
-        """Return all columns of the row that may be shown, also those that are not indexed."""
+        """Return all columns of the row, also those that are not indexed, except columns with the
+        names of secrets."""
         with self._source(self._bare) as source:
             row = source.whole_row(self._id)
         return {name: value for name, value in row.items() if not is_named_like_a_secret(name)}
@@ -123,6 +143,5 @@ class RowFinder:
             return source.has(self._id)
 
     def _source(self, index: IndexSettings) -> closing[SqlSource]:
-        return closing(
-            SqlSource(self._settings.source_url, index, timeout=self._settings.source.timeout)
-        )
+        settings = self._settings
+        return closing(SqlSource(settings.source_url, index, timeout=settings.source.timeout))

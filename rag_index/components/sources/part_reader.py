@@ -1,8 +1,10 @@
-"""What documents have beside their row: parts, such as the comments of tickets, and the groups that
-may see them. There is one query for each table of parts and page of documents. Rows are read as a
-stream, and matched with documents here. If the parts of a page have more characters than a page may
-have, the page gets fewer documents. So what is in memory is bounded, unless one document alone has
-more."""
+"""What belongs to documents beside their row: parts, such as the comments of tickets, and the groups
+that may see them.
+
+There is one query for each table of parts and page of documents. Its rows are read as a stream and
+matched with the documents. If the parts of a page have more characters than a page may have, the
+page gets fewer documents. So the memory in use is bounded, unless one document alone has more.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from rag_index.components.sources.source_tables import (
 )
 from rag_index.components.sources.text import NotText
 from rag_index.components.sources.undecoded import Undecoded, readable
-from rag_index.core.documents.batches import TextPart
+from rag_index.core.documents.batches import AttachedFile, TextPart
 from rag_index.core.documents.canonical import plain_decimal
 from rag_index.core.documents.groups import groups_of
 from rag_index.core.documents.keys import document_id, encode_key
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 MAX_PARAMETERS = 30_000
-"""The values that one query compares with: databases limit them."""
+"""Values that one query compares with. SQLite allows 32,766 parameters, PostgreSQL 65,535."""
 
 
 class RowsBeside:
@@ -63,23 +65,27 @@ class RowsBeside:
         of_document: Sequence[str],
         read_columns: Sequence[sa.ColumnElement[Any]],
     ) -> None:
-        """`on` are the columns that are compared, the first of those that are read; `of_document`
-        those of documents with the same values."""
-        self.rows, self.on, self.of_document, self.read_columns = (
-            rows,
-            list(on),
-            list(of_document),
-            list(read_columns),
-        )
+        """Take the rows of a table.
+
+        Args:
+            on: The columns that are compared: the first of `read_columns`.
+            of_document: The columns of documents that have the same values.
+            read_columns: The columns that are read.
+        """
+        self.rows = rows
+        self.on = list(on)
+        self.of_document = list(of_document)
+        self.read_columns = list(read_columns)
 
     def select(self, *more: sa.ColumnElement[Any]) -> Select[Any]:
-        """Return the rows, and more columns of them; none whose value to compare with is NULL."""
+        """Return the query of the rows whose compared values are not NULL, with more columns."""
+        statement = sa.select(*self.read_columns, *more)
         known = [self.rows.c[name].is_not(None) for name in self.on]
-        return sa.select(*self.read_columns, *more).where(*known)
+        return statement.where(*known)
 
 
 def no_columns(_table: RowsBeside) -> list[sa.ColumnElement[Any]]:
-    """Return what is read beside the columns of a table that has no digests: nothing."""
+    """Return no columns: those that a source without digests reads in addition."""
     return []
 
 
@@ -89,59 +95,67 @@ class PartRows(RowsBeside):
     def __init__(
         self, part: PartSettings, index: IndexSettings, files: FileReader | None = None
     ) -> None:
-        """Read the rows of a part; `files` takes its files."""
+        """Read the rows of a part. Its files are read by `files`."""
         self._part = part
         self.label = part.label
-        on, of_document = map(list, zip(*part.pairs(index.key_columns), strict=True))
+        pairs = part.pairs(index.key_columns)
+        on = [own for own, _ in pairs]
+        of_document = [other for _, other in pairs]
         rows = part_from(part, index)
         named = [name.removeprefix(f"{part.label}.") for name in index.not_secret]
         self.format = part.format
         self.composer = Composer(part.text, part.format, not_secret=named)
         self._link = LinkComposer(part.link)
         self._payload = PayloadMaker(part.payload, part.joins)
-        order = [name for name, _ in part.order]
-        groups = [
-            on,
-            part.key_columns,
-            self.composer.columns,
-            part.payload,
-            self._link.columns,
-            order,
-        ]
-        self.columns = [name for group in groups for name in group]
+        self.columns: list[str] = []
         """The columns that are read, those of `on` first."""
+        self._add_columns(on)
+        self._key = self._add_columns(part.key_columns)
+        self._text = self._add_columns(self.composer.columns)
+        self._fields = self._add_columns(part.payload)
+        self._links = self._add_columns(self._link.columns)
+        self._add_columns([name for name, _ in part.order])
         self._files = files
         file_names = file_columns(part.format)
         self._as_bytes = file_names if index.files is None else []
         """The columns with files, unless they have the names of files."""
         self.fetch_rows = 1 if file_names else FETCH_ROWS
-        read = [
-            start_of(rows.c[name]) if name in file_names else rows.c[name] for name in self.columns
-        ]
+        read: list[sa.ColumnElement[Any]] = []
+        for name in self.columns:
+            column = rows.c[name]
+            read.append(start_of(column) if name in file_names else column)
         super().__init__(rows, on, of_document, read)
-        ends = [sum(map(len, groups[: number + 1])) for number in range(len(groups))]
-        _, self._key, self._text, self._fields, self._links, _ = (
-            slice(end - len(group), end) for end, group in zip(ends, groups, strict=True)
-        )
+
+    def _add_columns(self, names: Sequence[str]) -> slice:
+        """Read these columns, too. Return where a row has them."""
+        start = len(self.columns)
+        self.columns += names
+        return slice(start, len(self.columns))
 
     def order(self) -> list[sa.ColumnElement[Any]]:
-        """Return the order of the rows: that of the settings within each document, with the least
-        first, NULL last. Rows that the settings leave without an order are ordered by all that is
-        read of them."""
+        """Return the order of the rows: by document, and then as the settings say, with NULL last.
+
+        Rows without an order in the settings are ordered by their key, or by all columns that are
+        read.
+        """
         columns = self.rows.c
         order: list[sa.ColumnElement[Any]] = [columns[name] for name in self.on]
         for name, descending in self._part.order:
-            order += [
-                columns[name].is_(None),
-                columns[name].desc() if descending else columns[name],
-            ]
+            column = columns[name]
+            order.append(column.is_(None))
+            order.append(column.desc() if descending else column)
         if self._part.key_columns:
-            return order + [columns[name] for name in self._part.key_columns]
-        return order + [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
+            order += [columns[name] for name in self._part.key_columns]
+        else:
+            order += [sa.cast(columns[name], sa.Text) for name in dict.fromkeys(self.columns)]
+        return order
 
     def add(self, row: Row, documents: Iterable[DocumentParts], *, any_text: bool = False) -> int:
-        """Add a row to the documents that it belongs to, and return how many characters that are.
-        With `any_text`, its texts may be `Undecoded`."""
+        """Add a row to the documents that it belongs to. Return how many characters it adds.
+
+        Args:
+            any_text: Whether texts may be `Undecoded`.
+        """
         key = row[self._key]
         row_id = document_id(encode_key(key)) if key and None not in key else ""
         try:
@@ -149,36 +163,48 @@ class PartRows(RowsBeside):
                 row = self._readable_row(row)
             text = self.composer.compose(row[self._text]).strip()
         except NotText as error:
-            reason = f"{' '.join(filter(None, ['part', self.label, row_id]))}: {error}"
+            # Such as: part remark 7: column 'body' is no JSON
+            names = " ".join(filter(None, ["part", self.label, row_id]))
             for document in documents:
-                document.failure = document.failure or reason
+                document.failure = document.failure or f"{names}: {error}"
             return 0
-        link, payload = (
-            self._link.compose(row[self._links]),
-            self._payload.payload(row[self._fields]),
-        )
-        part, chars, files = TextPart(0, 0, self.label, row_id, link, payload), 0, []
+        link = self._link.compose(row[self._links])
+        payload = self._payload.payload(row[self._fields])
+        part = TextPart(0, 0, self.label, row_id, link, payload)
+        chars = 0
+        files: list[AttachedFile] = []
         for name, value in zip(self.composer.columns, row[self._text], strict=True):
             form = self._part.format.get(name, "plain")
-            if self._files is not None and form not in TEXT_FORMATS:
-                chars += len(value) if isinstance(value, bytes | str) else 0
-                files.append(self._files.take(value, form, part))
+            if self._files is None or form in TEXT_FORMATS:
+                continue
+            if isinstance(value, bytes | str):
+                chars += len(value)
+            taken = self._files.take(value, form, part)
+            if taken is not None:
+                files.append(taken)
         for document in documents:
-            document.files += filter(None, files)
+            document.files += files
             chars += len(text)
             if self._part.inline:
+                # One of the tags of a ticket: its text and fields become those of the document.
                 _gather(document.fields.setdefault(self.label, {}), payload)
-            if text and self._part.inline:
-                document.inline.setdefault(self._part.name, []).append(text)
+                if text:
+                    document.inline.setdefault(self._part.name, []).append(text)
             elif text:
+                # A comment of a ticket, which is chunked by itself.
                 document.parts.append((text, part))
         return chars
 
     def _readable_row(self, row: Row) -> Row:
-        """Return a row with its texts decoded. Raises NotText for one that cannot be."""
+        """Return a row with its texts decoded.
+
+        Raises:
+            NotText: A text cannot be decoded.
+        """
         values = list(row)
         for place, name in enumerate(self.columns):
-            if place < len(self.on) or name in self._as_bytes:  # what is compared stays as it is
+            # The values that are compared with the document stay as they are, and so do files.
+            if place < len(self.on) or name in self._as_bytes:
                 continue
             values[place] = readable(values[place])
             if isinstance(values[place], Undecoded):
@@ -192,24 +218,34 @@ class PartsReader:
     def __init__(
         self, index: IndexSettings, positions: Mapping[str, int], files: FileReader | None = None
     ) -> None:
-        """Read the parts of rows that have the columns of documents at these positions; `files`
-        takes the files."""
+        """Prepare to read parts.
+
+        Args:
+            positions: Where in a document's row its columns are.
+            files: Reads the files of parts.
+        """
         self.tables = [PartRows(part, index, files) for part in index.parts]
         self._positions = positions
         self.digest_columns: Callable[[RowsBeside], list[sa.ColumnElement[Any]]] = no_columns
-        """What is read beside the columns of a part, for `digest`."""
+        """Returns the columns that are read in addition to those of a part, for `digest`."""
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
+        """Returns both halves of the digest of a row."""
 
     def check(self, connection: Connection, index: IndexSettings, rows: Sequence[Row]) -> None:
-        """Check that the queries of parts run, also for the values of some documents. Raises
-        SettingsError."""
+        """Check that the queries of parts run, also for the values of some documents.
+
+        Args:
+            rows: The rows of these documents.
+
+        Raises:
+            SettingsError: A query cannot be run.
+        """
         for table in self.tables:
             what = f"the query of part {table.label!r}"
             first_rows(connection, index, table.select(), what)
-            values = [[row[self._positions[name]] for name in table.of_document] for row in rows]
-            for statement in self._statements(
-                connection, table, [some for some in values if None not in some]
-            ):
+            compared = self._compared_values(table, rows)
+            known = [values for values in compared if None not in values]
+            for statement in self._statements(connection, table, known):
                 first_rows(connection, index, statement, what)
 
     def read(
@@ -220,9 +256,12 @@ class PartsReader:
         *,
         any_text: bool = False,
     ) -> list[DocumentParts]:
-        """Return the parts of the first rows, of so few that they have at most `max_chars`, unless
-        one alone has more. With `any_text`, texts may be `Undecoded`. Raises the driver's
-        errors."""
+        """Return the parts of the first rows: of as many as have at most `max_chars` characters, or
+        of one. Raises the driver's errors.
+
+        Args:
+            any_text: Whether texts may be `Undecoded`.
+        """
         documents = [DocumentParts() for _ in rows]
         chars = 0
         for table in self.tables:
@@ -234,8 +273,9 @@ class PartsReader:
                     chars += table.add(row, found, any_text=any_text)
                     if self.digest is not None:
                         first, second = self.digest(row)
-                        for one in found:
-                            one.add_digest(first, second)
+                        for document in found:
+                            document.add_digest(first, second)
+                    # Too much for a page: begin again with half of the documents.
                     if chars > max_chars and len(rows) > 1:
                         fewer = rows[: len(rows) // 2]
                         return self.read(connection, fewer, max_chars, any_text=any_text)
@@ -249,70 +289,88 @@ class PartsReader:
         *,
         any_text: bool,
     ) -> _Owners:
-        """Return the documents by the values that a table is compared with. Those of which one is
-        not valid lack their parts."""
-        places = [self._positions[name] for name in table.of_document]
-        values = [[row[place] for place in places] for row in rows]
-        for document, compared in zip(documents, values, strict=True) if any_text else ():
+        """Return the documents by the values with which a table is compared. A document with an
+        invalid value fails, and gets no parts."""
+        compared = self._compared_values(table, rows)
+        if not any_text:
+            return _Owners(compared)
+        for document, values in zip(documents, compared, strict=True):
             for number, name in enumerate(table.of_document):
-                if isinstance(compared[number], Undecoded):
-                    document.failure = (
-                        document.failure or f"part {table.label}: column {name!r} {INVALID_TEXT}"
-                    )
-                    compared[number] = None
-        return _Owners(values)
+                if not isinstance(values[number], Undecoded):
+                    continue
+                reason = f"part {table.label}: column {name!r} {INVALID_TEXT}"
+                document.failure = document.failure or reason
+                values[number] = None
+        return _Owners(compared)
+
+    def _compared_values(self, table: PartRows, rows: Sequence[Row]) -> list[list[Any]]:
+        """Return the values of documents with which the rows of a table are compared."""
+        places = [self._positions[name] for name in table.of_document]
+        return [[row[place] for place in places] for row in rows]
 
     def _statements(
         self, connection: Connection, table: PartRows, values: Sequence[Row]
     ) -> Iterator[Select[Any]]:
-        """Yield the queries for the rows with these values: one, unless the database would refuse
-        as many values."""
+        """Yield the queries of the rows with these values: one, or several if one would have too many
+        parameters."""
         statement = table.select(*self.digest_columns(table)).order_by(*table.order())
         columns = [table.rows.c[name] for name in table.on]
         size = MAX_PARAMETERS // len(columns)
+        dialect = connection.dialect.name
         for first in range(0, len(values), size):
-            some = values[first : first + size]
-            if (
-                connection.dialect.name == "postgresql"
-            ):  # it reads a text as the type of the column, but no number
-                some = [
-                    [str(value) if type(value) is int else value for value in one] for one in some
-                ]
-            yield statement.where(equals_any(columns, some, connection.dialect.name))
+            wanted = values[first : first + size]
+            # PostgreSQL reads a text as the type of the column, but no number.
+            if dialect == "postgresql":
+                wanted = list(map(_integers_as_text, wanted))
+            yield statement.where(equals_any(columns, wanted, dialect))
+
+
+def _integers_as_text(values: Row) -> list[Any]:
+    texts: list[Any] = []
+    for value in values:
+        texts.append(str(value) if type(value) is int else value)
+    return texts
 
 
 class _Owners:
     """Finds the documents that have some values, as the database compares them."""
 
     def __init__(self, values: Sequence[Row]) -> None:
-        """Find documents by their values; those with a NULL among them have no parts."""
+        """Take the compared values of each document. A document with a NULL among them has no
+        parts."""
         self._exact: dict[tuple[str, ...], list[int]] = {}
         self._folded: dict[tuple[str, ...], list[int]] = {}
         distinct: dict[tuple[str, ...], Sequence[Any]] = {}
-        for number, some in enumerate(values):
-            if None not in some:
-                key = comparable_key(some)
-                distinct.setdefault(key, some)
-                self._exact.setdefault(key, []).append(number)
-                self._folded.setdefault(_folded(key), []).append(number)
+        for number, compared in enumerate(values):
+            if None in compared:
+                continue
+            key = comparable_key(compared)
+            distinct.setdefault(key, compared)
+            self._exact.setdefault(key, []).append(number)
+            self._folded.setdefault(_folded(key), []).append(number)
         self.values = list(distinct.values())
+        """The distinct values."""
 
     def find(self, key: tuple[str, ...]) -> list[int]:
-        """Return the documents with these values; where none is equal, with those that differ in
-        case or accents."""
-        return self._exact.get(key) or self._folded.get(_folded(key), [])
+        """Return the numbers of the documents with these values. If there are none, of those whose
+        values differ in case, accents or trailing spaces: the database has compared so."""
+        found = self._exact.get(key)
+        return found if found else self._folded.get(_folded(key), [])
 
 
 def _gather(lists: dict[str, Any], payload: Mapping[str, Any]) -> None:
+    """Append the values of a payload to the lists of its fields; those of a join below its name."""
     for name, value in payload.items():
-        if isinstance(value, dict) and isinstance(inner := lists.setdefault(name, {}), dict):
+        # {"customer": {"name": "Ann"}} is added to {"customer": {"name": [...]}}.
+        inner = lists.setdefault(name, {}) if isinstance(value, dict) else None
+        if isinstance(inner, dict):
             _gather(inner, value)
         else:
             lists.setdefault(name, []).append(value)
 
 
 def comparable_key(values: Sequence[Any]) -> tuple[str, ...]:
-    """Return values in a form that is equal for values that a database takes for equal, whatever
+    """Return values in a form that is equal if a database compares the values as equal, whatever
     their types."""
     return tuple(map(_comparable, values))
 
@@ -322,23 +380,25 @@ def _comparable(value: Any) -> str:
         return str(int(value))
     if isinstance(value, decimal.Decimal):
         return plain_decimal(value)
-    return (
-        f"\\x{bytes(value).hex()}"
-        if isinstance(value, bytes | bytearray | memoryview)
-        else str(value)
-    )
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"\\x{bytes(value).hex()}"
+    return str(value)
 
 
 def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a key as collations compare it that know neither case, accents nor spaces at the
-    end."""
-    plain = [value if value.isascii() else unicodedata.normalize("NFKD", value) for value in key]
-    bare = ["".join(one for one in value if not unicodedata.combining(one)) for value in plain]
-    return tuple(value.casefold().rstrip(" ") for value in bare)
+    """Return a key without case, accents and trailing spaces, as many collations compare it."""
+    return tuple(map(_folded_text, key))
+
+
+def _folded_text(text: str) -> str:
+    if not text.isascii():
+        letters = unicodedata.normalize("NFKD", text)
+        text = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return text.casefold().rstrip(" ")
 
 
 class AccessReader:
-    """Reads the groups of documents, as `access` of an index says. Not for an index without it."""
+    """Reads the groups of documents, as `access` of an index says. The index must have it."""
 
     def __init__(self, index: IndexSettings) -> None:
         self._index = index
@@ -346,92 +406,133 @@ class AccessReader:
         self._place = self._width + len(read_columns(index))
         self._pairs: RowsBeside | None = None
         self.digest_columns: Callable[[RowsBeside], list[sa.ColumnElement[Any]]] = no_columns
-        """What is read beside the columns of a pair, for `digest`."""
+        """Returns the columns that are read in addition to those of a pair, for `digest`."""
         self.digest: Callable[[Sequence[Any]], tuple[int, int]] | None = None
+        """Returns both halves of the digest of a pair."""
 
     def check(self, connection: Connection, key: Row | None) -> None:
-        """Check that the query of pairs runs, and that its keys can be compared with `key`, that of
-        some document. Raises SettingsError if it does not, or they cannot."""
-        if (pairs := self.pairs(connection)) is None:
+        """Check that the query of pairs runs, and that its keys can be compared with those of
+        documents.
+
+        Args:
+            key: The key of a document; None if there is none.
+
+        Raises:
+            SettingsError: The query cannot be run, or its keys have another type.
+        """
+        pairs = self.pairs(connection)
+        if pairs is None:
             return
         what = "the query of access"
         _, rows = first_rows(connection, self._index, sa.select(*pairs.rows.c), what, limit=1)
         if key is None:
             return
         first_rows(connection, self._index, self._select(connection, pairs, [key]), what, limit=1)
-        for own, other, name in zip(
-            rows[0] if rows else (), key, self._index.key_columns, strict=False
-        ):
-            if isinstance(own, Undecoded) or isinstance(other, Undecoded):
-                continue
-            if own is not None and _kind(own) != _kind(other):
-                raise SettingsError(
-                    f"index {self._index.name}: access gives keys of type {type(own).__name__}"
-                    f" ({own!r:.40}), but {name} is {type(other).__name__} ({other!r:.40}); cast"
-                    " one of them in its query"
-                )
+        first_pair = rows[0] if rows else ()
+        for own, other, name in zip(first_pair, key, self._index.key_columns, strict=False):
+            self._check_type(own, other, name)
+
+    def _check_type(self, own: Any, other: Any, name: str) -> None:
+        """Raise SettingsError if a value of the query cannot equal that of a key column."""
+        # Texts that are not valid, and NULL, have no type to compare.
+        if isinstance(own, Undecoded) or isinstance(other, Undecoded) or own is None:
+            return
+        if _kind(own) == _kind(other):
+            return
+        own_type = type(own).__name__
+        other_type = type(other).__name__
+        raise SettingsError(
+            f"index {self._index.name}: access gives keys of type {own_type} ({own!r:.40}), but"
+            f" {name} is {other_type} ({other!r:.40}); cast one of them in its query"
+        )
 
     def add(
         self, connection: Connection, rows: Sequence[Row], documents: Sequence[DocumentParts]
     ) -> None:
-        """Add the groups of each row of key, columns and the groups' column, if any, to its
-        document. Raises the driver's errors."""
-        if (
-            self._index.asks_database
-        ):  # which is asked in each search; a caller who does not ask it sees nothing
-            found: list[list[Any]] = [[] for _ in rows]
-        elif (pairs := self.pairs(connection)) is None:
-            found = [groups_of(row[self._place], self._index.access_separator) for row in rows]
-        else:
-            by_key: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-            keys = [row[: self._width] for row in rows]
-            for some in batches(keys):
-                for pair in stream_rows(connection, self._select(connection, pairs, some)):
-                    by_key[_typed_key(pair[: self._width])].append(pair)
-            theirs = [by_key.get(_typed_key(key), ()) for key in keys]
-            found = [groups_of([pair[self._width] for pair in some]) for some in theirs]
+        """Add the groups of each row to its document. Raises the driver's errors.
+
+        Args:
+            rows: The key, the columns, and the column of groups, if any.
+        """
+        if self._index.asks_database:
+            # Each search requests the rights from the database. Other callers see no document.
+            for document in documents:
+                document.groups = []
+            return
+        pairs = self.pairs(connection)
+        if pairs is not None:
+            self._add_pairs(connection, pairs, rows, documents)
+            return
+        # A column of groups, such as "sales,support"
+        for row, document in zip(rows, documents, strict=True):
+            document.groups = groups_of(row[self._place], self._index.access_separator)
+
+    def _add_pairs(
+        self,
+        connection: Connection,
+        pairs: RowsBeside,
+        rows: Sequence[Row],
+        documents: Sequence[DocumentParts],
+    ) -> None:
+        """Add the groups that a query of pairs, such as (7, "sales"), has for each row."""
+        by_key: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        keys = [row[: self._width] for row in rows]
+        for some_keys in batches(keys):
+            for pair in stream_rows(connection, self._select(connection, pairs, some_keys)):
+                by_key[_typed_key(pair[: self._width])].append(pair)
+        for key, document in zip(keys, documents, strict=True):
+            of_document = by_key.get(_typed_key(key), [])
+            document.groups = groups_of([pair[self._width] for pair in of_document])
             if self.digest is not None:
-                for document, some in zip(documents, theirs, strict=True):
-                    for pair in some:
-                        document.add_digest(*self.digest(pair))
-        for document, groups in zip(documents, found, strict=True):
-            document.groups = groups
+                for pair in of_document:
+                    document.add_digest(*self.digest(pair))
 
     def _select(
         self, connection: Connection, pairs: RowsBeside, keys: Sequence[Row]
     ) -> Select[Any]:
+        """Return the query of the pairs with these keys."""
         columns = [pairs.rows.c[name] for name in pairs.on]
-        wanted = equals_any(columns, keys, connection.dialect.name)
-        return sa.select(*pairs.read_columns, *self.digest_columns(pairs)).where(wanted)
+        is_wanted = equals_any(columns, keys, connection.dialect.name)
+        more = self.digest_columns(pairs)
+        return sa.select(*pairs.read_columns, *more).where(is_wanted)
 
     def pairs(self, connection: Connection) -> RowsBeside | None:
-        """Return the pairs of key and group; None if no query says who may see a document. Raises
-        SettingsError if the query has other columns."""
-        if self._index.access_query is None or self._index.asks_database:
+        """Return the pairs of key and group; None without a query of groups.
+
+        Raises:
+            SettingsError: The query has other columns.
+        """
+        index = self._index
+        if index.access_query is None or index.asks_database:
             return None
-        if self._pairs is None:
-            query = single_select(str(self._index.access_query), self._index.name)
-            every: Select[Any] = sa.select(sa.literal_column("*")).select_from(
-                query.columns().subquery("pairs")
+        if self._pairs is not None:
+            return self._pairs
+        query = single_select(str(index.access_query), index.name)
+        every: Select[Any] = sa.select(sa.literal_column("*"))
+        every = every.select_from(query.columns().subquery("pairs"))
+        names, _ = first_rows(connection, index, every, "the query of access", limit=0)
+        if len(set(names)) != self._width + 1:
+            wanted = ", ".join([*index.key_columns, "group"])
+            raise SettingsError(
+                f"index {index.name}: the query of access gives {len(names)} columns"
+                f" ({', '.join(names)}); it should give {wanted}, each under a name of its own"
             )
-            names, _ = first_rows(connection, self._index, every, "the query of access", limit=0)
-            if len(set(names)) != self._width + 1:
-                wanted = ", ".join([*self._index.key_columns, "group"])
-                raise SettingsError(
-                    f"index {self._index.name}: the query of access gives {len(names)} columns"
-                    f" ({', '.join(names)}); it should give {wanted}, each under a name of its own"
-                )
-            rows = query.columns(*[sa.column(name) for name in names]).subquery("pairs")
-            self._pairs = RowsBeside(rows, names[:-1], self._index.key_columns, list(rows.c))
+        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in names]
+        rows = query.columns(*columns).subquery("pairs")
+        self._pairs = RowsBeside(rows, names[:-1], index.key_columns, list(rows.c))
         return self._pairs
 
 
 def _typed_key(key: Sequence[Any]) -> tuple[Any, ...]:
-    """Return a key in a form that is equal for equal keys whatever the type of number; a number
+    """Return a key in a form that is equal for equal keys, whatever the types of numbers. A number
     never equals a text."""
-    return tuple(zip(map(_kind, key), comparable_key(key), strict=True))
+    kinds = map(_kind, key)
+    return tuple(zip(kinds, comparable_key(key), strict=True))
 
 
 def _kind(value: Any) -> str:
-    kind = "number" if isinstance(value, int | float | decimal.Decimal) else type(value).__name__
-    return "bytes" if isinstance(value, bytearray | memoryview) else kind
+    if isinstance(value, int | float | decimal.Decimal):
+        return "number"
+    if isinstance(value, bytearray | memoryview):
+        return "bytes"
+    return type(value).__name__
