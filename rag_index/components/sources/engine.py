@@ -1,4 +1,4 @@
-"""Read-only connections to a source, and the errors of drivers as ours."""
+"""Read-only connections to a source, and the errors of its drivers as ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -30,23 +31,26 @@ from rag_index.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
     from sqlalchemy.sql.selectable import Select
 
 TLS_FILES = ("ssl_ca", "ssl_cert", "ssl_key")
+"""The options of a URL that name files of TLS."""
 GRACE_SECONDS = 5.0
-"""How much later than the database the connection is broken off."""
+"""Seconds after the database's own limit when the connection is broken off. Chosen; nothing depends
+on it."""
 CHECKED_STEPS = 100_000
-"""Steps of SQLite's machine after which a statement's time is looked at: a few milliseconds."""
+"""Steps of SQLite's machine after which it compares a statement's time with the limit: a few
+milliseconds."""
 TIMED_OUT = {"57014", 1969, 3024}
-"""A query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of MariaDB and
-MySQL."""
+"""The codes of a query that was ended for its time: PostgreSQL's SQLSTATE, and the error numbers of
+MariaDB and MySQL."""
 LOG_MODE = b"\2\2"
-"""What the header of a SQLite file has at its bytes 18 and 19 if it has a write-ahead log."""
+"""The bytes 18 and 19 of the header of a SQLite file with a write-ahead log."""
 ENUM_OR_SET, FLOAT, BIT = 256 | 2048, 4, 16
-"""Flags and types of the protocol of MySQL."""
+"""Flags (ENUM_FLAG, SET_FLAG) and type codes of the protocol of MySQL."""
 POSTGRESQL_SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -66,52 +70,63 @@ MYSQL_SETTINGS = {
     "time_zone": "'+00:00'",
     "sql_mode": "REPLACE(@@sql_mode, 'PAD_CHAR_TO_FULL_LENGTH', '')",
 }
-"""What decides which rows are read, and in which form, whatever a role or a server sets, unless the
-URL sets it."""
+"""The settings of a session that determine which rows are read, and in which form. They replace those
+of the role or the server, but not those of the URL."""
 _ARRAYS = """
     SELECT typname, coalesce(nullif(typbasetype, 0), oid)::int8, typarray::int8, typdelim::text FROM pg_type
     WHERE typarray <> 0 AND oid >= 16384 AND typtype IN ('b', 'd', 'e')
 """
+"""The types of enums, domains and extensions that PostgreSQL has arrays of."""
 _LONG_INTERVAL = re.compile(rb"\d{7}")
-"""More years than psycopg counts right."""
+"""A million years or more, which psycopg converts to a wrong value."""
 
 
 def open_read_only(url: URL, *, any_text: bool = False) -> Engine:
     """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in
-    read-only transactions. With `any_text`, a text that is not valid in its charset is an
-    `Undecoded`; otherwise it raises InvalidText. Raises SettingsError if no driver is installed for
-    this kind of database, or an SQLite file does not exist."""
-    engine, given = _open(url), str(dict(url.query)).lower()
+    read-only transactions.
+
+    Args:
+        any_text: Whether a text that is not valid in its charset is an `Undecoded`. Otherwise it
+            raises InvalidText.
+
+    Raises:
+        SettingsError: No driver is installed for this kind of database, or the file of SQLite does
+            not exist.
+    """
+    engine = _open(url)
+    options = str(dict(url.query)).lower()
     if url.get_backend_name() == "postgresql":
         engine = engine.execution_options(postgresql_readonly=True)
-        pairs = [
-            f"('{name}', '{value}')"
-            for name, value in POSTGRESQL_SETTINGS.items()
-            if name.lower() not in given
-        ]
+        pairs: list[str] = []
+        for name, value in POSTGRESQL_SETTINGS.items():
+            if name.lower() not in options:
+                pairs.append(f"('{name}', '{value}')")
         if pairs:
             event.listen(engine, "begin", partial(_set_for_transaction, ", ".join(pairs)))
     elif url.get_backend_name() in ("mysql", "mariadb"):
-        settings = {name: value for name, value in MYSQL_SETTINGS.items() if name not in given}
-
-        @event.listens_for(engine, "connect")
-        def begin_session(connection: Any, _record: object) -> None:
-            with connection.cursor() as cursor:
-                cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                for name, value in settings.items():
-                    with suppress(
-                        engine.dialect.loaded_dbapi.Error
-                    ):  # not every such database knows all of them
-                        cursor.execute(f"SET SESSION {name} = {value}")
-
+        settings = {name: value for name, value in MYSQL_SETTINGS.items() if name not in options}
+        driver_error = engine.dialect.loaded_dbapi.Error
+        event.listen(engine, "connect", partial(_begin_session, settings, driver_error))
     if any_text:
         accept_any_text(engine)
     return engine
 
 
+def _begin_session(
+    settings: Mapping[str, str], driver_error: type[Exception], connection: Any, _record: object
+) -> None:
+    """Make a session of MySQL or MariaDB read-only, and set these settings for it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for name, value in settings.items():
+            # MySQL has no max_recursive_iterations, for example.
+            with suppress(driver_error):
+                cursor.execute(f"SET SESSION {name} = {value}")
+
+
 def _set_for_transaction(pairs: str, connection: Connection) -> None:
-    """Set what the database knows of these, for this transaction: a pooler may run the next one in
-    another session."""
+    """Set those of these settings that the database has, for this transaction: a pooler may run the
+    next one in another session."""
     connection.exec_driver_sql(
         f"SELECT set_config(name, value, true) FROM (VALUES {pairs}) AS wanted (name, value) "
         "WHERE current_setting(name, true) IS NOT NULL"
@@ -119,33 +134,21 @@ def _set_for_transaction(pairs: str, connection: Connection) -> None:
 
 
 def _open(url: URL) -> Engine:
+    """Return an engine for a URL, with the driver's settings that reading needs."""
     file = Path(str(url.database)).absolute() if database.is_file(url) else None
+    pool: dict[str, Any] = {"pool_pre_ping": True}
     if file is not None:
-        if not file.is_file():
-            beside = (
-                [one.name for one in file.parent.glob("*") if one.is_file()]
-                if file.parent.is_dir()
-                else []
-            )
-            near = database.did_you_mean(file.name, beside)
-            raise SettingsError(
-                f"source: there is no file {url.database}; {near or 'correct [source] url'}"
-            )
-        url = url.set(
-            database=file.as_uri(), query={**url.query, "mode": "ro", "uri": "true"}
-        )  # with ? and # quoted
-    backend = url.get_backend_name()
+        _check_file(file, url)
+        # The form of a URI quotes "?" and "#" in the name.
+        url = url.set(database=file.as_uri(), query={**url.query, "mode": "ro", "uri": "true"})
+        # A file is opened each time: it may have been replaced by another of its name.
+        pool = {"poolclass": NullPool}
     try:
-        # a file is opened each time: it may have been replaced by another of its name
-        pool: dict[str, Any] = {"pool_pre_ping": True} if file is None else {"poolclass": NullPool}
         engine = sa.create_engine(url, connect_args=database.connect_options(url), **pool)
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {database.missing_driver(url, error)}") from error
-    except (
-        exc.ArgumentError,
-        TypeError,
-        ValueError,
-    ) as error:  # the URL has options that the driver does not know
+    except (exc.ArgumentError, TypeError, ValueError) as error:
+        # The URL has options that the driver does not have.
         raise SettingsError(
             f"source: the driver refuses the URL {database.redacted_url(url)}:"
             f" {database.first_line(error, url)}"
@@ -158,58 +161,95 @@ def _open(url: URL) -> Engine:
             f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as"
             " postgresql+psycopg or mysql+pymysql"
         )
-    if backend == "postgresql" and engine.dialect.driver == "psycopg":
+    if url.get_backend_name() == "postgresql" and engine.dialect.driver == "psycopg":
         event.listen(engine, "connect", _read_all_types)
     if engine.dialect.driver == "pymysql":
         event.listen(engine, "connect", _read_bits)
     return engine
 
 
+def _check_file(file: Path, url: URL) -> None:
+    """Raise SettingsError if the file of SQLite does not exist."""
+    if file.is_file():
+        return
+    names: list[str] = []
+    if file.parent.is_dir():
+        names = [path.name for path in file.parent.glob("*") if path.is_file()]
+    remedy = database.did_you_mean(file.name, names) or "correct [source] url"
+    raise SettingsError(f"source: there is no file {url.database}; {remedy}")
+
+
 def _open_unchanging(
     file: Path, _dialect: object, record: Any, arguments: list[str], _options: object
 ) -> None:
-    """Open a file without the ones beside it if SQLite cannot make these: closed cleanly, on a
-    read-only mount, say. `limited` checks that it was not written meanwhile."""
-    log, shared = Path(f"{file}-wal"), Path(f"{file}-shm")
-    if os.access(file.parent, os.W_OK) or (
-        log.exists() and (shared.exists() or log.stat().st_size)
-    ):
+    """Open a file with a write-ahead log as immutable if SQLite cannot make the files beside it.
+
+    So is a file on a read-only mount that was closed cleanly. `limited` checks that it was not
+    written meanwhile.
+    """
+    log = Path(f"{file}-wal")
+    shared = Path(f"{file}-shm")
+    # SQLite can make the files beside it, or has them.
+    if os.access(file.parent, os.W_OK):
         return
-    with suppress(OSError), file.open("rb") as opened:  # else SQLite says what is wrong
+    if log.exists() and (shared.exists() or log.stat().st_size):
+        return
+    # If the file cannot be read, SQLite reports it.
+    with suppress(OSError), file.open("rb") as opened:
         if opened.read(20)[18:] == LOG_MODE:
             arguments[0] += "&immutable=1"
-            record.info["unchanging"] = file, file_stamp(file), log.exists()
+            record.info["unchanging"] = _Unchanging(file, file_stamp(file), log.exists())
+
+
+@dataclass(frozen=True, slots=True)
+class _Unchanging:
+    """An SQLite file that must not be written while it is read."""
+
+    file: Path
+    stamp: tuple[int, int, int] | None
+    has_log: bool
 
 
 def _check_unchanged(connection: Connection, what: str) -> None:
-    file, *seen = connection.info.get("unchanging", (None,))
-    if file is not None and seen != [file_stamp(file), Path(f"{file}-wal").exists()]:
+    opened: _Unchanging | None = connection.info.get("unchanging")
+    if opened is None:
+        return
+    file = opened.file
+    if opened != _Unchanging(file, file_stamp(file), Path(f"{file}-wal").exists()):
         raise SourceUnavailable(f"{what}: {file} was written while it was read: run again")
 
 
 def column_kinds(connection: Connection, statement: Select[Any]) -> list[str]:
-    """Return what paging by key has to know of the columns of a statement in MySQL and MariaDB:
-    "enum" (a SET, too), "float", or "". The result is empty for other databases."""
+    """Return, for each column of a statement in MySQL and MariaDB, whether it is an ENUM or a SET
+    ("enum"), a FLOAT ("float"), or of another type (""). The list is empty for other databases."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return []
     with connection.execute(statement.limit(0)) as result:
         cursor: Any = result.cursor
-        fields = getattr(
-            getattr(cursor, "_result", None), "fields", ()
-        )  # PyMySQL; mysqlclient has what follows
-        flags = (
-            [field.flags for field in fields] or getattr(cursor, "description_flags", None) or []
-        )
+        flags = _column_flags(cursor)
         codes = [column[1] for column in cursor.description]
-    return [
-        "enum" if (flag or 0) & ENUM_OR_SET else "float" if code == FLOAT else ""
-        for flag, code in zip_longest(flags, codes)
-    ]
+    kinds: list[str] = []
+    for flag, code in zip_longest(flags, codes):
+        if (flag or 0) & ENUM_OR_SET:
+            kinds.append("enum")
+        else:
+            kinds.append("float" if code == FLOAT else "")
+    return kinds
+
+
+def _column_flags(cursor: Any) -> Sequence[int]:
+    """Return the flags of a result's columns in the protocol of MySQL, as the driver has them."""
+    # PyMySQL
+    fields = getattr(getattr(cursor, "_result", None), "fields", ())
+    if fields:
+        return [field.flags for field in fields]
+    # mysqlclient
+    return getattr(cursor, "description_flags", None) or []
 
 
 def begin_snapshot(connection: Connection) -> None:
-    """Let all statements of a new connection see one state of the database, where it can without
-    holding writers up. In MySQL and MariaDB each transaction does so (`open_read_only`)."""
+    """Let all statements of a new connection see one state of the database, if that delays no
+    writers. In MySQL and MariaDB each transaction does so (`open_read_only`)."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")
     elif connection.dialect.name == "postgresql":
@@ -218,8 +258,11 @@ def begin_snapshot(connection: Connection) -> None:
 
 @contextmanager
 def errors_as_ours(url: URL, what: str) -> Iterator[None]:
-    """Raise the driver's errors as SourceUnavailable or SourceError, without a password; `what`
-    names what is read."""
+    """Raise the errors of a driver as SourceUnavailable or SourceError, without a password.
+
+    Args:
+        what: What is read, at the beginning of a message.
+    """
     try:
         yield
     except UnicodeError as error:
@@ -239,10 +282,10 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
     except RuntimeError as error:
         if "package is required" not in str(error):
             raise
-        raise SourceError(
-            f"{what}: {error}; install it with pip"
-        ) from error  # PyMySQL's way to log in
-    except OSError as error:  # PyMySQL reads the files of TLS before it connects
+        # PyMySQL requires one for some ways to log in.
+        raise SourceError(f"{what}: {error}; install it with pip") from error
+    except OSError as error:
+        # PyMySQL reads the files of TLS before it connects.
         named = ", ".join(f"{name}={url.query[name]}" for name in TLS_FILES if name in url.query)
         if not named or error.filename is not None:
             raise
@@ -252,11 +295,11 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
 
 
 def _invalid_text(error: Exception, url: URL, what: str) -> SourceError:
-    """Return the error of a text. What the driver says has bytes of it, and stays out."""
+    """Return the error of a text that is not valid. The driver's message contains its bytes, and is
+    left out."""
     source = f"source {database.redacted_url(url)}"
-    if isinstance(
-        error, UnicodeEncodeError
-    ):  # such as a Chinese name in a `where` for a database in WIN1252
+    # Such as a Chinese name in a `where` for a database in WIN1252
+    if isinstance(error, UnicodeEncodeError):
         return SourceError(f"{what}: {source} has no such characters as a query of it has")
     return InvalidText(
         f"{what}: {source} holds a text that is not valid in its charset: correct it there"
@@ -264,10 +307,12 @@ def _invalid_text(error: Exception, url: URL, what: str) -> SourceError:
 
 
 def _read_all_types(connection: Any, _record: object) -> None:
-    """Read what Python has no value for as text; psycopg would refuse the whole page, or give
-    another value. Such are 'infinity', years before 1 or after 9999, 24:00, intervals of a million
-    years and JSON of a thousand levels. Arrays of enums, domains and types of extensions (citext)
-    are read as lists."""
+    """Let psycopg read values that Python has no value for as text.
+
+    It would refuse the page, or return another value. Examples are 'infinity', years before 1 or
+    after 9999, 24:00, intervals of a million years and JSON of a thousand levels. Arrays of enums,
+    domains and types of extensions (citext) are read as lists.
+    """
     from psycopg import DataError
     from psycopg.adapt import Loader
     from psycopg.pq import Format
@@ -304,9 +349,11 @@ def _read_bits(connection: Any, _record: object) -> None:
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:
-    """Have the server end statements that take longer, unless the person who runs it has set a
-    limit. In MySQL and MariaDB the time in which a result is fetched counts, so a stream has no
-    limit there."""
+    """Let the server end statements that take longer.
+
+    PostgreSQL keeps a limit that its administrator has set. In MySQL and MariaDB the limit includes
+    the time in which a result is fetched, so a stream has none there.
+    """
     dialect = connection.dialect
     if dialect.name == "postgresql":
         connection.exec_driver_sql(
@@ -314,41 +361,31 @@ def limit_on_server(connection: Connection, seconds: float, *, streams: bool) ->
             "WHERE current_setting('statement_timeout') = '0'"
         )
     elif dialect.name in ("mysql", "mariadb"):
-        mariadb, seconds = getattr(dialect, "is_mariadb", False), 0 if streams else seconds
-        value = (
-            f"max_statement_time = {seconds:g}"
-            if mariadb
-            else f"max_execution_time = {seconds * 1000:.0f}"
-        )
-        connection.exec_driver_sql(f"SET SESSION {value}")
+        if streams:
+            seconds = 0
+        if getattr(dialect, "is_mariadb", False):
+            limit = f"max_statement_time = {seconds:g}"
+        else:
+            limit = f"max_execution_time = {seconds * 1000:.0f}"
+        connection.exec_driver_sql(f"SET SESSION {limit}")
 
 
 @contextmanager
 def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator[None]:
-    """Set the event after so many seconds and break off what the driver does: SQLite looks at the
-    clock itself, and for others a thread closes the socket."""
-    at = time.monotonic() + seconds
-    if isinstance(
-        driver, sqlite3.Connection
-    ):  # a thread for each statement would take longer than most of them
+    """Break off the driver's call after some seconds, and set the event.
 
-        def check() -> bool:
-            if time.monotonic() > at:
-                expired.set()
-            return expired.is_set()
-
-        driver.set_progress_handler(check, CHECKED_STEPS)
-        try:
+    For servers a thread closes the socket. SQLite compares the time itself: a thread for each
+    statement would take longer than most statements.
+    """
+    if isinstance(driver, sqlite3.Connection):
+        with _deadline_of_sqlite(driver, seconds, expired):
             yield
-        finally:
-            driver.set_progress_handler(None, 0)
         return
 
     def expire() -> None:
         expired.set()
-        with suppress(
-            Exception
-        ):  # the connection may have been closed by now; a driver of another kind has no socket
+        # The connection may be closed by now, and some drivers have no socket.
+        with suppress(Exception):
             number = driver._sock.fileno() if hasattr(driver, "_sock") else driver.fileno()
             with socket.socket(fileno=os.dup(number)) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
@@ -364,37 +401,69 @@ def _deadline(driver: Any, seconds: float, expired: threading.Event) -> Iterator
 
 
 @contextmanager
+def _deadline_of_sqlite(
+    driver: sqlite3.Connection, seconds: float, expired: threading.Event
+) -> Iterator[None]:
+    at = time.monotonic() + seconds
+
+    def check() -> bool:
+        if time.monotonic() > at:
+            expired.set()
+        return expired.is_set()
+
+    driver.set_progress_handler(check, CHECKED_STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+@contextmanager
 def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]:
-    """Break off the connection if the block takes longer. `what` names the source in the message.
-    Raises SourceTimedOut if the database ended the query for its time, or the connection was broken
-    off."""
+    """Break off the connection if the block takes longer.
+
+    Args:
+        what: The source, at the beginning of a message.
+
+    Raises:
+        SourceTimedOut: The database ended the query for its time, or the connection was broken off.
+    """
     driver: Any = connection.connection.driver_connection
-    began, expired = time.monotonic(), threading.Event()
+    began = time.monotonic()
+    expired = threading.Event()
     cause: exc.SQLAlchemyError | None = None
     try:
         with _deadline(driver, seconds, expired):
             yield
             _check_unchanged(connection, what)
     except UnicodeDecodeError:
-        connection.invalidate()  # PyMySQL stops in the middle of an answer
+        # PyMySQL stops in the middle of an answer.
+        connection.invalidate()
         raise
     except exc.SQLAlchemyError as error:
         cause = error
-    finally:  # no ROLLBACK can be sent, even if the database answered
-        if broken := expired.is_set() and not isinstance(driver, sqlite3.Connection):
+    finally:
+        # No ROLLBACK can be sent through a closed socket, even if the database answered.
+        is_broken = expired.is_set() and not isinstance(driver, sqlite3.Connection)
+        if is_broken:
             connection.invalidate()
+    if cause is None and not is_broken:
+        return
     origin = getattr(cause, "orig", None)
     codes = {getattr(origin, "sqlstate", None), *getattr(origin, "args", ())[:1]}
+    was_ended = bool(codes & TIMED_OUT)
     took = time.monotonic() - began
-    if broken or (cause and (expired.is_set() or (codes & TIMED_OUT and took >= seconds))):
+    # By our limit
+    if expired.is_set() or (was_ended and took >= seconds):
         raise SourceTimedOut(
             f"{what} did not answer a query within {seconds:g} s: check what the database is doing,"
             " or raise [source] timeout if the query takes longer"
         ) from cause
-    if cause is not None and codes & TIMED_OUT:  # by another limit than ours
-        said = database.failure_of(cause, connection.engine.url, "[source] url").said
+    # By another limit, such as one of the role
+    if cause is not None and was_ended:
+        reason = database.failure_of(cause, connection.engine.url, "[source] url").said
         raise SourceTimedOut(
-            f"{what}: the database ended a query after {took:.1f} s: {said}"
+            f"{what}: the database ended a query after {took:.1f} s: {reason}"
         ) from cause
     if cause is not None:
         raise cause
