@@ -1,9 +1,9 @@
 """Decisions: which rows an index shows by the values of a column, as `[indexes.visible.NAME]` says.
 
-`decided` puts the conditions that follow from the decisions into the SQL of an index, and is the
-only place that does. Whatever reads rows gets the index that it returns. A value that no list names
-is undecided: its rows are shown to nobody. With `undecided=True` they are there: the source still
-has them, whatever a person decides.
+Only `decided` puts the conditions that follow from the decisions into the SQL of an index. Whatever
+reads rows gets the index that it returns. A value that no list names is undecided: nobody sees its
+rows. With `undecided=True` the index has them: they are still in the source, whatever a person
+decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rag_index.core.settings.visible import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import FromClause, Select
@@ -45,16 +45,17 @@ if TYPE_CHECKING:
     from rag_index.core.settings.parts import JoinSettings, PartSettings
 
 _NAME_IN_RELATION = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|\[([^\[\]]*)\]|(\w+)')
-
+"""One name in `"Help Desk".note`; a group for each kind of quotes, and one for none."""
 MAX_GROUPS = 1000
-"""The combinations of values that are read: a column of texts would have one in each row."""
+"""The combinations of values that are read: a column of texts would have one in each row. Chosen;
+nothing depends on it."""
 MAX_VALUES = 20
-"""The values of one decision that are reported."""
+"""The undecided values of one decision that are reported. Chosen; nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the settings decide on the values of one column, or of a key of the JSON objects in
+    """A decision of the settings on the values of one column, or of a key of the JSON objects in
     it."""
 
     name: str
@@ -69,17 +70,20 @@ class Decision:
     schema: str | None = None
 
     def text(self, dialect: sa.Dialect, alias: str = "") -> str:
-        """Return the SQL of the value as a text. `alias`, which is SQL, is that of the table in its
-        statement."""
+        """Return the SQL of the value as a text.
+
+        Args:
+            alias: The alias of the table in its statement, in SQL; "" for none.
+        """
         sql = value_sql(dialect)
         column = sql.quoted(self.column)
-        return sql.text(
-            f"{alias}.{column}" if alias else column, self.keys, kind=self.settings.kind
-        )
+        if alias:
+            column = f"{alias}.{column}"
+        return sql.text(column, self.keys, kind=self.settings.kind)
 
     def condition(self, dialect: sa.Dialect, alias: str = "", *, undecided: bool = False) -> str:
-        """Return the condition for the rows that are shown; with `undecided`, for all that are not
-        hidden."""
+        """Return the condition for the rows that are shown; with `undecided`, for all rows that are
+        not hidden."""
         text = self.text(dialect, alias)
         sql = value_sql(dialect)
         if undecided:
@@ -89,7 +93,9 @@ class Decision:
     def is_undecided(self, dialect: sa.Dialect, alias: str) -> str:
         """Return the condition for the rows whose value neither list names."""
         named = (*self.settings.shown, *self.settings.hidden)
-        return f"(NOT {value_sql(dialect).is_any(self.text(dialect, alias), named)})"
+        text = self.text(dialect, alias)
+        is_named = value_sql(dialect).is_any(text, named)
+        return f"(NOT {is_named})"
 
 
 def decisions_of(index: IndexSettings) -> list[Decision]:
@@ -99,9 +105,11 @@ def decisions_of(index: IndexSettings) -> list[Decision]:
     and names the table too: `ticket.state`. Otherwise it is that of a key in a column of the index
     itself: `extra.private`.
     """
-    texts = sql_texts(index).values()
-    referred = {name for sql in texts for name, _ in tokens_of(sql)}
-    tables = [_parts_of(name) for name in relations_read(index.model_dump(by_alias=True))]
+    referred: set[str] = set()
+    for sql in sql_texts(index).values():
+        referred |= {name for name, _ in tokens_of(sql)}
+    relations = relations_read(index.model_dump(by_alias=True))
+    tables = [_parts_of(relation) for relation in relations]
     found: list[Decision] = []
     for name, settings in index.visible.items():
         parts = name_parts(name)
@@ -114,8 +122,7 @@ def decisions_of(index: IndexSettings) -> list[Decision]:
 
 
 def _length_of_table(parts: list[str], tables: list[list[str]]) -> int:
-    """Return how many parts of a name are those of one of the tables; 0 if it begins with none of
-    them."""
+    """Return how many parts at the beginning of a name are the name of one of the tables."""
     lowered = [part.lower() for part in parts]
     # helpdesk.ticket.state
     if len(parts) > 2 and any(table[-2:] == lowered[:2] for table in tables):
@@ -127,21 +134,23 @@ def _length_of_table(parts: list[str], tables: list[list[str]]) -> int:
 
 
 def _parts_of(relation: str) -> list[str]:
-    """Return the parts of the name of a table in SQL, in small letters."""
-    return [
-        "".join(found).replace('""', '"').lower() for found in _NAME_IN_RELATION.findall(relation)
-    ]
+    """Return the parts of the name of a table in SQL, in lower case and without quotes."""
+    parts: list[str] = []
+    for groups in _NAME_IN_RELATION.findall(relation):
+        # One of the groups has the name, the others are empty.
+        name = "".join(groups)
+        parts.append(name.replace('""', '"').lower())
+    return parts
 
 
 def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = False) -> IndexSettings:
-    """Return an index whose SQL has the conditions that follow from its decisions, and that has no
-    decisions any more.
+    """Return an index without decisions, whose SQL has the conditions that follow from them.
 
     Args:
         index: The index as the settings have it.
         dialect: The kind of database that it reads.
-        undecided: Whether rows with a value that nobody decided on are there. Those of hidden
-            values never are.
+        undecided: Whether the index has rows with a value that nobody decided on. It never has rows
+            with hidden values.
 
     Raises:
         SettingsError: The database cannot read what a decision names.
@@ -149,48 +158,65 @@ def decided(index: IndexSettings, dialect: sa.Dialect, *, undecided: bool = Fals
     if not index.visible:
         return index
     decisions = decisions_of(index)
-    by_name = {decision.name: decision for decision in decisions}
-    conditions = {
-        (name, alias): by_name[name].condition(dialect, alias, undecided=undecided)
-        for sql in sql_texts(index).values()
-        for name, alias in tokens_of(sql)
-    }
-
-    def replaced(sql: str | None) -> str | None:
-        return None if sql is None else replace_tokens(sql, conditions)
-
-    def with_joins(rows: IndexSettings | PartSettings) -> dict[str, JoinSettings]:
-        return {
-            name: join.model_copy(update={"where": replaced(join.where)})
-            for name, join in rows.joins.items()
-        }
-
+    conditions = _conditions_of_tokens(index, decisions, dialect, undecided=undecided)
     alias = "" if index.query is None else "decided_rows"
-    own = [
-        one.condition(dialect, alias, undecided=undecided) for one in decisions if one.table is None
-    ]
-    query, where = replaced(index.query), replaced(index.where)
+    own: list[str] = []
+    for decision in decisions:
+        if decision.table is None:
+            own.append(decision.condition(dialect, alias, undecided=undecided))
+    together = " AND ".join(own)
+    query = _replaced(index.query, conditions)
+    where = _replaced(index.where, conditions)
     if query is not None and own:
-        # the query returns the columns that are decided on
-        query = (
-            f"SELECT * FROM ({without_end(query, index.name)}) {alias} WHERE {' AND '.join(own)}"
-        )
+        # The query returns the columns that are decided on.
+        query = f"SELECT * FROM ({without_end(query, index.name)}) {alias} WHERE {together}"
+    elif where is not None and own:
+        where = f"({without_end(where, index.name, 'condition')}) AND {together}"
     elif own:
-        written = [] if where is None else [f"({without_end(where, index.name, 'condition')})"]
-        where = " AND ".join([*written, *own])
-    parts = [
-        part.model_copy(update={"where": replaced(part.where), "joins": with_joins(part)})
-        for part in index.parts
-    ]
+        where = together
+    parts: list[PartSettings] = []
+    for part in index.parts:
+        joins = _joins_of(part, conditions)
+        changed_part = {"where": _replaced(part.where, conditions), "joins": joins}
+        parts.append(part.model_copy(update=changed_part))
     changed: dict[str, Any] = {
         "visible": {},
         "query": query,
         "where": where,
-        "access": replaced(index.access),
-        "joins": with_joins(index),
+        "access": _replaced(index.access, conditions),
+        "joins": _joins_of(index, conditions),
         "parts": parts,
     }
     return index.model_copy(update=changed)
+
+
+def _conditions_of_tokens(
+    index: IndexSettings, decisions: Sequence[Decision], dialect: sa.Dialect, *, undecided: bool
+) -> dict[tuple[str, str], str]:
+    """Return the condition for each `$visible(NAME)` in the SQL of an index, by its name and the
+    alias in it."""
+    by_name = {decision.name: decision for decision in decisions}
+    conditions: dict[tuple[str, str], str] = {}
+    for sql in sql_texts(index).values():
+        for name, alias in tokens_of(sql):
+            condition = by_name[name].condition(dialect, alias, undecided=undecided)
+            conditions[name, alias] = condition
+    return conditions
+
+
+def _replaced(sql: str | None, conditions: Mapping[tuple[str, str], str]) -> str | None:
+    return None if sql is None else replace_tokens(sql, conditions)
+
+
+def _joins_of(
+    rows: IndexSettings | PartSettings, conditions: Mapping[tuple[str, str], str]
+) -> dict[str, JoinSettings]:
+    """Return the joins of a table with the conditions in their SQL."""
+    joins: dict[str, JoinSettings] = {}
+    for name, join in rows.joins.items():
+        where = _replaced(join.where, conditions)
+        joins[name] = join.model_copy(update={"where": where})
+    return joins
 
 
 def undecided_values(connection: Connection, index: IndexSettings) -> list[UndecidedValue]:
@@ -200,20 +226,19 @@ def undecided_values(connection: Connection, index: IndexSettings) -> list[Undec
     It takes one pass over the rows of each table with a decision. Rows that are hidden anyway do
     not count.
     """
-    dialect = connection.dialect
     decisions = decisions_of(index)
-    there = decided(index, dialect, undecided=True)
-    own = [one for one in decisions if one.table is None]
+    with_undecided = decided(index, connection.dialect, undecided=True)
     found: list[UndecidedValue] = []
+    own = [decision for decision in decisions if decision.table is None]
     if own:
-        rows = own_rows(
-            there, dict.fromkeys([*index.key_columns, *(one.column for one in own)]), "documents"
-        )
+        columns = [*index.key_columns, *[decision.column for decision in own]]
+        rows = own_rows(with_undecided, dict.fromkeys(columns), "documents")
         found += _undecided_in(connection, rows, own)
     for decision in decisions:
         if decision.table is not None:
             table = sa.table(decision.table, sa.column(decision.column), schema=decision.schema)
-            found += _undecided_in(connection, sa.select(table).subquery("documents"), [decision])
+            rows = sa.select(table).subquery("documents")
+            found += _undecided_in(connection, rows, [decision])
     return found
 
 
@@ -224,58 +249,60 @@ def _undecided_in(
     dialect = connection.dialect
     sql = value_sql(dialect)
     texts: list[sa.Label[Any]] = []
-    for number, one in enumerate(decisions):
-        text = sql.beginning(one.text(dialect, "documents"))
-        # a password, for which an empty value is shown
-        if is_named_like_a_secret([one.column, *one.keys][-1]):
+    undecided: list[sa.ColumnElement[bool]] = []
+    for number, decision in enumerate(decisions):
+        text = sql.beginning(decision.text(dialect, "documents"))
+        # A password: the settings decide only whether it is empty, and its value must not be shown.
+        if is_named_like_a_secret([decision.column, *decision.keys][-1]):
             text = sql.literal(MASK)
-        is_undecided = one.is_undecided(dialect, "documents")
-        texts.append(
-            sa.literal_column(f"CASE WHEN {is_undecided} THEN {text} END").label(f"value_{number}")
-        )
-    undecided: list[sa.ColumnElement[bool]] = [
-        sa.literal_column(one.is_undecided(dialect, "documents")) for one in decisions
-    ]
-    some = sa.select(*texts).select_from(rows).where(sa.or_(*undecided)).subquery("undecided_rows")
+        is_undecided = decision.is_undecided(dialect, "documents")
+        value: sa.ColumnClause[Any] = sa.literal_column(f"CASE WHEN {is_undecided} THEN {text} END")
+        texts.append(value.label(f"value_{number}"))
+        undecided.append(sa.literal_column(is_undecided))
+    statement = sa.select(*texts).select_from(rows).where(sa.or_(*undecided))
+    found = statement.subquery("undecided_rows").c
     count = sa.func.count().label("row_count")
-    groups = sa.select(*some.c, count).group_by(*some.c).order_by(count.desc()).limit(MAX_GROUPS)
+    groups = sa.select(*found, count).group_by(*found).order_by(count.desc()).limit(MAX_GROUPS)
     counts: list[Counter[str]] = [Counter() for _ in decisions]
     for *values, number_of_rows in connection.execute(groups):
-        for value, counted in zip(values, counts, strict=True):
-            if value is not None:
-                counted[sql.read(value)] += number_of_rows
-    return [
-        UndecidedValue(decision.name, value, rows_of_value)
-        for decision, counted in zip(decisions, counts, strict=True)
-        for value, rows_of_value in counted.most_common(MAX_VALUES)
-    ]
+        for text, counted in zip(values, counts, strict=True):
+            # NULL: the row is undecided for another decision.
+            if text is not None:
+                counted[sql.read(text)] += number_of_rows
+    reported: list[UndecidedValue] = []
+    for decision, counted in zip(decisions, counts, strict=True):
+        for text, number_of_rows in counted.most_common(MAX_VALUES):
+            reported.append(UndecidedValue(decision.name, text, number_of_rows))
+    return reported
 
 
 def undecided_keys(index: IndexSettings, dialect: sa.Dialect) -> Select[Any]:
-    """Return the query of the keys of documents that are not shown alone because of values nobody
+    """Return the query of the keys of documents that are hidden only because of values that nobody
     decided on."""
-    shown = documents_from(_keys_alone(decided(index, dialect)))
-    there = documents_from(_keys_alone(decided(index, dialect, undecided=True)))
-    keys = [there.c[name] for name in index.key_columns]
-    # a name of its own, so that the inner rows are compared with these, and not with themselves
-    rows = sa.select(*keys).where(*[key.is_not(None) for key in keys]).subquery("undecided_rows")
+    shown = documents_from(_with_keys_only(decided(index, dialect)))
+    not_hidden = documents_from(_with_keys_only(decided(index, dialect, undecided=True)))
+    keys = [not_hidden.c[name] for name in index.key_columns]
+    have_keys = [key.is_not(None) for key in keys]
+    # A name of its own, so that the inner rows are compared with these, and not with themselves.
+    rows = sa.select(*keys).where(*have_keys).subquery("undecided_rows")
     same = [shown.c[name] == rows.c[name] for name in index.key_columns]
     one: sa.ColumnClause[Any] = sa.literal_column("1")
-    return sa.select(*rows.c).where(~sa.exists(sa.select(one).select_from(shown).where(*same)))
+    shown_row = sa.select(one).select_from(shown).where(*same)
+    return sa.select(*rows.c).where(~sa.exists(shown_row))
 
 
-def _keys_alone(index: IndexSettings) -> IndexSettings:
-    """Return an index of the same documents with their keys alone."""
+def _with_keys_only(index: IndexSettings) -> IndexSettings:
+    """Return an index of the same documents that reads their keys only."""
     less: dict[str, Any] = dict.fromkeys(("title", "link", "access", "language_column"))
     less |= {"text": index.key_columns, "payload": [], "parts": [], "format": {}}
     return index.model_copy(update=less)
 
 
 def check_decisions(connection: Connection, index: IndexSettings) -> None:
-    """Check that each column that an index decides on exists, and can be read as a text.
+    """Check that each column with a decision exists, and can be read as a text.
 
     Raises:
-        SettingsError: One does not exist, or cannot be read.
+        SettingsError: A column does not exist, or cannot be read.
     """
     for decision in decisions_of(index):
         what = f"visible {decision.name!r}"
@@ -285,17 +312,17 @@ def check_decisions(connection: Connection, index: IndexSettings) -> None:
                 " column)"
             )
         if decision.table is None and index.query is not None:
-            # the condition is around the query
-            rows = own_rows(decided(index, connection.dialect), index.key_columns, "documents")
+            # The condition is around the query.
+            index_decided = decided(index, connection.dialect)
+            rows = own_rows(index_decided, index.key_columns, "documents")
             first_rows(connection, index, sa.select(rows), f"{what} of the query", limit=1)
             continue
         name = decision.table or index.table or ""
         schema = decision.schema if decision.table else index.db_schema
         table = SourceTable(name, schema, (decision.column,), "")
-        # SQLite reads a quoted name that no column has as a text, unless it follows a table
+        # In SQLite, a quoted name that no column has is a text, unless it follows a table.
         rows = sa.table(name, schema=schema).alias("decided_rows")
-        value: sa.ColumnClause[Any] = sa.literal_column(
-            decision.text(connection.dialect, rows.name)
-        )
+        text = decision.text(connection.dialect, rows.name)
+        value: sa.ColumnClause[Any] = sa.literal_column(text)
         statement: Select[Any] = sa.select(value).select_from(rows)
         first_rows(connection, index, statement, f"{what} of table {name!r}", limit=1, table=table)
