@@ -112,7 +112,7 @@ def test_a_database_that_is_away_while_it_is_restored_is_asked_again(desk, looks
         finally:
             session.run(f"ALTER DATABASE {name}_away RENAME TO {name}")
     monkeypatch.setattr(hints_module, "BLIND_SECONDS", 0.0)
-    desk.hints._ask_again_at = None if looks == 1 else 0.0
+    desk.hints._retry_at = None if looks == 1 else 0.0
     assert desk.moved(before) != Moved.NO
     assert desk.hints.blind == {}
     desk.quiet()
