@@ -6,9 +6,9 @@
     sql.text("deleted_at", kind="time")  # "empty", "past" or "future"
     sql.is_any(sql.text("state"), ["open", ""])  # a condition that is true or false, never NULL
 
-Texts are equal if all of their characters are: whatever the collation of a column, "Draft" is not
-"draft". What proposes decisions counts values by this SQL, so that it writes into the settings what
-a run compares with.
+Texts are equal if all of their characters are equal, whatever the collation of a column: "Draft" is
+not "draft". `init` counts the values for its proposals by this SQL, so that a run compares with the
+values that it has written into the settings.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ if TYPE_CHECKING:
 NO_JSON = "(not JSON)"
 """The text for a key of a value that is no JSON object."""
 NO_TIME = "(no time)"
-"""The text of a value that should be a time, and can be read neither as one nor as a number of
-seconds."""
+"""The text of a value that is neither a time nor a number of seconds, and should be one."""
 MAX_CHARS = 255
-"""The characters of a text that are compared where a database has no text without a limit."""
+"""Characters of a text that are compared in databases without a text of any length: the most of a
+VARCHAR in some of them."""
 MAX_SHOWN = 100
-"""The characters, or bytes, of a text that a person is shown."""
-MILLISECONDS, MICROSECONDS = 100_000_000_000, 100_000_000_000_000
-"""From these numbers on, a time is in milliseconds or microseconds since 1970, not in seconds."""
+"""Characters, or bytes, of a text that are shown to a person. Chosen; nothing depends on it."""
+MILLISECONDS = 100_000_000_000
+"""From this number on, a time is in milliseconds since 1970. In seconds it would be in year 5138."""
+MICROSECONDS = 100_000_000_000_000
+"""From this number on, a time is in microseconds since 1970. In milliseconds it would be in year
+5138."""
 
 
 class ValueSql:
-    """The SQL for values of a database that is none of those below, as SQLAlchemy writes it."""
+    """The SQL for values of a database without a class of its own below."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
@@ -57,10 +60,16 @@ class ValueSql:
         Raises:
             SettingsError: The database is not one whose JSON can be read.
         """
+        # A time in a column, in a key of an object, and other values
         if kind == "time" and not keys:
-            return self._exact(self._time(self._time_text(column)))
-        text = self._json(column, keys) if keys else self._text(column)
-        return self._exact(self._time(text) if kind == "time" else text)
+            text = self._time(self._time_text(column))
+        elif kind == "time":
+            text = self._time(self._json(column, keys))
+        elif keys:
+            text = self._json(column, keys)
+        else:
+            text = self._text(column)
+        return self._exact(text)
 
     def is_any(self, text: str, values: Iterable[str]) -> str:
         """Return the condition that a text is one of these values. It is never NULL, so that NOT
@@ -70,7 +79,8 @@ class ValueSql:
         parts: list[str] = []
         if filled:
             parts.append(f"{text} IN ({', '.join(filled)})")
-        if "" in wanted:  # Oracle has no empty text
+        # In Oracle, an empty text is NULL.
+        if "" in wanted:
             parts += [f"{text} IS NULL", f"{text} = {self.literal('')}"]
         condition = " OR ".join(parts) or "1 = 0"
         return f"(CASE WHEN {condition} THEN 1 ELSE 0 END = 1)"
@@ -84,17 +94,16 @@ class ValueSql:
         return "'" + value.replace("'", "''") + "'"
 
     def read(self, value: object) -> str:
-        """Return a text as Python has it, from what a query of `text` gave."""
+        """Return the text of a value that a query of `text` returned."""
         if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value).decode(errors="ignore")  # it may be cut
+            # The beginning of a text may end within a character.
+            return bytes(value).decode(errors="ignore")
         return str(value)
 
     def _text(self, column: str) -> str:
-        # a CHAR is filled with blanks
-        cast = sa.cast(sa.literal_column(column), sa.String(MAX_CHARS)).compile(
-            dialect=self._dialect
-        )
-        return f"RTRIM({cast})"
+        # A CHAR is filled with blanks.
+        text = sa.cast(sa.literal_column(column), sa.String(MAX_CHARS))
+        return f"RTRIM({text.compile(dialect=self._dialect)})"
 
     def _json(self, column: str, keys: Sequence[str]) -> str:
         raise SettingsError(
@@ -113,13 +122,15 @@ class ValueSql:
         )
 
     def _exact(self, text: str) -> str:
-        # SQL Server compares by the collation of the column
-        return f"{text} COLLATE Latin1_General_BIN2" if self._dialect.name == "mssql" else text
+        # SQL Server compares by the collation of the column.
+        if self._dialect.name == "mssql":
+            return f"{text} COLLATE Latin1_General_BIN2"
+        return text
 
 
 class _KnownSql(ValueSql):
-    """What the databases below have in common: no text is NULL, and a time is compared by its text,
-    which no cast can refuse."""
+    """The common SQL of the databases below: no text is NULL, and a time is compared by its text,
+    since a cast could fail."""
 
     def is_any(self, text: str, values: Iterable[str]) -> str:
         """Return the condition that a text is one of these values."""
@@ -173,9 +184,7 @@ class SqliteValueSql(_KnownSql):
         return f"COALESCE(CAST({column} AS TEXT), '')"
 
     def _json(self, column: str, keys: Sequence[str]) -> str:
-        path = self.literal(
-            "$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
-        )
+        path = self.literal(_json_path(keys))
         return (
             f"CASE WHEN {self._text(column)} = '' THEN '' "
             f"WHEN NOT json_valid({column}) THEN '{NO_JSON}' "
@@ -209,10 +218,11 @@ class PostgresqlValueSql(_KnownSql):
     """The SQL for values of PostgreSQL."""
 
     def literal(self, value: str) -> str:
-        """Return a text in SQL, whether or not the server takes a backslash for the start of an
-        escape."""
-        text = "'" + value.replace("'", "''") + "'"
-        return "E" + text.replace("\\", "\\\\") if "\\" in value else text
+        """Return a text in SQL, which does not depend on the server's meaning of a backslash."""
+        text = super().literal(value)
+        if "\\" not in value:
+            return text
+        return "E" + text.replace("\\", "\\\\")
 
     def _text(self, column: str) -> str:
         return f"COALESCE(CAST({column} AS text), '')"
@@ -273,7 +283,7 @@ class MysqlValueSql(_KnownSql):
     blanks at the end."""
 
     def literal(self, value: str) -> str:
-        """Return the bytes of a text in SQL, which no mode of the server reads in another way."""
+        """Return the bytes of a text in SQL, which have one meaning in all modes of the server."""
         return f"x'{value.encode().hex()}'"
 
     def _text(self, column: str) -> str:
@@ -287,8 +297,8 @@ class MysqlValueSql(_KnownSql):
         )
 
     def _json(self, column: str, keys: Sequence[str]) -> str:
-        path = "$" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
-        value = f"JSON_EXTRACT({column}, CONVERT({self.literal(path)} USING utf8mb4))"
+        path = self.literal(_json_path(keys))
+        value = f"JSON_EXTRACT({column}, CONVERT({path} USING utf8mb4))"
         return (
             f"CASE WHEN {column} IS NULL OR {column} = '' THEN '' "
             f"WHEN NOT JSON_VALID({column}) THEN '{NO_JSON}' "
@@ -320,6 +330,12 @@ class MysqlValueSql(_KnownSql):
 
     def _exact(self, text: str) -> str:
         return f"CAST(({text}) AS BINARY)"
+
+
+def _json_path(keys: Sequence[str]) -> str:
+    """Return the path of a value in an object, such as $."extra"."private"."""
+    quoted = [json.dumps(key, ensure_ascii=False) for key in keys]
+    return ".".join(["$", *quoted])
 
 
 _KNOWN: dict[str, type[ValueSql]] = {
