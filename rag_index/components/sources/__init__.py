@@ -1,6 +1,22 @@
-"""Sources: where documents are read from, page by page. `open_source` opens the source of an index.
+"""Sources: documents are read page by page from a database, a folder of code, or a plug-in's source.
 
-`read_sample` returns a sample of its documents, the same each time, which is a source itself.
+`open_source` opens the source of an index. It imports the kind of source that it needs: `sql` for
+any database, `digest` for one that leaves unchanged rows unread, `code` for a folder. A page of rows
+becomes documents in `pages`, with parts and groups by `part_reader`, and files by `attachments`.
+`read_sample` returns a sample of documents, the same each time, which is a source itself.
+
+By the layers in pyproject.toml, this package may import `core` and other components, and nothing of
+`etl` or `search`; it needs the ledger (`scan_state`) and chunking's words and languages. It never
+writes to a source (`engine.open_read_only`). Two orders must hold:
+
+- A row and its digest are read in one statement, and a digest covers all columns that the index
+  reads (`digest`). Otherwise a change is missed: test_every_edit_is_found in
+  tests/components/sources/test_digest.py fails.
+- `ScanState.note` records the buckets that are read before their documents are written, and a
+  bucket is committed after all of them. tests/reliability/test_every_step.py kills runs in between.
+
+The order of keys in Python must never decide what is there: the database orders and compares them,
+and reading fails if it does so in two ways (tests/components/sources/test_keys.py).
 """
 
 from __future__ import annotations
@@ -40,10 +56,10 @@ __all__ = [
 
 
 PAGE_ROWS = 5000
-"""A page of `all_pages` has at most so many rows."""
+"""The most rows of a page of `all_pages`. Chosen; nothing depends on it."""
 READ_FACTOR = 20
-"""Documents that are read for each one of the sample. More would make a small sample of a large
-table slow."""
+"""Documents that are read for each document of a sample. Chosen; more would make a small sample of a
+large table slow."""
 
 
 class Source(Protocol):
@@ -51,15 +67,15 @@ class Source(Protocol):
     harmless.
 
     A source that can return single documents (`index --id`) also has `documents(ids)`. It returns
-    the documents with these ids (the form that people see), as far as they exist, as a page without
-    a cursor. It raises as `page`, and SettingsError if a text cannot be an id.
+    the existing documents with these ids (the form that people see) as a page without a cursor. It
+    raises as `page`, and SettingsError if a text cannot be an id.
     """
 
     def check(self) -> None:
         """Check that everything that the settings name exists and fits.
 
-        Raises SettingsError or SourceError, or SourceUnavailable, after which it is tried again for
-        as long as `--wait` says. So may all methods.
+        Raises SettingsError, SourceError, or SourceUnavailable. After the latter the call is retried
+        for as long as `--wait` says. All methods may raise these.
         """
 
     def use_scan_state(self, state: ScanState) -> None:
@@ -72,7 +88,7 @@ class Source(Protocol):
         """Return how many documents the source has now, without reading them."""
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """Return at most `rows` documents after `cursor`; None as the cursor means from the start.
+        """Return at most `rows` documents after `cursor`, or from the start if it is None.
 
         Raises SourceUnavailable or SourceError.
         """
@@ -92,8 +108,10 @@ def all_pages(source: Source) -> Iterator[SourcePage]:
             yield page
 
     def size(page: SourcePage) -> int:
-        unread = len(page.unread) + (page.buckets.unread if page.buckets is not None else 0)
-        return len(page.documents) + len(page.unreadable) + unread
+        documents = len(page.documents) + len(page.unreadable) + len(page.unread)
+        if page.buckets is not None:
+            documents += page.buckets.unread
+        return documents
 
     return counted(read(), "documents read", source.count, size)
 
@@ -106,8 +124,10 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
     """
     batch = DocumentBatch.empty()
     for key, text, payload in documents:
-        without_nul = text.replace("\0", " ")  # tokenizers written in C end a text there
-        batch.keys.append(encode_key(key if isinstance(key, tuple) else (key,)))
+        # Tokenizers that are written in C end a text at NUL.
+        without_nul = text.replace("\0", " ")
+        values = key if isinstance(key, tuple) else (key,)
+        batch.keys.append(encode_key(values))
         batch.texts.append("" if without_nul.isspace() else without_nul)
         batch.payloads.append(encode_payload(dict(payload)))
     batch.text_hashes.extend(map(hash_text, batch.texts))
@@ -116,11 +136,11 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 
 
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
-    """Return a hash of what decides which documents an index has, and what is written of them; its
-    database, too."""
+    """Hash the settings that determine which documents an index has and how they are written,
+    including its database."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
-    decides = index.model_dump_json(exclude={"gate", "labels", "recency"})
-    return hash_text(decides + database).hex()
+    written = index.model_dump_json(exclude={"gate", "labels", "recency"})
+    return hash_text(written + database).hex()
 
 
 def has_digests(settings: Settings, index: IndexSettings) -> bool:
@@ -131,41 +151,46 @@ def has_digests(settings: Settings, index: IndexSettings) -> bool:
 
 
 def open_source(settings: Settings, index: IndexSettings, *, first: int | None = None) -> Source:
-    """Return the source of an index, for a caller who reads all of it, or no more than about the
-    `first` documents.
+    """Return the source of an index.
 
-    Raises SettingsError if there is no source of its kind.
+    Args:
+        first: About how many documents the caller reads at most; None for all.
+
+    Raises:
+        SettingsError: There is no source of its kind.
     """
+    # A table or a query
     if index.kind == SQL:
         from rag_index.components.sources.digest import DigestSource
         from rag_index.components.sources.sql import SqlSource
 
         if index.files is not None:
-            index = index.model_copy(update={"files": settings.folder / index.files.expanduser()})
+            files = settings.folder / index.files.expanduser()
+            index = index.model_copy(update={"files": files})
         source = DigestSource if has_digests(settings, index) else SqlSource
-        folder, timeout = settings.data, settings.source.timeout
-        return source(settings.source_url, index, timeout=timeout, folder=folder, first=first)
+        timeout = settings.source.timeout
+        return source(
+            settings.source_url, index, timeout=timeout, folder=settings.data, first=first
+        )
+    # Source code
     if index.kind == CODE:
         from rag_index.components.sources.code import CodeSource
 
         return CodeSource(settings.root(index), index)
-    found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(
-        settings, index
-    )
+    # The source of a plug-in, such as kind = "mail"
+    make = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))
+    found: Source = make(settings, index)
     return found
 
 
 @shows_sizes("documents", "seconds")
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Documents of a source, which are themselves a `Source`.
-
-    `seconds` is the time that reading them took: their share of the time for all documents that
-    were read.
-    """
+    """Documents of a source, which are themselves a `Source`."""
 
     documents: DocumentBatch
     seconds: float
+    """How long reading them took: their share of the time for all documents that were read."""
 
     def check(self) -> None:
         """Do nothing: the documents are already read."""
@@ -189,23 +214,27 @@ class Sample:
 def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
     """Return a sample of `size` documents with text.
 
-    It holds the documents with the smallest hashes of their keys, out of the first `READ_FACTOR`
-    times as many. So it is the same sample each time, and not only from the beginning of the table.
+    It has the documents with the smallest hashes of their keys, out of the first `READ_FACTOR`
+    times as many. So it is the same sample each time, and not only the beginning of the table.
 
     Raises:
-        SourceUnavailable: the source does not answer.
-        SourceError: the source cannot be read, or has no document with text.
+        SourceUnavailable: The source does not answer.
+        SourceError: The source cannot be read, or has no document with text.
     """
     source = open_source(settings, index, first=size * READ_FACTOR)
     chosen = DocumentBatch.empty()
-    read, seconds, cursor = 0, 0.0, None
+    wanted = size * READ_FACTOR
+    read = 0
+    seconds = 0.0
+    cursor: Any = None
     try:
         source.check()
-        while read == 0 or (cursor is not None and read < size * READ_FACTOR):
+        while read == 0 or (cursor is not None and read < wanted):
             started = time.perf_counter()
-            page = source.page(cursor, size * READ_FACTOR)
+            page = source.page(cursor, wanted)
             seconds += time.perf_counter() - started
             cursor = page.cursor
+            # An empty page counts, too, so that the loop ends.
             read += max(1, len(page.documents))
             chosen = _smallest_hashes(chosen.plus(page.documents), size)
     finally:
@@ -216,8 +245,11 @@ def read_sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
 
 
 def _smallest_hashes(documents: DocumentBatch, size: int) -> DocumentBatch:
+    """Return the documents with text that have the smallest hashes of their keys, in order."""
+
+    def key_hash(row: int) -> bytes:
+        return blake2b(documents.keys[row].encode(), digest_size=8).digest()
+
     with_text = [row for row, text in enumerate(documents.texts) if text.strip()]
-    rows = sorted(
-        with_text, key=lambda row: blake2b(documents.keys[row].encode(), digest_size=8).digest()
-    )[:size]
-    return documents.take(sorted(rows))
+    smallest = sorted(with_text, key=key_hash)[:size]
+    return documents.take(sorted(smallest))
