@@ -132,7 +132,7 @@ class DigestSource(SqlSource):
         self._open: set[int] = set()
         """Buckets of which some rows were read."""
         self._expected: Counter[int] | None = None
-        """How many rows of each bucket were not read yet; None if the order of the rows tells when
+        """How many rows of each bucket were not read yet; None if the order of the rows shows when
         a bucket is complete."""
         self._parts.digest_columns = self._columns_beside
         self._parts.digest = self._digest_beside
@@ -333,7 +333,7 @@ class DigestSource(SqlSource):
         return wanted, rows
 
     def _has_numeric_key(self, types: Sequence[Any]) -> bool:
-        """Return whether the key is one column of whole numbers, as far as its type tells."""
+        """Return whether the key is one column of whole numbers, as far as its type shows."""
         if len(self._keys) > 1:
             return False
         if self._backend == "sqlite":

@@ -59,7 +59,7 @@ def and_parts(condition: str | None) -> list[str]:
     found = [part.strip() for part in parts]
     first = found[0]
     # (a = 1 AND b = 2): look inside.
-    if len(found) == 1 and not goes_on and first.startswith("("):
+    if not goes_on and first.startswith("("):
         return and_parts(first[1:-1])
     return found
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
 Row: TypeAlias = Sequence[Any]
-"""The values of a row, in the order of the columns that were asked for."""
+"""The values of a row, in the order of the selected columns."""
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several
 times (as rows, as documents, in shards), which is most of the memory of the flow's process."""

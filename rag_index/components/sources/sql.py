@@ -547,8 +547,8 @@ class SqlSource:
             normal = given if len(parts) == 1 else document_id(encode_key(parts))
             wanted[normal] = parts
         found: list[Row] = []
-        for some in batches(list(wanted.values())):
-            values = self._key_values(connection, some, invalid=invalid)
+        for batch in batches(list(wanted.values())):
+            values = self._key_values(connection, batch, invalid=invalid)
             if not values:
                 continue
             is_wanted = equals_any(self._keys, values, connection.dialect.name)
