@@ -1,22 +1,17 @@
 """Sources: documents are read page by page from a database, a folder of code, or a plug-in's source.
 
-`open_source` opens the source of an index. It imports the kind of source that it needs: `sql` for
-any database, `digest` for one that leaves unchanged rows unread, `code` for a folder. A page of rows
-becomes documents in `pages`, with parts and groups by `part_reader`, and files by `attachments`.
-`read_sample` returns a sample of documents, the same each time, which is a source itself.
+`open_source` opens the source of an index: `sql` for any database, `digest` for one that leaves
+unchanged rows unread, `code` for a folder. Rows become documents in `pages`, with parts and groups
+by `part_reader`. `read_sample` returns a sample of documents, the same each time.
 
-By the layers in pyproject.toml, this package may import `core` and other components, and nothing of
-`etl` or `search`; it needs the ledger (`scan_state`) and chunking's words and languages. It never
-writes to a source (`engine.open_read_only`). Two orders must hold:
+This package may import `core`, chunking and the ledger, and nothing of `etl` or `search` (layers in
+pyproject.toml). It never writes to a source. What must hold, and the test that fails otherwise:
 
 - A row and its digest are read in one statement, and a digest covers all columns that the index
-  reads (`digest`). Otherwise a change is missed: test_every_edit_is_found in
-  tests/components/sources/test_digest.py fails.
-- `ScanState.note` records the buckets that are read before their documents are written, and a
-  bucket is committed after all of them. tests/reliability/test_every_step.py kills runs in between.
-
-The order of keys in Python must never decide what is there: the database orders and compares them,
-and reading fails if it does so in two ways (tests/components/sources/test_keys.py).
+  reads (`digest`): test_every_edit_is_found in tests/components/sources/test_digest.py.
+- `ScanState` records the buckets that are read before their documents are written, and commits a
+  bucket after all of them: tests/reliability/test_every_step.py.
+- The database orders and compares keys, never Python: tests/components/sources/test_keys.py.
 """
 
 from __future__ import annotations
