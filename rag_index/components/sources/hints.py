@@ -119,6 +119,7 @@ class ServerHint(ABC):
     def _server_of_new_connection(self) -> tuple[Any, ...]:
         with self._engine.connect() as connection:
             found = tuple(connection.exec_driver_sql(f"SELECT {self.server}").one())
+            # The next connection must be a new one, not this one from the pool.
             connection.invalidate()
         return found
 
@@ -141,6 +142,7 @@ class ServerHint(ABC):
             if server != self._servers[-1]:
                 self.blind = SEVERAL if server in self._servers else ""
                 self._servers.append(server)
+            # The same connection, the same server, and nothing written
             exact = (self._me, *found, *self._exact())
             return Look(min(began, float(at or 0.0)), exact, self._tables(exact))
 
@@ -454,6 +456,7 @@ class Hints:
             if self._database.blind:
                 self._leave(self._database.blind)
         except (TransientError, OSError):
+            # The next look opens a new connection.
             self.close()
         except RagIndexError as error:
             self._note_failure(str(error))
@@ -463,10 +466,13 @@ class Hints:
 
     def moved(self, name: str, before: Look, now: Look) -> Moved:
         """Return whether the source of an index may have been written between two looks."""
+        # A file changed.
         if before.folder != now.folder:
             return Moved.YES
+        # Nothing was committed.
         if before.exact == now.exact:
             return Moved.NO
+        # Something was committed: to these tables?
         tables = self._tables_of(name)
         is_same = all(before.tables.get(table) == now.tables.get(table) for table in tables)
         return Moved.PERHAPS if tables and is_same else Moved.YES

@@ -546,9 +546,11 @@ class RowReader:
         fields = self._payload.columns(columns[self._payload_start : self._payload_end])
         names = list(fields)
         values = list(fields.values())
+        # Filters compare times in one form.
         for place, name in enumerate(names):
             if index.indexed_fields.get(name) == "datetime":
                 values[place] = list(map(comparable_time, values[place]))
+        # The fields of inline parts are a list below the name of the part.
         for part in index.parts:
             if part.inline and part.payload:
                 names.append(part.label)
@@ -614,6 +616,7 @@ def _divide(body: str, title: str, parts: DocumentParts, language: str) -> tuple
             heading, between = f"{name}: ", ", "
         paragraphs.append((heading if name else "") + between.join(texts))
     own = BETWEEN_FILES.join(paragraphs)
+    # A document with a title alone
     if not own and not parts.parts:
         own = title
     text, places = join_parts(own, parts.parts)

@@ -156,6 +156,7 @@ class PartRows(RowsBeside):
         Args:
             any_text: Whether texts may be `Undecoded`.
         """
+        # The id of the part; "" without a key, or if a column of it is NULL.
         key = row[self._key]
         row_id = document_id(encode_key(key)) if key and None not in key else ""
         try:
@@ -268,6 +269,7 @@ class PartsReader:
             owners = self._owners(table, rows, documents, any_text=any_text)
             for statement in self._statements(connection, table, owners.values):
                 for row in stream_rows(connection, statement, table.fetch_rows):
+                    # Several documents may have the values of the row, such as one author.
                     key = comparable_key(row[: len(table.on)])
                     found = [documents[position] for position in owners.find(key)]
                     chars += table.add(row, found, any_text=any_text)
@@ -376,8 +378,10 @@ def comparable_key(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _comparable(value: Any) -> str:
+    # 1.0 equals 1.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    # 1.50 equals 1.5.
     if isinstance(value, decimal.Decimal):
         return plain_decimal(value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -392,6 +396,7 @@ def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
 
 def _folded_text(text: str) -> str:
     if not text.isascii():
+        # "É" becomes "E" and an accent.
         letters = unicodedata.normalize("NFKD", text)
         text = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return text.casefold().rstrip(" ")
@@ -508,6 +513,7 @@ class AccessReader:
         if self._pairs is not None:
             return self._pairs
         query = single_select(str(index.access_query), index.name)
+        # The query runs once without rows, for the names of its columns.
         every: Select[Any] = sa.select(sa.literal_column("*"))
         every = every.select_from(query.columns().subquery("pairs"))
         names, _ = first_rows(connection, index, every, "the query of access", limit=0)

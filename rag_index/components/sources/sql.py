@@ -334,6 +334,7 @@ class SqlSource:
         Raises as `page`."""
         index = self._index
         names: list[sa.ColumnClause[Any]] = [sa.column(name) for name in index.key_columns]
+        # The query or the table itself, without joins
         if index.query is not None:
             rows: Any = single_select(index.query, index.name).columns(*names).subquery("whole")
         else:
@@ -544,6 +545,7 @@ class SqlSource:
         wanted: dict[str, list[Any]] = {}
         for given in ids:
             parts = key_parts(given, self._index.key_columns)
+            # A JSON array may be written with spaces: take the form of `document_id`.
             normal = given if len(parts) == 1 else document_id(encode_key(parts))
             wanted[normal] = parts
         found: list[Row] = []
@@ -574,6 +576,7 @@ class SqlSource:
         page = SourcePage(documents, cursor, unreadable)
         if self._access is None or not unreadable:
             return page
+        # An earlier state of a failed document may be in the index, and gets its present groups.
         groups: dict[str, Sequence[str]] = {}
         for row, beside in zip(rows, parts, strict=True):
             groups[encode_key(row[: len(self._keys)])] = beside.groups or ()
@@ -619,6 +622,7 @@ class SqlSource:
         return list(map(self._reader.keep_files, rows))
 
     def _page_of_copy(self, position: int | None, rows: int) -> SourcePage:
+        # The first page
         if position is None:
             self._with_any_text(self._copy_rows)
         if self._copy is None:
@@ -638,6 +642,7 @@ class SqlSource:
         end = ends[len(parts) - 1] if parts else copy.size
         following = end if end < copy.size else None
         page = self._read_scanned(found[: len(parts)], following, parts)
+        # The last page
         if page.cursor is None:
             self._remove_copy()
         return page
@@ -673,6 +678,7 @@ class SqlSource:
                     break
                 read += len(rows)
                 yield from rows
+            # Not the number that was counted before: were rows cut off?
             if read not in (self._counted, self._first):
                 with self._limited(connection):
                     pages.require_all(connection, statement, read)
@@ -702,6 +708,7 @@ class SqlSource:
             asking(self._name, patience=patience),
             used.connect() as connection,
         ):
+            # A snapshot of SQLite can delay writers.
             if snapshot or connection.dialect.name != "sqlite":
                 engine.begin_snapshot(connection)
             with self._limited(connection):
