@@ -1,5 +1,5 @@
-"""Numbers that are raised or lowered, and formulas, in a line of text: `10^6` and `(a+1)/2`, but
-H2O and 1st."""
+"""Raised and lowered numbers, and formulas, in a line of text: `10^6` and `(a+1)/2`, but H2O and
+1st."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 from lxml import etree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 RAISED, LOWERED, NOTE, FORMULA, END = "\x01", "\x02", "\x03", "\x04", "\x05"
-"""The signs before and behind a text that is raised, lowered, the number of a note, or a formula.
-XML has no such signs, so that a text from XML is not mistaken for one of them."""
+"""Control characters around a text: it begins with the one of its kind (raised, lowered, number of
+a note, formula) and stops at `END`. XML cannot contain them, so a text from XML is never mistaken
+for one of them."""
 _MARKED = re.compile(f"([{RAISED}-{FORMULA}])[^{END}]*{END}(?:\\1[^{END}]*{END})*")
-"""Marked texts, those of one kind together if nothing stands between them."""
+"""Texts between these characters. Those of one kind are taken together if nothing stands between
+them."""
 _SIGNS = re.compile(f"[{RAISED}-{END}]")
 _EXPONENT = re.compile(r"(?=.*[\d=+\u2212-]|[^\W_aeor]$)[^\s\[(].{0,19}")
-"""What is raised behind a number or a letter, and no note and no end of a word (1st, 2e, 3a, 4o,
-Dr)."""
+"""A raised text that is an exponent if a number or a letter stands before it. It is not the number
+of a note, and not the end of a word (1st, 2e, 3a, 4o, Dr)."""
 _FORMULAS = {
     "mfrac": "{0}/{1}",
     "msup": "{0}^{1}",
@@ -32,14 +34,19 @@ _FORMULAS = {
     "munderover": "{0}_{1}^{2}",
     "mroot": "\u221a[{1}]{0}",
 }
+"""How elements of MathML are written in a line, with their parts by number."""
 _BETWEEN = {"mtable": "; ", "mtr": " ", "mlabeledtr": " ", "apply": " ", "mfenced": ", "}
-"""How elements of MathML are written, and what stands between the parts of others."""
+"""What stands between the parts of other elements of MathML."""
+_INVISIBLE_OPERATORS = dict.fromkeys(range(0x2061, 0x2065))
+"""The characters that MathML has for a function, a multiplication, a comma and a plus that nobody
+writes; to `str.translate`, without a replacement."""
 _SIMPLE = re.compile(r"[+\u2212-]?[\w.,\u221e]*[+\u2212\u2032-]?|\([^()]*\)")
 """What needs no brackets in a fraction, or as an exponent."""
 _NO_SCRIPT = re.compile(r"\^(?![\w(+\u2212-])|_(?=\^)|(?<=[^\W\d_])_(?=\d)")
-"""The sign for an accent, a prime, nothing at all, or a number below a letter: H2O, x1."""
+"""A `^` or `_` that is left out: before an accent, a prime or nothing at all, and before a number
+below a letter, as in H2O and x1."""
 _APART = re.compile(r"\d\0\d|(?:[_^]\w{1,40}|[^\W\d_]{2})\0\w|\w\0[^\W\d_]{2}")
-"""Where two parts of a formula would become one number or word."""
+"""Where two parts of a formula, with a NUL between them, would become one number or word."""
 _OFFICE_PARTS = {
     "f": ("mfrac", ("num", "den")),
     "sSup": ("msup", ("e", "sup")),
@@ -53,8 +60,10 @@ order."""
 
 
 def marked(text: str, kind: str) -> str:
-    """Return a text between the signs of its kind, but not the spaces around it. Without a kind, it
-    stays."""
+    """Put the control characters of a kind around a text, but not around the spaces at its ends.
+
+    Without a kind ("") the text stays as it is.
+    """
     core = text.strip()
     if not kind or not core:
         return text
@@ -63,37 +72,54 @@ def marked(text: str, kind: str) -> str:
 
 
 def in_line(text: str) -> str:
-    """Return a text whose marked texts are written in a line: 10 and a raised 6 are `10^6`."""
+    """Write the marked texts of a text in a line: 10 and a raised 6 become `10^6`."""
     if not _SIGNS.search(text):
         return text
     return _MARKED.sub(_in_line, text)
 
 
 def _in_line(found: re.Match[str]) -> str:
-    """Return a marked text as it is written behind and before the texts beside it."""
-    whole, end = found.string, found.end()
+    """Return a marked text as it is written between the texts beside it."""
+    text = found.string
     start = found.start()
-    while start and _SIGNS.match(whole[start - 1]):
+    while start and _SIGNS.match(text[start - 1]):
         start -= 1
-    before, after = whole[max(0, start - 2) : start], whole[end : end + 1]
-    kind, texts = found[1], _SIGNS.sub("", found[0].replace(END + found[1], "\0")).split("\0")
+    end = found.end()
+    before = text[max(0, start - 2) : start]
+    after = text[end : end + 1]
+    kind = found[1]
+    # several of a kind in a row, with a NUL between them
+    joined = found[0].replace(END + kind, "\0")
+    texts = _SIGNS.sub("", joined).split("\0")
     if kind == FORMULA:
         return formula_text(" ".join(texts), before, after)
     inner = "".join(texts)
     if kind == NOTE:
         # Behind a word: "clause 1[2]". At the start of the note itself: "2 See there".
-        return f"[{inner}]" if inner[:1].isalnum() and before[-1:].strip() else inner
+        is_behind_word = inner[:1].isalnum() and before[-1:].strip()
+        return f"[{inner}]" if is_behind_word else inner
     written = script_text(kind, inner, before[-1:], after)
     return inner if written is None else written
 
 
 def script_text(kind: str, inner: str, before: str, after: str) -> str | None:
     """Return a raised or lowered text if numbers would change their value without it: `^6` behind
-    10. Return None if it stays as it is, as in H2O and 1st. `before` and `after` are the signs
-    beside it."""
+    10.
+
+    Return None if it is written as it is, as in H2O and 1st.
+
+    Args:
+        kind: RAISED or LOWERED.
+        inner: The text.
+        before: The character before it, "" if there is none.
+        after: The character behind it, "" if there is none.
+    """
     sign = ""
+    # 10 and a raised 6
     if kind == RAISED and before.strip() and _EXPONENT.fullmatch(inner):
-        sign, inner = "^", bracketed(inner)
+        sign = "^"
+        inner = bracketed(inner)
+    # 1010 and a lowered 2
     elif kind == LOWERED and before.isdigit() and inner[:1].isdigit():
         sign = "_"
     # The number would go on with the digits behind it: 10 and a raised 6, then 25.
@@ -104,11 +130,16 @@ def script_text(kind: str, inner: str, before: str, after: str) -> str | None:
 
 
 def formula_text(formula: str, before: str, after: str) -> str:
-    """Return a formula with spaces where it would become one number or word with the texts beside
+    """Return a formula, with spaces where it would become one number or word with the texts beside
     it: `2 1/2`."""
-    space_before = " " if _APART.search(f"{before}\0{formula}") else ""
-    space_after = " " if _APART.search(f"{formula}\0{after}") else ""
+    space_before = " " if _is_apart(before, formula) else ""
+    space_after = " " if _is_apart(formula, after) else ""
     return f"{space_before}{formula}{space_after}"
+
+
+def _is_apart(before: str, after: str) -> bool:
+    """Return whether two texts would become one number or word."""
+    return _APART.search(f"{before}\0{after}") is not None
 
 
 def mathml_text(element: Any) -> str:
@@ -124,79 +155,81 @@ def office_formula_text(element: Any, is_hidden: Callable[[Any], bool]) -> str:
 
 def bracketed(text: str) -> str:
     """Return a text in brackets, unless it is a number, a word, or in brackets already."""
-    return text if len(text) == 1 or _SIMPLE.fullmatch(text) else f"({text})"
+    if len(text) == 1 or _SIMPLE.fullmatch(text):
+        return text
+    return f"({text})"
 
 
 def _written(element: Any) -> str:
-    """Return an element of MathML with the spaces that it has."""
+    """Return an element of MathML as text, with the spaces that it has."""
     name = re.split("[:}]", str(element.tag))[-1]
     if name.startswith("annotation"):
         return ""
-    pieces = [element.text or ""]
+    # the text before the first inner element, then each of these and the text behind it
+    parts = [_clean(element.text)]
     for inner in element:
-        pieces += [_written(inner), inner.tail or ""]
-    parts = [
-        html.unescape(piece).strip().translate(dict.fromkeys(range(0x2061, 0x2065)))
-        for piece in pieces
-    ]
+        parts.append(_clean(_written(inner)))
+        parts.append(_clean(inner.tail))
     if name in _FORMULAS:
-        return _NO_SCRIPT.sub(
-            "", _FORMULAS[name].format(*map(bracketed, [*parts[1::2], "", "", ""]))
-        )
-    parts = list(filter(None, parts))
+        # formulas that are not finished lack parts
+        operands = map(bracketed, [*parts[1::2], "", "", ""])
+        return _NO_SCRIPT.sub("", _FORMULAS[name].format(*operands))
+    parts = [part for part in parts if part]
     if name in _BETWEEN:
         text = _BETWEEN[name].join(parts)
-        return (
-            f"{element.get('open', '(')}{text}{element.get('close', ')')}"
-            if name == "mfenced"
-            else text
-        )
-    pairs = itertools.pairwise(["", *parts])
-    text = "".join(
-        " " + part if _APART.search(f"{before}\0{part}") else part for before, part in pairs
-    )
+        if name == "mfenced":
+            return f"{element.get('open', '(')}{text}{element.get('close', ')')}"
+        return text
+    text = ""
+    for before, part in itertools.pairwise(["", *parts]):
+        text += f" {part}" if _is_apart(before, part) else part
     return f"\u221a{bracketed(text)}" if name == "msqrt" else text
+
+
+def _clean(text: str | None) -> str:
+    """Return a text of MathML without the spaces around it, entities and operators that nobody
+    writes."""
+    return html.unescape(text or "").strip().translate(_INVISIBLE_OPERATORS)
 
 
 def _mathml(element: Any, is_hidden: Callable[[Any], bool]) -> Any:
     """Return an element of an Office formula as one of MathML."""
     name = etree.QName(element).localname
-    settings = {
-        etree.QName(inner).localname: inner for inner in element.iterfind(f"{{*}}{name}Pr/*")
-    }
-    parts = {etree.QName(inner).localname: inner for inner in element}
+    settings = _by_name(element.iterfind(f"{{*}}{name}Pr/*"))
+    parts = _by_name(element)
 
     def part(of: str) -> Any:
-        return _mathml(parts[of], is_hidden) if of in parts else etree.Element("mrow")
+        if of not in parts:
+            return etree.Element("mrow")
+        return _mathml(parts[of], is_hidden)
 
+    def symbol(default: str) -> Any:
+        return _element("mo", text=_setting(settings, "chr", default))
+
+    # A binomial coefficient is not a fraction: "n; k".
     if name == "f" and _setting(settings, "type", "bar") == "noBar":
-        # A binomial coefficient is no fraction: "n; k".
         return _element("mtable", [part("num"), part("den")])
     if name in _OFFICE_PARTS:
         tag, order = _OFFICE_PARTS[name]
         return _element(tag, [part(of) for of in order])
+    # a root
     if name == "rad":
         degree = part("deg")
-        has_degree = bool(_written(degree).strip()) and _setting(settings, "degHide", "0") in (
-            "0",
-            "false",
-            "off",
-        )
-        return (
-            _element("mroot", [part("e"), degree]) if has_degree else _element("msqrt", [part("e")])
-        )
+        is_shown = _setting(settings, "degHide", "0") in ("0", "false", "off")
+        if is_shown and _written(degree).strip():
+            return _element("mroot", [part("e"), degree])
+        return _element("msqrt", [part("e")])
+    # signs before a symbol, as of isotopes
     if name == "sPre":
-        return _element(
-            "mrow",
-            [_element("msubsup", [etree.Element("mrow"), part("sub"), part("sup")]), part("e")],
-        )
+        scripts = _element("msubsup", [etree.Element("mrow"), part("sub"), part("sup")])
+        return _element("mrow", [scripts, part("e")])
+    # an integral or a sum, with its limits
     if name == "nary":
-        sign = _element("mo", text=_setting(settings, "chr", "\u222b"))
-        return _element("mrow", [_element("msubsup", [sign, part("sub"), part("sup")]), part("e")])
+        scripts = _element("msubsup", [symbol("\u222b"), part("sub"), part("sup")])
+        return _element("mrow", [scripts, part("e")])
+    # an accent
     if name == "acc":
-        return _element(
-            "mover", [part("e"), _element("mo", text=_setting(settings, "chr", "\u0302"))]
-        )
+        return _element("mover", [part("e"), symbol("\u0302")])
     inner = _inner(element, is_hidden)
     if name == "d":
         return _fenced(inner, settings)
@@ -204,16 +237,28 @@ def _mathml(element: Any, is_hidden: Callable[[Any], bool]) -> Any:
     return _element(tag, inner)
 
 
+def _by_name(elements: Iterable[Any]) -> dict[str, Any]:
+    """Return elements by their names without namespaces; the last one of each name."""
+    return {etree.QName(element).localname: element for element in elements}
+
+
 def _inner(element: Any, is_hidden: Callable[[Any], bool]) -> list[Any]:
-    """Return what is in an element of an Office formula, as MathML. Texts that follow each other
-    are one number."""
-    found, texts = list[Any](), list[str]()
+    """Return the elements within an element of an Office formula, as MathML.
+
+    Texts that follow each other are joined: "1" and "0" are one number.
+    """
+    found = list[Any]()
+    texts = list[str]()
     for inner in element:
         name = etree.QName(inner).localname
+        # settings
         if name.endswith("Pr") or is_hidden(inner):
             continue
+        # a run of text
         if name == "r":
-            texts += [one.text or " " for one in inner if etree.QName(one).localname in ("t", "br")]
+            texts += [
+                part.text or " " for part in inner if etree.QName(part).localname in ("t", "br")
+            ]
             continue
         if texts:
             found.append(_element("mtext", text="".join(texts)))
@@ -229,23 +274,25 @@ def _inner(element: Any, is_hidden: Callable[[Any], bool]) -> list[Any]:
 
 
 def _fenced(inner: list[Any], settings: dict[str, Any]) -> Any:
-    """Return parts in the brackets that a formula sets, with its signs between them."""
-    between = _setting(settings, "sepChr", "|")
+    """Return elements in the brackets that a formula sets, with its separators between them."""
+    separator = _setting(settings, "sepChr", "|")
     parts = [_element("mo", text=_setting(settings, "begChr", "("))]
-    for number, one in enumerate(inner):
+    for number, element in enumerate(inner):
         if number:
-            parts.append(_element("mo", text=between))
-        parts.append(one)
+            parts.append(_element("mo", text=separator))
+        parts.append(element)
     parts.append(_element("mo", text=_setting(settings, "endChr", ")")))
     return _element("mrow", parts)
 
 
 def _setting(settings: dict[str, Any], name: str, default: str) -> str:
-    """Return what an element of an Office formula sets, "" if its value is empty."""
+    """Return what an element of an Office formula sets; "" for a setting without a value."""
     if name not in settings:
         return default
-    values = [value for key, value in settings[name].items() if key.endswith("}val")]
-    return values[0] if values else ""
+    for key, value in settings[name].items():
+        if key.endswith("}val"):
+            return str(value)
+    return ""
 
 
 def _element(tag: str, inner: list[Any] | None = None, text: str = "") -> Any:
