@@ -1,5 +1,5 @@
-"""The files below a folder. It respects .gitignore, anchors patterns at the folder, and does not
-follow links."""
+"""The files below a folder. .gitignore is respected, patterns are anchored at the folder, and links
+are not followed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import stat
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +24,14 @@ from rag_index.errors import SettingsError, SourceUnavailable
 GIT = ".git"
 IGNORE = ".gitignore"
 MAX_IGNORE_BYTES, MAX_PATH = 16_000_000, 4096
+"""The most bytes of an ignore file (chosen), and of a path in Linux."""
 _BRACKET = rb"\[(?P<negated>[!^]?)(?P<members>\]?(?:\[:[^\]\[:]*+:\]|\\.|[^\]\\])*+)\]"
 _PART = re.compile(rb"((?:\\.|" + _BRACKET + rb"|[^/])*+)(?:/|\Z)", re.DOTALL)
+"""A part of a pattern, up to the next slash that stands for itself."""
 _SIGN = re.compile(
     rb"(?P<stars>\*+)|(?P<one>\?)|" + _BRACKET + rb"|\\(?P<quoted>.)|(?P<plain>[^\\\[])", re.DOTALL
 )
+"""A token of a part of a pattern."""
 
 
 @shows_sizes("language", "size")
@@ -69,13 +72,16 @@ class Listing:
 
 
 def open_file(name: str, folder: int, flags: int = 0) -> int:
-    """Return the descriptor of a file, or with O_DIRECTORY of a folder, in an open folder. No link
-    is followed. Raises OSError if it is a link on the last step, or neither of the two, such as a
-    pipe."""
-    opened = os.open(
-        name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder
-    )
-    if not flags & os.O_DIRECTORY and not stat.S_ISREG(os.fstat(opened).st_mode):
+    """Open a file in an open folder, or with O_DIRECTORY a folder, and return its descriptor.
+
+    No link is followed. Raises OSError if the last step of the path is a link, or something else,
+    such as a pipe.
+    """
+    safe = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    opened = os.open(name, safe | flags, dir_fd=folder)
+    if flags & os.O_DIRECTORY:
+        return opened
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "it is no ordinary file")
     return opened
@@ -102,14 +108,24 @@ def list_files(
     exclude: Sequence[str],
     languages: Mapping[str, str] | None = None,
 ) -> Listing:
-    """Return the files below `root` that are included, by language, the largest first. `languages`
-    are the languages of files by the end of their names, where they differ from `language_of`.
-    Raises SourceUnavailable if the folder itself cannot be read, and SettingsError if a pattern is
-    not valid."""
+    """List the files below `root` that are included, by language, the largest first.
+
+    Args:
+        include: Patterns of files and folders. Without any, the files of known languages.
+        exclude: Patterns of files and folders.
+        languages: The languages of files by the end of their names, where they differ from
+            `language_of`.
+
+    Raises:
+        SourceUnavailable: The root cannot be read.
+        SettingsError: A pattern is not valid.
+    """
     return _Walk(root, include, exclude, languages or {}).listing()
 
 
 class _Walk:
+    """One walk through the folders below a root."""
+
     def __init__(
         self,
         root: Path,
@@ -118,10 +134,11 @@ class _Walk:
         languages: Mapping[str, str],
     ) -> None:
         self._root = root
-        self._include, self._exclude = _patterns(include), _patterns(exclude)
+        self._include = _patterns(include)
+        self._exclude = _patterns(exclude)
         self._languages = languages
         self._sources: set[str] = set()
-        """The languages of the sources that are no headers."""
+        """The languages of the files that are not headers."""
         self._listing = Listing()
         self._top, ignored = _ignored_above(root.absolute())
         """The path to the root, with / at the end, from the top of the repository around it."""
@@ -137,28 +154,36 @@ class _Walk:
                 with open_below(self._root, folder) as opened:
                     self._visit_all(opened, folder, ignored)
             except OSError as exc:
-                if not folder:
-                    message = f"{self._root} cannot be read: {exc.strerror}; check that it exists"
-                    raise SourceUnavailable(message) from exc
-                if not isinstance(exc, FileNotFoundError):
-                    self._fail(
-                        folder,
-                        f"the folder cannot be read: {exc.strerror}; its documents are kept as"
-                        " they are",
-                    )
-                    self._listing.unreadable_folders.append(folder)
-        if C_HEADER not in self._languages and not (
-            "c" in self._sources and "cpp" not in self._sources
-        ):
-            self._listing.files = [
-                replace(file, language="cpp") if file.path.lower().endswith(C_HEADER) else file
-                for file in self._listing.files
-            ]
+                self._fail_folder(folder, exc)
+        self._decide_headers()
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
 
+    def _fail_folder(self, folder: str, error: OSError) -> None:
+        """Record that a folder cannot be read. Raises SourceUnavailable if it is the root."""
+        if not folder:
+            message = f"{self._root} cannot be read: {error.strerror}; check that it exists"
+            raise SourceUnavailable(message) from error
+        # deleted after the folder around it was listed
+        if isinstance(error, FileNotFoundError):
+            return
+        reason = f"the folder cannot be read: {error.strerror}; its documents are kept as they are"
+        self._fail(folder, reason)
+        self._listing.unreadable_folders.append(folder)
+
+    def _decide_headers(self) -> None:
+        """Make headers C++, unless the settings name their language, or all sources are of C."""
+        is_c = "c" in self._sources and "cpp" not in self._sources
+        if is_c or C_HEADER in self._languages:
+            return
+        files = self._listing.files
+        for number, file in enumerate(files):
+            if file.path.lower().endswith(C_HEADER):
+                files[number] = replace(file, language="cpp")
+
     def _visit_all(self, opened: int, folder: str, ignored: tuple[Rule, ...]) -> None:
+        """Visit what is in an open folder."""
         with os.scandir(opened) as entries:
             listed = list(entries)
         if any(entry.name == IGNORE for entry in listed):
@@ -178,44 +203,56 @@ class _Walk:
             if entry.name != GIT and not self._is_excluded(f"{path}/", ignored):
                 self._waiting.append((f"{path}/", ignored))
         elif entry.is_file(follow_symlinks=False):
-            if not path.lower().endswith(C_HEADER):
-                self._sources.add(language_of(path))
-            if not (language := self._included_language(path, ignored)):
-                return
-            if path.isprintable() or _is_unicode(path):
-                found = entry.stat(follow_symlinks=False)
-                times = f"{found.st_size}/{found.st_mtime_ns}/{found.st_ctime_ns}"
-                changed_at = max(found.st_mtime, found.st_ctime)
-                self._listing.files.append(File(path, language, found.st_size, changed_at, times))
-            else:
-                self._fail(path, "its name is not valid Unicode; rename it")
+            self._visit_file(entry, path, ignored)
+
+    def _visit_file(self, entry: os.DirEntry[str], path: str, ignored: tuple[Rule, ...]) -> None:
+        if not path.lower().endswith(C_HEADER):
+            self._sources.add(language_of(path))
+        language = self._included_language(path, ignored)
+        if not language:
+            return
+        if not path.isprintable() and not _is_unicode(path):
+            self._fail(path, "its name is not valid Unicode; rename it")
+            return
+        found = entry.stat(follow_symlinks=False)
+        times = f"{found.st_size}/{found.st_mtime_ns}/{found.st_ctime_ns}"
+        changed_at = max(found.st_mtime, found.st_ctime)
+        self._listing.files.append(File(path, language, found.st_size, changed_at, times))
 
     def _included_language(self, path: str, ignored: tuple[Rule, ...]) -> str:
+        """Return the language of a file, "" if the file is not included."""
         language = language_of(path, self._languages)
+        is_included = self._has_included(path) if self._include else language != TEXT
+        if not is_included or self._is_excluded(path, ignored):
+            return ""
+        return language
+
+    def _has_included(self, path: str) -> bool:
+        """Return whether a pattern of `include` fits a file or a folder above it."""
+        if is_ignored(path, self._include):
+            return True
         above = (path[: end.start()] for end in re.finditer("/", path))
-        included = (
-            any(is_ignored(one, self._include) for one in (path, *above))
-            if self._include
-            else language != TEXT
-        )
-        return language if included and not self._is_excluded(path, ignored) else ""
+        return any(is_ignored(folder, self._include) for folder in above)
 
     def _is_excluded(self, path: str, ignored: tuple[Rule, ...]) -> bool:
-        return is_ignored(path, self._exclude) or is_ignored(self._top + path, ignored)
+        if is_ignored(path, self._exclude):
+            return True
+        return is_ignored(self._top + path, ignored)
 
     def _visit_link(self, path: str, ignored: tuple[Rule, ...]) -> None:
         """Skip a link to something within the root, which is indexed under its own path; other
         links are failures."""
         link = self._root / path
-        target, root = Path(os.path.realpath(link)), os.path.realpath(self._root)
-        if (
-            self._is_excluded(f"{path}/", ignored)
-            if target.is_dir()
-            else not self._included_language(path, ignored)
-        ):
+        target = Path(os.path.realpath(link))
+        if target.is_dir():
+            is_left_out = self._is_excluded(f"{path}/", ignored)
+        else:
+            is_left_out = not self._included_language(path, ignored)
+        if is_left_out:
             return
         loops = Path(os.path.realpath(link.parent)).is_relative_to(target)
-        if loops or not target.exists() or not target.is_relative_to(root):
+        is_within = target.is_relative_to(os.path.realpath(self._root))
+        if loops or not is_within or not target.exists():
             self._fail(
                 path,
                 f"it is a link that leaves the root, loops or leads nowhere (to {target});"
@@ -224,7 +261,8 @@ class _Walk:
 
     def _fail(self, path: str, reason: str) -> None:
         name = path if _is_unicode(path) else ascii(path)
-        self._listing.failures.append(Failure(encode_key([name]), reason))
+        key = encode_key([name])
+        self._listing.failures.append(Failure(key, reason))
 
 
 def _is_unicode(path: str) -> bool:
@@ -232,40 +270,69 @@ def _is_unicode(path: str) -> bool:
 
 
 def _patterns(lines: Iterable[str]) -> tuple[Rule, ...]:
-    found = {line: _read_rule(os.fsencode(f"/{line.removeprefix('/')}"), b"") for line in lines}
-    for line in (line for line, rule in found.items() if rule is None):
-        raise SettingsError(
-            f"no file fits the pattern {line!r} of include or exclude; correct the pattern"
-        )
-    return tuple(filter(None, found.values()))
+    """Return the rules of patterns in the settings. Raises SettingsError if one is not valid."""
+    rules: list[Rule] = []
+    for line in dict.fromkeys(lines):
+        rule = _read_rule(os.fsencode(f"/{line.removeprefix('/')}"), b"")
+        if rule is None:
+            raise SettingsError(
+                f"no file fits the pattern {line!r} of include or exclude; correct the pattern"
+            )
+        rules.append(rule)
+    return tuple(rules)
 
 
 def _ignored_above(root: Path) -> tuple[str, tuple[Rule, ...]]:
     """Return the path to the root from the top of its repository, and the rules of the ignore files
-    above it. Only a repository counts that belongs to this user, to the owner of the root, or to
-    the system: others could empty an index. There are no rules if they exclude the root itself: the
-    settings name it on purpose."""
-    owners = {0, os.geteuid(), root.stat().st_uid} if root.exists() else set[int]()
+    above it.
+
+    Only a repository counts that belongs to this user, to the owner of the root, or to the system:
+    others could empty an index. There are no rules if they exclude the root itself: the settings
+    name it on purpose.
+    """
     top = next((folder for folder in (root, *root.parents) if os.path.lexists(folder / GIT)), root)
-    below = [top / part for part in (GIT, ".", *root.relative_to(top).parts[:-1])]
-    if any(os.path.lexists(one) and one.lstat().st_uid not in owners for one in below):
-        return "", ()
+    parts = root.relative_to(top).parts
+    owners = {0, os.geteuid()}
+    if root.exists():
+        owners.add(root.stat().st_uid)
+    for part in (GIT, ".", *parts[:-1]):
+        folder = top / part
+        if os.path.lexists(folder) and folder.lstat().st_uid not in owners:
+            return "", ()
+    # "", "a/", "a/b/": from the top to the root
     above = [""]
-    for part in root.relative_to(top).parts:
+    for part in parts:
         above.append(f"{above[-1]}{part}/")
-    found: tuple[Rule, ...] = ()
-    for folder, name in [("", f"{GIT}/info/exclude"), *((folder, IGNORE) for folder in above[:-1])]:
-        with suppress(OSError), open_below(top, folder) as opened:
-            found += _read_ignore_file(opened, name, folder, owners)
-    return above[-1], () if any(is_ignored(folder, found) for folder in above[1:]) else found
+    found = _read_ignore_below(top, "", f"{GIT}/info/exclude", owners)
+    for path in above[:-1]:
+        found += _read_ignore_below(top, path, IGNORE, owners)
+    is_excluded = any(is_ignored(path, found) for path in above[1:])
+    return above[-1], () if is_excluded else found
+
+
+def _read_ignore_below(top: Path, path: str, name: str, owners: Container[int]) -> tuple[Rule, ...]:
+    """Return the rules of an ignore file in a folder below the top of a repository."""
+    try:
+        with open_below(top, path) as opened:
+            return _read_ignore_file(opened, name, path, owners)
+    except OSError:
+        return ()
 
 
 def _read_ignore_file(
     folder: int, name: str, path: str, owners: Container[int] | None = None
 ) -> tuple[Rule, ...]:
-    """Return the rules of an ignore file of an open folder, which has this path, with / at the end,
-    from the top. There are none if it is no ordinary file, as with git, has more than
-    `MAX_IGNORE_BYTES`, or is not of the `owners`."""
+    """Return the rules of an ignore file.
+
+    There are none if it is no ordinary file, as with git, has more than `MAX_IGNORE_BYTES`, or is
+    not of the `owners`.
+
+    Args:
+        folder: The descriptor of its folder.
+        name: The path of the file from there.
+        path: The path of the folder from the top of the repository, with / at the end.
+        owners: The users whose file counts; None for all.
+    """
     try:
         with os.fdopen(open_file(name, folder), "rb") as file:
             data = file.read(MAX_IGNORE_BYTES + 1)
@@ -274,10 +341,13 @@ def _read_ignore_file(
         return ()
     if len(data) > MAX_IGNORE_BYTES or not is_ours:
         return ()
-    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return tuple(
-        rule for line in lines if (rule := _read_rule(line.removesuffix(b"\r"), os.fsencode(path)))
-    )
+    encoded_path = os.fsencode(path)
+    rules: list[Rule] = []
+    for line in data.removeprefix(codecs.BOM_UTF8).split(b"\n"):
+        rule = _read_rule(line.removesuffix(b"\r"), encoded_path)
+        if rule is not None:
+            rules.append(rule)
+    return tuple(rules)
 
 
 class Rule(NamedTuple):
@@ -285,74 +355,103 @@ class Rule(NamedTuple):
     decides."""
 
     ignores: bool
+    """False for a line that begins with `!`."""
     folders_only: bool
     pattern: re.Pattern[bytes]
-    """What fits the whole path from the top of the repository."""
+    """What fits the complete path from the top of the repository."""
 
 
 def is_ignored(path: str, rules: Sequence[Rule]) -> bool:
-    """Return whether rules leave out a path from the top, with / at the end if it is a folder, by
-    itself."""
+    """Return whether rules leave out a path by itself, and not by a folder above it.
+
+    Args:
+        path: The path from the top, with / at the end if it is a folder.
+    """
     encoded = os.fsencode(path)
     name = encoded.removesuffix(b"/")
+    is_folder = name != encoded
     for rule in reversed(rules):
-        if (name != encoded or not rule.folders_only) and rule.pattern.fullmatch(name):
+        if (is_folder or not rule.folders_only) and rule.pattern.fullmatch(name):
             return rule.ignores
     return False
 
 
 def _read_rule(line: bytes, folder: bytes) -> Rule | None:
+    """Return the rule of a line of an ignore file; None for a comment, and for a pattern that fits
+    nothing.
+
+    Args:
+        folder: The path of the folder of the file, with / at the end.
+    """
     if not line or line.startswith(b"#") or len(line) > MAX_PATH:
         return None
-    negated, line = line.startswith(b"!"), line.removeprefix(b"!")
+    ignores = not line.startswith(b"!")
+    line = line.removeprefix(b"!")
     kept = line.rstrip(b" ")
-    if len(kept) < len(line) and (len(kept) - len(kept.rstrip(b"\\"))) % 2:
-        kept += b" "  # a space after a backslash belongs to the name
+    # a space behind a backslash belongs to the name, unless another backslash quotes that one
+    backslashes = len(kept) - len(kept.rstrip(b"\\"))
+    if len(kept) < len(line) and backslashes % 2:
+        kept += b" "
     pattern = kept.removesuffix(b"/")
-    parts = [one[1] for one in _PART.finditer(pattern.removeprefix(b"/"))][:-1]
-    if b"/" not in pattern:
+    if b"/" in pattern:
+        parts = [found[1] for found in _PART.finditer(pattern.removeprefix(b"/"))][:-1]
+    # "*.log" fits in each folder
+    else:
         parts = [b"**", re.sub(rb"\*\*+", b"*", pattern)]
     try:
-        return Rule(
-            not negated,
-            kept != pattern,
-            re.compile(re.escape(folder) + _expression(parts), re.DOTALL),
-        )
+        expression = re.escape(folder) + _expression(parts)
+        return Rule(ignores, kept != pattern, re.compile(expression, re.DOTALL))
     except (ValueError, re.error):  # such a pattern fits nothing
         return None
 
 
 def _expression(parts: Sequence[bytes]) -> bytes:
-    """Return the expression of a pattern's parts. Raises ValueError for a pattern that fits
-    nothing. What follows a star is taken once, as far left as it fits: nothing is tried twice, and
-    nothing is missed."""
+    """Return the expression of the parts of a pattern. Raises ValueError if it fits nothing.
+
+    What follows a star is taken once, as far left as it fits. So nothing is tried twice, and
+    nothing is missed.
+    """
     groups = [b""]
     """What stands between the parts that are two stars."""
     for part in parts:
-        if len(part) > 1 and not part.strip(b"*"):
+        is_any_folders = len(part) > 1 and not part.strip(b"*")
+        if is_any_folders:
             groups.append(b"")
         else:
             groups[-1] += _part_expression(part) + b"/"
-    first, *between, final = groups if len(groups) > 1 else (b"", groups[0])
-    any_folders = b"(?:[^/]+/)*" if len(groups) > 1 else b""
+    # "a/b", without two stars
+    if len(groups) == 1:
+        return groups[0].removesuffix(b"/") if groups[0] else b".+"
+    # "a/**/b/**/c"
+    first, *between, final = groups
     deeper = b"".join(b"(?>(?:[^/]+/)*?" + group + b")" for group in between if group)
-    return first + deeper + (any_folders + final.removesuffix(b"/") if final else b".+")
+    end = b"(?:[^/]+/)*" + final.removesuffix(b"/") if final else b".+"
+    return first + deeper + end
 
 
 def _part_expression(part: bytes) -> bytes:
-    pieces, position = [b""], 0
+    """Return the expression of a part of a pattern. Raises ValueError if it fits nothing."""
+    pieces = [b""]
+    """What stands between the stars."""
+    position = 0
     while position < len(part):
-        if (sign := _SIGN.match(part, position)) is None:
+        sign = _SIGN.match(part, position)
+        if sign is None:
             raise ValueError("a bracket is not closed, or a backslash is the last sign")
         position = sign.end()
         if sign["stars"]:
             pieces.append(b"")
+        # a set of characters: "[!a-c]"
         elif sign["members"] is not None:
             members = sign["members"].replace(b"[", rb"\[")
-            pieces[-1] += rb"(?!/)[" + (b"^" if sign["negated"] else b"") + members + b"]"
+            negated = b"^" if sign["negated"] else b""
+            pieces[-1] += rb"(?!/)[" + negated + members + b"]"
+        elif sign["one"]:
+            pieces[-1] += b"[^/]"
         else:
-            pieces[-1] += b"[^/]" if sign["one"] else re.escape(sign["quoted"] or sign["plain"])
+            pieces[-1] += re.escape(sign["quoted"] or sign["plain"])
     if len(pieces) == 1:
         return pieces[0]
     first, *between, final = pieces
-    return first + b"".join(b"(?>[^/]*?" + piece + b")" for piece in between) + b"[^/]*" + final
+    shortest = b"".join(b"(?>[^/]*?" + piece + b")" for piece in between)
+    return first + shortest + b"[^/]*" + final
