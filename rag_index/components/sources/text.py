@@ -1,18 +1,23 @@
-"""Text as people read it: HTML, Markdown, BBCode, JSON and RTF without their marks, and bytes as
-text."""
+"""Text as people read it: HTML, Markdown, BBCode, JSON, RTF and serialised objects without their
+markup; and bytes as text."""
 
 from __future__ import annotations
 
-import codecs
 import functools
-import html
 import json
 import re
-import unicodedata
 import zlib
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.components.sources.bbcode import bbcode_tags, bbcode_text
+from rag_index.components.sources.charsets import (
+    ESCAPED_BYTES,
+    decode_text,
+    decoded,
+    find_codec,
+)
 from rag_index.components.sources.markup import BLOCK, html_text, is_html, without_data
 from rag_index.components.sources.secret_values import said_in_words
 from rag_index.core.documents.text_languages import language_of
@@ -24,26 +29,14 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 MAX_BYTES = 64_000_000
-"""What a compressed value may become at most."""
-MAX_CONTROLS = 0.01
-"""The share of control characters above which bytes are no text."""
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""The charsets by their marks. That of UTF-32 begins with that of UTF-16."""
-MIN_CONFIDENCE = 0.12
-"""A guess below it is none where signs beyond ASCII stand alone or in pairs, as in western
-Europe."""
+"""The most bytes to which a compressed value is unpacked (chosen; nothing depends on it)."""
 LIKE_CODES = frozenset(["id", "no"])
 """Codes of languages (Indonesian, Norwegian) that are more often the names of numbers."""
 MIN_SECRET = 100
-"""A smaller number is no secret."""
+"""A number with a smaller absolute value is not treated as a secret: it is a count or a switch."""
 MAX_TEXT_LEVELS = 100
-"""JSON of more levels, and Markdown whose lists and quotes are nested deeper, stay as they are."""
+"""JSON, and the lists and quotes of Markdown, with more levels are not converted. Far below the
+limit of Python's recursion."""
 MAGIC = {
     b"%PDF": "a PDF file",
     b"\x89PNG": "a PNG picture",
@@ -62,78 +55,15 @@ _ANY_MARK = re.compile(
     r" {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What may be a mark of any format: the letters outside are those of its text."""
-_ESCAPED_BYTES = re.compile("[\udc80-\udcff]")
-_MARKS = re.compile(rb"<[a-z/!][^<>\x80-\xff]*>", re.IGNORECASE)
-"""Marks of HTML, whose letters look like another language than those of the text."""
-_TWO_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{2}")
-_BEYOND_ASCII = re.compile(rb"[\x80-\xff]{3}")
-_ESCAPES = re.compile(rb"\x1b(?:\$|\([BIJ])|~\{[!-}]")
-_DECLARED = re.compile(
-    rb"\s*(?:<[^\0]{0,4000}?)??<(?:\?xml|meta)\b[^<>]*?\b(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)",
-    re.IGNORECASE,
-)
-"""The charset that HTML or XML names itself."""
-_BBCODE_NAMES = frozenset(
-    [
-        "b",
-        "i",
-        "u",
-        "s",
-        "url",
-        "img",
-        "quote",
-        "code",
-        "list",
-        "size",
-        "color",
-        "font",
-        "email",
-        "left",
-        "right",
-        "center",
-        "spoiler",
-        "youtube",
-        "table",
-        "tr",
-        "td",
-        "attachment",
-        "indent",
-        "hr",
-        "sub",
-        "sup",
-        "*",
-    ]
-)
-_BBCODE = re.compile(
-    r"\[(?P<end>/?)(?P<name>\*|[a-z]++)(?P<value>(?:[=: ](?:[^\[\]\n]|\[[^\[\]\n]*+\])*+)?)\]",
-    re.IGNORECASE,
-)
-_BBCODE_HTML = {
-    "code": "<pre>",
-    "/code": "</pre>",
-    "quote": "<blockquote>",
-    "/quote": "</blockquote>",
-    "*": "<li>",
-    "td": " | ",
-    **{name: f"<{name}>" for name in ("sub", "/sub", "sup", "/sup")},
-    **dict.fromkeys(
-        ("tr", "/tr", "list", "/list", "hr", "center", "/center", "indent", "/indent"), "<br>"
-    ),
-}
-_AUTHOR = re.compile(r"=\s*(?:&quot;|[\"'])?([^\"'&]+)")
-_ELEMENTS_OF_BBCODE = re.compile(
-    r"<(/?)(?:(CODE)|(LIST)|QUOTE)(?: author=\"([^\"]*)\")?(?:\s[^<>]*+)?>"
-)
-_MARKS_OF_ELEMENTS = re.compile(r"<([se])>[^<>]*+</\1>")
-"""The marks themselves, as newer forums keep them."""
+"""What may be markup of any format: the letters outside of it are those of the text."""
 _MARKDOWN = re.compile(
     r"(?m)^#{1,6} \S|^```|^ {0,3}[-*+] \S|^>\s|\*\*[^*\n]++\*\*|\[[^\[\]\n]++\]\(\S|^\|[^\n]*\|$"
 )
 _DEFINITION = re.compile(
     r"\s*\[[^\[\]]*+\]:\s*<?(?:[a-z][a-z\d+.-]*:|[/#.?]|[\w-]+\.\w)", re.IGNORECASE
 )
-"""A definition of a link in Markdown. Other words in brackets with a colon are quoted speech."""
+"""A definition of a link in Markdown. Other words in brackets with a colon are quoted speech:
+`[Ann]: yes`."""
 _SERIALISED = re.compile(
     r"(?:[aOC]:\d+:[{\"].*\}|s:\d+:\".*\";|[bi]:\d+;)\s*\Z|---"
     r" !ruby/|\{\"py/object\"|rO0AB[\w+/=\s]+\Z",
@@ -143,15 +73,16 @@ _PHP_TEXT, _PHP_OBJECT = re.compile(rb"s:(\d{1,9}):\""), re.compile(rb"[aOC]:\d+
 _SAID = re.compile(
     r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]"
 )
-"""Two words, one in capitals and small letters, or letters beyond ASCII."""
+"""Words for people in a serialised object: two words, a single word with a capital, or letters
+beyond ASCII."""
 
 _RTF = re.compile(
     r"\\(?:\*\s*\\)?([a-z]{1,32})(-?\d{1,10})? ?|([{}])|((?:\\'[0-9a-f]{2}["
     r" -\[\]-z|~]*+)++|[^\\{}\r\n]+)|\\(\W)",
     re.IGNORECASE,
 )
-"""A control word, a brace, characters (the second byte of one may be a letter), or a control sign
-of RTF."""
+"""A token of RTF: a control word with its number, a brace, characters (the second byte of a
+character may be a letter), or a control symbol."""
 _RTF_FONT = re.compile(r"\\f(\d+)(?:\\(?!fcharset)[a-z]+-?\d* ?)*\\fcharset(\d+)")
 _RTF_CHARSETS = {
     "77": "mac_roman",
@@ -193,8 +124,10 @@ _RTF_LEFT_OUT = frozenset(
         "xe",
     ]
 )
-"""What begins text that nobody sees. Behind `\\*` all does but remarks, formulas and boxes of
-text."""
+"""Control words behind which text is hidden, up to the end of their group."""
+_RTF_SHOWN = frozenset(["annotation", "momath", "shpinst"])
+"""Control words behind `\\*` whose text is shown: remarks, formulas and text boxes. Behind `\\*`
+and any other word, text is hidden."""
 _RTF_SIGNS = {
     **dict.fromkeys(
         ("par", "sect", "page", "line", "row", "nestrow", "header", "footer", "shptxt", "\n", "\r"),
@@ -222,134 +155,224 @@ class NotText(ValueError):
     """A value has no text; the message says what it is instead."""
 
 
+@dataclass(slots=True)
+class _RtfGroup:
+    """The state of a group of RTF, which is what stands between braces."""
+
+    is_hidden: bool
+    codec: str
+    """Python's name for the charset of the font."""
+    substitutes: int
+    """The number of characters that stand behind each `\\u` for programs without Unicode."""
+
+
 def read_text(value: Any, form: str = "plain") -> str:
-    """Return the text of a value as people read it; "" for None, and for an object without text.
-    `form` is one of `Format`: how the text is written. With "auto" the value itself decides. RTF is
-    read in any of them. Bytes are unpacked (gzip, deflate) and decoded: UTF-8 and UTF-16, else the
-    charset that they look like. Raises NotText if the value is, or holds, bytes that are no
-    text."""
+    """Return the text of a value as people read it.
+
+    The text of None, and of an object without text, is empty. RTF is detected in every format.
+    Bytes are unpacked (gzip, deflate) and decoded: as UTF-8 or UTF-16, otherwise in the charset
+    that they look like.
+
+    Args:
+        form: How the text is written: one of `Format`. With "auto", `find_format` decides.
+
+    Raises:
+        NotText: If the value is, or holds, bytes that are not text.
+    """
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        is_plain = isinstance(value, list) and not any(
-            isinstance(item, dict) for item in value
-        )  # an array
-        with suppress(ValueError):
-            if is_plain or form in ("json", "auto"):
-                return flatten(value)
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+        return _object_text(value, form)
     text = _characters(value)
     if is_rtf(text):
         return rtf_text(text)
     if form == "auto":
         form = find_format(text)
-    readers = {"html": html_text, "markdown": markdown_text, "bbcode": bbcode_text}
+    readers = {
+        "html": html_text,
+        "markdown": markdown_text,
+        "bbcode": bbcode_text,
+        "serialised": serialised_text,
+    }
     if form in readers:
         return readers[form](text)
     if form == "json":
-        with suppress(ValueError, RecursionError):  # no JSON
+        with suppress(ValueError, RecursionError):  # not JSON, or of too many levels
             return flatten(json.loads(text))
-    return serialised_text(text) if form == "serialised" else text
+    return text
+
+
+def _object_text(value: dict[Any, Any] | list[Any], form: str) -> str:
+    """Return the text of a value of a JSON column, or of an array."""
+    is_array = isinstance(value, list) and not any(isinstance(item, dict) for item in value)
+    with suppress(ValueError):
+        if is_array or form in ("json", "auto"):
+            return flatten(value)
+    # another format, or too many levels
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def is_rtf(text: str) -> bool:
     """Return whether a text is RTF, by its beginning."""
-    return "{\\rtf" in text[:40] and text.lstrip("\ufeff\0 \t\r\n").startswith("{\\rtf")
+    # most texts are not: only the others are stripped, which copies them
+    if "{\\rtf" not in text[:40]:
+        return False
+    return text.lstrip("\ufeff\0 \t\r\n").startswith("{\\rtf")
 
 
 def rtf_text(text: str) -> str:
-    """Return the text of RTF without pictures and hidden text; text behind its end stays.
-    `striprtf` takes the cube of the time for links without an end, raises for bytes that a code
-    page lacks, and leaves notes out."""
-    page = re.search(r"\\ansicpg(\d+)|\\(mac)\b", text[:1000])
-    usual = (find_codec(f"cp{page[1]}") if page and page[1] else page and "mac_roman") or "cp1252"
+    """Return the text of RTF without pictures and hidden text. Text behind its end stays.
+
+    `striprtf` is not used: it needs cubic time for links without an end, raises for bytes that a
+    code page lacks, and leaves notes out.
+    """
+    usual = _rtf_codec(text)
     fonts = {name: _RTF_CHARSETS.get(charset, usual) for name, charset in _RTF_FONT.findall(text)}
-    pieces, outer, ignored = list[str](), list[tuple[bool, str, int]](), 0
-    unseen, codec, behind = False, usual, 1
+    pieces = list[str]()
+    outer = list[_RtfGroup]()
+    group = _RtfGroup(is_hidden=False, codec=usual, substitutes=1)
+    ignored = 0
     for token in _RTF.finditer(text):
         word, number, brace, run, sign = token.groups()
         word = (word or sign or "").lower()
         if brace == "{":
-            outer.append((unseen, codec, behind))
+            outer.append(group)
+            group = _RtfGroup(group.is_hidden, group.codec, group.substitutes)
         elif brace:
-            unseen, codec, behind = outer.pop()
+            group = outer.pop()
+            # the end of the document
             if not outer:
                 pieces.append(text[token.end() :])
                 break
-        elif word in _RTF_LEFT_OUT or (
-            token[0].startswith("\\*") and word not in ("annotation", "momath", "shpinst")
-        ):
-            unseen = number != "0"
+        # \pict, or \*\generator; \v0 shows again what \v hides
+        elif word in _RTF_LEFT_OUT or (token[0].startswith("\\*") and word not in _RTF_SHOWN):
+            group.is_hidden = number != "0"
+        # \uc2
         elif word == "uc":
-            behind = int(number or 1)
+            group.substitutes = int(number or 1)
+        # \f1
         elif word == "f":
-            codec = fonts.get(number, usual)
-        elif not unseen and run:
-            run = re.sub(r"\\'..|.", "", run, count=ignored) if ignored else run
-            byte = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
-            pieces.append(byte.encode("latin-1").decode(codec, "replace") if byte != run else run)
-        elif not unseen and number != "0":
-            pieces.append(
-                chr(int(number) % 0x10000) if word == "u" and number else _RTF_SIGNS.get(word, "")
-            )
-        ignored = behind if word == "u" else 0
-    whole = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return "\n".join(line.strip(" ").removesuffix(" |") for line in whole.split("\n")).strip(
-        "\0\n "
-    )
+            group.codec = fonts.get(number, usual)
+        elif run and not group.is_hidden:
+            pieces.append(_rtf_run(run, ignored, group.codec))
+        # \par, \u8364; \super0 ends what \super begins
+        elif number != "0" and not group.is_hidden:
+            pieces.append(_rtf_sign(word, number))
+        ignored = group.substitutes if word == "u" else 0
+    # \u55357\u56832: a character beyond the first 65,536 is written as two surrogates
+    joined = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    lines = [line.strip(" ").removesuffix(" |") for line in joined.split("\n")]
+    return "\n".join(lines).strip("\0\n ")
+
+
+def _rtf_codec(text: str) -> str:
+    """Return Python's name for the charset that the head of an RTF text names."""
+    named = re.search(r"\\ansicpg(\d+)|\\(mac)\b", text[:1000])
+    if named is None:
+        return "cp1252"
+    # \mac
+    if named[2]:
+        return "mac_roman"
+    # \ansicpg1250
+    return find_codec(f"cp{named[1]}") or "cp1252"
+
+
+def _rtf_run(run: str, ignored: int, codec: str) -> str:
+    """Return the text of a run of characters, without the first `ignored` ones."""
+    if ignored:
+        run = re.sub(r"\\'..|.", "", run, count=ignored)
+    # caf\'e9
+    characters = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
+    if characters == run:
+        return run
+    return characters.encode("latin-1").decode(codec, "replace")
+
+
+def _rtf_sign(word: str, number: str | None) -> str:
+    """Return the text for which a control word stands."""
+    # \u-3913: numbers above 32,767 are written as negative ones
+    if word == "u" and number:
+        return chr(int(number) % 0x10000)
+    return _RTF_SIGNS.get(word, "")
 
 
 def letters_left_out(value: Any, form: str) -> tuple[int, int]:
-    """Return how many letters a value has outside of marks, and how many of them its text in a
-    format lacks. Bytes, RTF and objects have none."""
+    """Count the letters that reading a value in a format leaves out.
+
+    Return the number of letters outside of markup, and how many of them the text lacks. Both are 0
+    for bytes, RTF and serialised objects.
+    """
     if form == "auto" and isinstance(value, str):
         form = find_format(value)
-    whole = ""
-    if form == "json" or isinstance(value, dict | list):
+    outside = _outside_markup(value, form)
+    if not outside:
+        return 0, 0
+    letters = sum(map(str.isalpha, outside))
+    shown = without_data(read_text(value, form))
+    lacking = letters - sum(map(str.isalpha, shown))
+    return letters, max(0, lacking)
+
+
+def _outside_markup(value: Any, form: str) -> str:
+    """Return everything in a value that is not markup, including secrets in JSON."""
+    is_object = isinstance(value, dict | list)
+    if is_object or form == "json":
         with suppress(ValueError, RecursionError, NotText):
-            whole = flatten(
-                value if isinstance(value, dict | list) else json.loads(_characters(value)),
-                secrets=True,
-            )
-    elif isinstance(value, str) and form != "serialised" and not is_rtf(value):
-        whole = value if form == "plain" else _ANY_MARK.sub("", value)
-    letters, read = (
-        sum(map(str.isalpha, whole)),
-        without_data(read_text(value, form)) if whole else "",
-    )
-    return letters, max(0, letters - sum(map(str.isalpha, read)))
+            parsed = value if is_object else json.loads(_characters(value))
+            return flatten(parsed, secrets=True)
+        return ""
+    if not isinstance(value, str) or form == "serialised" or is_rtf(value):
+        return ""
+    if form == "plain":
+        return value
+    return _ANY_MARK.sub("", value)
 
 
 def serialised_text(text: str) -> str:
-    """Return what people read in an object that PHP serialised, a line each, without keys; "" for
-    other objects."""
-    found = [_scalar(one) for one in _php_texts(text.encode("utf-8", "replace"))]
-    pairs = zip(["", *found], found, strict=False)
-    texts = (said_in_words(key, one) if is_named_like_a_secret(key) else one for key, one in pairs)
-    return "\n".join(one for one in texts if _SAID.search(one))
+    """Return the words for people in an object that PHP serialised, a line for each text.
+
+    Keys are left out. The result is empty for objects of other languages.
+    """
+    lines = list[str]()
+    # in an object, the name of an attribute stands before its value
+    name = ""
+    for found in _php_texts(text.encode("utf-8", "replace")):
+        value = _scalar(found)
+        line = said_in_words(name, value) if is_named_like_a_secret(name) else value
+        if _SAID.search(line):
+            lines.append(line)
+        name = value
+    return "\n".join(lines)
 
 
 def _php_texts(value: bytes) -> Iterator[str]:
-    """Yield the texts of an object, each as long as it says or, if another program changed it, up
-    to the next `";`."""
+    """Yield the texts of an object that PHP serialised: `s:5:"Chair";`.
+
+    A text has the length that is written before it. If another program changed the text, it ends at
+    the next `";`.
+    """
     place = 0
     while found := _PHP_TEXT.search(value, place):
-        start, end = found.end(), found.end() + int(found[1])
+        start = found.end()
+        end = start + int(found[1])
         if not value.startswith(b'";', end):
             end = value.find(b'";', start)
         if end < 0:
             return
-        place = end
+        # s:20:"a:1:{i:0;s:3:"abc";}": an object within the object
         if _PHP_OBJECT.match(value, start):
-            place = start  # an object within the object
+            place = start
         else:
+            place = end
             yield value[start:end].decode("utf-8", "replace")
 
 
 def find_format(text: str) -> str:
-    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised" for an
-    object. Marks that Markdown shows as code say nothing, and neither does what would rob a text of
-    letters: `a[i]`, `<name>`."""
+    """Return the format of a text by its looks: one of `Format` but "auto", or "serialised".
+
+    Tags that Markdown shows as code are ignored, and so is what would cost a text letters: `a[i]`,
+    `<name>`.
+    """
     start = text[:200].lstrip()
     if _SERIALISED.match(text.lstrip()):
         return "serialised"
@@ -357,40 +380,44 @@ def find_format(text: str) -> str:
         with suppress(ValueError, RecursionError):
             json.loads(text)
             return "json"
+    # "<r>See <URL url=...>": posts of newer forums
     if start.startswith(("<r>", "<t>")):
         return "bbcode"
-    has_html, is_bbcode = is_html(text), any(mark["end"] for mark in _bbcode_marks(text))
-    if (has_html or is_bbcode) and _shows_marks(text, in_fences=start.startswith("<")):
+    has_html = is_html(text)
+    has_bbcode = any(tag["end"] for tag in bbcode_tags(text))
+    # Markdown about HTML: "Use `<br>` to ..."
+    has_tags = has_html or has_bbcode
+    if has_tags and _shows_tags(text, only_fences=start.startswith("<")):
         return "markdown"
-    is_markdown = len(_MARKDOWN.findall(text)) >= 2
-    if is_bbcode:
+    if has_bbcode:
         return "bbcode"
-    return (
-        "html"
-        if has_html and not (is_markdown and not BLOCK.search(text))
-        else "markdown"
-        if is_markdown
-        else "plain"
-    )
+    is_markdown = len(_MARKDOWN.findall(text)) >= 2
+    # "# Notes\n\n- one<br>two": a few tags within Markdown
+    if is_markdown and not (has_html and BLOCK.search(text)):
+        return "markdown"
+    return "html" if has_html else "plain"
 
 
-def _shows_marks(text: str, *, in_fences: bool) -> bool:
-    """Return whether a text is Markdown with marks of another format in its code, or `in_fences` of
-    code alone."""
+def _shows_tags(text: str, *, only_fences: bool) -> bool:
+    """Return whether a text is Markdown with tags of another format in its code.
+
+    Args:
+        only_fences: Whether only blocks between fences are searched, not code within a line.
+    """
     if "`" not in text and "~~~" not in text:
         return False
     blocks = _markdown().parse(text)
-    code = [block for block in blocks if block.type == "fence"]
-    if not in_fences:
-        code += [
-            one for block in blocks for one in block.children or () if one.type == "code_inline"
-        ]
-    return any(sign in one.content for one in code for sign in "<[&")
+    code = [block.content for block in blocks if block.type == "fence"]
+    if not only_fences:
+        for block in blocks:
+            inline = block.children or ()
+            code += [child.content for child in inline if child.type == "code_inline"]
+    return re.search(r"[<\[&]", "".join(code)) is not None
 
 
 def markdown_text(text: str) -> str:
-    """Return the text of Markdown without its marks; links without addresses, tables as lines, code
-    as it is."""
+    """Return the text of Markdown without its markup: links without addresses, tables as lines,
+    code as it is."""
     blocks = _markdown().parse(text)
     if any(block.level >= MAX_TEXT_LEVELS - 1 for block in blocks):
         return text
@@ -399,339 +426,171 @@ def markdown_text(text: str) -> str:
 
 @functools.cache
 def _markdown() -> MarkdownIt:
-    """Return a reader of Markdown that takes every address, and no words in brackets with a colon
-    for one."""
+    """Return a parser of Markdown.
+
+    It accepts every address, and does not take words in brackets with a colon for a link.
+    """
     from markdown_it import MarkdownIt
     from markdown_it.rules_block import StateBlock, reference
 
     def defines(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-        text = state.src[state.bMarks[start] : state.eMarks[min(start + 2, end) - 1]]
-        return _DEFINITION.match(text) is not None and reference(state, start, end, silent)
+        last = min(start + 2, end) - 1
+        text = state.src[state.bMarks[start] : state.eMarks[last]]
+        if _DEFINITION.match(text) is None:
+            return False
+        return reference(state, start, end, silent)
 
-    reader = MarkdownIt("commonmark", {"maxNesting": MAX_TEXT_LEVELS}).enable(
-        ["table", "strikethrough"]
-    )
-    reader.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
-    reader.block.ruler.at("reference", defines)
-    return reader
-
-
-def bbcode_text(text: str) -> str:
-    """Return the text of BBCode, which may be mixed with HTML and entities. Code stays as it is."""
-    if text.startswith(("<r>", "<t>")):
-        text = _ELEMENTS_OF_BBCODE.sub(_element, _MARKS_OF_ELEMENTS.sub("", text))
-        return html_text(text, lines=True, elements=None)
-    is_mixed, pieces, done = is_html(text), list[str](), 0
-
-    def add(part: str) -> None:
-        pieces.append(part if is_mixed else part.replace("<", "&lt;"))
-
-    for mark in _bbcode_marks(text):
-        name, start = mark["name"].lower(), mark.start()
-        if start < done:
-            continue
-        if (
-            mark["end"]
-            and name in ("img", "attachment", "youtube")
-            and not re.search(r"\s", text[done:start])
-        ):
-            done = mark.end()
-            continue
-        add(text[done:start])
-        pieces.append(_BBCODE_HTML.get(f"{mark['end']}{name}", ""))
-        if name == "quote" and not mark["end"] and (author := _AUTHOR.match(mark["value"])):
-            add(f"{author[1]}: ")
-        done = mark.end()
-    add(text[done:])
-    text = "".join(pieces)
-    return html_text(text, lines=True) if "<" in text else html.unescape(text)
-
-
-def _element(mark: re.Match[str]) -> str:
-    name = "pre" if mark[2] else "ul" if mark[3] else "blockquote"
-    return f"<{mark[1]}{name}>{mark[4] + ': ' if mark[4] else ''}"
-
-
-def _bbcode_marks(text: str) -> list[re.Match[str]]:
-    """Return the marks of a text in order, without those in code: each begins what another ends, or
-    stands alone."""
-    marks = [mark for mark in _BBCODE.finditer(text) if mark["name"].lower() in _BBCODE_NAMES]
-    last_code = max(
-        (n for n, mark in enumerate(marks) if mark["end"] and mark["name"].lower() == "code"),
-        default=-1,
-    )
-    opened: dict[str, list[int]] = {}
-    found, in_code = set[int](), False
-    for number, mark in enumerate(marks):
-        name = mark["name"].lower()
-        if in_code and not (mark["end"] and name == "code"):
-            continue
-        if name in ("*", "hr"):
-            found.add(number)
-        elif not mark["end"]:
-            in_code = name == "code" and number < last_code
-            opened.setdefault(name, []).append(number)
-        elif opened.get(name):
-            in_code = False
-            found |= {opened[name].pop(), number}
-    has_list = any(
-        mark["name"].lower() == "list" for number, mark in enumerate(marks) if number in found
-    )
-    return [marks[number] for number in sorted(found) if has_list or marks[number]["name"] != "*"]
+    parser = MarkdownIt("commonmark", {"maxNesting": MAX_TEXT_LEVELS})
+    parser.enable(["table", "strikethrough"])
+    parser.validateLink = lambda _: True  # type: ignore[method-assign, assignment]
+    parser.block.ruler.at("reference", defines)
+    return parser
 
 
 def flatten(value: Any, *, secrets: bool = False) -> str:
-    """Return JSON as lines of key and value. What keys name as a secret is left out unless it is
-    said in words, or all `secrets` are asked for."""
-    return "\n".join(_lines("", value, None if secrets else ""))
+    """Return JSON as lines of key and value.
+
+    A value below a key that is named like a secret is left out unless it is words. With `secrets`,
+    nothing is left out.
+    """
+    secret = None if secrets else ""
+    return "\n".join(_lines("", value, secret))
 
 
 def _lines(
     name: str, value: Any, secret: str | None, levels: int = MAX_TEXT_LEVELS
 ) -> Iterator[str]:
-    """Yield the lines of a value with this key, which is below a key that is named like a `secret`,
-    if any."""
+    """Yield the lines of a value.
+
+    Args:
+        name: The key of the value, "" if it has none.
+        secret: The key around the value that is named like a secret; "" if there is none, and None
+            if such keys do not matter.
+        levels: The number of levels that the value may have.
+
+    Raises:
+        ValueError: If the value has more levels.
+    """
     if not levels:
         raise ValueError("too many levels")
-    label = f"{name}: " if name else ""
     if isinstance(value, dict):
-        is_one = _is_by_language(value)
+        # {"en_US": "Chair", "fr_FR": "Chaise"}: both lines have the key of the object
+        is_by_language = _is_by_language(value)
         for key, inner in value.items():
-            named = (
-                str(key)
-                if secret is not None and not is_one and is_named_like_a_secret(str(key))
-                else secret
-            )
-            yield from _lines(name if is_one else str(key), inner, named, levels - 1)
-    elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
-        for inner in value:
+            label = name if is_by_language else str(key)
+            inner_secret = secret
+            if secret is not None and not is_by_language and is_named_like_a_secret(label):
+                inner_secret = label
+            yield from _lines(label, inner, inner_secret, levels - 1)
+        return
+    values = value if isinstance(value, list) else [value]
+    # an array of objects: [{"name": "Ann"}, {"name": "Bob"}]
+    if any(isinstance(inner, dict | list) for inner in values):
+        for inner in values:
             yield from _lines(name, inner, secret, levels - 1)
-    else:
-        values = value if isinstance(value, list) else [value]
-        if texts := [
-            text
-            for inner in values
-            if (text := _said(name, inner, secret) if secret else _scalar(inner))
-        ]:
-            yield f"{label}{', '.join(texts)}"
+        return
+    # "red", or ["red", "green"]
+    texts = list[str]()
+    for inner in values:
+        text = _said(name, inner, secret) if secret else _scalar(inner)
+        if text:
+            texts.append(text)
+    if texts:
+        label = f"{name}: " if name else ""
+        yield label + ", ".join(texts)
 
 
 def _said(name: str, value: Any, secret: str) -> str:
+    """Return the words of a value below a key that is named like a secret."""
     text = _scalar(value)
-    if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < MIN_SECRET):
+    # a switch or a count: {"password_expired": true, "password_length": 12}
+    if isinstance(value, bool):
+        return text
+    if isinstance(value, int | float) and abs(value) < MIN_SECRET:
         return text
     return said_in_words(secret, text, is_field=name != secret)
 
 
 def _is_by_language(value: dict[Any, Any]) -> bool:
-    """Return whether an object is one text in several languages, such as {"en_US": "Chair",
-    "fr_FR": "Chaise"}. Keys that only look like codes, as in {"id": "7", "no": "A-12"}, are
-    keys."""
-    texts = all(one is None or isinstance(one, str) for one in value.values())
-    return texts and not value.keys() <= LIKE_CODES and all(map(language_of, value))
+    """Return whether an object is the same text in several languages.
+
+    An example is {"en_US": "Chair", "fr_FR": "Chaise"}. {"id": "7", "no": "A-12"} is not one: these
+    keys only look like codes of languages.
+    """
+    has_other_values = any(not isinstance(text, str | None) for text in value.values())
+    if has_other_values or value.keys() <= LIKE_CODES:
+        return False
+    return all(map(language_of, value))
 
 
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
         return html_text(value) if is_html(value) else value.strip()
-    return (
-        ""
-        if value is None
-        else json.dumps(value)
-        if isinstance(value, bool | int | float)
-        else str(value)
-    )
+    if value is None:
+        return ""
+    # true, not True
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return str(value)
 
 
 def _characters(value: Any) -> str:
     if isinstance(value, str):
-        if value.isascii() or not _ESCAPED_BYTES.search(value):
+        if value.isascii() or not ESCAPED_BYTES.search(value):
             return value
-        value = value.encode(
-            "utf-8", "surrogateescape"
-        )  # bytes of a text column that are not UTF-8
+        # "caf\udce9": bytes of a text column that are not UTF-8
+        value = value.encode("utf-8", "surrogateescape")
     if isinstance(value, bytearray | memoryview):
         value = bytes(value)
     return decode(value) if isinstance(value, bytes) else str(value)
+
+
+def known_kind(data: bytes) -> str:
+    """Return the kind of file that bytes are by their beginning ("a PDF file"); "" if unknown."""
+    for magic, kind in MAGIC.items():
+        if data.startswith(magic):
+            return kind
+    return ""
 
 
 def decode(value: bytes) -> str:
     """Return the text of bytes, which may be packed. Raises NotText."""
     if not value:
         return ""
-    what = next((kind for magic, kind in MAGIC.items() if value.startswith(magic)), "")
-    if not what and (text := decode_text(_unpacked(value))):
-        return text
-    seen = "picture" in what or "video" in what
-    remedy = (
-        "leave such rows out by `where`"
-        if seen
-        else "name another column, or give this one format file"
-    )
-    raise NotText(
-        f"holds {len(value):,} bytes that are no text ({what or 'no known kind of file'}): {remedy}"
-    )
-
-
-def decode_text(value: bytes, charset: str = "") -> str | None:
-    """Return the text of bytes in the charset that is given, or that they look like; None if they
-    are no text. A mark at the beginning comes first, and then UTF-8: programs that name another
-    charset for it are more frequent than texts that happen to be valid UTF-8, unless they are
-    short, or have two bytes a character."""
-    if mark := next(
-        (codec for mark, codec in BYTE_ORDER_MARKS.items() if value.startswith(mark)), None
-    ):
-        return _decoded(value, mark)
-    named = find_codec(charset) or (
-        find_codec(found[1].decode()) if (found := _DECLARED.match(value)) else None
-    )
-    if named is not None and named.startswith(("utf-16", "utf-32")) and b"\0" not in value:
-        named = None
-    # "utf-16" without a mark, in either order: the zero bytes are the first ones of ASCII, or the
-    # second ones.
-    if named is not None and named.startswith("utf-16"):
-        named = "utf-16-be" if value[::2].count(0) > value[1::2].count(0) else "utf-16-le"
-    escaped = _ESCAPES.search(value)  # Japanese, Korean or Chinese in seven bits
-    utf_8 = None if escaped else _decoded(value, "utf-8")
-    signs = sum(sign > "\x7f" for sign in (utf_8 or "")[:1000])
-    is_utf_8 = named is None or signs > 3 or (signs and _is_one_byte(named))
-    text = utf_8 if named is None or is_utf_8 else _decoded(value, named)
-    if text is None and not escaped:
-        text = utf_8 or _repaired(value)
-    # Odd bytes within Shift_JIS, GBK and others of two bytes a character: the other bytes show that
-    # it is that.
-    if text is None and named is not None and not _is_one_byte(named):
-        text = _decoded(value, named, "replace")
-    # "iso-8859-1" with a byte that it lacks: the other bytes are letters in it, whatever they stand
-    # for.
-    if text is None:
-        text = _guessed(value)
-    if text is None and named is not None:
-        text = _decoded(value, named, "replace")
-    return text
-
-
-def text_in(value: bytes, codec: str) -> str | None:
-    """Return the text of bytes that are said to be in a charset, with a mark for each invalid one.
-    Return None if no letter beyond ASCII shows that they are in it, or if they are no text."""
-    text = value.decode(codec, "replace")
-    is_shown = any(sign > "\x7f" and sign != "\N{REPLACEMENT CHARACTER}" for sign in text)
-    return text if is_shown and _has_no_controls(text) else None
-
-
-def find_codec(charset: str) -> str | None:
-    """Return the name of Python's codec for a charset, None if there is none. None for ASCII, too,
-    which browsers read as Windows-1252: its name says nothing about bytes in eight bits."""
-    if not charset:
-        return None
-    import webencodings
-
-    charset = (
-        charset.partition("*")[0].strip(" \t\r\n\"';,").lower()
-    )  # a language may stand behind it
-    for name in (charset, charset.removeprefix("x-"), charset.replace("-", "")):  # such as cp-850
-        with suppress(LookupError, ValueError):
-            if codecs.lookup(name).name == "ascii":
-                return None
-        if (found := webencodings.lookup(name)) is not None and found.name not in (
-            "replacement",
-            "x-user-defined",
-        ):
-            return str(found.codec_info.name)
-        with suppress(LookupError, ValueError):
-            b" ".decode(name)
-            return codecs.lookup(name).name
-    return None
-
-
-def _is_one_byte(codec: str) -> bool:
-    return len(bytes(range(128, 256)).decode(codec, "replace")) == 128
+    kind = known_kind(value)
+    if not kind:
+        text = decode_text(_unpacked(value))
+        if text:
+            return text
+    if "picture" in kind or "video" in kind:
+        remedy = "leave such rows out by `where`"
+    else:
+        remedy = "name another column, or give this one format file"
+    found = kind or "no known kind of file"
+    raise NotText(f"holds {len(value):,} bytes that are no text ({found}): {remedy}")
 
 
 def _unpacked(value: bytes) -> bytes:
-    """Return what gzip, zlib or deflate packed, the last as wikis keep it, without a header; other
-    bytes as they are. Raises NotText."""
-    has_head = value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"))
-    if value.isascii() and not has_head:
+    """Return what gzip, zlib or deflate packed, and other bytes as they are.
+
+    Deflate has no header; wikis store texts like that. Raises NotText.
+    """
+    has_header = value.startswith((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"))
+    if value.isascii() and not has_header:
         return value
-    unpacker = zlib.decompressobj(47 if has_head else -15)  # 47 finds out which of the two it is
+    # zlib's number for gzip or zlib, whichever it is; and for deflate
+    unpacker = zlib.decompressobj(47 if has_header else -15)
     try:
         unpacked = unpacker.decompress(value, MAX_BYTES)
     except zlib.error:
         return value
-    if not has_head:
-        is_whole = unpacker.eof and not unpacker.unused_data
-        return unpacked if is_whole and _decoded(unpacked, "utf-8") else value
-    if unpacked and not unpacker.eof and not value.endswith(b"\0\0\xff\xff"):  # a flush
+    # Other bytes may unpack by chance, but not to their end, or to no text.
+    if not has_header:
+        is_complete = unpacker.eof and not unpacker.unused_data
+        return unpacked if is_complete and decoded(unpacked, "utf-8") else value
+    is_flushed = value.endswith(b"\0\0\xff\xff")
+    if unpacked and not unpacker.eof and not is_flushed:
         raise NotText(
             f"is cut off, or unpacks to more than {MAX_BYTES:,} bytes: index another column"
         )
     return unpacked or value
-
-
-def _decoded(value: bytes, charset: str, errors: str = "strict") -> str | None:
-    """Return the text in a charset, None if it is none; with "replace", if nine of ten signs beyond
-    ASCII are valid."""
-    try:
-        text = value.decode(charset, errors)
-    except ValueError:
-        return None
-    if errors == "replace" and 10 * text.count("\ufffd") > sum(sign > "\x7f" for sign in text):
-        return None
-    return text if _has_no_controls(text) else None
-
-
-def _has_no_controls(text: str) -> bool:
-    sample = text[:4000]
-    controls = sum(
-        unicodedata.category(character) == "Cc" and character not in "\t\n\r\f"
-        for character in sample
-    )
-    return controls <= len(sample) * MAX_CONTROLS
-
-
-def _repaired(value: bytes) -> str | None:
-    """Return UTF-8 with odd bytes, which were cut off or are of another program; None if more than
-    half are odd."""
-    text = value.decode("utf-8", "surrogateescape")
-    odd = len(_ESCAPED_BYTES.findall(text))
-    if not 0 < 2 * odd <= sum(sign > "\x7f" for sign in text) or not _has_no_controls(text):
-        return None
-    return _ESCAPED_BYTES.sub(
-        lambda byte: bytes([ord(byte[0]) - 0xDC00]).decode("cp1252", "replace"), text
-    )
-
-
-def find_charset(value: bytes) -> str | None:
-    """Return the name of Python's codec for the charset that bytes look like; None if they look
-    like none."""
-    import chardet
-
-    sample = value
-    if b"\0" not in value and not value.isascii():  # neither UTF-16 nor ISO-2022
-        sample = _MARKS.sub(b" ", value)
-    found = chardet.detect(sample, encoding_era=~chardet.EncodingEra.MAINFRAME, compat_names=False)
-    if found["encoding"] is None:
-        return None
-    is_weak = found["confidence"] < MIN_CONFIDENCE and not _BEYOND_ASCII.search(value)
-    if is_weak and _decoded(value, "cp1252"):
-        return "cp1252"
-    return find_codec(found["encoding"]) or str(found["encoding"])
-
-
-def _guessed(value: bytes) -> str | None:
-    codec = find_charset(value)
-    if codec is None:
-        return None
-    text = _decoded(value, codec) or _decoded(value, codec, "replace")
-    # "5 €": a letter alone is of no script that has no other letter here.
-    is_alone = not value.isascii() and not _TWO_BEYOND_ASCII.search(value)
-    if text is None or (is_alone and _has_other_scripts(text)):
-        text = _decoded(value, "cp1252") or text
-    return text
-
-
-def _has_other_scripts(text: str) -> bool:
-    """Return whether a text has letters that are not Latin ones."""
-    letters = {sign for sign in text if sign > "\x7f" and sign.isalpha()}
-    return any(not unicodedata.name(sign, "LATIN").startswith("LATIN") for sign in letters)

@@ -1,10 +1,11 @@
 """Texts that are not valid in the charset of their database, such as a byte of Latin-1 in
 PostgreSQL's SQL_ASCII.
 
-A database, or its driver, refuses the whole page for one such value. The page is then read again
-over a connection of `accept_any_text`: the server converts nothing, and a value that is not valid
-stays bytes, as `Undecoded`. Nothing of a value may appear in a message, so `Undecoded` shows its
-length alone."""
+A database, or its driver, refuses a complete page for one such value. The page is then read again
+over a connection of `accept_any_text`: the server converts nothing, and an invalid value stays
+bytes, as `Undecoded`. Nothing of a value may appear in a message, so `Undecoded` only shows its
+length.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, exc
 
-from rag_index.components.sources.text import NotText, read_text, text_in
+from rag_index.components.sources.charsets import text_in
+from rag_index.components.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 INVALID_TEXT = frozenset({"22021", "22P05"})
-"""PostgreSQL's SQLSTATEs of a text that is not valid in its charset, and of one that cannot be
+"""PostgreSQL's SQLSTATEs of a text that is invalid in its charset, and of one that cannot be
 converted."""
 DRIVERS = frozenset({"psycopg", "pymysql", "pysqlite"})
 """The drivers that `accept_any_text` knows."""
 SQL_ASCII, SINGLE_BYTE = "SQL_ASCII", "LATIN1"
-"""A charset of PostgreSQL that says nothing, and one in which each byte is valid, so that nothing
-is refused."""
+"""A charset of PostgreSQL that names none, and one in which each byte is valid, so that nothing is
+refused."""
 POSTGRESQL_TEXTS = ("text", "varchar", "bpchar", "name", '"char"')
 MYSQL_TEXTS = frozenset({15, 245, 247, 248, 249, 250, 251, 252, 253, 254})
 """Codes of MySQL's types that may hold text: VARCHAR, JSON, ENUM, SET, the BLOBs, VAR_STRING and
@@ -40,10 +42,10 @@ PLACE_OF_CHARSET = "rag_index_charset"
 
 
 class Undecoded(bytes):
-    """The bytes of a text of the source that are not valid in its charset. `charset` is Python's
-    name for what the database says that they are in; "" if it says nothing."""
+    """The bytes of a text of the source that are not valid in its charset."""
 
     charset = ""
+    """Python's name for the charset of the database; "" if the database names none."""
 
     @classmethod
     def of(cls, raw: bytes, charset: str) -> Undecoded:
@@ -63,11 +65,9 @@ class UndecodedJson(Undecoded):
 
 
 def is_invalid_text(error: BaseException) -> bool:
-    """Return whether a database, or its driver, refused a result for a text that is not valid in
-    its charset."""
-    if isinstance(
-        error, UnicodeDecodeError
-    ):  # the server converted nothing, and the driver could not
+    """Return whether a database, or its driver, refused a result for an invalid text."""
+    # the server converted nothing, and the driver could not decode it
+    if isinstance(error, UnicodeDecodeError):
         return True
     origin = getattr(error, "orig", None)
     if isinstance(origin, sqlite3.OperationalError):
@@ -77,18 +77,16 @@ def is_invalid_text(error: BaseException) -> bool:
 
 def readable(value: Any) -> Any:
     """Return a value with its texts decoded: in the charset of the database if some of it is valid
-    there, else in the one that it looks like. The result is an `Undecoded` if a text in it is none
-    in any charset."""
+    there, else in the one that it looks like. The result is an `Undecoded` if a text in it has no
+    charset."""
     if isinstance(value, Undecoded):
         return _decoded(value)
     if isinstance(value, list | tuple):  # an array, or a record
         items = [readable(item) for item in value]
         return _first_undecoded(items) or type(value)(items)
     if isinstance(value, dict):  # of hstore
-        names, items = (
-            [readable(name) for name in value],
-            [readable(item) for item in value.values()],
-        )
+        names = [readable(name) for name in value]
+        items = [readable(item) for item in value.values()]
         return _first_undecoded([*names, *items]) or dict(zip(names, items, strict=True))
     return value
 
@@ -119,26 +117,29 @@ def _decoded(value: Undecoded) -> Any:
 class _Charset:
     """How texts are read over a connection of PostgreSQL."""
 
-    asked: str
-    """What `client_encoding` has to be, so that the server converts nothing."""
+    client_encoding: str
+    """The value of the setting `client_encoding` with which the server converts nothing."""
     codec: str
     """Python's name for the charset of the texts."""
 
     @property
     def is_named(self) -> bool:
         """Return whether the database itself names the charset."""
-        return self.asked != SINGLE_BYTE
+        return self.client_encoding != SINGLE_BYTE
 
     def undecoded(self, kind: type[Undecoded], raw: bytes) -> Undecoded:
-        """Return bytes that are no text in the charset. What UTF-8 is not, the bytes themselves
-        tell best."""
-        return kind.of(raw, self.codec if self.is_named and self.codec != "utf-8" else "")
+        """Return bytes that are not valid in the charset."""
+        # bytes that are not UTF-8 show best by themselves what they are
+        is_useful = self.is_named and self.codec != "utf-8"
+        return kind.of(raw, self.codec if is_useful else "")
 
 
 def accept_any_text(engine: Engine) -> None:
-    """Let the connections of an engine give an `Undecoded` for a text that is not valid, for
-    drivers of `DRIVERS`. An `Undecoded` may be a parameter, too, but for SQLite, which has no such
-    parameters."""
+    """Let the connections of an engine return an `Undecoded` for an invalid text, with the drivers
+    of `DRIVERS`.
+
+    An `Undecoded` may be a parameter, too, except in SQLite, which has no such parameters.
+    """
     driver = engine.dialect.driver
     if driver == "psycopg":
         event.listen(engine, "connect", _accept_in_postgresql)
@@ -172,8 +173,8 @@ def sqlite_text(raw: bytes, encoding: str) -> str | Undecoded:
 
 
 def _accept_in_postgresql(connection: Any, record: Any) -> None:
-    """Register loaders that accept any text, and note how the connection has to be set in each
-    transaction."""
+    """Register loaders that accept any text, and record the charset for the connection's
+    transactions."""
     charset = _charset_of(connection)
     record.info[PLACE_OF_CHARSET] = charset
     if charset is not None:
@@ -252,7 +253,9 @@ def _without_conversion(connection: Connection) -> None:
     another session."""
     charset = _charset_in(connection)
     if charset is not None:
-        connection.exec_driver_sql(f"SELECT set_config('client_encoding', '{charset.asked}', true)")
+        connection.exec_driver_sql(
+            f"SELECT set_config('client_encoding', '{charset.client_encoding}', true)"
+        )
 
 
 def _as_single_bytes(
@@ -281,13 +284,15 @@ def _with_each(parameters: Any, convert: Any) -> Any:
     """Return the parameters of a statement, by name or in order, each converted."""
     if isinstance(parameters, dict):
         return {name: convert(value) for name, value in parameters.items()}
-    return tuple(map(convert, parameters)) if isinstance(parameters, tuple) else parameters
+    if isinstance(parameters, tuple):
+        return tuple(map(convert, parameters))
+    return parameters
 
 
 def _accept_in_mysql(connection: Any, _record: object) -> None:
     """Let PyMySQL keep invalid bytes as surrogates, and make them an `Undecoded`."""
     charset = connection.encoding
-    charset_said = charset if not charset.startswith("utf") else ""
+    named_charset = charset if not charset.startswith("utf") else ""
 
     def accept(value: Any) -> Any:
         if not isinstance(value, str) or value.isascii():
@@ -296,7 +301,7 @@ def _accept_in_mysql(connection: Any, _record: object) -> None:
         try:
             return raw.decode(charset)
         except UnicodeDecodeError:
-            return Undecoded.of(raw, charset_said)
+            return Undecoded.of(raw, named_charset)
 
     connection.encoding = f"{LENIENT_CODEC}{charset}"
     connection.decoders = {**connection.decoders, **dict.fromkeys(MYSQL_TEXTS, accept)}
@@ -325,7 +330,8 @@ def _find_codec(name: str) -> codecs.CodecInfo | None:
     if not name.startswith(LENIENT_CODEC):
         return None
     usual = codecs.lookup(name.removeprefix(LENIENT_CODEC))
-    encode, decode = (partial(_leniently, convert) for convert in (usual.encode, usual.decode))
+    encode = partial(_leniently, usual.encode)
+    decode = partial(_leniently, usual.decode)
     return codecs.CodecInfo(encode, decode, name=name)
 
 
