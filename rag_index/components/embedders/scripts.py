@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import cache
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,26 +73,28 @@ need less care."""
 @cache
 def marks() -> str:
     """Return what combines with letters, and makes another word of them: the vowels of Devanagari,
-    the tones of Thai.
+    the tones of Thai. The result is the inside of a class of characters.
 
-    As a class of characters has it. Scripts beyond the first plane, which few people write today,
-    are left out, since they would make each pattern three times as slow.
+    Scripts beyond the first plane, which few people write today, are left out, since they would
+    make each pattern three times as slow.
     """
     makes_no_difference = re.compile(f"[{ACCENTED}{LOOKS}]")
-    return _ranges([mark for mark in _all_marks() if not makes_no_difference.match(mark)])
+    found = [mark for mark in _all_marks() if not makes_no_difference.match(mark)]
+    return _ranges(found)
 
 
 @cache
 def attached() -> str:
-    """Return what is normalized together with the letter before it, as a class of characters has
-    it."""
+    """Return what is normalized together with the letter before it, as the inside of a class of
+    characters."""
     return f"{_ranges(_all_marks())}{_ATTACHED}"
 
 
 @cache
 def _all_marks() -> list[str]:
+    """Return all marks of the first plane, in order."""
     codes = chain(range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0xFF00))
-    return [chr(code) for code in codes if is_mark(chr(code))]
+    return [sign for sign in map(chr, codes) if is_mark(sign)]
 
 
 def is_mark(sign: str) -> bool:
@@ -103,20 +105,25 @@ def is_mark(sign: str) -> bool:
 
 def is_attached(sign: str) -> bool:
     """Return whether a sign is normalized together with the letter before it."""
-    return _IS_ATTACHED.match(sign) is not None or is_mark(sign)
+    if _IS_ATTACHED.match(sign):
+        return True
+    return is_mark(sign)
 
 
 def _ranges(signs: Sequence[str]) -> str:
     """Return signs in order as a class of characters has them: "a-cx-x" for a, b, c and x."""
-    starts = [
-        sign
-        for before, sign in pairwise(["", *signs])
-        if not before or ord(sign) != ord(before) + 1
-    ]
-    ends = [
-        sign for sign, after in pairwise([*signs, ""]) if not after or ord(after) != ord(sign) + 1
-    ]
-    return "".join(f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
+    ranges = list[str]()
+    start = before = ""
+    for sign in signs:
+        follows = before and ord(sign) == ord(before) + 1
+        if not follows:
+            if start:
+                ranges.append(f"{start}-{before}")
+            start = sign
+        before = sign
+    if start:
+        ranges.append(f"{start}-{before}")
+    return "".join(ranges)
 
 
 _ATTACHED = f"{LOOKS}{AM}\u00ad{WORD_END}-\u200f\u2060\ufeff\uff9e\uff9f\u1160-\u11ff\ud7b0-\ud7fb"

@@ -111,13 +111,17 @@ class Signs:
 
     @property
     def letter(self) -> str:
-        return rf"[\w{self.marks}]" if self.marks else r"\w"
+        if not self.marks:
+            return r"\w"
+        return rf"[\w{self.marks}]"
 
     @property
     def letters(self) -> str:
         """Return the pattern of letters that stand together in one script, or in scripts with
         spaces."""
-        return rf"(?:[^\W{UNSPACED}]++|[{self.marks}]++)++" if self.marks else r"\w++"
+        if not self.marks:
+            return r"\w++"
+        return rf"(?:[^\W{UNSPACED}]++|[{self.marks}]++)++"
 
     @property
     def emoji_or(self) -> str:
@@ -125,21 +129,34 @@ class Signs:
         return f"{_EMOJI}|" if self.marks else ""
 
     @property
+    def unspaced_or(self) -> str:
+        """Return what stands before a pattern to find runs without spaces and emojis, too."""
+        return f"{_UNSPACED_OR_EMOJI}|" if self.marks else ""
+
+    @property
     def alphanumeric(self) -> str:
         """Return the pattern of a letter, a digit or a mark."""
-        return rf"(?:[^\W_]|[{self.marks}])" if self.marks else r"[^\W_]"
+        if not self.marks:
+            return r"[^\W_]"
+        return rf"(?:[^\W_]|[{self.marks}])"
 
     @property
     def alphabetic(self) -> str:
         """Return the pattern of a letter or a mark."""
-        return rf"(?:[^\W\d_]|[{self.marks}])" if self.marks else r"[^\W\d_]"
+        if not self.marks:
+            return r"[^\W\d_]"
+        return rf"(?:[^\W\d_]|[{self.marks}])"
 
     def named(self, letters: str) -> str:
         """Return the pattern of a word with the signs that names have: before, between and behind
         its letters."""
+        # ".net"
         before = rf"(?<![\w{self.marks}.+#@$])[.#@$]"
+        # "can't", "boundary-layer"
+        between = rf"[-.']{letters}"
+        # "g++", "A*"
         behind = rf"[+#]++(?!{self.letter})|\*(?![*\w{self.marks}])"
-        return f"(?:{before})?{letters}(?:[-.']{letters})*+(?:{behind})?"
+        return f"(?:{before})?{letters}(?:{between})*+(?:{behind})?"
 
 
 class TextPattern:
@@ -147,7 +164,8 @@ class TextPattern:
     text needs it."""
 
     def __init__(self, source: Callable[[Signs], str]) -> None:
-        self._source, self._simple = source, re.compile(source(Signs()))
+        self._source = source
+        self._simple = re.compile(source(Signs()))
 
     def of(self, text: str) -> re.Pattern[str]:
         """Return the pattern for a text."""
@@ -159,7 +177,8 @@ class TextPattern:
 
     @cached_property
     def _full(self) -> re.Pattern[str]:
-        return re.compile(self._source(Signs(marks())))
+        signs = Signs(marks())
+        return re.compile(self._source(signs))
 
 
 WORD = TextPattern(lambda signs: signs.emoji_or + signs.named(f"{signs.letter}++"))
@@ -168,13 +187,9 @@ LETTERS = TextPattern(lambda signs: f"{signs.emoji_or}{signs.letter}++")
 """A word without its signs; a run of a script without spaces, if the text is not divided."""
 LETTERS_ALONE = TextPattern(lambda signs: f"{signs.alphabetic}++")
 """Letters without digits."""
-_STANDING = TextPattern(
-    lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.named(signs.letters)
-)
+_STANDING = TextPattern(lambda signs: signs.unspaced_or + signs.named(signs.letters))
 """A word as it stands in a text, with its signs, or a run of a script without spaces."""
-_STANDING_ALONE = TextPattern(
-    lambda signs: (f"{_UNSPACED_OR_EMOJI}|" if signs.marks else "") + signs.letters
-)
+_STANDING_ALONE = TextPattern(lambda signs: signs.unspaced_or + signs.letters)
 OF_PHRASES = TextPattern(
     lambda signs: (
         (f"{_EMOJI_PART}|{_character(signs)}|" if signs.marks else "") + f"{signs.letters}[+#]*+"
@@ -196,7 +211,8 @@ characters."""
 
 def _character(signs: Signs) -> str:
     """Return the pattern of a character of a text without spaces, with its marks."""
-    return rf"[{UNSPACED}](?:[{STACKED}][{UNSPACED}]|[{signs.marks}{AM}])*+"
+    stacked = f"[{STACKED}][{UNSPACED}]"
+    return rf"[{UNSPACED}](?:{stacked}|[{signs.marks}{AM}])*+"
 
 
 class _Scripts:
@@ -206,31 +222,24 @@ class _Scripts:
         signs = Signs(marks())
         self.unseen = re.compile(f"[{LOOKS}]+|{WORD_END}(?<=[{UNSPACED}]{WORD_END})")
         """Looks, and what shows where a word of Khmer ends, which few texts have."""
-        self.joins_no_emojis = re.compile(
-            f"{JOINER}(?:(?<![{PICTURES}{FLAG_TAGS}]{JOINER})|(?![{PICTURES}]))"
-        )
+        before_no_picture = f"(?<![{PICTURES}{FLAG_TAGS}]{JOINER})"
+        self.joins_no_emojis = re.compile(f"{JOINER}(?:{before_no_picture}|(?![{PICTURES}]))")
         self.undivided = re.compile(_UNSPACED_OR_EMOJI)
-        self.run, self.emoji, self.emoji_part = (
-            re.compile(_RUN),
-            re.compile(_EMOJI),
-            re.compile(_EMOJI_PART),
-        )
-        self.sound, self.particle = re.compile(f"[{SOUNDS}]"), re.compile(f"[{HIRAGANA}{REPEATED}]")
-        self.character, self.mark = (
-            re.compile(_character(signs)),
-            re.compile(f"[{signs.marks}{AM}]"),
-        )
-        self.mark_or_emoji = re.compile(
-            f"[{signs.marks}{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}]"
-        )
+        self.run = re.compile(_RUN)
+        self.emoji = re.compile(_EMOJI)
+        self.emoji_part = re.compile(_EMOJI_PART)
+        self.sound = re.compile(f"[{SOUNDS}]")
+        self.particle = re.compile(f"[{HIRAGANA}{REPEATED}]")
+        self.character = re.compile(_character(signs))
+        self.mark = re.compile(f"[{signs.marks}{AM}]")
+        parts_of_emojis = f"{PICTURES}{FLAG_LETTERS}{FLAG_TAGS}{JOINER}"
+        self.mark_or_emoji = re.compile(f"[{signs.marks}{parts_of_emojis}]")
         end_of_am = f"(?<=[{AM_SIGN}])[{AM_END}]|(?<=[{AM_SIGN}][{AM_TONES}])[{AM_END}]"
         piece = f"[{PICTURES}](?:[{attached()}{FLAG_TAGS}]|(?<={JOINER})[{PICTURES}])*+"
         piece += f"|.(?:[{attached()}]|{end_of_am})*+"
-        self.piece, self.some_pieces = (
-            re.compile(one, re.DOTALL) for one in (piece, f"(?:{piece}){{1,24}}")
-        )
-        """What is normalized as one, an emoji or a letter with all that belongs to it; and some of
-        them."""
+        self.piece = re.compile(piece, re.DOTALL)
+        """What is normalized as one: an emoji, or a letter with all that belongs to it."""
+        self.some_pieces = re.compile(f"(?:{piece}){{1,24}}", re.DOTALL)
         self.excludable = re.compile(rf"[{SYLLABLES}][{SYLLABLES}{signs.marks}]|{_EMOJI}")
 
 
@@ -240,7 +249,8 @@ def _scripts() -> _Scripts:
 
 
 class TextWord(NamedTuple):
-    """A word of a text, normalized, and where it stands; of a text without spaces, a character."""
+    """A word of a text, normalized, and where it stands. In a text without spaces, each character
+    is a word."""
 
     text: str
     start: int
@@ -260,8 +270,8 @@ class _Aligned:
 
 
 def is_simple(text: str) -> bool:
-    """Return whether a text has nothing but letters of Latin, Greek, Cyrillic, Armenian and Hebrew
-    and their signs.
+    """Return whether a text has only letters of Latin, Greek, Cyrillic, Armenian and Hebrew, and
+    their signs.
 
     Words of such a text need less care, and most texts are so.
     """
@@ -279,8 +289,10 @@ def normalized(text: str) -> str:
     if is_simple(text):
         return _MARKED_OR_JOINED.sub(_without_marks, composed)
     # the joiner of emojis is seen once nothing stands between it and them
-    seen = _scripts().joins_no_emojis.sub("", _scripts().unseen.sub("", composed))
-    plain = _REWRITTEN.sub(_rewritten, _MARKED.sub(_without_marks, seen))
+    seen = _scripts().unseen.sub("", composed)
+    seen = _scripts().joins_no_emojis.sub("", seen)
+    plain = _MARKED.sub(_without_marks, seen)
+    plain = _REWRITTEN.sub(_rewritten, plain)
     return _AM_TAKEN_APART.sub(_with_am, plain)
 
 
@@ -300,22 +312,28 @@ def divided(text: str, *, characters: bool = False) -> str:
     each emoji.
 
     No dictionary knows every name, and it may divide a query in other places than the text. So the
-    words are pairs of neighbouring characters. With `characters`, each character is a word too, and
-    so is each part of an emoji, so that a query of one finds it. A single Hiragana is a particle or
-    an ending, and no word.
+    words are pairs of neighbouring characters. A single Hiragana is a particle or an ending, and is
+    left out.
+
+    Args:
+        characters: Whether each character is a word too, and each part of an emoji, so that a query
+            of one finds it.
     """
     if is_simple(text):
         return text
 
     def words_of(match: re.Match[str]) -> str:
-        if match[1]:
-            parts = emoji_parts(match[1]) if characters else ()
-            return f" {' '.join((match[1], *parts))} "
+        emoji = match[1]
+        if emoji:
+            parts = emoji_parts(emoji) if characters else ()
+            return f" {' '.join((emoji, *parts))} "
         run = characters_of(match[0])
         if len(run) == 1:
             return " " if _scripts().particle.fullmatch(match[0]) else f" {match[0]} "
-        pairs = map("".join, pairwise(run))
-        return f" {' '.join([*pairs, *run] if characters else pairs)} "
+        found = ["".join(pair) for pair in pairwise(run)]
+        if characters:
+            found += run
+        return f" {' '.join(found)} "
 
     return _scripts().undivided.sub(words_of, text)
 
@@ -329,57 +347,66 @@ def words(text: str, *, signs: bool = True) -> list[TextWord]:
     pattern = (_STANDING if signs else _STANDING_ALONE).of(text)
     if text.isascii():
         return [TextWord(match[0], match.start(), match.end()) for match in pattern.finditer(text)]
-    aligned, found = _align(text), list[TextWord]()
+    aligned = _align(text)
+    found = list[TextWord]()
     for match in pattern.finditer(aligned.text):
+        start = match.start()
         if not is_unspaced(match[0]):
-            found.append(_word_at(aligned, match.start(), match.end()))
+            found.append(_word_at(aligned, start, match.end()))
             continue
         for character in _scripts().character.finditer(match[0]):
-            place = match.start() + character.start()
-            found.append(
-                _word_at(
-                    aligned, place, match.start() + character.end(), joined=place > match.start()
-                )
-            )
+            place = start + character.start()
+            end = start + character.end()
+            found.append(_word_at(aligned, place, end, joined=place > start))
     return found
 
 
 def backwards(word: str) -> str:
     """Return a word with its characters in reverse order, each with its marks."""
-    return word[::-1] if word.isascii() else "".join(reversed(_scripts().piece.findall(word)))
+    if word.isascii():
+        return word[::-1]
+    pieces = _scripts().piece.findall(word)
+    return "".join(reversed(pieces))
 
 
 def characters_of(text: str) -> list[str]:
     """Return the characters of a run without spaces, each with its marks."""
-    return _scripts().character.findall(text) if _scripts().mark.search(text) else list(text)
+    if not _scripts().mark.search(text):
+        return list(text)
+    return _scripts().character.findall(text)
 
 
 def is_pair(word: str) -> bool:
     """Return whether a word of a query is two characters of a text without spaces."""
-    return (
-        not is_simple(word)
-        and bool(_scripts().run.fullmatch(word))
-        and len(characters_of(word)) == 2
-    )
+    if is_simple(word) or not _scripts().run.fullmatch(word):
+        return False
+    return len(characters_of(word)) == 2
 
 
 def is_pair_of_sounds(word: str) -> bool:
     """Return whether a word of a query is two characters of Thai, Lao, Khmer or Burmese, which
     write sounds."""
-    return is_pair(word) and _scripts().sound.match(word) is not None
+    if not is_pair(word):
+        return False
+    return _scripts().sound.match(word) is not None
 
 
 def overlapped(pair: str, following: str) -> str:
-    """Return three characters of which these are the first and the last pair; "" if they are
-    none."""
-    before, after = characters_of(pair), characters_of(following)
-    return pair + after[-1] if before[-1] == after[0] else ""
+    """Return the three characters of two pairs that share one; "" if they share none."""
+    before = characters_of(pair)
+    after = characters_of(following)
+    if before[-1] != after[0]:
+        return ""
+    return pair + after[-1]
 
 
 def is_unspaced(word: str) -> bool:
     """Return whether a word, normalized or not, begins with a character of a script without
     spaces."""
-    return not is_simple(word[:1]) and _scripts().run.match(normalized(word[:1])) is not None
+    first = word[:1]
+    if is_simple(first):
+        return False
+    return _scripts().run.match(normalized(first)) is not None
 
 
 def is_mostly_unspaced(text: str) -> bool:
@@ -392,17 +419,20 @@ def is_mostly_unspaced(text: str) -> bool:
 
 
 def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where words, as a text has them, stand in it as words of their own, in order; of two
-    there, the longer."""
+    """Return where words, as a text has them, stand in it as words of their own, in order. Of two
+    words that overlap, the longer counts."""
     found = list[tuple[int, int]]()
     for word in filter(None, words):
         start = text.find(word)
         while start >= 0:
-            if _stands_alone(text, start, start + len(word)):
-                found.append((start, start + len(word)))
+            end = start + len(word)
+            if _stands_alone(text, start, end):
+                found.append((start, end))
             start = text.find(word, start + 1)
-    chosen, last = list[tuple[int, int]](), 0
-    for start, end in sorted(found, key=lambda place: (place[0], -place[1])):
+    found.sort(key=lambda place: (place[0], -place[1]))
+    chosen = list[tuple[int, int]]()
+    last = 0
+    for start, end in found:
         if start >= last:
             chosen.append((start, end))
             last = end
@@ -411,17 +441,23 @@ def places(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
     """Return whether a part of a text is neither a part of a word nor of a character."""
-    before, after = text[start - 1 : start], text[end : end + 1]
+    after = text[end : end + 1]
+    # its last letter has a mark more
     if after and after != WORD_END and is_attached(after):
-        return False  # its last letter has a mark more
+        return False
     if is_unspaced(text[start]) or is_emoji(text[start:end]):
         return True
-    return not (_is_spaced_letter(before) or (after and _is_spaced_letter(after)))
+    before = text[start - 1 : start]
+    if _is_spaced_letter(before):
+        return False
+    return not after or not _is_spaced_letter(after)
 
 
 def _is_spaced_letter(sign: str) -> bool:
     """Return whether a sign is a letter, a digit or a mark of a script with spaces."""
-    return bool(LETTERS.of(sign).match(sign)) and not is_unspaced(sign) and not is_emoji(sign)
+    if not LETTERS.of(sign).match(sign):
+        return False
+    return not is_unspaced(sign) and not is_emoji(sign)
 
 
 def emoji_parts(word: str) -> tuple[str, ...]:
@@ -434,7 +470,9 @@ def emoji_parts(word: str) -> tuple[str, ...]:
 
 def is_emoji(word: str) -> bool:
     """Return whether a normalized word is an emoji."""
-    return not is_simple(word) and _scripts().emoji.fullmatch(word) is not None
+    if is_simple(word):
+        return False
+    return _scripts().emoji.fullmatch(word) is not None
 
 
 def is_excludable(word: str) -> bool:
@@ -444,39 +482,48 @@ def is_excludable(word: str) -> bool:
     An alphabet needs three letters, a script of syllables two characters, and an emoji is enough.
     """
     plain = normalized(word)
-    return re.match(r"[^\W\d_]{3}", plain) is not None or (
-        not is_simple(plain) and _scripts().excludable.match(plain) is not None
-    )
+    if re.match(r"[^\W\d_]{3}", plain):
+        return True
+    if is_simple(plain):
+        return False
+    return _scripts().excludable.match(plain) is not None
 
 
 def has_marks(text: str) -> bool:
     """Return whether a text has a sign that belongs to a word and is no letter: a mark, or a part
     of an emoji."""
-    return not text.isascii() and _scripts().mark_or_emoji.search(text) is not None
+    if text.isascii():
+        return False
+    return _scripts().mark_or_emoji.search(text) is not None
 
 
 def _word_at(aligned: _Aligned, start: int, end: int, *, joined: bool = False) -> TextWord:
-    return TextWord(aligned.text[start:end], aligned.starts[start], aligned.ends[end - 1], joined)
+    first = aligned.starts[start]
+    last = aligned.ends[end - 1]
+    return TextWord(aligned.text[start:end], first, last, joined)
 
 
 def _align(text: str) -> _Aligned:
-    """Normalize a text, and remember where its characters were.
+    """Normalize a text, and record where its characters were.
 
-    What is normalized together is a piece, such as a letter with its accents; some pieces at once
-    are faster.
+    What is normalized together is a piece, such as a letter with its accents. Several pieces at
+    once are faster.
     """
     plain = normalized(text)
     if plain == text:
         return _Aligned(text, range(len(text)), range(1, len(text) + 1))
     written, starts, ends = list[str](), list[int](), list[int]()
-    for some in _scripts().some_pieces.finditer(text):
-        if normalized(some[0]) == some[0]:
-            written.append(some[0])
-            starts += range(some.start(), some.end())
-            ends += range(some.start() + 1, some.end() + 1)
+    for pieces in _scripts().some_pieces.finditer(text):
+        begin, end = pieces.span()
+        # none of them changes
+        if normalized(pieces[0]) == pieces[0]:
+            written.append(pieces[0])
+            starts += range(begin, end)
+            ends += range(begin + 1, end + 1)
             continue
-        for piece in _scripts().piece.finditer(text, some.start(), some.end()):
-            own, seen = normalized(piece[0]), len(piece[0].rstrip(WORD_END))
+        for piece in _scripts().piece.finditer(text, begin, end):
+            own = normalized(piece[0])
+            seen = len(piece[0].rstrip(WORD_END))
             written.append(own)
             starts += [piece.start()] * len(own)
             ends += [piece.start() + seen] * len(own)
@@ -489,34 +536,35 @@ def _plain_letter(letter: str) -> str:
     known."""
     plain = ""
     for sign in unicodedata.normalize("NFKD", letter):
+        like = sign if sign.isascii() else _LETTERS_LIKE.get(sign.lower())
+        # "LATIN SMALL LETTER O WITH STROKE"
         named = _LATIN_NAME.fullmatch(unicodedata.name(sign, ""))
-        plain += (
-            sign
-            if sign.isascii()
-            else _LETTERS_LIKE.get(sign.lower()) or (named[1] if named else "")
-        )
+        if like:
+            plain += like
+        elif named:
+            plain += named[1]
     return plain or letter
 
 
 def _without_marks(match: re.Match[str]) -> str:
     """Return letters without accents, points and marks, and with one form of sigma: what combines
     is not to be seen."""
-    parts = _KEPT.sub(
-        lambda kept: unicodedata.normalize("NFC", kept[0]), unicodedata.normalize("NFKD", match[0])
-    )
-    return (
-        "".join(sign for sign in parts if unicodedata.category(sign) not in ("Mn", "Cf", "Lm"))
-        .lower()
-        .replace("ς", "σ")
-    )
+    apart = unicodedata.normalize("NFKD", match[0])
+    apart = _KEPT.sub(lambda kept: unicodedata.normalize("NFC", kept[0]), apart)
+    letters = [sign for sign in apart if unicodedata.category(sign) not in ("Mn", "Cf", "Lm")]
+    return "".join(letters).lower().replace("ς", "σ")
 
 
 def _rewritten(match: re.Match[str]) -> str:
     """Return a digit as that of ASCII, and a letter as the one that it is read as."""
-    return _SAME.get(match[0]) or str(unicodedata.digit(match[0]))
+    letter = _SAME.get(match[0])
+    if letter:
+        return letter
+    return str(unicodedata.digit(match[0]))
 
 
 def _with_am(match: re.Match[str]) -> str:
     """Return one letter, after its tone, for the two that NFKC and some keyboards make of a
     vowel."""
-    return f"{match[2]}{AM[AM_SIGN.index(match[1])]}"
+    sign, tone, _ = match.groups()
+    return tone + AM[AM_SIGN.index(sign)]
