@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from rag_index.components.embedders import Embedder
 
 LOOK_SECONDS = 2.0
-"""How long an Ollama server may take to list its models."""
+"""The seconds that an Ollama server may take to list its models (chosen)."""
 SPARE_SECONDS = 0.2
-"""How much longer its answer is waited for: it may have described some models by then."""
+"""The seconds more for which its answer is awaited: it may have described some models by then."""
 TRY_SECONDS = 20.0
-"""How long the trials of all models may take together. A server may have to load a model within
-that time."""
+"""The seconds that the trials of all models may take together (chosen). A server may have to load a
+model within that time."""
 SAMPLES = 20
-"""How many texts each model is tried with."""
+"""The number of texts with which each model is tried (chosen)."""
 SAMPLE_CHARS = 1000
-"""How long these are at most: about a chunk."""
+"""The most characters of such a text: about a chunk."""
 ALL_LANGUAGES = frozenset({"*"})
 MULTILINGUAL = re.compile(
     r"multilingual|bge-m3|arctic-embed2|arctic-embed-[a-z]-v2|v2-moe|embedding-?gemma|qwen3-embedding|gte-qwen"
@@ -57,15 +57,15 @@ BILINGUAL = {
     "ja": "japanese",
     "ru": "russian",
 }
-"""What a part of a name says of the language that a model knows beside English."""
+"""The language that a model knows beside English, by a part of its name."""
 NO_TEXT_EMBEDDER = ("text&image", "query-side", "document side")
-"""What the library's list says of models that are for pictures, too, or for queries or documents
-alone."""
+"""Words of the library's list for models that are for pictures, too, or only for queries or only
+for documents."""
 OFFERS = {
     True: ("BAAI/bge-small-en-v1.5", "67 MB"),
     False: ("sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "220 MB"),
 }
-"""Which model to download for English alone, and for all else."""
+"""The model to download, and its size: for English alone (True), and for all else."""
 RATE = "Measured by init: {:,} characters/s with {}"
 _RATE = re.compile(r"^# Measured by init: ([\d,]+) characters/s with (\S+)", re.MULTILINE)
 
@@ -76,10 +76,10 @@ class Candidate:
 
     Attributes:
         kind: The kind of embedder that runs it.
-        model: What the settings have to name.
+        model: Its name in the settings.
         host: The server that has it; "" for one in the process.
         size: The bytes of its weights, about.
-        languages: What it knows; None if its name does not tell that.
+        languages: The languages that it knows; None if its name does not show that.
     """
 
     kind: str
@@ -89,8 +89,8 @@ class Candidate:
     languages: frozenset[str] | None
 
     def knows(self, languages: Sequence[str]) -> bool:
-        """Return whether the model knows all of these languages. Of one that nobody knows, English
-        is expected."""
+        """Return whether the model knows all of these languages. A model whose languages are
+        unknown is expected to know English."""
         if self.languages is None:
             return set(languages) == {"english"}
         return self.languages == ALL_LANGUAGES or self.languages.issuperset(languages)
@@ -98,18 +98,19 @@ class Candidate:
     @property
     def where(self) -> str:
         """Where the model runs, for people."""
-        return f"on Ollama at {self.host}" if self.host else "in the process"
+        if not self.host:
+            return "in the process"
+        return f"on Ollama at {self.host}"
 
 
 @dataclass(frozen=True, slots=True)
 class ProposedEmbedder:
-    """What `init` proposes to embed texts with, and why.
+    """The embedder that `init` proposes, and why.
 
     Attributes:
         why: The reason, one or two sentences.
         candidate: The model; None for wordllama.
-        chars_per_second: What it was measured to embed, on a server in all and in the process on
-            one core.
+        chars_per_second: The measured rate: of a server in total, in the process on one core.
     """
 
     why: str
@@ -143,7 +144,7 @@ def rate_comment(chars_per_second: int, model: str) -> str:
 
 def measured_by_init(settings_file: Path, model: str) -> float | None:
     """Return the characters per second that `init` measured with this model; None if the file does
-    not say that."""
+    not record that."""
     with suppress(OSError, UnicodeDecodeError):
         for rate, measured in _RATE.findall(settings_file.read_text(encoding="utf-8")):
             if measured == model:
@@ -160,23 +161,25 @@ def propose_model(
     """Return the fastest model that knows all of these languages, or wordllama with the reason for
     it.
 
-    `say` is told what takes a while.
+    Args:
+        hosts: The Ollama servers to look at.
+        texts: The texts with which the models are tried.
+        say: A function that shows what takes a while.
     """
     candidates = find_candidates(hosts)
-    knowing = [one for one in candidates if one.knows(languages)]
+    knowing = [candidate for candidate in candidates if candidate.knows(languages)]
     if not knowing or not texts:
         return ProposedEmbedder(_nothing_better(languages, candidates))
-    say(f"Trying {', '.join(one.model for one in knowing)} with {len(texts)} texts …")
+    names = ", ".join(candidate.model for candidate in knowing)
+    say(f"Trying {names} with {len(texts)} texts …")
     rates = measure_rates(knowing, texts)
     if not rates:
-        return ProposedEmbedder(
-            f"{knowing[0].model} did not embed {len(texts)} texts in {TRY_SECONDS:.0f} s. "
-            + _nothing_better(languages, ())
-        )
-    best = max(rates, key=lambda one: rates[one])
-    which = "the only model" if len(knowing) == 1 else f"the fastest of {len(knowing)} models"
+        too_slow = f"{knowing[0].model} did not embed {len(texts)} texts in {TRY_SECONDS:.0f} s."
+        return ProposedEmbedder(f"{too_slow} {_nothing_better(languages, ())}")
+    best = max(rates, key=rates.__getitem__)
+    rank = "the only model" if len(knowing) == 1 else f"the fastest of {len(knowing)} models"
     why = (
-        f"{best.model} runs {best.where}: {which} found here for {_named(languages)}. It finds what"
+        f"{best.model} runs {best.where}: {rank} found here for {_named(languages)}. It finds what"
         " says the same in other words better than wordllama does, and takes longer."
     )
     return ProposedEmbedder(why, best, rates[best])
@@ -186,11 +189,12 @@ def find_candidates(hosts: Sequence[str]) -> list[Candidate]:
     """Return the embedding models of the first of these servers that answers, and those of the
     hub's cache."""
     deadline = time.monotonic() + LOOK_SECONDS
-    asked = [in_thread(partial(_models_of_server, host, deadline), "look") for host in hosts]
+    answers = [in_thread(partial(_models_of_server, host, deadline), "look") for host in hosts]
     cached = cached_models()
-    for answer in asked:
+    for answer in answers:
         with suppress(Exception):  # it is off, too slow, or no Ollama, which may answer anything
-            models = answer.result(max(SPARE_SECONDS, deadline + SPARE_SECONDS - time.monotonic()))
+            seconds = deadline + SPARE_SECONDS - time.monotonic()
+            models = answer.result(max(SPARE_SECONDS, seconds))
             if models:
                 return [*models, *cached]
     return cached
@@ -207,47 +211,53 @@ def _models_of_server(host: str, deadline: float) -> list[Candidate]:
                 return found
             name = str(entry.get("model") or entry.get("name") or "")
             shown = client.post("/api/show", json={"model": name}).raise_for_status().json()
-            can_embed = (
-                "embedding" in (shown.get("capabilities") or ())
-                if isinstance(shown, dict)
-                else False
-            )
-            if can_embed and not entry.get("remote_host"):
-                model = name.removesuffix(":latest")
-                found.append(
-                    Candidate(
-                        "ollama", model, host, int(entry.get("size") or 0), languages_of(model)
-                    )
-                )
+            # a model that runs on another server of Ollama's has a `remote_host`
+            if not _can_embed(shown) or entry.get("remote_host"):
+                continue
+            model = name.removesuffix(":latest")
+            size = int(entry.get("size") or 0)
+            found.append(Candidate("ollama", model, host, size, languages_of(model)))
     return found
+
+
+def _can_embed(description: Any) -> bool:
+    """Return whether a server describes a model as one that embeds."""
+    if not isinstance(description, dict):
+        return False
+    return "embedding" in (description.get("capabilities") or ())
 
 
 def _objects(answer: Any, key: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of a list in an answer, which may be of any server."""
-    listed = answer.get(key) if isinstance(answer, dict) else None
-    yield from (entry for entry in listed or () if isinstance(entry, dict))
+    if not isinstance(answer, dict):
+        return
+    for entry in answer.get(key) or ():
+        if isinstance(entry, dict):
+            yield entry
 
 
 def cached_models() -> list[Candidate]:
-    """Return the models of fastembed's list whose files are all in the hub's cache. The hub is not
-    asked."""
+    """Return the models of fastembed's list whose files are all in the hub's cache. No request is
+    sent to the hub."""
     if find_spec("fastembed") is None:
         return []
     from huggingface_hub import constants, try_to_load_from_cache
 
+    # importing the library takes a second
     if not any(Path(constants.HF_HUB_CACHE).glob("models--*")):
-        return []  # importing the library takes a second
+        return []
     from fastembed import TextEmbedding
 
     found = list[Candidate]()
     for entry in TextEmbedding.list_supported_models():
-        source, description = entry["sources"].get("hf"), str(entry.get("description", "")).lower()
+        source = entry["sources"].get("hf")
+        description = str(entry.get("description", "")).lower()
         if not source or any(words in description for words in NO_TEXT_EMBEDDER):
             continue
         needed = [entry["model_file"], *entry["additional_files"], TOKENIZER]
         paths = [try_to_load_from_cache(source, name) for name in needed]
-        files = [Path(path) for path in paths if isinstance(path, str) and Path(path).is_file()]
-        if len(files) == len(needed):
+        files = [Path(path) for path in paths if isinstance(path, str)]
+        if len(files) == len(needed) and all(file.is_file() for file in files):
             known = languages_of(entry["model"], description)
             size = sum(file.stat().st_size for file in files)
             found.append(Candidate("fastembed", entry["model"], "", size, known))
@@ -255,8 +265,8 @@ def cached_models() -> list[Candidate]:
 
 
 def languages_of(model: str, description: str = "") -> frozenset[str] | None:
-    """Return the languages that a model knows, as its description in the library's list or its name
-    says.
+    """Return the languages that a model knows, by its description in the library's list or its
+    name; None if neither shows that.
 
     languages_of("all-minilm:33m")  # english
     languages_of("jina/jina-embeddings-v2-base-de")  # english and german
@@ -278,13 +288,15 @@ def languages_of(model: str, description: str = "") -> frozenset[str] | None:
 
 
 def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict[Candidate, int]:
-    """Return the characters per second that each of these models embeds. One that fails, or takes
-    too long, has none.
+    """Return the characters per second that each of these models embeds. A model that fails, or
+    takes too long, has none.
 
     The smallest comes first. A text that is not counted lets a model be loaded.
     """
-    deadline, rates = time.monotonic() + TRY_SECONDS, dict[Candidate, int]()
-    for candidate in sorted(candidates, key=lambda one: one.size):
+    deadline = time.monotonic() + TRY_SECONDS
+    chars = sum(map(len, texts))
+    rates = dict[Candidate, int]()
+    for candidate in sorted(candidates, key=lambda candidate: candidate.size):
         most = deadline - time.monotonic()
         if most <= 0:
             break
@@ -292,7 +304,7 @@ def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict
         trial = in_thread(partial(call, candidate, texts, time.monotonic() + most), "trial")
         with suppress(Exception):  # any model may fail in any way, and then is not proposed
             seconds = trial.result(most)
-            rates[candidate] = max(1, round(sum(map(len, texts)) / max(seconds, 1e-6)))
+            rates[candidate] = max(1, round(chars / max(seconds, 1e-6)))
     return rates
 
 
@@ -313,9 +325,8 @@ def _seconds_on_server(candidate: Candidate, texts: Sequence[str], deadline: flo
 def _seconds_in_process(candidate: Candidate, texts: Sequence[str], deadline: float) -> float:
     """Return how long a model takes for these texts on one core. Raises RagIndexError, and
     TimeoutError."""
-    with closing(
-        open_embedder(EmbedderSettings(kind=candidate.kind, model=candidate.model))
-    ) as embedder:
+    settings = EmbedderSettings(kind=candidate.kind, model=candidate.model)
+    with closing(open_embedder(settings)) as embedder:
         began = 0.0
         for number, text in enumerate([texts[0], *texts]):
             if number == 1:
@@ -340,32 +351,30 @@ def _embed_in_parts(embedder: Embedder, text: str) -> None:
 
 def sample_texts(texts: Iterable[str]) -> list[str]:
     """Return some of these texts, short and long ones, none longer than a chunk."""
-    given = sorted(
-        {text.strip()[:SAMPLE_CHARS] for text in texts if text.strip()},
-        key=lambda text: (len(text), text),
-    )
-    if len(given) <= SAMPLES:
-        return given
-    return [given[number * (len(given) - 1) // (SAMPLES - 1)] for number in range(SAMPLES)]
+    shortened = {text.strip()[:SAMPLE_CHARS] for text in texts if text.strip()}
+    by_length = sorted(shortened, key=lambda text: (len(text), text))
+    if len(by_length) <= SAMPLES:
+        return by_length
+    last = len(by_length) - 1
+    return [by_length[number * last // (SAMPLES - 1)] for number in range(SAMPLES)]
 
 
 def _nothing_better(languages: Sequence[str], candidates: Sequence[Candidate]) -> str:
     """Return why wordllama is proposed, and which model would find more."""
-    english = set(languages) == {"english"}
-    model, size = OFFERS[english]
-    knows = "" if english else ", and knows English alone"
-    others = (
-        f" ({', '.join(one.model for one in candidates)} may not know it)"
-        if candidates and not english
-        else ""
-    )
+    is_english = set(languages) == {"english"}
+    limits = "" if is_english else ", and knows English alone"
+    if candidates and not is_english:
+        names = ", ".join(candidate.model for candidate in candidates)
+        limits += f" ({names} may not know it)"
+    model, size = OFFERS[is_english]
     needs = "" if find_spec("fastembed") else f" after {install_command(EXTRA)}"
     return (
-        f"wordllama needs nothing else{knows}{others}. {model} ({size}, downloaded once) also finds"
-        " what says the same "
-        f'in other words: kind = "fastembed"{needs}.'
+        f"wordllama needs nothing else{limits}. {model} ({size}, downloaded once) also finds what"
+        f' says the same in other words: kind = "fastembed"{needs}.'
     )
 
 
 def _named(languages: Sequence[str]) -> str:
-    return " and ".join(one.capitalize() if one in LANGUAGE_NAMES else one for one in languages)
+    """Return languages as a message names them: "English and German"."""
+    names = [name.capitalize() if name in LANGUAGE_NAMES else name for name in languages]
+    return " and ".join(names)

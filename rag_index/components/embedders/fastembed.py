@@ -1,6 +1,7 @@
-"""The embedder that runs a model inside the process with fastembed, on one core of each worker. It
-needs the extra `fastembed`, which installs onnxruntime. See `model_files` for where a model comes
-from."""
+"""The embedder that runs a model inside the process with fastembed, on one core of each worker.
+
+It needs the extra `fastembed`, which installs onnxruntime. `model_files` finds the models.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ POOLED = {
     "PooledNormalizedEmbedding": "MEAN",
     "LastTokenNormalizedEmbedding": "LAST_TOKEN",
 }
-"""The pooling of the classes by which the library runs listed models; releases have moved models
+"""The pooling of the classes by which the library runs listed models. Releases have moved models
 between them. Other classes do more than that: one gives a model the number of its task, another
 takes the model's own pooling."""
 POOLED_IN_MODEL = "DISABLED"
@@ -60,7 +61,7 @@ POOLED_IN_MODEL = "DISABLED"
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "task_id"}
 """What the library gives a model."""
 SCORES = "logits"
-"""How models name what is no vector: the scores of classes, or of a pair."""
+"""The name of an output that is not a vector: the scores of classes, or of a pair."""
 
 
 class FastEmbedEmbedder(InProcessEmbedder):
@@ -91,27 +92,31 @@ class FastEmbedEmbedder(InProcessEmbedder):
         self._digest_of_files = ""
 
     def identity(self) -> EmbedderIdentity:
-        """Return the identity, with the place of the model and the vector that this processor makes
-        of a sentence."""
-        own, files = super().identity(), self._files
-        probe = probe_digest(self._vector(self._model, PROBED, query=False))
+        """Return the identity, with the place of the model and the vector that this processor makes of
+        a sentence."""
+        own = super().identity()
+        files = self._files
         return replace(
             own,
             place=files.place,
             revision=files.revision,
             pooling=f"{files.pooling}, by {files.told_by}",
             processor=processor_name(),
-            probe=probe,
+            probe=self._probe(self._model),
         )
+
+    def _probe(self, model: Any) -> str:
+        """Return what a model makes of a fixed sentence on this processor."""
+        vector = self._vector(model, PROBED, query=False)
+        return probe_digest(vector)
 
     def _load(self) -> Any:
         if find_spec("fastembed") is None:
             raise EmbedderError(
                 f"kind 'fastembed' needs a library that is not installed: {install_command(EXTRA)}"
             )
-        os.environ.setdefault(
-            "TOKENIZERS_PARALLELISM", "false"
-        )  # the only way to keep the tokenizer on one thread
+        # the only way to keep the tokenizer on one thread
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if self._expected is None:
             return self._load_from(self._settings.model, self._revision)
         return self._load_expected(self._expected)
@@ -165,11 +170,12 @@ class FastEmbedEmbedder(InProcessEmbedder):
     def _check_processor(self, model: Any, expected: EmbedderIdentity) -> None:
         """Raise ProcessorDiffers if this processor makes other vectors than the one that made a
         collection: those of 8-bit files differ with and without VNNI."""
-        probe = probe_digest(self._vector(model, PROBED, query=False))
-        expected.require_processor(replace(expected, probe=probe, processor=processor_name()))
+        found = replace(expected, probe=self._probe(model), processor=processor_name())
+        expected.require_processor(found)
 
     def _limit(self, tokenizer: Any, limits: Path) -> None:
-        """Lower the limit to that which the model was trained with, if its folder says so."""
+        """Lower the limit of tokens to that with which the model was trained, if its folder names
+        that."""
         with suppress(FileNotFoundError):
             most = json.loads(limits.read_text()).get("max_seq_length") or 0
             now = tokenizer.truncation
@@ -181,12 +187,13 @@ class FastEmbedEmbedder(InProcessEmbedder):
     ) -> list[NDArray[np.float32] | Exception]:
         entries = list[Any]()
         for text in texts:
-            given = prefix + text
-            refusal = self._refused(given, query)
-            entries.append(self._entry(given, query) if refusal is None else refusal)
+            prefixed = prefix + text
+            refusal = self._refused(prefixed, query)
+            entries.append(self._entry(prefixed, query) if refusal is None else refusal)
         return entries
 
     def _refused(self, text: str, query: bool) -> Exception | None:
+        """Return why a text is not embedded, None if it is."""
         tokenizer = self._model.model.tokenizer
         try:
             is_cut = bool(tokenizer.encode(text).overflowing)
@@ -194,22 +201,24 @@ class FastEmbedEmbedder(InProcessEmbedder):
             return TextRefused("the text is not valid Unicode and cannot be embedded")
         if query or not is_cut:
             return None
-        limit = (
-            f"{tokenizer.truncation['max_length']} tokens, which {self._settings.model} takes at"
-            " most"
+        most = tokenizer.truncation["max_length"]
+        return TextTooLong(
+            f"the text has more than {most} tokens, which {self._settings.model} takes at most: lower"
+            " chunk_chars of this index"
         )
-        return TextTooLong(f"the text has more than {limit}: lower chunk_chars of this index")
 
     def _entry(self, text: str, query: bool) -> NDArray[np.float32] | Exception:
         self.stats.requests += 1
-        return self._entries(self._vector(self._model, text, query=query)[np.newaxis])[0]
+        vector = self._vector(self._model, text, query=query)
+        [entry] = self._entries(vector[np.newaxis])
+        return entry
 
     def _vector(self, model: Any, text: str, *, query: bool) -> NDArray[np.float32]:
-        """Return the unit vector of a text; one that is not finite or all zeros as it is."""
+        """Return the unit vector of a text; a vector that is not finite, or all zeros, as it is."""
         embed = model.query_embed if query else model.passage_embed
         try:
             [found] = embed([text])
-        except Exception as exc:  # as above
+        except Exception as exc:  # errors of onnxruntime have no class in common
             raise EmbedderError(
                 f"{self._settings.model} cannot embed ({type(exc).__name__})"
             ) from exc
@@ -233,7 +242,9 @@ def processor_name() -> str:
 class _TextEmbedders:
     """The text embedders of fastembed, as a `Library`."""
 
-    purpose, setting, needs_pooling = "text embedder", "model", True
+    purpose = "text embedder"
+    setting = "model"
+    needs_pooling = True
 
     def listed(self) -> list[dict[str, Any]]:
         from fastembed import TextEmbedding
@@ -245,27 +256,25 @@ class _TextEmbedders:
         from fastembed import TextEmbedding
 
         for kind in TextEmbedding.EMBEDDINGS_REGISTRY:
-            if any(
-                entry.model == name for entry in kind._list_supported_models()
-            ):  # nothing public says it
-                return POOLED.get(str(kind.__name__), str(kind.__name__))
+            entries = kind._list_supported_models()  # nothing public lists them by class
+            if any(entry.model == name for entry in entries):
+                class_name = str(kind.__name__)
+                return POOLED.get(class_name, class_name)
         return ""
 
     def register(self, folder: Path, weights: Sequence[str], pooling: str) -> str:
         from fastembed import TextEmbedding
         from fastembed.common.model_description import ModelSource, PoolingType
 
+        path = folder.resolve()
         file, *others = weights
-        name, source = (
-            f"{folder.resolve() / file} ({pooling})",
-            ModelSource(url=folder.resolve().as_uri()),
-        )
+        name = f"{path / file} ({pooling})"
         with suppress(ValueError):  # it is known already
             TextEmbedding.add_custom_model(
                 name,
                 PoolingType[pooling],
                 True,
-                source,
+                ModelSource(url=path.as_uri()),
                 dim=0,
                 model_file=file,
                 additional_files=others,
@@ -277,10 +286,8 @@ def _opened(files: ModelFiles) -> Any:
     """Load a model. Raises whatever fastembed and onnxruntime raise."""
     from fastembed import TextEmbedding
 
-    with (
-        files.options() as options,
-        warnings.catch_warnings(action="ignore"),
-    ):  # a static model has no threads
+    # a static model has no threads, of which the library warns
+    with files.options() as options, warnings.catch_warnings(action="ignore"):
         return TextEmbedding(**options, threads=1, providers=["CPUExecutionProvider"])
 
 
@@ -292,7 +299,10 @@ def _session(model: Any) -> Any:
 
 def _pools_itself(model: Any) -> bool:
     """Return whether a model gives one vector for a text, and not one for each token."""
-    return _session(model) is not None and model.model.onnx_embed([PROBED]).model_output.ndim == 2
+    if _session(model) is None:
+        return False
+    output = model.model.onnx_embed([PROBED]).model_output
+    return bool(output.ndim == 2)
 
 
 def _require_embedder(model: Any, given: str) -> None:
@@ -300,9 +310,10 @@ def _require_embedder(model: Any, given: str) -> None:
     session = _session(model)
     if session is None:
         return
-    inputs = {one.name for one in session.get_inputs()}
+    inputs = {node.name for node in session.get_inputs()}
     # a model for images takes `pixel_values`, one that writes texts the state of its last token
-    if others := sorted(inputs - INPUTS):
+    others = sorted(inputs - INPUTS)
+    if others:
         raise ModelMissing(_no_embedder(given, f"it takes {', '.join(others[:MAX_NAMED])}"))
     # a reranker or a classifier
     if session.get_outputs()[0].name == SCORES:

@@ -1,4 +1,4 @@
-"""What determines the vectors of a model, and what the names of models tell."""
+"""What determines the vectors of a model, and what the names of models show."""
 
 from __future__ import annotations
 
@@ -52,16 +52,17 @@ class EmbedderIdentity:
         cls, settings: EmbedderSettings, model: str, digest: str, dimension: int
     ) -> EmbedderIdentity:
         """Return the identity of a model with the prefixes of the settings."""
-        prefixes = settings.document_prefix or "", settings.query_prefix or ""
-        return cls(settings.kind, model, digest, dimension, *prefixes)
+        document_prefix = settings.document_prefix or ""
+        query_prefix = settings.query_prefix or ""
+        return cls(settings.kind, model, digest, dimension, document_prefix, query_prefix)
 
     @property
     def fingerprint(self) -> str:
         """A short hash of all fields that decide the vectors (16 hex digits).
 
-        Of a model in the process, its files do, whatever their folder is called.
+        For a model in the process, its files decide, whatever the name of their folder.
         """
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
+        own = {known.name: getattr(self, known.name) for known in fields(self) if known.compare}
         if self.kind == IN_PROCESS:
             own["model"] = ""
         canonical = json.dumps(own, sort_keys=True).encode()
@@ -77,52 +78,62 @@ class EmbedderIdentity:
             return None
 
     def same_model(self, other: EmbedderIdentity) -> bool:
-        """Return whether both make the same vectors. A digest that is made of a vector is compared
-        with tolerance."""
+        """Return whether both make the same vectors. A digest that is made of a vector is compared with
+        tolerance."""
         from rag_index.core.documents.vectors import same_digest
 
         ours, theirs = replace(self, digest=""), replace(other, digest="")
-        # Of a model in the process the files decide, whatever their folder is called.
+        # For a model in the process the files decide, whatever the name of their folder.
         if self.kind == IN_PROCESS:
             theirs = replace(theirs, model=self.model)
-        return (
-            ours == theirs and same_digest(self.digest, other.digest) and self.same_processor(other)
-        )
+        if ours != theirs or not same_digest(self.digest, other.digest):
+            return False
+        return self.same_processor(other)
 
     def same_processor(self, other: EmbedderIdentity) -> bool:
-        """Return whether the processors of both compute the same vectors with the same files, as
-        far as is known."""
+        """Return whether the processors of both compute the same vectors with the same files. If one is
+        unknown, they are taken for equal."""
         from rag_index.core.documents.vectors import same_digest
 
-        return not (self.probe and other.probe) or same_digest(self.probe, other.probe)
+        if not self.probe or not other.probe:
+            return True
+        return same_digest(self.probe, other.probe)
 
     def require_processor(self, found: EmbedderIdentity) -> None:
-        """Raise ProcessorDiffers if this is recorded with a collection, and `found` has another
-        kind of processor."""
-        if not self.same_processor(found):
-            raise ProcessorDiffers(
-                f"{found.model} gives other vectors on this processor ({found.processor}) than on"
-                f" the one that made the collection ({self.processor}): use processors of one kind,"
-                " or rebuild the index with the 32-bit file of the model"
-            )
+        """Raise ProcessorDiffers if this is recorded with a collection, and `found` has another kind of
+        processor."""
+        if self.same_processor(found):
+            return
+        raise ProcessorDiffers(
+            f"{found.model} gives other vectors on this processor ({found.processor}) than on the one"
+            f" that made the collection ({self.processor}): use processors of one kind, or rebuild the"
+            " index with the 32-bit file of the model"
+        )
 
     def revision_for(self, settings: EmbedderSettings) -> str:
-        """Return the commit of the hub that its files are of, if the settings name the same model;
-        else ""."""
-        is_same = self.kind == settings.kind and last_part(self.place) == last_part(settings.model)
+        """Return the commit of the hub that its files are of, if the settings name the same model; else
+        ""."""
+        if self.kind != settings.kind:
+            return ""
+        is_same = last_part(self.place) == last_part(settings.model)
         return self.revision if is_same else ""
 
     def __str__(self) -> str:
-        named = {"document prefix": self.document_prefix, "query prefix": self.query_prefix}
-        prefixes = [f"{name} {prefix!r}" for name, prefix in named.items() if prefix]
-        made = ", ".join([self.kind, self.digest[:12], *(prefixes or ["no prefixes"])])
-        return f"{self.dimension}-d {self.model} ({made})"
+        details = [self.kind, self.digest[:12]]
+        if self.document_prefix:
+            details.append(f"document prefix {self.document_prefix!r}")
+        if self.query_prefix:
+            details.append(f"query prefix {self.query_prefix!r}")
+        if not self.document_prefix and not self.query_prefix:
+            details.append("no prefixes")
+        return f"{self.dimension}-d {self.model} ({', '.join(details)})"
 
 
 def last_part(name: str) -> str:
     """Return the name of a model without its owner, or of a folder without those above, in small
     letters."""
-    return name.lower().rstrip("/").rsplit("/", 1)[-1]
+    path = name.lower().rstrip("/")
+    return path.rsplit("/", 1)[-1]
 
 
 def knows_english_alone(model: str) -> bool:
@@ -131,12 +142,12 @@ def knows_english_alone(model: str) -> bool:
 
 
 def prefix_warning(settings: EmbedderSettings, identity: EmbedderIdentity) -> str:
-    """Return a warning if neither the model nor its name nor the settings tell whether it needs
+    """Return a warning if neither the model nor its name nor the settings show whether it needs
     prefixes; else ""."""
-    told = settings.model_fields_set & {"document_prefix", "query_prefix"} or known_prompts(
-        settings.model
-    )
-    if told or settings.kind == "local" or identity.document_prefix or identity.query_prefix:
+    is_set = bool(settings.model_fields_set & {"document_prefix", "query_prefix"})
+    if is_set or known_prompts(settings.model) or settings.kind == "local":
+        return ""
+    if identity.document_prefix or identity.query_prefix:
         return ""
     return (
         f"it is not known what model {identity.model} was trained to read before documents and"

@@ -1,5 +1,5 @@
-"""Embedders inside the process, and the one that averages wordllama's token vectors: no server, no
-download."""
+"""Embedders inside the process, and the one that averages wordllama's token vectors, which needs no
+server and no download."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 TEXTS_AT_ONCE = 1024
-"""Number of vectors in one matrix. It bounds the memory that a single vector can keep alive."""
+"""The number of vectors in one matrix (chosen). It bounds the memory that a single vector can keep
+alive."""
 MAX_CACHED_WORDS, MAX_WORD = 50_000, 32
-"""Words whose tokens are remembered, some 15 MB, and their characters at most."""
+"""The number of words whose tokens are cached, some 15 MB, and the most characters of one."""
 MARKS = ("\u2581", "<s>", "</s>", "<unk>")
 """How the tokenizer writes a space, and its own signs, which it takes for tokens wherever they
 stand."""
@@ -40,7 +41,7 @@ _words = re.compile(" +[^ ]*").findall
 
 
 class InProcessEmbedder(ABC):
-    """An Embedder whose model is loaded on first use. Subclasses embed texts, and say what their
+    """An Embedder whose model is loaded on first use. Subclasses embed texts, and define what their
     digest covers."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
@@ -51,9 +52,10 @@ class InProcessEmbedder(ABC):
     def identity(self) -> EmbedderIdentity:
         """Return the identity. Its digest covers the bytes of everything that decides the
         vectors."""
-        model = self._settings.model.rstrip("/").rsplit("/", 1)[-1]
-        dimension = self.embed_query("rag-index asks for the dimension").shape[0]
-        return EmbedderIdentity.of(self._settings, model, self._digest(), dimension)
+        path = self._settings.model.rstrip("/")
+        model = path.rsplit("/", 1)[-1]
+        vector = self.embed_query("rag-index asks for the dimension")
+        return EmbedderIdentity.of(self._settings, model, self._digest(), vector.shape[0])
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         return self._embed_with(texts, query=False)
@@ -73,21 +75,24 @@ class InProcessEmbedder(ABC):
     def _embed_with(
         self, texts: Sequence[str], *, query: bool
     ) -> list[NDArray[np.float32] | Exception]:
+        """Embed texts with the prefix of queries or documents, and shorten the vectors to the
+        dimensions of the settings."""
         began = time.perf_counter()
         if self._model is None:
             self._model = self._load()
-        prefix = self._settings.query_prefix if query else self._settings.document_prefix
+        settings = self._settings
+        prefix = settings.query_prefix if query else settings.document_prefix
         entries = self._embed(texts, prefix or "", query=query)
         self.stats.embed_seconds += time.perf_counter() - began
-        dimensions = self._settings.dimensions
-        if dimensions is None:
+        if settings.dimensions is None:
             return entries
         return [
-            entry if isinstance(entry, Exception) else shorten(entry, dimensions)
+            entry if isinstance(entry, Exception) else shorten(entry, settings.dimensions)
             for entry in entries
         ]
 
     def _entries(self, matrix: NDArray[np.float32]) -> list[NDArray[np.float32] | Exception]:
+        """Return the rows of a matrix of vectors, with an error for each that is unusable."""
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
             why = broken_reason(matrix[row], None)
@@ -163,23 +168,29 @@ class LocalEmbedder(InProcessEmbedder):
 
 
 class Tokens(dict[str, list[int]]):
-    """The tokens of each word, with the spaces before it, that was met. No token of the model has a
-    space elsewhere. So the tokens of a text are those of its words, and looking them up takes a
-    quarter of the time."""
+    """A cache of the tokens of words, each with the spaces before it.
+
+    No token of the model has a space elsewhere. So the tokens of a text are those of its words, and
+    looking them up takes a quarter of the time.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self._tokenizer, self._model = tokenizer, tokenizer.model
+        self._tokenizer = tokenizer
+        self._model = tokenizer.model
 
     def text(self, text: str) -> list[int]:
         """Return the tokens of a text. Raises what the tokenizer raises for one that is not valid
         Unicode."""
+        if not text:
+            return []
         if text.endswith(" ") or any(map(text.__contains__, MARKS)):
-            ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[
-                0
-            ].ids
-            return ids  # of a batch of one, which keeps the tokenizer on this thread and computes no offsets
-        return list(chain.from_iterable(map(self.__getitem__, _words(f" {text}")))) if text else []
+            # of a batch of one, which keeps the tokenizer on this thread and computes no offsets
+            [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            ids: list[int] = encoding.ids
+            return ids
+        words = _words(f" {text}")
+        return list(chain.from_iterable(map(self.__getitem__, words)))
 
     def __missing__(self, word: str) -> list[int]:
         ids = [token.id for token in self._model.tokenize(word.replace(" ", MARKS[0]))]
@@ -194,10 +205,9 @@ class Tokens(dict[str, list[int]]):
 def load_table() -> tuple[Tokens, NDArray[np.float32]]:
     """Load the tokens and their vectors, shape (tokens, 256), once. Raises EmbedderError if that
     fails."""
+    # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     root, guard = logging.getLogger(), logging.NullHandler()
-    root.addHandler(
-        guard
-    )  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
+    root.addHandler(guard)
     try:
         import wordllama
 

@@ -52,11 +52,17 @@ class EmbeddingCall(HostCall[str]):
         prefix: str | None,
         one_by_one: bool = False,
     ) -> None:
-        self._prefix, self._model = prefix or "", model
-        refused = {text: why for text in texts if (why := why_not_sendable(text)) is not None}
-        super().__init__(
-            (text for text in texts if text not in refused), stats, one_by_one=one_by_one
-        )
+        self._prefix = prefix or ""
+        self._model = model
+        refused: dict[str, TextRefused] = {}
+        sendable: list[str] = []
+        for text in texts:
+            why = why_not_sendable(text)
+            if why is None:
+                sendable.append(text)
+            else:
+                refused[text] = why
+        super().__init__(sendable, stats, one_by_one=one_by_one)
         self.most_items, self.most_chars = settings.usual_request
         self.entries.update(refused)
 
@@ -64,31 +70,32 @@ class EmbeddingCall(HostCall[str]):
         return len(self._prefix) + len(item)
 
     async def ask(self, endpoint: Endpoint, items: Sequence[str]) -> list[NDArray[np.float32]]:
-        return await endpoint.embed([self._prefix + text for text in items])
+        texts = [self._prefix + text for text in items]
+        return await endpoint.embed(texts)
 
     def why_broken(self, item: str, answer: NDArray[np.float32], host: Host) -> BadVectors | None:
         why = broken_reason(answer, self._model.dimension)
-        return (
-            None if why is None else BadVectors(f"{host.url} returned a vector of {why} for a text")
-        )
+        if why is None:
+            return None
+        return BadVectors(f"{host.url} returned a vector of {why} for a text")
 
     def fault(self, error: Exception, host: Host) -> Exception:
-        if isinstance(error, EmbedderUnavailable):
-            return TextEndsServer(
-                f"{error} (each time this text is sent; {host.url} embeds other texts)"
-            )
-        return error
+        if not isinstance(error, EmbedderUnavailable):
+            return error
+        return TextEndsServer(
+            f"{error} (each time this text is sent; {host.url} embeds other texts)"
+        )
 
 
 class QueryCall(EmbeddingCall):
-    """One call to embed queries, for a caller who waits. Models are compared before, not once more
+    """One call to embed queries, for a caller who waits. Models are compared once before, not again
     for each query."""
 
     confirms: ClassVar[bool] = False
 
 
 def why_not_sendable(text: str) -> TextRefused | None:
-    """Return the error of a text that is not worth a request; None if it is."""
+    """Return the error of a text that no request is sent for; None for other texts."""
     if not text:
         return TextRefused(
             "the text is empty, and a server would return a meaningless vector for it"
@@ -127,17 +134,14 @@ class ServerEmbedder:
         patience: float | None = None,
     ) -> None:
         self._settings = settings
-        self._endpoints: list[Endpoint] = [
-            OpenAIEndpoint(url, settings)
-            if settings.kind == "openai"
-            else OllamaEndpoint(url, settings, settings.dimensions)
-            for url in settings.hosts
-        ]
-        number, usual = settings.requests_in_flight, self._endpoints[0].usual_requests
-        in_flight = usual if number == "auto" else number
+        self._endpoints = [_endpoint(url, settings) for url in settings.hosts]
+        in_flight = settings.requests_in_flight
+        if in_flight == "auto":
+            in_flight = self._endpoints[0].usual_requests
         self._model = KnownModel(settings.model)
         if expected is not None:
-            self._model.digest, self._model.dimension = expected.digest, expected.dimension
+            self._model.digest = expected.digest
+            self._model.dimension = expected.dimension
         self._own = threading.local()
         self._loop = EventLoopThread("rag-index-embedder")
         self._documents = HostPool(
@@ -164,17 +168,16 @@ class ServerEmbedder:
     def identity(self) -> EmbedderIdentity:
         """Ask every host. If only some answer, the others are logged as warnings. Raises as
         `agreed_model`."""
-        given = self._settings
-        found = self._loop.run(
-            agreed_model(
-                self._endpoints, self._measure_dimension, given, log, setting="[embedder] timeout"
-            )
+        settings = self._settings
+        agreement = agreed_model(
+            self._endpoints, self._measure_dimension, settings, log, setting="[embedder] timeout"
         )
+        found = self._loop.run(agreement)
         if self._model.digest is None:
-            self._model.digest, self._model.dimension = found.digest, found.dimension
-        return EmbedderIdentity.of(
-            given, plain_model_name(given.model), found.digest, found.dimension or 0
-        )
+            self._model.digest = found.digest
+            self._model.dimension = found.dimension
+        name = plain_model_name(settings.model)
+        return EmbedderIdentity.of(settings, name, found.digest, found.dimension or 0)
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Wait up to `patience` seconds for a host if all are down, then raise with the reason of
@@ -223,3 +226,10 @@ class ServerEmbedder:
 
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
+
+
+def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:
+    """Return the client of a server of the kind that the settings name."""
+    if settings.kind == "openai":
+        return OpenAIEndpoint(url, settings)
+    return OllamaEndpoint(url, settings, settings.dimensions)

@@ -1,6 +1,8 @@
-"""What searches have to know of a model that its name does not tell: whether it reads the order of
-words, and how far apart its cosines lie. It is measured once with texts of our own, and recorded
-with each collection of the model."""
+"""What searches have to know of a model that its name does not show: whether it reads the order of
+words, and how far apart its cosines are.
+
+It is measured once with texts of our own, and recorded with each collection of the model.
+"""
 
 from __future__ import annotations
 
@@ -97,25 +99,26 @@ class ModelTraits:
 
 
 def measure_traits(embedder: Embedder) -> ModelTraits:
-    """Measure what a model is. It embeds 26 short texts. Raises what the embedder raises.
+    """Measure the traits of a model. It embeds 26 short texts. Raises what the embedder raises.
 
-    measure_traits(LocalEmbedder(settings)).reads_order  # False: wordllama averages the vectors of
-    tokens
+    measure_traits(LocalEmbedder(settings)).reads_order
+    # False: wordllama averages the vectors of tokens
     """
     reversed_words = " ".join(reversed(SENTENCE.split()))
-    texts = _unit_vectors(
-        embedder.embed_documents([SENTENCE, reversed_words, *(text for _, text in PAIRS)])
-    )
+    answers = [answer for _, answer in PAIRS]
+    texts = _unit_vectors(embedder.embed_documents([SENTENCE, reversed_words, *answers]))
     queries = _unit_vectors(embedder.embed_queries([query for query, _ in PAIRS]))
+    reads_order = bool(texts[0] @ texts[1] < SAME)
     cosines = queries @ texts[2:].T
     known = np.diag(cosines).copy()
+    # the best of the other texts for each query
     np.fill_diagonal(cosines, -1.0)
-    reads_order = bool(texts[0] @ texts[1] < SAME)
-    return ModelTraits(
-        reads_order,
-        round(float(np.median(cosines.max(axis=1))), 4),
-        round(float(np.median(known)), 4),
-    )
+    strange = cosines.max(axis=1)
+    return ModelTraits(reads_order, _median(strange), _median(known))
+
+
+def _median(values: Any) -> float:
+    return round(float(np.median(values)), 4)
 
 
 def _unit_vectors(entries: Sequence[Any]) -> Any:
@@ -124,4 +127,5 @@ def _unit_vectors(entries: Sequence[Any]) -> Any:
         if isinstance(entry, Exception):
             raise entry
     vectors = np.stack([np.asarray(entry, dtype=np.float32) for entry in entries])
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(lengths, 1e-9)
