@@ -392,10 +392,12 @@ def is_pair_of_sounds(word: str) -> bool:
 
 
 def overlapped(pair: str, following: str) -> str:
-    """Return the three characters of two pairs that share one; "" if they share none."""
+    """Return the three characters of a pair and a following word that share one; "" if they share
+    none."""
     before = characters_of(pair)
     after = characters_of(following)
-    if before[-1] != after[0]:
+    # "हिन्दी" has marks, and no character of a text without spaces
+    if not after or before[-1] != after[0]:
         return ""
     return pair + after[-1]
 

@@ -240,6 +240,11 @@ def test_two_sounds_of_a_longer_word_are_not_marked_where_they_stand_by_chance()
     assert ENGLISH.highlights(ENGLISH.words("ไฟ"), "ไฟดับ") == ("ไฟ",)
 
 
+def test_a_query_of_thai_and_a_script_with_marks_has_highlights() -> None:
+    shown = PLAIN.highlights(PLAIN.words("ไทย हिन्दी"), "ภาษา ไทย और हिन्दी")
+    assert shown == ("ไทย", "हिन्दी")
+
+
 def test_places_are_those_of_the_text_that_was_given() -> None:
     text = "Ⅳ ﬁle cafe\u0301 Ｗｉ－Ｆｉ ｶﾞｽ หนํ้า ½ 🤷🏽\u200d♀\ufe0f Ελλάς می\u200cروم"
     found = tokenizer.words(text)
