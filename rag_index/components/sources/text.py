@@ -281,10 +281,10 @@ def _rtf_run(run: str, ignored: int, codec: str) -> str:
     """Return the text of a run of characters, without the first `ignored` ones."""
     if ignored:
         run = re.sub(r"\\'..|.", "", run, count=ignored)
-    # caf\'e9
-    characters = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
-    if characters == run:
+    # most runs have no byte in hexadecimal: caf\'e9
+    if "\\'" not in run:
         return run
+    characters = re.sub(r"\\'(..)", lambda code: chr(int(code[1], 16)), run)
     return characters.encode("latin-1").decode(codec, "replace")
 
 
