@@ -1,4 +1,18 @@
-"""Embedders turn texts into vectors. `open_embedder` opens the one that the settings name."""
+"""Embedders turn texts into vectors: dense ones by a model, sparse ones of their words by BM25.
+
+`open_embedder` opens the one that the settings name: `local` (wordllama) and `fastembed` run in the
+process, `servers` calls Ollama and OpenAI's API, and plug-ins may bring others. `tokenizer` decides
+what a word is, and `bm25` makes its dimension. This package imports `components.hosts` and `core`.
+
+Orders that must hold, and the test in tests/components/embedders that fails if one does not:
+- A server's model is compared with the expected one before any of its vectors is kept:
+  test_ollama_faults.py; and before it gets a query: test_server_calls.py.
+- A model in the process is compared by its files, and the processor by a fixed sentence, before
+  anything is written or searched: test_model_in_process.py.
+- The vector of a text does not depend on the texts beside it: test_local.py.
+- Words keep their dimensions, or `BM25_VERSION` is raised: test_token_ids.py. Texts, queries and
+  highlights find words by the same rules: test_tokenizer.py.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +52,8 @@ class Embedder(Protocol):
 
     @property
     def stats(self) -> Work:
-        """What was asked since the embedder was opened; of one for several threads, what the
-        calling one asked."""
+        """The work since the embedder was opened. An embedder for several threads returns the work
+        of the calling thread."""
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model. It embeds one text, so that the dimension is the true
@@ -85,9 +99,11 @@ def open_embedder(
 ) -> Embedder:
     """Open the embedder that the settings name.
 
-    `home` and `workers` spread the workers over several hosts: worker n has hosts n, n + workers, …
-    as its own. If `expected` is given, a server with another model is refused (ModelChanged).
-    `revision` is the commit of the hub of a model that is downloaded.
+    Args:
+        home: The number of this worker, from 0. Worker n has hosts n, n + `workers`, … as its own.
+        workers: The number of workers that share the hosts.
+        expected: The identity of the model. A server with another model is refused (ModelChanged).
+        revision: The commit of the hub of a model that is downloaded.
     """
     if settings.kind == "local":
         from rag_index.components.embedders.local import LocalEmbedder
@@ -100,13 +116,13 @@ def open_embedder(
     if settings.on_servers:
         from rag_index.core.connections import tls_context
 
-        tls_context()  # the library of Ollama reads the same certificates on import, and its error names no file
+        # the library of Ollama reads the same certificates on import, and its error names no file
+        tls_context()
         from rag_index.components.embedders.servers import ServerEmbedder
 
         return ServerEmbedder(settings, home=home, workers=workers, expected=expected)
-    plugin: Embedder = load_plugin(EMBEDDERS, settings.kind, "[embedder] kind", EMBEDDER_KINDS)(
-        settings
-    )
+    make = load_plugin(EMBEDDERS, settings.kind, "[embedder] kind", EMBEDDER_KINDS)
+    plugin: Embedder = make(settings)
     return plugin
 
 
