@@ -63,6 +63,20 @@ def test_columns_tables_and_texts_are_answered_by_their_ids():
     assert made.columns == {"ticket.email": "text"}
 
 
+VIP = candidate("ticket.vip", ("Y", "yes", 3, True), ("y", "yes", 2, True), ("N", "no", 9, True))
+FULL = candidate("ticket.tank", ("empty", '"empty"', 3, True), ("", "empty", 2, True))
+
+
+def test_a_word_stands_for_all_values_that_people_read_so():
+    first = Proposal(candidates=(VIP, FULL))
+    made = Answers.parse({"ticket.vip": {"hide": ["yes"]}}).decisions(first)
+    assert made.values["ticket.vip"].hide == {"Y", "y"}
+    made = Answers.parse({"ticket.tank": {"hide": ['"empty"']}}).decisions(first)
+    assert made.values["ticket.tank"].hide == {"empty"}
+    with pytest.raises(SettingsError, match="is empty in two ways"):
+        Answers.parse({"ticket.tank": {"hide": ["empty"]}}).decisions(first)
+
+
 def test_the_id_of_a_name_with_dots_and_blanks_has_quotes():
     made = Answers.parse({'press."the note".extra."is.private"': {"show": ["yes"]}}).decisions(
         FIRST

@@ -18,7 +18,7 @@ ASKED = [
     ("state TEXT", "live", "parked", "parked"),
     ("taken_down_at DATETIME", None, PAST, "past"),
     ("abgenommen TEXT", "yes", "no", "no"),
-    ("blocked INTEGER", None, 1, "yes"),
+    ("pinned INTEGER", None, 1, "yes"),
     ("audience TEXT", "all", "staff", "staff"),
 ]
 POST = {"title": "The bridge {n}", "body": TEXT}

@@ -98,3 +98,23 @@ def test_rows_of_persons_are_no_examples(printed):
     questions, text = printed(person=person)
     assert "person.odd" in questions
     assert "Ada" not in text
+
+
+def test_rows_with_a_name_that_are_called_like_persons_are_no_examples(printed):
+    applicants = many(
+        60,
+        name="Ada Brandt{n}",
+        letter=f"{PROSE} {{n}}",
+        state=lambda n: "shortlist" if n % 6 == 2 else "pool",
+    )
+    questions, _ = printed(applicant=applicants)
+    assert not any("examples" in value for value in questions["applicant.state"]["values"])
+
+
+@pytest.mark.parametrize("contact", ["ada@example.org", "+43 664 1234567", "0664 123 45 67"])
+def test_a_text_with_a_way_to_reach_a_person_is_in_no_example(printed, contact):
+    body = f"{PROSE} {{n}}, call {contact}"
+    tickets = many(60, subject="Printer {n}", body=body, put_aside=lambda n: int(n % 12 == 0))
+    _, text = printed(ticket=tickets)
+    assert "Printer 12" in text
+    assert contact not in text

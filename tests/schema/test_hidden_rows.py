@@ -6,6 +6,7 @@ import pytest
 
 from tests.schema.conftest import TEXT, article, cycle, every, few, itself, many, names, shown
 
+LONG_OBJECT = '{"about": "%s", "private": %%s}' % ("x" * 2_000)
 PAST, FUTURE = "2020-01-01 00:00:00", "2099-01-01 00:00:00"
 
 
@@ -52,11 +53,17 @@ def test_a_state_of_work_or_of_another_thing_hides_nothing(propose, flag):
         *[
             ("published_at DATETIME", PAST, None),
             ("extra JSON", '{"private": false}', '{"private": true}'),
+            ("extra JSON", '{"access": {"private": 0}}', '{"access": {"private": 1}}'),
+            ("extra JSON", LONG_OBJECT % "false", LONG_OBJECT % "true"),
+            ("labels JSON", '["news"]', '["news", "internal"]'),
         ],
         *[
             ("status TEXT", "published", "draft"),
             ("locked BOOLEAN", 0, 1),
             ("fe_group TEXT", "", "3"),
+            ("approved_by INTEGER", 3, None),
+            ("deleted_on TEXT", "", "13/05/2024"),
+            ("deletion_date TEXT", "", "13. Mai 2024"),
         ],
     ],
 )
@@ -78,6 +85,49 @@ def test_a_value_that_appears_later_is_shown_to_nobody(propose):
     with sqlite3.connect(made.url.database) as connection:
         connection.execute("UPDATE article SET state = 'secret' WHERE id = 1")
     assert shown(made) == every(lambda n: not few(n)) - {1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "later"),
+    [
+        ("state TEXT", lambda n: ("open", "done")[n % 2], "secret"),
+        ("stage TEXT", lambda n: ("open", "done")[n % 2], "draft"),
+        ("hidden_reason TEXT", lambda n: None, "insult"),
+        ("deleted_by INTEGER", lambda n: None, 3),
+        ("is_private BOOLEAN", lambda n: None, 1),
+        ("published BOOLEAN", lambda n: 1, 0),
+    ],
+)
+def test_a_value_that_no_row_has_yet_is_shown_to_nobody(propose, column, value, later):
+    made = propose(article=article(*column.split(), value))
+    assert shown(made) == every()
+    with sqlite3.connect(made.url.database) as connection:
+        connection.execute(f"UPDATE article SET {column.split()[0]} = ? WHERE id = 1", (later,))
+    assert shown(made) == every() - {1}
+
+
+def test_a_flag_of_a_list_that_no_row_of_it_has_yet_hides_what_refers_to_it(propose):
+    folders = many(6, name="Folder {n}", is_private=0)
+    documents = many(24, title="The bridge {n}", body=TEXT, folder_id=cycle(6))
+    made = propose(folder=folders, document=documents)
+    assert shown(made, "document") == every()
+    with sqlite3.connect(made.url.database) as connection:
+        connection.execute("UPDATE folder SET is_private = 1 WHERE id = 2")
+    assert shown(made, "document") == every(lambda n: n % 6 + 1 != 2)
+
+
+@pytest.mark.parametrize("share", [7, 14])
+def test_who_deleted_a_row_says_that_it_is_deleted_however_many_are(propose, share):
+    columns = article("deleted_by", "INTEGER", lambda n: n if n <= share else None)
+    made = propose(article=columns)
+    assert shown(made) == every(lambda n: n > share)
+
+
+def test_private_notes_do_not_hide_the_rows_that_have_them(propose):
+    made = propose(
+        article=article("internal_note", "TEXT", lambda n: "call him" if few(n) else None)
+    )
+    assert shown(made) == every()
 
 
 def test_an_answer_shows_and_hides_values_and_what_is_not_named_keeps_what_holds(propose):

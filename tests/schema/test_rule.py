@@ -81,11 +81,65 @@ def test_a_time_with_a_direction_is_understood_as_empty_past_and_future(name, ex
     assert shown(name, {"empty": 20, "past": 20, "future": 20}, "time") == ("understood", expected)
 
 
-def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others():
-    assert shown("publish_at", {"empty": 90, "past": 5, "future": 5}, "time") == (
-        "understood",
-        "empty past",
-    )
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # nothing is planned for most rows
+        ("publish_at", ("understood", "empty past")),
+        # not yet, though that hides most rows: a person is asked
+        ("published_at", ("asked", "past")),
+        ("approved_at", ("asked", "past")),
+        ("approval_date", ("asked", "past")),
+        ("publication_date", ("asked", "past")),
+    ],
+)
+def test_a_time_of_publication_that_few_rows_have(name, expected):
+    assert shown(name, {"empty": 90, "past": 5, "future": 5}, "time") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deletion_date", "empty"),
+        ("removal_time", "empty"),
+        ("suspension_date", "empty"),
+        ("expiry_date", "empty future"),
+        ("expiration", "empty future"),
+        ("embargo_until", "empty past"),
+        ("embargo_end_date", "empty past"),
+        ("publication_start", "past"),
+    ],
+)
+def test_nouns_say_what_their_verbs_say_of_a_time(name, expected):
+    counts = {"empty": 20, "past": 20, "future": 20}
+    assert shown(name, counts, "time") == ("understood", expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "no", "expected"),
+    [
+        # one more word, which may be a place where the row is shown
+        ("visible_in_portal", 12, ("asked", "yes")),
+        ("is_in_public_catalogue", 12, ("asked", "yes")),
+        ("portal_visible", 12, ("asked", "yes")),
+        # so many rows wait for an answer before they are hidden
+        ("visible_in_portal", 30, ("asked", "yes no")),
+        # what is shown or hidden is another thing
+        ("hide_sidebar", 12, ("facet", "yes no")),
+        ("title_visible", 12, ("facet", "yes no")),
+    ],
+)
+def test_another_word_beside_a_direction_is_asked_with_what_it_says(name, no, expected):
+    counts = {"yes": 40 - no, "no": no}
+    assert shown(name, counts, "flag", about=frozenset({"title"})) == expected
+
+
+def test_progress_in_half_of_the_values_of_a_state_is_progress_and_is_decided():
+    counts = {"waiting": 10, "done": 20, "at work": 10, "being painted": 5}
+    verdict = decide(seen("state", counts, noun="repair"))
+    assert (verdict.result, verdict.is_decision) == ("harmless", True)
+    assert shown("state", {"live": 30, "parked": 10, "done": 2})[0] == "asked"
+    assert not decide(seen("language", {"en": 30, "de": 9})).is_decision
 
 
 @pytest.mark.parametrize(
@@ -135,11 +189,33 @@ def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others(
         ("comment", "hidden", {"on": 20, "off": 40}, "understood: off"),
         ("article", "published", {"0": 20, "1": 30, "2": 10}, "asked: 1"),
         ("article", "deleted", {"0": 30, "1": 20, "2": 10}, "asked: 0"),
+        # more words, and lists
+        (
+            "document",
+            "classification",
+            {"General": 40, "Strictly confidential": 20},
+            "understood: General",
+        ),
+        ("post", "status", {"normal": 40, "deleted by moderator": 20}, "understood: normal"),
+        ("board", "kind", {"Open group": 40, "Private group": 20}, "understood: Open group"),
+        ("post", "flags", {"none": 40, "hidden,locked": 20}, "understood: none"),
+        ("article", "labels", {'["news"]': 40, '["news", "internal"]': 9}, 'understood: ["news"]'),
+        ("article", "kind", {"Circular": 40, "Internal bulletin": 20}, "asked: Circular"),
+        ("article", "topic", {"Public health": 40, "Surgery": 20}, "facet: all"),
+        ("article", "display", {"show": 40, "hide": 20}, "understood: show"),
+        ("article", "change", {"delete": 40}, "facet: all"),
+        # a noun that is no yes and no
+        ("article", "publication", {"Nature": 40, "Science": 20}, "facet: all"),
+        ("article", "removed", {"empty": 40, "by its author": 20}, "asked: empty"),
+        ("article", "visible", {"ja": 40, "nein": 20}, "asked: ja"),
+        ("article", "sensitivity", {"Low": 40, "High": 20}, "asked: Low"),
+        ("article", "confidentiality", {"B": 40, "A": 20}, "asked: B"),
+        ("article", "access_category", {"everyone": 40, "board": 20}, "asked: everyone"),
         # what two persons say to each other
         ("room", "kind", {"direct": 10, "group": 30}, "understood: group"),
         # another word beside the hidden one says something else
         ("product", "product_type", {"draft beer": 30, "bottle": 30}, "harmless: all"),
-        ("article", "department", {"Internal medicine": 30, "Surgery": 30}, "facet: all"),
+        ("article", "department", {"Internal medicine": 30, "Surgery": 30}, "asked: Surgery"),
         ("log", "kind", {"delete": 30, "login": 30}, "facet: all"),
         # how far a row is
         ("lead", "stage", {"new": 30, "in progress": 30, "done": 3, "on hold": 1}, "harmless: all"),
@@ -153,7 +229,7 @@ def test_a_time_of_publication_that_hardly_any_row_has_does_not_hide_the_others(
         ("article", "status", {"a": 30, "b": 30, "c": 30, "d": 30, "e": 30}, "asked: a b c d e"),
         ("article", "state", {"1": 16, "2": 2, "3": 2}, "asked: 1"),
         ("article", "moderation", {"x": 90, "y": 9, "empty": 5}, "asked: x empty"),
-        ("article", "approval", {"x": 60, "empty": 40}, "asked: x"),
+        ("article", "approval", {"x": 60, "empty": 40}, "understood: x"),
         # privacy: the most common alone
         ("article", "visibility", {"X": 50, "Y": 45}, "asked: X"),
         ("article", "access", {"low": 50, "high": 45}, "asked: low"),

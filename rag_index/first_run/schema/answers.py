@@ -170,8 +170,8 @@ def _checked(candidate: Candidate, answer: ValuesAnswer) -> ShownAndHidden:
     Raises:
         SettingsError: the column has no such value, or it is named as shown and as hidden.
     """
-    show = frozenset(value_of(candidate, value) for value in answer.show)
-    hide = frozenset(value_of(candidate, value) for value in answer.hide)
+    show = frozenset[str]().union(*(values_of(candidate, value) for value in answer.show))
+    hide = frozenset[str]().union(*(values_of(candidate, value) for value in answer.hide))
     for both in sorted(show & hide):
         raise SettingsError(
             f"{candidate.id} cannot both show and hide {both or 'empty'}: name the value once"
@@ -179,14 +179,22 @@ def _checked(candidate: Candidate, answer: ValuesAnswer) -> ShownAndHidden:
     return ShownAndHidden(show, hide)
 
 
-def value_of(candidate: Candidate, named: str) -> str:
-    """Return the value of a candidate that is written as the database has it, or else as people
-    read it."""
-    if named in {one.value for one in candidate.values}:
-        return named
-    for one in candidate.values:
-        if one.spoken == named:
-            return one.value
+def values_of(candidate: Candidate, named: str) -> set[str]:
+    """Return the values of a candidate that people read so, such as Y and y of `yes`, or else the
+    one that is written so in the database.
+
+    Raises:
+        SettingsError: there is none, or `empty` is a text beside no value at all.
+    """
+    read = {one.value for one in candidate.values if one.spoken == named}
+    written = {one.value for one in candidate.values if one.value == named}
+    if read and written - read:
+        raise SettingsError(
+            f'{candidate.id} is {named} in two ways: write "" for no value and "\\"{named}\\"" for the'
+            " text"
+        )
+    if read or written:
+        return read or written
     spoken = [one.spoken for one in candidate.values]
     near = get_close_matches(named, spoken, MAX_NEAR) or spoken
     raise SettingsError(

@@ -18,8 +18,8 @@ Kind = Literal["value", "time"]
 Use = Literal["title", "text", "leave out"]
 Place = Literal["document", "leave out"]
 
-EMPTY, PAST, FUTURE = "empty", "past", "future"
-"""No value at all, as people read it, and the two states of a time that is set."""
+EMPTY, SET, PAST, FUTURE = "empty", "set", "past", "future"
+"""No value at all, as people read it, any value, and the two states of a time that is set."""
 _NEEDS_QUOTES = re.compile(r'[."\s()$]|^$')
 _PART_OF_ID = re.compile(r'"((?:[^"]|"")*)"|([^."\s]+)')
 
@@ -87,7 +87,8 @@ class Candidate:
     values: tuple[CandidateValue, ...]
     """The most common first."""
     key: str = ""
-    """The key of a JSON object."""
+    """The key of a JSON object, or the keys that lead to a value inside of it, as `make_id` writes
+    them: `access.private`."""
     kind: Kind = "value"
     is_answered: bool = False
     hidden: int = 0
@@ -196,3 +197,5 @@ class Verdict:
     """The word or the share that decided, to be read after the column's name."""
     shown: frozenset[str]
     """The values whose rows are shown."""
+    is_decision: bool = True
+    """Whether the settings name the values, so that a later one is shown to nobody."""

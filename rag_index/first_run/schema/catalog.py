@@ -29,6 +29,7 @@ from rag_index.components.sources.undecoded import Undecoded, readable
 from rag_index.components.sources.value_text import value_sql
 from rag_index.core.database import failure_of
 from rag_index.errors import SourceTimedOut
+from rag_index.first_run.schema.candidates import split_id
 from rag_index.first_run.schema.columns import MAX_CHARS, Column
 from rag_index.first_run.schema.tables import MAX_ROWS, Table, literal
 
@@ -108,9 +109,7 @@ class DatabaseCatalog:
         """Return in SQL that a column, or a key of its JSON, has one of these values, as the
         settings have them."""
         sql = value_sql(self.connection.dialect)
-        return sql.is_any(
-            sql.text(table.columns[column].sql, [key] if key else [], kind=kind), values
-        )
+        return sql.is_any(sql.text(table.columns[column].sql, split_id(key), kind=kind), values)
 
     def value_rows(
         self, table: Table, column: Column, key: str = "", kind: Kind = "value"
@@ -123,7 +122,7 @@ class DatabaseCatalog:
         """
         sql = value_sql(self.connection.dialect)
         rows = MAX_ROWS if len(table.columns) <= MANY_COLUMNS else 2 * SAMPLED_ROWS
-        text = sql.text(column.sql, [key] if key else [], kind=kind)
+        text = sql.text(column.sql, split_id(key), kind=kind)
         some = f"SELECT {text} AS one FROM {table.sql} LIMIT {rows}"
         grouped = (
             f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
@@ -193,6 +192,15 @@ class DatabaseCatalog:
         where = f"{column} IS NOT NULL AND ({self._expanded(condition)})"
         found = self._asked(f"SELECT {column} FROM {table.sql} WHERE {where} LIMIT {limit}")
         return [str(row[0]) for row in found or ()]
+
+    def whole_texts(self, table: Table, column: Column, limit: int) -> list[str]:
+        """Return the texts of a column in the first rows, which the sample may have cut."""
+        text = value_sql(self.connection.dialect).text(column.sql)
+        found = self._asked(f"SELECT {text} FROM {table.sql} LIMIT {limit}", is_raw=True)
+        return [
+            one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+            for (one,) in found or ()
+        ]
 
     def rows_with(
         self, table: Table, names: Sequence[str], condition: str, limit: int

@@ -3,6 +3,7 @@ not read."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rag_index.components.sources.secret_values import looks_secret
 from rag_index.errors import shortened
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.reading import tables_read
+from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
     from rag_index.first_run.schema.candidates import Candidate, CandidateValue
@@ -22,6 +24,10 @@ MAX_CHARS = 200
 READ = ("prose", "choice", "time")
 """The roles of columns that examples have beside the title. Names in other columns may be those of
 persons."""
+PERSON = re.compile(r"\w+(?:ant|ate|ee|ent|er|ian|ist|or)")
+"""What nouns of persons end with, as others do: rows with a name are persons then."""
+CONTACT = re.compile(r"[\w.+-]+@[\w-]+\.\w|(?<!\w)(?:\+\d|0\d)[\d ()/.-]{6,}\d")
+"""An e-mail address or a telephone number inside of a text."""
 
 
 def add_examples(questions: list[dict[str, Any]], made: Scaffold) -> None:
@@ -38,8 +44,7 @@ def add_examples(questions: list[dict[str, Any]], made: Scaffold) -> None:
     for question in questions:
         candidate = candidates[question["id"]]
         table = tables[candidate.table]
-        is_about_persons = table.is_people or known.PERSONS & {*table.noun}
-        if is_about_persons or not question["is_open"]:
+        if _is_about_persons(table) or not question["is_open"]:
             continue
         for printed, value in zip(question["values"], candidate.values, strict=True):
             printed["examples"] = _examples(made.catalog, table, candidate, value)
@@ -64,8 +69,21 @@ def _examples(
             for name, given in zip(names, row, strict=True)
             if given
         }
-        found.append({name: text for name, text in texts.items() if not looks_secret(text)})
+        found.append(
+            {
+                name: text
+                for name, text in texts.items()
+                if not (looks_secret(text) or CONTACT.search(text))
+            }
+        )
     return found
+
+
+def _is_about_persons(table: Table) -> bool:
+    """Return whether rows are persons: by their noun, or as an `applicant` with a name."""
+    has_name = any(words(name)[-1] == "name" for name in table.title_columns)
+    is_called = bool(has_name and PERSON.fullmatch(table.noun[-1]))
+    return table.is_people or is_called or bool(known.PERSONS & {*table.noun})
 
 
 def _readable(table: Table) -> list[str]:

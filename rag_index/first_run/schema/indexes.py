@@ -216,7 +216,8 @@ class IndexMaker:
             one = ruling.candidate
             token = f"$visible({one.id})"
             is_own = token in own
-            name = make_id(*filter(None, (one.column, one.key))) if is_own else one.id
+            own_name = ".".join(filter(None, (make_id(one.column), one.key)))
+            name = own_name if is_own else one.id
             used = [rows for rows in _with_conditions(settings) if token in rows["where"]]
             for rows in used:
                 before = rows["where"]

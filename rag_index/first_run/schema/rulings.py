@@ -3,8 +3,8 @@ person decided.
 
 A candidate is a column with at most 12 values and on average at least 5 rows for each: a yes and
 no, a short text, a small number, a reference to a small list, a time (empty, past, future), a key
-of a JSON object. It is never the title, the key, prose, nor a reference to persons, products or
-places.
+of a JSON object, or what is set for hidden rows alone (`deleted_by`). It is never the title, the
+key, prose, nor a reference to persons, products or places.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rag_index.components.sources.value_text import NO_TIME
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import (
     EMPTY,
     FUTURE,
     PAST,
+    SET,
     Candidate,
     CandidateValue,
     Decisions,
@@ -27,37 +29,31 @@ from rag_index.first_run.schema.candidates import (
     SeenValue,
     Verdict,
     answered,
+    make_id,
+    split_id,
 )
-from rag_index.first_run.schema.rule import FEW_ROWS, decide
+from rag_index.first_run.schema.rule import FEW_ROWS, decide, is_asked, says_of_rows
 from rag_index.first_run.schema.tables import Condition, Table
-from rag_index.first_run.schema.words import direction, is_any, singular, words
+from rag_index.first_run.schema.words import base, direction, is_any, singular, verb_of, words
 
 if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
     from rag_index.first_run.schema.columns import Column
+    from rag_index.first_run.schema.words import Direction
 
 MAX_CHARS = 40
 """A longer text is no state."""
 ROWS_PER_VALUE, ROWS_PER_HIDDEN = 5, 2
 """The rows that each value of a candidate has on average, and of one with a hidden word."""
-MAX_KEYS = 30
-"""The keys of JSON objects that are looked at in one column."""
-SET = "set"
-"""The value of a column that has any."""
+MAX_KEYS, MAX_DEPTH, WHOLE_OBJECTS = 30, 4, 60
+"""The keys of JSON objects that are looked at in one column, those that lead to a value, and the
+objects that are read as a whole, where the sample has their beginning alone."""
 ALL = "all"
 """The value of the question about a whole table."""
 INVALID = "\ufffd"
 """What stands in a value for bytes that are no text."""
-OPPOSITES = {
-    "1": "0",
-    "0": "1",
-    "true": "false",
-    "false": "true",
-    "yes": "no",
-    "no": "yes",
-    "Y": "N",
-    "N": "Y",
-}
+OPPOSITES = {"1": "0", "true": "false", "yes": "no", "Y": "N"}
+OPPOSITES |= {no: yes for yes, no in OPPOSITES.items()}
 """The values of flags that no row has yet."""
 
 
@@ -127,8 +123,8 @@ class _TableRulings:
         table = self._table
         asked: list[str] = []
         for column in table.columns.values():
-            for key in self._keys(column):
-                ruling = self._ruling(column, key)
+            for path in self._paths(column):
+                ruling = self._ruling(column, path)
                 if ruling is None:
                     continue
                 one = ruling.candidate
@@ -154,85 +150,120 @@ class _TableRulings:
             return Ruling(one)
         return Ruling(one, Condition(table, "1 = 0", "all rows are hidden, as you said"))
 
-    def _keys(self, column: Column) -> list[str]:
-        """Return the keys of the JSON objects in a column; the column itself, as "", if it has
-        none."""
+    def _paths(self, column: Column) -> list[str]:
+        """Return the keys of the JSON objects in a column, first those that may say who sees a row;
+        the column itself, as "", if it has none."""
         if column.kind != "json" and column.form != "json":
             return [""]
-        keys: dict[str, None] = {}
+        found: dict[str, None] = {}
+        cut = False
         for value in column.given:
             try:
-                found = json.loads(value) if isinstance(value, str) else value
-            except ValueError:  # only its beginning was read
+                read = json.loads(value) if isinstance(value, str) else value
+            except ValueError:
+                # only its beginning was read
+                cut = True
                 continue
-            if isinstance(found, dict):
-                keys |= dict.fromkeys(
-                    name for name, inner in found.items() if isinstance(inner, bool | int | str)
-                )
+            found |= dict.fromkeys(_leaves(read))
+        if cut:
+            for text in self._catalog.whole_texts(self._table, column, WHOLE_OBJECTS):
+                found |= dict.fromkeys(_leaves(_read_json(text)))
         # an array is a value
-        return [key for key in keys if key][:MAX_KEYS] or [""]
+        return sorted(found, key=lambda path: not _may_decide(path))[:MAX_KEYS] or [""]
 
     # --- What a column is ---
 
-    def _ruling(self, column: Column, key: str) -> Ruling | None:
+    def _ruling(self, column: Column, path: str) -> Ruling | None:
         """Return the ruling about a column, or a key of its JSON; None if it is no candidate."""
         table = self._table
-        names = (column.name, key) if key else (column.name,)
-        if not key and self._is_set(column):
+        name = table.id_of(column.name, *split_id(path))
+        if not path and self._is_set(column):
             return self._set_ruling(column)
-        why_not = "" if key else self._why_not(column)
+        why_not = "" if path else self._why_not(column)
         if why_not:
-            self._excused[table.id_of(*names)] = why_not
+            self._excused[name] = why_not
             return None
-        kind: Kind = "time" if column.is_time and not key else "value"
-        counted = self._catalog.value_rows(table, column, key, kind)
-        values = self._values(column, key, kind, counted)
-        seen = self._seen(column, key, kind, values)
+        kind: Kind = "time" if column.is_time and not path else "value"
+        counted = self._catalog.value_rows(table, column, path, kind)
+        values = self._values(column, path, kind, counted)
+        seen = self._seen(column, path, kind, values)
         verdict = decide(seen)
-        limit = ROWS_PER_VALUE
-        if verdict.result == "understood":
-            limit = ROWS_PER_HIDDEN
-        filled = [one for one in values if one.rows]
-        is_few = len(filled) <= (
-            known.MAX_CHOICES if verdict.result == "understood" else known.MAX_VALUES
+        is_sure = verdict.result == "understood"
+        most = known.MAX_CHOICES if is_sure else known.MAX_VALUES
+        needed = ROWS_PER_HIDDEN if is_sure else ROWS_PER_VALUE
+        filled = sum(one.rows > 0 for one in values)
+        often = table.rows < FEW_ROWS or table.rows >= needed * filled
+        is_unread = NO_TIME in dict(counted)
+        if counted and filled <= most and often and not is_unread:
+            return self._decided(column, path, kind, seen, verdict)
+        deeds = self._deeds(column)
+        if deeds and not path and (is_unread or deeds.hides):
+            # `deleted` has a date in an order of its own, or who did it
+            return self._set_ruling(column)
+        many = len(counted) or "too many"
+        self._excused[name] = f"has {many} values in {table.rows:,} rows"
+        return None
+
+    # --- Columns that are set for some rows alone ---
+
+    def _deeds(self, column: Column) -> Direction | None:
+        """Return what the name of a column says of the rows where it is set, if it tells what
+        somebody did: `deleted_by`, `hidden_reason`, but not `private_note`."""
+        named = [word for word in words(column.name) if word not in ("by", "id", *known.REMARKS)]
+        said = says_of_rows(self._set_seen(column, (0, 0)))
+        deeds = known.VERBS
+        if self._table.is_people or is_any(self._table.noun, known.WRITTEN):
+            deeds |= known.BANNED | known.HELD
+        is_deed = any(base(verb_of(word) or word, deeds) for word in named)
+        return said if is_deed and said.hides is not None and not said.rest else None
+
+    def _is_set(self, column: Column) -> bool:
+        """Return whether a column is set for what is not for all, and has names, reasons or a
+        password then."""
+        if column.is_time or column.role == "flag" or column.kind in ("bool", "bytes", "json"):
+            return False
+        if column.name in self._table.key:
+            return False
+        if column.role == "secret":
+            # readers of the row have to know it
+            is_rare = 0 < column.filled <= known.SOME
+            return is_rare and "pass" in column.name.lower() and not self._table.is_people
+        named = words(column.name)
+        is_remark = "by" in named or "reason" in named or is_any(named[-1:], known.REMARKS)
+        return is_remark and self._deeds(column) is not None
+
+    def _set_seen(self, column: Column, rows: tuple[int, int]) -> Seen:
+        """Return a column as a yes and no: whether it is set, given the rows where it is and is
+        not."""
+        table = self._table
+        named = tuple(
+            word for word in words(column.name) if word not in ("by", "id", *known.REMARKS)
         )
-        often = table.rows < FEW_ROWS or table.rows >= limit * len(filled)
-        if not (counted and is_few and often):
-            self._excused[table.id_of(*names)] = (
-                f"has {len(counted) or 'too many'} values in {table.rows:,} rows"
-            )
-            return None
-        return self._decided(column, key, kind, seen, verdict)
+        values = (SeenValue(SET, "yes", rows[0]), SeenValue("", EMPTY, rows[1]))
+        return Seen(named or (SET,), values, "flag", table.noun, table.rows, table.is_people)
 
     def _set_ruling(self, column: Column) -> Ruling:
-        """Return the ruling about a column whose values are names, reasons or a password: whether
-        it is set."""
+        """Return the ruling about a column by whether it is set."""
         table = self._table
-        said = direction([word for word in words(column.name) if word not in known.REMARKS])
         empty = self._catalog.shows(table, column.name, "", "value", ["", "0"])
         rows = max(0, self._catalog.rows_that(table, empty))
-        releases = said.hides is False
-        why = (
-            f"says who may see a row by the word {said.word}"
-            if said.word
-            else "is a secret that readers must know"
-        )
+        verdict = decide(self._set_seen(column, (table.rows - rows, rows)))
+        if column.role == "secret":
+            why = "is a secret that readers must know"
+            verdict = Verdict("understood", why, frozenset([""]))
         values = (
-            CandidateValue("", EMPTY, rows, is_shown=not releases),
-            CandidateValue(SET, SET, table.rows - rows, is_shown=releases),
+            CandidateValue("", EMPTY, rows, is_shown="" in verdict.shown),
+            CandidateValue(SET, SET, table.rows - rows, is_shown=SET in verdict.shown),
         )
-        one = self._answered(
-            Candidate(table.id_of(column.name), table.name, column.name, "understood", why, values)
-        )
-        if all(value.is_shown for value in one.values):
+        name = table.id_of(column.name)
+        made = Candidate(name, table.name, column.name, verdict.result, verdict.why, values)
+        one = self._answered(made)
+        is_empty_shown, is_set_shown = (value.is_shown for value in one.values)
+        if is_empty_shown and is_set_shown:
             return Ruling(one)
-        sql = f"NOT {empty}" if releases else empty
-        return Ruling(
-            one,
-            Condition(
-                table, sql, one.says, column.name, bans=_bans(table, words(column.name), one)
-            ),
-        )
+        sql = empty if is_empty_shown else f"NOT {empty}" if is_set_shown else "1 = 0"
+        bans = _bans(table, words(column.name), one)
+        return Ruling(one, Condition(table, sql, one.says, column.name, bans=bans))
 
     def _why_not(self, column: Column) -> str:
         """Return why a column is no candidate whatever its values are; "" if it may be one."""
@@ -265,50 +296,21 @@ class _TableRulings:
         places."""
         return parent.rows <= known.MAX_VALUES and not parent.is_people and not parent.prose
 
-    def _is_set(self, column: Column) -> bool:
-        """Return whether a column is set for what is not for all: `deleted_by`, `hidden_reason`, a
-        password."""
-        if (
-            column.name in self._table.key
-            or column.is_time
-            or column.kind in ("bool", "bytes", "json")
-        ):
-            return False
-        is_rare = 0 < column.filled <= known.SOME
-        if column.role == "secret":
-            # readers of the row have to know it
-            return is_rare and "pass" in column.name.lower() and not self._table.is_people
-        named = words(column.name)
-        said = direction([word for word in named if word not in known.REMARKS])
-        return (
-            is_rare
-            and column.role != "flag"
-            and said.hides is not None
-            and not said.rest
-            and (named[-1] in ("id", "by") or is_any(named[-1:], known.REMARKS))
-        )
-
     def _values(
-        self, column: Column, key: str, kind: Kind, counted: Sequence[tuple[str, int]]
+        self, column: Column, path: str, kind: Kind, counted: Sequence[tuple[str, int]]
     ) -> list[SeenValue]:
         """Return the values of a column, with those that rows may have later: no value, the other
         of two."""
         found = dict(counted)
         if kind == "time":
-            found = {state: found.get(state, 0) for state in (EMPTY, PAST, FUTURE)}
-            return sorted(
-                (SeenValue(state, state, rows) for state, rows in found.items()),
-                key=lambda one: -one.rows,
-            )
-        if column.nullable or key:
+            states = [SeenValue(one, one, found.get(one, 0)) for one in (EMPTY, PAST, FUTURE)]
+            return sorted(states, key=lambda one: -one.rows)
+        if column.nullable or path:
             found.setdefault("", 0)
         is_flag = self._is_flag(column, found)
-        if is_flag:
-            found |= {
-                OPPOSITES[one]: 0
-                for one in [*found]
-                if one in OPPOSITES and OPPOSITES[one] not in found
-            }
+        for value in [*found] if is_flag else ():
+            if value in OPPOSITES:
+                found.setdefault(OPPOSITES[value], 0)
         labels = self._labels(column)
         return [
             SeenValue(value, _spoken(value, labels, is_flag=is_flag), rows)
@@ -331,76 +333,63 @@ class _TableRulings:
                 return {str(key): str(name) for key, name in rows}
         return {}
 
-    def _seen(self, column: Column, key: str, kind: Kind, values: list[SeenValue]) -> Seen:
+    def _seen(self, column: Column, path: str, kind: Kind, values: list[SeenValue]) -> Seen:
         table = self._table
-        others = {
-            word for name, named in self._columns.items() if name != column.name for word in named
-        }
+        others: set[str] = set()
+        for name, used in self._columns.items():
+            others |= used if name != column.name else set()
         # `private_notes` of rows that have notes is about the rows
-        own = {*words(table.prose[0])} if len(table.prose) == 1 else set()
-        told = [
-            word
-            for word in table.named[column.name]
-            if word not in own or direction((word,)).hides is not None
-        ]
-        named = words(key) if key else tuple(told)
-        named = tuple(
-            word
-            for word in named
-            if singular(word) not in table.noun or direction((word,)).hides is not None
-        )
+        own = {*words(table.prose[0])} if len(table.prose) == 1 else set[str]()
+        told = table.named[column.name]
+        if path:
+            told = tuple(word for key in split_id(path) for word in words(key))
+        skip = own | {*table.noun}
+        named = tuple(word for word in told if not skip & {word, singular(word)} or _says(word))
         seen_as: Literal["value", "flag", "time"] = "time" if kind == "time" else "value"
         if kind == "value" and {one.spoken for one in values} <= {"yes", "no", EMPTY}:
             seen_as = "flag"
-        names = tuple(
-            word for one in table.parents if one.column == column.name for word in one.parent.noun
-        )
-        about = frozenset((others | self._nouns) - known.PERSONS - known.ASKED)
-        named = named or words(column.name)
+        names: list[str] = []
+        for one in table.parents:
+            names += one.parent.noun if one.column == column.name else ()
+        about = {word for word in others | self._nouns if not is_asked(word)} - known.PERSONS
         return Seen(
-            named, tuple(values), seen_as, table.noun, table.rows, table.is_people, about, names
+            named or words(column.name),
+            tuple(values),
+            seen_as,
+            table.noun,
+            table.rows,
+            table.is_people,
+            frozenset(about),
+            tuple(names),
         )
 
     # --- What follows ---
 
     def _decided(
-        self, column: Column, key: str, kind: Kind, seen: Seen, verdict: Verdict
-    ) -> Ruling | None:
+        self, column: Column, path: str, kind: Kind, seen: Seen, verdict: Verdict
+    ) -> Ruling:
         """Return the ruling of a verdict, with what a person decided."""
         table = self._table
-        names = (column.name, key) if key else (column.name,)
         values = tuple(
-            CandidateValue(
-                one.value,
-                one.spoken,
-                one.rows,
-                one.value in verdict.shown and INVALID not in one.value,
-            )
+            CandidateValue(one.value, one.spoken, one.rows, is_shown=one.value in verdict.shown)
             for one in seen.values
         )
-        made = Candidate(
-            table.id_of(*names),
-            table.name,
-            column.name,
-            verdict.result,
-            verdict.why,
-            values,
-            key,
-            kind,
+        name = table.id_of(column.name, *split_id(path))
+        result, why = verdict.result, verdict.why
+        one = self._answered(
+            Candidate(name, table.name, column.name, result, why, values, path, kind)
         )
-        one = self._answered(made)
+        # A value that the column has: "open" and "closed", but not the empty one that no row has.
+        filtered = [value for value in one.values if value.is_shown and value.rows]
         hides = any(not value.is_shown and value.rows for value in one.values)
-        decides = one.result in ("understood", "asked") or (one.is_answered and hides)
+        decides = verdict.is_decision or (one.is_answered and hides)
         if one.is_open and table.rows < FEW_ROWS and not hides:
             decides = False
-        shows = any(value.is_shown and value.rows for value in one.values)
-        if table.is_label and not (hides and shows) and not one.is_answered:
-            # a flag that is the same in all rows of a list says nothing of what refers to them
+        if table.is_label and not filtered and not one.is_answered:
+            # a flag that hides all rows of a list says nothing of what refers to them
             decides = False
         if not decides:
             return Ruling(one)
-        # A value that the column has: "open" and "closed", but not the empty one that no row has.
-        filtered = [value for value in one.values if value.is_shown and value.rows]
         condition = Condition(
             table,
             f"$visible({one.id})",
@@ -415,23 +404,55 @@ class _TableRulings:
     def _answered(self, one: Candidate) -> Candidate:
         """Return a candidate with what a person decided."""
         said = self._decisions.values.get(one.id)
-        if said is None and self._decisions.tables.get(one.table) == "document" and not one.column:
-            return replace(one, is_answered=True)
-        if said is None:
-            return one
-        made = answered(one, said)
+        if said is not None:
+            one = answered(one, said)
+        elif self._decisions.tables.get(one.table) == "document" and not one.column:
+            one = replace(one, is_answered=True)
         # bytes that are no text have no name by which they could be shown
         values = tuple(
             replace(value, is_shown=value.is_shown and INVALID not in value.value)
-            for value in made.values
+            for value in one.values
         )
-        return replace(made, values=values)
+        return replace(one, values=values)
+
+
+def _says(word: str) -> bool:
+    """Return whether a word of a name says who may see a row, alone."""
+    return direction((verb_of(word) or word,)).hides is not None
+
+
+def _may_decide(path: str) -> bool:
+    """Return whether keys that lead to a value may say who sees a row."""
+    named = [word for key in split_id(path) for word in words(key)]
+    return any(_says(word) or is_asked(word) for word in named)
+
+
+def _read_json(text: str) -> Any:
+    """Return what a text has in JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _leaves(found: Any, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the keys that lead to the values of a JSON object, as `make_id` writes them."""
+    if not isinstance(found, dict) or len(above) == MAX_DEPTH:
+        return
+    for key, inner in found.items():
+        if key and isinstance(inner, bool | int | str):
+            yield make_id(*above, key)
+        elif key:
+            yield from _leaves(inner, (*above, key))
 
 
 def _spoken(value: str, labels: Mapping[str, str], *, is_flag: bool) -> str:
     """Return a value as people read it."""
     if not value:
         return EMPTY
+    if value == EMPTY:
+        # a text, and not the lack of one
+        return f'"{EMPTY}"'
     if is_flag:
         return "yes" if value.lower() in known.YES else "no"
     if INVALID in value:

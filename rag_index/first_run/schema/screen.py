@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.errors import SettingsError, shortened
-from rag_index.first_run.schema.answers import Answer, ValuesAnswer, value_of
+from rag_index.first_run.schema.answers import Answer, ValuesAnswer, values_of
 from rag_index.first_run.schema.documents import squeezed
 from rag_index.first_run.schema.proposed import UNREAD
 
@@ -197,7 +197,9 @@ def _values_answer(candidate: Candidate, *, show: bool, values: str) -> ValuesAn
     """Return what is shown and hidden of a candidate once these values are: all, if none is
     named."""
     if values:
-        changed = {value_of(candidate, one) for one in _named(candidate, values)}
+        changed = set[str]().union(
+            *(values_of(candidate, one) for one in _named(candidate, values))
+        )
     elif show:
         changed = {one.value for one in candidate.values}
     else:

@@ -8,7 +8,7 @@ yes hides a row. All lists together have at most 150 words.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+IRREGULAR = {"hidden": "hide", "held": "hold"}
+NOUN_ENDS = (
+    *(("al", "e"), ("ion", "e"), ("ion", ""), ("ation", "e"), ("sion", "d")),
+    *(("bility", "ble"), ("ity", "e"), ("ity", ""), ("acy", "ate"), ("y", "e")),
+)
+"""What nouns end with, and the words that they are made of: approval, deletion, rejection,
+expiration, suspension; visibility, sensitivity, confidentiality, privacy, expiry."""
 PUBLISHED_ELSEWHERE = re.compile(r"pub+li(?:[eé]e?|cad[oa]|cat[oa]|ziert)")
 
 
@@ -49,15 +56,28 @@ def singular(word: str) -> str:
 def base(word: str, known: frozenset[str]) -> str:
     """Return which of some known words this is, in any form: `deleted` is delete, `publicly`
     public; "" if none."""
-    forms = [word]
+    forms = [word, IRREGULAR.get(word, "")]
     if len(word) > 4:
-        # hidden and hide are two words; "needs", "removed", "publishes", "privately", "pending"
+        # "needs", "removed", "publishes", "privately", "pending"
         forms += [word.removesuffix(end) for end in ("s", "d", "n", "ed", "es", "ly", "ing")]
         # banned, cancelled
         forms += [word[:-3]] if word.endswith("ed") and word[-3] == word[-4] else []
     # publie, publicado
     forms += ["publish"] if PUBLISHED_ELSEWHERE.fullmatch(word) else []
     return next((one for one in forms if one in known), "")
+
+
+@lru_cache(maxsize=50_000)
+def verb_of(noun: str) -> str:
+    """Return the word that hides or shows of which this is the noun: `deletion` is delete,
+    `privacy` private; "" if it is none."""
+    if noun == "publication":
+        return "publish"
+    for end, rest in NOUN_ENDS:
+        word = noun.removesuffix(end) + rest
+        if noun.endswith(end) and word in HIDE | SHOW | ASKED | BANNED | HELD:
+            return word
+    return ""
 
 
 def is_any(named: tuple[str, ...], known: frozenset[str]) -> bool:
@@ -179,8 +199,8 @@ PRIVATE = re.compile(r"(?:priv(?:ate)?|personal|scheduled)(?:msg|message|mail|po
 # --- Who may see a row ---
 
 HIDE = _words(
-    "private confidential secret internal restrict delete remove hide hidden draft spam trash"
-    " expire"
+    "private confidential secret internal restrict delete remove hide draft spam trash expire"
+    " embargo unlisted"
 )
 SHOW = _words("public publish visible show approve valid")
 """Words that say of a row that few may see it, or everybody."""
@@ -197,7 +217,7 @@ BEGINNINGS = frozenset(["un", "in"])
 BANNED = _words("ban block suspend spam")
 """What hides the rows of an account."""
 RIGHTS = _words("permission")
-HELD = _words("hold held pending waiting reject")
+HELD = _words("hold pending waiting reject quarantine")
 """Values and flags by which a moderator holds back what people write; of what people work on they
 are states."""
 WRITTEN = REPLIES | _words("post")
@@ -206,21 +226,22 @@ WORK = _words("ticket task issue request order job project")
 """Nouns of what people work on."""
 PROGRESS = HELD | _words("open new close done progress complete cancel")
 """Values that say how far a row is."""
-ASKED = _words("audience access moderation privacy visibility approval state status")
-"""Words of columns that a person has to answer for."""
-EXPLAINED = _words("has can")
-"""First words of a yes and no that say what else a row has, or what can be done with it."""
 STATES = _words("state status")
-"""Words of a yes and no that says whether a row is on or off."""
+"""Words of columns that say how far a row is; of a yes and no, whether it is on or off."""
 STATE = re.compile(r"e?sta[td](?:us|ut|o|e)?")
 """The same words in other languages: statut, estado, stato."""
-PRIVACY = _words("audience access privacy visibility")
-"""Those of them of which the most common value alone is shown."""
-FILLERS = PERSONS | ASKED | _words("flag date time search index from until")
+PRIVACY = _words("audience access sensitive")
+"""Words of columns of which the most common value alone is shown."""
+ASKED = STATES | PRIVACY | _words("moderate")
+"""Words of columns that a person has to answer for, with the nouns of all words that hide or show:
+visibility, approval."""
+EXPLAINED = _words("has can")
+"""First words of a yes and no that say what else a row has, or what can be done with it."""
+FILLERS = PERSONS | ASKED | _words("flag date time search index from until start")
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
 LOGIN, DIRECT, PLACE_WORDS = _words("login"), _words("direct"), _words("city country")
 """What only some have, what two persons say, and what stands beside the state of an address."""
-RELEASE = _words("publish public approve approval")
+RELEASE = _words("publish public approve")
 """Words of columns in which no value says "not yet"."""
 HARMLESS = TYPE_WORDS | ORDERS | _words("language category country priority")
 """Words of columns that say something else of a row than who may see it."""
@@ -243,6 +264,8 @@ class Direction:
     """The word that says so."""
     rest: tuple[str, ...] = ()
     """The other words, which may be about something else."""
+    after: str = ""
+    """The one of them that stands behind it, which it may describe: `internal medicine`."""
 
 
 def direction(
@@ -256,7 +279,8 @@ def direction(
     found: list[Direction] = []
     rest: list[str] = []
     negation = ""
-    for part in [part for word in named for part in parts_of(word, hide | show)]:
+    parts = [part for word in named for part in parts_of(word, hide | show)]
+    for number, part in enumerate(parts):
         if part in BEGINNINGS and part in named:
             # "show in public": a word of its own, and not the beginning of "invisible"
             continue
@@ -265,9 +289,12 @@ def direction(
             negation = "" if negation else f"{part} "
         elif base(part, hide | show):
             hides = bool(base(part, hide)) != bool(negation)
-            found.append(Direction(hides, f"{negation}{part}"))
+            behind = parts[number + 1] if parts[number + 1 :] else ""
+            is_next = behind in ("only", *NOT) or base(behind, hide | show)
+            after = "" if is_next else _telling(behind)
+            found.append(Direction(hides, f"{negation}{part}", after=after))
             negation = ""
-        elif len(part) > 3 and not is_any((part, singular(part)), FILLERS):
+        elif _telling(part):
             rest.append(part)
     if {"only", "required"} & {*named} and is_any(tuple(map(singular, named)), PERSONS | LOGIN):
         found.append(Direction(True, "only"))
@@ -277,7 +304,13 @@ def direction(
         rest = [one for one in rest if one not in ("only", "required")]
     # "hide from public" hides: a word that hides counts before one that shows
     first = next((one for one in found if one.hides), found[0] if found else Direction(None))
-    return Direction(first.hides, first.word, tuple(rest))
+    return replace(first, rest=tuple(rest))
+
+
+def _telling(part: str) -> str:
+    """Return a word if it says something of its own, or else ""."""
+    is_filler = len(part) <= 3 or is_any((part, singular(part)), FILLERS)
+    return "" if is_filler else part
 
 
 def parts_of(word: str, known: frozenset[str] = HIDE | SHOW) -> list[str]:
