@@ -107,7 +107,6 @@ def test_a_time_of_publication_that_few_rows_have(name, expected):
         ("expiration", "empty future"),
         ("embargo_until", "empty past"),
         ("embargo_end_date", "empty past"),
-        ("publication_start", "past"),
     ],
 )
 def test_nouns_say_what_their_verbs_say_of_a_time(name, expected):

@@ -20,6 +20,8 @@ Place = Literal["document", "leave out"]
 
 EMPTY, SET, PAST, FUTURE = "empty", "set", "past", "future"
 """No value at all, as people read it, any value, and the two states of a time that is set."""
+INVALID = "\ufffd"
+"""What stands in a value for bytes that are no text."""
 _NEEDS_QUOTES = re.compile(r'[."\s()$]|^$')
 _PART_OF_ID = re.compile(r'"((?:[^"]|"")*)"|([^."\s]+)')
 

@@ -28,7 +28,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.candidates import EMPTY, FUTURE, PAST, Seen, Verdict
+from rag_index.first_run.schema.candidates import EMPTY, FUTURE, INVALID, PAST, Seen, Verdict
 from rag_index.first_run.schema.words import (
     Direction,
     base,
@@ -52,10 +52,6 @@ COMMON = 0.8
 """The share of rows that the common values make up."""
 FEW_ROWS = 20
 """Shares prove nothing in a smaller table."""
-PLACED, READERS = frozenset(["in", "on", "at"]), frozenset(["to", "for", "from"])
-"""Words before a place where a row is shown, and before those who read it."""
-ENDS = frozenset(["until", "to", "end", "embargo"])
-"""Words of a time up to which something holds."""
 BETWEEN = re.compile(r"[][(){}\"',;|/]+|\s-+\s|:\s")
 """What stands between the values of a list: `hidden,locked`, `["news", "internal"]`."""
 
@@ -116,9 +112,11 @@ def says_of_rows(seen: Seen) -> Direction:
     """Return what the name of a column says of the rows with a yes, or with a time in the past."""
     hide, show, named = known.HIDE, known.SHOW, seen.named
     if seen.kind != "value" or [_yes_or_no(one) for one in _filled(seen)] == [True]:
-        # deletion_date, approval: X or nothing; but not `publication`: Nature
-        named = tuple(verb_of(word) or word for word in named)
-    if seen.is_people or (seen.kind != "value" and not _is_work(seen)):
+        # deletion_date, approval: X or nothing; but not `visibility`: 1, `publication`: Nature
+        named = tuple(word if _is_privacy((word,)) else verb_of(word) or word for word in named)
+    # blocked_at, suspension_date; but not a reference to a `block`
+    is_ban = any(word.endswith("ed") or verb_of(word) for word in seen.named)
+    if seen.is_people or (is_ban and seen.kind != "value" and not _is_work(seen)):
         hide |= known.BANNED
     if _is_written(seen):
         hide, show = hide | known.HELD, show | {"moderate"}
@@ -126,11 +124,11 @@ def says_of_rows(seen: Seen) -> Direction:
     if said.hides is None:
         return _says_of_use(seen) if seen.kind == "flag" else said
     rest = tuple(word for word in said.rest if singular(word) not in seen.noun)
-    if not rest or (READERS & {*named} and not is_any(rest, known.PERSONAL)):
+    if not rest or (known.READERS & {*named} and not is_any(rest, known.PERSONAL)):
         # `comment_approved` of a comment, `visible_to_customer`
         return Direction(said.hides, said.word)
-    is_command = said.after and said.word in known.VERBS
-    others = known.PERSONAL if PLACED & {*named} else known.PERSONAL | seen.about
+    is_command = said.after and said.word in known.VERBS & {*seen.named}
+    others = known.PERSONAL if known.PLACED & {*named} else known.PERSONAL | seen.about
     is_other = seen.kind == "value" or is_any(tuple(map(singular, rest)), others)
     # `hide_sidebar`, `comments_hidden` where there are comments; but not `visible_in_portal`
     return Direction(None) if is_command or is_other else said
@@ -153,7 +151,7 @@ def _says_of_use(seen: Seen) -> Direction:
 
 def _by_time(seen: Seen, said: Direction) -> Verdict:
     """Return the verdict for a time: which of empty, past and future are shown."""
-    is_end = bool(ENDS & {*seen.named}) or is_any((said.word,), ENDS)
+    is_end = bool(known.ENDS & {*seen.named}) or is_any((said.word,), known.ENDS)
     filled = sum(one.rows for one in _filled(seen))
     if said.hides and is_any((said.word,), frozenset({"expire"})):
         # expires_at: until then
@@ -232,18 +230,21 @@ def value_hides(spoken: str, seen: Seen) -> bool | None:
     """Return whether the words of a value hide its rows, or show them to all; None if they say
     neither, or may describe something else."""
     said = _said_by_value(spoken, seen)
-    return None if said.after else said.hides
+    # of names of rows: "Delete all posts" is what somebody may do
+    is_command = not seen.values and known.VERBS & {*words(spoken)}
+    return None if said.after or is_command else said.hides
 
 
 def _said_by_value(spoken: str, seen: Seen) -> Direction:
     """Return what a value says: what one of several says that hides, or else the first. `after` is
     the noun that its word may describe."""
-    hide = known.HIDE | (known.BANNED if seen.is_people else frozenset())
+    hide = known.HIDE | {"sensitive"} | (known.BANNED if seen.is_people else frozenset())
     hide |= known.HELD if _is_written(seen) else frozenset()
     if is_any(seen.noun, known.ROOMS):
         # D and P are direct and private
         hide |= known.DIRECT | ({spoken.lower()} & {"d", "p"})
-    found = [direction(words(part), hide) for part in BETWEEN.split(spoken) if part.strip()]
+    parts = BETWEEN.split(spoken) if INVALID not in spoken else []
+    found = [_said_by_words(words(part), hide) for part in parts if part.strip()]
     found = [one for one in found if one.hides is not None]
     first = next((one for one in found if one.hides), found[0] if found else Direction(None))
     if not first.after:
@@ -253,6 +254,19 @@ def _said_by_value(spoken: str, seen: Seen) -> Direction:
     others = {word for one in seen.values if one.spoken != spoken for word in words(one.spoken)}
     is_own = singular(first.after) in own or first.after in others
     return Direction(first.hides, first.word) if is_own else first
+
+
+def _said_by_words(named: tuple[str, ...], hide: frozenset[str]) -> Direction:
+    """Return what the words of a value say."""
+    if {"not", "no"} & {*named}:
+        # "not for publication", but not "waiting for approval"
+        named = tuple(verb_of(word) or word for word in named)
+    said = direction(named, hide)
+    readers = [word for word in named if singular(word) != word]
+    if said.hides is None and named[-1:] == ("only",) and readers and not named[2:]:
+        # "Directors only" or "weekends only"
+        return Direction(True, "only", after=readers[0])
+    return said
 
 
 def _are_deeds(seen: Seen) -> bool:
@@ -366,7 +380,8 @@ def _why_asked(seen: Seen) -> str:
 def _names_few_groups(seen: Seen) -> bool:
     """Return whether a column names groups, and most rows name none."""
     own = [word for word in seen.named if word not in known.KEY_WORDS]
-    named = is_any(tuple(map(singular, (*own[-1:], *seen.names))), known.GROUPS)
+    # `vlan_group`, if it refers to a table of these, is none of readers
+    named = is_any(tuple(map(singular, seen.names or own[-1:])), known.GROUPS)
     filled = sum(one.rows for one in seen.values if one.value not in known.NO_GROUP)
     return named and seen.kind == "value" and 0 < filled < seen.rows / 2
 
@@ -386,7 +401,7 @@ def _is_explained(seen: Seen) -> bool:
 def _is_privacy(named: Sequence[str]) -> bool:
     """Return whether a name is about privacy: `access`, `confidentiality`, but not `approval`."""
     verbs = {verb_of(word) or base(word, known.HIDE | known.SHOW) for word in named}
-    is_deed = known.HELD | known.RELEASE | {"delete", "remove", "moderate", ""}
+    is_deed = known.HELD | known.BANNED | known.RELEASE | {"delete", "remove", "expire", ""}
     return is_any(tuple(named), known.PRIVACY) or bool(verbs - is_deed)
 
 

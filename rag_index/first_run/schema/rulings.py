@@ -19,6 +19,7 @@ from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import (
     EMPTY,
     FUTURE,
+    INVALID,
     PAST,
     SET,
     Candidate,
@@ -50,8 +51,6 @@ MAX_KEYS, MAX_DEPTH, WHOLE_OBJECTS = 30, 4, 60
 objects that are read as a whole, where the sample has their beginning alone."""
 ALL = "all"
 """The value of the question about a whole table."""
-INVALID = "\ufffd"
-"""What stands in a value for bytes that are no text."""
 OPPOSITES = {"1": "0", "true": "false", "yes": "no", "Y": "N"}
 OPPOSITES |= {no: yes for yes, no in OPPOSITES.items()}
 """The values of flags that no row has yet."""
@@ -121,7 +120,7 @@ class _TableRulings:
     def made(self) -> Iterator[Ruling]:
         """Yield the rulings, and last the question about a small table."""
         table = self._table
-        asked: list[str] = []
+        asked: dict[str, None] = {}
         for column in table.columns.values():
             for path in self._paths(column):
                 ruling = self._ruling(column, path)
@@ -130,12 +129,12 @@ class _TableRulings:
                 one = ruling.candidate
                 if one.is_open and ruling.condition is None:
                     # shares prove nothing: the table is asked as a whole
-                    asked.append(column.name)
+                    asked[column.name] = None
                     why = f"{one.why}: the table is asked as a whole"
                     ruling = Ruling(replace(one, result="facet", why=why))
                 yield ruling
         if asked and not table.is_label:
-            yield self._whole_table(asked)
+            yield self._whole_table([*asked])
 
     def _whole_table(self, asked: Sequence[str]) -> Ruling:
         """Return the question about all rows of a small table."""
@@ -168,7 +167,8 @@ class _TableRulings:
         if cut:
             for text in self._catalog.whole_texts(self._table, column, WHOLE_OBJECTS):
                 found |= dict.fromkeys(_leaves(_read_json(text)))
-        # an array is a value
+        # {"image": {"width": 3}} is for programs, and an array is a value
+        found = {path: None for path in found if not split_id(path)[1:] or _may_decide(path)}
         return sorted(found, key=lambda path: not _may_decide(path))[:MAX_KEYS] or [""]
 
     # --- What a column is ---
@@ -188,13 +188,19 @@ class _TableRulings:
         values = self._values(column, path, kind, counted)
         seen = self._seen(column, path, kind, values)
         verdict = decide(seen)
+        if len(split_id(path)) > 1:
+            # an object has no such object inside: that says nothing of the row
+            filled_values = tuple(one for one in values if one.value)
+            verdict = decide(replace(seen, values=filled_values))
+            verdict = replace(verdict, shown=verdict.shown | {""})
         is_sure = verdict.result == "understood"
         most = known.MAX_CHOICES if is_sure else known.MAX_VALUES
         needed = ROWS_PER_HIDDEN if is_sure else ROWS_PER_VALUE
         filled = sum(one.rows > 0 for one in values)
         often = table.rows < FEW_ROWS or table.rows >= needed * filled
         is_unread = NO_TIME in dict(counted)
-        if counted and filled <= most and often and not is_unread:
+        is_short = not path or all(len(value) <= MAX_CHARS for value, _ in counted)
+        if counted and filled <= most and often and is_short and not is_unread:
             return self._decided(column, path, kind, seen, verdict)
         deeds = self._deeds(column)
         if deeds and not path and (is_unread or deeds.hides):
@@ -338,16 +344,17 @@ class _TableRulings:
         others: set[str] = set()
         for name, used in self._columns.items():
             others |= used if name != column.name else set()
-        # `private_notes` of rows that have notes is about the rows
-        own = {*words(table.prose[0])} if len(table.prose) == 1 else set[str]()
         told = table.named[column.name]
         if path:
             told = tuple(word for key in split_id(path) for word in words(key))
-        skip = own | {*table.noun}
-        named = tuple(word for word in told if not skip & {word, singular(word)} or _says(word))
         seen_as: Literal["value", "flag", "time"] = "time" if kind == "time" else "value"
         if kind == "value" and {one.spoken for one in values} <= {"yes", "no", EMPTY}:
             seen_as = "flag"
+        skip = {*table.noun}
+        if seen_as == "flag" and len(table.prose) == 1:
+            # `private_notes` of rows that have notes is about the rows
+            skip |= {*words(table.prose[0])}
+        named = tuple(word for word in told if not skip & {word, singular(word)} or _says(word))
         names: list[str] = []
         for one in table.parents:
             names += one.parent.noun if one.column == column.name else ()

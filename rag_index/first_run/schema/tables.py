@@ -263,11 +263,8 @@ class Table:
         """Return the columns with the first and the last name of a person; [] if there are not
         both."""
         named = {"".join(words(name)): name for name in self.columns}
-        found = [
-            [named[one] for one in some if one in named][:1]
-            for some in (known.FIRST_NAMES, known.LAST_NAMES)
-        ]
-        return found[0] + found[1] if all(found) else []
+        found = [named.get("".join(called), "") for called in (known.FIRST_NAME, known.LAST_NAME)]
+        return found if all(found) else []
 
     @cached_property
     def is_people(self) -> bool:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 IRREGULAR = {"hidden": "hide", "held": "hold"}
 NOUN_ENDS = (
     *(("al", "e"), ("ion", "e"), ("ion", ""), ("ation", "e"), ("sion", "d")),
-    *(("bility", "ble"), ("ity", "e"), ("ity", ""), ("acy", "ate"), ("y", "e")),
+    *(("bility", "ble"), ("ity", "e"), ("ity", ""), ("acy", "ate"), ("cy", "t"), ("y", "e")),
 )
 """What nouns end with, and the words that they are made of: approval, deletion, rejection,
-expiration, suspension; visibility, sensitivity, confidentiality, privacy, expiry."""
+expiration, suspension; visibility, sensitivity, confidentiality, privacy, secrecy, expiry."""
 PUBLISHED_ELSEWHERE = re.compile(r"pub+li(?:[eé]e?|cad[oa]|cat[oa]|ziert)")
 
 
@@ -75,7 +75,8 @@ def verb_of(noun: str) -> str:
         return "publish"
     for end, rest in NOUN_ENDS:
         word = noun.removesuffix(end) + rest
-        if noun.endswith(end) and word in HIDE | SHOW | ASKED | BANNED | HELD:
+        # but not access, of which accession is none
+        if noun.endswith(end) and word in HIDE | SHOW | BANNED | HELD | {"moderate", "sensitive"}:
             return word
     return ""
 
@@ -131,7 +132,7 @@ STRONG_TITLES = frozenset(TITLES[:3])
 """Names that stay names though they repeat: many rows may have one subject."""
 POINTERS = _words("first last latest current")
 """Words of columns that name one of the rows that belong to this one."""
-FIRST_NAMES, LAST_NAMES = ("firstname",), ("lastname",)
+FIRST_NAME, LAST_NAME = ("first", "name"), ("last", "name")
 """A person is called by two columns together."""
 PERSONAL = _words("address phone email birth login username")
 """Words of columns about a person that a stranger should not meet in a search."""
@@ -200,13 +201,13 @@ PRIVATE = re.compile(r"(?:priv(?:ate)?|personal|scheduled)(?:msg|message|mail|po
 
 HIDE = _words(
     "private confidential secret internal restrict delete remove hide draft spam trash expire"
-    " embargo unlisted"
+    " embargo"
 )
 SHOW = _words("public publish visible show approve valid")
 """Words that say of a row that few may see it, or everybody."""
 NEWEST = _words("latest current")
 """Words of a yes and no, and of pointers, that tell the row that counts from older ones."""
-IN_USE, OUT_OF_USE = _words("active enable"), _words("disable")
+IN_USE, OUT_OF_USE = _words("active enable listed"), _words("disable")
 """Words of a yes and no that hide rows if these are the fewer ones."""
 VERBS = _words("delete remove hide show restrict approve")
 """Those of them that say what somebody did, where a row that is hidden is called `deleted`."""
@@ -226,6 +227,10 @@ WORK = _words("ticket task issue request order job project")
 """Nouns of what people work on."""
 PROGRESS = HELD | _words("open new close done progress complete cancel")
 """Values that say how far a row is."""
+PLACED, READERS = _words("in on"), _words("to for from")
+"""Words before a place where a row is shown, and before those who read it."""
+ENDS = _words("until to end embargo")
+"""Words of a time up to which something holds."""
 STATES = _words("state status")
 """Words of columns that say how far a row is; of a yes and no, whether it is on or off."""
 STATE = re.compile(r"e?sta[td](?:us|ut|o|e)?")
@@ -237,7 +242,7 @@ ASKED = STATES | PRIVACY | _words("moderate")
 visibility, approval."""
 EXPLAINED = _words("has can")
 """First words of a yes and no that say what else a row has, or what can be done with it."""
-FILLERS = PERSONS | ASKED | _words("flag date time search index from until start")
+FILLERS = PERSONS | ASKED | _words("flag date time search index from until")
 """Words that say nothing beside those that hide or show, with all words of up to three letters."""
 LOGIN, DIRECT, PLACE_WORDS = _words("login"), _words("direct"), _words("city country")
 """What only some have, what two persons say, and what stands beside the state of an address."""
