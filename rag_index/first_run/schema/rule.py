@@ -185,8 +185,10 @@ def _extended(seen: Seen, said: Direction, shown: Collection[str], *, is_unsure:
 
 def _is_release(seen: Seen) -> bool:
     """Return whether a column is about approval or publication: no value means "not yet"."""
-    named = [verb_of(word) or word for word in seen.named]
-    return is_any(tuple(part for word in named for part in parts_of(word)), known.RELEASE)
+    parts: list[str] = []
+    for word in seen.named:
+        parts += parts_of(verb_of(word) or word)
+    return is_any(tuple(parts), known.RELEASE)
 
 
 def _yes_or_no(one: SeenValue) -> bool | None:
@@ -251,7 +253,9 @@ def _said_by_value(spoken: str, seen: Seen) -> Direction:
         return first
     # "internal note" of a note, "private group" beside "open group", but not "draft beer"
     own = {*seen.noun, *known.WRITTEN, *known.CONTAINERS, *known.ROOMS, *known.GROUPS}
-    others = {word for one in seen.values if one.spoken != spoken for word in words(one.spoken)}
+    others: set[str] = set()
+    for one in seen.values:
+        others |= {*words(one.spoken)} if one.spoken != spoken else set()
     is_own = singular(first.after) in own or first.after in others
     return Direction(first.hides, first.word) if is_own else first
 
@@ -337,7 +341,9 @@ def _harmless(seen: Seen) -> Verdict | None:
     told = [is_any(words(one.spoken), known.PROGRESS) for one in _filled(seen)]
     # `state` is waiting, done and "at work"; a word alone tells it of work
     is_state = is_any((*seen.named, *seen.names), known.STATES) and not _is_written(seen)
-    needed = len(told) if not is_state else 1 if work else len(told) / 2
+    needed: float = len(told)
+    if is_state:
+        needed = 1 if work else len(told) / 2
     if any(told) and sum(told) >= needed:
         return Verdict("harmless", "says how far a row is by its values", _all(seen))
     return None

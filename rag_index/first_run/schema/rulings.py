@@ -267,7 +267,9 @@ class _TableRulings:
         is_empty_shown, is_set_shown = (value.is_shown for value in one.values)
         if is_empty_shown and is_set_shown:
             return Ruling(one)
-        sql = empty if is_empty_shown else f"NOT {empty}" if is_set_shown else "1 = 0"
+        sql = empty if is_empty_shown else "1 = 0"
+        if is_set_shown:
+            sql = f"NOT {empty}"
         bans = _bans(table, words(column.name), one)
         return Ruling(one, Condition(table, sql, one.says, column.name, bans=bans))
 
@@ -346,7 +348,7 @@ class _TableRulings:
             others |= used if name != column.name else set()
         told = table.named[column.name]
         if path:
-            told = tuple(word for key in split_id(path) for word in words(key))
+            told = _words_of(path)
         seen_as: Literal["value", "flag", "time"] = "time" if kind == "time" else "value"
         if kind == "value" and {one.spoken for one in values} <= {"yes", "no", EMPTY}:
             seen_as = "flag"
@@ -430,8 +432,15 @@ def _says(word: str) -> bool:
 
 def _may_decide(path: str) -> bool:
     """Return whether keys that lead to a value may say who sees a row."""
-    named = [word for key in split_id(path) for word in words(key)]
-    return any(_says(word) or is_asked(word) for word in named)
+    return any(_says(word) or is_asked(word) for word in _words_of(path))
+
+
+def _words_of(path: str) -> tuple[str, ...]:
+    """Return the words of all keys that lead to a value."""
+    named: list[str] = []
+    for key in split_id(path):
+        named += words(key)
+    return tuple(named)
 
 
 def _read_json(text: str) -> Any:

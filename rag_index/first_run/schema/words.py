@@ -284,7 +284,9 @@ def direction(
     found: list[Direction] = []
     rest: list[str] = []
     negation = ""
-    parts = [part for word in named for part in parts_of(word, hide | show)]
+    parts: list[str] = []
+    for word in named:
+        parts += parts_of(word, hide | show)
     for number, part in enumerate(parts):
         if part in BEGINNINGS and part in named:
             # "show in public": a word of its own, and not the beginning of "invisible"
