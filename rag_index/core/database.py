@@ -1,5 +1,5 @@
-"""Databases by their drivers: URLs and redaction, pragmas and upserts, deferred signals, and what
-an error means by its code: whether another try may help, and what to do about it."""
+"""Databases by their drivers: URLs and redaction, pragmas and upserts, deferred signals, and the
+meaning of an error's code: whether a retry may help, and the remedy."""
 
 from __future__ import annotations
 
@@ -55,10 +55,14 @@ PACKAGES: Mapping[str, str] = {
 }
 """The package with the driver of a database for which we have no extra."""
 DATABASE_CONNECT_SECONDS = 10
-"""A host that swallows packets would otherwise hold a run for minutes."""
+"""Seconds for a connection. Without a limit, a host that drops packets holds a run for minutes.
+Chosen."""
 LOCKED_SECONDS = 30.0
+"""Seconds for which a locked SQLite file is retried. Chosen."""
 RETRY_SECONDS = 0.05
+"""Seconds between two such tries. Chosen; nothing depends on it."""
 LISTED = 20
+"""Names that a message lists at most. Chosen; nothing depends on it."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SILENCE = "check that it runs and that the URL is right"
@@ -115,6 +119,7 @@ POSTGRESQL: Mapping[str, _Meaning] = {
 """Whether another try may help, and the remedy, by SQLSTATE. For other states the database's own
 hint is shown."""
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+"""Classes of SQLSTATE that a retry may help, unless `POSTGRESQL` names the code."""
 REFUSALS: tuple[tuple[str, str], ...] = (
     ("too many (clients|connections)|connection slots", "53300"),
     ("starting up|shutting down|recovery mode|not (yet )?accepting connections", "57P03"),
@@ -122,7 +127,8 @@ REFUSALS: tuple[tuple[str, str], ...] = (
     ("permission denied|not permitted to log in", "42501"),
     ("certificate|not support SSL", "TLS"),
 )
-"""The code of a refused connection by its words."""
+"""The code of a refused connection, by words of its message: before a connection psycopg has no
+code."""
 MYSQL: Mapping[int, _Meaning] = {
     1969: (True, _TIME.format("max_statement_time")),
     3024: (True, _TIME.format("max_execution_time")),
@@ -155,9 +161,10 @@ MYSQL: Mapping[int, _Meaning] = {
     1430: (True, _OTHER_SERVER),
     2026: (False, _TLS.format("ssl_ca=FILE")),
 }
-"""The same by the error number of MySQL and MariaDB. Other errors of its client pass, and those of
-the server stay."""
+"""The same by the error number of MySQL and MariaDB. Of other numbers, those of the client are
+transient, those of the server terminal."""
 CLIENT_ERRORS = range(2000, 3000)
+"""The error numbers of MySQL's client library."""
 _WRITER = "another process writes it: wait for its end"
 _RECOVER = (
     "a process that wrote it was killed: let a user who may write there open it once (`sqlite3 FILE"
@@ -183,11 +190,12 @@ _OWN = (
 )
 _COLLATION = f"{_OWN}, as in SELECT name COLLATE BINARY AS name, … FROM the_table NOT INDEXED"
 VALUE_CLASSES = frozenset({"22", "23", "38", "39", "HV", "P0"})
-"""Classes of SQLSTATE whose messages quote values: data, constraints, functions, foreign data."""
+"""Classes of SQLSTATE whose messages quote values: data, constraints, functions, foreign data,
+PL/pgSQL."""
 ENCODING_STATES = frozenset({"22021", "22P05"})
-"""Bytes or a character that an encoding does not have: the message names no more than these."""
+"""A byte or character that an encoding does not have: the message names nothing else."""
 RAISED_STATES, RAISED_NUMBERS = frozenset({"P0001", "45000"}), frozenset({1644, 1645})
-"""The codes of RAISE and SIGNAL, whose words somebody has written."""
+"""The codes of RAISE and SIGNAL, whose message a person has written."""
 MYSQL_VALUES = frozenset(
     {
         1062,
@@ -212,14 +220,15 @@ MYSQL_VALUES = frozenset(
 """The error numbers of MySQL and MariaDB whose messages quote values, such as 1366, "Incorrect
 integer value: 'x'"."""
 SQLITE_VALUES = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
+"""SQLite's result codes whose messages may quote values."""
 TERMINAL_WORDS = ("access denied", "does not exist", "no pg_hba.conf entry", "unknown database")
-"""Words in errors without a code for which another try gives the same answer."""
+"""Words of errors without a code that a retry does not help."""
 
 
 def database_url(text: str, folder: Path) -> URL:
-    """Return the parsed URL, with a relative SQLite file placed in `folder` and with our driver if
-    it names none. Its secrets are masked from now on. Raises ValueError if the text is not a
-    database URL. The message does not repeat it, since it may hold a password."""
+    """Return the parsed URL, with a relative SQLite file placed in `folder`, and with our driver if
+    it names none. Registers its secrets for redaction. Raises ValueError if the text is not a
+    database URL; the message does not repeat it, since it may hold a password."""
     keep_url(text)
     try:
         url = make_url(text)
@@ -228,12 +237,16 @@ def database_url(text: str, folder: Path) -> URL:
     if is_file(url):
         return url.set(database=str(folder / Path(str(url.database)).expanduser()))
     driver, module, _ = DRIVERS.get(url.drivername, ("", "", ""))
+    # postgresql://… becomes postgresql+psycopg://… if psycopg is installed.
     return url.set(drivername=driver) if module and find_spec(module) else url
 
 
 def _why_no_url(text: str) -> str:
-    authority = text.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    hosts = authority.split(",")
+    _, _, rest = text.partition("://")
+    authority, _, _ = rest.partition("/")
+    _, _, location = authority.rpartition("@")
+    hosts = location.split(",")
+    # postgresql://user@db1:5432,db2:5432/name, which libpq reads and SQLAlchemy does not
     if len(hosts) > 1 and all(map(_HOST.fullmatch, hosts)):
         options = "&".join(f"host={host}" for host in hosts)
         return (
@@ -252,39 +265,38 @@ def is_file(url: URL) -> bool:
 
 
 def connect_options(url: URL) -> dict[str, Any]:
-    """Return the options with which a server is connected to, except those that the URL has. A
-    PostgreSQL database in SQL_ASCII would otherwise give bytes for texts, with which SQLAlchemy
-    cannot even connect. Behind a pooler, such as PgBouncer, each transaction may run in another
-    session, which has no statement that was prepared in an earlier one."""
+    """Return the options for connections to a server, except those that the URL has."""
     backend = url.get_backend_name()
-    options: dict[str, Any] = (
-        {"connect_timeout": DATABASE_CONNECT_SECONDS} if backend in DRIVERS else {}
-    )
+    options: dict[str, Any] = {}
+    if backend in DRIVERS:
+        options["connect_timeout"] = DATABASE_CONNECT_SECONDS
+    # A database in SQL_ASCII would otherwise return bytes for texts: SQLAlchemy cannot connect.
     if backend == "postgresql":
         options["client_encoding"] = "utf8"
+    # Behind a pooler, such as PgBouncer, each transaction may run in another session, which lacks
+    # the statements that an earlier one has prepared.
     if url.drivername == "postgresql+psycopg":
         options["prepare_threshold"] = None
     return {name: value for name, value in options.items() if name not in url.query}
 
 
 def redacted_url(url: URL) -> str:
-    """Return the URL for a person, without its password and without its options, which may hold one
-    too."""
-    redacted = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
-    return redacted.render_as_string(hide_password=False)
+    """Return the URL without its password and without its options, which may hold one too."""
+    shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
+    return shown.render_as_string(hide_password=False)
 
 
 def missing_driver(url: URL, error: Exception) -> str:
     """Return the message for a database whose driver cannot be loaded."""
-    from rag_index.errors import (
-        install_command,
-    )  # reads the installation, which no other command needs
+    # Imported late: it reads the installation, which no other command needs.
+    from rag_index.errors import install_command
 
     backend = url.drivername.split("+")[0]
     driver, _, extra = DRIVERS.get(backend, ("", "", ""))
+    package = PACKAGES.get(backend)
     if extra:
         remedy = f"`{install_command(extra)}` installs {driver}"
-    elif package := PACKAGES.get(backend):
+    elif package:
         named = ", and the URL begins with oracle+oracledb" if url.drivername == "oracle" else ""
         remedy = f"`pip install '{package}'` installs one{named}"
     else:
@@ -294,36 +306,37 @@ def missing_driver(url: URL, error: Exception) -> str:
 
 
 def first_line(error: Exception, url: URL) -> str:
-    """Return the first line of the driver's message, without the secrets of the URL, which it may
-    repeat, and without the values of a row."""
+    """Return the first line of the driver's message, without values of rows and without the secrets
+    of the URL, which it may repeat."""
     origin = getattr(error, "orig", None) or error
-    words = str(origin)
+    message = str(origin)
     code = _code(origin)
-    # a function or a trigger raised it, in words of its own: they may be the text of a row
+    # A function or a trigger raised it. Its text may quote a row.
     if code in RAISED_STATES or code in RAISED_NUMBERS:
-        words = f"a function of the database raised an error ({code})"
+        message = f"a function of the database raised an error ({code})"
     elif _is_about_value(error, origin, code):
-        # PyMySQL's error is a pair of number and message, which would stand in quotes as a whole
-        is_pair = isinstance(code, int) and len(origin.args) > 1
-        words = (
-            f"{without_values(str(origin.args[1]))} ({code})" if is_pair else without_values(words)
-        )
-    lines = words.strip().splitlines()
+        # PyMySQL's error is a pair of number and message, whose repr is one long quotation.
+        if isinstance(code, int) and len(origin.args) > 1:
+            message = f"{without_values(str(origin.args[1]))} ({code})"
+        else:
+            message = without_values(message)
+    lines = message.strip().splitlines()
     keep_url(url.render_as_string(hide_password=False))
     return redacted(lines[0].strip() if lines else type(origin).__name__)
 
 
 def _is_about_value(error: Exception, origin: Any, code: str | int | None) -> bool:
-    """Return whether the database may quote the value of a row. Other errors quote names and
-    settings alone."""
+    """Return whether the message may quote the value of a row. Other messages quote only names and
+    settings."""
     if isinstance(origin, sqlite3.Error):
         return code in SQLITE_VALUES or "Could not decode" in str(origin)
     # PyMySQL has no class for most of these: 1292, "Truncated incorrect DOUBLE value: 'measles'"
     if isinstance(code, int) and code in MYSQL_VALUES:
         return True
+    # PostgreSQL: 22P02, "invalid input syntax for type integer: "measles""
     if isinstance(code, str):
         return code[:2] in VALUE_CLASSES and code not in ENCODING_STATES
-    # Oracle, DuckDB, ClickHouse, …: any error that is not of a name or a connection
+    # Oracle, DuckDB, ClickHouse, …: any error that is not about a name or a connection
     about_names = isinstance(
         error, exc.ProgrammingError | exc.OperationalError | exc.InterfaceError
     )
@@ -331,11 +344,9 @@ def _is_about_value(error: Exception, origin: Any, code: str | int | None) -> bo
 
 
 def hide_values(engine: sa.Engine) -> None:
-    """Keep the rows that an engine reads out of SQLAlchemy's log, whoever sets its level to DEBUG.
-    Its messages have no parameters either (`hide_parameters`)."""
-    logging.getLogger("sqlalchemy.engine.Engine").addFilter(
-        _is_no_row
-    )  # the same function is added once
+    """Keep rows and parameters out of SQLAlchemy's log and messages, even at level DEBUG."""
+    # Adding the same function again has no effect.
+    logging.getLogger("sqlalchemy.engine.Engine").addFilter(_is_no_row)
     engine.hide_parameters = True
 
 
@@ -344,24 +355,29 @@ def _is_no_row(record: logging.LogRecord) -> bool:
 
 
 def did_you_mean(name: str, known: Iterable[str], *, all_of_them: bool = False) -> str:
-    """Return a question with the known names that are like a wrong one; without any, the first
-    names if asked for."""
-    names = {one.lower(): one for one in known}
-    if near := get_close_matches(name.lower(), names, n=3, cutoff=0.6):
-        return f"did you mean {' or '.join(names[one] for one in near)}?"
-    listed = ", ".join(list(names.values())[:LISTED]) + ", …" * (len(names) > LISTED)
-    return f"there are {listed}" if all_of_them and names else ""
+    """Return a question with the known names most similar to a wrong one. If none is similar,
+    return the first known names if `all_of_them`, else ""."""
+    names = {known_name.lower(): known_name for known_name in known}
+    near = get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    # "did you mean orders or orderlines?"
+    if near:
+        return f"did you mean {' or '.join(names[lower] for lower in near)}?"
+    if not all_of_them or not names:
+        return ""
+    first = list(names.values())[:LISTED]
+    more = ", …" if len(names) > LISTED else ""
+    return f"there are {', '.join(first)}{more}"
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
-    """Set `busy_timeout` and then each pragma on a connection of the driver. Two processes that
-    switch a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait
-    there, whatever `busy_timeout` says (its documentation of sqlite3_busy_handler). So this retries
-    for half a minute. Raises sqlite3.OperationalError if SQLite refuses a pragma, or the file is
-    still locked after that time."""
+    """Set `busy_timeout` and then each pragma on a connection of the driver. Raises
+    sqlite3.OperationalError if SQLite refuses a pragma, or if the file is still locked after half a
+    minute."""
     deadline = time.monotonic() + LOCKED_SECONDS
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={LOCKED_SECONDS * 1000:.0f}", *pragmas):
+        # Two processes that switch a new file to `journal_mode=WAL` exclude each other. SQLite
+        # does not wait there in spite of `busy_timeout` (sqlite3_busy_handler documents it).
         while True:
             try:
                 cursor.execute(f"PRAGMA {pragma}")
@@ -375,7 +391,7 @@ def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
 
 def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
     """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and
-    `…_nothing`."""
+    `on_conflict_do_nothing`."""
     if dialect.name == "postgresql":  # importing a dialect takes 20 ms
         from sqlalchemy.dialects import postgresql
 
@@ -387,23 +403,27 @@ def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of
-    milliseconds. Only the main thread is ever interrupted; in other threads this does nothing."""
+    """Defer a SIGINT or SIGTERM that arrives inside the block to its end. Use it for work of
+    milliseconds. Outside the main thread, which alone is ever interrupted, this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[tuple[int, FrameType | None]] = []
     before: dict[int, Any] = {}
+
+    def record(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
+
     try:
         for number in SIGNALS:
-            if callable(handler := signal.getsignal(number)):
+            handler = signal.getsignal(number)
+            if callable(handler):
                 before[number] = handler
-                signal.signal(number, lambda *one: received.append(one))
+                signal.signal(number, record)
         yield
     finally:
-        for replaced, handler in reversed(
-            before.items()
-        ):  # SIGINT, whose handler raises, comes last
+        # The handler of SIGINT, which raises, is restored last.
+        for replaced, handler in reversed(before.items()):
             signal.signal(replaced, handler)
         for received_number, frame in received:
             before[received_number](received_number, frame)
@@ -411,73 +431,94 @@ def interrupts_deferred() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What an error of a database means."""
+    """The meaning of a database's error."""
 
     transient: bool
-    """Whether another try may help."""
+    """Whether a retry may help."""
     answered: bool
-    """Whether the database told what is wrong."""
+    """Whether the database reported what is wrong."""
     lost: bool
-    """Whether there is no connection any more."""
+    """Whether the connection is lost."""
     said: str
-    """The first line of the driver's message, without secrets, and what to do if that is known."""
+    """The first line of the driver's message, without secrets, and the remedy if one is known."""
     code: str | int | None = None
     """SQLSTATE, the error number of MySQL, or SQLite's primary result code."""
 
 
 def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
-    """Return what an error of a database means, without the secrets of `url`; `setting` is the one
-    that holds it."""
+    """Return the meaning of a database's error, without the secrets of `url`. `setting` is the one
+    that holds the URL, such as "[source] url"."""
     origin: Any = getattr(error, "orig", None) or error
     lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
-    passing = lost or isinstance(
-        error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError
-    )
     code = _code(origin)
-    transient, remedy = _meaning(origin, code) or (passing, SILENCE if passing else "")
-    hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
-    if code in RAISED_STATES or _is_about_value(error, origin, code):
-        hint = ""
+    meaning = _meaning(origin, code)
+    if meaning is not None:
+        transient, remedy = meaning
+    # Without a code, the class decides. A connection that fails without one is taken for silence.
+    elif lost or isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        transient, remedy = True, SILENCE
+    else:
+        transient, remedy = False, ""
     variable = f"RAG_INDEX_{setting.strip('[').replace('] ', '__').upper()}"
-    told = remedy.format(setting=setting, variable=variable) or hint.strip().rstrip(".")
-    said = "; ".join(filter(None, [first_line(error, url), told]))
+    advice = remedy.format(setting=setting, variable=variable)
+    if not advice and code not in RAISED_STATES and not _is_about_value(error, origin, code):
+        advice = _hint(origin)
+    said = "; ".join(filter(None, [first_line(error, url), advice]))
     return Failure(
-        transient or (lost and remedy != _POOLER),
-        remedy != SILENCE,
-        lost or remedy == SILENCE,
-        said,
-        code,
+        # A new connection may help after a lost one, but a pooler's mode stays.
+        transient=transient or (lost and remedy != _POOLER),
+        answered=remedy != SILENCE,
+        lost=lost or remedy == SILENCE,
+        said=said,
+        code=code,
     )
+
+
+def _hint(origin: Any) -> str:
+    """Return PostgreSQL's hint on an error, such as "Perhaps you meant to reference …"."""
+    hint = getattr(getattr(origin, "diag", None), "message_hint", None) or ""
+    return str(hint).strip().rstrip(".")
 
 
 def _code(origin: Any) -> str | int | None:
-    """Return the code of a driver's error. psycopg has none before there is a connection, so its
-    words give it."""
+    """Return the code of a driver's error; None if neither the error nor its words give one."""
     if isinstance(origin, sqlite3.Error):
+        # The primary result code is the lowest byte: 5 of SQLITE_BUSY_SNAPSHOT (517).
         return (getattr(origin, "sqlite_errorcode", None) or 0) & 0xFF
-    if isinstance(
-        origin.__context__, ssl.SSLError
-    ):  # to which PyMySQL gives the number of a server that is away
+    # PyMySQL gives a failed TLS handshake the number of an unavailable server.
+    if isinstance(origin.__context__, ssl.SSLError):
         return 2026
-    if origin.args and isinstance(
-        origin.args[0], int
-    ):  # PyMySQL has an SQLSTATE, too, which says less
+    # PyMySQL also has an SQLSTATE, which is less precise than its number.
+    if origin.args and isinstance(origin.args[0], int):
         return int(origin.args[0])
-    if state := getattr(origin, "sqlstate", None):
+    state = getattr(origin, "sqlstate", None)
+    if state:
         return str(state)
-    return next((code for words, code in REFUSALS if re.search(words, str(origin), re.I)), None)
+    # psycopg before there is a connection
+    for words, code in REFUSALS:
+        if re.search(words, str(origin), re.I):
+            return code
+    return None
 
 
 def _meaning(origin: Any, code: str | int | None) -> _Meaning | None:
+    """Return whether a retry may help, and the remedy; None if only the error's class can tell."""
+    message = str(origin)
     if isinstance(origin, sqlite3.Error):
-        if NOT_OURS.search(str(origin)):
-            return False, _COLLATION if "collation" in str(origin) else _OWN
+        # Such as "no such collation sequence: UNICODE".
+        if NOT_OURS.search(message):
+            return False, _COLLATION if "collation" in message else _OWN
         return SQLITE.get(int(code or 0), (False, ""))
     if isinstance(code, int):
-        return MYSQL.get(code, (True, SILENCE) if code in CLIENT_ERRORS else (False, ""))
-    if "statement pooling" in str(origin):  # PgBouncer gives it the code of many faults that pass
+        # 2013, "Lost connection", is an error of the client; 1146, "no such table", of the server.
+        unknown = (True, SILENCE) if code in CLIENT_ERRORS else (False, "")
+        return MYSQL.get(code, unknown)
+    # PgBouncer's code for it is that of many transient faults.
+    if "statement pooling" in message:
         return False, _POOLER
     if code is not None:
         return POSTGRESQL.get(code, (code[:2] in TRANSIENT_CLASSES, ""))
-    terminal = any(word in str(origin).lower() for word in TERMINAL_WORDS)
-    return (not terminal, "") if terminal or "FATAL:" in str(origin) else None
+    if any(word in message.lower() for word in TERMINAL_WORDS):
+        return False, ""
+    # PostgreSQL answered before there was a connection, with a message that `REFUSALS` lacks.
+    return (True, "") if "FATAL:" in message else None

@@ -1,5 +1,4 @@
-"""Files: texts that people write, and files that are replaced as a whole, of which no reader sees
-half."""
+"""Files that people write, files that are replaced atomically, and who may read or write a file."""
 
 from __future__ import annotations
 
@@ -25,7 +24,8 @@ OTHER_MARKS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""The byte order marks of encodings that are refused; that of UTF-16 begins one of UTF-32."""
+"""The byte order marks of encodings that are refused. UTF-32 stands first, because its mark begins
+with that of UTF-16."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -34,7 +34,7 @@ def read_written(path: Path, what: str = "") -> str:
     """Return the text of a file that a person wrote, whichever editor saved it: without byte order
     marks, and with a line feed alone at the end of each line. Raises SettingsError, whose message
     begins with `what`, if the file cannot be read or is not UTF-8."""
-    named = " ".join(filter(None, [what, str(path)]))
+    named = f"{what} {path}" if what else str(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -51,23 +51,30 @@ def read_written(path: Path, what: str = "") -> str:
         raise SettingsError(
             f"{named} is not UTF-8 (byte {error.start:,}): save it as UTF-8"
         ) from error
-    return re.sub("(\\A|\n)\ufeff+", r"\1", re.sub("\r\n?", "\n", text))
+    lines = re.sub("\r\n?", "\n", text)
+    # Byte order marks stand at the start of the file, and of a line where files were joined.
+    return re.sub("(\\A|\n)\ufeff+", r"\1", lines)
 
 
 def unwritable(path: Path, error: Exception, otherwise: str) -> str:
-    """Return the message about a file or folder that cannot be written: by whom, whose it is, and
-    what to do. `otherwise` names the setting or option by which another place is chosen."""
-    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or str(error)
+    """Return the message for a file or folder that cannot be written: why, who owns it, and what to
+    do. `otherwise` names the setting or option by which another place is chosen."""
+    number = getattr(error, "errno", None)
+    reason = getattr(error, "strerror", None) or str(error)
     if number in DISK_FULL:
         return f"{path} cannot be written, since no space is left: free some, or {otherwise}"
+    # Such as EISDIR. An error without a number is one of SQLite, which may mean a missing right.
     if number not in (*NOT_ALLOWED, None):
         return f"{path} cannot be written: {reason}; {otherwise}"
     named = Path(getattr(error, "filename", None) or path).absolute()
-    place = next(one for one in (named, *named.parents) if os.path.exists(one))  # noqa: PTH110 - Path.exists may raise
-    if place.is_file() and os.access(place, os.W_OK):
-        place = place.parent
-    found, user = place.stat(), _user_name(os.geteuid())
-    owner = f"{place} belongs to {_user_name(found.st_uid)}, mode {stat.S_IMODE(found.st_mode):03o}"
+    existing = next(p for p in (named, *named.parents) if os.path.exists(p))  # noqa: PTH110 - Path.exists may raise
+    # The file itself is writable, so its folder is at fault.
+    if existing.is_file() and os.access(existing, os.W_OK):
+        existing = existing.parent
+    found = existing.stat()
+    user = _user_name(os.geteuid())
+    mode = f"{stat.S_IMODE(found.st_mode):03o}"
+    owner = f"{existing} belongs to {_user_name(found.st_uid)}, mode {mode}"
     return (
         f"{path} cannot be written by user {user} ({reason}; {owner}): let {user} write there, or"
         f" {otherwise}"
@@ -75,9 +82,9 @@ def unwritable(path: Path, error: Exception, otherwise: str) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new
-    content. Raises OSError; the old content then stays. What a crash leaves beside the file matches
-    `leftovers`."""
+    """Write a file so that a crash at any moment, a power cut too, leaves either the old or the new
+    content. Raises OSError; the old content then stays. A temporary file that a crash leaves
+    matches `leftovers`."""
     with replacement(path, sync=True) as temporary:
         temporary.write_bytes(content)
     sync_path(path.parent)
@@ -85,17 +92,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def leftovers(path: Path) -> Iterator[Path]:
     """Yield the temporary files that crashes left beside a file. Remove them only while no other
-    process writes it."""
+    process writes the file."""
     return path.parent.glob(f".{path.name}.*.tmp")
 
 
 @contextmanager
 def replacement(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Yield the path of a temporary file beside `path`, and rename that file to `path` at the end
-    of the block. The block creates the file and closes it. If the block raises, the temporary file
-    is removed and `path` stays as it was. With `sync`, the content is on disk before the file is
-    renamed. The temporary file has a name of its own, so that several writers at once do not meet.
-    Raises OSError."""
+    of the block.
+
+    The block creates the file and closes it. If the block raises, the temporary file is removed and
+    `path` stays as it was. With `sync`, the content is on disk before the rename. Each temporary
+    file has a random name, so that several writers do not meet. Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -117,49 +126,53 @@ def sync_path(path: Path) -> None:
 
 
 def private_folder(folder: Path) -> None:
-    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to
-    all others. An existing folder that others may not enter keeps its mode: if a group may, a
-    person chose that. Raises OSError."""
+    """Create a folder, and the missing ones above it, for the owner alone. Close an existing folder
+    to other users, but not to its group: somebody chose that. Raises OSError."""
     missing = [above for above in (folder, *folder.parents) if not above.exists()]
     for path in reversed(missing):
         path.mkdir(mode=OWNER_FOLDER, exist_ok=True)
-    folder.mkdir(exist_ok=True)  # raises if it is a file
+    folder.mkdir(exist_ok=True)  # FileExistsError if it is a file
     _close_to_others(folder, OWNER_FOLDER)
 
 
 def private_file(path: Path) -> None:
     """Create an empty file for the owner alone, with the folders above it; close an existing one to
-    all others. SQLite gives the files that it makes beside a database the mode of the database.
-    Raises OSError."""
+    other users. The files that SQLite makes beside a database get the mode of the database. Raises
+    OSError."""
     if not path.parent.exists():
         private_folder(path.parent)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, OWNER_FILE))
+    # ledger.db, ledger.db-wal, ledger.db-shm
     for file in (path, *path.parent.glob(f"{path.name}-*")):
         _close_to_others(file, OWNER_FILE)
 
 
 def other_writer(path: Path, *, sticky: bool = False) -> str:
-    """Return who may write a file or folder besides this user and root, in words; "" if no other
-    may. With `sticky`, only its owner may write a folder with that bit, as /tmp has it: others can
-    add to it, and replace nothing there. A symbolic link is judged by its owner. A group without
-    another member counts as its user, as in Debian's OpenSSH: where each user has such a group, the
-    umask lets it write. Raises OSError."""
+    """Return who may write a file or folder besides this user and root, such as "user bob"; "" if
+    nobody may.
+
+    With `sticky`, a folder with the sticky bit, such as /tmp, counts as closed: others can add to
+    it, but replace nothing there. A symbolic link is judged by its owner. A group that has no other
+    member counts as its user, as in Debian's OpenSSH: where each user has such a group, the umask
+    lets it write. Raises OSError.
+    """
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid()):
         return f"user {_user_name(found.st_uid)}"
     if stat.S_ISLNK(found.st_mode) or (sticky and found.st_mode & stat.S_ISVTX):
         return ""
-    if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return ""
     if found.st_mode & stat.S_IWOTH:
         return "everybody"
+    if not found.st_mode & stat.S_IWGRP:
+        return ""
     try:
         group = grp.getgrgid(found.st_gid)
-    except KeyError:
+    except KeyError:  # a group of another machine
         return f"group {found.st_gid}"
+    members = {group.gr_name, *group.gr_mem}
     trusted = {"root", _user_name(os.geteuid())}
-    return "" if {group.gr_name, *group.gr_mem} <= trusted else f"group {group.gr_name}"
+    return "" if members <= trusted else f"group {group.gr_name}"
 
 
 def _user_name(uid: int) -> str:
@@ -170,15 +183,16 @@ def _user_name(uid: int) -> str:
 
 
 def _close_to_others(path: Path, mode: int) -> None:
-    """Set the mode if others than owner and group may use the file. Where that is refused, it stays
-    as it is."""
+    """Remove all rights of users outside the group, if they have any. Where that is refused, the
+    mode stays."""
     with suppress(OSError):
         if path.stat().st_mode & stat.S_IRWXO:
             path.chmod(mode)
 
 
 def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when the file changes; None if there is none."""
+    """Return values that change when the file changes: modification time (ns), size (bytes), inode.
+    None if the file does not exist."""
     try:
         found = path.stat()
     except OSError:

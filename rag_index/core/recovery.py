@@ -1,5 +1,6 @@
-"""How often a step of a run is tried, and how long it waits for a service that is away. Tasks of
-Prefect name these numbers in their decorators, and a plain run retries by the same."""
+"""How often a step of a run is tried, how long it waits for an unavailable service, and which
+services are unavailable now. Tasks of Prefect use these numbers in their decorators, and local
+steps use the same."""
 
 from __future__ import annotations
 
@@ -23,31 +24,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RETRIES = 50
+"""Retries of a step at most. `DELAYS` make them 12 minutes, more than the default of
+`wait_for_recovery`."""
 DELAYS = [1.0, 2.0, 4.0, 8.0, 15.0]
 """Seconds before each further try; the last one repeats."""
 JITTER = 0.2
-"""The share of a pause by which it is longer or shorter, at random."""
+"""The largest random change of a pause, as a share of it. Chosen; nothing depends on it."""
 PATIENCE = 10.0
-"""Seconds for which a try asks again by itself, at another host or over a new connection. Then the
-step waits."""
+"""Seconds for which one attempt retries by itself, at another host or over a new connection, before
+the step waits. Chosen."""
 logger = logging.getLogger("rag_index.indexing")
 SILENCE_SECONDS = 5.0
-"""Seconds after which a call without an answer is an outage, unless the caller knows better."""
+"""Seconds after which a call without an answer counts as an outage, unless its caller sets another
+limit. Chosen."""
 GIVEN_UP_SECONDS = 20.0
 """Seconds between two calls that belong to one outage: a caller that gave up tries again after a
-pause."""
+pause, of 15 s plus jitter at most."""
 AT_WORK = "it is still at work on a request"
 
 
 def jittered(seconds: float) -> float:
-    """Return a pause plus or minus a fifth at random, so that those who failed together do not try
-    again together."""
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+    """Return the pause plus or minus a fifth at random, so that callers that failed together do not
+    retry together."""
+    factor = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+    return seconds * factor
 
 
 @contextmanager
 def waiting(seconds: float) -> Iterator[None]:
-    """Say of a TransientError that leaves the block for how long another try is worth it."""
+    """Set, on a TransientError that leaves the block, for how many seconds a retry is
+    worthwhile."""
     try:
         yield
     except TransientError as error:
@@ -56,36 +62,41 @@ def waiting(seconds: float) -> Iterator[None]:
 
 
 def may_try_again(error: BaseException | None, tries: int, first: float) -> bool:
-    """Return whether a step, which is harmless to repeat, is tried again after this many tries, the
-    last of which ended with `error`: until so long after its service failed first, or the step did
-    (`first`) if nobody knows that. A query that took all of its time gets one more try."""
-    if not isinstance(error, TransientError) or tries > (
-        1 if isinstance(error, SourceTimedOut) else RETRIES
-    ):
+    """Return whether a step is tried again after `tries` attempts, the last of which ended with
+    `error`. The step must be harmless to repeat.
+
+    It is retried for `error.wait` seconds after its service failed first. `first` is when the step
+    itself failed first (`time.time`); it counts if the service's time is unknown.
+    """
+    if not isinstance(error, TransientError):
         return False
-    return time.time() + (error.retry_after or 0.0) < _deadline(error, first)
+    # A query that took all of its time gets one retry.
+    allowed = 1 if isinstance(error, SourceTimedOut) else RETRIES
+    if tries > allowed:
+        return False
+    next_try = time.time() + (error.retry_after or 0.0)
+    return next_try < _deadline(error, first)
 
 
 def said_of_try(error: BaseException | None, tries: int, first: float) -> str:
-    """Return the line that says which try failed, and what becomes of the step."""
+    """Return the log line that says which attempt failed, and whether the step is tried again."""
+    named = f"{type(error).__name__}: {error}"
     if not isinstance(error, TransientError):
-        return f"try {tries} failed, and is the last (terminal): {type(error).__name__}: {error}"
+        return f"try {tries} failed, and is the last (terminal): {named}"
     if not may_try_again(error, tries, first):
-        return (
-            f"try {tries} failed, and is the last (waited for too long): {type(error).__name__}:"
-            f" {error}"
-        )
-    until = _deadline(error, first)
-    clock = (
-        "" if until == math.inf else f" until {time.strftime('%H:%M:%S', time.localtime(until))}"
-    )
-    return f"try {tries} failed, trying again{clock}: {error}"
+        return f"try {tries} failed, and is the last (waited for too long): {named}"
+    deadline = _deadline(error, first)
+    if deadline == math.inf:
+        return f"try {tries} failed, trying again: {error}"
+    until = time.strftime("%H:%M:%S", time.localtime(deadline))
+    return f"try {tries} failed, trying again until {until}: {error}"
 
 
 def with_retries(call: Callable[[], T], wait: float) -> T:
-    """Return what `call` returns, which is harmless to repeat. Tries it again after transient
+    """Return the result of `call`, which must be harmless to repeat. Retries it after transient
     errors, for `wait` seconds after its service failed first."""
-    first, tries = 0.0, 0
+    first = 0.0
+    tries = 0
     while True:
         tries += 1
         try:
@@ -96,25 +107,26 @@ def with_retries(call: Callable[[], T], wait: float) -> T:
             if not may_try_again(error, tries, first):
                 raise
             logger.warning("%s", said_of_try(error, tries, first))
-        time.sleep(jittered(DELAYS[min(tries, len(DELAYS)) - 1]))
+        # The last delay repeats.
+        delay = DELAYS[min(tries, len(DELAYS)) - 1]
+        time.sleep(jittered(delay))
 
 
 @dataclass(slots=True)
 class Downtime:
-    """The seconds of a block in which a service did not answer, and was asked again."""
+    """The seconds of a block in which a service did not answer and was retried."""
 
     seconds: float = 0.0
 
 
 _DOWNTIME: ContextVar[Downtime | None] = ContextVar("the downtime of a block", default=None)
-"""A variable, because what is measured lies far above what asks again; event loops and threads are
-given a copy."""
+"""A context variable, because the measured block is far above the retries; event loops and threads
+get a copy."""
 
 
 @contextmanager
 def downtime() -> Iterator[Downtime]:
-    """Measure the downtime of services that are asked in the block: it says nothing of how fast
-    they work."""
+    """Measure the downtime of the services that the block calls, so that rates can leave it out."""
     measured = Downtime()
     token = _DOWNTIME.set(measured)
     try:
@@ -124,52 +136,53 @@ def downtime() -> Iterator[Downtime]:
 
 
 def add_downtime(seconds: float) -> None:
-    """Count seconds in which a service did not answer for the block of `downtime` that asks it, if
-    there is one."""
+    """Add seconds in which a service did not answer to the enclosing block of `downtime`, if there
+    is one."""
     measured = _DOWNTIME.get()
     if measured is not None:
         measured.seconds += seconds
 
 
 def _deadline(error: TransientError, first: float) -> float:
-    return (
-        math.inf
-        if error.wait is None
-        else (first if error.since is None else error.since) + error.wait
-    )
+    """Return the time until which a retry is worthwhile; infinity if nobody set a limit."""
+    if error.wait is None:
+        return math.inf
+    failed_at = first if error.since is None else error.since
+    return failed_at + error.wait
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A service that has not answered for a while."""
+    """A service that has not answered for some seconds."""
 
     service: str
     since: float
-    """The time of the machine's clock (`time.time`), because processes share no other."""
+    """Wall clock (`time.time`), because processes share no other."""
     reason: str = ""
-    """The last error of the service; empty if it is silent."""
+    """The service's last error; empty if it is silent."""
     answered: bool = False
-    """Whether the last error is an answer of the service, such as one that asks for a pause."""
+    """Whether the last error is an answer of the service, such as a request for a pause."""
     is_slow: bool = False
-    """Whether the service asks for a pause or is at work on a request: that is its pace, and counts
-    for rates."""
+    """Whether the service requests a pause or works on a request. This is its pace and counts for
+    rates."""
 
     def sentence(self, wait: float = 0.0) -> str:
-        """Return who is waited for, since when, for how many seconds at most (0 if nobody knows),
-        and why."""
+        """Return which service is unavailable, since when, for how many seconds the caller waits at
+        most (0 if unknown), and why."""
         since = f"since {time.strftime('%H:%M:%S', time.localtime(self.since))}"
         if wait:
-            since += f", for at most {f'{wait:.0f} s' if wait < 120 else f'{wait / 60:.0f} min'}"
+            limit = f"{wait:.0f} s" if wait < 120 else f"{wait / 60:.0f} min"
+            since += f", for at most {limit}"
+        # As "waiting for Qdrant since 14:02:10: it asks for a pause"
         if self.answered:
             return f"waiting for {self.service} {since}: {self.reason}"
-        return (
-            f"{self.service} does not answer, waiting"
-            f" {since}{f': {self.reason}' if self.reason else ''}"
-        )
+        # As "Qdrant does not answer, waiting since 14:02:10: connection refused"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.service} does not answer, waiting {since}{reason}"
 
 
 def longest_first(outages: Iterable[Outage]) -> list[Outage]:
-    """Return the outage of each service that is silent longest, the longest first."""
+    """Return the longest outage of each service, the longest first."""
     first: dict[str, Outage] = {}
     for outage in sorted(outages, key=lambda outage: outage.since):
         first.setdefault(outage.service, outage)
@@ -177,79 +190,91 @@ def longest_first(outages: Iterable[Outage]) -> list[Outage]:
 
 
 class Service:
-    """A service that this process asks, by its name, and whether it answers. Any thread may use
-    it."""
+    """A service that this process calls, by its name, and whether it answers. Thread-safe."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name, self._clock = name, clock
+        self._name = name
+        self._clock = clock
         self._calls = 0
-        """How many calls are under way."""
+        """Calls in progress."""
         self._left = -math.inf
-        """When the last one ended."""
+        """When the last call ended."""
         self._patience = SILENCE_SECONDS
         self.answered()
 
     def begin(self, patience: float) -> None:
-        """Begin a call. It belongs to the outage of an earlier one, if that gave up a short while
-        ago."""
+        """Record the start of a call. It continues the outage of an earlier call that gave up less
+        than `GIVEN_UP_SECONDS` ago."""
         if self._is_over():
             self.answered()
         self._patience = patience
         self._calls += 1
 
     def end(self) -> None:
-        """End a call."""
+        """Record the end of a call."""
         self._calls -= 1
         self._left = self._clock()
 
     def answered(self) -> None:
-        """Record that the service has answered; it may then be silent for a while again."""
-        self._silent_since, self._since = self._clock(), time.time()
-        self._reason, self._answered, self._is_slow = "", False, False
+        """Record an answer of the service. Its silence is measured from now on."""
+        self._silent_since = self._clock()
+        self._since = time.time()
+        self._reason = ""
+        self._answered = False
+        self._is_slow = False
         self.failed_at: float | None = None
-        """When the service failed first, by the machine's clock (`time.time`); None if it has
-        answered since."""
+        """When the service failed first, by the wall clock (`time.time`); None if it has answered
+        since."""
 
     def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
-        """Record the service's last error, whether it is an answer, and whether that asks for a
-        pause."""
-        self._reason, self._answered, self._is_slow = redacted(str(reason)), answered, asks_pause
+        """Record the service's last error, whether it is an answer, and whether that answer
+        requests a pause."""
+        self._reason = redacted(str(reason))
+        self._answered = answered
+        self._is_slow = asks_pause
         self.failed_at = self.failed_at or time.time()
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing was heard of the service for half of its patience: time to find out
-        whether it is at work."""
+        """Whether the service was silent for half of its patience. The caller then checks whether
+        it is at work."""
         is_silent = self._reason in ("", AT_WORK)
         return is_silent and self._clock() - self._silent_since >= self._patience / 2
 
     def at_work(self, answers: bool) -> None:
-        """Record whether the service answers others meanwhile, so that it is not unavailable."""
-        self._reason, self._answered = (AT_WORK, True) if answers else ("", False)
+        """Record whether the silent service answers other requests, so that it is slow and not
+        unavailable."""
+        self._reason = AT_WORK if answers else ""
+        self._answered = answers
         self._is_slow = answers
 
     def outage(self) -> Outage | None:
-        """Return the outage of this service, if it has been silent for long enough, or has failed
-        for a moment."""
-        patience = min(self._patience, SILENCE_SECONDS) if self.failed_at else self._patience
+        """Return the outage of this service; None if it is available. It has one once it is silent
+        for its patience, or for `SILENCE_SECONDS` after an error."""
+        if self._is_over():
+            return None
+        patience = self._patience
+        if self.failed_at:
+            patience = min(patience, SILENCE_SECONDS)
+        # Between two calls of one outage, silence lasts until the end of the former.
         until = self._clock() if self._calls else self._left
-        if self._is_over() or until - self._silent_since < patience:
+        if until - self._silent_since < patience:
             return None
         return Outage(self._name, self._since, self._reason, self._answered, self._is_slow)
 
     def _is_over(self) -> bool:
-        """Return whether no call is under way, and the last one did not just give up."""
+        """Return whether no call is in progress, and none gave up within `GIVEN_UP_SECONDS`."""
         if self._calls:
             return False
         return self.failed_at is None or self._clock() - self._left >= GIVEN_UP_SECONDS
 
 
 class Services:
-    """The services that the processes of a run ask. Any thread may use it.
+    """The services that the processes of a run call. Thread-safe.
 
-    Each process has one: `outages` of it is all that progress, Prefect's page and the log show.
-    Children and workers have their own, send the outages there to the run's process whenever they
-    change, and are included here.
+    Each process has one. Its `outages` are all that progress, Prefect's page and the log show.
+    Child processes and workers have their own, send their outages to the run's process at each
+    change, and are included there.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -260,10 +285,13 @@ class Services:
 
     @contextmanager
     def asking(self, name: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Service]:
-        """Record for the time of the block that a service is asked, and has to answer within
-        `patience` seconds. An outage in which the block raises goes on, and the next block for this
-        service continues it. A TransientError that leaves the block carries since when the service
-        fails."""
+        """Record, during the block, a call to a service that has to answer within `patience`
+        seconds.
+
+        If the block raises, the outage goes on, and the next block for this service continues it. A
+        TransientError that leaves the block gets the time at which the service failed first
+        (`since`).
+        """
         with self._lock:
             service = self._known.setdefault(name, Service(name, self._clock))
             service.begin(patience)
@@ -280,35 +308,38 @@ class Services:
                 service.end()
 
     def outages(self) -> tuple[Outage, ...]:
-        """Return the services that do not answer now, each once, the longest silent first."""
-        own = [service.outage() for service in list(self._known.values())]
-        sent = [outage for received in list(self._received) for outage in received()]
-        return tuple(longest_first([*(outage for outage in own if outage is not None), *sent]))
+        """Return the services that do not answer now, each once, the longest outage first."""
+        found: list[Outage] = []
+        for service in list(self._known.values()):
+            outage = service.outage()
+            if outage is not None:
+                found.append(outage)
+        for received in list(self._received):
+            found.extend(received())
+        return tuple(longest_first(found))
 
     def include(self, received: Callable[[], Iterable[Outage]]) -> None:
-        """Include the outages of other processes, which `received` returns as far as they have sent
-        them."""
+        """Include the outages of other processes, which `received` returns."""
         with self._lock:
             self._received.append(received)
 
     def exclude(self, received: Callable[[], Iterable[Outage]]) -> None:
-        """Leave out again what was included."""
+        """Undo `include`."""
         with self._lock, suppress(ValueError):
             self._received.remove(received)
 
 
 SERVICES = Services()
-"""The only global: a watcher must see every call of the process, in whatever object and thread it
-is made."""
+"""The only global: a watcher must see each call of the process, in any object and thread."""
 
 
 def asking(name: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Service]:
-    """Record a call of this process for the time of a block, as `Services.asking` does."""
+    """Record a call of this process during the block, as `Services.asking` does."""
     return SERVICES.asking(name, patience=patience)
 
 
 def outages() -> tuple[Outage, ...]:
-    """Return the services that do not answer the process that calls this. A function, which is
-    pickled by its name: a method of `SERVICES` would take a copy of it along to a child process,
-    and report that."""
+    """Return the services that do not answer the calling process. This is a function, because it is
+    pickled by its name. A method of `SERVICES` would carry a copy of the object into a child
+    process and report that copy."""
     return SERVICES.outages()
