@@ -1,8 +1,11 @@
-"""The data passed between stages, in columns: batches of documents, shards, embedded shards,
-points; and commits. An index name and a key identify a document. The key has two forms. `key` is
-the typed form (JSON, so that `1` differs from `"1"`; see `keys.encode_key`), which hashes, point
-ids and the ledger use. The document id is the form that people see (`keys.document_id`). The
-columns of one object always have the same length and order."""
+"""The data that stages pass on, in columns: batches of documents, shards, embedded shards, points;
+and commits.
+
+An index name and a key identify a document. The key has two forms. `key` is the typed form (JSON,
+so that `1` differs from `"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use.
+The document id is the form that people see (`keys.document_id`). All columns of an object have the
+same length and order.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,19 @@ if TYPE_CHECKING:
 
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text,
-text_hash, payload_hash. Those of a document may have `groups` (see `documents.groups`), `title` and
-`link`. A chunk may also have `context`, the words that were embedded before its text, `own`, the
-names of the payload fields that belong to it and not to the document, and `part`, which says what
-part of the document it is of. One without a vector has `by_words`."""
+text_hash and payload_hash. A document's may also have `groups` (see `documents.groups`), `title`
+and `link`. A chunk's may also have `context` (the words embedded before its text), `own` (the names
+of the payload fields that belong to the chunk and not to the document) and `part` (the part of the
+document that the chunk is of). A chunk without a vector has `by_words`."""
 TITLE, LINK, PART, BY_WORDS = "title", "link", "part", "by_words"
-"""The keys of these in our own part of a payload."""
+"""The keys of these in `_rag`."""
 NO_LAYOUT = b""
 """The layout of a text that is not divided and has no title."""
 FailureKind = Literal["failed", "skipped", "incomplete"]
 """`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it.
 `incomplete`: it is indexed but lacks something, such as contexts."""
 FailureCause = Literal["", "server"]
-"""What the next run has to know of a failure: "server" if a text of the document ends the embedding
+"""Why a failure matters to the next run: "server" if a text of the document ends the embedding
 server."""
 _QUOTED = re.compile(r"'[^']*+'")
 
@@ -69,13 +72,16 @@ class DocumentBatch:
 
     def take(self, rows: list[int]) -> DocumentBatch:
         """Return the documents at these positions, in this order."""
-        return DocumentBatch(
-            *([column[i] for i in rows] if column else [] for column in self._columns())
-        )
+        taken: list[list[Any]] = []
+        for column in self._columns():
+            # `layouts` and `files` are empty if the index has none.
+            taken.append([column[row] for row in rows] if column else [])
+        return DocumentBatch(*taken)
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
         """Return these documents followed by those of `other`."""
-        return DocumentBatch(*map(operator.add, self._columns(), other._columns()))
+        joined = map(operator.add, self._columns(), other._columns())
+        return DocumentBatch(*joined)
 
     def _columns(self) -> tuple[list[Any], ...]:
         return (
@@ -90,7 +96,8 @@ class DocumentBatch:
 
     def is_empty(self, row: int) -> bool:
         """Return whether a document has neither text nor files."""
-        return not self.texts[row] and not (self.files and self.files[row])
+        has_files = bool(self.files) and bool(self.files[row])
+        return not self.texts[row] and not has_files
 
 
 @shows_sizes()
@@ -109,10 +116,12 @@ class TextPart(NamedTuple):
 
 
 def part_name(part: Mapping[str, str]) -> str:
-    """Return what a part is called where a hit is shown, such as "attachment 7, page 3"; "" for no
+    """Return the name of a part that a hit shows, such as "attachment 7, page 3"; "" for no
     part."""
-    name = " ".join(filter(None, [part.get("name"), part.get("id")]))
-    return f"{name}, page {part['page']}" if part.get("page") else name
+    words = [part.get("name"), part.get("id")]
+    name = " ".join(word for word in words if word)
+    page = part.get("page")
+    return f"{name}, page {page}" if page else name
 
 
 @shows_sizes()
@@ -121,9 +130,10 @@ class AttachedFile(NamedTuple):
 
     part: TextPart
     stamp: str
-    """What changes with its content. The hash of the document's text covers it."""
+    """A text that changes with the content. The hash of the document's text covers it."""
     read: Callable[[], Iterator[tuple[str, str]]]
-    """Yields page and text; then raises NotText if something of the file cannot be read."""
+    """Yields pairs of page and text. Raises NotText at the end if a part of the file cannot be
+    read."""
     name: str = ""
     """The name of a file that a row names."""
 
@@ -134,12 +144,11 @@ class TextLayout:
     """The layout of one text: its title, where the document's own text ends, and its parts in
     order.
 
-    The parts of a document, such as the comments of a ticket, follow its own text. Whatever looks
-    at texts needs not know of them. Only a chunker does, and the hits: a chunk of a part says which
-    part it is of.
+    The parts of a document, such as the comments of a ticket, follow its own text. Only chunkers
+    and hits distinguish them: a chunk of a part names its part. All other code sees one text.
 
-    `lacks` says in a sentence which parts cannot be read; "" if none. `language` is the name of the
-    language that the row says the text is in; "" if it says none.
+    `lacks` is a sentence that lists the unreadable parts; "" if there are none. `language` is the
+    name of the language in the row's language column; "" if it has none.
     """
 
     title: str
@@ -151,9 +160,8 @@ class TextLayout:
     @classmethod
     def decode(cls, encoded: bytes) -> TextLayout:
         """Return the layout that `encode` encoded."""
-        from rag_index.core.documents.canonical import (
-            decode_payload,
-        )  # here: `status` needs no JSON of payloads
+        # Imported late: `status` decodes no payload.
+        from rag_index.core.documents.canonical import decode_payload
 
         found = decode_payload(encoded)
         parts = [TextPart(*part) for part in found["parts"]]
@@ -163,32 +171,36 @@ class TextLayout:
         """Return the layout as canonical JSON, the same for equal layouts."""
         from rag_index.core.documents.canonical import encode_payload
 
-        fields = {
+        fields: dict[str, Any] = {
             "title": self.title,
             "end": self.end,
             "parts": list(map(list, self.parts)),
             "lacks": self.lacks,
         }
-        return encode_payload(fields | ({"language": self.language} if self.language else {}))
+        # Without a language the key is left out, since hashes cover the layout.
+        if self.language:
+            fields["language"] = self.language
+        return encode_payload(fields)
 
 
 @shows_sizes("index", "number", "documents", "chars", "pages", "suspect", "limit")
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The unit of work of one worker: changed documents that take a few seconds to embed."""
+    """The unit of work of a worker: changed documents that take a few seconds to embed."""
 
     index: str
     number: int
     documents: DocumentBatch
     chars: int
     pages: tuple[int, ...] = ()
-    """The numbers of the pages of the source that the documents are from."""
+    """The numbers of the source's pages that the documents are from."""
     suspect: bool = False
-    """Whether a document of it may kill the process that embeds it: see `etl.window`."""
+    """Whether one of its documents may kill the process that embeds it: see `etl.window`."""
     ends_server: bool = False
-    """Whether it is one document that is listed because a text of it ends the embedding server."""
+    """Whether it is a single document that is listed because one of its texts ends the embedding
+    server."""
     limit: float | None = None
-    """Seconds after which a process of its own that embeds the shard ends itself."""
+    """Seconds after which a child process that embeds the shard ends itself."""
 
 
 @shows_sizes("work")
@@ -205,15 +217,17 @@ class ChunkedDocument:
     """Each chunk's own payload fields, as canonical JSON. They override the document's fields of
     the same name."""
     incomplete: str = ""
-    """A sentence for a person that says what the document lacks; "" if nothing."""
+    """A sentence for a person about what the document lacks; "" if nothing."""
     work: Work | None = None
-    """How many of the chunks have a context, by its origin; None if none should have one."""
+    """How many chunks have a context, by its origin; None if the index has no contexts."""
 
     def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
-        """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks
-        up every field."""
-        more = (self.contexts, self.payloads, self.incomplete, self.work)
-        return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
+        """Pickle only the columns in use. A shard has thousands of documents, and a dataclass would
+        look up each field."""
+        optional = (self.contexts, self.payloads, self.incomplete, self.work)
+        if optional == NO_MORE:
+            return ChunkedDocument, (self.chunks,)
+        return ChunkedDocument, (self.chunks, *optional)
 
     def texts_to_embed(self) -> list[str]:
         """Return the text to embed for each chunk: its context, if it has one, and its own text."""
@@ -224,25 +238,26 @@ class ChunkedDocument:
     def with_halves(
         self, number: int, halves: Sequence[str], payloads: Sequence[bytes] = ()
     ) -> ChunkedDocument:
-        """Return the document with two chunks in place of chunk `number`; they keep its context.
-        They keep its payload too, unless `payloads` are given."""
-
-        def replaced(column: list[Any], two: Sequence[Any] = ()) -> list[Any]:
-            return [
-                *column[:number],
-                *(two or 2 * column[number : number + 1]),
-                *column[number + 1 :],
-            ]
-
+        """Return the document with two chunks in place of chunk `number`. Both keep its context,
+        and its payload unless `payloads` are given."""
+        # Empty if the document has no contexts, or no payloads.
+        contexts = 2 * self.contexts[number : number + 1]
+        kept = 2 * self.payloads[number : number + 1]
         return replace(
             self,
-            chunks=replaced(self.chunks, halves),
-            contexts=replaced(self.contexts),
-            payloads=replaced(self.payloads, payloads),
+            chunks=_spliced(self.chunks, number, halves),
+            contexts=_spliced(self.contexts, number, contexts),
+            payloads=_spliced(self.payloads, number, payloads or kept),
         )
 
 
+def _spliced(column: list[Any], number: int, values: Sequence[Any]) -> list[Any]:
+    """Return the column with these values in place of value `number`."""
+    return [*column[:number], *values, *column[number + 1 :]]
+
+
 NO_MORE: tuple[Any, ...] = ([], [], "", None)
+"""The fields of a `ChunkedDocument` after `chunks`, if none is in use."""
 
 
 def text_to_embed(context: str, chunk: str) -> str:
@@ -266,25 +281,34 @@ class Failure:
 
 
 def kinds_of(reason: str, kind: FailureKind) -> dict[str, str]:
-    """Return what a reason says, by what many reasons of its kind have in common: no names in
-    quotes and no numbers. Only a document that lacks something may have several reasons, one for
-    each part of it."""
-    return {
-        " ".join(
-            "…" if any(map(str.isdigit, word)) else word for word in _QUOTED.sub("…", said).split()
-        ): said
-        for said in (reason.split("; ") if kind == "incomplete" else [reason])
-    }
+    """Return each sentence of a reason by its pattern: the sentence without names in quotes and
+    without numbers. Reasons of the same pattern are counted together.
+
+    Only the reason of an incomplete document has several sentences, one for each missing part.
+
+    Example:
+        kinds_of("picture 'a.png' has 7 bytes", "incomplete")
+        # {"picture … has … bytes": "picture 'a.png' has 7 bytes"}
+    """
+    sentences = reason.split("; ") if kind == "incomplete" else [reason]
+    found: dict[str, str] = {}
+    for sentence in sentences:
+        words = _QUOTED.sub("…", sentence).split()
+        pattern = " ".join("…" if any(map(str.isdigit, word)) else word for word in words)
+        found[pattern] = sentence
+    return found
 
 
 @shows_sizes("index", "number", "documents", "work")
 @attrs.frozen
 class EmbeddedShard:
-    """A shard with its chunks and their vectors. `documents` holds the documents that succeeded,
-    and `chunked` the chunks of each (at least one). The rows of `vectors` (float32, shape (number
-    of chunks, dimension)) have the same order, document after document; there are none if the
-    chunks are written by their words alone. `failures` holds the documents that failed, and the
-    incomplete ones among those that succeeded."""
+    """A shard with its chunks and their vectors.
+
+    `documents` holds the documents that succeeded, and `chunked` the chunks of each (at least one).
+    The rows of `vectors` (float32, shape (number of chunks, dimension)) have the same order,
+    document after document; there are none if the chunks are written by their words alone.
+    `failures` holds the failed documents, and the incomplete ones among those that succeeded.
+    """
 
     index: str
     number: int
@@ -306,8 +330,8 @@ class EmbeddedShard:
 @dataclass(frozen=True, slots=True)
 class PointBatch:
     """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids),
-    dimension)), payloads. `vectors` is None for points that have none yet, which searches by words
-    alone find. `sparse` has as many rows, or is None for a collection without sparse vectors. An
+    dimension)), payloads. `vectors` is None for points without a vector, which only searches by
+    words find. `sparse` has as many rows, or is None for a collection without sparse vectors; an
     empty row is not stored."""
 
     ids: list[str]
@@ -322,12 +346,14 @@ class PointBatch:
 @shows_sizes("id")
 @dataclass(slots=True)
 class StoredPoint:
-    """A point read from the store, which belongs to its reader: a search gives its candidates what
-    it learns. `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if
-    the point has none. `score` is the cosine, `bm25` the score of the sparse vector, and `soft` the
-    soft match; all are 0 outside searches. `exact` says that the query is one of its names, `names`
-    how many rare names of the query it has, and `recency` how new it is. One found `by_words` has
-    no vector, and its score is the lowest of all candidates."""
+    """A point read from the store. A search also sets the scores of its candidates.
+
+    `vector` and `sparse` are None unless the caller requested vectors; `sparse` also if the point
+    has none. `score` is the cosine, `bm25` the score of the sparse vector, and `soft` the soft
+    match; all are 0 outside searches. `exact` is set if the query is a name of the point, `names`
+    counts the rare names of the query that it has, and `recency` is how new it is. A point found
+    `by_words` has no vector, and its score is the lowest of all candidates.
+    """
 
     id: str
     payload: dict[str, Any]
@@ -346,8 +372,8 @@ class StoredPoint:
 @shows_sizes("number", "work")
 @attrs.frozen
 class WrittenShard:
-    """The record of an embedded shard whose points are in the store: everything the ledger has to
-    commit."""
+    """The record of an embedded shard whose points are in the store: everything that the ledger
+    commits."""
 
     number: int
     keys: list[str]
@@ -360,22 +386,20 @@ class WrittenShard:
 
 @dataclass(frozen=True, slots=True, order=True)
 class CommitMark:
-    """The last commit of a collection, as the ledger has it or as the store keeps it with the
-    points. `at` (ISO, UTC) tells apart two commits of the same number, one of which was undone by
-    restoring a backup."""
+    """The last commit of a collection, as the ledger or the store has it. `at` (ISO, UTC)
+    distinguishes two commits of the same number, one of which was undone by restoring a backup."""
 
     number: int = 0
     at: str = ""
 
     @classmethod
     def parse(cls, stored: Any) -> CommitMark:
-        """Return the mark that a store keeps as JSON; no commit if it is none."""
+        """Return the commit mark that a store keeps as JSON; number 0 if it is not one."""
         values = stored if isinstance(stored, dict) else {}
         return cls(int(values.get("number") or 0), str(values.get("at") or ""))
 
     def __str__(self) -> str:
-        return (
-            f"commit {self.number:,} ({self.at[:19].replace('T', ' ')} UTC)"
-            if self.number
-            else "no commit"
-        )
+        if not self.number:
+            return "no commit"
+        at = self.at[:19].replace("T", " ")
+        return f"commit {self.number:,} ({at} UTC)"

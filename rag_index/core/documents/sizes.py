@@ -1,5 +1,5 @@
-"""The `repr` of what holds documents: it shows sizes, since libraries write the `repr` of their
-arguments to logs."""
+"""A `repr` for classes that hold documents: it shows sizes, because libraries log the `repr` of
+arguments."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ C = TypeVar("C", bound=type)
 
 
 def shows_sizes(*shown: str) -> Callable[[C], C]:
-    """Return a class decorator whose `repr` has no text, payload or key of a document.
+    """Return a class decorator that adds a `repr` without any text, payload or key of a document.
 
-    A field is shown as it is only if it is `shown`. Of any other one the `repr` has the size, or
+    A field is shown as it is only if it is `shown`. Of any other field the `repr` has the size, or
     the type.
-
-        Shard(index='desk', number=3, documents=DocumentBatch(keys: 40, texts: 40, …), chars=1200,
-        pages: 1)
 
     Args:
         shown: Fields that hold settings or counts, and those whose own `repr` shows sizes.
+
+    Example:
+        Shard(index='desk', number=3, documents=DocumentBatch(keys: 40, texts: 40, …), chars=1200,
+        pages: 1)
     """
 
     def decorate(decorated: C) -> C:
@@ -27,7 +28,8 @@ def shows_sizes(*shown: str) -> Callable[[C], C]:
 
         def show(self: object) -> str:
             fields = [_field(name, getattr(self, name), name in shown) for name in names]
-            return f"{type(self).__name__}({', '.join(filter(None, fields))})"
+            listed = ", ".join(field for field in fields if field)
+            return f"{type(self).__name__}({listed})"
 
         decorated.__repr__ = show  # type: ignore[method-assign,assignment]
         return decorated
@@ -51,7 +53,7 @@ def _field(name: str, value: object, is_shown: bool) -> str:
         return f"{name}={value!r}"
     if value is None:
         return ""
-    # a text, a list of texts, an array of vectors: its length tells nothing of what it says
+    # A text, a list of texts, an array of vectors: the length reveals no content.
     if isinstance(value, Sized):
         return f"{name}: {len(value)}"
     return f"{name}: {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""The languages of texts: names, codes, and which one a text is in, found by py3langid."""
+"""The languages of texts: their names and codes, and detection by py3langid."""
 
 from __future__ import annotations
 
@@ -41,84 +41,108 @@ LANGUAGE_NAMES = {
     "turkish": "tr tur türkçe türkisch turc turco",
 }
 """The codes (ISO 639) and the names of each language, as databases have them."""
-LANGUAGE_CODES = {
-    code: name
-    for name, codes in LANGUAGE_NAMES.items()
-    for code in re.findall(r"\b[a-z]{2}\b", codes)
-}
+
+
+def _languages_by_code() -> dict[str, str]:
+    by_code: dict[str, str] = {}
+    for language, names in LANGUAGE_NAMES.items():
+        for code in re.findall(r"\b[a-z]{2}\b", names):
+            by_code[code] = language
+    return by_code
+
+
+LANGUAGE_CODES = _languages_by_code()
+"""The language of each code of two letters."""
 LOCALE = re.compile(r"[a-z]{2}(?:[-_][A-Za-z]{2,4})?")
+"""A code of two letters, with a country or a script if there is one: `de`, `de_AT`, `zh-Hans`."""
 ENGLISH = re.compile(
     r"\b(?:the|and|of|to|is|are|was|for|with|that|this|not|has|have|on|in|it|be|by|from|as|at|an|we|you|or)\b"
 )
+"""Frequent words of English."""
 WORDS_PER_FREQUENT = 12
-"""One word of this many, or more, is one of `ENGLISH` in an English text."""
+"""A text counts as English if at least one word in 12 is one of `ENGLISH`."""
 MIN_LANGUAGE_CHARS = 30
-"""Shorter texts say too little about their language."""
+"""Shorter texts, in characters, are not reliable."""
 MIN_LANGUAGE_SHARE = 0.08
-"""A language of fewer texts does not count."""
+"""A language needs this share of the texts."""
 MAX_TEXTS = 120
+"""Texts that are classified at most, evenly spread. Chosen; bounds the time."""
 MAX_LANGUAGES = 4
+"""Languages of an index that are suggested at most. Chosen."""
 _BETWEEN = re.compile(r"[-_.@ (,;:/|\[]")
-"""What is between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`,
+"""The characters between a language and the rest: `de-Latn-DE`, `de_DE.UTF-8`, `German (Austria)`,
 `de,en;q=0.9`."""
 
 
 def language_of(code: object) -> str | None:
-    """Return the language of a code such as `de` or `de_AT`, or of its name; None if it is not
-    known."""
-    if (text := str(code).lower()) in LANGUAGE_NAMES:
+    """Return the language of a code such as `de` or `de_AT`, or of its English name; None if it is
+    unknown."""
+    text = str(code).lower()
+    if text in LANGUAGE_NAMES:
         return text
-    return LANGUAGE_CODES.get(text[:2]) if LOCALE.fullmatch(str(code)) else None
+    if not LOCALE.fullmatch(str(code)):
+        return None
+    return LANGUAGE_CODES.get(text[:2])
 
 
 def language_named(value: object) -> str | None:
-    """Return the language that a value of a database means: a code or a name in any case, with a
-    country or a script beside it. None if it is not known.
+    """Return the language that a database value names: by a code or a name in any case, with or
+    without a country or a script. None if it is unknown.
 
-    language_named("DE"), language_named("deu "), language_named("Deutsch"),
-    language_named("de_DE.UTF-8")  # "german"
+    Example:
+        language_named("DE"), language_named("deu "), language_named("Deutsch"),
+        language_named("de_DE.UTF-8")  # "german"
     """
     text = _plain(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     words = _BETWEEN.sub(" ", text).split()
     if not words:
         return None
-    return (
-        _BY_NAME.get(text)
-        or _BY_NAME.get(words[0])
-        or (_BY_NAME.get(words[-1]) if len(words[-1]) > 3 else None)
-    )
+    # Names of several words come first: azərbaycan_dili.
+    for name in (text, words[0]):
+        if name in _BY_NAME:
+            return _BY_NAME[name]
+    # "Swiss German". A short end may be a country, as in xx_DE.
+    last = words[-1]
+    return _BY_NAME.get(last) if len(last) > 3 else None
 
 
 def _plain(text: str) -> str:
-    """Return a text without capitals and accents, and without what surrounds it."""
-    parts = unicodedata.normalize("NFKD", text.strip().strip("\0\ufeff'\"").strip()).casefold()
-    return unicodedata.normalize(
-        "NFKC", "".join(sign for sign in parts if not unicodedata.combining(sign))
-    )
+    """Return a text in small letters, without accents and surrounding quotes and spaces."""
+    trimmed = text.strip().strip("\0\ufeff'\"").strip()
+    decomposed = unicodedata.normalize("NFKD", trimmed).casefold()
+    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return unicodedata.normalize("NFKC", letters)
 
 
-_BY_NAME = {
-    _plain(one): name for name, codes in LANGUAGE_NAMES.items() for one in (name, *codes.split())
-}
+def _languages_by_name() -> dict[str, str]:
+    by_name: dict[str, str] = {}
+    for language, names in LANGUAGE_NAMES.items():
+        for name in (language, *names.split()):
+            by_name[_plain(name)] = language
+    return by_name
+
+
+_BY_NAME = _languages_by_name()
+"""The language of each name and code, in the form of `_plain`."""
 
 
 def find_languages(texts: Sequence[str]) -> list[str]:
-    """Return the languages of these texts that are frequent, the most frequent first; english if
-    nothing tells it."""
+    """Return the frequent languages of these texts, the most frequent first; english if there is
+    none."""
     long = sorted({text for text in texts if len(text) >= MIN_LANGUAGE_CHARS})
-    chosen = long[:: max(1, len(long) // MAX_TEXTS)][:MAX_TEXTS]
+    step = max(1, len(long) // MAX_TEXTS)
+    chosen = long[::step][:MAX_TEXTS]
     doubtful = [text for text in chosen if not _looks_english(text)]
+    # py3langid takes a second to load: it is not needed for an English index.
     if len(doubtful) < max(1, MIN_LANGUAGE_SHARE * len(chosen)):
         return ["english"]
     counts = Counter({"english": len(chosen) - len(doubtful)})
-    counts.update(
-        filter(None, (language_of(_identifier(()).classify(text)[0]) for text in doubtful))
-    )
-    found = [
-        name
-        for name, count in counts.most_common(MAX_LANGUAGES)
-        if count >= max(2, MIN_LANGUAGE_SHARE * len(chosen))
-    ]
+    for text in doubtful:
+        language = language_of(_detected_code(text))
+        if language is not None:
+            counts[language] += 1
+    least = max(2, MIN_LANGUAGE_SHARE * len(chosen))
+    found = [name for name, count in counts.most_common(MAX_LANGUAGES) if count >= least]
     return found or ["english"]
 
 
@@ -126,28 +150,39 @@ def has_unknown_language(texts: Sequence[str]) -> bool:
     """Return whether most of these texts are in one language that `LANGUAGE_NAMES` lacks, such as
     Polish."""
     long = [text for text in texts if len(text) >= MIN_LANGUAGE_CHARS]
-    codes = Counter(_identifier(()).classify(text)[0] for text in long if not _looks_english(text))
-    return any(2 * count > len(long) and language_of(code) is None for code, count in codes.items())
+    codes = Counter(_detected_code(text) for text in long if not _looks_english(text))
+    if not codes:
+        return False
+    code, count = codes.most_common(1)[0]
+    return 2 * count > len(long) and language_of(code) is None
 
 
 def _looks_english(text: str) -> bool:
-    """Return whether a text has as many of the frequent words of English as few texts in other
-    languages do."""
+    """Return whether a text has so many of the frequent words of English as few texts in other
+    languages have."""
     beginning = text[:600].lower()
+    if not beginning.isascii():
+        return False
     frequent = len(ENGLISH.findall(beginning)) * WORDS_PER_FREQUENT
-    return beginning.isascii() and frequent >= len(beginning.split())
+    return frequent >= len(beginning.split())
 
 
 def choose_language(text: str, languages: tuple[str, ...]) -> str:
-    """Return which one of these languages a text is in; the first if its words do not tell it."""
-    found = language_of(_identifier(languages).classify(text)[0])
+    """Return the language of a text, which is one of these; the first if detection fails."""
+    found = language_of(_detected_code(text, languages))
     return found if found in languages else languages[0]
+
+
+def _detected_code(text: str, languages: tuple[str, ...] = ()) -> str:
+    """Return the code of the most probable language of a text, such as "de"."""
+    code, _score = _identifier(languages).classify(text)
+    return str(code)
 
 
 @lru_cache(maxsize=16)
 def _identifier(languages: tuple[str, ...]) -> Any:
-    """Return the model, restricted to these languages if there are any. It takes a second or more
-    to load."""
+    """Return the model, restricted to these languages if there are any. Loading takes a second or
+    more."""
     from py3langid import langid
 
     found = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)

@@ -1,4 +1,4 @@
-"""The work of a run: what embedding its documents took."""
+"""The work of a run: the time and the requests that its documents took."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class Work:
-    """What it took to chunk, embed and write some chunks. The work of two shards, and that of two
-    moments, add up and subtract.
+    """The time and the requests for chunking, embedding and writing some chunks. Adding and
+    subtracting work on each field.
 
-    An embedder counts its requests in one of these, a chunker its contexts, and each shard has one
-    of its own; a run has the sum over its shards.
+    An embedder counts its requests in one of these, a chunker its contexts, and each shard has its
+    own; a run has the sum over its shards.
 
     Example:
         total = first + second
@@ -25,9 +25,10 @@ class Work:
     chunk_seconds: float = 0.0
     """The part of `seconds` spent on chunking, which includes writing contexts."""
     asked_seconds: float = 0.0
-    """The sum over the embedder's servers of the seconds in which one had a request."""
+    """The sum over the embedder's servers of the seconds in which the server had at least one
+    request."""
     waited_seconds: float = 0.0
-    """Seconds that calls waited for those of other threads."""
+    """Seconds that calls waited for calls of other threads."""
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or in workers."""
     texts: int = 0
@@ -42,13 +43,13 @@ class Work:
     retries: int = 0
     """Those requests that repeated an earlier one."""
     rate_limited: int = 0
-    """Requests that a server answered by asking for a pause."""
+    """Requests that a server answered with a request for a pause."""
     contexts_made: int = 0
-    """Chunks whose context was written by a model now."""
+    """Chunks whose context a model wrote in this run."""
     contexts_cached: int = 0
-    """Chunks whose context was found in the cache."""
+    """Chunks whose context was in the cache."""
     contexts_missing: int = 0
-    """Chunks without the context that they should have."""
+    """Chunks that lack the context they should have."""
 
     def __add__(self, other: Work) -> Work:
         total = Work()
