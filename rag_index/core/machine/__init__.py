@@ -1,5 +1,5 @@
-"""This process: signals, seldom garbage collection, threads, child processes, an end of what hangs.
-`resources` has its memory. Every command imports this module, and little else."""
+"""This process: signals, garbage collection, threads, child processes, and an end of calls that
+hang. `resources` has its memory. Every command imports this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -28,21 +28,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALLOCATIONS = 100_000
+"""New containers between two collections: see `collect_seldom`."""
 TELL_SECONDS = 1.0
+"""Seconds between two reports of a child process's state. Chosen."""
 NOTICE_SECONDS = 1.0
-"""After this time Python looks for an interrupt that came just before it began to wait."""
+"""Seconds after which Python checks for an interrupt that arrived just before it began to wait."""
 
 
 @contextmanager
 def collect_seldom() -> Iterator[None]:
-    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's
-    default. Rows and payloads are containers without cycles, and a collection soon visits every
-    object that Prefect has imported. Objects whose last reference goes away are freed at once, as
-    always."""
+    """Collect reference cycles after 100,000 new containers during the block; Python's default is
+    about 700.
+
+    Rows and payloads are containers without cycles, and each collection visits every object that
+    Prefect has imported. An object whose last reference goes away is still freed at once.
+    """
     young, *older = gc.get_threshold()
-    if (
-        not gc.isenabled() or young >= ALLOCATIONS
-    ):  # the user's choice, or that of an enclosing block
+    # The user, or an enclosing block, has already set it.
+    if not gc.isenabled() or young >= ALLOCATIONS:
         yield
         return
     gc.set_threshold(ALLOCATIONS, *older)
@@ -54,57 +57,57 @@ def collect_seldom() -> Iterator[None]:
 
 @contextmanager
 def end_process_after(seconds: float | None) -> Iterator[None]:
-    """End this process if the block takes longer, whatever it hangs in. None is no limit."""
+    """End this process if the block takes longer, in whatever call it hangs. None is no limit."""
     if seconds is None:
         yield
         return
-    mine = object()
+    block = object()
     with _ending:
-        _ends[mine] = time.monotonic() + seconds
+        _ends[block] = time.monotonic() + seconds
         _arm()
     try:
         yield
     finally:
         with _ending:
-            del _ends[mine]
+            del _ends[block]
             _arm()
 
 
 _ending = threading.Lock()
 _ends: dict[object, float] = {}
-"""When this process ends, by each block that has a limit: faulthandler has one timer for all
-threads."""
+"""The time at which this process ends, by each block with a limit: faulthandler has one timer for
+all threads."""
 
 
 def _arm() -> None:
+    """Set faulthandler's timer to the first end. Its thread does not need the interpreter, which
+    may be what hangs."""
     faulthandler.cancel_dump_traceback_later()
-    if _ends:  # its thread needs no interpreter, which may be what hangs
-        faulthandler.dump_traceback_later(
-            max(0.001, min(_ends.values()) - time.monotonic()), exit=True
-        )
+    if _ends:
+        seconds = min(_ends.values()) - time.monotonic()
+        faulthandler.dump_traceback_later(max(0.001, seconds), exit=True)
 
 
 def in_thread(call: Callable[[], T], name: str) -> Future[T]:
-    """Call this in a thread of its own, in a copy of the caller's context, and return the future of
-    its result. The thread is a daemon: a program that ends in between, by Ctrl-C for example, does
-    not wait for it."""
+    """Call this in a new thread, in a copy of the caller's context, and return the future of its
+    result. The thread is a daemon: a program that ends earlier, by Ctrl-C for example, does not
+    wait for it."""
     future: Future[T] = Future()
 
     def settle() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+        except BaseException as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
 
-    threading.Thread(
-        target=contextvars.copy_context().run, args=(settle,), name=name, daemon=True
-    ).start()
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(settle,), name=name, daemon=True).start()
     return future
 
 
 @contextmanager
 def given(variable: ContextVar[T | None], value: T) -> Iterator[T]:
-    """Give a variable a value for the time of the block."""
+    """Set a context variable during the block."""
     token = variable.set(value)
     try:
         yield value
@@ -114,135 +117,151 @@ def given(variable: ContextVar[T | None], value: T) -> Iterator[T]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, by KeyboardInterrupt, so that it leaves
-    nothing behind. It is raised again at the end of the block if it was lost. A signal that is
-    ignored on purpose (nohup) stays so."""
-    came = False
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C, by KeyboardInterrupt, so that it cleans up.
+    If the block swallowed the exception, it is raised again at the end. A signal that is ignored on
+    purpose (nohup) stays ignored."""
+    received = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
         signal.default_int_handler(number, frame)
 
     ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     numbers = [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     except Exception:
-        if not came:
+        # After a signal, the error is a consequence: KeyboardInterrupt is raised in its place.
+        if not received:
             raise
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is note:
+            if signal.getsignal(number) is interrupt:
                 signal.signal(number, handler)
-    if came:
+    if received:
         raise KeyboardInterrupt
 
 
 class Here(Executor):
-    """Makes each call at once, in the thread of the caller."""
+    """An executor that makes each call at once, in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - whoever asks the future raises it
+        except Exception as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
         return future
 
 
 class Process(Executor):
-    """One process, which starts with the first call, and again after a death. It ends with
-    `shutdown` or its parent. What it was doing when it died, and what waited for it, raises
-    BrokenExecutor. With `memory`, in bytes, a call that needs more raises MemoryError, or ends the
-    process. Once a second `state`, a function of a module, is called there, if given; `told` is
-    what it last returned."""
+    """An executor with one child process, which starts with the first call, and again after it
+    died. It ends with `shutdown` or with its parent.
+
+    The call that runs when the process dies, and the calls that wait for it, raise BrokenExecutor.
+    With `memory`, in bytes, a call that needs more raises MemoryError or ends the process. If
+    `state` is given (a function of a module), the process calls it once a second, and `told` is its
+    last result.
+    """
 
     def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
-        self._memory, self._state = memory, state
+        self._memory = memory
+        self._state = state
         self._told: Any = None
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
+        """Our end of a pipe. The process ends when it is closed, and sends its state through it."""
         self._ended = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Raises BrokenExecutor after `shutdown`."""
+        """Make this call in the process. Raises BrokenExecutor after `shutdown`."""
         with self._lock:
-            if self._ended:  # by a run that failed while a thread was on its way here
+            # A run failed while another of its threads was about to call.
+            if self._ended:
                 raise BrokenExecutor("the run has ended")
             if self._pool is not None:
                 with suppress(BrokenExecutor):
                     return self._pool.submit(fn, *args, **kwargs)
+                # The process died. Start another one.
                 self._end()
-            context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-            theirs, self._lifeline = context.Pipe()
-            begin = partial(_begin, theirs, self._memory, self._state)
-            self._pool = pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
-            future = pool.submit(fn, *args, **kwargs)
-            queue: Any = pool._result_queue
-            queue._writer.close()  # the process has it: else half a result of one that died is waited for without end
-            theirs.close()  # the process has it, too: `told` must see that it died
-            return future
+            return self._start(fn, *args, **kwargs)
+
+    def _start(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start the process with its first call."""
+        context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+        theirs, self._lifeline = context.Pipe()
+        begin = partial(_begin, theirs, self._memory, self._state)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
+        future = self._pool.submit(fn, *args, **kwargs)
+        # The process has its own copies of these ends. With ours open, half a result of a process
+        # that died would be waited for without end, and `told` would not notice its death.
+        queue: Any = self._pool._result_queue
+        queue._writer.close()
+        theirs.close()
+        return future
 
     @property
     def told(self) -> Any:
-        """What `state` returned in the process that runs now; None if it was not called yet, or the
+        """The last result of `state` in the present process; None before the first one, or if the
         process died."""
         with self._lock:
             try:
                 while self._lifeline is not None and self._lifeline.poll():
                     self._told = self._lifeline.recv()
-            except (EOFError, OSError):  # a dead process waits for nothing
+            except (EOFError, OSError):  # the process died
                 self._told = None
             return self._told
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the process at once, whatever it is doing."""
+        """End the process at once, in whatever call it is."""
         with self._lock:
             self._ended = True
             self._end()
 
     def _end(self) -> None:
-        pool, lifeline, self._pool, self._lifeline, self._told = (
-            self._pool,
-            self._lifeline,
-            None,
-            None,
-            None,
-        )
+        pool = self._pool
+        lifeline = self._lifeline
+        self._pool = None
+        self._lifeline = None
+        self._told = None
         if lifeline is not None:
             lifeline.close()
         if pool is not None:
+            # Code that holds the interpreter's lock does not notice the closed pipe.
             processes: Mapping[int, BaseProcess] = pool._processes or {}
             for process in list(processes.values()):
-                process.kill()  # code that holds the interpreter's lock does not see the pipe close
-            pool.shutdown()  # else Python wakes up, as it exits, a thread that is just ending
+                process.kill()
+            # Without it Python, as it exits, wakes up a thread that is just ending.
+            pool.shutdown()
 
 
 def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
-    """Limit this process, tell its parent its state, and let it end when that closes its end of the
-    pipe, or dies."""
+    """Prepare a child process: limit its memory, send changes of its state to the parent, and end
+    the process when the parent closes its end of the pipe, or dies."""
     if memory:
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
 
-    def wait() -> None:
-        said = None
+    def watch_parent() -> None:
+        sent = None
         with suppress(OSError):
-            while not lifeline.poll(TELL_SECONDS):  # nothing comes but the end
-                if state is not None and (now := state()) != said:
+            # The parent sends nothing: `poll` returns true once it has closed the pipe.
+            while not lifeline.poll(TELL_SECONDS):
+                now = None if state is None else state()
+                if now != sent:
                     lifeline.send(now)
-                    said = now
+                    sent = now
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 class EventLoopThread:
     """A thread that runs coroutines for callers in any thread. It starts with the first coroutine.
-    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile."""
+    A caller in an event loop may wait too; its own loop stands still meanwhile."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -270,7 +289,8 @@ class EventLoopThread:
         """Cancel the coroutines that still run, and end the thread; the next `run` starts
         another."""
         with self._starting:
-            loop, self._loop = self._loop, None
+            loop = self._loop
+            self._loop = None
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
 

@@ -1,4 +1,4 @@
-"""The outcome of a run: one per index, their sum, and both as sentences; what a gate found."""
+"""The outcome of a run: one per index, their sum, both as sentences, and the verdict of a gate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ COUNTS = (
     "skipped",
     "incomplete",
 )
+"""The counts of an outcome, in the order of its sentence."""
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
+"""The counts of contexts, which the work of a run has."""
 OUTCOME_KEYS = (
     "index",
     "documents",
@@ -64,7 +66,7 @@ OPTIONAL_KEYS = {
     "undecided",
     *CONTEXTS,
 }
-"""Those that an outcome has only with a value."""
+"""The keys that an outcome has only with a value."""
 METRICS_OF_WORK = (
     "embed_seconds",
     "texts",
@@ -77,22 +79,25 @@ METRICS_OF_WORK = (
     "chunk_seconds",
     *CONTEXTS,
 )
-"""What the metrics of a run have of its work, in their order."""
+"""The fields of a run's work that its metrics have, in order."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
+"""The exit code of a command by the state of its run."""
 
 EPSILON = 1e-9
 """Measures that differ by less are equal: they are means of floats."""
 MIN_LOST_QUERIES = 2
-"""How many queries must lose before a gate refuses, unless it allows no loss: one alone may be a
+"""How many queries must lose before a gate refuses, unless it allows no loss. A single one may be a
 tie of two scores."""
 MAX_NAMED = 3
+"""Names that a sentence lists. Chosen; nothing depends on it."""
 MAX_QUERY = 60
+"""Characters of a query or value in a sentence. Chosen; nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorseQuery:
     """A query that the rebuilt collection answers worse: its measure before and after. `lost` has
-    the relevant documents, by id, that only the live collection found."""
+    the relevant documents, by id, that only the live collection finds."""
 
     query: str
     before: float
@@ -102,18 +107,17 @@ class WorseQuery:
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """The verdict of a gate on a rebuilt collection, from the golden queries that the live one was
-    asked, too.
+    """The verdict of a gate on a rebuilt collection, from golden queries to it and to the live one.
 
     Attributes:
         metric: The name of the measure, such as `recall@10`.
-        queries: How many queries were asked.
+        queries: The number of queries.
         max_loss: How far the mean may fall.
         before: The mean of the live collection.
         after: The mean of the rebuilt one.
         better: How many queries gained.
         worse: The queries that lost, the worst first.
-        gone: Documents of the golden file, by id, that the source does not have. They do not count.
+        gone: Documents of the golden file, by id, that the source lacks. They do not count.
     """
 
     metric: str
@@ -143,24 +147,23 @@ class GateVerdict:
     @property
     def passed(self) -> bool:
         """Whether the rebuilt collection may go live."""
-        if (
-            self.found_nothing
-        ):  # the ids of the golden file are wrong, so that the queries prove nothing
+        # The ids of the golden file are wrong, so that the queries prove nothing.
+        if self.found_nothing:
             return False
         if not self.loses_too_much:
             return True
-        if self.max_loss == 0:  # the first query that loses is one too many
+        # The settings allow no loss.
+        if self.max_loss == 0:
             return False
-        return (
-            len(self.worse) < MIN_LOST_QUERIES
-        )  # such as one of ten queries, which is a tenth of the mean
+        # A single query that loses may exceed `max_loss`: one of ten is a tenth of the mean.
+        return len(self.worse) < MIN_LOST_QUERIES
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return dict(rounded({**asdict(self), "passed": self.passed}))
 
     def sentence(self) -> str:
-        """Return the numbers in one line."""
+        """Return the numbers on one line."""
         changed = f"{len(self.worse):,} worse, {self.better:,} better"
         if not self.worse and not self.better:
             changed = "none changed"
@@ -170,17 +173,17 @@ class GateVerdict:
         )
 
     def notes(self) -> Iterator[str]:
-        """Yield what a person should know of a rebuilt collection that passed."""
+        """Yield remarks on a rebuilt collection that passed."""
         if self.loses_too_much:
-            named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
             yield (
-                f"the gate took a loss of {self.loss:.3f}, since a single query got worse: {named}"
+                f"the gate took a loss of {self.loss:.3f}, since a single query got worse:"
+                f" {self._worse_queries}"
             )
         if self.gone:
-            count, named = count_of(len(self.gone), "document"), shortened_list(self.gone)
+            count = count_of(len(self.gone), "document")
             yield (
-                f"the source does not have {count} of the golden file ({named}), which do not"
-                " count: correct the file"
+                f"the source does not have {count} of the golden file"
+                f" ({shortened_list(self.gone)}), which do not count: correct the file"
             )
 
     def refusal(self, collection: str, index: str) -> str:
@@ -191,29 +194,34 @@ class GateVerdict:
                 f" rebuilt {collection}, which was not published: correct the ids in the golden"
                 f" file and run again, or run `rag-index rebuild {index} --allow-loss`"
             )
-        named = shortened_list([repr(shortened(one.query, MAX_QUERY)) for one in self.worse])
+        fall = f"fell from {self.before:.3f} to {self.after:.3f}"
+        changed = f"{self.better:,} better, {len(self.worse):,} worse: {self._worse_queries}"
         return (
-            f"{self.metric} of {self._asked} fell from {self.before:.3f} to {self.after:.3f}, by"
-            f" more than max_loss ({self.max_loss:g}); {self.better:,} better, {len(self.worse):,}"
-            f" worse: {named} (`rag-index status --report` lists them), so the rebuilt {collection}"
+            f"{self.metric} of {self._asked} {fall}, by more than max_loss ({self.max_loss:g});"
+            f" {changed} (`rag-index status --report` lists them), so the rebuilt {collection}"
             f" was not published: if that is acceptable, run `rag-index rebuild {index}"
             " --allow-loss`"
         )
 
     @property
+    def _worse_queries(self) -> str:
+        return shortened_list([repr(shortened(worse.query, MAX_QUERY)) for worse in self.worse])
+
+    @property
     def _asked(self) -> str:
-        return f"{self.queries:,} golden quer{'ies' if self.queries != 1 else 'y'}"
+        noun = "golden query" if self.queries == 1 else "golden queries"
+        return f"{self.queries:,} {noun}"
 
 
 def shortened_list(names: Sequence[str]) -> str:
-    """Return the first names, and how many others there are: `a, b, c and 4 more`."""
+    """Return the first names, and the number of others: `a, b, c and 4 more`."""
     named = ", ".join(names[:MAX_NAMED])
     others = len(names) - MAX_NAMED
     return f"{named} and {others:,} more" if others > 0 else named
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """Return the value with its floats rounded, those of dictionaries and sequences in it too."""
+    """Return the value with its floats rounded, also those within dictionaries and sequences."""
     if isinstance(value, dict):
         return {name: rounded(inner, digits) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -223,23 +231,23 @@ def rounded(value: Any, digits: int = 6) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class UndecidedValue:
-    """A value that neither `show` nor `hide` of a decision names, so that its rows are shown to
-    nobody."""
+    """A value that neither `show` nor `hide` of a decision lists, so that nobody may see its
+    rows."""
 
     name: str
     """The name of the decision: that of `[indexes.visible.NAME]`."""
     value: str
-    """The value as the settings would name it; a long one is cut."""
+    """The value as the settings would write it; a long one is cut."""
     rows: int
 
 
 def undecided_sentence(index: str, values: Sequence[UndecidedValue]) -> str:
-    """Return which values nobody decided on, and how to decide; "" if there are none."""
+    """Return the undecided values and how to decide them; "" if there are none."""
     by_name: dict[str, list[str]] = {}
-    for one in values:
-        by_name.setdefault(one.name, []).append(
-            f"{shortened(one.value, MAX_QUERY)!r} ({count_of(one.rows, 'row')})"
-        )
+    for undecided in values:
+        value = repr(shortened(undecided.value, MAX_QUERY))
+        listed = by_name.setdefault(undecided.name, [])
+        listed.append(f"{value} ({count_of(undecided.rows, 'row')})")
     if not by_name:
         return ""
     found = "; ".join(f"{shortened_list(listed)} of {name}" for name, listed in by_name.items())
@@ -251,18 +259,21 @@ def undecided_sentence(index: str, values: Sequence[UndecidedValue]) -> str:
 
 
 def _toml_key(name: str) -> str:
-    """Return a name as the header of a table in TOML has it."""
+    """Return a name as it stands in the header of a TOML table."""
     if re.fullmatch(r"[A-Za-z0-9_-]+", name):
         return name
+    # A name with a dot or a space: "extra.state"
+    if "'" not in name and '"' not in name:
+        return f'"{name}"'
     if "'" not in name:
-        return f"'{name}'" if '"' in name else f'"{name}"'
+        return f"'{name}'"
     return json.dumps(name, ensure_ascii=False)
 
 
 @dataclass(slots=True)
 class DocumentCounts:
-    """What a run of one index does with its documents, or would do. Each document counts as exactly
-    one of new, changed, payload_only, unchanged, empty, failed and skipped."""
+    """The counts of a run of one index, or of a run that is only planned. Each document counts as
+    exactly one of new, changed, payload_only, unchanged, empty, failed and skipped."""
 
     index: str
     documents: int = 0
@@ -274,33 +285,33 @@ class DocumentCounts:
     held_back: int = 0
     """Documents that the source no longer has and that the delete guard keeps in the index."""
     failed: int = 0
-    """Documents that cannot be read or embedded, or that failed too often to be tried again."""
+    """Documents that cannot be read or embedded, or that failed too often to be retried."""
     skipped: int = 0
-    """Documents that a rule of the source excludes. They are listed with the failed ones."""
+    """Documents that a rule of the source excludes. `status` lists them with the failed ones."""
     undecided: list[UndecidedValue] = field(default_factory=list)
-    """The values that nobody decided on, of each decision those with the most rows first."""
+    """The undecided values; of each decision, those with the most rows come first."""
     message: str = ""
-    """Sentences that a person should know: why a run was not completed, or what the index lacks
-    although it was."""
+    """Sentences for a person: why the run was not completed, or what the index lacks although it
+    was."""
 
     def say(self, message: str) -> None:
         """Add a sentence to the message. An empty one changes nothing."""
-        self.message = "; ".join(filter(None, [self.message, message]))
+        sentences = [self.message, message]
+        self.message = "; ".join(sentence for sentence in sentences if sentence)
 
     def count(self, failures: Sequence[Failure]) -> None:
-        """Count documents that failed, were skipped, or are incomplete."""
+        """Count failed, skipped and incomplete documents."""
         for failure in failures:
             setattr(self, failure.kind, getattr(self, failure.kind) + 1)
 
 
 @dataclass(slots=True)
 class IndexOutcome(DocumentCounts):
-    """The outcome of a run of one index: what became of its documents, and the work and time that
-    it took."""
+    """The outcome of a run of one index: the counts of its documents, and its work and time."""
 
     deleted: int = 0
     incomplete: int = 0
-    """New and changed documents that are indexed but lack something. They are listed with the
+    """New and changed documents that are indexed but lack something. `status` lists them with the
     failed ones."""
     state: State = "completed"
     verified: str = ""
@@ -310,20 +321,20 @@ class IndexOutcome(DocumentCounts):
     seconds: float = 0.0
     """Wall seconds of the run."""
     stages: dict[str, float] = field(default_factory=dict)
-    """How these seconds of the flow's process divide into stages (`metrics.STAGES`)."""
+    """The seconds of each stage of the flow's process (`metrics.STAGES`)."""
     work: Work = field(default_factory=Work)
-    """The sum over all shards, that is, over all workers."""
+    """The sum over all shards, and so over all workers."""
     shards: int = 0
     workers: int = 1
     workers_died: int = 0
-    """Dask workers that died while the run used them, for whatever reason."""
+    """Dask workers that died during the run, for any reason."""
     first_shard_after: float | None = None
-    """Seconds from the beginning to the first shard; None before it."""
+    """Seconds from the beginning to the first shard; None if there is none yet."""
     outage_seconds: float = 0.0
     """Seconds since the first shard in which a service did not answer."""
 
     def add(self, written: WrittenShard, *, new: int) -> None:
-        """Count a committed shard, `new` of whose documents the ledger did not have."""
+        """Count a committed shard with `new` documents that the ledger did not have."""
         self.new += new
         self.changed += len(written.keys) - new
         self.count(written.failures)
@@ -332,7 +343,7 @@ class IndexOutcome(DocumentCounts):
 
     @property
     def chunks_embedded(self) -> int:
-        """The number of chunks whose vector was made by this run."""
+        """The number of chunks whose vector this run computed."""
         return self.work.chunks - self.work.reused
 
     @property
@@ -349,9 +360,10 @@ class IndexOutcome(DocumentCounts):
         return min(1.0, self.work.seconds / available)
 
     def hold(self, message: str) -> None:
-        """Set the state to partial, and say why before all else: lists of runs show the beginning
-        alone."""
-        before, self.message = self.message, message
+        """Set the state to partial. The reason comes first in the message, because lists of runs
+        show only its beginning."""
+        before = self.message
+        self.message = message
         self.say(before)
         self.state = "partial"
 
@@ -362,7 +374,7 @@ class IndexOutcome(DocumentCounts):
             holder = self.work if name in CONTEXTS else self
             values[name] = getattr(holder, name)
         values["gate"] = self.gate.to_json() if self.gate else None
-        values["undecided"] = [asdict(one) for one in self.undecided]
+        values["undecided"] = [asdict(value) for value in self.undecided]
         values["seconds"] = round(self.seconds, 3)
         return {name: value for name, value in values.items() if value or name not in OPTIONAL_KEYS}
 
@@ -388,67 +400,54 @@ class IndexOutcome(DocumentCounts):
 
     @property
     def error(self) -> RagIndexError | None:
-        """The error that ended the run of this index; None if none did."""
-        return (
-            RagIndexError.of_class(self.error_class, self.message)
-            if self.state == "failed"
-            else None
-        )
+        """The error that ended the run of this index; None if the run did not fail."""
+        if self.state != "failed":
+            return None
+        return RagIndexError.of_class(self.error_class, self.message)
 
     @property
     def nothing_to_do(self) -> bool:
         """Whether the index was already up to date."""
-        done = (
-            self.new
-            or self.changed
-            or self.payload_only
-            or self.deleted
-            or self.failed
-            or self.verified
-        )
-        return self.state == "completed" and not done
+        if self.state != "completed" or self.verified:
+            return False
+        written = self.new or self.changed or self.payload_only
+        return not (written or self.deleted or self.failed)
 
     @property
     def missing_contexts(self) -> str:
         """A sentence about chunks that are indexed without a context; "" if there are none."""
-        if not self.work.contexts_missing:
+        missing = self.work.contexts_missing
+        if not missing:
             return ""
-        chunks = (
-            f"{self.work.contexts_missing:,} chunks are"
-            if self.work.contexts_missing > 1
-            else "1 chunk is"
-        )
+        chunks = f"{missing:,} chunks are" if missing > 1 else "1 chunk is"
         return (
             f"{chunks} without context: `rag-index status {self.index} --failed` says why, "
             f"`rag-index index-all {self.index} --retry-failed` tries again"
         )
 
     def sentence(self, *, reason: bool = True) -> str:
-        """Return the numbers as one line for a person; of a failed index the reason, unless the run
-        says it anyway."""
+        """Return the numbers as one line for a person. For a failed index, return the reason, or
+        without `reason` only that it failed."""
         if self.state == "failed":
             return f"{self.index}: failed: {self.message}" if reason else f"{self.index}: failed"
-        parts = [
-            f"{count:,} {name.replace('_', ' ')}"
-            for name in COUNTS
-            if (count := getattr(self, name))
-        ]
-        counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
-        chunks = (
-            f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
-        )
-        contexts = (
-            (self.work.contexts_made, "written"),
-            (self.work.contexts_cached, "from the cache"),
-        )
-        chunks += "".join(
-            f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count
-        )
+        parts = [self._counts_sentence()]
+        if self.chunks_embedded:
+            parts.append(f"{count_of(self.chunks_embedded, 'chunk')} embedded")
+        if self.work.contexts_made:
+            parts.append(f"{count_of(self.work.contexts_made, 'context')} written")
+        if self.work.contexts_cached:
+            parts.append(f"{count_of(self.work.contexts_cached, 'context')} from the cache")
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
-        return (
-            f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in"
-            f" {self.seconds:.1f} s{notes}"
-        )
+        documents = count_of(self.documents, "document")
+        return f"{self.index}: {documents}: {', '.join(parts)} in {self.seconds:.1f} s{notes}"
+
+    def _counts_sentence(self) -> str:
+        """Return the counts that are not 0: "3 new, 1 failed"."""
+        if self.nothing_to_do:
+            return "nothing changed"
+        counts = {name.replace("_", " "): getattr(self, name) for name in COUNTS}
+        listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        return listed or "no documents"
 
 
 def count_of(number: int, noun: str) -> str:
@@ -479,40 +478,47 @@ class RunReport:
     def state(self) -> State:
         """`failed` if any index failed, else `partial` if any is partial, else `completed`."""
         states = {outcome.state for outcome in self.indexes}
-        return "failed" if "failed" in states else "partial" if "partial" in states else "completed"
+        if "failed" in states:
+            return "failed"
+        return "partial" if "partial" in states else "completed"
 
     @property
     def exit_code(self) -> int:
         """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for
         partial."""
-        if self.indexes and all(
-            outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes
-        ):
+        errors = [outcome.error for outcome in self.indexes]
+        if errors and all(error is not None and error.exit_code == 2 for error in errors):
             return 2
         return _EXIT[self.state]
 
     def sentence(self) -> str:
-        """Return the sums as one line, which Prefect displays as the message of the run's state."""
+        """Return the sums as one line, which Prefect shows as the message of the run's state."""
         outcomes = self.indexes
-        done = sum(o.new + o.changed + o.payload_only for o in outcomes)
-        others = {
-            name: sum(getattr(o, name) for o in outcomes)
-            for name in ("failed", "deleted", "unchanged")
-        }
-        counts = [f"{count_of(done, 'document')} indexed"] if done else []
-        counts += [f"{count:,} {name}" for name, count in others.items() if count]
-        said = ", ".join(counts) or "no documents"
-        notes = [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
-        reasons = [
-            (
-                o.message
-                if o.message.startswith(f"index {o.index}: ")
-                else f"{o.index} failed: {o.message}"
-            )
-            for o in outcomes
-            if o.state == "failed"
-        ]
-        if len(reasons) == len(outcomes) > 0 and not counts:
+        counts = self._counts()
+        reasons: list[str] = []
+        notes: list[str] = []
+        for outcome in outcomes:
+            if outcome.state != "failed":
+                if outcome.message:
+                    notes.append(f"{outcome.index}: {outcome.message}")
+            # Some messages name the index themselves.
+            elif outcome.message.startswith(f"index {outcome.index}: "):
+                reasons.append(outcome.message)
+            else:
+                reasons.append(f"{outcome.index} failed: {outcome.message}")
+        # All indexes failed before they wrote anything: numbers would be zeros.
+        if outcomes and len(reasons) == len(outcomes) and not counts:
             return "; ".join(reasons)
-        numbers = f"{len(outcomes)} index{'es' if len(outcomes) != 1 else ''}: {said}"
+        noun = "index" if len(outcomes) == 1 else "indexes"
+        numbers = f"{len(outcomes)} {noun}: {', '.join(counts) or 'no documents'}"
         return "; ".join([*reasons, numbers, *notes])
+
+    def _counts(self) -> list[str]:
+        """Return the sums over all indexes that are not 0: ["3 documents indexed", "1 deleted"]."""
+        indexed = sum(o.new + o.changed + o.payload_only for o in self.indexes)
+        counts = [f"{count_of(indexed, 'document')} indexed"] if indexed else []
+        for name in ("failed", "deleted", "unchanged"):
+            count = sum(getattr(outcome, name) for outcome in self.indexes)
+            if count:
+                counts.append(f"{count:,} {name}")
+        return counts
