@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,8 +42,10 @@ SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point
 (`rag_index.sources`)."""
 DATABASE = "database"
-"""The `access` of an index for which the database itself says who sees what."""
+"""The value of `access` of an index whose database decides for each search which documents a caller
+may see."""
 NO_LANGUAGE = "none"
+"""The language of an index without stemming and stop words."""
 LANGUAGES = (
     "arabic",
     "azerbaijani",
@@ -76,7 +78,7 @@ LANGUAGES = (
     "tajik",
     "turkish",
 )
-"""The languages whose stop words Qdrant knows; it stems some of them."""
+"""The languages with stop words in Qdrant; it stems some of them."""
 SQL_KEYS = {
     "table",
     "db_schema",
@@ -98,8 +100,9 @@ SQL_KEYS = {
     "language_column",
     "visible",
 }
+"""The keys that only kind `sql` has."""
 CODE_KEYS = {"root", "include", "exclude", "languages"}
-"""Keys that belong to one kind only."""
+"""The keys that only kind `code` has."""
 CODE_FIELDS = (
     "path",
     "language",
@@ -116,7 +119,7 @@ CODE_KINDS: Mapping[str, PayloadKind] = {
     **dict.fromkeys(CODE_FIELDS, "keyword"),
     "lines": "integer",
 }
-"""What the fields of source code hold, whether or not they have a payload index."""
+"""The kinds of values in the fields of source code, with or without a payload index."""
 CodeLanguage = Literal[
     "c",
     "cpp",
@@ -139,20 +142,22 @@ SECRET = re.compile(
     r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
     r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
 )
-"""The names of columns that hold secrets, in small letters with `_` between words: what the last
-words name counts."""
+"""The names of columns that hold secrets, in small letters with `_` between words. The last words
+count: `token_hash`, not `token_count`."""
 
 
 def is_named_like_a_secret(column: str) -> bool:
-    """Return whether the name of a column says that it holds a password, a key, a token or the
-    like."""
+    """Return whether a column is named like a password, a key, a token or the like: "PasswordHash",
+    "api_key"."""
+    # Between "apiKey" and between "APIKey", and in place of "api-key".
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", "_", column)
     return SECRET.fullmatch(words.strip("_").lower()) is not None
 
 
 def split_languages(language: str) -> tuple[str, ...]:
-    """Return the languages that the setting `language` names, in order, once each."""
-    return tuple(dict.fromkeys(filter(None, (name.strip() for name in language.split(",")))))
+    """Return the languages in the setting `language`, in order, each once."""
+    names = [name.strip() for name in language.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 class IndexSettings(Section):
@@ -308,40 +313,40 @@ class IndexSettings(Section):
                 f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars"
                 f" {self.chunk_chars}; lower it"
             )
-        recent = [self.recency.field] if self.recency else []
-        for key, fields in (
-            ("payload_indexes", self.payload_indexes),
-            ("required_filter", self.required_filter),
-            ("recency", recent),
-            ("labels", self.labels),
-        ):
-            for field in fields:
-                if not self.has_field(field):
-                    known = ", ".join(self.fields or ()) or "none"
-                    remedy = "; add it there" if self.kind == SQL else ""
-                    raise ValueError(
-                        f"{key} names {field!r}, but payload has no such column ({known}){remedy}"
-                    )
+        self._check_fields("payload_indexes", self.payload_indexes)
+        self._check_fields("required_filter", self.required_filter)
+        if self.recency:
+            self._check_fields("recency", [self.recency.field])
+        self._check_fields("labels", self.labels)
         return self
 
+    def _check_fields(self, key: str, fields: Iterable[str]) -> None:
+        """Raise ValueError if the value of a key names a field that payloads do not have."""
+        for field in fields:
+            if self.has_field(field):
+                continue
+            known = ", ".join(self.fields or ()) or "none"
+            remedy = "; add it there" if self.kind == SQL else ""
+            raise ValueError(
+                f"{key} names {field!r}, but payload has no such column ({known}){remedy}"
+            )
+
     def _check_kind(self) -> None:
+        """Raise ValueError for a key of another kind, or a missing one of kind `code`."""
         own_kind = self.kind if self.kind in (SQL, CODE) else ""
-        fields = type(self).model_fields
-        given = {
-            name for name in self.model_fields_set if getattr(self, name) != fields[name].default
-        }
-        for keys, kind in (
-            (SQL_KEYS, SQL),
-            (CODE_KEYS, CODE),
-            (set() if self.chunker else {"options"}, ""),
-        ):
-            if kind != own_kind and (wrong := sorted(keys & given)):
-                key = fields[wrong[0]].alias or wrong[0]
-                owner = f"kind {kind!r}" if kind else "the kind of a custom source"
-                raise ValueError(
-                    f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one"
-                    " of them"
-                )
+        given = self._changed_keys()
+        # A plug-in `chunker` has options in any kind.
+        custom_keys = set() if self.chunker else {"options"}
+        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (custom_keys, "")):
+            wrong = sorted(keys & given)
+            if kind == own_kind or not wrong:
+                continue
+            key = type(self).model_fields[wrong[0]].alias or wrong[0]
+            owner = f"kind {kind!r}" if kind else "the kind of a custom source"
+            raise ValueError(
+                f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one"
+                " of them"
+            )
         if self.kind == CODE and self.root is None:
             raise ValueError("root is missing: name the folder with the files")
         if self.kind == CODE and self.chunk_overlap and "chunk_overlap" in self.model_fields_set:
@@ -350,14 +355,19 @@ class IndexSettings(Section):
                 " remove it"
             )
 
+    def _changed_keys(self) -> set[str]:
+        """Return the keys whose value is not the default."""
+        fields = type(self).model_fields
+        return {
+            name for name in self.model_fields_set if getattr(self, name) != fields[name].default
+        }
+
     def _check_columns(self) -> None:
+        """Raise ValueError if the keys of kind `sql` do not fit each other."""
         if (self.table is None) == (self.query is None):
             raise ValueError("needs either table or query")
-        for key, value in (
-            ("schema", self.db_schema),
-            ("where", self.where),
-            ("newest", self.newest),
-        ):
+        of_table = {"schema": self.db_schema, "where": self.where, "newest": self.newest}
+        for key, value in of_table.items():
             if self.query is not None and value is not None:
                 raise ValueError(f"{key} belongs to table; with a query, write it inside the query")
         if not self.key or not (self.text or self.title or self.parts):
@@ -369,15 +379,17 @@ class IndexSettings(Section):
             )
 
     def _check_declaration(self) -> None:
+        """Check templates, joins, parts and decisions. Then put joins and parts without a schema
+        into that of the index."""
         for key in ("text", "title"):
             check_text(getattr(self, key), key)
         check_link(self.link)
         check_joins(self.joins)
         check_format(self.format, [*self.title_columns, *self.text_columns])
-        if title := set(file_columns(self.format)) & set(self.title_columns):
-            raise ValueError(
-                f"the title cannot be a file ({', '.join(title)}); name a column of text"
-            )
+        titles_of_files = set(file_columns(self.format)) & set(self.title_columns)
+        if titles_of_files:
+            names = ", ".join(titles_of_files)
+            raise ValueError(f"the title cannot be a file ({names}); name a column of text")
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
         check_visible(self.visible, sql_texts(self))
         if self.language_column is not None and len(split_languages(self.language)) < 2:
@@ -386,9 +398,8 @@ class IndexSettings(Section):
                 f" {self.language!r}; list all languages of column {self.language_column!r} there"
             )
         if self.db_schema is not None:
-            self.joins.update(
-                {name: join.in_schema(self.db_schema) for name, join in self.joins.items()}
-            )
+            for name, join in self.joins.items():
+                self.joins[name] = join.in_schema(self.db_schema)
             self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
         for name in self.joins.keys() & set(self.payload):
             raise ValueError(
@@ -398,86 +409,99 @@ class IndexSettings(Section):
     @property
     def has_files(self) -> bool:
         """Return whether a column of the table or of a part has files."""
-        return any(map(file_columns, [self.format, *(part.format for part in self.parts)]))
+        formats = [self.format, *(part.format for part in self.parts)]
+        return any(map(file_columns, formats))
 
     @property
     def shown_columns(self) -> list[str]:
         """Return the columns of a document, without those of its parts, that a search may show."""
-        text = [*self.title_columns, *self.text_columns]
-        return list(
-            dict.fromkeys(
-                [*self.key_columns, *text, *self.payload, *template_columns(self.link, "link")]
-            )
-        )
+        columns = [*self.key_columns, *self.title_columns, *self.text_columns, *self.payload]
+        columns += template_columns(self.link, "link")
+        return list(dict.fromkeys(columns))
 
     @property
     def secret_columns(self) -> list[str]:
-        """Return the columns that searches would show and that are named like secrets, but for
+        """Return the columns that searches would show and that are named like secrets, except
         `not_secret`."""
-        of_parts = [f"{part.label}.{name}" for part in self.parts for name in part.shown_columns]
-        return [
-            name
-            for name in [*self.shown_columns, *of_parts]
-            if name not in self.not_secret and is_named_like_a_secret(name.rpartition(".")[2])
-        ]
+        shown = list(self.shown_columns)
+        for part in self.parts:
+            shown += [f"{part.label}.{name}" for name in part.shown_columns]
+        found: list[str] = []
+        for name in shown:
+            # The column of `remark.token` is `token`.
+            column = name.rpartition(".")[2]
+            if name not in self.not_secret and is_named_like_a_secret(column):
+                found.append(name)
+        return found
 
     @property
     def fields(self) -> tuple[str, ...] | None:
-        """Return the payload fields that filters may name, or None if only a custom source knows
-        them."""
-        if self.kind == SQL:
-            return (
-                *self.payload,
-                *[f"{part.label}.{name}" for part in self.parts for name in part.payload],
-            )
-        return CODE_FIELDS if self.kind == CODE else None
+        """Return the payload fields that filters may name; None if only a custom source has that
+        list."""
+        if self.kind == CODE:
+            return CODE_FIELDS
+        if self.kind != SQL:
+            return None
+        found = list(self.payload)
+        for part in self.parts:
+            found += [f"{part.label}.{name}" for name in part.payload]
+        return tuple(found)
 
     def has_field(self, field: str) -> bool:
         """Return whether filters may name this payload field; dots lead into the value of a
         field."""
-        return self.fields is None or any(
-            field == known or field.startswith(f"{known}.") for known in self.fields
-        )
+        known = self.fields
+        if known is None:
+            return True
+        # meta.state leads into the field meta.
+        return any(field == name or field.startswith(f"{name}.") for name in known)
 
     def kind_of(self, field: str) -> PayloadKind | None:
-        """Return the kind of values that a payload field holds, or None if the settings do not
-        tell."""
-        known: PayloadKind | None = CODE_KINDS.get(field) if self.kind == CODE else None
-        return self.indexed_fields.get(field, known)
+        """Return the kind of values that a payload field holds; None if the settings do not have
+        it."""
+        if self.kind == CODE:
+            return self.indexed_fields.get(field, CODE_KINDS.get(field))
+        return self.indexed_fields.get(field)
 
     @property
     def indexed_fields(self) -> dict[str, PayloadKind]:
         """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter`
         and `access`.
 
-        Where values of keyword fields can be counted, so are the numbers of chunks: a document
-        counts by its first.
+        If there are keyword fields, the numbers of chunks are indexed too: a count of documents
+        counts their first chunks.
         """
-        required = {field: kind_for(value) for field, value in self.required_filter.items()}
-        found = {
-            **{field: kind for field, kind in required.items() if kind},
-            **self.payload_indexes,
-        }
+        found: dict[str, PayloadKind] = {}
+        for field, value in self.required_filter.items():
+            kind = kind_for(value)
+            if kind:
+                found[field] = kind
+        found |= self.payload_indexes
         if self.kind != CODE and "keyword" in self.payload_indexes.values():
             found[CHUNK_FIELD] = "integer"
-        return {**found, **({GROUPS_FIELD: "keyword"} if self.access is not None else {})}
+        if self.access is not None:
+            found[GROUPS_FIELD] = "keyword"
+        return found
 
     @property
     def access_column(self) -> str | None:
-        """Return the column that has the groups of each document, if there is one."""
-        return (
-            None if self.access in (None, DATABASE) or is_select(str(self.access)) else self.access
-        )
+        """Return the column with the groups of each document, if there is one."""
+        if self.access is None or self.access == DATABASE or is_select(self.access):
+            return None
+        return self.access
 
     @property
     def asks_database(self) -> bool:
-        """Return whether the database says for each search which documents the caller may see."""
+        """Return whether the database decides for each search which documents the caller may
+        see."""
         return self.access == DATABASE
 
     @property
     def access_query(self) -> str | None:
-        """Return the query that gives pairs of key and group, if there is one."""
-        return self.access if self.access is not None and is_select(self.access) else None
+        """Return the query of pairs of key and group, if there is one."""
+        if self.access is None or not is_select(self.access):
+            return None
+        return self.access
 
     @property
     def key_columns(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What sections and indexes are made of: the base class of tables, types of values, kinds of
+"""The building blocks of sections and indexes: the base class of tables, types of values, kinds of
 payload indexes, prompts of known models, and `[indexes.joins.NAME]` and `[[indexes.parts]]` with
 their templates."""
 
@@ -49,32 +49,37 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
     """Return the models of those keys of a model that are tables with keys of their own.
 
-    `list` stands for the keys that are lists of such tables, `dict` for those that give each of
-    them a name.
+    `list` selects the keys that are lists of such tables (`[[indexes.parts]]`), `dict` those that
+    give each of them a name (`[indexes.joins.NAME]`).
     """
-    return {
-        key: kind
-        for key, field in keys_of(model).items()
-        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None)
-        is collection
-        for kind in (field.annotation, *typing.get_args(field.annotation))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    }
+    found: dict[str, type[BaseModel]] = {}
+    for key, field in keys_of(model).items():
+        origin = typing.get_origin(field.annotation)
+        # An optional table, `GateSettings | None`, is no collection.
+        if (origin if origin in (list, dict) else None) is not collection:
+            continue
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found[key] = kind
+    return found
 
 
 def meanings(kind: type) -> dict[str, str]:
     """Return the docstrings below the attributes of a class."""
-    body: Any = ast.parse(dedent(inspect.getsource(kind))).body[0]
-    return {
-        ast.unparse(one.target): inspect.cleandoc(ast.literal_eval(text.value))
-        for one, text in pairwise(body.body)
-        if isinstance(one, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    source = dedent(inspect.getsource(kind))
+    definition: Any = ast.parse(source).body[0]
+    found: dict[str, str] = {}
+    for attribute, text in pairwise(definition.body):
+        if isinstance(attribute, ast.AnnAssign) and isinstance(text, ast.Expr):
+            docstring: Any = text.value
+            found[ast.unparse(attribute.target)] = inspect.cleandoc(ast.literal_eval(docstring))
+    return found
 
 
 def is_select(text: str) -> bool:
     """Return whether the value of a setting is a query, and no name."""
-    return re.match(r"\s*(select|with)\s", text, re.IGNORECASE) is not None
+    found = re.match(r"\s*(select|with)\s", text, re.IGNORECASE)
+    return found is not None
 
 
 class Section(BaseModel):
@@ -85,7 +90,7 @@ class Section(BaseModel):
 
 class Secret(SecretStr):
     """A secret of the settings: a password, a key, or a URL that may hold one. Each process that
-    makes or unpickles it masks it in what it says (`rag_index.redaction`)."""
+    makes or unpickles it registers it for redaction (`rag_index.redaction`)."""
 
     def __init__(self, value: str) -> None:
         super().__init__(value)
@@ -104,30 +109,32 @@ class Secret(SecretStr):
 
 
 SURROUNDING = re.compile(r"\A[\s\ufeff]+|[\s\ufeff]+\Z")
-"""What files and editors put around a value: white space, line ends, and the byte order mark."""
+"""What files and editors put around a value: white space, line ends, and a byte order mark."""
 
 
 def stripped(value: Any) -> Any:
-    """Return a text without what surrounds it, and any other value as it is."""
-    return SURROUNDING.sub("", value) if isinstance(value, str) else value
+    """Return a text without surrounding white space and byte order marks, and any other value
+    unchanged."""
+    if isinstance(value, str):
+        return SURROUNDING.sub("", value)
+    return value
 
 
 def header_key(text: str) -> str:
-    """Return a key without what surrounds it. Raises ValueError if it has a sign that no header of
-    HTTP takes; the message says which, and does not repeat the key."""
+    """Return a key without surrounding white space. Raises ValueError if it has a character that no
+    HTTP header accepts; the message names that character and does not repeat the key."""
     key = str(stripped(text))
-    if wrong := re.search(r"[^ -~]", key):
-        sign, name = wrong[0], unicodedata.name(wrong[0], "")
-        shown = (
-            "a line break"
-            if sign in "\r\n"
-            else " ".join(filter(None, [f"U+{ord(sign):04X}", name]))
-        )
-        raise ValueError(
-            f"cannot be sent: its character {wrong.start() + 1} is {shown}; give the key alone, in"
-            " ASCII"
-        )
-    return key
+    wrong = re.search(r"[^ -~]", key)
+    if not wrong:
+        return key
+    char = wrong[0]
+    shown = f"U+{ord(char):04X} {unicodedata.name(char, '')}".rstrip()
+    if char in "\r\n":
+        shown = "a line break"
+    raise ValueError(
+        f"cannot be sent: its character {wrong.start() + 1} is {shown}; give the key alone, in"
+        " ASCII"
+    )
 
 
 def _check_api_key(value: Secret) -> Secret:
@@ -189,21 +196,21 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 RESERVED = "_rag"
 CHUNK_FIELD = f"{RESERVED}.chunk"
-"""The payload field with the number of a chunk in its document, from 0."""
+"""The payload field with a chunk's number in its document, from 0."""
 GROUPS_FIELD = f"{RESERVED}.groups"
 """The payload field with the groups that may see a document."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindOfValues:
-    """The values that a payload index holds: their types in a payload, and what a caller is told of
-    them."""
+    """The values that a payload index holds: their types in a payload, and their description for a
+    caller."""
 
     types: frozenset[type]
     json_type: str
     description: str
     ordered: Literal["", "numbers", "times"] = ""
-    """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
+    """How gte, gt, lte and lt compare the values; "" if they have no order."""
 
 
 PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
@@ -215,11 +222,12 @@ PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
         frozenset({str}), "string", 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"
     ),
 }
-"""The kinds, by Qdrant's own names. A new one is one more entry here and in `PayloadKind`."""
+"""The kinds, by Qdrant's names. A new kind is an entry here and in `PayloadKind`."""
 
 
 def kind_for(value: Any) -> PayloadKind | None:
-    """Return the kind of payload index that serves a filter on this value."""
+    """Return the kind of payload index for a filter on this value; None if there is none."""
+    # Any of several values, which need one index.
     if isinstance(value, list):
         kinds = {kind_for(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
@@ -261,17 +269,14 @@ PROMPTS = (
     ("ruri-v3", "検索文書: ", "検索クエリ: "),
     (_NO_PROMPTS, "", ""),
 )
-"""Patterns of names, with what stands before a document and a query. The first that is a part of a
-name counts."""
+"""Patterns of model names, with the text before a document and before a query. The first pattern
+that is a part of a name counts."""
 
 
 def known_prompts(model: str) -> tuple[str, str] | None:
     """Return document and query prefix of a model, whatever registry, size, quantisation and tag
-    are in its name.
-
-    Returns None if nothing is known of it. A folder of the cache of Hugging Face is named after its
-    model.
-    """
+    its name has. None if the model is unknown."""
+    # A folder of the cache of Hugging Face: …/models--BAAI--bge-m3/snapshots/5617a9f.
     path = re.sub(r"/snapshots/[^/]+$", "", model.lower().rstrip("/"))
     name = re.sub(r"[^a-z0-9]+", "-", path.rsplit("/", 1)[-1])
     for pattern, document, query in PROMPTS:
@@ -285,8 +290,11 @@ FILE = "file"
 
 
 def _check_format_name(form: str) -> str:
-    if form not in TEXT_FORMATS and form != FILE and form not in (others := installed(FORMATS)):
-        known = ", ".join((*TEXT_FORMATS, FILE, *others))
+    if form in TEXT_FORMATS or form == FILE:
+        return form
+    plugins = installed(FORMATS)
+    if form not in plugins:
+        known = ", ".join((*TEXT_FORMATS, FILE, *plugins))
         raise ValueError(f"{form!r} is no format; use one of {known}")
     return form
 
@@ -296,20 +304,20 @@ Format = Annotated[
     AfterValidator(_check_format_name),
     WithJsonSchema({"anyOf": [{"enum": [*TEXT_FORMATS, FILE]}, {"type": "string"}]}),
 ]
-"""How a column is written: as text, as a file, or as a plug-in of this name reads it."""
+"""How a column is written: as a text, as a file, or in the format of the plug-in of this name."""
 Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
 JOIN_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 JoinName = Annotated[str, Field(pattern=JOIN_NAME)]
 ADDRESS = re.compile(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\\x00-\x1f]*")
-"""An address of http or https, or of a path of the service's own host: a page opens no other."""
+"""An http or https URL, or a path on the service's own host: a page opens no other link."""
 DESCENDING = " desc"
-"""The end of a column in `order_by` whose greatest value comes first."""
+"""The end of a column in `order_by` that sorts the greatest value first."""
 
 
 def read_template(text: str | Sequence[str] | None, key: str = "text") -> Template | None:
     """Return the parts of a template; None if the value of the setting `key` is a column or a list
-    of columns. Raises ValueError if the template is not well formed."""
+    of columns. Raises ValueError if the template is malformed."""
     if not isinstance(text, str) or not {"{", "}"} & set(text):
         return None
     parts: Template = []
@@ -326,26 +334,23 @@ def read_template(text: str | Sequence[str] | None, key: str = "text") -> Templa
 
 
 def template_columns(text: str | Sequence[str] | None, key: str = "text") -> list[str]:
-    """Return the columns that a text consists of, in order, once each. Raises ValueError like
-    `read_template`."""
+    """Return the columns of a text, in order, each once. Raises ValueError like `read_template`."""
     template = read_template(text, key)
     if template is not None:
         return list(dict.fromkeys(name for _, name in template if name))
-    return [text] if isinstance(text, str) else list(dict.fromkeys(text or ()))
+    return list(dict.fromkeys(as_list(text)))
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
     """Return the columns of a setting that is one column or a list of them."""
-    return [value] if isinstance(value, str) else list(value or ())
+    if isinstance(value, str):
+        return [value]
+    return list(value or ())
 
 
 def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
-    """Raise ValueError if a text or a template names no column."""
-    if (
-        isinstance(text, str)
-        and read_template(text, key) is not None
-        and not template_columns(text, key)
-    ):
+    """Raise ValueError if a template names no column."""
+    if read_template(text, key) is not None and not template_columns(text, key):
         raise ValueError(
             f'{key} {text!r} is a template that names no column; write it as "{{column}}"'
         )
@@ -354,11 +359,16 @@ def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
 def check_link(link: str | None) -> None:
     """Raise ValueError if a link is no template, or may become an address that a page must not
     open."""
+    if link is None:
+        return
     template = read_template(link, "link")
-    if link is not None and template is None:
+    if template is None:
         raise ValueError(f'link {link!r} names no column; write it as "https://…/{{id}}"')
-    example = "".join(literal + ("x" if name else "") for literal, name in template or ())
-    if template and not ADDRESS.fullmatch(example if template[0][0] else f"https://{example}"):
+    example = "".join(literal + ("x" if name else "") for literal, name in template)
+    # "{url}": the column holds the address, whose value is checked when a page shows it.
+    if template and not template[0][0]:
+        example = f"https://{example}"
+    if template and not ADDRESS.fullmatch(example):
         raise ValueError(
             f"link {link!r} should begin with https://, http://, / or a column that holds an"
             " address"
@@ -366,10 +376,12 @@ def check_link(link: str | None) -> None:
 
 
 def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
-    """Return the join and the column that a name means; the join is None for a column of the table
-    itself."""
+    """Return the join and the column of a name: ("customer", "region") of `customer.region`. The
+    join is None for a column of the table itself."""
     join, dot, column = name.partition(".")
-    return (join, column) if dot and join in joins else (None, name)
+    if dot and join in joins:
+        return join, column
+    return None, name
 
 
 class JoinSettings(Section):
@@ -390,13 +402,17 @@ class JoinSettings(Section):
     `where` hides."""
 
     def in_schema(self, schema: str) -> JoinSettings:
-        """Return the same with a table in this schema, unless it names its own."""
-        return self if self.db_schema else self.model_copy(update={"db_schema": schema})
+        """Return the same join with its table in this schema, unless it names its own."""
+        if self.db_schema:
+            return self
+        return self.model_copy(update={"db_schema": schema})
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Return the columns of `table`, each with the column that it equals."""
-        return [("id", self.on)] if isinstance(self.on, str) else list(self.on.items())
+        if isinstance(self.on, str):
+            return [("id", self.on)]
+        return list(self.on.items())
 
 
 class PartSettings(Section):
@@ -434,7 +450,7 @@ class PartSettings(Section):
     values of all."""
 
     def in_schema(self, schema: str) -> PartSettings:
-        """Return the same with tables in this schema, unless they name their own."""
+        """Return the same part with its tables in this schema, unless they name their own."""
         joins = {name: join.in_schema(schema) for name, join in self.joins.items()}
         return self.model_copy(update={"db_schema": self.db_schema or schema, "joins": joins})
 
@@ -451,11 +467,14 @@ class PartSettings(Section):
     @property
     def order(self) -> list[tuple[str, bool]]:
         """Return the columns that order the rows, and whether the greatest value comes first."""
-        names = as_list(self.order_by)
-        return [
-            (n[: -len(DESCENDING)].strip(), True) if n.lower().endswith(DESCENDING) else (n, False)
-            for n in names
-        ]
+        found: list[tuple[str, bool]] = []
+        for name in as_list(self.order_by):
+            # "created_at desc"
+            if name.lower().endswith(DESCENDING):
+                found.append((name[: -len(DESCENDING)].strip(), True))
+            else:
+                found.append((name, False))
+        return found
 
     @property
     def text_columns(self) -> list[str]:
@@ -465,25 +484,17 @@ class PartSettings(Section):
     @property
     def shown_columns(self) -> list[str]:
         """Return the columns that a search may show."""
-        return list(
-            dict.fromkeys(
-                [
-                    *self.key_columns,
-                    *self.text_columns,
-                    *self.payload,
-                    *template_columns(self.link, "link"),
-                ]
-            )
-        )
+        columns = [*self.key_columns, *self.text_columns, *self.payload]
+        columns += template_columns(self.link, "link")
+        return list(dict.fromkeys(columns))
 
     def pairs(self, key: Sequence[str]) -> list[tuple[str, str]]:
-        """Return the columns of the part, each with the column of the document that it equals;
-        `key` is its key."""
-        return (
-            list(self.on.items())
-            if isinstance(self.on, dict)
-            else list(zip(as_list(self.on), key, strict=True))
-        )
+        """Return the columns of the part, each with the column of the document that it equals.
+        `key` has the columns of the document's key."""
+        if isinstance(self.on, dict):
+            return list(self.on.items())
+        columns = as_list(self.on)
+        return list(zip(columns, key, strict=True))
 
     @field_validator("text", "link")
     @classmethod
@@ -508,20 +519,22 @@ class PartSettings(Section):
 
 
 def check_joins(joins: Mapping[str, JoinSettings]) -> None:
-    """Raise ValueError if a join equals columns of a join that does not come before it."""
-    for number, (name, join) in enumerate(joins.items()):
-        before = list(joins)[:number]
+    """Raise ValueError if a join refers to a join that does not come before it."""
+    before: set[str] = set()
+    for name, join in joins.items():
         for _, column in join.pairs:
+            # customer.region refers to the join customer.
             other = column.partition(".")[0]
             if "." in column and other in joins and other not in before:
                 raise ValueError(
                     f"joins.{name} is on {column!r}, but join {other!r} does not come before it;"
                     " move it"
                 )
+        before.add(name)
 
 
 def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
-    """Raise ValueError if `format` names a column that no text has."""
+    """Raise ValueError if `format` names a column that is not in the text."""
     names = list(dict.fromkeys(columns))
     for name in form:
         if name not in names:
@@ -532,25 +545,30 @@ def check_format(form: Mapping[str, Format], columns: Iterable[str]) -> None:
 
 
 def file_columns(form: Mapping[str, str]) -> list[str]:
-    """Return the columns with files."""
-    return [name for name, one in form.items() if one not in TEXT_FORMATS]
+    """Return the columns whose format is read as files: `file`, and all plug-ins."""
+    return [column for column, name in form.items() if name not in TEXT_FORMATS]
 
 
 def check_parts(parts: Sequence[PartSettings], key: Sequence[str], taken: Iterable[str]) -> None:
-    """Raise ValueError if a part is not joined by the whole key, or has a name that another field
-    has (`taken`)."""
+    """Raise ValueError if a part is not joined by the complete key, or has the name of another
+    field (`taken`)."""
     used = set(taken)
     for part in parts:
-        if not isinstance(part.on, dict) and len(as_list(part.on)) != len(key):
-            raise ValueError(
-                f"part {part.label!r}: on names {len(as_list(part.on))} columns, but the key has"
-                f" {len(key)} "
-                f'({", ".join(key)}); name one for each, or write on = {{column = "column of the'
-                ' document"}'
-            )
+        if not isinstance(part.on, dict):
+            _check_part_key(part, as_list(part.on), key)
         if part.label in used:
             raise ValueError(
                 f"two parts, joins or payload columns are named {part.label!r}; give the part a"
                 " name"
             )
         used.add(part.label)
+
+
+def _check_part_key(part: PartSettings, columns: Sequence[str], key: Sequence[str]) -> None:
+    if len(columns) != len(key):
+        raise ValueError(
+            f"part {part.label!r}: on names {len(columns)} columns, but the key has"
+            f" {len(key)} "
+            f'({", ".join(key)}); name one for each, or write on = {{column = "column of the'
+            ' document"}'
+        )

@@ -1,5 +1,4 @@
-"""Other packages: plug-ins, which add something by entry points, and packages that are in the
-way."""
+"""Plug-ins, which entry points of other packages add, and a check for packages that hide ours."""
 
 from __future__ import annotations
 
@@ -13,7 +12,8 @@ SOURCES, EMBEDDERS = "rag_index.sources", "rag_index.embedders"
 RERANKERS, CHUNKERS, FORMATS = "rag_index.rerankers", "rag_index.chunkers", "rag_index.formats"
 """The groups of entry points."""
 BESIDE = ("flows", "tasks")
-"""The packages of rag-index beside `rag_index`, whose names others have, too."""
+"""The packages of rag-index besides `rag_index`. Their names are common, so another package may
+hide them."""
 
 
 def installed(group: str) -> list[str]:
@@ -24,14 +24,21 @@ def installed(group: str) -> list[str]:
 
 
 def load_plugin(group: str, name: str, setting: str, own: tuple[str, ...] = ()) -> Any:
-    """Return what the entry point `name` of a group names.
+    """Return the object of the entry point `name` of a group.
 
-    `setting` says where the name is from, and `own` lists what rag-index has itself, both for
-    messages. Raises SettingsError if there is no such entry point, or if it cannot be imported.
+    Args:
+        group: The group of entry points, such as `EMBEDDERS`.
+        name: The name of the entry point.
+        setting: Where the name was given, for messages.
+        own: The names of what rag-index itself has, for messages.
+
+    Raises:
+        SettingsError: There is no such entry point, or it cannot be imported.
     """
     from importlib.metadata import entry_points
 
-    if name not in (names := installed(group)):
+    names = installed(group)
+    if name not in names:
         known = ", ".join((*own, *names)) or "none"
         raise SettingsError(
             f"{setting}: there is no {name!r} (there are: {known}); correct it, or install the"
@@ -46,18 +53,19 @@ def load_plugin(group: str, name: str, setting: str, own: tuple[str, ...] = ()) 
 
 
 def check_own_packages() -> None:
-    """Raise SettingsError if Python finds another package `flows` or `tasks` than that of
-    rag-index."""
+    """Raise SettingsError if Python finds another package `flows` or `tasks` than ours."""
     home = Path(__file__).parents[3]
     for name in BESIDE:
         spec = find_spec(name)
-        found = (
-            [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        found: list[str] = []
+        if spec is not None:
+            # A package with an __init__.py has a file too, and one without has only folders.
+            found = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+        if (home / name).resolve() in [Path(place).resolve() for place in found]:
+            continue
+        where = f"the one in {found[0]}" if found else "none"
+        raise SettingsError(
+            f"of the packages named {name!r} Python finds {where}, not that of rag-index in"
+            f" {home}: take the other one off PYTHONPATH, or install rag-index in an"
+            " environment of its own, as pipx and uvx do"
         )
-        if (home / name).resolve() not in [Path(one).resolve() for one in found]:
-            where = f"the one in {found[0]}" if found else "none"
-            raise SettingsError(
-                f"of the packages named {name!r} Python finds {where}, not that of rag-index in"
-                f" {home}: take the other one off PYTHONPATH, or install rag-index in an"
-                " environment of its own, as pipx and uvx do"
-            )

@@ -36,6 +36,7 @@ EMBEDDER_KINDS = ("local", *ON_SERVERS, "fastembed")
 """The built-in kinds of embedders. Any other kind is the name of an entry point
 (`rag_index.embedders`)."""
 USUAL_TEXTS, USUAL_CHARS = 64, 16_000
+"""Texts and characters of a request if the settings say `auto`, as docs/configuration.md has them."""
 
 
 class ServerSettings(Section):
@@ -44,6 +45,10 @@ class ServerSettings(Section):
 
     grpc_port: Port | None = None
     """The port for gRPC. Not set: the URL's port plus one is tried. `0`: REST alone."""
+
+
+SECONDS_OF = {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}
+"""The seconds of each unit of `half_life`; a year has 365.25 days."""
 
 
 def _check_role(value: str) -> str:
@@ -129,9 +134,10 @@ class EmbedderSettings(Section):
 
     @property
     def usual_request(self) -> tuple[int, int]:
-        """How many texts and characters a request has at most."""
-        texts, chars = self.batch_texts, self.batch_chars
-        return USUAL_TEXTS if texts == "auto" else texts, USUAL_CHARS if chars == "auto" else chars
+        """The largest numbers of texts and of characters of a request."""
+        texts = USUAL_TEXTS if self.batch_texts == "auto" else self.batch_texts
+        chars = USUAL_CHARS if self.batch_chars == "auto" else self.batch_chars
+        return texts, chars
 
     @property
     def on_servers(self) -> bool:
@@ -141,13 +147,30 @@ class EmbedderSettings(Section):
     @field_validator("kind")
     @classmethod
     def _check_kind(cls, value: str) -> str:
-        if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
+        if value in EMBEDDER_KINDS:
+            return value
+        plugins = installed(EMBEDDERS)
+        if value not in plugins:
             known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
             raise ValueError(f"should be {known} or another plug-in's name, once it is installed")
         return value
 
     @model_validator(mode="after")
     def _check_model(self) -> EmbedderSettings:
+        """Check the keys against each other, and set what follows from them."""
+        self._check_keys()
+        # The settings are frozen, but these values are not given by the user.
+        if self.url is not None:
+            object.__setattr__(self, "hosts", [self.url])
+        self._read_secrets()
+        document, query = known_prompts(self.model) or ("", "")
+        if self.document_prefix is None:
+            object.__setattr__(self, "document_prefix", document)
+        if self.query_prefix is None:
+            object.__setattr__(self, "query_prefix", query)
+        return self
+
+    def _check_keys(self) -> None:
         if self.kind == "local" and self.model != "wordllama":
             raise ValueError(
                 f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind"
@@ -168,8 +191,9 @@ class EmbedderSettings(Section):
             raise ValueError(
                 "kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\""
             )
-        if self.url is not None:
-            object.__setattr__(self, "hosts", [self.url])
+
+    def _read_secrets(self) -> None:
+        """Read the key from its variable, and register it and secret options for redaction."""
         if self.api_key_env is not None:
             try:
                 key = header_key(os.environ.get(self.api_key_env, ""))
@@ -179,14 +203,8 @@ class EmbedderSettings(Section):
         self._secret_options = [
             Secret(value)
             for name, value in self.options.items()
-            if is_secret(name) and isinstance(value, str)
+            if isinstance(value, str) and is_secret(name)
         ]
-        document, query = known_prompts(self.model) or ("", "")
-        if self.document_prefix is None:
-            object.__setattr__(self, "document_prefix", document)
-        if self.query_prefix is None:
-            object.__setattr__(self, "query_prefix", query)
-        return self
 
 
 class StoreSettings(Section):
@@ -276,7 +294,7 @@ class ContextSettings(Section):
     """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the
     document."""
 
-    timeout: ClassVar[float] = 120.0  # the seconds that one question may take
+    timeout: ClassVar[float] = 120.0  # seconds of one request for a context
 
     model: str = Field(min_length=1)
     """The name of a generating model on the Ollama servers, such as `llama3.2`."""
@@ -308,10 +326,8 @@ class RecencySettings(Section):
     @property
     def seconds(self) -> float:
         """The half-life in seconds."""
-        return (
-            float(self.half_life[:-1])
-            * {"h": 3600, "d": 86_400, "w": 604_800, "y": 31_557_600}[self.half_life[-1]]
-        )
+        number, unit = self.half_life[:-1], self.half_life[-1]
+        return float(number) * SECONDS_OF[unit]
 
 
 class RetrieveSettings(Section):

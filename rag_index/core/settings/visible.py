@@ -1,5 +1,5 @@
-"""`[indexes.visible.NAME]`: which values of a column are shown and which are hidden, and where SQL
-refers to that."""
+"""`[indexes.visible.NAME]`: which values of a column are shown and which are hidden, and the
+`$visible(NAME)` by which SQL refers to such a decision."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ Value = Annotated[bool | str, BeforeValidator(_as_text), _SCHEMA]
 
 
 def texts_of(values: Iterable[bool | str]) -> tuple[str, ...]:
-    """Return the texts that values stand for. A database shows a yes as "true" or as "1"."""
+    """Return the texts of values as databases show them: "true" and "1" for yes, "false" and "0"
+    for no."""
     found: dict[str, None] = {}
     for value in values:
         if value is True:
@@ -123,15 +124,22 @@ def name_parts(name: str) -> list[str]:
 
 
 def replace_tokens(sql: str, conditions: Mapping[tuple[str, str], str]) -> str:
-    """Return SQL with a condition in place of each `$visible(NAME)`: that of its name and alias, ""
-    without one."""
-    return _TOKEN.sub(lambda found: conditions[found["name"], found["alias"] or ""], sql)
+    """Return SQL with a condition in place of each `$visible(NAME)`. `conditions` has them by name
+    and alias ("" if there is none)."""
+
+    def condition(found: re.Match[str]) -> str:
+        alias = found["alias"] or ""
+        return conditions[found["name"], alias]
+
+    return _TOKEN.sub(condition, sql)
 
 
 def tokens_of(sql: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the name and the alias of each `$visible(NAME)` in SQL."""
+    """Yield the name and the alias of each `$visible(NAME)` in SQL; the alias is "" if there is
+    none."""
     for found in _TOKEN.finditer(sql or ""):
-        yield found["name"], found["alias"] or ""
+        alias = found["alias"] or ""
+        yield found["name"], alias
 
 
 def check_visible(visible: Mapping[str, VisibleSettings], texts: Mapping[str, str | None]) -> None:
@@ -158,8 +166,8 @@ def check_visible(visible: Mapping[str, VisibleSettings], texts: Mapping[str, st
 
 
 def sql_texts(index: Any) -> dict[str, str | None]:
-    """Return the SQL that an index or a part declares, by its key in the settings; None where it
-    declares none."""
+    """Return the SQL of an index or a part, by its key in the settings; None where a key is not
+    set."""
     texts: dict[str, str | None] = {"where": index.where}
     for key in ("query", "access"):
         texts[key] = getattr(index, key, None)
