@@ -1,5 +1,11 @@
-"""An ETL that keeps a Qdrant index in sync with a database. Only `orchestration` imports Prefect
-and Dask."""
+"""An ETL that keeps a Qdrant index in sync with a database.
+
+`etl` runs an index, `search` answers queries, `components` has sources, embedders, chunkers, stores
+and the ledger, and `core` the terms that all share. `first_run` writes settings for a database,
+`watch` notices changes, `care` shows and repairs indexes, and `cli` has the commands. Only
+`orchestration`, `tasks` and `flows` import Prefect and Dask. `lint-imports` checks these layers,
+and `tests/test_wings.py` that a search imports no run.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +19,7 @@ __all__ = ["Retriever"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Retriever` when it is first asked for, so that importing the package stays cheap."""
+    """Load `Retriever` at its first use, so that importing the package stays cheap."""
     if name == "Retriever":
         from rag_index.search import Retriever
 

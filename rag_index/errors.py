@@ -1,9 +1,9 @@
-"""Every error of the project. Another try may succeed after a `TransientError`; after a
-`TerminalError` it would not.
+"""All errors of the project. A retry may succeed after a `TransientError`, but not after a
+`TerminalError`.
 
 Foreign exceptions become one of these where they enter (`raise … from exc`). All of them survive
 pickle, since a Dask worker raises them in another process: arguments are positional and stay in
-`args`.
+`args` (`tests/test_errors.py`).
 """
 
 from __future__ import annotations
@@ -23,56 +23,70 @@ from rag_index.redaction import redacted
 _COMMANDS = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 )
-"""Control characters that are no line end or tab, changes of the direction of writing, and halves
-of characters."""
+"""Characters that a terminal may obey: control characters except line end and tab, changes of the
+writing direction, and halves of surrogate pairs."""
 
 
 _PAGE = re.compile(r"<(!doctype html|html|head|title|body|center|h1)\b", re.IGNORECASE)
+"""An element by which an HTML page is recognised."""
 _UNREAD = re.compile(r"<(?:style|script)\b", re.IGNORECASE)
-_MARK = re.compile(r"<[^<>]*>")
+"""The beginning of an element that people do not read."""
+_TAG = re.compile(r"<[^<>]*>")
 
 
 def printable(text: str) -> str:
-    """Return a text of others with a mark for each character that a terminal or a file might take
-    for a command."""
+    """Return a foreign text with a replacement character for each character that a terminal or a
+    file may take for a command."""
     return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(text: object, chars: int = 300) -> str:
-    """Return a message of others, or an error of theirs, on one line of at most `chars` characters:
-    without a secret, half of which would be known no more, and of a page in HTML, such as a
-    proxy's, what it says."""
+    """Return a foreign message or error on one line of at most `chars` characters. Secrets are
+    masked before it is cut, and an HTML page, such as a proxy's, becomes its text."""
     message = redacted(str(text))
     if _PAGE.search(message):
-        first, *others = _UNREAD.split(message)
-        message = html.unescape(
-            _MARK.sub(" ", " ".join([first, *(f"<{one.partition('</')[2]}" for one in others)]))
-        )
+        message = _text_of_page(message)
     return shortened(message, chars)
+
+
+def _text_of_page(page: str) -> str:
+    """Return the text of an HTML page, without scripts and styles."""
+    first, *others = _UNREAD.split(page)
+    parts = [first]
+    for part in others:
+        # The text after the end of a script: "alert(1)</script> Bad gateway".
+        after = part.partition("</")[2]
+        parts.append(f"<{after}")
+    return html.unescape(_TAG.sub(" ", " ".join(parts)))
 
 
 def shortened(text: str, chars: int) -> str:
     """Return a text of a document or a caller on one line of at most `chars` characters."""
     line = printable(" ".join(text.split()))
-    return line if len(line) <= chars else f"{line[: chars - 1]}…"
+    if len(line) <= chars:
+        return line
+    return f"{line[: chars - 1]}…"
 
 
 class RagIndexError(Exception):
     """An error whose message is one line for a person: what is wrong with which value, and what to
-    do about it. It holds no secret that the process knows, whatever it was made of."""
+    do. Secrets that the process knows are masked in it, whatever it was made from."""
 
     exit_code = 1
 
     def __init__(self, *given: object) -> None:
-        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in given))
+        arguments = [redacted(value) if isinstance(value, str) else value for value in given]
+        super().__init__(*arguments)
 
     def __str__(self) -> str:
-        return printable(str(self.args[0])) if self.args else type(self).__name__
+        if not self.args:
+            return type(self).__name__
+        return printable(str(self.args[0]))
 
     @staticmethod
     def of_class(name: str, message: str) -> RagIndexError:
-        """Return the error of this class that another process reported; a TransientError if it is
-        none of ours."""
+        """Return the error of this class that another process reported; a TransientError if the
+        class is not one of these."""
         found = globals().get(name)
         if isinstance(found, type) and issubclass(found, RagIndexError):
             return found(message)
@@ -83,11 +97,11 @@ class TransientError(RagIndexError):
     """An error for which another try, after a pause, may succeed."""
 
     since: float | None = None
-    """When its service failed first, by the machine's clock; None if nobody knows."""
+    """When its service failed first, by the machine's clock (`time.time`); None if unknown."""
     wait: float | None = None
-    """For how many seconds after that another try is worth it; None if nobody has said."""
+    """For how many seconds after that a retry is worthwhile; None if nobody set a limit."""
     retry_after: float | None = None
-    """The pause that the service has asked for, in seconds."""
+    """The pause that the service requested, in seconds."""
 
 
 class SourceUnavailable(TransientError):
@@ -321,18 +335,23 @@ class IndexLocked(TerminalError):
 
 @cache
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra from where rag-index itself was installed. That is
-    a checkout, a wheel or, if pip noted neither, a registry: `pip install -e
-    '/srv/rag-index[mcp]'`."""
+    """Return the command that installs an extra from where rag-index itself was installed: a
+    checkout, a wheel, or a registry if pip recorded neither.
+
+    Example:
+        pip install -e '/srv/rag-index[mcp]'
+    """
     try:
-        noted = json.loads(distribution("rag-index").read_text("direct_url.json") or "{}")
+        record = json.loads(distribution("rag-index").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:  # it runs from a folder that nothing installed
-        noted = {"url": "file:"}
-    url = urlsplit(noted.get("url", ""))
+        record = {"url": "file:"}
+    url = urlsplit(record.get("url", ""))
+    # A registry.
     if url.scheme != "file":
         return f"pip install 'rag-index[{extra}]'"
+    # A wheel or a checkout that was moved since.
     place = Path(unquote(url.path))
     if not url.path or not place.exists():
         return f"pip install '.[{extra}]' in a checkout of rag-index"
-    editable = "-e " if noted.get("dir_info", {}).get("editable") else ""
+    editable = "-e " if record.get("dir_info", {}).get("editable") else ""
     return f"pip install {editable}{shlex.quote(f'{place}[{extra}]')}"

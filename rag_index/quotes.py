@@ -1,8 +1,8 @@
-"""Messages of others without what they quote: a server repeats what it was sent, and a database the
-values of rows.
+"""Foreign messages without what they quote: a server repeats its input, and a database the values
+of rows.
 
-No text, payload or file of a document may be in a log, a reason, an artifact or the ledger. Their
-messages are there.
+No text, payload or file of a document may be in a log, a reason, an artifact or the ledger, but
+messages may (`tests/test_quotes.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rag_index.errors import RagIndexError
 
 LEFT_OUT = "…"
 MIN_WORD, MIN_PART = 3, 4
-"""Shorter words of ASCII letters tell nothing, and shorter parts of words are in any text by
+"""Shorter words of ASCII letters reveal nothing. Shorter parts of words are in any text by
 chance."""
 _WORD = re.compile(r"\w+(?:[-.@'’]\w+)*")
 _PART = re.compile(r"\w+")
@@ -45,18 +45,17 @@ _WORDS_OF_SERVERS = """
     uuid valid validation value values vector vectors version wait was when which while with within without worker
     write wrong you your zero
 """
-"""Words by which servers tell what is wrong. That a document has one of them, too, tells nothing of
-it."""
-_TOLD_BY_SERVERS = frozenset(_WORDS_OF_SERVERS.split())
+"""Words by which servers name a fault. A document that has them, too, is not revealed by them."""
+_OF_SERVERS = frozenset(_WORDS_OF_SERVERS.split())
 
 
 def without_texts(said: str, sent: Iterable[str]) -> str:
-    """Return a server's answer without the words of what it was sent.
+    """Return a server's answer without the words of the texts that it was sent. Words by which
+    servers name a fault stay, and so do all that were not sent.
 
-        without_texts("invalid token 'measles' in input", ["Her measles are over"])  # invalid token
-        '…' in input
-
-    Words in which servers tell what is wrong stay, as do all that were not sent.
+    Example:
+        without_texts("invalid token 'measles' in input", ["Her measles are over"])
+        # invalid token '…' in input
     """
     texts = "\n".join(sent).casefold()
     if not texts:
@@ -66,25 +65,27 @@ def without_texts(said: str, sent: Iterable[str]) -> str:
     def is_sent(part: str) -> bool:
         if part in words:
             return True
-        # scripts without spaces have no words: a part of a text is one
+        # Scripts without spaces have no words: a part of a text counts as one.
         if not part.isascii():
             return part in texts
-        # the end of the message may cut a word off: "meas"
+        # The end of a message may cut a word off: "meas".
         return len(part) >= MIN_PART and part.isalpha() and part in texts
 
     def shown(found: re.Match[str]) -> str:
         word = found[0].casefold()
         is_short = word.isascii() and word.isalpha() and len(word) < MIN_WORD
-        if is_short or word in _TOLD_BY_SERVERS:
+        if is_short or word in _OF_SERVERS:
             return found[0]
-        return LEFT_OUT if any(map(is_sent, _PART.findall(word))) else found[0]
+        # One sent part hides the complete word: "measles-vaccine".
+        is_quoted = any(map(is_sent, _PART.findall(word)))
+        return LEFT_OUT if is_quoted else found[0]
 
     return _LEFT_OUT.sub(LEFT_OUT, _WORD.sub(shown, said))
 
 
 def values_in(value: object) -> Iterator[str]:
-    """Yield the texts and numbers in a payload, or in several, whatever is nested in them; names of
-    fields are none."""
+    """Yield the texts and numbers in a payload, or in several, at any depth. Names of fields are
+    not yielded."""
     if isinstance(value, Mapping):
         for inner in value.values():
             yield from values_in(inner)
@@ -96,21 +97,23 @@ def values_in(value: object) -> Iterator[str]:
 
 
 def without_values(said: str) -> str:
-    """Return a message of a database about a value, without what it quotes: all from the first
-    quotation mark to the last one of its kind, since the value may have some itself.
+    """Return a database's message about a value, without what it quotes: everything from the first
+    quotation mark to the last of its kind, since the value may have quotation marks itself.
 
-        without_values('invalid input syntax for type integer: "measles"')  # invalid input syntax
-        for type integer: "…"
+    Example:
+        without_values('invalid input syntax for type integer: "measles"')
+        # invalid input syntax for type integer: "…"
     """
-    return _IN_QUOTES.sub(rf"\g<quote>{LEFT_OUT}\g<quote>", said)
+    replacement = rf"\g<quote>{LEFT_OUT}\g<quote>"
+    return _IN_QUOTES.sub(replacement, said)
 
 
 def described(error: BaseException) -> str:
-    """Return an error in words that quote no document: the message of one of ours; of any other one
-    the class, and the line that raised it."""
+    """Return an error in words that quote no document: the message of one of ours; of another error
+    its class and the line that raised it."""
     if isinstance(error, RagIndexError):
         return str(error)
-    # of a file, a connection or a package; of an address
+    # A message about a file, a connection, a package or a URL.
     if isinstance(error, OSError | ImportError) or type(error).__module__.startswith("httpx"):
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -122,26 +125,23 @@ def described(error: BaseException) -> str:
 
 
 class ForeignCause(Exception):
-    """An error of others without its message: its class and its traceback alone. It stands for it
-    among causes."""
+    """Replaces a foreign error among causes: it has its class and traceback, but not its
+    message."""
 
 
 def without_messages(error: BaseException | None) -> BaseException | None:
-    """Return a cause of an error, and what caused it in turn, without the messages of others: logs
-    show all of them."""
+    """Return a cause of an error, and its own causes, without foreign messages: logs show all of
+    them."""
     if error is None:
         return None
-    cause = without_messages(
-        error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    )
-    # ours, one that stands for another already, and a Ctrl-C or SIGTERM, which has no message
-    if isinstance(error, RagIndexError | ForeignCause) or not isinstance(error, Exception):
-        shown: BaseException = error
-    else:
-        named = type(error)
-        shown = ForeignCause(f"{named.__module__}.{named.__qualname__}").with_traceback(
-            error.__traceback__
-        )
+    context = None if error.__suppress_context__ else error.__context__
+    cause = without_messages(error.__cause__ or context)
+    shown: BaseException = error
+    # Not ours, not replaced yet, and no Ctrl-C or SIGTERM, which has no message.
+    if isinstance(error, Exception) and not isinstance(error, RagIndexError | ForeignCause):
+        kind = type(error)
+        shown = ForeignCause(f"{kind.__module__}.{kind.__qualname__}")
+        shown.__traceback__ = error.__traceback__
     shown.__cause__ = cause
     shown.__context__ = None
     return shown

@@ -1,8 +1,9 @@
-"""The secrets that this process knows, and `redacted`, which masks them in all that is said.
+"""The secrets of this process, and `redacted`, which masks them in messages and logs.
 
-Every message of an error of ours passes it (`RagIndexError`), and every record of any logger, with
-its traceback: libraries repeat what they were given. Whatever reads a secret calls `keep_secret` or
-`keep_url`; settings do so by their type (`Secret`), which a worker that is sent them unpickles.
+Each message of our errors passes it (`RagIndexError`), and each log record of any logger, with its
+traceback: libraries repeat their arguments. Code that reads a secret calls `keep_secret` or
+`keep_url`. Settings do so by their type (`Secret`), also in a worker that unpickles them
+(`tests/test_redaction.py`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 MIN_SECRET = 4
-"""Shorter secrets are masked only where an address or an option has them: they stand in any message
-by chance."""
+"""Characters. A shorter secret is masked only in a URL or an option: it is in any message by
+chance."""
 MIN_ANYWHERE = 12
-"""Shorter secrets of letters and digits are masked as whole words, since they may be a part of
-others."""
+"""Characters. A shorter secret of letters and digits is masked only as a complete word, since it
+may be a part of others."""
 PLAIN_WORDS = frozenset(
     (
         "access",
@@ -52,10 +53,9 @@ PLAIN_WORDS = frozenset(
         "username",
     )
 )
-"""Words of our own messages. As a secret they are masked only where an address or an option has
-them."""
+"""Words of our own messages. As a secret, such a word is masked only in a URL or an option."""
 FILE_OPTIONS = frozenset(("passfile", "ssl_key", "sslkey"))
-"""Options of a URL that name a file, although they are called like secrets."""
+"""Options of a URL that name a file, although they are named like secrets."""
 FOREIGN_VARIABLES = frozenset(
     (
         "HF_TOKEN",
@@ -66,49 +66,54 @@ FOREIGN_VARIABLES = frozenset(
         "PREFECT_SERVER_API_AUTH_STRING",
     )
 )
-"""Secrets that libraries take from the environment by themselves."""
+"""Variables with secrets that libraries read by themselves."""
 _OPTION = re.compile(r"[?&]([^?=&\s]+)=([^&\s#]+)")
 
 
 def is_secret(option: str) -> bool:
-    """Return whether the name of an option says that its value is secret."""
-    named = any(word in option.lower() for word in ("pass", "pwd", "secret", "token", "key"))
-    return named and option.lower() not in FILE_OPTIONS
+    """Return whether an option is named like a secret: "api_key", "sslpassword"."""
+    name = option.lower()
+    if name in FILE_OPTIONS:
+        return False
+    return any(word in name for word in ("pass", "pwd", "secret", "token", "key"))
 
 
 class _Known:
     """The secrets of a process, and one pattern that finds all their forms."""
 
     def __init__(self) -> None:
-        self._forms: dict[str, bool] = {}  # whether the form may be masked wherever it stands
+        self._forms: dict[str, bool] = {}
+        """Each form of a secret, and whether it is masked anywhere or only in a URL or option."""
         self.pattern: re.Pattern[str] | None = None
 
     def add(self, secret: str, *, shown: bool) -> None:
-        everywhere = len(secret) >= MIN_SECRET and not shown and secret.lower() not in PLAIN_WORDS
+        is_rare = len(secret) >= MIN_SECRET and secret.lower() not in PLAIN_WORDS
+        everywhere = is_rare and not shown
         before = dict(self._forms)
         for form in _forms_of(secret):
             self._forms[form] = everywhere or self._forms.get(form, False)
         if self._forms != before:
+            # A longer form may contain a shorter one.
             longest = sorted(self._forms, key=len, reverse=True)
-            self.pattern = re.compile(
-                "|".join(_pattern_of(form, self._forms[form]) for form in longest)
-            )
+            patterns = [_pattern_of(form, self._forms[form]) for form in longest]
+            self.pattern = re.compile("|".join(patterns))
 
 
 _KNOWN = _Known()
-"""The only global: a message may be made in whatever object and thread, and a library knows none of
-ours."""
+"""The only global: any object and thread may make a message, and a library has none of our
+objects."""
 
 
 def redacted(text: str) -> str:
-    """Return a text with a mask in place of each secret that this process knows."""
-    return text if _KNOWN.pattern is None else _KNOWN.pattern.sub(MASK, text)
+    """Return a text with a mask in place of each secret of this process."""
+    if _KNOWN.pattern is None:
+        return text
+    return _KNOWN.pattern.sub(MASK, text)
 
 
 def keep_secret(secret: str, *, shown: Iterable[str | None] = ()) -> None:
-    """Mask a secret from now on, in what this process says and logs. One that equals what is
-    `shown` beside it, as where user and password are one word, is masked only where an address or
-    an option has it."""
+    """Register a secret for redaction in messages and logs of this process. A secret that is also
+    `shown`, as if user and password are the same word, is masked only in a URL or an option."""
     if secret.strip():
         if _KNOWN.pattern is None:
             _redact_logs()
@@ -116,29 +121,38 @@ def keep_secret(secret: str, *, shown: Iterable[str | None] = ()) -> None:
 
 
 def keep_url(url: str) -> None:
-    """Mask the password of an address from now on, and the values of its options that are named
-    like secrets. Both are known as they are written there and as they are meant."""
+    """Register the password of a URL, and the values of its options with secret-looking names, for
+    redaction: both as written and percent-decoded."""
     scheme, _, rest = url.strip().partition("://")
     authority = re.split("[/?#]", rest)[0]
-    places = [
-        authority.rpartition("@"),
-        *([] if scheme.startswith("http") else [rest.partition("@")]),
-    ]
-    for userinfo, at, shown in places:  # a database's password may have any sign but @
-        user, _, password = (userinfo if at else "").partition(":")
-        login = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "replace")
-        for form in (password, unquote(password), unquote_plus(password)):
-            keep_secret(form, shown=(unquote(user), *re.split("[:/@?&=]", shown)))
-        keep_secret(b64encode(login).decode() if password else "")
+    userinfo, at, location = authority.rpartition("@")
+    _keep_login(userinfo if at else "", location)
+    # A password in a database URL may have any character but @, such as / and #.
+    if not scheme.startswith("http"):
+        userinfo, at, location = rest.partition("@")
+        _keep_login(userinfo if at else "", location)
     for name, value in _OPTION.findall(rest):
         if is_secret(unquote(name)):
             for form in (value, unquote(value), unquote_plus(value)):
                 keep_secret(form)
 
 
+def _keep_login(userinfo: str, location: str) -> None:
+    """Register the password of `user:password`. It may also be shown as the user, or as a part of
+    `location`, which is host, database and options."""
+    user, _, password = userinfo.partition(":")
+    shown = [unquote(user), *re.split("[:/@?&=]", location)]
+    for form in (password, unquote(password), unquote_plus(password)):
+        keep_secret(form, shown=shown)
+    # The header of basic authentication.
+    if password:
+        login = f"{unquote(user)}:{unquote(password)}".encode("utf-8", "replace")
+        keep_secret(b64encode(login).decode())
+
+
 def keep_environment(environ: Mapping[str, str]) -> None:
-    """Mask the secrets that libraries take from the environment, and those of the proxies that it
-    names."""
+    """Register the secrets that libraries read from the environment, and those of the proxies that
+    it names."""
     for name, value in environ.items():
         if name.upper() in FOREIGN_VARIABLES:
             keep_secret(value.strip())
@@ -147,61 +161,69 @@ def keep_environment(environ: Mapping[str, str]) -> None:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error and of what caused it, as Python prints it, without a
-    secret."""
-    return redacted("".join(traceback.format_exception(error)))
+    """Return the traceback of an error and its causes, as Python prints it, with secrets
+    masked."""
+    return redacted(_raw_traceback(error))
+
+
+def _raw_traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _forms_of(secret: str) -> Iterator[str]:
-    """Yield how addresses, HTML, JSON and Python write a secret."""
-    encoded = [quote(secret, safe=safe) for safe in ("", "/", " +")] + [quote_plus(secret)]
-    yield from (
-        secret,
-        *encoded,
-        *(re.sub("%..", lambda sign: sign[0].lower(), form) for form in encoded),
-    )
-    yield from (
-        escape(secret),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-    )
-    yield from (repr(secret)[1:-1], repr(secret.encode("utf-8", "surrogateescape"))[2:-1])
+    """Yield the forms of a secret in URLs, HTML, JSON and Python."""
+    yield secret
+    encoded = [quote(secret, safe=safe) for safe in ("", "/", " +")]
+    encoded.append(quote_plus(secret))
+    yield from encoded
+    # Some libraries write %2F as %2f.
+    for form in encoded:
+        yield re.sub("%..", lambda code: code[0].lower(), form)
+    yield escape(secret)
+    # JSON and Python, without the quotation marks.
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield repr(secret)[1:-1]
+    yield repr(secret.encode("utf-8", "surrogateescape"))[2:-1]
 
 
 def _pattern_of(form: str, everywhere: bool) -> str:
-    written = re.escape(form)
+    escaped = re.escape(form)
+    # Only as the value of an option, or the password of a URL: password='form', :form@host
     if not everywhere:
-        return rf"(?:(?<=[:=])|(?<=[:=]['\"])){written}(?=[@&\s'\"]|$)"
+        return rf"(?:(?<=[:=])|(?<=[:=]['\"])){escaped}(?=[@&\s'\"]|$)"
+    # Only as a complete word, which an escaped line end may precede: \nform
     if len(form) < MIN_ANYWHERE and form.isalnum():
-        return rf"(?:(?<![^\W_])|(?<=\\[nrt])){written}(?![^\W_])"
-    return written
+        return rf"(?:(?<![^\W_])|(?<=\\[nrt])){escaped}(?![^\W_])"
+    return escaped
 
 
 @cache
 def _redact_logs() -> None:
-    """From the first call on, redact each record of a log as it is made, whichever logger and
-    handler it is for."""
+    """Redact each log record of any logger and handler, from the first call on."""
     make = logging.getLogRecordFactory()
 
     def make_redacted(*given: Any, **more: Any) -> logging.LogRecord:
         record = make(*given, **more)
-        record.msg = _said(record.msg)
+        record.msg = _redact(record.msg)
         if isinstance(record.args, tuple):
-            record.args = tuple(map(_said, record.args))
+            record.args = tuple(map(_redact, record.args))
         elif record.args:
-            record.args = {name: _said(value) for name, value in record.args.items()}
+            record.args = {name: _redact(value) for name, value in record.args.items()}
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and (text := traceback_of(error)) != "".join(
-            traceback.format_exception(error)
-        ):
-            record.exc_text = text.rstrip("\n")  # a formatter takes it in place of its own
+        if error is not None:
+            raw = _raw_traceback(error)
+            text = redacted(raw)
+            # A formatter prefers `exc_text` to its own format.
+            if text != raw:
+                record.exc_text = text.rstrip("\n")
         return record
 
     logging.setLogRecordFactory(make_redacted)
 
 
-class _Said:
-    """A value of a record, redacted once it is formatted."""
+class _Redacted:
+    """A value of a log record that is redacted when it is formatted."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -213,7 +235,9 @@ class _Said:
         return redacted(repr(self._value))
 
 
-def _said(value: Any) -> Any:
+def _redact(value: Any) -> Any:
     if isinstance(value, str):
         return redacted(value)
-    return value if value is None or isinstance(value, Number) else _Said(value)
+    if value is None or isinstance(value, Number):
+        return value
+    return _Redacted(value)
