@@ -1,7 +1,8 @@
 """The command line. A command loads the settings, makes one call into rag_index, and prints the
-result.
+result. It may import every package, but only inside functions: each command pays for its own
+imports (`tests/test_wings.py`).
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial (`tests/docs/test_commands.py`).
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ COMMAND_GROUPS = {
     "Repair": dict.fromkeys(("doctor", "erase", "drop", "export"), "runs"),
     "Measure": {"evaluate": "search", "benchmark": "runs"},
 }
-"""The commands in the order in which help lists them, each with the module of this package that
-holds it."""
-COMMANDS = {name: module for group in COMMAND_GROUPS.values() for name, module in group.items()}
+"""The commands in the order of the help, each with the module of this package that has it."""
+COMMANDS: dict[str, str] = {}
+"""The module of each command."""
+for _group in COMMAND_GROUPS.values():
+    COMMANDS.update(_group)
 SECOND_NAMES = {"index": "index-all"}
 NO_NUMBER = "-"
+"""A cell of a table without a value. A column of it alone is aligned like text."""
 _NUMBER = re.compile(r"[\d,.]+%?|-")
 
 
@@ -71,11 +75,12 @@ class Context:
 
 
 class _Commands(click.Group):
-    """The commands of `COMMANDS`. A module is imported when its command is asked for: most commands
-    need little."""
+    """The commands of `COMMANDS`. The module of a command is imported when it is called, since most
+    commands need little."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for text in args:  # an embedder or a database would refuse it with another message
+        for text in args:
+            # Half a surrogate pair. An embedder or a database would refuse it less clearly.
             if text.encode(errors="replace").decode() != text:
                 raise click.UsageError(
                     f"{text!a} is not valid Unicode; check the terminal's encoding", ctx
@@ -87,21 +92,23 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         cmd_name = SECOND_NAMES.get(cmd_name, cmd_name)
-        found = COMMANDS.get(cmd_name)
-        for module in (
-            [found] if found else set(COMMANDS.values())
-        ):  # all, to suggest one to who mistyped a name
+        # A mistyped name: click suggests a command among all.
+        modules = set(COMMANDS.values())
+        if cmd_name in COMMANDS:
+            modules = {COMMANDS[cmd_name]}
+        for module in modules:
             import_module(f"rag_index.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, group in COMMAND_GROUPS.items():
-            found = ((name, self.get_command(ctx, name)) for name in group)
+            rows: list[tuple[str, str]] = []
+            for name in group:
+                found = self.get_command(ctx, name)
+                if found:
+                    rows.append((name, found.get_short_help_str(200)))
             with formatter.section(title):
-                formatter.write_dl(
-                    [(name, each.get_short_help_str(200)) for name, each in found if each],
-                    col_max=14,
-                )
+                formatter.write_dl(rows, col_max=14)
 
 
 @click.group(
@@ -139,13 +146,13 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class WholeNumber(click.IntRange):
-    """A whole number within limits, and called that in messages."""
+    """A whole number within limits. Messages of click show its name."""
 
     name = "whole number"
 
 
 class Number(click.FloatRange):
-    """A number within limits, and called that in messages."""
+    """A number within limits. Messages of click show its name."""
 
     name = "number"
 
@@ -173,8 +180,9 @@ api_key_option = click.option(
 
 
 def api_key_in(variable: str | None) -> str | None:
-    """Return the key in an environment variable that `api_key_option` names, and mask it from now
-    on. Raises UsageError if it is not set, or has a sign that no header takes."""
+    """Return the key in the environment variable of `api_key_option`, and register it for
+    redaction. Raises UsageError if the variable is not set, or has a character that no header
+    accepts."""
     if variable is None:
         return None
     from rag_index.core.settings.parts import header_key
@@ -210,15 +218,15 @@ parallel_options = options(
 
 
 def search_options(verb: str) -> Callable[[Any], Any]:
-    """Return a decorator with what every command that searches takes. `verb` says what it does with
-    an index."""
+    """Return a decorator with the options of every command that searches. `verb` is what the
+    command does with an index, such as "Search"."""
     index = repeated("--index", "indexes", f"{verb} only this index", metavar="INDEX")
     return options(index, wait_option, json_option)
 
 
 def caller_options(groups: str) -> Callable[[Any], Any]:
-    """Return a decorator with the options that say who asks, beside `--all-groups`. The function
-    gets the `caller`."""
+    """Return a decorator with the options of the caller, except `--all-groups`. The function gets
+    a `caller`. `groups` is the help of `--group`."""
 
     def add(function: Any) -> Any:
         @wraps(function)
@@ -227,13 +235,14 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
         ) -> Any:
             from rag_index.search import Caller
 
-            pairs = [claim.partition("=") for claim in claims]
-            if not all(name and equal for name, equal, _ in pairs):
-                raise click.UsageError("--claim is NAME=VALUE, such as --claim tenant_id=7")
-            found = {name: value for name, _, value in pairs}
-            caller = Caller(
-                "command line", frozenset(filter(None, groups)), role or "", found, local=True
-            )
+            found: dict[str, str] = {}
+            for claim in claims:
+                name, equal, value = claim.partition("=")
+                if not (name and equal):
+                    raise click.UsageError("--claim is NAME=VALUE, such as --claim tenant_id=7")
+                found[name] = value
+            named = frozenset(group for group in groups if group)
+            caller = Caller("command line", named, role or "", found, local=True)
             return function(*given, caller=caller, **more)
 
         return call
@@ -252,7 +261,8 @@ def caller_options(groups: str) -> Callable[[Any], Any]:
 
 def repeated(option: str, name: str, help_text: str, **more: Any) -> Callable[[Any], Any]:
     """Return an option that may be given several times."""
-    return click.option(option, name, multiple=True, help=f"{help_text} (may be repeated).", **more)
+    text = f"{help_text} (may be repeated)."
+    return click.option(option, name, multiple=True, help=text, **more)
 
 
 def command(
@@ -267,10 +277,14 @@ def command(
     """Return a decorator that makes a function a command of the program. The function gets the
     `Context` first.
 
-    The command's help ends with the `example`, which is what to type after `rag-index`. One that is
-    `quiet` is no run: it shows the progress of what takes long in it, and says which service it
-    waits for. `begins` is said before anything that takes long is imported, and `kept` after
-    Ctrl-C. To stop one that has no end without an option (`endless_without`) is no error.
+    Args:
+        name: The name of the command; by default that of the function.
+        example: The end of the command's help, without `rag-index`.
+        quiet: Whether the command is no run. It then shows the progress of its longer work, and
+            reports which service it waits for.
+        begins: A line that is printed before anything that takes long is imported.
+        endless_without: The option without which the command has no end. Ctrl-C is then no error.
+        kept: The message after Ctrl-C.
     """
 
     def add(function: Callable[..., Any]) -> click.Command:
@@ -283,51 +297,56 @@ def command(
                     return function(*arguments, **options)
                 from rag_index.core.reports.progress import shown
 
-                with shown(
-                    name or function.__name__,
-                    lambda sentence: say(f"rag-index: {sentence}", err=True),
-                ):
+                with shown(name or function.__name__, _say_outage):
                     return function(*arguments, **options)
             except KeyboardInterrupt:
                 if endless_without and not options[endless_without]:
                     return 0
                 raise KeyboardInterrupt(kept) from None
 
-        return program.command(name, epilog=f"\b\nExample:\n  rag-index {example}")(
-            click.pass_obj(call)
-        )
+        epilog = f"\b\nExample:\n  rag-index {example}"
+        return program.command(name, epilog=epilog)(click.pass_obj(call))
 
     return add
+
+
+def _say_outage(sentence: str) -> None:
+    say(f"rag-index: {sentence}", err=True)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns. The first row is the header; columns of numbers are aligned to the
     right."""
-    columns = []
+    columns: list[list[str]] = []
     for head, *cells in zip(*rows, strict=True):
-        width = max(map(len, [head, *cells]))
-        numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
-        columns.append(
-            [cell.rjust(width) if numeric else cell.ljust(width) for cell in (head, *cells)]
-        )
+        column = [head, *cells]
+        width = max(map(len, column))
+        is_numeric = all(map(_NUMBER.fullmatch, cells)) and set(cells) != {NO_NUMBER}
+        if is_numeric:
+            columns.append([cell.rjust(width) for cell in column])
+        else:
+            columns.append([cell.ljust(width) for cell in column])
     for row in zip(*columns, strict=True):
         say("  ".join(row).rstrip())
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print text for a person, and nothing that a terminal would obey: some of it may come from
-    others."""
+    """Print text for a person, without characters that a terminal would obey: a part of it may be
+    foreign."""
     click.echo(printable(text), err=err)
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on standard output, dataclasses as objects with their fields."""
     text = json.dumps(value, ensure_ascii=False, default=asdict)
-    click.echo(text if printable(text) == text else json.dumps(value, default=asdict))
+    # A character that a terminal would obey is escaped: \u202e.
+    if printable(text) != text:
+        text = json.dumps(value, default=asdict)
+    click.echo(text)
 
 
 class LogLines(logging.Formatter):
-    """Lines of a log, without anything that a terminal would obey."""
+    """Lines of a log, without characters that a terminal would obey."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s | %(levelname)-7s | %(name)s - %(message)s")
@@ -338,8 +357,9 @@ class LogLines(logging.Formatter):
 
 
 def log_to_terminal(logger: logging.Logger) -> None:
-    """Write what this logger is told to standard error."""
-    logger.addHandler(handler := logging.StreamHandler())
+    """Write the records of this logger to standard error."""
+    handler = logging.StreamHandler()
+    logger.addHandler(handler)
     handler.setFormatter(LogLines())
 
 
@@ -354,23 +374,18 @@ def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
-    os.environ.setdefault(
-        "PYTHONSAFEPATH", "1"
-    )  # child processes must not import from the folder one stands in
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # and not ignored on purpose
-        with suppress(ValueError):  # of another thread than the main one
-            signal.signal(
-                signal.SIGTERM, signal.default_int_handler
-            )  # imports take seconds, and end as by Ctrl-C
-    atexit.register(
-        gc.freeze
-    )  # or Python looks for cycles among all that was imported, a tenth of what `status` takes
+    # Child processes must not import from the current folder.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    _end_by_sigterm()
+    # Otherwise Python looks for cycles among all imports at exit, a tenth of the time of `status`.
+    atexit.register(gc.freeze)
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # since `rag_index.__main__`
+        # `rag_index.__main__` has set the default, and Ctrl-C is reported from now on.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = program.main(given, prog_name="rag-index", standalone_mode=False)
-    except click.exceptions.Abort as error:  # click makes it of Ctrl-C
+    except click.exceptions.Abort as error:  # click raises it for Ctrl-C
         code = _print_error(str(error.__cause__ or "") or "stopped", given, 130)
     except click.ClickException as error:
         if "--json" in given:
@@ -379,7 +394,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = _print_error("stopped; the next run resumes from here", given, 130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # `rag-index export … | head`
         sys.stderr.close()
         code = 1
     except RagIndexError as error:
@@ -391,17 +406,25 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _end_by_sigterm() -> None:
+    """Let SIGTERM end the imports, which take seconds, like Ctrl-C, unless it is ignored on
+    purpose."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        with suppress(ValueError):  # another thread than the main one
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def _print_traceback(error: Exception, arguments: list[str]) -> None:
-    """Print the traceback of an error if --debug asks for it, without the messages of others: they
-    may have a secret, or the text of a document."""
+    """Print the traceback of an error with --debug, without foreign messages: they may have a
+    secret, or the text of a document."""
     if "--debug" in arguments:
         shown = without_messages(error)
         say(traceback_of(shown or error), err=True)
 
 
 def _print_error(message: str, arguments: list[str], code: int, **more: str) -> int:
-    """Print the message as one line, with --json as an object too, which has `more`, and return the
-    exit code."""
+    """Print the message as one line, with --json also as an object that includes `more`, and return
+    the exit code."""
     line = " ".join(redacted(message).split())
     if "--json" in arguments:
         print_json({"error": line, **more})

@@ -1,5 +1,5 @@
-"""The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`) and measure that
-(`benchmark`), and those that repair: `doctor`, `erase`, `drop`, `export`."""
+"""The commands that run indexes (`index-all`, `rebuild`, `rollback`, `watch`), measure runs
+(`benchmark`), or repair indexes (`doctor`, `erase`, `drop`, `export`)."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 required_names = click.argument("names", nargs=-1, required=True, metavar="INDEX…")
 BEGINS = "Opening source, ledger and store …"
+NOT_OURS = "Backups, snapshots and the blocks of the file system are not ours to erase."
 run_options = options(
     parallel_options,
     click.option(
@@ -75,16 +76,14 @@ def print_report(report: RunReport, *more: str, as_json: bool, **also: object) -
 
     Args:
         more: Lines after it, for a person.
-        also: What the object of --json has besides.
+        also: Further keys of the object of --json.
     """
     if all(outcome.nothing_to_do for outcome in report.indexes):
         line = f"Nothing changed. {report.seconds:.1f} s."
     else:
-        said = report.sentence()
-        line = (
-            f"{report.state.capitalize()}: {said}{'' if said.endswith('?') else '.'}"
-            f" {report.seconds:.1f} s."
-        )
+        sentence = report.sentence()
+        end = "" if sentence.endswith("?") else "."
+        line = f"{report.state.capitalize()}: {sentence}{end} {report.seconds:.1f} s."
     show({**report.to_json(), **also}, line, *more, as_json=as_json)
     return report.exit_code
 
@@ -107,13 +106,15 @@ def launch_run(
 
 
 def log_of_run(*, verbose: bool) -> None:
-    """Write the log of a run without Prefect to the terminal, or let it be silent: its end says
-    what went wrong."""
+    """Write the log of a run without Prefect to the terminal if `verbose`. Otherwise only the
+    report at its end names faults."""
+    root = logging.getLogger()
     if verbose:
-        log_to_terminal(root := logging.getLogger())
+        log_to_terminal(root)
         root.setLevel(logging.INFO)
-    else:  # Python writes warnings to the terminal that no handler takes
-        logging.getLogger().addHandler(logging.NullHandler())
+    else:
+        # Without a handler, Python writes warnings to the terminal.
+        root.addHandler(logging.NullHandler())
 
 
 @command("index-all", example="index-all", begins=BEGINS)
@@ -143,12 +144,12 @@ def index_all(
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
     if len(names) != 1 or given:
-        raise click.UsageError(
-            "--id needs exactly one index and cannot be combined with"
-            f" {', '.join(given) or 'several'}"
-        )
-    outcome = index_documents(context.settings(wait=wait), names[0], ids)
-    return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
+        listed = ", ".join(given) or "several"
+        raise click.UsageError(f"--id needs exactly one index and cannot be combined with {listed}")
+    settings = context.settings(wait=wait)
+    outcome = index_documents(settings, names[0], ids)
+    report = RunReport([outcome], outcome.seconds)
+    return print_report(report, as_json=as_json)
 
 
 @command(example="rebuild comments", begins=BEGINS)
@@ -200,13 +201,11 @@ def _rebuild_elsewhere(
     settings = context.settings(**chosen.in_settings())
     target = parse_target(settings, to, api_key_in(api_key_env))
     report = launch_run(context, settings, names, chosen, to=target)
+    # Not all are there: the settings must not name the new store yet.
     if any(outcome.state != "completed" for outcome in report.indexes):
         wanted = ", ".join(names)
         left = [
-            (
-                f"The settings stay as they are until all of {wanted} are there: run this command"
-                " again."
-            ),
+            f"The settings stay as they are until all of {wanted} are there: run this command again."
         ]
         if any(outcome.error_class == "StoreRefused" for outcome in report.indexes):
             left.append(f"--api-key-env names the variable that holds the API key of {to}.")
@@ -224,14 +223,13 @@ def _rebuild_elsewhere(
 def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
     """Index what has changed within seconds, until it is stopped."""
     context.settings()
-    # What the watch says is printed, and warnings of ours.
+    # Messages of the watch are printed, and warnings of the other modules of ours.
     ours = logging.getLogger("rag_index")
     log_to_terminal(ours)
     ours.propagate = False
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
-    logging.getLogger().addHandler(
-        logging.NullHandler()
-    )  # without one, Python prints warnings of others
+    # Without a handler, Python prints warnings of other libraries.
+    logging.getLogger().addHandler(logging.NullHandler())
     from rag_index.care.index_status import try_to_write_metrics
     from rag_index.watch import follow
     from rag_index.watch.loop import Stop, stopped_by_signals
@@ -265,24 +263,29 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)
-    if not yes:
-        say(f"{name}: {kept}", err=True)
-        if settings.alias(name) in settings.aliases:
-            say(
-                f"{settings.path.name} has this index, so its next run indexes everything again.",
-                err=True,
-            )
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
-        if not click.confirm("Delete all of it?", err=True):
-            say("Nothing was deleted.", err=True)
-            return 1
+    if not yes and not _is_drop_confirmed(settings, name, kept):
+        say("Nothing was deleted.", err=True)
+        return 1
     dropped = drop_index(settings, name)
     answer = {"index": name, "dropped": dropped.collections}
     if dropped.elsewhere:
         answer["elsewhere"] = dropped.elsewhere
     show(answer, f"{name}: {dropped.sentence}", as_json=as_json)
     return 0
+
+
+def _is_drop_confirmed(settings: Settings, name: str, kept: str) -> bool:
+    """Show what an index has (`kept`), and ask whether to delete it. Raises UsageError without a
+    terminal."""
+    say(f"{name}: {kept}", err=True)
+    if settings.alias(name) in settings.aliases:
+        say(
+            f"{settings.path.name} has this index, so its next run indexes everything again.",
+            err=True,
+        )
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; --yes deletes without asking")
+    return click.confirm("Delete all of it?", err=True)
 
 
 @command(
@@ -313,16 +316,14 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)
         return 0
     held = held_back(erased.held_back, name)
-    show(
-        asdict(erased),
-        *([f"{name}: not erased: {held}."] if held else []),
+    dropped = ", ".join(erased.dropped)
+    lines = [f"{name}: not erased: {held}."] if held else []
+    lines += [
         f"{name}: erased what {erased.documents:,} deleted or changed documents had left.",
-        f"{erased.collection} is live with {erased.points:,} points; {', '.join(erased.dropped)}"
-        " dropped.",
-        f"{erased.seconds:.2f} s. Backups, snapshots and the blocks of the file system are not ours"
-        " to erase.",
-        as_json=as_json,
-    )
+        f"{erased.collection} is live with {erased.points:,} points; {dropped} dropped.",
+        f"{erased.seconds:.2f} s. {NOT_OURS}",
+    ]
+    show(asdict(erased), *lines, as_json=as_json)
     return 3 if held else 0
 
 
@@ -356,17 +357,18 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     from rag_index.etl.publish import roll_back
 
     settings = context.settings()
-    alias, access = settings.alias(name), settings.index(name).access is not None
+    alias = settings.alias(name)
+    has_access = settings.index(name).access is not None
     with hold_index(settings, alias) as (ledger, _, store):
-        before, live, returned = roll_back(ledger, store, alias, name, access=access)
+        before, live, returned = roll_back(ledger, store, alias, name, access=has_access)
+    answer = {"index": name, "before": before, "live": live, "returned": returned}
     came = f", with {returned:,} that {before} no longer had" if returned else ""
-    show(
-        {"index": name, "before": before, "live": live, "returned": returned},
+    state = f"its documents are as the last run left them{came}"
+    lines = [
         f"{name}: {live} is live, {before} is kept.",
-        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}`"
-        " brings it up to date.",
-        as_json=as_json,
-    )
+        f"{name}: {state}; `rag-index index {name}` brings it up to date.",
+    ]
+    show(answer, *lines, as_json=as_json)
 
 
 @command(
@@ -410,11 +412,14 @@ def _finding_lines(diagnosis: Diagnosis, *, repairing: bool) -> Iterator[str]:
         yield f"    {finding.remedy}"
     for advice in diagnosis.advice:
         yield f"{prefix(advice.index)}advice: {advice.message}"
-    left, repaired = len(diagnosis.findings), len(diagnosis.repaired)
+    left = len(diagnosis.findings)
+    repaired = len(diagnosis.repaired)
     if repairing and repaired:
         yield f"{repaired} of {repaired + left} findings repaired."
+    elif left:
+        yield f"{count_of(left, 'finding')}."
     else:
-        yield f"{count_of(left, 'finding')}." if left else "Nothing found."
+        yield "Nothing found."
 
 
 @command(example="benchmark --sample-size 2000")
@@ -462,9 +467,10 @@ def _print_benchmark(report: BenchmarkReport) -> None:
         f" {report.embedder}"
     )
     rows = [("", "seconds", "documents/s", "speed-up", *serial.stages, "points")]
-    for one in report.measured:
-        shares = [f"{share:.0%}" for share in one.stages.values()]
-        same = "the same" if one.in_parity else "OTHERS"
-        figures = f"{one.seconds:.2f}", f"{one.documents_per_second:,.1f}", f"{one.speed_up:.2f}"
-        rows.append((one.name, *figures, *shares, same))
+    for run in report.measured:
+        rate = f"{run.documents_per_second:,.1f}"
+        shares = [f"{share:.0%}" for share in run.stages.values()]
+        # Whether the run wrote the same points as the serial one.
+        points = "the same" if run.in_parity else "OTHERS"
+        rows.append((run.name, f"{run.seconds:.2f}", rate, f"{run.speed_up:.2f}", *shares, points))
     print_table(rows)

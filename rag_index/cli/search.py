@@ -1,5 +1,5 @@
-"""The commands that search (`search`, `verify`), measure that (`evaluate`), or serve it (`serve`,
-`mcp`)."""
+"""The commands that search (`search`, `verify`), measure searches (`evaluate`), or serve them
+(`serve`, `mcp`)."""
 
 from __future__ import annotations
 
@@ -38,20 +38,26 @@ if TYPE_CHECKING:
     from rag_index.search import Caller, SearchHit, SearchResult
     from rag_index.search.evaluation.evaluation import Evaluation, Place, PoorQuery
     from rag_index.search.evaluation.measures import Metric
+    from rag_index.search.results import Verified
 
 PARTIAL = 3
+"""The exit code if an index did not answer, or a citation is not unchanged."""
 SNIPPET = 110
+"""Characters of a text in a line. Chosen; nothing depends on it."""
 BOLD, PLAIN = click.style("", bold=True, reset=False), click.style("")
 NOT_WITH_WHY = ("offset", "explain", "dense_weight", "max_age", "exact", "no_rerank")
-"""Options of a search that do not decide whether a document is found."""
+"""Options of a search that do not affect whether a document is found."""
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
+"""The metrics of `evaluate` by default."""
 SHORT_CHARS = 70
+"""Characters of a query in a list of poor queries. Chosen; nothing depends on it."""
 ALL = "all"
+"""The name of all indexes together in a table."""
 
 
 class _Option(click.Option):
-    """An option of a search, with the text and the bounds of `ProgramOptions`, which its commands
-    alone import."""
+    """An option of a search, with the text and the bounds of `ProgramOptions`. Only the commands
+    that search import that class."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help."""
@@ -76,7 +82,8 @@ class _Option(click.Option):
 
 
 def _option(name: str, metavar: str | None = None, **more: Any) -> Callable[[Any], Any]:
-    return click.option(f"--{name.replace('_', '-')}", cls=_Option, metavar=metavar, **more)
+    option = f"--{name.replace('_', '-')}"
+    return click.option(option, cls=_Option, metavar=metavar, **more)
 
 
 _found_options = options(
@@ -128,6 +135,7 @@ def search(
 
     A passage must have what stands in "quotes", and must not have a -word after a minus.
     """
+    # Documents like a given one: there is no query to rerank by.
     if like is not None:
         if query or sought is not None:
             raise click.UsageError(
@@ -137,9 +145,12 @@ def search(
     if not query.strip():
         raise click.UsageError("the query is empty")
     if sought is None:
-        return _print_found(context, query, {"reranker": None} if no_rerank else {}, **chosen)
+        changes = {"reranker": None} if no_rerank else {}
+        return _print_found(context, query, changes, **chosen)
+    # Why a document is not found.
     others = {name: chosen.pop(name, no_rerank) for name in NOT_WITH_WHY}
-    if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value]:
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+    if given:
         raise click.UsageError(f"--why does not take {', '.join(given)}: leave it out")
     return _print_why(context, query, sought, **chosen)
 
@@ -154,18 +165,21 @@ def _print_why(
     all_groups: bool,
     **chosen: Any,
 ) -> int:
-    """Say why a document is not found. With `all_groups` a person learns of every document; groups
-    beside it say for whom that person asks."""
+    """Print why a document is not found. With `all_groups` a person sees each document; `--group`
+    beside it names those for whom that person asks."""
     from rag_index.search import Retriever
     from rag_index.search.json_answers import WhyAnswer
 
     options = _search_options(all_groups=all_groups, **chosen)
     with Retriever.from_settings(context.settings(wait=wait)) as retriever:
         found = retriever.why_sync(query, document, all_groups=all_groups, **options)
-    lines = [found.message, found.remedy]
-    lines += [f"It has {', '.join(found.matched)}."] if found.matched else []
-    lines += [f"It does not have {', '.join(found.missing)}."] if found.missing else []
-    show(WhyAnswer.model_validate(found).to_json(), *filter(None, lines), as_json=as_json)
+    lines = [line for line in (found.message, found.remedy) if line]
+    if found.matched:
+        lines.append(f"It has {', '.join(found.matched)}.")
+    if found.missing:
+        lines.append(f"It does not have {', '.join(found.missing)}.")
+    answer = WhyAnswer.model_validate(found)
+    show(answer.to_json(), *lines, as_json=as_json)
     return 0
 
 
@@ -180,15 +194,18 @@ def _search_options(
     """Return the options of a search as a Retriever takes them."""
     from rag_index.search import ALL_GROUPS
 
-    groups = ALL_GROUPS if all_groups and not (caller.groups or caller.role) else caller
+    is_named = bool(caller.groups or caller.role)
     given = {name: value for name, value in chosen.items() if value is not None}
-    return given | {"indexes": indexes or None, "filter": filters, "groups": groups}
+    given["indexes"] = indexes or None
+    given["filter"] = filters
+    given["groups"] = ALL_GROUPS if all_groups and not is_named else caller
+    return given
 
 
 def _print_found(
     context: Context,
     query: str,
-    limits: dict[str, Any],
+    changes: dict[str, Any],
     *,
     caller: Caller,
     all_groups: bool,
@@ -197,6 +214,7 @@ def _print_found(
     as_json: bool,
     **chosen: Any,
 ) -> int:
+    """Search, and print the hits. `changes` replace keys of [retrieve]."""
     from rag_index.search import Retriever
 
     if (caller.groups or caller.role) and all_groups:
@@ -205,9 +223,11 @@ def _print_found(
         )
     options = _search_options(caller=caller, all_groups=all_groups, **chosen)
     settings = context.settings(wait=wait)
-    if timeout := options.get("timeout"):  # also of a single request to the store
-        limits["timeout"] = timeout
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
+    timeout = options.get("timeout")
+    if timeout:  # also the limit of a single request to the store
+        changes["timeout"] = timeout
+    retrieve = settings.retrieve.model_copy(update=changes)
+    settings = settings.model_copy(update={"retrieve": retrieve})
     with Retriever.from_settings(settings) as retriever:
         _warn_of_access(settings, options["indexes"] or (), retriever.closed(options["groups"]))
         result = retriever.search_sync(query, **options)
@@ -236,33 +256,41 @@ def verify(
 
     with Retriever.from_settings(context.settings()) as retriever:
         cited = counted(citations, "citations verified", lambda: len(citations))
-        found = [
-            retriever.verify_sync(one, groups=ALL_GROUPS if all_groups else caller) for one in cited
-        ]
+        groups = ALL_GROUPS if all_groups else caller
+        found = [retriever.verify_sync(citation, groups=groups) for citation in cited]
     if as_json:
         print_json(VerifyAnswer.model_validate({"citations": found}).to_json())
-    for one in [] if as_json else found:
-        since = f" since {one.since}" if one.since else ""
-        at = one.as_of.at
-        say(f"{one.citation}: {one.state}{since}{f', as of {at}' if at else ''}")
-        if one.text:
-            say(f"       now: {shortened(one.text, SNIPPET)}")
-    return 0 if all(one.state == "unchanged" for one in found) else PARTIAL
+    else:
+        for verified in found:
+            _print_verified(verified)
+    return 0 if all(verified.state == "unchanged" for verified in found) else PARTIAL
+
+
+def _print_verified(verified: Verified) -> None:
+    """Print "comments/4711#0:0123: changed since 2024-05-01T08:00:00Z", and the present text."""
+    since = f" since {verified.since}" if verified.since else ""
+    as_of = f", as of {verified.as_of.at}" if verified.as_of.at else ""
+    say(f"{verified.citation}: {verified.state}{since}{as_of}")
+    if verified.text:
+        say(f"       now: {shortened(verified.text, SNIPPET)}")
 
 
 def _warn_of_access(settings: Settings, names: Sequence[str], closed: Sequence[str]) -> None:
-    closed = [index.name for index in settings.named(names) if index.name in closed]
-    if closed:
+    """Warn of those of the searched indexes that are closed to the caller."""
+    searched = [index.name for index in settings.named(names)]
+    found = [name for name in searched if name in closed]
+    if found:
+        verb = "has" if len(found) == 1 else "have"
         say(
-            f"rag-index: nothing is searched in {', '.join(closed)}, which"
-            f" {'has' if len(closed) == 1 else 'have'} `access`: give --group GROUP (--role ROLE"
-            " for that of the database), or --all-groups to see everything",
+            f"rag-index: nothing is searched in {', '.join(found)}, which {verb} `access`: give"
+            " --group GROUP (--role ROLE for that of the database), or --all-groups to see"
+            " everything",
             err=True,
         )
 
 
 def _shown(text: str, words: Sequence[str]) -> str:
-    """Return a line of a text around these words, which are bold in a terminal."""
+    """Return a line of a text around these words, which a terminal shows in bold."""
     from rag_index.search.highlights import marked, snippet
 
     line = snippet(shortened(text, sys.maxsize), words, SNIPPET)
@@ -270,62 +298,72 @@ def _shown(text: str, words: Sequence[str]) -> str:
 
 
 def _print_result(result: SearchResult, explain: bool) -> None:
-    from rag_index.search.highlights import is_code
-
     for note in result.notes:
         say(note)
     for hit in result.hits:
-        click.echo(
-            f"{hit.score:.3f}  {shortened(hit.index, SNIPPET)}:"
-            f" {_shown(_place(hit), hit.highlights)}"
-        )
-        if explain:
-            say(f"       {_explanation(hit, result.fusion)}")
-        if link := hit.part.get("link") or hit.link:
-            say(f"       {link}")
-        text = (is_code(hit) and hit.payload.get("signature")) or hit.text
-        click.echo(f"       {_shown(text, hit.highlights)}")
+        _print_hit(hit, result.fusion if explain else "")
     if result.next_offset:
         say(f"rag-index: there are more documents: --offset {result.next_offset}", err=True)
     if result.rerank_error:
         say(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:
-        times = ", ".join(
-            f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items()
-        )
-        searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
+        times = [f"{name} {ms:.1f} ms" for name, ms in result.timings_ms.items()]
+        searched = [f"{index} in {name}" for index, name in result.collections.items()]
         weight = f" Meaning weighs {result.dense_weight:g}." if result.dense_weight < 1 else ""
         order = ", best hits reranked" if result.reranked else ""
-        say(f"\nFused by {result.fusion}{order}. {times}.{weight}\nSearched: {searched}.")
+        say(f"\nFused by {result.fusion}{order}. {', '.join(times)}.{weight}")
+        say(f"Searched: {', '.join(searched)}.")
+
+
+def _print_hit(hit: SearchHit, fusion: str) -> None:
+    """Print a hit in two lines, or four with a link and with its scores. `fusion` is the method of
+    the search; without it the scores are not shown."""
+    from rag_index.search.highlights import is_code
+
+    index = shortened(hit.index, SNIPPET)
+    # Not by `say`: the words are bold, and `shortened` has cleaned the text.
+    click.echo(f"{hit.score:.3f}  {index}: {_shown(_place(hit), hit.highlights)}")
+    if fusion:
+        say(f"       {_explanation(hit, fusion)}")
+    link = hit.part.get("link") or hit.link
+    if link:
+        say(f"       {link}")
+    # Source code is shown by its signature, if it has one.
+    signature = hit.payload.get("signature") if is_code(hit) else None
+    click.echo(f"       {_shown(signature or hit.text, hit.highlights)}")
 
 
 def _place(hit: SearchHit) -> str:
-    """Return the document's id, for source code as file:line, which editors and terminals
-    understand.
-
-    A document whose title is another than its id has the id after that, and after this the part
-    that was found.
-    """
+    """Return the place of a hit: "Printer offline (4711), comment 3", or the id alone if it has no
+    title. Source code is file:line, which editors and terminals understand."""
     from rag_index.core.documents.batches import part_name
     from rag_index.search.highlights import is_code
 
     if is_code(hit):
         return f"{hit.document_id}:{hit.payload['lines'][0]}"
+    place = hit.document_id
+    if hit.title and hit.title != hit.document_id:
+        place = f"{shortened(hit.title, SNIPPET)} ({hit.document_id})"
     part = part_name(hit.part)
-    named = hit.title and hit.title != hit.document_id
-    place = f"{shortened(hit.title, SNIPPET)} ({hit.document_id})" if named else hit.document_id
     return f"{place}, {part}" if part else place
 
 
 def _explanation(hit: SearchHit, fusion: str) -> str:
+    """Return the scores of a hit that apply to it, in one line."""
+    scores = [f"relevance {hit.relevance:.2f}", f"cosine {hit.cosine:.4f}"]
+    if hit.bm25:
+        scores.append(f"BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})")
+    if hit.synonyms:
+        scores.append(f"synonyms {', '.join(hit.synonyms)}")
+    if hit.soft:
+        scores.append(f"soft match {hit.soft:.3f}")
+    if hit.recency is not None:
+        scores.append(f"recency {hit.recency:.2f}")
+    if hit.rerank_score is not None:
+        scores.append(f"rerank score {hit.rerank_score:.4f}")
+    rank = f"rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}"
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
-    words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
-    words += f", synonyms {', '.join(hit.synonyms)}" if hit.synonyms else ""
-    words += f", soft match {hit.soft:.3f}" if hit.soft else ""
-    words += f", recency {hit.recency:.2f}" if hit.recency is not None else ""
-    reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
-    scores = f"relevance {hit.relevance:.2f}, cosine {hit.cosine:.4f}{words}{reranked}"
-    return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
+    return f"{', '.join(scores)}; {rank}; {chunks}"
 
 
 @command(endless_without="new_token", example="serve --port 8080")
@@ -364,13 +402,15 @@ def serve(
         say(f"The token, which is shown only now:\n\n  {token}\n")
         say(f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {line}")
         return
-    if groups or role or all_groups:
-        wrong = "--group" if groups else "--role" if role else "--all-groups"
-        raise click.UsageError(f"{wrong} belongs to --new-token NAME")
+    of_token = {"--group": groups, "--role": role, "--all-groups": all_groups}
+    for option, value in of_token.items():
+        if value:
+            raise click.UsageError(f"{option} belongs to --new-token NAME")
     from rag_index.search.service.server import serve
 
     settings = context.settings(wait=wait, **address)
-    log_to_terminal(root := logging.getLogger())
+    root = logging.getLogger()
+    log_to_terminal(root)
     root.setLevel(logging.INFO)
     serve(settings, lambda url: say(f"rag-index answers at {url}"))
 
@@ -399,10 +439,9 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
     from rag_index.search.service.mcp_tools import serve_standard_streams
 
     settings = context.settings(wait=wait)
+    # A thread that waits for input cannot be stopped otherwise.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_DFL
-        )  # a thread that waits for input could not be told to stop
+        signal.signal(number, signal.SIG_DFL)
     asyncio.run(serve_standard_streams(settings, caller))
 
 
@@ -462,42 +501,26 @@ def evaluate(
 def _evaluate(
     settings: Settings, names: list[str], golden: Path | None, metrics: Sequence[Metric], worst: int
 ) -> Evaluation:
-    """Ask the queries of the golden file; without one, those of the log of queries."""
+    """Evaluate with the queries of the golden file; without one, with those of the query log."""
     from rag_index.search.evaluation.evaluation import evaluate
     from rag_index.search.evaluation.golden import golden_of_log, read_golden
 
     if golden is not None:
-        queries = read_golden(golden)
-    elif log := query_log(settings.serve):
-        queries = golden_of_log(log, names)
-    else:
+        return evaluate(settings, read_golden(golden), names, metrics, worst=worst)
+    log = query_log(settings.serve)
+    if log is None:
         raise SettingsError(
             "--from-log needs [serve] query_log, which keeps what was asked and opened: set it, or"
             " name a golden file"
         )
-    return evaluate(settings, queries, names, metrics, worst=worst)
+    return evaluate(settings, golden_of_log(log, names), names, metrics, worst=worst)
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:
-    rows = (
-        [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)]
-        if evaluation.scopes
-        else []
-    )
-    for scope in evaluation.scopes:
-        for number, way in enumerate(scope.ways):
-            head = (scope.index or ALL, f"{scope.queries:,}") if number == 0 else ("", "")
-            name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
-            rows.append(
-                (
-                    *head,
-                    name,
-                    *(f"{m.mean:.3f} ({m.low:.3f} to {m.high:.3f})" for m in way.metrics.values()),
-                )
-            )
-    if rows:
-        print_table(rows)
-    for scope in evaluation.scopes[-1:]:  # --json has those of each index
+    if evaluation.scopes:
+        print_table(_metric_rows(evaluation))
+        # The last scope is all indexes together. --json has the poor queries of each index.
+        scope = evaluation.scopes[-1]
         if scope.worst:
             say(f"\nQueries that do worst in {scope.index or ALL}, {scope.ways[-1].way}:")
             for query in scope.worst:
@@ -506,14 +529,31 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         say(f"rag-index: {index} did not answer {reason}", err=True)
 
 
-def _print_poor(query: PoorQuery, *, several: bool) -> None:
-    def name(one: Place) -> str:
-        return f"{one.index}: {one.document_id}" if several else one.document_id
+def _metric_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """Return a row for each index and way to search it: "0.812 (0.790 to 0.834)" per metric."""
+    rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)]
+    for scope in evaluation.scopes:
+        head = (scope.index or ALL, f"{scope.queries:,}")
+        for way in scope.ways:
+            name = f"{way.way} {way.dense_weight:g}" if way.way == "hybrid" else way.way
+            cells = [f"{m.mean:.3f} ({m.low:.3f} to {m.high:.3f})" for m in way.metrics.values()]
+            rows.append((*head, name, *cells))
+            # The index stands in its first row alone.
+            head = ("", "")
+    return rows
 
-    ranks = ", ".join(
-        f"{name(one)} at {one.rank}" if one.rank else f"{name(one)} not found"
-        for one in query.relevant
-    )
-    values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
+
+def _print_poor(query: PoorQuery, *, several: bool) -> None:
+    """Print a query with its metrics, the ranks of its relevant documents, and the first hits."""
+
+    def name(place: Place) -> str:
+        return f"{place.index}: {place.document_id}" if several else place.document_id
+
+    ranks = []
+    for place in query.relevant:
+        rank = f"at {place.rank}" if place.rank else "not found"
+        ranks.append(f"{name(place)} {rank}")
+    values = [f"{metric} {value:.2f}" for metric, value in query.metrics.items()]
+    first = ", ".join(map(name, query.found)) or "nothing"
     say(f"  {shortened(query.query, SHORT_CHARS)}")
-    say(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
+    say(f"      {', '.join(values)}; {', '.join(ranks)}; first: {first}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_CHUNKS = 3
 SHOWN_DOCUMENTS = 2
 WIDTH, MIN_WIDTH = 100, 40
-"""How many characters a line has where there is no terminal, and in a terminal at least."""
+"""The characters of a line without a terminal, and at least in one."""
 INDENT = " " * 7
 HEADINGS = {
     "question": "     who may see these rows? What is left out stays so until you answer",
@@ -39,7 +39,7 @@ HOW_TO_ANSWER = (
     "Answer by number or id: show 7, hide 9 yes, look 3 (two documents), why 7, more (all lines)."
 )
 SCHEMA_NAME = "rag-index.schema.json"
-"""The schema of the settings file, where a person has written it beside the file for editors."""
+"""The file beside the settings file in which a person has put its schema for editors."""
 
 
 @command(example="config")
@@ -212,12 +212,13 @@ def _proposal_json(
 
 
 def _print_notes(made: Scaffold, embedder: ProposedEmbedder | None) -> None:
-    """Print what the user of the database may not read, and which model is proposed."""
+    """Print what the user of the database may not read, and the proposed model."""
     for sentence in made.proposal.notes:
         say(sentence)
     if embedder is not None:
-        said = f"Embedder: {embedder.why}"
-        say(f"{said} {embedder.rate}" if embedder.candidate else said)
+        line = f"Embedder: {embedder.why}"
+        # Without a candidate no rate was measured.
+        say(f"{line} {embedder.rate}" if embedder.candidate else line)
 
 
 def _printed(made: Scaffold) -> Scaffold:
@@ -245,10 +246,10 @@ def _write(made: Scaffold, path: Path, *, as_json: bool) -> None:
 
 def _exit_code(proposal: Proposal) -> int:
     """Return 3, with a sentence for each, if an index would have no document."""
-    empty = [one for one in proposal.tables if one.index and one.is_hidden]
-    for one in empty:
+    empty = [table for table in proposal.tables if table.index and table.is_hidden]
+    for table in empty:
         say(
-            f"rag-index: every row of {one.name} is left out: answer who may see them, with"
+            f"rag-index: every row of {table.name} is left out: answer who may see them, with"
             " --answers FILE",
             err=True,
         )
@@ -256,7 +257,7 @@ def _exit_code(proposal: Proposal) -> int:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a settings file, for editors with its schema if that lies beside it. Raises
+    """Write a settings file, with a reference to its schema if that lies beside it. Raises
     SettingsError."""
     schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
     try:
@@ -269,8 +270,7 @@ def write_file(path: Path, text: str) -> None:
 
 @contextmanager
 def without_settings() -> Iterator[None]:
-    """Let an error within the block speak of the URL that a person gave: there is no settings file
-    yet."""
+    """Let an error in the block name the URL on the command line: there is no settings file yet."""
     try:
         yield
     except RagIndexError as error:
@@ -279,14 +279,15 @@ def without_settings() -> Iterator[None]:
 
 
 def without_file(message: str) -> str:
-    """Return a message about [source] url as one about the URL on the command line."""
+    """Return a message about [source] url as a message about the URL on the command line."""
     words = message.replace(", or set RAG_INDEX_SOURCE__URL to the complete URL", "")
     return words.replace("[source] url", "the URL")
 
 
 @contextmanager
 def tables_read() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield what is told which table of a database is being read, and show it."""
+    """Yield a function that shows which table of a database is being read. Its arguments are the
+    number of tables read, their total, and the table."""
     from rag_index.core.reports.progress import Progress, open_display
 
     progress = Progress("schema", "tables")
@@ -310,8 +311,9 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
 
     found = screen.lines(first, now, all_of_it=all_of_it)
     width = max(MIN_WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
-    rows_width = max([4, *(len(one.rows) for one in found)])
-    id_width = min(max([5, *(len(one.id) for one in found)]), width // 3)
+    rows_width = max([4, *(len(line.rows) for line in found)])
+    longest_id = max([5, *(len(line.id) for line in found)])
+    id_width = min(longest_id, width // 3)
     number = 0
     kind = ""
     for line in found:
@@ -328,7 +330,7 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
         head = f"{number:>3}  {shortened(line.id, id_width):<{id_width}}  "
         if line.kind == "table":
             head += f"{line.rows:>{rows_width}}  {line.share:>4}  "
-        # a narrow terminal: what is said of it gets lines of its own
+        # In a narrow terminal the sentence gets lines of its own.
         if len(head) > width - MIN_WIDTH // 2:
             yield head.rstrip()
             head = INDENT
@@ -407,20 +409,21 @@ class Conversation:
         SettingsError."""
         from rag_index.first_run.schema import screen
 
-        found = screen.lines(self._made.first, self._made.proposal, all_of_it=self._is_long)
-        numbered = [one for one in found if one.id]
+        shown = screen.lines(self._made.first, self._made.proposal, all_of_it=self._is_long)
+        numbered = [line for line in shown if line.id]
         number, _, values = typed.partition(" ")
+        # "9 yes"
         if number.isdecimal() and 0 < int(number) <= len(numbered):
             return numbered[int(number) - 1], values.strip()
-        # an id may have blanks, and what is folded has one, too
+        # "comment.held yes". An id may have spaces, and a folded line has one, too.
         every = screen.lines(self._made.first, self._made.proposal, all_of_it=True)
-        named = [one for one in every if typed == one.id or typed.startswith(f"{one.id} ")]
+        named = [line for line in every if typed == line.id or typed.startswith(f"{line.id} ")]
         if not named:
             raise SettingsError(
                 f"{number} is neither the number of a line nor an id; more lists all"
             )
-        line = max(named, key=lambda one: len(one.id))
-        return line, typed[len(line.id) :].strip()
+        longest = max(named, key=lambda line: len(line.id))
+        return longest, typed[len(longest.id) :].strip()
 
 
 def shown_lines(made: Scaffold, tables: Collection[str], count: int) -> Iterator[str]:
@@ -458,13 +461,16 @@ def sample(context: Context, kind: str, out: Path, settings: bool) -> None:
     if out.exists():
         raise click.UsageError(f"{out} exists already: remove it, or name another file with --out")
     if kind == "pydocs":
-        counts, text = pydocs.write(out), pydocs.scaffold(out.name)
+        counts = pydocs.write(out)
+        text = pydocs.scaffold(out.name)
     else:
         counts = workshop.write(out)
-        text = scaffold(f"sqlite:///{out.absolute()}", out.parent).text.replace(
-            str(out.absolute()), out.name
-        )
-    say(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
+        absolute = str(out.absolute())
+        proposed = scaffold(f"sqlite:///{absolute}", out.parent)
+        # The file and its settings may be moved together.
+        text = proposed.text.replace(absolute, out.name)
+    listed = ", ".join(f"{count:,} in {table}" for table, count in counts.items())
+    say(f"Wrote {out}: {listed}")
     file = out.parent / FILE_NAME
     if settings and file.exists():
         say(

@@ -13,6 +13,7 @@ import click
 from rag_index import cli
 from rag_index.core.machine import collect_seldom
 from rag_index.core.query_log import query_log
+from rag_index.core.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,13 +35,18 @@ KIND_SENTENCES = {
         "Skipped documents are excluded by a rule of the source; they do not make a run fail."
     ),
 }
+"""What each kind of failure means for the next run."""
 LAST_RUN = "\0"
+"""The value of `--report` without a run: no id of a run has this character."""
 MAX_SHOWN_CHUNKS = 50
+"""Chunks of a document that `plan --show` prints. Chosen; nothing depends on it."""
 MAX_ALIKE = 5
-"""`--failed` lists at most this many documents with a reason of one kind; of more, the first one
-and their number."""
+"""Documents with reasons of one kind that `--failed` lists. Of more, it lists the first and their
+number. Chosen; nothing depends on it."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
+"""The columns of every plan."""
 SELDOM = ("held_back", "failed", "skipped")
+"""The columns of a plan in which some index has a number."""
 
 
 @cli.command(example="status")
@@ -78,118 +84,146 @@ def status(
 
 
 def _show_status(settings: Settings, chosen: set[str], *, as_json: bool) -> int:
+    """Print the status of these indexes. Return the exit code."""
     with collect_seldom():
         from rag_index.care.index_status import ledger_status, status
         from rag_index.errors import StoreError, StoreUnavailable
 
         error = ""
         try:
-            known = status(settings)
+            project = status(settings)
         except (StoreError, StoreUnavailable) as raised:
-            known, error = ledger_status(settings), str(raised)
-    known = replace(known, indexes=[one for one in known.indexes if one.index in chosen])
-    log = query_log(settings.serve)
-    missed: list[tuple[str, int]] = []
-    with suppress(OSError):  # another user's
-        missed = log.not_found() if log else []
+            project = ledger_status(settings)
+            error = str(raised)
+    indexes = [index for index in project.indexes if index.index in chosen]
+    project = replace(project, indexes=indexes)
+    not_found = _queries_not_found(settings)
     if as_json:
-        found = {"indexes": known.indexes, "unwanted": known.unwanted} | (
-            {"not_found": [{"query": query, "times": times} for query, times in missed]}
-            if missed
-            else {}
-        )
-        cli.print_json({**found, **({"error": error} if error else {})})
+        _print_status_json(project, not_found, error)
     else:
-        _print_status(settings, known)
-        if missed:
-            cli.say(
-                "asked for, and not found: "
-                + "; ".join(f"{query} ({times:,} ×)" for query, times in missed)
-            )
+        _print_status(settings, project)
+        if not_found:
+            listed = "; ".join(f"{query} ({times:,} ×)" for query, times in not_found)
+            cli.say(f"asked for, and not found: {listed}")
     if error:
         cli.say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))
 
 
-def _print_status(settings: Settings, known: ProjectStatus) -> None:
-    seldom = {
-        "indexed": any(one.indexed is not None for one in known.indexes),
-        "held_back": any(one.held_back for one in known.indexes),
-    }
-    columns = [
-        name
-        for name in ("documents", "points", "indexed", "failed", "held_back")
-        if seldom.get(name, True)
-    ]
-    rows = [("index", "collection", *(name.replace("_", " ") for name in columns), "last run")]
-    for one in known.indexes:
-        numbers = [f"{getattr(one, name) or 0:,}" for name in columns]
-        rows.append((one.index, one.collection or cli.NO_NUMBER, *numbers, _last_run(one.last_run)))
+def _queries_not_found(settings: Settings) -> list[tuple[str, int]]:
+    """Return the commonest queries without a hit, with how often each was asked. The list is empty
+    without a query log, or if it belongs to another user."""
+    log = query_log(settings.serve)
+    if log is None:
+        return []
+    with suppress(OSError):
+        return log.not_found()
+    return []
+
+
+def _print_status_json(
+    project: ProjectStatus, not_found: list[tuple[str, int]], error: str
+) -> None:
+    answer: dict[str, Any] = {"indexes": project.indexes, "unwanted": project.unwanted}
+    if not_found:
+        answer["not_found"] = [{"query": query, "times": times} for query, times in not_found]
+    if error:
+        answer["error"] = error
+    cli.print_json(answer)
+
+
+def _print_status(settings: Settings, project: ProjectStatus) -> None:
+    columns = ["documents", "points"]
+    if any(index.indexed is not None for index in project.indexes):
+        columns.append("indexed")
+    columns.append("failed")
+    if any(index.held_back for index in project.indexes):
+        columns.append("held_back")
+    titles = [name.replace("_", " ") for name in columns]
+    rows = [("index", "collection", *titles, "last run")]
+    for index in project.indexes:
+        numbers = [f"{getattr(index, name) or 0:,}" for name in columns]
+        collection = index.collection or cli.NO_NUMBER
+        rows.append((index.index, collection, *numbers, _last_run(index.last_run)))
     cli.print_table(rows)
-    for embedder in dict.fromkeys(one.embedder for one in known.indexes if one.embedder):
-        names = ", ".join(one.index for one in known.indexes if one.embedder == embedder)
-        cli.say(f"embedder of {names}: {embedder}")
-    for line in _languages(settings, known):
+    by_embedder: dict[str, list[str]] = {}
+    for index in project.indexes:
+        if index.embedder:
+            by_embedder.setdefault(index.embedder, []).append(index.index)
+    for embedder, names in by_embedder.items():
+        cli.say(f"embedder of {', '.join(names)}: {embedder}")
+    for line in _languages(settings, project):
         cli.say(line)
-    for one in known.indexes:
-        for line in _remarks(one):
+    for index in project.indexes:
+        for line in _remarks(index):
             cli.say(line)
-    for index, sentence in known.unwanted.items():
-        cli.say(f"{index}: {sentence}")
+    for name, sentence in project.unwanted.items():
+        cli.say(f"{name}: {sentence}")
 
 
-def _languages(settings: Settings, known: ProjectStatus) -> Iterator[str]:
-    """Say once of each embedder that it does not know the languages of its indexes."""
+def _languages(settings: Settings, project: ProjectStatus) -> Iterator[str]:
+    """Yield a line for each embedder of English alone whose indexes have other languages."""
     from rag_index.components.embedders import knows_english_alone
     from rag_index.core.settings.index import NO_LANGUAGE, split_languages
 
     unknown: dict[str, list[str]] = {}
-    for one in known.indexes:
-        others = {*split_languages(settings.index(one.index).language)} - {"english", NO_LANGUAGE}
-        model = one.embedder.split(" ")[1] if one.embedder else ""
+    for index in project.indexes:
+        languages = set(split_languages(settings.index(index.index).language))
+        others = sorted(languages - {"english", NO_LANGUAGE})
+        # An embedder is shown as "local wordllama (256 dimensions)".
+        model = index.embedder.split(" ")[1] if index.embedder else ""
         if others and knows_english_alone(model):
-            unknown.setdefault(model, []).append(f"{one.index} has {' and '.join(sorted(others))}")
+            unknown.setdefault(model, []).append(f"{index.index} has {' and '.join(others)}")
     for model, indexes in unknown.items():
         yield f"this embedder knows English: {model}; {', '.join(indexes)}, which words alone find"
 
 
-def _remarks(one: IndexStatus) -> Iterator[str]:
-    run, as_of, watch = one.last_run, one.as_of, one.watch
-    if one.outdated:
-        yield f"{one.index}: {one.outdated}: run `rag-index rebuild {one.index}`"
-    if one.restored:
-        yield f"{one.index}: {one.restored}"
-    if one.findable:
+def _remarks(index: IndexStatus) -> Iterator[str]:
+    """Yield what the table does not show: changes that need a rebuild, the watch, erasures."""
+    name = index.index
+    run = index.last_run
+    if index.outdated:
+        yield f"{name}: {index.outdated}: run `rag-index rebuild {name}`"
+    if index.restored:
+        yield f"{name}: {index.restored}"
+    if index.findable:
         state = "is being filled" if run and run["state"] == "running" else "is not complete"
-        yield f"{one.index} {state}: {one.findable}"
-    ended = run if run and run["state"] != "failed" else None
-    if as_of and not (
-        ended and as_of["known_by"] == "run" and as_of["at"] >= ended["started"]
-    ):  # the table says it
-        yield f"{one.index}: complete up to {as_of['at']}, known by {as_of['known_by']}"
-    if watch:
-        behind = (
-            f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 60 else ""
-        )
-        why = f": {watch['message']}" if watch["message"] else ""
-        yield f"{one.index}: watch {watch['state']}{behind}{why}"
-    if one.erasable:
-        texts = f"{one.erasable:,} deleted or changed document{'s' if one.erasable > 1 else ''}"
-        yield f"{one.index}: the store's files may keep texts of {texts} since {one.erasable_since}"
+        yield f"{name} {state}: {index.findable}"
+    if index.as_of and not _is_of_last_run(index.as_of, run):
+        yield f"{name}: complete up to {index.as_of['at']}, known by {index.as_of['known_by']}"
+    if index.watch:
+        seconds = index.watch["seconds_behind"]
+        behind = f", {seconds:,.0f} s behind" if seconds >= 60 else ""
+        why = f": {index.watch['message']}" if index.watch["message"] else ""
+        yield f"{name}: watch {index.watch['state']}{behind}{why}"
+    if index.erasable:
+        texts = count_of(index.erasable, "deleted or changed document")
+        yield f"{name}: the store's files may keep texts of {texts} since {index.erasable_since}"
     if run and run["message"]:
-        yield f"{one.index}: {run['message']}"
+        yield f"{name}: {run['message']}"
+
+
+def _is_of_last_run(as_of: dict[str, Any], run: dict[str, Any] | None) -> bool:
+    """Return whether an index is complete up to its last run, which the table shows."""
+    if run is None or run["state"] == "failed":
+        return False
+    return bool(as_of["known_by"] == "run" and as_of["at"] >= run["started"])
 
 
 def _last_run(run: dict[str, Any] | None) -> str:
+    """Return "completed, 2024-05-01 08:00:00 UTC, 12 s"."""
     if run is None:
         return "never"
-    seconds = f", {run['seconds']:.0f} s" if run["seconds"] is not None else ""
-    return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}"
+    started = run["started"].replace("T", " ").rstrip("Z")
+    # It is still running, or was killed.
+    if run["seconds"] is None:
+        return f"{run['state']}, {started} UTC"
+    return f"{run['state']}, {started} UTC, {run['seconds']:.0f} s"
 
 
 def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_json: bool) -> None:
-    """List the documents that could not be indexed. Of many that failed alike the first stands for
-    all in a table."""
+    """List the documents that could not be indexed. Of many with reasons of one kind, the table has
+    the first and their number."""
     from rag_index.care.index_status import failed
     from rag_index.core.documents.batches import kinds_of
 
@@ -200,36 +234,42 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
     if not documents:
         cli.say("No documents are listed as failed.")
         return
-    rows = [("index", "document", "kind", "tries", "last tried", "reason")]
     alike: dict[Any, list[FailedDocument]] = {}
-    for one in documents:
-        alike.setdefault(
-            (one.index, one.kind, frozenset(kinds_of(one.reason, one.kind))), []
-        ).append(one)
-    for some in alike.values():
-        shown = some if len(some) <= MAX_ALIKE else some[:1]
-        for one in shown:
-            more = f" and {len(some) - len(shown):,} like it" if len(some) > len(shown) else ""
-            rows.append(
-                (
-                    one.index,
-                    one.document_id + more,
-                    one.kind,
-                    str(one.tries),
-                    one.last_tried,
-                    one.reason,
-                )
-            )
+    for document in documents:
+        patterns = frozenset(kinds_of(document.reason, document.kind))
+        group = (document.index, document.kind, patterns)
+        alike.setdefault(group, []).append(document)
+    rows: list[tuple[str, ...]] = [
+        ("index", "document", "kind", "tries", "last tried", "reason"),
+    ]
+    for group_documents in alike.values():
+        if len(group_documents) <= MAX_ALIKE:
+            rows += [_failed_row(document) for document in group_documents]
+        else:
+            others = len(group_documents) - 1
+            rows.append(_failed_row(group_documents[0], f" and {others:,} like it"))
     cli.print_table(rows)
+    kinds = {document.kind for document in documents}
     for kind, sentence in KIND_SENTENCES.items():
-        if any(one.kind == kind for one in documents):
+        if kind in kinds:
             cli.say(sentence)
+
+
+def _failed_row(document: FailedDocument, more: str = "") -> tuple[str, ...]:
+    return (
+        document.index,
+        document.document_id + more,
+        document.kind,
+        str(document.tries),
+        document.last_tried,
+        document.reason,
+    )
 
 
 def _show_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run: str, *, as_json: bool
 ) -> None:
-    """Show where the time of each index's last run went, or that of `run`."""
+    """Show where the time of the run `run` went, or without an id that of each index's last run."""
     from rag_index.care.index_status import run_reports
     from rag_index.core.reports.metrics import report_lines
 
@@ -239,11 +279,10 @@ def _show_reports(
             f"there is no run {run!r}; `rag-index status --report` and Prefect show the ids of runs"
         )
     lines = []
-    for one in found:
-        lines.append(
-            f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}"
-        )
-        lines += [f"  {line}" for line in report_lines(one)]
+    for report in found:
+        index = report.get("index", "a run")
+        lines.append(f"{index}: {report['state']}, {report['started']}, run {report['run']}")
+        lines += [f"  {line}" for line in report_lines(report)]
     cli.show({"runs": found}, *lines, as_json=as_json)
 
 
@@ -267,18 +306,24 @@ def plan(context: cli.Context, names: tuple[str, ...], shown: int | None, as_jso
     settings = context.settings()
     indexes = settings.named(names)
     if shown is not None:
-        documents = [one for index in indexes for one in show_documents(settings, index, shown)]
-        lines = [line for one in documents for line in document_lines(one)]
-        empty = sorted({index.name for index in indexes} - {one.index for one in documents})
-        lines += [f"{name}: no document with text" for name in empty]
-        cli.show({"documents": [one.to_json() for one in documents]}, *lines, as_json=as_json)
+        documents: list[ShownDocument] = []
+        for index in indexes:
+            documents += show_documents(settings, index, shown)
+        lines: list[str] = []
+        for document in documents:
+            lines += document_lines(document)
+        empty = {index.name for index in indexes} - {document.index for document in documents}
+        lines += [f"{name}: no document with text" for name in sorted(empty)]
+        answer = {"documents": [document.to_json() for document in documents]}
+        cli.show(answer, *lines, as_json=as_json)
         return 0
     plans = plan_runs(settings, indexes)
     if as_json:
-        cli.print_json({"indexes": [one.to_json() for one in plans]})
+        cli.print_json({"indexes": [plan.to_json() for plan in plans]})
     else:
         _print_plans(plans)
-    codes = {one.exit_code for one in plans}
+    codes = {plan.exit_code for plan in plans}
+    # 2 only if wrong settings would make every run fail.
     return codes.pop() if len(codes) == 1 else 1
 
 
@@ -291,32 +336,37 @@ def document_lines(document: ShownDocument, most: int = MAX_SHOWN_CHUNKS) -> Ite
     if document.payload:
         yield f"  payload: {json.dumps(document.payload, ensure_ascii=False)}"
     for number, chunk in enumerate(document.chunks[:most]):
-        yield f"  --- {chunk.get('part') or f'chunk {number}'}"
+        part = chunk.get("part") or f"chunk {number}"
+        yield f"  --- {part}"
         yield textwrap.indent(chunk["text"], "  ")
-    if (more := len(document.chunks) - most) > 0:
-        yield f"  --- and {more:,} more chunk{'s' * (more > 1)}"
+    more = len(document.chunks) - most
+    if more > 0:
+        yield f"  --- and {count_of(more, 'more chunk')}"
     yield ""
 
 
 def _print_plans(plans: list[RunPlan]) -> None:
-    columns = [*ALWAYS, *(name for name in SELDOM if any(getattr(one, name) for one in plans))]
+    seldom = [name for name in SELDOM if any(getattr(plan, name) for plan in plans)]
+    columns = [*ALWAYS, *seldom]
     rows = [("index", *(name.replace("_", " ") for name in columns))]
-    rows += [
-        (one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns))
-        for one in plans
-    ]
-    if not all(one.error for one in plans):
+    for plan in plans:
+        # A plan that failed has no numbers.
+        cells = ["-" if plan.error else f"{getattr(plan, name):,}" for name in columns]
+        rows.append((plan.index, *cells))
+    if not all(plan.error for plan in plans):
         cli.print_table(rows)
-    for embedder in dict.fromkeys(one.embedder for one in plans if one.embedder):
+    for embedder in dict.fromkeys(plan.embedder for plan in plans if plan.embedder):
         cli.say(f"embedder: {embedder}")
+    # One error may concern many indexes, such as a database that does not answer.
     errors: dict[str, list[str]] = {}
-    for one in plans:
-        if one.error:
-            errors.setdefault(one.error.removeprefix(f"index {one.index}: "), []).append(one.index)
+    for plan in plans:
+        if plan.error:
+            error = plan.error.removeprefix(f"index {plan.index}: ")
+            errors.setdefault(error, []).append(plan.index)
     for error, names in errors.items():
         cli.say(f"rag-index: {', '.join(names)}: a run would fail: {error}", err=True)
-    for one in plans:
-        if one.cost:
-            cli.say(f"{one.index}: {one.cost.sentence()}")
-        if one.message:
-            cli.say(f"{one.index}: {one.message}")
+    for plan in plans:
+        if plan.cost:
+            cli.say(f"{plan.index}: {plan.cost.sentence()}")
+        if plan.message:
+            cli.say(f"{plan.index}: {plan.message}")

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema import ProposedIndex, Scaffold
 
 NEWEST = 1000
-"""Documents of each index that are indexed before anybody can search; the rest follows."""
+"""Documents of each index that are indexed before the page opens; the rest follows."""
 NEWEST_SECONDS = 5.0
-"""How long the question which rows are the newest may take."""
+"""Seconds for the query that finds the newest rows. Without an answer, an index takes all rows.
+Chosen."""
 LOOK_SECONDS = 1.0
+"""Seconds between two looks at how many documents can be searched. Chosen."""
 STOP_SECONDS = 10.0
+"""Seconds that the child process has to end. Chosen."""
 PROGRAM = "from rag_index.cli import main; main()"
 
 
@@ -66,7 +69,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     The database is named by its URL, or by the path of a SQLite file. Nothing is left behind,
     unless --write says so.
     """
-    here = Path.cwd()
+    current = Path.cwd()
     from rag_index.cli.settings import tables_read, without_settings
     from rag_index.core.database import database_url
     from rag_index.core.machine import terminable
@@ -74,20 +77,21 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
     from rag_index.first_run.schema import nothing_found, scaffold, source_url
 
     url = source_url(str(Path(url).absolute()) if Path(url).is_file() else url)
-    if write and (here / FILE_NAME).exists():
+    if write and (current / FILE_NAME).exists():
         raise click.UsageError(
-            f"{FILE_NAME} exists already in {here}: try the database from another folder"
+            f"{FILE_NAME} exists already in {current}: try the database from another folder"
         )
     temporary = partial(TemporaryDirectory, prefix="rag-index-try-", ignore_cleanup_errors=True)
-    with terminable(), without_settings(), nullcontext(here) if write else temporary() as folder:
+    with terminable(), without_settings(), nullcontext(current) if write else temporary() as folder:
         with tables_read() as progress:
-            made, file = scaffold(url, Path(folder), progress=progress), Path(folder, FILE_NAME)
+            made = scaffold(url, Path(folder), progress=progress)
+        file = Path(folder, FILE_NAME)
         if not made.text:
             raise nothing_found(made)
         file.write_text(made.text, encoding="utf-8")
-        whole = database_url(url, here).render_as_string(hide_password=False)
+        complete = database_url(url, current).render_as_string(hide_password=False)
         sections: dict[str, Any] = {
-            "source": {"url": whole},
+            "source": {"url": complete},
             "parallel": {"serial": True},
             "serve": {"port": port},
         }
@@ -103,9 +107,8 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             from rag_index.search.service.server import serve
 
             with _rest(settings) as (show, searchable), suppress(KeyboardInterrupt):
-                more = _routes(
-                    replace(made, folder=here), here / FILE_NAME, searchable, overwrite=write
-                )
+                moved = replace(made, folder=current)
+                more = _routes(moved, current / FILE_NAME, searchable, overwrite=write)
                 serve(settings, partial(_announce, show), more=more)
         return int(failed > 0)
 
@@ -142,14 +145,13 @@ def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: i
     indexes = []
     try:
         with engine.connect() as connection:
-            for index, one in zip(settings.indexes, proposed, strict=True):
-                bound = _bound(connection, index, one.age, count)
-                quoted = connection.dialect.identifier_preparer.quote(one.age)
-                where = (
-                    " AND ".join(filter(None, [index.where, f"{quoted} >= {bound}"]))
-                    if bound
-                    else index.where
-                )
+            for index, proposal in zip(settings.indexes, proposed, strict=True):
+                bound = _bound(connection, index, proposal.age, count)
+                where = index.where
+                if bound:
+                    quoted = connection.dialect.identifier_preparer.quote(proposal.age)
+                    is_new = f"{quoted} >= {bound}"
+                    where = f"{where} AND {is_new}" if where else is_new
                 indexes.append(index.model_copy(update={"where": where}))
     finally:
         engine.dispose()
@@ -183,30 +185,26 @@ def _sentences(made: Scaffold, settings: Settings, *, written: bool) -> Iterator
     """Yield what is searched and hidden, and how to keep it."""
     from rag_index.first_run.schema.screen import count, share_sentence
 
-    hiding = sum(1 for one in made.proposal.candidates if one.chars and one.says)
+    hiding = [column for column in made.proposal.candidates if column.chars and column.says]
+    verb = "leaves" if len(hiding) == 1 else "leave"
+    share = share_sentence(made.proposal)
+    yield f"{share}; {count(len(hiding), 'column')} {verb} rows out."
     asked = len(made.proposal.questions)
-    yield (
-        f"{share_sentence(made.proposal)}; {count(hiding, 'column')} leave{'s' * (hiding == 1)}"
-        " rows out."
-    )
     if asked:
-        yield (
-            f"{count(asked, 'question')} about who may see rows stand{'s' * (asked == 1)} under"
-            " What is searched."
-        )
-    yield (
-        f"Settings and indexes are in {settings.folder}."
-        if written
-        else "Add --write to keep settings and indexes."
-    )
+        verb = "stands" if asked == 1 else "stand"
+        yield (f"{count(asked, 'question')} about who may see rows {verb} under What is searched.")
+    if written:
+        yield f"Settings and indexes are in {settings.folder}."
+    else:
+        yield "Add --write to keep settings and indexes."
 
 
 @contextmanager
 def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, Any]]]]:
-    """Index all rows in a process of its own while the block runs.
+    """Index all rows in a child process while the block runs.
 
-    Yield what begins to show in the terminal how many documents can be searched, and what says it
-    to the page.
+    Yield two functions: one that begins to show in the terminal how many documents can be searched,
+    and one that returns it for the page.
     """
     from rag_index.core.reports.progress import Progress, open_display
 
@@ -250,28 +248,31 @@ def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[],
 
 
 def _watch(settings: Settings, child: subprocess.Popen[bytes], progress: Progress) -> None:
+    """Count the documents that can be searched until the child process ends."""
     from rag_index.care.index_status import ledger_status
     from rag_index.components.sources import open_source
 
-    def known() -> int:
-        return sum(one.documents for one in ledger_status(settings).indexes)
+    def searchable() -> int:
+        status = ledger_status(settings)
+        return sum(index.documents for index in status.indexes)
 
     total = 0
     for index in settings.indexes:
         with suppress(RagIndexError), closing(open_source(settings, index)) as source:
             total += source.count()
-    progress.start(total, known())
+    progress.start(total, searchable())
     while child.returncode is None:
         with suppress(subprocess.TimeoutExpired):
             child.wait(LOOK_SECONDS)
         with suppress(RagIndexError):
-            progress.advance(known() - progress.done)
+            progress.advance(searchable() - progress.done)
     if child.returncode == 0:
-        progress.total = int(progress.done)  # some rows have no text
+        # Some rows have no text, and are no documents.
+        progress.total = int(progress.done)
     elif child.returncode > 0:
-        progress.say(
-            (settings.data / "try.log").read_text(errors="replace").rstrip().rpartition("\n")[2]
-        )
+        log = (settings.data / "try.log").read_text(errors="replace")
+        last_line = log.rstrip().rpartition("\n")[2]
+        progress.say(last_line)
     progress.finish(progress.sentence())
 
 
@@ -297,7 +298,7 @@ def _routes(
     def documents(given: dict[str, Any], index: str) -> dict[str, Any]:
         settings = proposed_settings(answered(given))
         shown = show_documents(settings, settings.index(index), SHOWN_DOCUMENTS)
-        return {"documents": [one.to_json() for one in shown]}
+        return {"documents": [document.to_json() for document in shown]}
 
     def keep(given: dict[str, Any]) -> dict[str, Any]:
         if file.exists() and file not in kept:
