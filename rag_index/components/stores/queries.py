@@ -1,4 +1,4 @@
-"""What a search asks a store: conditions, and queries by vector and by words."""
+"""The requests of a search to a store: conditions, and queries by vector and by words."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Conditions = Sequence[Condition]
 
 
 NAMED = 100
-"""Points that are looked up for each name in a query."""
+"""Points that are looked up for each name in a query. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,14 @@ class VectorQuery:
     sparse: SparseVector | None = None
     conditions: Conditions = ()
     exact: bool = False
-    """Whether every vector is compared, whatever search index there is."""
+    """Whether every vector is compared, even if there is a search index."""
     payload: bool = True
     corpus: Conditions = ()
-    """What the points meet among which words are counted. A server before 1.19 counts all."""
+    """The conditions on the points among which words are counted. A server before 1.19 counts all
+    points."""
     names: Sequence[SparseVector] = ()
-    """The words of each name in the query: the `NAMED` best points by each come besides."""
+    """The words of each name in the query. The `NAMED` best points by each are found in
+    addition."""
 
 
 @dataclass(frozen=True, slots=True)

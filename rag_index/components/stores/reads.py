@@ -1,5 +1,5 @@
-"""The points of one collection, as any store reads them. Stores add the requests that each engine
-takes."""
+"""The points of one collection, as any store reads them. Each store adds the requests of its
+engine."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, StoredPoi
 from rag_index.core.documents.vectors import SparseVector
 
 SEARCH_EF = 400
-"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten
-nearest short texts in 200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a
+"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96% of the ten
+nearest short texts in 200,000 points (static embeddings, 256-d). 400 finds 99%, in 0.5 to 1.2 ms a
 search instead of 0.3 to 0.5."""
 
 MAX_PLACES = 100
-"""Points that are looked at to see which words there are."""
+"""Points of one search for words in `find_words`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """A search for the `limit` best points by one of the two vectors."""
+    """A search for the `limit` best points by the dense or the sparse vector."""
 
     vector: list[float] | SparseVector
     limit: int
@@ -54,20 +54,20 @@ class LookUp:
     exact: bool = False
     payload: bool = True
     words: bool = False
-    """Whether the points come with their sparse vectors."""
+    """Whether the points are returned with their sparse vectors."""
     among: tuple[LookUp, ...] = ()
-    """If given, only the points that these find are compared."""
+    """If given, only the points found by these are compared."""
 
 
 class PointReader(ABC):
     """The points of one collection: one unnamed cosine vector each, and a payload.
 
-    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a
-    search multiplies by the inverse document frequency in the collection, or in a part of it.
+    If the collection has sparse vectors, each point also has one (`SPARSE`). A search multiplies
+    its values by the inverse document frequency in the collection, or in a part of it.
 
-    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or
-    StoreError for others. Empty lists of ids or keys do nothing and are not an error. All calls may
-    be made from several threads.
+    Every call raises StoreUnavailable for transient faults, and StoreBusy, StoreRefused or
+    StoreError for others. Empty lists of ids or keys do nothing and are not an error. All calls are
+    thread-safe.
     """
 
     ids_at_once: ClassVar[int]
@@ -81,7 +81,7 @@ class PointReader(ABC):
 
     @abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """Return the metadata as it is now. Raises StoreError if there is no such collection."""
+        """Return the present metadata. Raises StoreError if there is no such collection."""
 
     @abstractmethod
     def dimension(self) -> int:
@@ -89,26 +89,28 @@ class PointReader(ABC):
 
     @abstractmethod
     def commit_mark(self) -> CommitMark:
-        """Return the mark of the last commit, as `PointCollection.set_commit_mark` wrote it; or a
-        mark of no commit."""
+        """Return the commit mark that `PointCollection.set_commit_mark` wrote; number 0 if there is
+        none."""
 
     @abstractmethod
     def indexed(self) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
     def prepare(self) -> None:  # noqa: B027 - most stores have nothing to do
-        """Make the next call wait for nothing: the embedded store loads the collection."""
+        """Load the collection, so that the next call waits for nothing."""
 
     def seen_commits(self) -> int | None:
-        """Return the number of the last commit of which all calls have seen the points; None if
-        they saw all."""
+        """Return the number of the last commit whose points every call has seen; None if they saw
+        all."""
         return None
 
     # Of its points
 
     def count(self, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
-        return self._count(None) if keys is None else sum(map(self._count, self._key_filters(keys)))
+        if keys is None:
+            return self._count(None)
+        return sum(map(self._count, self._key_filters(keys)))
 
     def retrieve(
         self, ids: Sequence[str], *, vectors: bool = False, conditions: Conditions = ()
@@ -116,14 +118,16 @@ class PointReader(ABC):
         """Return the points with these ids that exist and meet the conditions, in any order."""
         check_ids(ids)
         found: list[Any] = []
-        meeting = payload_filter(conditions)
+        wanted = payload_filter(conditions)
         for some in parts(ids, self.ids_at_once):
-            if meeting:  # only a scroll can ask for ids and conditions
-                which = self._filter({"must": [{"has_id": some}, meeting]})
-                found += self._page(which, limit=len(some), vectors=vectors)[0]
+            # Only a scroll takes ids and conditions.
+            if wanted:
+                which = self._filter({"must": [{"has_id": some}, wanted]})
+                records, _ = self._page(which, limit=len(some), vectors=vectors)
             else:
-                found += self._get(some, vectors=vectors)
-        return [*map(stored_point, found)]
+                records = self._get(some, vectors=vectors)
+            found += records
+        return list(map(stored_point, found))
 
     def scroll(
         self, *, vectors: bool = False, page: int = 1000, conditions: Conditions = ()
@@ -134,92 +138,109 @@ class PointReader(ABC):
         return self._scroll(which, vectors=vectors, page=page)
 
     def search(self, query: VectorQuery) -> list[StoredPoint]:
-        """Return the nearest points, best first, with score (cosine, -1 to 1).
+        """Return the nearest points, best first, with score (cosine, -1 to 1). It takes one
+        request.
 
-        With a sparse vector, too, return the `limit` nearest points, the `limit` best by words and
-        what the names in the query find, each once, with the cosine and the sparse vector, which
-        says what words a point has. Those without a vector come last: they are `by_words`, and as
-        far away as the farthest of the others. With a sparse vector alone, return the best by
-        words, whose score is that of the words. One request asks for all that.
+        If the query also has a sparse vector, return the `limit` nearest points, the `limit` best
+        by words, and those found by the names in the query, each once, with the cosine and the
+        sparse vector. Points without a vector come last: they are `by_words`, with the lowest score
+        of the others. If the query has only a sparse vector, return the best by words, with the
+        score of the words.
         """
-        which, corpus = payload_filter(query.conditions), self._filter(payload_filter(query.corpus))
-        by_words = [LookUp(query.sparse, query.limit, corpus=corpus)] if query.sparse else []
-        by_words += [LookUp(name, NAMED, corpus=corpus) for name in query.names]
-        by_words = [
-            replace(one, payload=query.payload, words=True, which=self._filter(which))
-            for one in by_words
-        ]
+        wanted = payload_filter(query.conditions)
+        by_words = self._word_look_ups(query, wanted)
         if query.vector is None:
             return _distinct(self._look_up(by_words)) if by_words else []
-        vector = unit_query(query.vector, self._query_dimension(), self.name)
         near = LookUp(
-            vector, query.limit, self._filter(which), exact=query.exact, payload=query.payload
+            unit_query(query.vector, self._query_dimension(), self.name),
+            query.limit,
+            self._filter(wanted),
+            exact=query.exact,
+            payload=query.payload,
         )
         if not by_words:
             return _distinct(self._look_up([near]))
-        # The engine compares all that any of these find with the vector, and drops points that have
-        # none. Such points are there while an index is filled by words first: they are looked up by
-        # their words in the same request.
-        every = replace(
-            near,
-            limit=sum(one.limit for one in (near, *by_words)),
-            words=True,
-            among=(near, *by_words),
-        )
-        without_vector: Json = {"must": [which] if which else [], "must_not": [{"has_vector": ""}]}
-        unfilled = [replace(one, which=self._filter(without_vector)) for one in by_words]
-        found, *worded = self._look_up([every, *unfilled])
-        points, without = _distinct([found]), _distinct(worded)
+        # The engine compares all points that any of these find with the vector, and drops those
+        # that have none. There are such points while an index is first filled by words. Another
+        # look-up of the same request finds them by their words.
+        among = (near, *by_words)
+        limit = sum(look_up.limit for look_up in among)
+        every = replace(near, limit=limit, words=True, among=among)
+        must = [wanted] if wanted else []
+        no_vector: Json = {"must": must, "must_not": [{"has_vector": ""}]}
+        unfilled = [replace(look_up, which=self._filter(no_vector)) for look_up in by_words]
+        found, *found_by_words = self._look_up([every, *unfilled])
+        points = _distinct([found])
+        without = _distinct(found_by_words)
         lowest = min([point.score for point in points], default=0.0)
         for point in without:
-            point.score, point.by_words = lowest, True
+            point.score = lowest
+            point.by_words = True
         return points + without
 
-    def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
-        """Return how many points that meet the conditions have each word, as the inverse document
-        frequency tells.
+    def _word_look_ups(self, query: VectorQuery, wanted: Json | None) -> list[LookUp]:
+        """Return the look-ups by the words of a query, and by each of its names."""
+        limits: list[tuple[SparseVector, int]] = []
+        if query.sparse:
+            limits.append((query.sparse, query.limit))
+        limits += [(name, NAMED) for name in query.names]
+        corpus = self._filter(payload_filter(query.corpus))
+        found: list[LookUp] = []
+        for words, limit in limits:
+            which = self._filter(wanted)
+            found.append(LookUp(words, limit, which, corpus, payload=query.payload, words=True))
+        return found
 
-        A server before 1.19 counts all points, but 0 for a word that none has which meets the
-        conditions. It costs a small search for each word. A collection without sparse vectors has
-        no words.
+    def word_counts(self, words: Sequence[int], conditions: Conditions = ()) -> WordCounts:
+        """Return how many points that meet the conditions have each word, computed from the inverse
+        document frequency. It costs a small search for each word.
+
+        A server before 1.19 counts among all points, but returns 0 for a word without a point that
+        meets the conditions. A collection without sparse vectors has no words.
         """
-        points, which = self._points_with_words(), payload_filter(conditions)
+        points = self._points_with_words()
+        wanted = payload_filter(conditions)
         if points is None or not words:
             return NO_WORDS
-        if which and self._counts_corpus():
-            points = self._count(self._filter({"must": [which, {"has_vector": SPARSE}]}))
-        found = zip(words, self._having([[word] for word in words], 1, conditions), strict=True)
-        return WordCounts(points, {word: count_having(points, word, one) for word, one in found})
+        if wanted and self._counts_corpus():
+            points = self._count(self._filter({"must": [wanted, {"has_vector": SPARSE}]}))
+        best = self._having([[word] for word in words], 1, conditions)
+        having: dict[int, int] = {}
+        for word, found in zip(words, best, strict=True):
+            having[word] = count_having(points, word, found)
+        return WordCounts(points, having)
 
     def find_words(self, words: Sequence[int], conditions: Conditions = ()) -> WordPlaces:
-        """Return which of these words points have that meet the conditions, each with the ids of
-        100 points, or of all.
-
-        It costs a search or two, however many words are asked for.
-        """
-        left, places = set(words if self._points_with_words() is not None else ()), WordPlaces()
-        while (
-            left
-        ):  # rare words come first, so those that the points so far do not have are asked for again
+        """Return those of these words that points have which meet the conditions, each with the ids
+        of 100 points, or of all. It costs a search or two, for any number of words."""
+        places = WordPlaces()
+        if self._points_with_words() is None:
+            return places
+        left = set(words)
+        # The best points have the rare words. The next search looks for the words they lack.
+        while left:
             [found] = self._having([sorted(left)], MAX_PLACES, conditions)
             new = WordPlaces()
             for point in found:
-                for word in left.intersection(point.sparse.indices if point.sparse else ()):
+                of_point = point.sparse.indices if point.sparse else ()
+                for word in left.intersection(of_point):
                     new.setdefault(word, []).append(point.id)
             places |= new
             left -= new.keys()
+            # No further point has any of the words.
             if len(found) < MAX_PLACES or not new:
                 break
         return places
 
     def facet(self, field: str, *, limit: int, conditions: Conditions = ()) -> dict[str, int]:
         """Return about how many points that meet the conditions have each value of a field, the
-        `limit` most frequent.
+        `limit` most frequent, the most frequent first.
 
-        The most frequent comes first. A point with a list of values counts for each. Raises
-        StoreError if the field has no keyword index.
+        A point with a list of values counts for each. Raises StoreError if the field has no keyword
+        index.
         """
-        found = self._facet(payload_path(field), limit, self._filter(payload_filter(conditions)))
+        which = self._filter(payload_filter(conditions))
+        found = self._facet(payload_path(field), limit, which)
         return {str(hit.value): hit.count for hit in found}
 
     # What the engine does
@@ -269,32 +290,37 @@ class PointReader(ABC):
     def _key_filters(self, keys: Sequence[str], *others: Json) -> Iterator[Any]:
         """Yield filters that together name each document key once, each with these other
         conditions."""
-        for some in parts(list(dict.fromkeys(keys)), self.keys_at_once):
-            yield self._filter({"must": [match_any(f"{RESERVED_KEY}.key", some), *others]})
+        distinct = list(dict.fromkeys(keys))
+        for some in parts(distinct, self.keys_at_once):
+            of_keys = match_any(f"{RESERVED_KEY}.key", some)
+            yield self._filter({"must": [of_keys, *others]})
 
     def _scroll(self, which: Any, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
         offset = None
         while True:
             records, offset = self._page(which, limit=page, offset=offset, vectors=vectors)
-            yield from (stored_point(record) for record in records if record.id != MARK_ID)
+            for record in records:
+                # A server keeps the commit mark in a point.
+                if record.id != MARK_ID:
+                    yield stored_point(record)
             if offset is None:
                 return
 
     def _having(
         self, asked: Sequence[list[int]], limit: int, conditions: Conditions
     ) -> list[list[StoredPoint]]:
-        """Return for each list the best points that have any of its words, with their sparse
-        vectors. All are asked in one call, which counts the points of a filter once."""
+        """Return for each list of words the best points that have any of them, with their sparse
+        vectors. One request has all lists, so that the points of a filter are counted once."""
         which = self._filter(payload_filter(conditions))
-        words = [SparseVector(tuple(some), (1.0,) * len(some)) for some in asked]
-        wanted = [
-            LookUp(one, limit, which, corpus=which, payload=False, words=True) for one in words
-        ]
+        wanted: list[LookUp] = []
+        for words in asked:
+            vector = SparseVector(tuple(words), (1.0,) * len(words))
+            wanted.append(LookUp(vector, limit, which, corpus=which, payload=False, words=True))
         return [_distinct([found]) for found in self._look_up(wanted)]
 
 
 def _distinct(lists: Sequence[Sequence[Any]]) -> list[StoredPoint]:
-    """Return the points of some lists, each point once."""
+    """Return the points of several lists, each point once, in the order of its first place."""
     found = dict[str, StoredPoint]()
     for records in lists:
         for record in records:

@@ -217,10 +217,9 @@ def require_space(folder: Path, needed: int) -> None:
 
 def disk_full(text: str) -> bool:
     """Return whether an error's text says that a disk is full."""
-    return any(
-        sign in text.lower()
-        for sign in ("no space left", "disk full", "storagefull", "out of disk")
-    )
+    lower = text.lower()
+    signs = ("no space left", "disk full", "storagefull", "out of disk")
+    return any(sign in lower for sign in signs)
 
 
 @contextmanager
@@ -271,11 +270,13 @@ def engine_errors(name: str, folder: Path) -> Iterator[None]:
 
 def allocated_bytes(folder: Path) -> int:
     """Return how much of the disk a folder takes; the engine's files are sparse."""
-    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sum(file.stat().st_blocks * 512 for file in files)
 
 
 def read_mark(folder: Path) -> CommitMark:
-    """Return the mark of the last commit whose points the folder has. Raises OSError."""
+    """Return the mark of the last commit whose points the folder has; number 0 if there is none.
+    Raises OSError."""
     try:
         return CommitMark.parse(json.loads((folder / MARK).read_bytes()))
     except (FileNotFoundError, ValueError):
@@ -283,13 +284,13 @@ def read_mark(folder: Path) -> CommitMark:
 
 
 def write_mark(folder: Path, mark: CommitMark) -> None:
-    """Write the mark of the last commit, so that a power cut leaves the old or the new one. Raises
-    OSError."""
-    replace_file(folder / MARK, json.dumps(asdict(mark)).encode())
+    """Write the commit mark, so that a power cut leaves the old or the new one. Raises OSError."""
+    content = json.dumps(asdict(mark)).encode()
+    replace_file(folder / MARK, content)
 
 
 def note_writing(folder: Path) -> None:
-    """Note, durably, that the shard is about to be written. Raises OSError."""
+    """Record on disk that the shard is about to be written. Raises OSError."""
     (folder / UNFLUSHED).touch()
     (folder / UNWRITTEN).unlink(missing_ok=True)
     sync_path(folder)
@@ -462,9 +463,9 @@ class Catalog:
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         with self._changing() as (entries, _):
             name = self.resolve(name)
-            entries[name] = replace(
-                entries[name], metadata=_without_none({**entries[name].metadata, **metadata})
-            )
+            entry = entries[name]
+            merged = _without_none({**entry.metadata, **metadata})
+            entries[name] = replace(entry, metadata=merged)
 
     def remove(self, name: str) -> None:
         with self._changing() as (entries, aliases):
@@ -509,9 +510,8 @@ class Catalog:
 
     def _load(self) -> None:
         with folder_errors(self._store):
-            self._stamp = file_stamp(
-                self._file
-            )  # before reading: if the file is replaced in between, it is read again
+            # Before reading: if the file is replaced in between, it is read again.
+            self._stamp = file_stamp(self._file)
             if self._stamp is None:
                 self._state = {}, {}
                 return

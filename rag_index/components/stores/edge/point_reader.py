@@ -1,4 +1,4 @@
-"""What can be read of the embedded store, and of the points of one collection."""
+"""Reading the embedded store, and the points of one collection."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound=Shard)
 OPERATION_POINTS = 500
-"""Points per call of the engine, which bounds how long other threads stand still."""
+"""Points per call of the engine. It bounds how long other threads wait for the interpreter."""
 MAX_SCANNED_KB = 10_000
-"""Vectors up to this size are scanned without a search index (the engine's own threshold)."""
+"""Kilobytes of vectors that are scanned without a search index: the engine's own threshold."""
 
 
 def engine_filter(given: Json) -> e.Filter:
     """Return a filter as the engine takes it."""
-    found: dict[str, Any] = {
-        kind: [*map(_engine_condition, some)] for kind, some in given.items() if some
-    }
+    found: dict[str, Any] = {}
+    for kind, conditions in given.items():
+        if conditions:
+            found[kind] = list(map(_engine_condition, conditions))
     return e.Filter(**found)
 
 
@@ -50,14 +51,13 @@ def _engine_condition(given: Json) -> Any:
             # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
             return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(truth))))
         case {"key": field, "range": bounds}:
+            # All bounds are times, or all are numbers.
             times = {
-                key: bound.isoformat()
-                for key, bound in bounds.items()
-                if isinstance(bound, datetime)
+                k: bound.isoformat() for k, bound in bounds.items() if isinstance(bound, datetime)
             }
-            return e.FieldCondition(
-                field, range=e.RangeDateTime(**times) if times else e.RangeFloat(**bounds)
-            )
+            if times:
+                return e.FieldCondition(field, range=e.RangeDateTime(**times))
+            return e.FieldCondition(field, range=e.RangeFloat(**bounds))
         case {"is_empty": {"key": field}}:
             return e.IsEmptyCondition(field)
         case {"has_id": ids}:
@@ -68,28 +68,30 @@ def _engine_condition(given: Json) -> Any:
             return engine_filter(given)
 
 
-def _query_request(one: LookUp) -> e.QueryRequest:
-    vectors = [SPARSE] if one.words else None
-    among = [e.Prefetch(**_query(some)) for some in one.among]
+def _query_request(look_up: LookUp) -> e.QueryRequest:
+    among = [e.Prefetch(**_query(first)) for first in look_up.among]
     return e.QueryRequest(
-        **_query(one), prefetches=among or None, with_payload=one.payload, with_vector=vectors
+        **_query(look_up),
+        prefetches=among or None,
+        with_payload=look_up.payload,
+        with_vector=[SPARSE] if look_up.words else None,
     )
 
 
-def _query(one: LookUp) -> dict[str, Any]:
-    """Return what a request and a prefetch have in common."""
-    if isinstance(one.vector, SparseVector):
-        words = e.SparseVector(list(one.vector.indices), list(one.vector.values))
-        query, params = (
-            e.Query.Nearest(words, using=SPARSE),
-            e.SearchParams(idf=e.IdfParams(one.corpus)),
-        )
+def _query(look_up: LookUp) -> dict[str, Any]:
+    """Return the arguments that a request and a prefetch have in common."""
+    found: dict[str, Any] = {"limit": look_up.limit, "filter": look_up.which}
+    vector = look_up.vector
+    if isinstance(vector, SparseVector):
+        words = e.SparseVector(list(vector.indices), list(vector.values))
+        found["query"] = e.Query.Nearest(words, using=SPARSE)
+        found["params"] = e.SearchParams(idf=e.IdfParams(look_up.corpus))
     else:
-        query, params = (
-            e.Query.Nearest(one.vector),
-            e.SearchParams(hnsw_ef=SEARCH_EF, exact=one.exact or bool(one.among)),
-        )
-    return {"query": query, "limit": one.limit, "filter": one.which, "params": params}
+        # The points of a prefetch are few: each is compared.
+        is_exact = look_up.exact or bool(look_up.among)
+        found["query"] = e.Query.Nearest(vector)
+        found["params"] = e.SearchParams(hnsw_ef=SEARCH_EF, exact=is_exact)
+    return found
 
 
 class EdgePointReader(PointReader, Generic[S]):
@@ -114,7 +116,8 @@ class EdgePointReader(PointReader, Generic[S]):
         self._opened: S | None = None
 
     def metadata(self) -> dict[str, Any]:
-        return dict(self._catalog().entry(self.name).metadata)
+        entry = self._catalog().entry(self.name)
+        return dict(entry.metadata)
 
     def dimension(self) -> int:
         return self._catalog().entry(self.name).dimension
@@ -136,10 +139,15 @@ class EdgePointReader(PointReader, Generic[S]):
     def indexed(self) -> bool:
         shard = self._shard()
         info = shard.ask(lambda engine: engine.info())
-        sparse = self._count(e.Filter(must=[e.HasVectorCondition(SPARSE)])) if shard.sparse else 0
-        indexed = info.indexed_vectors_count - sparse  # sparse vectors are always indexed
+        # Sparse vectors are always indexed, and the engine counts them too.
+        sparse = 0
+        if shard.sparse:
+            has_words = e.HasVectorCondition(SPARSE)
+            sparse = self._count(e.Filter(must=[has_words]))
+        indexed = info.indexed_vectors_count - sparse
         unindexed = max(0, info.points_count - indexed)
-        return bool(unindexed * shard.dimension * 4 <= MAX_SCANNED_KB * 1024)
+        scanned_bytes = unindexed * shard.dimension * 4
+        return bool(scanned_bytes <= MAX_SCANNED_KB * 1024)
 
     def _shard(self) -> S:
         if self._opened is None:
@@ -168,8 +176,9 @@ class EdgePointReader(PointReader, Generic[S]):
         return self._shard().ask(lambda engine: engine.scroll(request))
 
     def _look_up(self, wanted: Sequence[LookUp]) -> Sequence[Sequence[Any]]:
-        requests = e.QueryBatchRequest([*map(_query_request, wanted)])
-        return self._shard().ask(lambda engine: engine.query_batch(requests))
+        requests = list(map(_query_request, wanted))
+        batch = e.QueryBatchRequest(requests)
+        return self._shard().ask(lambda engine: engine.query_batch(batch))
 
     def _facet(self, path: str, limit: int, which: e.Filter | None) -> Sequence[Any]:
         request = e.FacetRequest(path, limit=limit, filter=which)
@@ -177,11 +186,14 @@ class EdgePointReader(PointReader, Generic[S]):
 
     def _points_with_words(self) -> int | None:
         shard = self._shard()
-        return shard.ask(lambda engine: engine.info().points_count) if shard.sparse else None
+        if not shard.sparse:
+            return None
+        return shard.ask(lambda engine: engine.info().points_count)
 
 
 def of_catalog(method: Callable[Concatenate[Catalog, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Return the method of a store that calls this method of its catalog, as it is on disk now."""
+    """Return the method of a store that calls this method of its catalog, after a refresh from
+    disk."""
 
     def call(store: EdgeReads, /, *args: P.args, **named: P.kwargs) -> R:
         return method(store.known(), *args, **named)
@@ -199,7 +211,7 @@ class EdgeReads(StoreReader):
         self._closed = threading.Event()
 
     def known(self) -> Catalog:
-        """Return the catalog as it is on disk now. Raises StoreError if the store is closed."""
+        """Return the catalog, refreshed from disk. Raises StoreError if the store is closed."""
         if self._closed.is_set():
             raise StoreError(f"the store at {self._path} is closed")
         self._catalog.refresh()

@@ -1,5 +1,5 @@
-"""The connection to a Qdrant server, and the errors of Qdrant's client (REST and gRPC) as errors of
-ours."""
+"""The connection to a Qdrant server, and the translation of its client's errors (REST and gRPC)
+into ours."""
 
 from __future__ import annotations
 
@@ -112,16 +112,21 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
 
 
 def _silent(url: str, reason: str) -> errors.StoreUnavailable:
-    reason, path = errors.one_line(reason), urlsplit(url).path.rstrip("/")
+    path = urlsplit(url).path.rstrip("/")
     where = f" under {path}" if path else ""
+    line = errors.one_line(reason)
     return errors.StoreUnavailable(
-        f"Qdrant at {url} does not answer as it should ({reason}): is it running{where}?"
+        f"Qdrant at {url} does not answer as it should ({line}): is it running{where}?"
     )
 
 
 def _reason(fault: errors.RagIndexError, url: str) -> str:
-    silent = SILENT.fullmatch(str(fault))
-    return silent[1] if silent else str(fault).removeprefix(f"Qdrant at {url}").strip(": ")
+    """Return the server's words in a message of `translate`."""
+    message = str(fault)
+    silent = SILENT.fullmatch(message)
+    if silent:
+        return silent[1]
+    return message.removeprefix(f"Qdrant at {url}").strip(": ")
 
 
 def _from_status(status: int, message: str, url: str, answer: str) -> errors.RagIndexError:
