@@ -4,8 +4,9 @@
 `protocol` what is written; both stores share them, and `tests/components/stores/test_contract.py`
 runs every call on each. This module has the keys of a collection's metadata, and opens stores.
 
-The store imports `core` and no other component. A write is complete when its call returns. The
-commit mark is written after the points of its commit (`tests/reliability/test_order_of_writes.py`).
+The store imports `core` and no other component. A write is complete when its call returns, and
+durable after `flush`. Points, commit mark and rows of the ledger are written in this order
+(`tests/reliability/test_order_of_writes.py`).
 """
 
 from __future__ import annotations

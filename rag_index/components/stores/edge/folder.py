@@ -141,21 +141,12 @@ class WriterLock(FileLock):
                     "wait for it (--wait SECONDS) or use a Qdrant server"
                 )
             wanted_file(store, name).unlink(missing_ok=True)
-        given = zip(
-            sys.argv[1:], sys.argv, strict=False
-        )  # an option or its value may be what nobody should keep
-        words = [
-            word for word, before in given if not (word.startswith("-") or before.startswith("-"))
-        ]
-        name = Path(sys.argv[0] if sys.argv else "").name
-        command = shlex.join([name, *(re.sub(r"://.*", "://…", word) for word in words)])[
-            :COMMAND_CHARS
-        ]
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        with suppress(
-            OSError
-        ):  # a full disk can still be searched; others are then told of "another process"
-            file.write_text(json.dumps({"pid": os.getpid(), "command": command, "since": since}))
+        holder = {"pid": os.getpid(), "command": _command(), "since": since}
+        # On a full disk the collection can still be searched. Messages of other processes then
+        # name "another process".
+        with suppress(OSError):
+            file.write_text(json.dumps(holder))
 
     def touch(self) -> None:
         """Let readers know that the collection is about to be written: idle ones let go of it."""
@@ -171,6 +162,16 @@ class WriterLock(FileLock):
             if self.take(wait=min(left, WANTED_SECONDS)):
                 return True
         return False
+
+
+def _command() -> str:
+    """Return the command of this process without options, their values and URLs, which may be
+    secret: "rag-index index-all comments"."""
+    words = [Path(sys.argv[0] if sys.argv else "").name]
+    for word, before in zip(sys.argv[1:], sys.argv, strict=False):
+        if not (word.startswith("-") or before.startswith("-")):
+            words.append(re.sub(r"://.*", "://…", word))
+    return shlex.join(words)[:COMMAND_CHARS]
 
 
 def writer_file(store: Path, name: str) -> Path:

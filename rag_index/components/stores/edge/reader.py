@@ -174,9 +174,8 @@ class EdgeReader(EdgeReads):
             with self._mutex:
                 self._loading.pop(name, None)
                 if view is not None and not self._closed.is_set():
-                    before = self._views.get(
-                        name
-                    )  # so that it is not closed before the lock is released
+                    # A reference, so that the former view is not closed within the lock.
+                    before = self._views.get(name)
                     self._views[name] = view
         del before
 
@@ -231,7 +230,9 @@ class EdgeReader(EdgeReads):
             return view
 
     def _is_shown(self, entry: CatalogEntry, view: View) -> bool:
-        same = (view.entry.folder, view.entry.made) == (entry.folder, entry.made)
-        return (
-            same and view.is_unwritten == (self._catalog.folder(entry.folder) / UNWRITTEN).exists()
-        )
+        """Return whether a view is of the folder that readers link now."""
+        if (view.entry.folder, view.entry.made) != (entry.folder, entry.made):
+            return False
+        # The view of a collection without any write is a copy. The first write replaces it.
+        unwritten = self._catalog.folder(entry.folder) / UNWRITTEN
+        return view.is_unwritten == unwritten.exists()

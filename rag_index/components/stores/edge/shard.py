@@ -76,9 +76,9 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
     require_space(folder.parent, min_free)
     vectors = e.EdgeVectorParams(size=dimension, distance=e.Distance.Cosine)
     cold = e.Memory.Cold
-    words = (
-        {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)} if sparse else None
-    )
+    words = None
+    if sparse:
+        words = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)}
     config = e.EdgeConfig(vectors=vectors, sparse_vectors=words, id_tracker_memory=cold)
     with folder_errors(folder), engine_errors(folder.name, folder):
         shard = e.EdgeShard.create(str(folder), config)
@@ -229,9 +229,9 @@ class WrittenShard(Shard):
                 check=False,
             )
             if child.returncode:
-                reason = (
-                    child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"]
-                )[-1]
+                # A killed process has written nothing.
+                killed = f"ended by signal {-child.returncode}"
+                reason = (child.stderr.strip().splitlines() or [killed])[-1]
                 raise StoreError(
                     f"the search index of {self.name} was not built ({reason}), and searches work"
                     " without it: check free memory and disk space, then run `rag-index` again"
@@ -264,11 +264,14 @@ class WrittenShard(Shard):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        if self._copied and self._whole:  # the copy takes the folder's place
-            old = self._catalog.entry(self.name).folder
-            self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
-            self._copied, self._in_place = False, FileLock(self._folder)
-            self._discard(self._catalog.folder(old))
+        """Let the copy, if there is a complete one, replace the folder that readers link."""
+        if not (self._copied and self._whole):
+            return
+        old = self._catalog.entry(self.name).folder
+        self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
+        self._copied = False
+        self._in_place = FileLock(self._folder)
+        self._discard(self._catalog.folder(old))
 
     def abandon(self) -> None:
         """Close the shard of a collection that the catalog no longer has, or that cannot be
@@ -290,12 +293,15 @@ class WrittenShard(Shard):
         return engine
 
     def _claim(self) -> None:
+        """Make the folder one that no reader uses: take it from them, or copy it."""
         if self._copied or self._in_place.held:
             return
+        # Idle readers release the folder.
         self._writer_lock.touch()
         if self._in_place.take(wait=LET_GO_SECONDS):
             note_writing(self._folder)
         else:
+            # A reader searches it at the moment.
             self._close_engine()
             self._move_to_copy()
 
@@ -313,7 +319,9 @@ class WrittenShard(Shard):
             except BaseException:
                 shutil.rmtree(target, ignore_errors=True)
                 raise
-        self._folder, self._copied, self._whole = target, True, True
+        self._folder = target
+        self._copied = True
+        self._whole = True
 
     def _flush(self) -> None:
         if self._engine is not None:

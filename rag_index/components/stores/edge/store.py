@@ -40,6 +40,8 @@ from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
+"""Bytes of the disk that must be free for a write. Chosen: the engine writes through memory maps,
+and a full disk kills the process."""
 
 
 class EdgeStore(EdgeReads, Store):
@@ -83,9 +85,8 @@ class EdgeStore(EdgeReads, Store):
             if name not in self.known().names():
                 lock = WriterLock(self._path, name, wait=self._wait)
                 try:
-                    if (
-                        name not in self.known().names()
-                    ):  # else another process has made it meanwhile
+                    # Unless another process has created it meanwhile.
+                    if name not in self.known().names():
                         folder = self._catalog.folder(name)
                         self._discard(folder)
                         create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
@@ -110,10 +111,9 @@ class EdgeStore(EdgeReads, Store):
                 return
             shard = self.open_shard(name)
             entry = self._catalog.entry(name)
+            # After a kill, the next opening of the store finds this mark and cleans up.
             with folder_errors(self._path), suppress(FileNotFoundError):
-                note_writing(
-                    self._catalog.folder(entry.folder)
-                )  # so that the next opening finds it after a kill
+                note_writing(self._catalog.folder(entry.folder))
             self._catalog.remove(name)
             del self._open[name]
             shard.abandon()
@@ -204,10 +204,8 @@ class EdgeStore(EdgeReads, Store):
     def _discard(self, folder: Path) -> None:
         """Delete a shard folder. It is renamed first, so that half a folder is never taken for a
         collection."""
-        with (
-            folder_errors(self._path),
-            suppress(FileNotFoundError),
-        ):  # perhaps another process discards it too
+        # Another process may discard it at the same time.
+        with folder_errors(self._path), suppress(FileNotFoundError):
             folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
         self._empty_trash()
 

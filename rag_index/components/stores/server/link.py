@@ -74,10 +74,13 @@ USUAL_SILENCE = 10.0
 
 
 def translate(exc: Exception, url: str) -> errors.RagIndexError:
-    """Translate one of `FOREIGN` into an error of ours. StoreUnavailable may pass (server down,
-    5xx, a rate limit with `retry_after`). PointsRefused, without ids, blames the request, so
-    smaller ones may be tried. StoreRefused is a limit of strict mode or a missing right,
-    StoreMismatch a missing point. StoreError needs a person."""
+    """Return one of `FOREIGN` as an error of ours.
+
+    StoreUnavailable is transient: the server is down, answers 5xx, or asks for a pause
+    (`retry_after`). PointsRefused, without ids, blames the request, so the caller may try smaller
+    ones. StoreRefused is a limit of strict mode or a missing right, StoreMismatch a missing point.
+    StoreError needs a person.
+    """
     match exc:
         case QdrantException():
             pause = float(getattr(exc, "retry_after_s", 0))
@@ -99,9 +102,8 @@ def translate(exc: Exception, url: str) -> errors.RagIndexError:
             if (status := HTTP.get(code, 400)) or disk_full(message):
                 return _from_status(status, message, url, code)
             return _silent(url, f"{code}: {message}")
-        case (
-            AssertionError() | json.JSONDecodeError() | UnicodeDecodeError()
-        ):  # the answer is not from Qdrant
+        # An answer that is not from Qdrant.
+        case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():
             return _silent(url, _server_words(exc))
         case ValueError():
             return errors.PointsRefused(
@@ -130,25 +132,29 @@ def _reason(fault: errors.RagIndexError, url: str) -> str:
 
 
 def _from_status(status: int, message: str, url: str, answer: str) -> errors.RagIndexError:
-    """Return the error for a status of HTTP; `answer` is what the server called it."""
-    refused, place = STRICT_MODE.search(message) or UNINDEXED.search(message), f"Qdrant at {url}"
+    """Return the error for an HTTP status. `answer` is the server's name for it: "404",
+    "NOT_FOUND"."""
+    refused = STRICT_MODE.search(message) or UNINDEXED.search(message)
+    place = f"Qdrant at {url}"
     if disk_full(message):
         return errors.StoreError(
             f"{place} has no space left on its disk ({message}): free some, then run again"
         )
+    # A limit of strict mode is also answered with 429, and no pause helps.
     if status == 429 and not refused:
         return errors.StoreUnavailable(f"{place} asks for a pause: {message}", 0.0)
+    # 408, 500, or 0 of a silent server.
     if status == 408 or not 400 <= status < 500:
         return errors.StoreUnavailable(f"{place} answered {answer}: {message}")
     if status == 404 and "No point with id" in message:
         return errors.StoreMismatch(message)
+    # Qdrant's own: "Not found: Collection `comments__3` doesn't exist!"
+    if status == 404 and "Not found: " in message:
+        return errors.StoreError(f"{place}: {message}")
+    # The 404 of a proxy.
     if status == 404:
-        hint = (
-            ""
-            if "Not found: " in message
-            else f" (404): is {urlsplit(url).path or '/'} the path of its API?"
-        )
-        return errors.StoreError(f"{place}: {message}{hint}")
+        path = urlsplit(url).path or "/"
+        return errors.StoreError(f"{place}: {message} (404): is {path} the path of its API?")
     if refused is not None and refused.re is UNINDEXED:
         return errors.StoreRefused(
             f"{place} allows no filter on {refused[1]}, because strict mode is on and the field has"
@@ -173,8 +179,7 @@ def _from_status(status: int, message: str, url: str, answer: str) -> errors.Rag
 
 
 def _server_words(exc: Exception) -> str:
-    """Return what a server, or the client, says of a request, on one line: it may repeat what was
-    sent."""
+    """Return the message of a server or of the client on one line. It may repeat what was sent."""
     match exc:
         case UnexpectedResponse():
             try:
@@ -220,14 +225,14 @@ class Link:
     def __post_init__(self) -> None:
         self.url = self.access.url
         given = urlsplit(self.url)
-        self._ports = (
-            [given.port] if given.port else [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
-        )
+        self._ports = [REST_PORT, WEB_PORTS.get(given.scheme, REST_PORT)]
+        if given.port:
+            self._ports = [given.port]
         self._client: QdrantClient | None = None
         self._port = self._ports[0]
         self._away = False
-        """Whether the last request found the server away: the next one asks first whether it is
-        ready."""
+        """Whether the server did not answer the last request. The next one first checks whether it
+        is ready."""
         self._paused: tuple[float, str] = -math.inf, ""
         """Until when the server has asked for a pause, by the clock, and in which words."""
         self._closed, self._mutex = False, threading.Lock()
@@ -268,9 +273,8 @@ class Link:
                     if failed_at is not None:
                         add_downtime(self.clock() - failed_at)
                     return found
-                except (
-                    errors.StoreUnavailable
-                ) as exc:  # the server asks for a pause, or has not completed a write
+                # The server asked for a pause earlier, or has not completed a write.
+                except errors.StoreUnavailable as exc:
                     error: errors.RagIndexError = exc
                 except FOREIGN as exc:
                     error = self._translated(exc, sent)
@@ -278,7 +282,9 @@ class Link:
                     raise errors.StoreRefused(str(error)) from error
                 if not isinstance(error, errors.StoreUnavailable):
                     raise error
-                asks_pause, asked = error.retry_after is not None, error.retry_after or 0.0
+                asks_pause = error.retry_after is not None
+                asked = error.retry_after or 0.0
+                # A requested pause is the server's pace, and no downtime.
                 if failed_at is None and not asks_pause:
                     failed_at = self.clock()
                 is_answer = SILENT.fullmatch(str(error)) is None
@@ -310,7 +316,8 @@ class Link:
     def _require_no_pause(self) -> None:
         """Raise StoreUnavailable as long as the server has asked for a pause."""
         until, words = self._paused
-        if (left := until - self.clock()) > 0:
+        left = until - self.clock()
+        if left > 0:
             raise errors.StoreUnavailable(words, left)
 
     def _ready(self) -> QdrantClient:
@@ -331,11 +338,9 @@ class Link:
         """Return one of `FOREIGN` as an error of ours, without values that were `sent`."""
         error = translate(exc, self.url)
         self._away = isinstance(error, errors.StoreUnavailable)
-        said = _server_words(exc)
-        error.args = (
-            str(error).replace(said, without_texts(said, values_in(sent))),
-            *error.args[1:],
-        )
+        words = _server_words(exc)
+        message = str(error).replace(words, without_texts(words, values_in(sent)))
+        error.args = (message, *error.args[1:])
         error.__cause__ = RuntimeError(type(exc).__name__)  # Dask pickles it, and cannot the other
         return error
 
@@ -365,20 +370,21 @@ class Link:
                 if len(self._ports) == 1 or isinstance(fault, errors.StoreRefused):
                     raise
                 faults.setdefault(_reason(fault, self.url), []).append(f"port {port}")
-        raise _silent(
-            self.url,
-            "; ".join(f"{' and '.join(ports)}: {reason}" for reason, ports in faults.items()),
-        )
+        # As in "port 6333 and port 80: connection refused".
+        listed = [f"{' and '.join(ports)}: {reason}" for reason, ports in faults.items()]
+        raise _silent(self.url, "; ".join(listed))
 
     def _connect_to(self, port: int) -> QdrantClient:
+        """Return a client of this port: of gRPC if the same server answers it."""
         by_grpc = self.access.grpc_port
         if by_grpc is None and port not in WEB_PORTS.values():
             by_grpc = port + 1
-        with closing(
-            self._new_client(port, timeout=PROBE_SECONDS if len(self._ports) > 1 else None)
-        ) as rest:
+        # Several ports are tried: the first may be swallowed by a firewall.
+        timeout = PROBE_SECONDS if len(self._ports) > 1 else None
+        with closing(self._new_client(port, timeout=timeout)) as rest:
             found = rest.info()
-            if numbers := re.match(r"(\d+)\.(\d+)", found.version):
+            numbers = re.match(r"(\d+)\.(\d+)", found.version)
+            if numbers:
                 self.version = int(numbers[1]), int(numbers[2])
             if self.version < MIN_VERSION:
                 raise errors.StoreError(
