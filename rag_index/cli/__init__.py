@@ -1,6 +1,6 @@
 """The command line. A command loads the settings, makes one call into rag_index, and prints the
 result. It may import every package, but only inside functions: each command pays for its own
-imports (`tests/test_wings.py`).
+imports.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial (`tests/docs/test_commands.py`).
 """

@@ -37,8 +37,12 @@ def groups_of(value: Any, separator: str = ",") -> list[str]:
     if isinstance(value, str):
         value = _texts(value, separator)
     values = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    groups = {_group(member) for member in values}
-    return sorted(group for group in groups if group is not None)
+    groups: set[str] = set()
+    for member in values:
+        group = _group(member)
+        if group is not None:
+            groups.add(group)
+    return sorted(groups)
 
 
 def access_part(groups: Iterable[str]) -> dict[str, list[str]]:
