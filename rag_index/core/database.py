@@ -430,7 +430,7 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class DatabaseFailure:
     """The meaning of a database's error."""
 
     transient: bool
@@ -445,7 +445,7 @@ class Failure:
     """SQLSTATE, the error number of MySQL, or SQLite's primary result code."""
 
 
-def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
+def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> DatabaseFailure:
     """Return the meaning of a database's error, without the secrets of `url`. `setting` is the one
     that holds the URL, such as "[source] url"."""
     origin: Any = getattr(error, "orig", None) or error
@@ -464,7 +464,7 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> Failure:
     if not advice and code not in RAISED_STATES and not _is_about_value(error, origin, code):
         advice = _hint(origin)
     said = "; ".join(filter(None, [first_line(error, url), advice]))
-    return Failure(
+    return DatabaseFailure(
         # A new connection may help after a lost one, but a pooler's mode stays.
         transient=transient or (lost and remedy != _POOLER),
         answered=remedy != SILENCE,

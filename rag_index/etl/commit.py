@@ -568,7 +568,7 @@ class Committer:
             if failure.kind == "failed":
                 row = self._rows_before.pop(failure.key, None)
                 is_pending = row is not None and bool(row.pending)
-                failed.append(FailedWrite(failure.key, row, failure.died or is_pending))
+                failed.append(FailedWrite(failure.key, row, failure.process_died or is_pending))
         return failed
 
     def _find_damaged(self, failed: Iterable[FailedWrite]) -> set[str]:

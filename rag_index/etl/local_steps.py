@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import attrs
 
-from rag_index.core.machine import Here, Process, in_thread
+from rag_index.core.machine import InlineExecutor, Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
@@ -62,7 +62,7 @@ class LocalSteps(Steps):
         child_count = 0 if settings.parallel.serial else worker_count(settings)
         self._is_serial = child_count == 0
         self.workers = max(1, child_count)
-        self._executors: list[Executor] = [Here()]
+        self._executors: list[Executor] = [InlineExecutor()]
         self._under_way: Counter[Executor] = Counter()
         self._memory = memory_per_worker(settings.parallel, NO_MEMORY_LIMIT)
         self._alone = Process(self._memory, outages)
@@ -133,7 +133,7 @@ class LocalSteps(Steps):
             for executor in (*self._executors, self._alone)
             if isinstance(executor, Process)
         ]
-        return [outage for child in children for outage in child.told or ()]
+        return [outage for child in children for outage in child.last_state or ()]
 
     def _start_children(self) -> None:
         self._executors = [Process(self._memory, outages) for _ in range(self.workers)]

@@ -255,7 +255,13 @@ def in_parts(
         if len(documents) == 1:
             cause: FailureCause = "server" if suspect.ends_server else ""
             failures = [
-                Failure(documents.keys[0], POISON, documents.text_hashes[0], died=True, cause=cause)
+                Failure(
+                    documents.keys[0],
+                    POISON,
+                    documents.text_hashes[0],
+                    process_died=True,
+                    cause=cause,
+                )
             ]
             yield WrittenShard(suspect.number, [], [], [], [], failures, Work())
             return

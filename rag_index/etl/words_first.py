@@ -130,7 +130,7 @@ class WordsFirst:
                         waiting = DocumentBatch.empty()
             self._write_shard(waiting, chunker)
         opened.store.hand_over()
-        return f"{count_of(record.progress.worded, 'document')} can be found by their words"
+        return f"{count_of(record.progress.by_words, 'document')} can be found by their words"
 
     def _fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read a page of the source. It is no task of its own: the pass is one."""
@@ -157,7 +157,7 @@ class WordsFirst:
         self.before_shard()
         progress = self.record.progress
         with self.to.turn():  # no other shard of the run is written meanwhile
-            progress.worded += self._write_new(documents, chunker)
+            progress.by_words += self._write_new(documents, chunker)
         progress.say("finding documents by their words first")
 
     def _write_new(self, documents: DocumentBatch, chunker: Chunker) -> int:

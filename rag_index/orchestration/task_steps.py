@@ -177,7 +177,7 @@ class TaskSteps(Steps):
     def _sent(self) -> list[Outage]:
         """Return the outages that the workers and the child have sent last."""
         workers = self._liveness.outages if self._liveness else []
-        return [*workers, *(self._alone.told or ())]
+        return [*workers, *(self._alone.last_state or ())]
 
     def close(self) -> None:
         SERVICES.exclude(self._sent)

@@ -167,14 +167,14 @@ def test_a_process_tells_whom_it_waits_for_itself_and_not_whom_its_parent_asked_
     with Process(0, outages) as process:
         with asking("Qdrant", patience=0.0):
             number = process.submit(os.getpid).result(timeout=60)
-            eventually(lambda: process.told is not None)
+            eventually(lambda: process.last_state is not None)
             assert [one.service for one in outages()] == ["Qdrant"]
-            assert list(process.told) == [], "the child asks nobody"
+            assert list(process.last_state) == [], "the child asks nobody"
         process.submit(wait_for_the_embedder)
-        eventually(lambda: [one.service for one in process.told] == ["Ollama"])
+        eventually(lambda: [one.service for one in process.last_state] == ["Ollama"])
         assert list(outages()) == []
         os.kill(number, signal.SIGKILL)
-        eventually(lambda: process.told is None, "a process that died waits for nobody")
+        eventually(lambda: process.last_state is None, "a process that died waits for nobody")
 
 
 def test_a_worker_with_a_model_in_the_process_has_memory_for_its_weights(tmp_path):

@@ -76,7 +76,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     if earlier:
         ledger.mark_pending(collection.id, keys)
     committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
-    failures = [Failure(key, "it kills", NEW, died=not earlier) for key in keys]
+    failures = [Failure(key, "it kills", NEW, process_died=not earlier) for key in keys]
     committer.commit(WrittenShard(1, [], [], [], [], failures, Work()))
     assert {point.payload["_rag"]["key"] for point in store.points("p_notes__1").scroll()} == (
         {"7"} if intact else set()

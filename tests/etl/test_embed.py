@@ -320,7 +320,7 @@ def test_a_shard_that_kills_is_split_until_the_document_is_found():
 
     found = list(in_parts(shard_of([*"abcdefghijkl", "kill", "m"]), write_alone))
     [poison] = [one for one in found if isinstance(one, WrittenShard)]
-    assert [(one.key, one.died) for one in poison.failures] == [('"12"', True)]
+    assert [(one.key, one.process_died) for one in poison.failures] == [('"12"', True)]
     assert not poison.keys
     assert [text for one in found if one is not poison for text in one] == [*"abcdefghijklm"]
     assert len(alone) <= 1 + 8 + 2

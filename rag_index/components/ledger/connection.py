@@ -403,7 +403,7 @@ class LedgerConnection:
         # "permission denied for table rag_index_runs"
         return LedgerError(f"{ledger} refuses: {failure.said}")
 
-    def _lacks_shared_bytes(self, failure: database.Failure) -> bool:
+    def _lacks_shared_bytes(self, failure: database.DatabaseFailure) -> bool:
         """Return whether SQLite has an I/O error because the disk has no room for its own files."""
         if failure.code != sqlite3.SQLITE_IOERR or not database.is_file(self._url):
             return False

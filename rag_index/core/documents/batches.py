@@ -265,7 +265,7 @@ def text_to_embed(context: str, chunk: str) -> str:
     return f"{context}\n\n{chunk}" if context else chunk
 
 
-@shows_sizes("kind", "died")
+@shows_sizes("kind", "process_died")
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A document that could not be indexed, or only incompletely, with the reason as a sentence for
@@ -275,7 +275,7 @@ class Failure:
     reason: str
     text_hash: bytes = b""
     kind: FailureKind = "failed"
-    died: bool = False
+    process_died: bool = False
     """Whether its process died, so that some of its points may have been written."""
     cause: FailureCause = ""
 

@@ -144,7 +144,7 @@ def terminable() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-class Here(Executor):
+class InlineExecutor(Executor):
     """An executor that makes each call at once, in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -162,14 +162,14 @@ class Process(Executor):
 
     The call that runs when the process dies, and the calls that wait for it, raise BrokenExecutor.
     With `memory`, in bytes, a call that needs more raises MemoryError or ends the process. If
-    `state` is given (a function of a module), the process calls it once a second, and `told` is its
-    last result.
+    `state` is given (a function of a module), the process calls it once a second, and `last_state`
+    is its last result.
     """
 
     def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
         self._memory = memory
         self._state = state
-        self._told: Any = None
+        self._last_state: Any = None
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._lifeline: Connection | None = None
@@ -197,23 +197,23 @@ class Process(Executor):
         self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
         future = self._pool.submit(fn, *args, **kwargs)
         # The process has its own copies of these ends. With ours open, half a result of a process
-        # that died would be waited for without end, and `told` would not notice its death.
+        # that died would be waited for without end, and `last_state` would not notice its death.
         queue: Any = self._pool._result_queue
         queue._writer.close()
         theirs.close()
         return future
 
     @property
-    def told(self) -> Any:
+    def last_state(self) -> Any:
         """The last result of `state` in the present process; None before the first one, or if the
         process died."""
         with self._lock:
             try:
                 while self._lifeline is not None and self._lifeline.poll():
-                    self._told = self._lifeline.recv()
+                    self._last_state = self._lifeline.recv()
             except (EOFError, OSError):  # the process died
-                self._told = None
-            return self._told
+                self._last_state = None
+            return self._last_state
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the process at once, in whatever call it is."""
@@ -226,7 +226,7 @@ class Process(Executor):
         lifeline = self._lifeline
         self._pool = None
         self._lifeline = None
-        self._told = None
+        self._last_state = None
         if lifeline is not None:
             lifeline.close()
         if pool is not None:

@@ -78,7 +78,7 @@ class Progress:
         self.total = 0
         self.failed = 0
         self.done: float = 0
-        self.worded = 0
+        self.by_words = 0
         """Documents that are written by their words alone, before they are embedded."""
         self.note = ""
         """What the run does or waits for, until the next documents are done. Any thread may set
@@ -244,8 +244,8 @@ class Progress:
     def details(self) -> str:
         """Return what the headline leaves out: the note, and the rate."""
         words = ""
-        if self.worded and not self._complete:
-            words = f"{self.worded:,} can be found by their words"
+        if self.by_words and not self._complete:
+            words = f"{self.by_words:,} can be found by their words"
         rate = self.rate
         is_hidden = self._complete or self.outages or self._is_aside
         shown_rate = f"{rate:,.0f}/s" if rate and not is_hidden else ""
