@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
     from rag_index.core.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.core.reports.progress import RunRecord
-    from rag_index.etl.commit import Destination, WorkerDestination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
     from rag_index.etl.publish import Hooks
     from rag_index.etl.scan import Scan
+    from rag_index.etl.upsert import Destination, WorkerDestination
 
 
 def policy(name: str, *, run_name: str = "", is_retried: bool = True) -> dict[str, Any]:

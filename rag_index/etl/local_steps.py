@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from rag_index.core.documents.batches import EmbeddedShard, WrittenShard
     from rag_index.core.settings import Settings
-    from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
+    from rag_index.etl.upsert import Destination
 
 P = ParamSpec("P")
 T = TypeVar("T")

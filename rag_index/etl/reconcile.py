@@ -24,7 +24,8 @@ from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, point_id
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.reports.progress import counted
-from rag_index.etl.commit import CHUNK_HASH, chunk_hash, next_commit_mark
+from rag_index.etl.commit import next_commit_mark
+from rag_index.etl.upsert import CHUNK_HASH, chunk_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -5,7 +5,7 @@ A step is a typed function whose first argument is the opened run:
     check_source, check_store, check_parts, check_context, check_embedder    etl.checks
     fetch_page                                                               etl.fetch
     write_words                                                              etl.words_first
-    embed, then upsert                                                       etl.embed, etl.commit
+    embed, then upsert                                                       etl.embed, etl.upsert
     delete_gone                                                              etl.deletes
     publish, build_search_index                                              etl.publish
     erase_after                                                              etl.erase
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rag_index.core.documents.batches import WrittenShard
-    from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
+    from rag_index.etl.upsert import Destination
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -44,9 +44,9 @@ from rag_index.errors import (
     StoreUnavailable,
 )
 from rag_index.etl.collection import same_vectors
-from rag_index.etl.commit import CHUNK_HASH, Destination, chunk_hash
 from rag_index.etl.embed import EmbedJob
 from rag_index.etl.interruption import stop_in
+from rag_index.etl.upsert import CHUNK_HASH, Destination, chunk_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

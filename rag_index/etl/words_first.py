@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from rag_index.components.chunking import Chunker
     from rag_index.components.sources import SourcePage
     from rag_index.core.reports.progress import RunRecord
-    from rag_index.etl.commit import Destination
     from rag_index.etl.fetch import Fetch
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
+    from rag_index.etl.upsert import Destination
 
 SHARE = 20
 """The pass may take one part in this many of the time that is left to embed."""

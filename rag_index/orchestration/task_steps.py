@@ -19,13 +19,13 @@ from rag_index.core.machine import Process, in_thread
 from rag_index.core.machine.resources import memory_per_worker
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
-from rag_index.etl.commit import WorkerDestination
 from rag_index.etl.deletes import delete_gone
 from rag_index.etl.embed import close_process_embedder, embed, process_died
 from rag_index.etl.erase import erase_after
 from rag_index.etl.fetch import fetch_page
 from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.steps import Steps
+from rag_index.etl.upsert import WorkerDestination
 from rag_index.orchestration.cluster import count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import UNANSWERED
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from rag_index.core.documents.batches import WrittenShard
     from rag_index.core.reports.progress import RunRecord
     from rag_index.core.settings import Settings
-    from rag_index.etl.commit import Destination
     from rag_index.etl.embed import EmbedJob
     from rag_index.etl.opened import Opened
+    from rag_index.etl.upsert import Destination
     from rag_index.orchestration.cluster import Workers
     from rag_index.orchestration.liveness import Liveness
 

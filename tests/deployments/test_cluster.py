@@ -15,7 +15,7 @@ import psutil
 import pytest
 from distributed.security import Security
 
-from rag_index.etl import commit
+from rag_index.etl import upsert
 from tests.deployments.server import ROOT, kill_all
 from tests.fakes.ollama import vector_of
 from tests.forked_program import without_api
@@ -143,7 +143,7 @@ def project_at(tmp_path, fake, qdrant):
 def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
     tmp_path, prefect_server, fake, project_at, wheel, stack, monkeypatch
 ):
-    write = commit.write_shard
+    write = upsert.write_shard
 
     def words_alone(points, shard, **options):
         assert not len(shard.vectors), (
@@ -151,7 +151,7 @@ def test_the_death_of_one_of_two_workers_of_a_cluster_with_tls_loses_nothing(
         )
         return write(points, shard, **options)
 
-    monkeypatch.setattr(commit, "write_shard", words_alone)
+    monkeypatch.setattr(upsert, "write_shard", words_alone)
     made, certificate, key = (
         Security.temporary(),
         tmp_path / "certificate.pem",

@@ -24,7 +24,7 @@ from rag_index.core.documents import batches
 from rag_index.core.documents.batches import RESERVED_KEY, DocumentBatch, StoredPoint
 from rag_index.core.documents.work import Work
 from rag_index.core.reports.outcome import GateVerdict, IndexOutcome, RunReport, WorseQuery
-from rag_index.etl import commit, deletes, publish
+from rag_index.etl import deletes, publish, upsert
 from rag_index.etl.collection import CollectionMaker
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import AsOf, Retriever, Verified
@@ -220,7 +220,7 @@ def test_the_payload_of_a_point_is_as_documented():
     )
     vectors = np.ones((1, 2), dtype=np.float32)
     chunked, work = [batches.ChunkedDocument(["text"])], Work()
-    (batch,) = commit.batches(
+    (batch,) = upsert.batches(
         batches.EmbeddedShard("notes", 1, documents, chunked, vectors, [], work)
     )
     documented = [

@@ -23,7 +23,7 @@ from rag_index.core.documents.groups import stored_groups
 from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.core.documents.work import Work
 from rag_index.errors import IndexLocked, StoreMismatch
-from rag_index.etl import commit
+from rag_index.etl import commit, upsert
 from rag_index.etl.collection import verify_counts
 from rag_index.etl.commit import (
     CommitPlan,
@@ -31,10 +31,9 @@ from rag_index.etl.commit import (
     DocumentRow,
     FailedWrite,
     StaleChunks,
-    batches,
-    chunk_hash,
     update_payloads,
 )
+from rag_index.etl.upsert import batches, chunk_hash
 from tests.components.ledger.conftest import add
 from tests.etl.plain import Died, die, run_plain
 
@@ -297,7 +296,7 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
 
 
 def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkeypatch):
-    monkeypatch.setattr(commit, "POINTS_PER_UPSERT", 3)
+    monkeypatch.setattr(upsert, "POINTS_PER_UPSERT", 3)
     columns = [b'{"_rag":{"groups":["staff"]},"author":"kim","tags":["a"]}', b"{}"]
     documents = DocumentBatch(["7", "8"], ["", ""], columns, [OLD, NEW], [PAYLOAD, PAYLOAD])
     own = [encode_payload({"author": f"author {number}"}) for number in range(4)]
@@ -306,7 +305,7 @@ def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkey
         ChunkedDocument(["e"], ["context of e"]),
     ]
     vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
-    with mock.patch.object(commit, "decode_payload", wraps=commit.decode_payload) as decode:
+    with mock.patch.object(upsert, "decode_payload", wraps=upsert.decode_payload) as decode:
         found = list(batches(EmbeddedShard("notes", 1, documents, chunked, vectors, [], Work())))
     assert [call.args[0] for call in decode.call_args_list if call.args[0] not in own] == columns
 

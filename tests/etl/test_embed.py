@@ -37,8 +37,8 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.etl import local_steps
-from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob, embed
+from rag_index.etl.upsert import write_shard
 from rag_index.etl.window import in_parts
 from tests.waiting import eventually
 

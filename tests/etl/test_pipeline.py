@@ -17,12 +17,10 @@ from rag_index.components.sources.sql import SqlSource
 from rag_index.core import machine
 from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError, TerminalError, TransientError
-from rag_index.etl import commit as commit_module
-from rag_index.etl import local_steps, window
+from rag_index.etl import local_steps, upsert, window
 from rag_index.etl import run as run_module
 from rag_index.etl import scan as scan_module
 from rag_index.etl.changed import serially
-from rag_index.etl.commit import Destination
 from rag_index.etl.deletes import delete_gone
 from rag_index.etl.diff import Diff
 from rag_index.etl.embed import EmbedJob
@@ -30,6 +28,7 @@ from rag_index.etl.fetch import fetch_page
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import run_index
+from rag_index.etl.upsert import Destination
 from tests.etl.plain import printed
 from tests.project import Project
 
@@ -72,7 +71,7 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
     project.write_settings(re.sub('url = "http.*', "", project.config.read_text()))
     embedded, write, answer = (
         threading.Semaphore(0),
-        commit_module.write_shard,
+        upsert.write_shard,
         local_steps.embedded_by,
     )
 
@@ -88,7 +87,7 @@ def test_the_next_shard_is_embedded_while_the_last_one_is_written(project, monke
         return write(points, shard, **options)
 
     monkeypatch.setattr(local_steps, "embedded_by", answer_next)
-    monkeypatch.setattr(commit_module, "write_shard", write_shard)
+    monkeypatch.setattr(upsert, "write_shard", write_shard)
     assert run_with(project, child=True).new == len(project.texts()) == 30
 
 
@@ -177,7 +176,7 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
             yield next(super().shards(page))
             raise KeyboardInterrupt
 
-    waits = mock.patch.object(commit_module, "write_shard", write_shard)
+    waits = mock.patch.object(upsert, "write_shard", write_shard)
     with (
         waits,
         mock.patch.object(scan_module, "Diff", Interrupted),

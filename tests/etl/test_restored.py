@@ -16,7 +16,7 @@ from rag_index.care.plan import plan_runs
 from rag_index.components.stores.edge.edge_points import EdgePoints
 from rag_index.core.documents.batches import CommitMark
 from rag_index.errors import StoreRestored
-from rag_index.etl import commit
+from rag_index.etl import upsert
 from rag_index.etl.changed import index_documents
 from tests.etl.plain import Died, die, run_plain
 from tests.live.qdrant import SERVERS, project_on
@@ -158,7 +158,7 @@ def test_everybody_who_looks_says_so_single_documents_leave_it_and_doctor_has_it
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):
     """Otherwise the next commit would write its mark over the only trace."""
-    write = commit.write_shard
+    write = upsert.write_shard
 
     def put_back(points, shard, **how):
         written = write(points, shard, **how)
@@ -167,7 +167,7 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project):
 
     edit(project)
     with (
-        mock.patch.object(commit, "write_shard", put_back),
+        mock.patch.object(upsert, "write_shard", put_back),
         pytest.raises(StoreRestored, match="while a run wrote it"),
     ):
         run_plain(project)

@@ -21,12 +21,13 @@ from rag_index.core.reports.progress import RunRecord
 from rag_index.errors import StoreError
 from rag_index.etl import run as run_module
 from rag_index.etl import window, words_first
-from rag_index.etl.commit import Committer, Destination
+from rag_index.etl.commit import Committer
 from rag_index.etl.fetch import fetch_page
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import run_index
 from rag_index.etl.sharding import Sharder
+from rag_index.etl.upsert import Destination
 from rag_index.etl.words_first import WordsFirst
 from rag_index.search import fan_out
 from rag_index.search.retriever import Retriever

@@ -22,7 +22,7 @@ from rag_index.core.documents.batches import ChunkedDocument, DocumentBatch, Emb
 from rag_index.core.documents.keys import point_id
 from rag_index.core.documents.work import Work
 from rag_index.errors import IndexLocked
-from rag_index.etl import commit
+from rag_index.etl import commit, upsert
 from rag_index.etl.commit import Committer
 from rag_index.etl.deletes import delete_gone, delete_some
 from rag_index.etl.opened import RunOptions
@@ -236,11 +236,11 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(on_server):
         epoch = store.points(name).metadata()["epoch"]
         on_server.run()
         with pytest.raises(IndexLocked, match="written by a later run"):
-            commit.write_shard(store.points(name), late_shard("99"), epoch=epoch)
+            upsert.write_shard(store.points(name), late_shard("99"), epoch=epoch)
         assert store.points(name).retrieve([point_id("notes", "99", 0)]) == [], (
             "it was refused before it wrote"
         )
-        commit.write_shard(store.points(name), late_shard("99"), epoch=epoch + 1)
+        upsert.write_shard(store.points(name), late_shard("99"), epoch=epoch + 1)
 
 
 @pytest.mark.long
@@ -259,7 +259,7 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
             mock.patch.object(points, "upsert", overtaken),
             pytest.raises(IndexLocked, match="written by a later run"),
         ):
-            commit.write_shard(points, late_shard("7"), epoch=epoch)
+            upsert.write_shard(points, late_shard("7"), epoch=epoch)
     assert on_server.texts()["7"] == ["late"]
     [outcome] = on_server.run().indexes
     assert (

@@ -18,8 +18,8 @@ from rag_index.components.stores.protocol import Store
 from rag_index.core.documents.batches import Shard
 from rag_index.core.settings import Settings, load_settings
 from rag_index.etl.collection import make_searchable
-from rag_index.etl.commit import write_shard
 from rag_index.etl.embed import EmbedJob
+from rag_index.etl.upsert import write_shard
 from rag_index.search import Caller, Retriever
 from rag_index.search.service import SearchService
 from rag_index.search.service.mcp_tools import AgentTools

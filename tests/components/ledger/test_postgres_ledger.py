@@ -23,8 +23,8 @@ from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key, point_id
 from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable, SourceError
-from rag_index.etl.commit import CHUNK_HASH, chunk_hash
 from rag_index.etl.reconcile import Comparison
+from rag_index.etl.upsert import CHUNK_HASH, chunk_hash
 from tests.components.ledger.conftest import add
 from tests.live.pooler import pooler
 from tests.waiting import eventually

@@ -29,7 +29,7 @@ from rag_index.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from rag_index.etl.commit import documents_named
+from rag_index.etl.upsert import documents_named
 from tests.fakes.qdrant import DISK_FULL, POISON
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 
