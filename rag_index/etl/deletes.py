@@ -1,6 +1,25 @@
-"""Deletes: what the source no longer has leaves the index, unless the delete guard holds it back: a
-run that would delete too much deletes nothing, until the source has the documents again or a person
-allows it (`--allow-deletes`)."""
+"""Deletes: documents that the source no longer has leave the index, if the delete guard agrees.
+
+    compare the keys again > delete guard > pending > points > ledger's rows > index is complete
+
+The delete guard refuses a run that would delete too much. Such a run deletes nothing and ends as
+partial. What the guard does over several runs, in an index of 1,000 documents that was complete,
+with `delete_guard` at 20%:
+
+- The source loses 300. Each run is refused, and the ledger records that 300 are held back. If the
+  source has them again, the next run agrees. With `--allow-deletes` a run deletes all of them.
+- 500 other documents arrive while 300 are held back, as from a wrong database. They are indexed,
+  and do not make the index larger for the guard: it counts documents that the index had when it was
+  last complete. If the source is right again, the 500 are deleted, since they are no loss.
+- The source loses 150, and 150 more on the same day. The second run is refused: the largest size of
+  the last day counts, so 300 of 1,000 are lost.
+- The last run was not refused, and only documents that arrived since the index was complete are
+  lost, but too many of them. The run is refused, and all documents that the index has now count as
+  those of a complete index. So the next run is refused as well.
+
+A kill during a delete leaves documents pending, with or without their points. The next run does not
+see them in the source either, and deletes the rest.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +45,11 @@ if TYPE_CHECKING:
     from rag_index.etl.scan import Scan
 
 UNGUARDED_DELETES = 100
-"""Up to this many deletions, or lost rows of a part, are never guarded."""
+"""Up to this many deletions, or lost rows of a part, are never guarded. Chosen; docs/how-it-works.md
+names it."""
 AGAIN = "run again with --allow-deletes"
+UNREADABLE = (SettingsError, SourceError, SourceUnavailable)
+"""Errors of a source that cannot be asked for undecided values."""
 logger = logging.getLogger("rag_index.deletes")
 
 
@@ -43,50 +65,81 @@ class Deleted:
 def count_parts_of(opened: Opened) -> dict[str, int]:
     """Count the rows of each part. Raises as `count_parts`, unless a person allowed the loss."""
     live = None if opened.options.allow_deletes else opened.live
-    hidden = hidden_by_policies(live, policy_digest(opened.source))
-    guard = (
-        DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden) if live else None
-    )
+    guard: DeleteGuard | None = None
+    if live is not None:
+        hidden = hidden_by_policies(live, policy_digest(opened.source))
+        guard = DeleteGuard(opened.ledger, live, opened.settings.run.delete_guard, hidden)
     return count_parts(opened.source, opened.index, guard)
 
 
 def delete_gone(opened: Opened, scan: Scan, record: RunRecord) -> Deleted:
-    """Delete what the source no longer has, and the points of emptied documents, unless
-    `delete_guard` refuses. Call it after the last page, when the whole source was seen. Returns
-    what it did, or why not."""
-    ledger, source, collection = opened.ledger, opened.source, scan.target.collection
-    cid = collection.id
+    """Delete what the source no longer has, and the points of emptied documents, unless the delete
+    guard refuses.
+
+    Call it after the last page, when all rows of the source were seen. Returns what was deleted, or
+    why nothing was.
+    """
+    ledger, collection = opened.ledger, scan.target.collection
     with record.stopwatch.stage("delete"):
         opened.lease.check()
-        back = 0
-        if (gone := ledger.find_deleted(cid)) and isinstance(source, SqlSource):
-            for keys in source.keys_now():
-                ledger.see(keys, page=0)
-            back = gone - ledger.find_deleted(cid)
-        find_undecided(source, ledger, record.outcome)
-        guard = DeleteGuard.of(opened, scan)
-        if scan.target.rebuild or opened.options.allow_deletes:
-            guard.allow()
-        else:
-            lost, refused = guard.refuse()
-            if not refused and scan.diff.leaves_some and collection.held:
-                lost, refused = collection.held, held_back(collection.held, opened.index.name)
-            if refused:
-                record.outcome.held_back = lost
-                record.outcome.hold(refused)
-                # what nobody decided on is shown to nobody, whatever else is held back
-                ledger.keep_undecided()
-                _delete_points(opened, scan, record)
-                return Deleted(refused)
-        if ledger.lost(cid):
+        returned = _count_returned(opened, collection.id)
+        find_undecided(opened.source, ledger, record.outcome)
+        refused = _ask_guard(opened, scan, record)
+        if refused:
+            # Undecided documents are shown to nobody, whatever else is held back.
+            ledger.keep_undecided()
+            _delete_points(opened, scan, record)
+            return Deleted(refused)
+        if ledger.lost(collection.id):
             _delete_lost(opened, scan, record)
         if not scan.diff.leaves_some:
-            if not scan.target.rebuild and collection.policies != scan.policies:
-                ledger.update_collection(cid, policies=scan.policies)
-            ledger.forget_unseen_failures(cid)
-            ledger.record_complete(cid)
-        complete = not (back or ledger.count_emptied())  # those must be read again
-    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted", complete)
+            _record_complete(opened, scan)
+        # Documents that returned, or have text again, must first be read again.
+        is_complete = not (returned or ledger.count_emptied())
+    return Deleted(_deleted_sentence(record), is_complete)
+
+
+def _count_returned(opened: Opened, collection_id: int) -> int:
+    """Record what the scan did not see as deleted. Return how many documents are back since.
+
+    If a database has another number of rows than the scan read, it lists its keys again before
+    anything is deleted.
+    """
+    ledger, source = opened.ledger, opened.source
+    deleted = ledger.find_deleted(collection_id)
+    if not deleted or not isinstance(source, SqlSource):
+        return 0
+    for keys in source.keys_now():
+        ledger.see(keys, page=0)
+    return deleted - ledger.find_deleted(collection_id)
+
+
+def _ask_guard(opened: Opened, scan: Scan, record: RunRecord) -> str:
+    """Ask the delete guard, and hold the run back if it refuses. Return why; "" if it agrees."""
+    collection, outcome = scan.target.collection, record.outcome
+    guard = DeleteGuard.of(opened, scan)
+    if scan.target.rebuild or opened.options.allow_deletes:
+        guard.allow()
+        return ""
+    lost, refused = guard.refuse()
+    # The last run was refused, and this one leaves rows unread: the source may still lack what is
+    # held back.
+    if not refused and scan.diff.leaves_some and collection.held:
+        lost, refused = collection.held, held_back(collection.held, opened.index.name)
+    if refused:
+        outcome.held_back = lost
+        outcome.hold(refused)
+    return refused
+
+
+def _record_complete(opened: Opened, scan: Scan) -> None:
+    """Record that the collection has what the source has, and nothing else."""
+    ledger, collection = opened.ledger, scan.target.collection
+    # A rebuilt collection gets its policies when it is published.
+    if not scan.target.rebuild and collection.policies != scan.policies:
+        ledger.update_collection(collection.id, policies=scan.policies)
+    ledger.forget_unseen_failures(collection.id)
+    ledger.record_complete(collection.id)
 
 
 def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence[str]) -> Deleted:
@@ -98,24 +151,32 @@ def delete_some(opened: Opened, scan: Scan, record: RunRecord, *, gone: Sequence
         ledger.record_deleted(gone)
         if ledger.lost(cid):
             _delete_lost(opened, scan, record)
-    return Deleted(f"{count_of(record.outcome.deleted, 'document')} deleted")
+    return Deleted(_deleted_sentence(record))
+
+
+def _deleted_sentence(record: RunRecord) -> str:
+    deleted = count_of(record.outcome.deleted, "document")
+    return f"{deleted} deleted"
 
 
 def find_undecided(source: Source, ledger: Ledger, counts: DocumentCounts) -> None:
-    """Find the values that nobody decided on, and say so; note which of the gone documents have
-    such a value. Call it after `Ledger.find_deleted`. An error is logged: then these documents
-    count as lost."""
+    """Find the values that nobody decided on, report them, and record which of the deleted
+    documents have such a value.
+
+    Call it after `Ledger.find_deleted`. An error is logged: then these documents count as lost.
+    """
     if not isinstance(source, SqlSource):
         return
     try:
         counts.undecided = source.undecided_values()
         sentence = undecided_sentence(counts.index, counts.undecided)
-        if sentence not in counts.message:  # a step may be tried again
+        # A step may be tried again, and has reported it then.
+        if sentence not in counts.message:
             counts.say(sentence)
         if counts.undecided:
             for keys in source.undecided_keys():
                 ledger.record_undecided(keys)
-    except (SettingsError, SourceError, SourceUnavailable) as error:
+    except UNREADABLE as error:
         logger.warning(
             "%s: values that nobody decided on could not be counted: %s", counts.index, error
         )
@@ -123,15 +184,17 @@ def find_undecided(source: Source, ledger: Ledger, counts: DocumentCounts) -> No
 
 def _delete_lost(opened: Opened, scan: Scan, record: RunRecord) -> None:
     _delete_points(opened, scan, record)
-    opened.ledger.fail(
-        scan.target.collection.id, scan.diff.excluded
-    )  # deleting their points took them off the list
+    # Deleting the points of documents that a rule excludes removed them from the list of failures.
+    opened.ledger.fail(scan.target.collection.id, scan.diff.excluded)
 
 
 def _delete_points(opened: Opened, scan: Scan, record: RunRecord) -> None:
+    """Delete the points of all documents that are recorded as deleted or emptied, page by page."""
     ledger, collection = opened.ledger, scan.target.collection
-    if undecided := ledger.count_undecided(collection).when_complete:
-        ledger.reduce_size(collection.id, undecided)  # later losses are not added to what is none
+    undecided = ledger.count_undecided(collection).when_complete
+    if undecided:
+        # They are no loss, so later losses must not be added to them.
+        ledger.reduce_size(collection.id, undecided)
     for deleted in scan.committer.delete_lost():
         record.outcome.deleted += deleted
 
@@ -148,17 +211,31 @@ def held_back(documents: int, index: str) -> str:
     )
 
 
-def _too_many(lost: int, documents: int, share: float) -> bool:
-    return lost > UNGUARDED_DELETES and lost > share * documents
+def _is_too_many(lost: int, documents: int, share: float) -> bool:
+    # 100 of 100 documents may go, 101 of 400 with a share of 20% may not.
+    if lost <= UNGUARDED_DELETES:
+        return False
+    return lost > share * documents
+
+
+@attrs.frozen
+class ExcessiveLoss:
+    """A loss that is larger than the delete guard allows."""
+
+    text: str
+    """What would be lost, such as "300 of 1,000 documents"."""
+    is_of_complete: bool
+    """Whether documents are lost that the index had when it was last complete."""
 
 
 @attrs.frozen
 class DeleteGuard:
-    """The delete guard of a scan into `collection`."""
+    """The delete guard of a scan into `collection`. The module's docstring has its rule."""
 
     ledger: Ledger
     collection: Collection
     share: float
+    """The share of the documents that a run may delete, such as 0.2."""
     hidden: str = ""
     """Why what is lost may only be hidden (`hidden_by_policies`); then any loss is too much."""
     before: IndexedDocuments | None = None
@@ -167,75 +244,82 @@ class DeleteGuard:
     @classmethod
     def of(cls, opened: Opened, scan: Scan) -> DeleteGuard:
         """Return the guard of a run, for the collection that it writes to."""
-        ledger, collection, share = (
-            opened.ledger,
-            scan.target.collection,
-            opened.settings.run.delete_guard,
-        )
-        before = (
-            scan.before if scan.before.all else None
-        )  # a first run may have written what it deletes now
-        return cls(ledger, collection, share, hidden_now(opened, scan, collection), before)
+        collection = scan.target.collection
+        # A first run began with nothing, and may have written what it deletes now.
+        before = scan.before if scan.before.all else None
+        hidden = hidden_now(opened, scan, collection)
+        share = opened.settings.run.delete_guard
+        return cls(opened.ledger, collection, share, hidden, before)
 
     @property
     def parts(self) -> dict[str, int]:
         """The most rows that each part had."""
-        return {
-            part: rows
-            for part, rows in self.ledger.largest_sizes(self.collection.id).items()
-            if part
-        }
+        sizes = self.ledger.largest_sizes(self.collection.id)
+        sizes.pop("", None)  # the size of the collection itself
+        return sizes
 
-    def too_many(self, lost: IndexedDocuments) -> tuple[str, bool]:
-        """Return what would be lost if that is more than the share, "" if it is not, and whether it
-        is of what the index had when it was last whole. Rows of a wrong source must not hide the
-        loss of the right ones, so only those count. Later documents count too, unless the last run
-        was refused: they come from the same faulty source."""
+    def excess(self, lost: IndexedDocuments) -> ExcessiveLoss | None:
+        """Return what would be lost if that is more than the share. None if it is not.
+
+        Rows of a wrong source must not hide the loss of the right ones. So documents count that the
+        index had when it was last complete; others count too, unless the last run was refused,
+        because they come from the same faulty source.
+        """
         before = self.before or self.ledger.count_documents(self.collection)
-        largest = max(
-            before.when_complete, self.ledger.largest_sizes(self.collection.id).get("", 0)
-        )
-        earlier = largest - before.when_complete
-        if lost.when_complete and _too_many(earlier + lost.when_complete, largest, self.share):
-            if not earlier:
-                return f"{lost.when_complete:,} of {largest:,} documents", True
-            together = (
-                f"{earlier + lost.when_complete:,} of {largest:,} with those lost in the last day"
-            )
-            return f"{lost.when_complete:,} documents ({together})", True
-        if not self.collection.held and _too_many(lost.all, before.all, self.share):
-            return f"{lost.all:,} of {before.all:,} documents", False
-        return "", False
+        sizes = self.ledger.largest_sizes(self.collection.id)
+        # The index had 1,000 documents a day ago and has 900: 100 are lost already.
+        largest = max(before.when_complete, sizes.get("", 0))
+        lost_before = largest - before.when_complete
+        lost_together = lost_before + lost.when_complete
+
+        if lost.when_complete and _is_too_many(lost_together, largest, self.share):
+            if not lost_before:
+                return ExcessiveLoss(f"{lost.when_complete:,} of {largest:,} documents", True)
+            together = f"{lost_together:,} of {largest:,} with those lost in the last day"
+            return ExcessiveLoss(f"{lost.when_complete:,} documents ({together})", True)
+
+        if not self.collection.held and _is_too_many(lost.all, before.all, self.share):
+            return ExcessiveLoss(f"{lost.all:,} of {before.all:,} documents", False)
+        return None
 
     def foresee(self) -> tuple[int, str]:
-        """Return how many documents a run would hold back, and why, after `Ledger.find_deleted`."""
+        """Return how many documents a run would hold back, and why, after `Ledger.find_deleted`.
+
+        It is (0, "") if the guard would agree. Nothing is recorded.
+        """
         lost = self.ledger.count_deletions(self.collection)
         if self.hidden and lost.all:
             return lost.all, f"the run would hold back {lost.all:,} documents: {self.hidden}"
-        if many := self.too_many(lost)[0]:
-            return (
-                lost.all,
-                f"the run would hold back {many}, more than delete_guard ({self.share:.0%}) allows",
-            )
-        return 0, ""
+        excess = self.excess(lost)
+        if excess is None:
+            return 0, ""
+        limit = f"more than delete_guard ({self.share:.0%}) allows"
+        return lost.all, f"the run would hold back {excess.text}, {limit}"
 
     def refuse(self) -> tuple[int, str]:
-        """Return how many documents a run would delete, and why it may not; "" if it may. That is
-        recorded. Once later documents alone were too many, all that the index has counts as what it
-        had when it was whole."""
+        """Return how many documents a run would delete, and why it may not; "" if it may.
+
+        The ledger records the answer, with the number of documents that are held back.
+        """
         lost = self.ledger.count_deletions(self.collection)
-        many, of_whole = self.too_many(lost) if lost.all else ("", False)
+        excess = self.excess(lost) if lost.all else None
         refused = ""
         if self.hidden and lost.all:
+            # The policies or the reader changed: any loss is refused.
             refused = (
                 f"{lost.all:,} documents would be deleted, but {self.hidden}; if they are to go,"
                 f" {AGAIN}"
             )
-        elif many:
-            too_many = f"{many} would be deleted, more than delete_guard ({self.share:.0%}) allows"
-            refused = f"{too_many}; nothing was deleted: if the source is right, {AGAIN}"
+        elif excess is not None:
+            limit = f"more than delete_guard ({self.share:.0%}) allows"
+            refused = (
+                f"{excess.text} would be deleted, {limit}; nothing was deleted: if the source is"
+                f" right, {AGAIN}"
+            )
         with self.ledger.transaction():
-            if many and not of_whole:
+            # Later documents alone were too many: from now on all that the index has count as those
+            # of a complete index.
+            if excess is not None and not excess.is_of_complete:
                 self.ledger.record_complete(self.collection.id)
             self.ledger.hold_back(self.collection, lost.all if refused else 0)
         return lost.all, refused
@@ -248,44 +332,58 @@ class DeleteGuard:
             self.ledger.forget_sizes(self.collection.id)
 
     def replacement_refused(self, rebuilt: Collection, undecided: IndexedDocuments) -> str:
-        """Return why `rebuilt` cannot replace the collection; "" if it lacks little of it but for
-        `undecided` ones."""
-        lost = self.ledger.count_unmatched(self.collection, rebuilt)
+        """Return why `rebuilt` cannot replace the collection; "" if it lacks little of it.
+
+        Args:
+            undecided: Documents of the collection with a value that nobody decided on. They are no
+                loss.
+        """
+        unmatched = self.ledger.count_unmatched(self.collection, rebuilt)
         lost = IndexedDocuments(
-            max(0, lost.all - undecided.all),
-            max(0, lost.when_complete - undecided.when_complete),
+            max(0, unmatched.all - undecided.all),
+            max(0, unmatched.when_complete - undecided.when_complete),
         )
-        many, _ = self.too_many(lost)
-        if not many and not (self.hidden and lost.all):
+        excess = self.excess(lost)
+        if excess is not None:
+            lacking = excess.text
+            reason = f"more than delete_guard ({self.share:.0%}) allows"
+        elif self.hidden and lost.all:
+            lacking = f"{lost.all:,} documents"
+            reason = self.hidden
+        else:
             return ""
-        reason = f"more than delete_guard ({self.share:.0%}) allows" if many else self.hidden
         return (
-            f"the rebuilt {rebuilt.name} lacks {many or f'{lost.all:,} documents'} of the live"
-            f" collection, {reason}; it was not published: if that is right, {AGAIN}"
+            f"the rebuilt {rebuilt.name} lacks {lacking} of the live collection, {reason}; it was"
+            f" not published: if that is right, {AGAIN}"
         )
 
 
 def count_undecided(source: Source, ledger: Ledger, collection: Collection) -> IndexedDocuments:
-    """Count the documents of a collection whose rows have a value that nobody decided on. An error
-    is logged: then those count that were found before it."""
-    every = when_complete = 0
+    """Count the documents of a collection whose rows have a value that nobody decided on.
+
+    An error is logged: then those count that were found before it.
+    """
+    count = when_complete = 0
+    if not isinstance(source, SqlSource):
+        return IndexedDocuments(0, 0)
     try:
-        for keys in source.undecided_keys() if isinstance(source, SqlSource) else ():
+        for keys in source.undecided_keys():
             found = ledger.count_known(collection, keys)
-            every += found.all
+            count += found.all
             when_complete += found.when_complete
-    except (SettingsError, SourceError, SourceUnavailable) as error:
+    except UNREADABLE as error:
         logger.warning(
             "%s: documents that nobody decided on could not be counted: %s", collection.alias, error
         )
-    return IndexedDocuments(every, when_complete)
+    return IndexedDocuments(count, when_complete)
 
 
 def hidden_by_policies(live: Collection | None, *digests: str) -> str:
     """Return why what an index lacks may only be hidden, if one of the digests is not that of its
     last run."""
-    same = live is None or {*digests} == {live.policies}
-    return "" if same else "row level security, or the role that reads, changed since the last run"
+    if live is None or {*digests} == {live.policies}:
+        return ""
+    return "row level security, or the role that reads, changed since the last run"
 
 
 def hidden_now(opened: Opened, scan: Scan, live: Collection) -> str:
@@ -295,18 +393,29 @@ def hidden_now(opened: Opened, scan: Scan, live: Collection) -> str:
 
 
 def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
-    """Return how many rows the source has of each part of an index now. Raises as the source, and
-    SourceError if a part of the live collection, whose guard this is, lost too many."""
+    """Return how many rows the source has of each part of an index now.
+
+    Args:
+        guard: The guard of the live collection. None if nothing is live, or a person allowed the
+            loss.
+
+    Raises as the source, and SourceError if a part of the live collection lost too many.
+    """
     rows = source.count_parts() if isinstance(source, SqlSource) else {}
-    share, parts = (guard.share, guard.parts) if guard is not None else (1.0, {})
-    for part, largest in parts.items():
+    if guard is None:
+        return rows
+    for part, largest in guard.parts.items():
+        # A part that the settings no longer have is not counted, and is no loss.
         now = rows.get(part, largest)
-        hidden = guard.hidden if guard is not None and now < largest else ""
-        if hidden or _too_many(largest - now, largest, share):
-            why = hidden or f"which is a loss of more than delete_guard ({share:.0%}) allows"
-            raise SourceError(
-                f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, {why};"
-                f" nothing was written: if the source is right, `rag-index index {index.name}"
-                " --allow-deletes` goes on"
-            )
+        if guard.hidden and now < largest:
+            why = guard.hidden
+        elif _is_too_many(largest - now, largest, guard.share):
+            why = f"which is a loss of more than delete_guard ({guard.share:.0%}) allows"
+        else:
+            continue
+        raise SourceError(
+            f"index {index.name}: part {part} has {now:,} rows where it had {largest:,}, {why};"
+            f" nothing was written: if the source is right, `rag-index index {index.name}"
+            " --allow-deletes` goes on"
+        )
     return rows
