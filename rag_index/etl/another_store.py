@@ -8,9 +8,9 @@ store of the settings: vectors to reuse, what the delete guard and the gate comp
 seal, calibration, and settings made by hand (`etl.collection`, `etl.publish`, `etl.window`).
 
 The ledger has rows for the collections of both stores. Those that are not in the store of the
-settings are marked as `elsewhere`, and no run, doctor or rollback takes them for lost or for its
-own. The first run with changed settings finds its live collection marked so, by name and id, and
-exchanges the marks (`collection.follow_store`). So runs in the old store may go on until then, and
+settings have the flag `elsewhere`, and no run, doctor or rollback takes them for lost or for its
+own. The first run with changed settings finds the flag at its live collection, by name and id, and
+exchanges the flags (`collection.follow_store`). So runs in the old store may go on until then, and
 also afterwards, if the settings go back.
 
 What must hold, and a test that fails if it does not:
@@ -66,7 +66,7 @@ def parse_target(settings: Settings, to: str, api_key: str | None = None) -> Sto
         target = StoreSettings(**values)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        # http://user:password@host is one of the mistakes.
+        # The message must not show the password of http://user:password@host.
         shown = re.sub(r"//[^/]*@", "//…@", to)
         raise SettingsError(f"--to {shown} {reason}, or name a folder") from error
     if location(target) == location(settings.store):
@@ -77,7 +77,7 @@ def parse_target(settings: Settings, to: str, api_key: str | None = None) -> Sto
 
 
 def _parse_folder(to: str) -> Path:
-    # "localhost:6333" is meant as a server.
+    # "localhost:6333" is a server without its scheme.
     if re.fullmatch(r"[\w.-]+:\d+/?", to):
         raise SettingsError(
             f"--to {to} has no scheme: write http://{to} for a server, or ./{to} for a folder"
@@ -96,8 +96,8 @@ def settings_line(target: StoreSettings) -> str:
 
 def missing_indexes(settings: Settings, target: StoreSettings) -> list[str]:
     """Return the indexes that are live in the store of the settings and not in the other one."""
-    with open_names(settings.store, brief=True) as here, open_names(target, brief=True) as there:
-        live, published = here.aliases(), there.aliases()
+    with open_names(settings.store, brief=True) as own, open_names(target, brief=True) as other:
+        live, published = own.aliases(), other.aliases()
     missing: list[str] = []
     for index in settings.indexes:
         alias = settings.alias(index.name)
@@ -115,15 +115,16 @@ def next_steps(
     api_key_env: str | None,
 ) -> list[str]:
     """Return what is left to do once indexes are in the other store, as lines for a person."""
-    lines = [_change(settings, target)]
+    lines: list[str] = []
+    if missing:
+        key = f" --api-key-env {api_key_env}" if api_key_env is not None else ""
+        rebuild = f"`rag-index rebuild {' '.join(missing)} --to {to}{key}`"
+        lines.append(f"Not in the new store yet: {', '.join(missing)}. First run {rebuild}.")
+    lines.append(_change(settings, target))
     if api_key_env is not None:
         lines.append(
             f"Its API key belongs into {API_KEY}, for each program that reads these settings."
         )
-    if missing:
-        key = f" --api-key-env {api_key_env}" if api_key_env is not None else ""
-        again = f"`rag-index rebuild {' '.join(missing)} --to {to}{key}`"
-        lines.insert(0, f"Not in the new store yet: {', '.join(missing)}. First run {again}.")
     lines.append(
         f"Until then runs and searches use {location(settings.store)}. Then `rag-index index-all`"
         " indexes what has changed since, and `rag-index doctor` looks at the result."
@@ -132,16 +133,13 @@ def next_steps(
 
 
 def _change(settings: Settings, target: StoreSettings) -> str:
-    """Return the sentence about the line to change.
-
-    It is in the settings file, or is a variable that comes before the file.
-    """
+    """Return the sentence about the line to change, in the settings file or the environment."""
     line = settings_line(target)
     known = origins(settings.path)
     key = "url" if target.url is not None else "path"
     for place in ("url", "path"):
         variable = known.get(("store", place), "")
-        # RAG_INDEX_STORE__URL=http://old:6333 would win over the file.
+        # RAG_INDEX_STORE__URL=http://old:6333 takes precedence over the file.
         if variable.startswith("RAG_INDEX_"):
             value = target.url or target.path
             unset = "" if place == key else f" and unset {variable}"

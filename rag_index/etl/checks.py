@@ -1,7 +1,8 @@
-"""The services of a run: what a run asks each of them before it writes anything, and how long it
-waits for them in all.
+"""The services of a run: what a run checks before it writes anything, and how long it waits.
 
-Each check is a step (`etl.steps`): a function whose first argument is the opened run."""
+Each check is a step (`etl.steps`): a function whose first argument is the opened run. To add one,
+write such a function, yield a `Question` with it in `questions`, and add its task to `tasks.etl`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.chunking import open_chunker
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
     from rag_index.etl.steps import Steps
 
 LOCKED_SECONDS = 5.0
-"""How long a source is asked again by a run that is not to wait for services: it may be locked for
-a moment. Workers that others have started are asked for as long by any run, which can do without
-them. Chosen; nothing depends on it."""
+"""Seconds for which the check of a source is tried again, even by a run that does not wait for
+services: a source may be locked for a moment. The workers of a cluster that the run has not started
+are waited for as long. Chosen; nothing depends on it."""
 MIN_PATIENCE = 30.0
-"""The seconds that a run may spend in all on a service that is unavailable, even if it is not to
-wait for services. Chosen; nothing depends on it."""
+"""Seconds that a run over several indexes may wait for one service in all, even if it does not wait
+for services. Chosen; nothing depends on it."""
 
 
 def check_source(opened: Opened) -> None:
@@ -56,8 +58,8 @@ def _check_store(store: StoreReader, settings: StoreSettings) -> None:
     if store.embedded:
         store.collections()
         return
-    # A connection of its own, which does not wait: the step that asks is tried again, and logs each
-    # attempt.
+    # A connection of its own, which does not wait: this step is tried again, and each attempt is
+    # logged.
     with closing(open_reader(settings, patience=0.0)) as connection:
         connection.aliases()
 
@@ -81,20 +83,20 @@ def check_embedder(opened: Opened) -> EmbedderIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a run asks a service at the start."""
+    """A check of a service at the start of a run."""
 
     service: str
-    """As people see it: source, store, embedder, …"""
+    """Its name for people: source, store, embedder, …"""
     ask: Callable[[], Any]
-    """Asks it, as often as may help."""
+    """Carries out the check, with its retries, and returns the answer."""
     key: Hashable = ""
-    """Tells services of one kind apart, such as the sources of several indexes. By default there is
-    only one."""
+    """Distinguishes services of one kind, such as the sources of several indexes. By default there
+    is only one."""
     is_kept: bool = False
     """Whether the next index of the same run takes the answer, unless an index has failed since."""
     is_count: bool = False
-    """Whether the answer says how much the source has now. Then no later run takes it, however soon
-    it comes."""
+    """Whether the answer counts what the source has now. Then no later run takes it, however soon
+    it begins."""
 
 
 class RecentAnswers:
@@ -118,8 +120,9 @@ class RecentAnswers:
         return answer
 
     def remember(self, key: Hashable, answer: Any) -> None:
-        """Remember an answer from now on."""
-        self._answers[key] = (self._clock(), answer)
+        """Keep an answer that was given just now."""
+        answered_at = self._clock()
+        self._answers[key] = (answered_at, answer)
 
     def clear(self) -> None:
         """Forget all answers."""
@@ -130,9 +133,10 @@ class ServiceChecks:
     """The services of one run over one or several indexes.
 
     Args:
-        wait: How many seconds the run may wait for each service at the start.
-        recent: Answers that later runs take as well, of every service that was asked whether it
-            works. A watch runs often and asks seldom.
+        wait: The seconds that the run may wait for each service at the start, for all its indexes
+            together.
+        recent: Answers of every check that is no count, for later runs as well. A watch runs often
+            and checks seldom.
     """
 
     def __init__(
@@ -152,8 +156,8 @@ class ServiceChecks:
         """Sentences about a service that one index has reported for all."""
 
     def ask(self, questions: Iterable[Question]) -> dict[str, Any]:
-        """Return the answers by service. Raises as the questions do, and at once if the run has
-        spent too much time on a service already."""
+        """Return the answers by service. Raises as the questions do, and TransientError at once if
+        the run has waited too long for a service already."""
         answers: dict[str, Any] = {}
         for question in questions:
             answers[question.service] = self._answer(question)
@@ -164,6 +168,7 @@ class ServiceChecks:
         is_kept = question.is_kept or (self._keeps_all and not question.is_count)
         if is_kept and key in self._answers:
             return self._answers[key]
+        # An earlier index has waited for the service as long as the run may.
         if key in self._given_up:
             raise TransientError(self._given_up[key])
         began = self._clock()
@@ -185,7 +190,9 @@ class ServiceChecks:
     def index_failed(self, error: Exception, *, embedder_only: bool) -> None:
         """Forget the answers, because a service may be the reason why an index failed.
 
-        `embedder_only` says that no other service raises EmbedderUnavailable.
+        Args:
+            embedder_only: Whether the embedder alone raises EmbedderUnavailable. A model that
+                writes contexts raises it, too.
         """
         # The embedder answered at the start and became unavailable later: the index has waited for
         # it as long as the run may, so the rest fails at once.
@@ -197,30 +204,31 @@ class ServiceChecks:
 
 
 def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
-    """Yield what a run asks its services. A source is asked again for a moment in any case: it may
-    be locked."""
+    """Yield the checks of a run, in their order. Each is answered before the next one is yielded."""
     index, wait = opened.index, steps.wait
     source_wait = max(wait, LOCKED_SECONDS)
+    # All tables are in one database; folders of code are sources of their own.
     source_key = "" if index.kind == SQL else ("source", index.name)
-    yield Question("source", lambda: steps.call_for(source_wait, check_source, opened), source_key)
-    yield Question("store", lambda: steps.call_for(wait, check_store, opened))
+    ask_source = partial(steps.call_for, source_wait, check_source, opened)
+    yield Question("source", ask_source, source_key)
+
+    yield Question("store", partial(steps.call_for, wait, check_store, opened))
+
     if index.parts:
-        parts_key = ("parts", index.name)
-        yield Question(
-            "parts",
-            lambda: steps.call_for(source_wait, check_parts, opened),
-            parts_key,
-            is_count=True,
-        )
+        ask_parts = partial(steps.call_for, source_wait, check_parts, opened)
+        yield Question("parts", ask_parts, ("parts", index.name), is_count=True)
+
     if steps.has_shared_workers:
-        yield Question("workers", lambda: steps.count_workers(LOCKED_SECONDS))
+        yield Question("workers", partial(steps.count_workers, LOCKED_SECONDS))
+
     if index.context is not None:
-        service = ("context", index.context.model, *(index.context.hosts or []))
-        yield Question("context", lambda: steps.call_for(wait, check_context, opened), service)
-    # The store has answered, which knows with which files of a model the index was made: another's
-    # may be others.
+        context_key = ("context", index.context.model, *(index.context.hosts or []))
+        ask_context = partial(steps.call_for, wait, check_context, opened)
+        yield Question("context", ask_context, context_key)
+
+    # The store has answered by now. It records with which revision of a model the index was made,
+    # and another index may have another one.
     revision = revision_of(opened)
     embedder_key = ("embedder", revision) if revision else ""
-    yield Question(
-        "embedder", lambda: steps.call_for(wait, check_embedder, opened), embedder_key, is_kept=True
-    )
+    ask_embedder = partial(steps.call_for, wait, check_embedder, opened)
+    yield Question("embedder", ask_embedder, embedder_key, is_kept=True)

@@ -1,9 +1,14 @@
-"""Which collection a run writes to, and whether it is the one that the ledger knows. The alias
-alone says which collection is live. A first collection is live from the start; a rebuild makes a
-new one beside it.
+"""Which collection a run writes to, and whether it is the one that the ledger knows.
+
+    owner > live collection > fits the settings? > restored from a backup? > counts > epoch > indexes
+
+The alias alone says which collection is live. A first collection is live from the start; a rebuild
+makes a new one beside it, which a kill leaves for the next rebuild to go on with.
 
 Two projects may need one alias (`settings.alias`), and what is another's is never written, moved or
-dropped. A collection says in its metadata whose it is (`stores.OWNER`)."""
+dropped. A collection has its owner in its metadata (`stores.OWNER`). A collection is identified by
+its `store_id`, which ledger and store keep, never by its name alone.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +56,16 @@ logger = logging.getLogger("rag_index.indexing")
 
 
 def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collection | None:
-    """Return the live collection of an alias, None where nothing is indexed yet. Raises
-    StoreMismatch if store and ledger do not belong together, or a collection of another program has
-    the alias's name, and StoreRefused if the API key may not see what the alias points at."""
+    """Return the live collection of an alias, None where nothing is indexed yet.
+
+    Raises:
+        StoreMismatch: Store and ledger do not belong together, or a collection of another program
+            has the alias's name.
+        StoreRefused: The API key may not see what the alias points at.
+    """
     live = stores.find_live(store, alias)
     if live is None:
-        lost = [c for c in ledger.collections(alias) if c.state == "ready"]
+        lost = [row for row in ledger.collections(alias) if row.state == "ready"]
         if lost:
             raise StoreMismatch(
                 f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}:"
@@ -67,8 +76,11 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
         return None
     metadata = live.metadata
     collection = ledger.collection(live.name)
-    if collection is None and (former := _copied(ledger, metadata)):  # an erasure was killed
-        collection = take_name(ledger, former, live.name, metadata)
+    if collection is None:
+        # An erasure was killed after the alias moved: the ledger's rows have the former name.
+        former = _copied(ledger, metadata)
+        if former is not None:
+            collection = take_name(ledger, former, live.name, metadata)
     if collection is None:
         raise StoreMismatch(
             f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does"
@@ -86,25 +98,27 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: Alias) -> Collecti
 
 
 def require_own(ledger: Ledger, store: Store, alias: Alias) -> None:
-    """Raise StoreMismatch if a collection that was made for an alias, or that the alias or the
-    ledger leads to, is of another project and index. Call it before an index is written, moved or
-    dropped."""
-    led_to = {collection.name for collection in ledger.collections(alias)} | {
-        store.aliases().get(alias)
-    }
+    """Raise StoreMismatch if a collection of an alias is of another project or index.
+
+    These are the collections that were made for the alias, that it points at, and that the ledger
+    has for it. Call it before an index is written, moved or dropped.
+    """
+    names = {collection.name for collection in ledger.collections(alias)}
+    names.add(store.aliases().get(alias, ""))
     for name, metadata in store.collections().items():
         made_for = metadata.get("alias")
-        if made_for == alias or (name in led_to and not made_for):
+        # The alias or the ledger leads to it, and its metadata name no alias.
+        lacks_alias = name in names and not made_for
+        if made_for == alias or lacks_alias:
             stores.check_owner(alias, name, metadata.get(stores.OWNER))
 
 
 def follow_store(ledger: Ledger, store: StoreNames, live: stores.LiveName | None) -> None:
     """Let the ledger follow the settings to the store of a `rebuild --to`, or back.
 
-    The ledger's rows of collections in another store are marked as `elsewhere`. If the live
-    collection of this store is among them, the settings have changed: the collections of this store
-    are marked as here, and all others as elsewhere. Call it before collections are chosen or
-    dropped.
+    The ledger's rows of collections in another store have the flag `elsewhere`. If the live
+    collection of this store has it, the settings have changed: the collections of this store lose
+    the flag, and all others get it. Call it before collections are chosen or dropped.
     """
     row = ledger.collection(live.name) if live is not None else None
     if live is None or row is None or not row.elsewhere:
@@ -118,14 +132,19 @@ def follow_store(ledger: Ledger, store: StoreNames, live: stores.LiveName | None
 def next_name(ledger: Ledger, alias: str, *where: StoreNames) -> str:
     """Return the name of the next collection of an alias.
 
-    Neither the ledger, for any store, nor a store of `where` has it or a later one.
+    Neither the ledger, for any store, nor a store of `where` has it or a later one. The first is
+    "desk_tickets__1" for the alias "desk_tickets".
     """
     rows = (*ledger.collections(alias), *ledger.collections_elsewhere(alias))
     names = [collection.name for collection in rows]
     for store in where:
         names += store.collections()
-    found = (re.fullmatch(rf"{re.escape(alias)}__(\d+)", name) for name in names)
-    return f"{alias}__{max((int(match[1]) for match in found if match), default=0) + 1}"
+    last = 0
+    for name in names:
+        match = re.fullmatch(rf"{re.escape(alias)}__(\d+)", name)
+        if match:
+            last = max(last, int(match[1]))
+    return f"{alias}__{last + 1}"
 
 
 def take_name(
@@ -138,23 +157,31 @@ def take_name(
 
 
 def _copied(ledger: Ledger, metadata: Mapping[str, Any]) -> Collection | None:
-    return next(
-        (one for one in ledger.collections() if one.store_id == metadata.get(stores.REPLACES)), None
-    )
+    """Return the ledger's collection of which an erasure made a copy with this metadata."""
+    original_id = metadata.get(stores.REPLACES)
+    for collection in ledger.collections():
+        if collection.store_id == original_id:
+            return collection
+    return None
 
 
 def recognised(
     identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str
 ) -> EmbedderIdentity:
     """Return the identity that a collection of the same model records; without one, the given
-    identity. A model without a digest is recognised by a vector, which differs in its last bits
+    identity.
+
+    A model without a digest is recognised by the vector of a probe, which differs in its last bits
     each time. The first one that was recorded counts, so that equal models have one fingerprint.
-    Collections of `alias` are asked first."""
+    """
     if not identity.digest.startswith(PROBE):
         return identity
-    for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
+    # Those of the alias first, the newest first.
+    collections = sorted(ledger.collections(), key=lambda row: (row.alias != alias, -row.id))
+    for collection in collections:
         metadata: Mapping[str, Any] = {}
-        with suppress(StoreRefused):  # an index of others, which the key may not read
+        # An index of others, which the API key may not read.
+        with suppress(StoreRefused):
             metadata = store.find(collection.name) or {}
         recorded = _recorded(metadata)
         if recorded is not None and recorded.same_model(identity):
@@ -163,10 +190,14 @@ def recognised(
 
 
 def on_its_processor(identity: EmbedderIdentity, metadata: Mapping[str, Any]) -> EmbedderIdentity:
-    """Return the identity of a model in the process with what the processor made that began a
-    collection: all others are compared with that. Its place and revision stay those of `identity`.
-    Raises ProcessorDiffers."""
+    """Return the identity of a model in the process with the probe of the processor that began a
+    collection.
+
+    Every other processor is compared with that one. Place and revision of the model stay those of
+    `identity`. Raises ProcessorDiffers if its vectors differ too much.
+    """
     recorded = _recorded(metadata)
+    # A new collection, a model on a server, or another model.
     if recorded is None or not recorded.probe or recorded.fingerprint != identity.fingerprint:
         return identity
     recorded.require_processor(identity)
@@ -183,7 +214,9 @@ def recorded_revision(settings: EmbedderSettings, store: StoreNames, alias: Alia
     if settings.kind != IN_PROCESS:
         return ""
     live = stores.find_live(store, alias)
-    recorded = _recorded(live.metadata) if live else None
+    if live is None:
+        return ""
+    recorded = _recorded(live.metadata)
     return recorded.revision_for(settings) if recorded else ""
 
 
@@ -218,9 +251,12 @@ def check_fits(
 ) -> None:
     """Raise FingerprintChanged if the settings would not make the vectors and chunks that the
     collection has."""
-    if reason := mismatch(collection, identity, chunker, bm25):
-        otherwise = "" if collection.outdated else ", or restore the settings"
-        raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
+    reason = mismatch(collection, identity, chunker, bm25)
+    if not reason:
+        return
+    # An outdated collection fits no settings.
+    otherwise = "" if collection.outdated else ", or restore the settings"
+    raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`{otherwise}")
 
 
 @attrs.frozen
@@ -235,15 +271,20 @@ class CollectionMaker:
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
-        Raises FingerprintChanged if the settings do not fit it, and StoreMismatch as
-        `live_collection`."""
+
+        Raises:
+            FingerprintChanged: The settings do not fit it.
+            StoreMismatch: As `live_collection`.
+        """
         ledger, store, alias = self.opened.ledger, self.opened.store, self.opened.alias
         live = live_collection(ledger, store, alias)
         if live is None:
-            unfinished = [c for c in ledger.collections(alias) if self._fits(c)]
+            # The ledger may have one that a killed run did not create in the store.
+            unfinished = [row for row in ledger.collections(alias) if self._fits(row)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             store.point_alias(alias, live.name)
-        if live.state == "building":  # it is new, or the last publishing died in the middle
+        # It is new, or the last publishing was killed after the alias moved.
+        if live.state == "building":
             ledger.update_collection(live.id, state="ready")
         check_fits(live, self.identity, self.chunker, self.bm25, index=self.opened.index.name)
         return live
@@ -265,14 +306,16 @@ class CollectionMaker:
             published, rows = live, ledger.collections(alias)
         else:
             published, rows = self._published_there(live), ledger.collections_elsewhere(alias)
-        # One that is published and still building: its publishing died in the middle.
-        name = published.name if published is not None else None
-        building = [c for c in rows if c.state == "building" and c.name != name]
-        fitting = [c for c in building if self._fits(c) and self._is_whole(c)][-1:]
-        for collection in building:
-            if collection not in fitting:
-                self._forget(collection)
-        return self._create(fitting[0] if fitting else self._add_to_ledger(), like=live)
+        # A published one may be "building" still, if its publishing was killed.
+        published_name = published.name if published is not None else None
+        building = [row for row in rows if row.state == "building" and row.name != published_name]
+        fitting = [row for row in building if self._fits(row) and self._is_intact(row)]
+        # The newest one that fits is gone on with, and the others are dropped.
+        unfinished = fitting[-1] if fitting else None
+        for row in building:
+            if row != unfinished:
+                self._forget(row)
+        return self._create(unfinished or self._add_to_ledger(), like=live)
 
     def _require_known(self, live: stores.LiveName) -> None:
         """Raise StoreMismatch if the ledger did not make a collection, unless `allow_loss`."""
@@ -329,14 +372,16 @@ class CollectionMaker:
         self.opened.ledger.drop_collection(collection.id)
 
     def _fits(self, collection: Collection) -> bool:
-        return not mismatch(collection, self.identity, self.chunker, self.bm25)
+        reason = mismatch(collection, self.identity, self.chunker, self.bm25)
+        return not reason
 
     def _add_to_ledger(self) -> Collection:
         opened, ledger, alias = self.opened, self.opened.ledger, self.opened.alias
         require_own(ledger, opened.store, alias)
+        name = next_name(ledger, alias, opened.store, opened.live_store)
         return ledger.add_collection(
             alias=alias,
-            name=next_name(ledger, alias, opened.store, opened.live_store),
+            name=name,
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self.identity.fingerprint,
             embedder=str(self.identity),
@@ -354,22 +399,24 @@ class CollectionMaker:
                 f"the store has a collection {collection.name} that the ledger did not make; remove"
                 f" it from the store, or {stores.RENAME}"
             )
-        made = {
-            name: getattr(collection, name)
-            for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS)
-        }
         before = like.metadata if like is not None else {}
+        made: dict[str, Any] = {}
+        for name in ("store_id", "alias", "embedder", *stores.MAKER_KEYS):
+            made[name] = getattr(collection, name)
+        # Citations of the live collection hold for the rebuilt one.
         made[stores.SEAL] = before.get(stores.SEAL, collection.store_id)
         made[stores.OWNER] = opened.alias.owner
-        made["embedder_identity"] = asdict(
-            self.identity
-        )  # before an alias points at it: a search asks for it
-        words = {stores.BM25: asdict(self.bm25)} if self.bm25 else {}
+        # A search needs it as soon as an alias points at the collection.
+        made["embedder_identity"] = asdict(self.identity)
+        if self.bm25 is not None:
+            made[stores.BM25] = asdict(self.bm25)
+        made |= self._learned(collection, before)
         sparse = self.bm25 is not None
-        metadata = {**made, **words, **self._learned(collection, before)}
-        store.create(collection.name, collection.dimension, metadata, sparse=sparse)
+        store.create(collection.name, collection.dimension, made, sparse=sparse)
         if like is not None:
-            store.points(collection.name).take_settings(opened.live_store.points(like.name))
+            # What a person set on the live collection, such as quantization.
+            live_points = opened.live_store.points(like.name)
+            store.points(collection.name).take_settings(live_points)
         return collection
 
     def _learned(self, collection: Collection, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,35 +428,46 @@ class CollectionMaker:
         is_same = all(before.get(key) == getattr(collection, key) for key in stores.MAKER_KEYS)
         if self.opened.origin is None or not is_same:
             return {}
-        return {key: before[key] for key in (stores.CALIBRATION, stores.TRAITS) if key in before}
+        learned = (stores.CALIBRATION, stores.TRAITS)
+        return {key: before[key] for key in learned if key in before}
 
-    def _is_whole(self, collection: Collection) -> bool:
+    def _is_intact(self, collection: Collection) -> bool:
+        """Return whether an unfinished rebuild can be gone on with."""
         ledger, store = self.opened.ledger, self.opened.store
         metadata = store.find(collection.name)
-        if (
-            metadata is None
-            or metadata.get("store_id") != collection.store_id
-            or metadata.get(stores.OVERTAKEN)
-        ):
+        # The store has no such collection, or another one of this name.
+        if metadata is None or metadata.get("store_id") != collection.store_id:
             return False
-        begun = _recorded(metadata)
-        if begun is not None and not begun.same_processor(self.identity):
+        # A worker of an earlier run has written to it beside a later run.
+        if metadata.get(stores.OVERTAKEN):
             return False
-        return not ledger.different_commits(collection, store.points(collection.name).commit_mark())
+        # It was begun on a processor on which the model gives other vectors.
+        begun_with = _recorded(metadata)
+        if begun_with is not None and not begun_with.same_processor(self.identity):
+            return False
+        # Store or ledger was restored from a backup.
+        commit_mark = store.points(collection.name).commit_mark()
+        return not ledger.different_commits(collection, commit_mark)
 
 
 def _is_known(ledger: Ledger, live: stores.LiveName) -> bool:
     """Return whether the ledger made a collection, by its name and its id."""
     known = ledger.collection(live.name)
-    return known is not None and (live.metadata.get("store_id") or known.store_id) == known.store_id
+    if known is None:
+        return False
+    # A collection without an id is known by its name.
+    store_id = live.metadata.get("store_id") or known.store_id
+    return bool(store_id == known.store_id)
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     """Return everything that decides the chunks of a collection and their words, as the ledger
-    keeps it."""
-    return "/".join(
-        [chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"index-{INDEX_VERSION}"]
-    )
+    keeps it, such as "text/1000/100/index-4"."""
+    parts = [chunker.fingerprint]
+    if bm25 is not None:
+        parts.append(bm25.fingerprint)
+    parts.append(f"index-{INDEX_VERSION}")
+    return "/".join(parts)
 
 
 def mismatch(
@@ -425,10 +483,8 @@ def mismatch(
             f"{collection.name} was chunked as {collection.chunking}"
             f" (kind/chunk_chars/chunk_overlap/context/bm25/version), settings say {chunking}"
         )
-    if (collection.embedder_fingerprint, collection.dimension) != (
-        identity.fingerprint,
-        identity.dimension,
-    ):
+    has_same_model = collection.embedder_fingerprint == identity.fingerprint
+    if not has_same_model or collection.dimension != identity.dimension:
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
     return ""
 
@@ -438,9 +494,10 @@ def same_vectors(made_by: EmbedderIdentity | None, identity: EmbedderIdentity) -
 
     The prefix of queries is in no vector.
     """
-    return made_by is not None and made_by.same_model(
-        replace(identity, query_prefix=made_by.query_prefix)
-    )
+    if made_by is None:
+        return False
+    with_its_prefix = replace(identity, query_prefix=made_by.query_prefix)
+    return made_by.same_model(with_its_prefix)
 
 
 def embedded_anew(live: stores.LiveName, identity: EmbedderIdentity, collection: Collection) -> str:
@@ -480,29 +537,37 @@ class Target:
 def choose(
     opened: Opened, record: RunRecord, identity: EmbedderIdentity, chunker: Chunker
 ) -> Target:
-    """Choose the collection of a run, and bring it and the ledger together. Raises as
-    `CollectionMaker`, StoreMismatch if store and ledger differ, and StoreRestored for a run of
-    single documents."""
+    """Choose the collection of a run, and bring it and the ledger together.
+
+    Raises:
+        FingerprintChanged, StoreError, …: As `CollectionMaker`.
+        StoreMismatch: Store and ledger differ.
+        StoreRestored: One of them was restored from a backup, in a run of single documents.
+    """
     settings, index, ledger, store = opened.settings, opened.index, opened.ledger, opened.store
     if not opened.single:
         require_own(ledger, store, opened.alias)
     live = stores.find_live(opened.live_store, opened.alias)
     if opened.origin is None:
         follow_store(ledger, store, live)
+
     identity = recognised(identity, ledger, opened.live_store, opened.alias)
     maker = CollectionMaker(opened, identity, chunker, bm25_model(index))
+    # `rebuild` of an index that has nothing yet is a first run.
     is_first = live is None and not ledger.collections(opened.alias)
     rebuild = opened.origin is not None or (opened.options.full and not is_first)
     collection = maker.beside() if rebuild else maker.current()
     if opened.origin is not None and live is not None:
         record.progress.announce(embedded_anew(live, identity, collection))
     identity = on_its_processor(identity, store.points(collection.name).metadata())
-    if not (rebuild or _was_restored(opened, record, collection)):
+
+    # A restored collection was compared point by point.
+    if not rebuild and not _was_restored(opened, record, collection):
         verify_counts(ledger, store, collection)
-    if not opened.single and collection.written_by != (
-        written_by := scan_settings(settings, index)
-    ):
-        ledger.write_by(collection, written_by, new=rebuild)
+    if not opened.single:
+        written_by = scan_settings(settings, index)
+        if collection.written_by != written_by:
+            ledger.write_by(collection, written_by, new=rebuild)
     epoch = _begin_on_server(opened, record, collection.name)
     points = store.points(collection.name)
     make_searchable(points, identity, index.indexed_fields, opened.alias.owner)
@@ -510,47 +575,56 @@ def choose(
 
 
 def _was_restored(opened: Opened, record: RunRecord, collection: Collection) -> bool:
-    """Return whether store and ledger may differ, after bringing them together. Raises
-    StoreRestored for a run of single documents, which does not read what else has to be indexed
-    again."""
+    """Return whether store or ledger was restored from a backup. If so, they are brought together.
+
+    Raises StoreRestored in a run of single documents, which does not read what else has to be
+    indexed again.
+    """
     ledger, store, index = opened.ledger, opened.store, opened.index.name
-    if not (difference := commit_difference(ledger, store, collection)):
+    difference = commit_difference(ledger, store, collection)
+    if not difference:
         return False
     if opened.single:
         raise StoreRestored(f"{difference}; {reconciled_by(index)}")
     record.progress.say("comparing every point with the ledger")
     comparison = Comparison(ledger, store, index, collection, check=opened.lease.check)
     comparison.read_points()
-    deleted, again = comparison.mend()
+    deleted, pending = comparison.mend()
     record.outcome.deleted += deleted
-    found = (
-        f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to"
-        " delete again"
-    )
+    to_index = count_of(pending, "document")
+    to_delete = count_of(deleted, "deleted document")
+    found = f"{to_index} to index again, {to_delete} to delete again"
     record.outcome.say(f"{difference}; every point was compared: {found}")
     return True
 
 
 def _begin_on_server(opened: Opened, record: RunRecord, name: str) -> int | None:
-    """Give a server's collection a new epoch, and return it. The outcome says what cannot be done
-    and is slow."""
+    """Give a server's collection a new epoch, and return it. None for the embedded store.
+
+    The outcome lists what the server cannot do, and what is slow.
+    """
     store = opened.store
-    if (server := stores.on_server(store)) is None:
+    server = stores.on_server(store)
+    if server is None:
         return None
     epoch = raise_epoch(store.points(name), opened.lease)
     record.outcome.say(server.points(name).notes())
-    if reason := server.fallback():
+    reason = server.fallback()
+    if reason:
         slow = f"{reason}, so points are sent over REST, which is slower: {stores.REST_REMEDY}"
         logger.warning("%s", slow)
+        # The settings require gRPC.
         if opened.settings.store.server.grpc_port is not None:
-            record.outcome.say(slow)  # the settings ask for gRPC
+            record.outcome.say(slow)
     return epoch
 
 
 def raise_epoch(points: PointCollection, lease: IndexLease) -> int:
-    """Give a collection a new epoch, by which a server refuses what workers of a dead run still
-    send, and return it. It is higher than any there, as a ledger may be new."""
-    epoch = max(lease.epoch, int(points.metadata().get("epoch") or 0) + 1)
+    """Give a collection a new epoch, and return it. Shards that workers of an earlier run still
+    send are refused by it."""
+    former = int(points.metadata().get("epoch") or 0)
+    # A new ledger counts from 1, whatever the collection has.
+    epoch = max(lease.epoch, former + 1)
     points.set_metadata({"epoch": epoch})
     return epoch
 
@@ -562,28 +636,37 @@ def make_searchable(
     owner: Mapping[str, str] | None = None,
 ) -> None:
     """Write name, model and owner into the collection's metadata, and give it exactly the settings'
-    payload indexes. Indexes that a person made are left alone. Call it at the beginning of a run:
-    it only does something if the collection is new or the settings changed."""
+    payload indexes.
+
+    Indexes that a person made are left alone. Call it at the beginning of a run. It changes nothing
+    unless the collection is new or the settings changed.
+    """
     metadata = points.metadata()
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
-        points.index_fields({**dict.fromkeys(before), **fields})
-    wanted = {
+        # None removes an index that the settings no longer have.
+        removed: dict[str, str | None] = dict.fromkeys(before)
+        points.index_fields({**removed, **fields})
+    wanted: dict[str, Any] = {
         stores.INDEX_NAME: points.name,
         "embedder_identity": asdict(identity),
         "payload_indexes": dict(fields),
     }
-    wanted |= {stores.OWNER: owner} if owner else {}
+    if owner:
+        wanted[stores.OWNER] = owner
     if any(metadata.get(key) != value for key, value in wanted.items()):
         points.set_metadata(wanted)
 
 
 def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -> None:
     """Measure the model of a collection and record its traits there, unless a run did so before.
-    Searches need them, and do without them if the model cannot be measured, whatever a plug-in
-    raises: the next run tries again."""
+
+    If the model cannot be measured, whatever a plug-in raises, searches do without the traits, and
+    the next run tries again.
+    """
     points = opened.store.points(collection)
-    if ModelTraits.from_metadata(points.metadata().get(stores.TRAITS)) is not None:
+    recorded = points.metadata().get(stores.TRAITS)
+    if ModelTraits.from_metadata(recorded) is not None:
         return
     with (
         suppress(Exception),
@@ -594,12 +677,13 @@ def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
-    """Return the number of documents and points, after checking that the store holds what the
-    ledger says. Points of pending documents may be there or not. Raises StoreMismatch if it does
-    not."""
-    totals, name = ledger.totals(collection.id), collection.name
+    """Return the numbers of documents and of points. Raises StoreMismatch if the store has another
+    number of points than the ledger."""
+    name = collection.name
+    totals = ledger.totals(collection.id)
     points = store.points(name)
     stored = points.count()
+    # Of pending documents, the store may have any number of points.
     if totals.pending:
         stored -= points.count(keys=ledger.pending_keys(collection.id))
     if stored == totals.points:

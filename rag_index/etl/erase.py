@@ -1,13 +1,12 @@
-"""Erasing: no file of the store keeps what runs have deleted or changed. Also: dropping a whole
-index.
+"""Erasing: no file of the store keeps what runs have deleted or changed. Also: dropping an index.
 
-    copy what lives into a new collection -> counts -> alias -> ledger -> drop the former one and
-    the kept ones
+    copy the live points into a new collection > counts > alias > ledger > drop the former
+    collection and kept ones
 
-Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of what lives
-has none of them. A kill leaves the former collection live, with the copy for the next erasure to
-drop, or the copy live: the ledger learns its name when it is next read for writing
-(`collection.live_collection`).
+Engines mark a deleted point and keep its bytes in segments, logs and vectors. A copy of the live
+points has none of them. A kill before the alias moves leaves the former collection live, and the
+next erasure drops the copy. A kill after that leaves the copy live: a run or an erasure gives the
+ledger its name (`collection.live_collection`), and the next erasure drops the former collection.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.components.ledger import Collection, Ledger, unwanted_indexes
 from rag_index.components.stores import (
@@ -57,18 +56,25 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
 
 ERASE_POINTS = 500
+"""Points that are copied at a time. Chosen; nothing depends on it."""
+NEAR_NAME = 0.5
+"""How similar the name of an index must be to be suggested (difflib). Chosen; nothing depends on
+it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What an erasure did: `documents` were deleted or changed since the last one, and `dropped`
-    had their texts."""
+    """What an erasure did."""
 
     index: str
     collection: str
+    """The new collection, which is live."""
     documents: int
+    """Documents that were deleted or changed since the last erasure."""
     points: int
+    """Points that were copied."""
     dropped: tuple[str, ...]
+    """The collections that had the former texts."""
     seconds: float
     held_back: int
     """Documents that the source lost and that the delete guard keeps, with all their texts."""
@@ -77,74 +83,91 @@ class Erased:
 def erase(
     settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, lease: IndexLease
 ) -> Erased | None:
-    """Erase what was deleted from an index or changed in it. Returns None if nothing is indexed.
-    The caller holds the lease. Raises IndexLocked if a rebuild is not finished, StoreMismatch if
-    store and ledger do not belong together, and what they raise."""
-    began, alias = time.perf_counter(), settings.alias(index.name)
+    """Erase what was deleted from an index or changed in it. Return None if nothing is indexed.
+
+    The caller holds the lease.
+
+    Raises:
+        IndexLocked: A rebuild is not finished.
+        StoreMismatch: Store and ledger do not belong together.
+        StoreError, LedgerError, …: As store and ledger.
+    """
+    began = time.perf_counter()
+    alias = settings.alias(index.name)
     require_own(ledger, store, alias)
     follow_store(ledger, store, find_live(store, alias))
-    if (former := live_collection(ledger, store, alias)) is None:
+    former = live_collection(ledger, store, alias)
+    if former is None:
         return None
-    if waits := unfinished_rebuild(ledger, store, former, index.name):
-        raise IndexLocked(waits)
-    kept = [one for one in ledger.collections(alias) if one.id != former.id]
-    ours = [
-        name
-        for name, made in store.collections().items()
-        if made.get("alias") == alias and name != former.name
-    ]
-    for name in set(ours) - {one.name for one in kept}:
-        store.drop(name)  # an erasure that was killed made it, or has left it
-    documents, name = ledger.erasable(alias).documents, next_name(ledger, alias, store)
-    points = _copy(ledger, store, former, name, lease)
+    obstacle = unfinished_rebuild(ledger, store, former, index.name)
+    if obstacle:
+        raise IndexLocked(obstacle)
+
+    kept = [row for row in ledger.collections(alias) if row.id != former.id]
+    kept_names = {row.name for row in kept}
+    others: list[str] = []
+    for name, metadata in store.collections().items():
+        if metadata.get("alias") == alias and name != former.name:
+            others.append(name)
+    # Made or left by an erasure that was killed.
+    for name in set(others) - kept_names:
+        store.drop(name)
+
+    documents = ledger.erasable(alias).documents
+    copy = next_name(ledger, alias, store)
+    points = _copy(ledger, store, former, copy, lease)
     lease.check()
-    store.point_alias(alias, name)
-    take_name(ledger, former, name, store.points(name).metadata())
-    for dropped in [former.name, *ours]:
-        store.drop(dropped)
-    for one in kept:
-        ledger.drop_collection(one.id)
+    store.point_alias(alias, copy)
+    take_name(ledger, former, copy, store.points(copy).metadata())
+    for name in [former.name, *others]:
+        store.drop(name)
+    for row in kept:
+        ledger.drop_collection(row.id)
+    # Contexts, logged queries and the ledger's log have texts of documents, too.
     ledger.prune_contexts(math.inf)
     _forget_queries(settings, index, ledger, former.id)
     ledger.empty_log()
     ledger.end_erasure(former.id)
-    seconds, held = round(time.perf_counter() - began, 3), former.held
-    return Erased(index.name, name, documents, points, (former.name, *ours), seconds, held)
+    seconds = round(time.perf_counter() - began, 3)
+    dropped = (former.name, *others)
+    return Erased(index.name, copy, documents, points, dropped, seconds, former.held)
 
 
 def unfinished_rebuild(ledger: Ledger, store: StoreNames, live: Collection, index: str) -> str:
-    """Return why an erasure has to wait for a rebuild: what that has embedded would be lost. "" if
-    there is none."""
-    others = (
-        one.name
-        for one in ledger.collections(live.alias)
-        if one.state == "building" and one.id != live.id
-    )
-    if (name := next((one for one in others if store.find(one) is not None), "")) == "":
-        return ""
-    return (
-        f"the rebuild {name} is not finished, and an erasure waits for it: `rag-index rebuild"
-        f" {index}` completes it"
-    )
+    """Return why an erasure has to wait for a rebuild; "" if there is none.
+
+    The erasure would drop what the rebuild has embedded.
+    """
+    for row in ledger.collections(live.alias):
+        is_unfinished = row.state == "building" and row.id != live.id
+        if is_unfinished and store.find(row.name) is not None:
+            return (
+                f"the rebuild {row.name} is not finished, and an erasure waits for it:"
+                f" `rag-index rebuild {index}` completes it"
+            )
+    return ""
 
 
 def _forget_queries(settings: Settings, index: IndexSettings, ledger: Ledger, live: int) -> None:
-    """Remove queries that have found a document which is gone from the log. Raises SettingsError if
+    """Remove the queries from the log that have found a deleted document. Raises SettingsError if
     that fails."""
 
     def is_gone(document_id: str) -> bool:
         try:
-            return not ledger.known(live, possible_document_keys(index.key_columns, document_id))
-        except SettingsError:  # an id of other key columns than today's
+            keys = possible_document_keys(index.key_columns, document_id)
+        except SettingsError:
+            # An id of former key columns.
             return True
+        return not ledger.known(live, keys)
 
-    if log := query_log(settings.serve):
-        try:
-            log.erase(index.name, is_gone)
-        except OSError as error:
-            raise SettingsError(
-                f"[serve] query_log {unwritable(log.path, error, 'name another file')}"
-            ) from error
+    log = query_log(settings.serve)
+    if log is None:
+        return
+    try:
+        log.erase(index.name, is_gone)
+    except OSError as error:
+        reason = unwritable(log.path, error, "name another file")
+        raise SettingsError(f"[serve] query_log {reason}") from error
 
 
 def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: IndexLease) -> int:
@@ -152,7 +175,9 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
     number."""
     old_points, new_points = store.points(former.name), store.points(name)
     metadata = old_points.metadata()
-    made = {**metadata, "store_id": str(uuid.uuid4()), REPLACES: former.store_id, INDEX_NAME: name}
+    made = {**metadata, "store_id": str(uuid.uuid4()), INDEX_NAME: name}
+    # By this, the ledger's rows are found again if the erasure is killed after the alias moved.
+    made[REPLACES] = former.store_id
     store.create(name, former.dimension, made, sparse=BM25 in metadata)
     new_points.take_settings(old_points)
     if fields := metadata.get("payload_indexes"):
@@ -177,25 +202,25 @@ def _copy(ledger: Ledger, store: Store, former: Collection, name: str, lease: In
 
 
 def kept_index(settings: Settings, name: str) -> str:
-    """Return the collections that store and ledger keep of an index, with what a person should know
-    about each. Raises UnknownIndex if there are none. Neither store nor index is locked."""
+    """Return the collections that store and ledger keep of an index, each with its number of
+    documents, as a sentence. Neither store nor index is locked.
+
+    Raises UnknownIndex if there are none.
+    """
     alias = settings.alias(name)
     with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
         stored = _stored(ledger, names, alias)
         collections = dict.fromkeys(stored, "unknown to the ledger")
         for row in (*ledger.collections(alias), *ledger.collections_elsewhere(alias)):
             documents = count_of(ledger.totals(row.id).documents, "document")
-            is_here = row.name in stored
-            collections[row.name] = (
-                documents if is_here else f"{documents}, not in this store, where it stays"
-            )
+            if row.name not in stored:
+                documents = f"{documents}, not in this store, where it stays"
+            collections[row.name] = documents
         if collections:
-            return ", ".join(f"{one} ({what})" for one, what in collections.items())
-        others = [
-            *(index.name for index in settings.indexes),
-            *unwanted_indexes(settings, ledger, names.aliases()),
-        ]
-    near = get_close_matches(name, others, n=1, cutoff=0.5)
+            return ", ".join(f"{kept} ({what})" for kept, what in collections.items())
+        others = [index.name for index in settings.indexes]
+        others += unwanted_indexes(settings, ledger, names.aliases())
+    near = get_close_matches(name, others, n=1, cutoff=NEAR_NAME)
     hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""
     raise UnknownIndex(
         f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}"
@@ -225,9 +250,14 @@ class DroppedIndex:
 
 
 def drop_index(settings: Settings, name: str) -> DroppedIndex:
-    """Delete the collections of an index in the store of the settings, and what the ledger has of
-    it. A death in between leaves what a repetition deletes. Raises IndexLocked, StoreBusy,
-    StoreMismatch if a collection is of another project, and what store and ledger raise."""
+    """Delete the collections of an index in the store of the settings, and the ledger's rows of it.
+
+    A kill leaves a part of them, which a repetition deletes.
+
+    Raises:
+        StoreMismatch: A collection is of another project.
+        IndexLocked, StoreBusy, …: As `hold_index`, store and ledger.
+    """
     alias = settings.alias(name)
     with hold_index(settings, alias) as (ledger, _, store):
         require_own(ledger, store, alias)
@@ -236,17 +266,19 @@ def drop_index(settings: Settings, name: str) -> DroppedIndex:
             store.drop(collection)
         elsewhere = [row.name for row in ledger.collections_elsewhere(alias)]
         ledger.forget_index(alias)
-        ledger.prune_contexts(math.inf)  # they repeat the texts
+        # Contexts repeat the texts.
+        ledger.prune_contexts(math.inf)
         return DroppedIndex(stored, elsewhere)
 
 
 def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:
-    known = {collection.name for collection in ledger.collections(alias)}
-    found = {
-        name: metadata
-        for name, metadata in store.collections().items()
-        if metadata.get("alias") == alias or name in known
-    }
+    """Return the collections of an alias in a store. Raises StoreMismatch if one is of another
+    project."""
+    known = {row.name for row in ledger.collections(alias)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, metadata in store.collections().items():
+        if metadata.get("alias") == alias or name in known:
+            found[name] = metadata
     for name, metadata in found.items():
         check_owner(alias, name, metadata.get(OWNER))
     return list(found)
@@ -255,24 +287,31 @@ def _stored(ledger: Ledger, store: StoreNames, alias: Alias) -> list[str]:
 def erasure_due(opened: Opened, target: Target) -> bool:
     """Return whether there is something to erase after this run of the live collection. A watch
     erases once a day."""
-    if (live := opened.live) is None or live.id != target.collection.id:
+    live = opened.live
+    if live is None or live.id != target.collection.id:
         return False
-    erasable, all_of = opened.ledger.erasable(opened.alias), opened.ledger.collections(opened.alias)
-    kept = any(one.state == "ready" and one.id != live.id for one in all_of)
-    return bool(erasable.documents or kept) and not (
-        erasable.lately and opened.looked_at is not None
-    )
+    erasable = opened.ledger.erasable(opened.alias)
+    # A kept collection has texts that were deleted since it was live.
+    is_any_kept = False
+    for row in opened.ledger.collections(opened.alias):
+        if row.state == "ready" and row.id != live.id:
+            is_any_kept = True
+    if not (erasable.documents or is_any_kept):
+        return False
+    is_watch = opened.looked_at is not None
+    return not (is_watch and erasable.lately)
 
 
 def erase_after(opened: Opened, record: RunRecord) -> str:
-    """Erase what this run deleted or changed from the files of the store, and say so. Raises as
-    `erase`."""
+    """Erase what this run deleted or changed from the files of the store. Return what was done as a
+    sentence. Raises as `erase`."""
     record.progress.say("copying what lives, so that no file has what was deleted")
     with record.stopwatch.stage("erase"):
         erased = erase(opened.settings, opened.index, opened.ledger, opened.store, opened.lease)
         if erased is None:
             return "nothing is indexed"
-    documents, dropped = count_of(erased.documents, "document"), ", ".join(erased.dropped)
+    documents = count_of(erased.documents, "document")
+    dropped = ", ".join(erased.dropped)
     return (
         f"{documents} erased: {erased.points:,} points copied to {erased.collection}, and {dropped}"
         " dropped"

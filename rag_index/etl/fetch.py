@@ -1,4 +1,4 @@
-"""Reading the source of an index page by page."""
+"""Reading the source of an index page by page. Nothing is written."""
 
 from __future__ import annotations
 
@@ -23,16 +23,24 @@ depends on it."""
 
 
 def fetch_page(opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
-    """Read the next `rows` documents after the cursor, which is page `number` of the run. Another
-    attempt reads the same rows again, which is harmless. Raises as `Source.page`; a query ends
-    after `[source] timeout`."""
+    """Read the next `rows` documents after the cursor, which is page `number` of the run.
+
+    Another attempt reads the same rows again, which is harmless. A query ends after `[source]
+    timeout`. Raises as `Source.page`.
+    """
     return opened.source.page(cursor, rows)
 
 
 def read_pages(opened: Opened, fetch: Fetch) -> Iterator[SourcePage]:
-    """Yield all pages of the source. They grow from a small first one to about `PAGE_CHARS`
-    characters, so that short texts do not mean many small queries. `fetch` reads one, as
-    `fetch_page` does."""
+    """Yield all pages of the source.
+
+    They grow from a small first one to about `PAGE_CHARS` characters, so that short texts do not
+    need many small queries. A page may be empty and have a cursor: the next one is read all the
+    same, and only a page without a cursor is the last.
+
+    Args:
+        fetch: Reads one page, as `fetch_page` does.
+    """
     cursor, rows, number = None, FIRST_PAGE_ROWS, 0
     while True:
         number += 1
@@ -43,4 +51,5 @@ def read_pages(opened: Opened, fetch: Fetch) -> Iterator[SourcePage]:
             return
         chars = sum(map(len, page.documents.texts))
         mean_chars = chars / max(1, len(page.documents)) + ROW_CHARS
-        rows = max(1, min(rows * 4, MAX_PAGE_ROWS, int(PAGE_CHARS / mean_chars)))
+        fitting_rows = int(PAGE_CHARS / mean_chars)
+        rows = max(1, min(rows * 4, MAX_PAGE_ROWS, fitting_rows))

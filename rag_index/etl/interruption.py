@@ -11,18 +11,19 @@ if TYPE_CHECKING:
     from rag_index.etl.scan import Scan
 
 STOPPED = re.compile(r"Error calling function .*: (KeyboardInterrupt|TerminationSignal):")
-"""What Pydantic says of a Ctrl-C or SIGTERM inside a function that it calls, in an error of its
-own."""
+"""The message of Pydantic's error after a Ctrl-C or SIGTERM inside a function that it calls."""
 
 
 class RunPaused(Exception):
-    """Raised by an `Interruption`: the run ends here. What it did is committed, and another run
-    goes on from it."""
+    """Raised by an `Interruption` to end a run early. The shards under way are committed, and
+    another run goes on from there."""
 
 
 class Interruption:
-    """Decides between pages and between shards whether a run ends early. By default it never does;
-    a watch has runs that take turns (`watch.kept_runs`)."""
+    """Decides before each page and each shard whether a run ends early.
+
+    By default it never does. Runs of a watch take turns (`watch.kept_runs`).
+    """
 
     def begin(self, scan: Scan) -> None:
         """Take note that a run begins to read."""
@@ -35,17 +36,17 @@ class Interruption:
 
 
 def stop_in(error: BaseException | None) -> BaseException | None:
-    """Return the Ctrl-C or SIGTERM that an error is, or was made of; None if it is an ordinary
+    """Return the Ctrl-C or SIGTERM that an error is, or that caused it; None if it is an ordinary
     error."""
-    if error is None or not isinstance(
-        error, Exception
-    ):  # KeyboardInterrupt, Prefect's TerminationSignal
+    # KeyboardInterrupt, Prefect's TerminationSignal.
+    if error is None or not isinstance(error, Exception):
         return error
     cause = error.__cause__
-    # Inside a serializer a signal becomes another error. If that writes JSON, only its words tell.
+    # Inside a serializer a signal becomes another error. If that writes JSON, only its message
+    # names the signal.
     if cause is None and STOPPED.search(str(error)):
         return KeyboardInterrupt()
-    # asyncio makes a time limit of a CancelledError: nobody stopped the run.
+    # asyncio turns a CancelledError into a TimeoutError: nobody stopped the run.
     if isinstance(cause, CancelledError):
         return None
     return stop_in(cause)

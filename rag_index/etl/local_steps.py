@@ -1,5 +1,10 @@
-"""The steps of a run without Prefect: the same functions and the same policy, in this process and
-its children."""
+"""The steps of a run without Prefect: the same functions and the same retries, in this process and
+its children.
+
+Each child embeds the shards that it is given, and this process writes them. If a child dies, its
+shards raise ProcessDied, and `etl.window` tries their documents alone, in a child of its own
+(`write_alone`).
+"""
 
 from __future__ import annotations
 
@@ -34,18 +39,21 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 NO_MEMORY_LIMIT = 0
+"""Bytes; 0 means that the settings name no other limit for a worker's memory."""
 logger = logging.getLogger("rag_index.indexing")
 
 
 class LocalSteps(Steps):
-    """Carries out the steps in this process. It embeds the first shard here, and further ones in
-    `workers` child processes, one executor each, so that a death costs its own shards alone. With
-    `serial` it embeds all here.
+    """Carries out the steps in this process.
+
+    This process embeds the first shard itself, and further ones are embedded by `workers` child
+    processes. Each has an executor of its own, so that its death costs its own shards alone. With
+    `serial` this process embeds all shards.
 
     Args:
         embed_here: Embeds a job in this process, by default as in any other.
-        turn: Held while this process embeds, since its one embedder serves one caller at a time.
-            Runs that share a process, as those of a watch do, give the same lock.
+        turn: A lock that is held while this process embeds, since its one embedder serves one
+            caller at a time. Runs that share a process, as those of a watch do, give the same lock.
     """
 
     def __init__(
@@ -92,7 +100,7 @@ class LocalSteps(Steps):
         return result
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        # A second shard is begun while the first one is under way: there is work for the children.
+        # A second shard begins while the first one is under way: there is work for children.
         if self._under_way and not (self._is_serial or self.has_started_workers):
             self._start_children()
         executor = min(self._executors, key=lambda candidate: self._under_way[candidate])
@@ -128,35 +136,33 @@ class LocalSteps(Steps):
 
     def _sent(self) -> list[Outage]:
         """Return the outages that the children have sent last."""
-        children = [
-            executor
-            for executor in (*self._executors, self._alone)
-            if isinstance(executor, Process)
-        ]
-        return [outage for child in children for outage in child.last_state or ()]
+        sent: list[Outage] = []
+        for executor in (*self._executors, self._alone):
+            if isinstance(executor, Process):
+                sent += executor.last_state or ()
+        return sent
 
     def _start_children(self) -> None:
         self._executors = [Process(self._memory, outages) for _ in range(self.workers)]
         self.has_started_workers = True
 
     def _embed(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
-        """Submit a shard, and return a function that waits for it and submits it again after a
+        """Submit a shard. Return a function that waits for it, and submits it again after a
         transient error."""
         if isinstance(executor, Process):
-            # Children spread over the hosts of an embedding service: each begins with one of its
-            # own.
+            # Each child calls another host of an embedding service first: its home.
             home = self._executors.index(executor) if executor in self._executors else 0
             embed_job = partial(embed, job, home=home, limited=True)
         else:
-            alone = attrs.evolve(job, workers=1)  # nothing else embeds meanwhile
+            # This process embeds, and nothing else meanwhile.
+            alone = attrs.evolve(job, workers=1)
             embed_job = partial(self._embed_in_turn, alone)
         submit = partial(executor.submit, embed_job)
         futures = [submit()]
 
         def wait_for_embedded() -> EmbeddedShard:
-            future = (
-                futures.pop() if futures else submit()
-            )  # submitted again after a transient error
+            # Empty: the shard is submitted again after a transient error.
+            future = futures.pop() if futures else submit()
             return embedded_by(future, job)
 
         return partial(with_retries, wait_for_embedded, self.recovery)
@@ -171,8 +177,8 @@ class LocalSteps(Steps):
 
 
 def embedded_by(future: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
-    """Return what an executor embedded. Raises ProcessDied if its process died, and otherwise an
-    error of ours."""
+    """Return the shard that an executor embedded. Raises ProcessDied if its process died or had no
+    memory left, and otherwise an error of ours."""
     try:
         return future.result()
     except BrokenExecutor as error:
@@ -181,7 +187,8 @@ def embedded_by(future: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
         raise process_died(job.shard, NO_MEMORY) from error
     except RagIndexError:
         raise
-    except Exception as error:  # whatever it is, the run has to end with a sentence
+    except Exception as error:
+        # A fault of a plug-in, such as a TypeError: the run ends with a sentence about it.
         raise TerminalError(f"embedding failed: {described(error)}") from error
 
 

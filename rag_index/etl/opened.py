@@ -1,5 +1,10 @@
-"""What a run of an index holds open, in the order in which it is taken: source, ledger, lease,
-store."""
+"""What a run of an index holds open, in the order in which it is opened: source, ledger, lease,
+store.
+
+The lease comes before the store, so that a second run of the index ends before it touches the
+store. A kill leaves the lease in the ledger. The next run takes it over at once if its holder is a
+dead process of this machine, and otherwise once it has expired.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +58,9 @@ class RunOptions:
     """Whether to try failed documents again, however often they were tried."""
 
     def in_settings(self) -> dict[str, Any]:
-        """Return those that take the place of settings, as `run_settings` and the command line take
-        them."""
-        return {
-            name: getattr(self, name) for name in ("workers", "shard_documents", "serial", "wait")
-        }
+        """Return the options that replace settings, as `run_settings` takes them."""
+        names = ("workers", "shard_documents", "serial", "wait")
+        return {name: getattr(self, name) for name in names}
 
 
 @attrs.frozen
@@ -86,11 +89,11 @@ class Opened:
     lease: IndexLease
     store: Store
     single: bool = False
-    """Look at single documents alone: nothing is known of the others, so the run never completes
-    the collection."""
+    """Whether the run reads single documents alone. Nothing is known of the others then, so such a
+    run never completes the collection."""
     looked_at: float | None = None
-    """When a watch last looked whether the source was written, before it began this run; None for
-    any other run."""
+    """The time (Unix) at which a watch last checked whether the source was written, before it began
+    this run. None for any other run."""
     origin: Origin | None = None
     """The store of the live collection, if the run rebuilds in another store; else None."""
 
@@ -102,12 +105,16 @@ class Opened:
     @property
     def live_store(self) -> StoreReader:
         """The store of the live collection, which searches read."""
-        return self.store if self.origin is None else self.origin.store
+        if self.origin is None:
+            return self.store
+        return self.origin.store
 
     @property
     def live(self) -> Collection | None:
-        """The live collection, as far as the ledger knows it."""
-        return self.ledger.collection(self.live_store.aliases().get(self.alias, ""))
+        """The live collection, if the ledger knows it."""
+        aliases = self.live_store.aliases()
+        name = aliases.get(self.alias, "")
+        return self.ledger.collection(name)
 
 
 @contextmanager
@@ -122,13 +129,21 @@ def open_index(
     looked_at: float | None = None,
     to: StoreSettings | None = None,
 ) -> Iterator[Opened]:
-    """Open all that a run needs. What the caller wants to `keep` is used, and left open. A rebuild
-    writes to the store `to`, if that is given, and not to that of the settings.
+    """Open all that a run needs, and close it afterwards.
 
+    Args:
+        keep: Source, ledger and store that the caller has open. They are used and left open.
+        looked_at: As `Opened.looked_at`.
+        to: The store that a rebuild writes to, if that is not the store of the settings.
+
+    Raises:
+        UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, StoreBusy
+        IndexLocked: Another run holds the index.
+        SettingsReplaced: The settings file has changed since this process read it.
+
+    Example:
         with open_index(settings, "comments", RunOptions(), run_id=str(uuid.uuid4())) as opened: ...
-
-    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked,
-    SettingsReplaced and StoreBusy."""
+    """
     index = settings.index(name)
     source, ledger, store = keep or (None, None, None)
     with ExitStack() as stack:
@@ -137,6 +152,7 @@ def open_index(
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         _require_current(settings, index)
         origin = None
+        # `rebuild --to`: from here on, the store of the settings is the other one.
         if to is not None:
             reader = open_reader(
                 settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery
@@ -164,21 +180,24 @@ def open_index(
 def hold_index(settings: Settings, alias: Alias) -> Iterator[tuple[Ledger, IndexLease, Store]]:
     """Hold ledger, lease and store for a command that writes an index and is no run. Raises as
     `open_index`."""
+    run_id = str(uuid.uuid4())
     with (
         closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, alias, str(uuid.uuid4())) as lease,
+        IndexLease(ledger, alias, run_id) as lease,
         closing(open_own_store(settings)) as store,
     ):
         yield ledger, lease, store
 
 
 def _require_current(settings: Settings, index: IndexSettings) -> None:
-    """Raise SettingsReplaced if the settings file says something else of an index since this
-    process has read it."""
-    if settings.is_outdated:
-        now = load_settings(settings.path)
-        if scan_settings(now, now.index(index.name)) != scan_settings(settings, index):
-            raise SettingsReplaced(
-                f"index {index.name}: {settings.path.name} has changed since this run read it, so"
-                " nothing was written by the settings before; start it again"
-            )
+    """Raise SettingsReplaced if the settings of an index have changed in their file since this
+    process read them."""
+    if not settings.is_outdated:
+        return
+    now = load_settings(settings.path)
+    new_hash = scan_settings(now, now.index(index.name))
+    if new_hash != scan_settings(settings, index):
+        raise SettingsReplaced(
+            f"index {index.name}: {settings.path.name} has changed since this run read it, so"
+            " nothing was written by the settings before; start it again"
+        )

@@ -1,10 +1,16 @@
 """The one comparison of store and ledger: each point with the ledger's rows, and with the keys of
-the source if these were read. `rag-index doctor` says what differs. A run whose store or ledger was
-put back to an older copy mends that before it begins, and so does `doctor --repair`: what differs
-becomes pending, and the next scan indexes it again.
+the source if these were read.
 
-What was read is recorded in tables of scans beside the ledger's own, and SQL compares it with the
-ledger, so memory does not grow with the corpus."""
+    points and keys > tallies and orphans, in tables of the ledger > SQL: what differs > pending
+
+`rag-index doctor` reports what differs. A run whose store or ledger was restored from a backup
+corrects it before it begins, and so does `doctor --repair`: documents that differ become pending,
+and the next scan indexes them again. The commit marks agree only after all that, so a kill has the
+next run compare everything again.
+
+What was read is recorded in tables beside the ledger's own, and SQL compares it with the ledger, so
+memory does not grow with the corpus.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,13 @@ from rag_index.components.ledger.tables import documents, orphans, source_keys, 
 from rag_index.components.stores import OVERTAKEN
 from rag_index.core.database import insert_for
 from rag_index.core.documents import INDEX_VERSION
-from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, StoredPoint
+from rag_index.core.documents.batches import BY_WORDS, RESERVED_KEY, CommitMark, StoredPoint
 from rag_index.core.documents.canonical import encode_payload, hash_bytes
 from rag_index.core.documents.groups import document_payload
 from rag_index.core.documents.keys import document_id, point_id
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.reports.progress import counted
-from rag_index.etl.commit import next_commit_mark
+from rag_index.etl.commit import DocumentRow, next_commit_mark
 from rag_index.etl.upsert import CHUNK_HASH, chunk_hash
 
 if TYPE_CHECKING:
@@ -34,8 +40,11 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import Store
 
 PAGE_POINTS = 1000
+"""Points that are read or deleted at a time. Chosen; nothing depends on it."""
 MAX_EXAMPLES = 5
+"""Keys that a finding names. Chosen; nothing depends on it."""
 HASH_HEX = 32
+"""Hexadecimal digits of a hash."""
 
 d, t, o, s = documents.c, tallies.c, orphans.c, source_keys.c
 
@@ -50,9 +59,12 @@ class Matches:
 
 
 class Comparison:
-    """A comparison of one collection with the ledger. The caller holds the lease of the index, and
-    `check` raises if it does not any more.
+    """A comparison of one collection with the ledger.
 
+    Args:
+        check: Raises if the caller has lost the lease of the index.
+
+    Example:
         comparison = Comparison(ledger, store, "notes", collection, check=lease.check)
         comparison.read_points()
         comparison.mend()
@@ -78,130 +90,156 @@ class Comparison:
     # What is read
 
     def add_source_keys(self, keys: Iterable[str]) -> None:
-        """Add documents of the source."""
-        self._write(
-            self._insert(source_keys).on_conflict_do_nothing(), [{"key": key} for key in keys]
-        )
+        """Record keys of documents that the source has."""
+        rows = [{"key": key} for key in keys]
+        self._write(self._insert(source_keys).on_conflict_do_nothing(), rows)
 
     def read_points(self) -> None:
-        """Compare each point with the ledger; those of pending documents are left out. Raises
-        StoreError if the store cannot read its own points, and what a ledger raises."""
-        name, cid = self._collection.name, self._collection.id
-        canonical = self._collection.chunking.endswith(f"index-{INDEX_VERSION}")
-        insert = self._insert(tallies)
-        sums = {column: t[column] + insert.excluded[column] for column in ("points", "altered")}
-        add = insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums)
-        points = self._store.points(name)
+        """Compare each point with the ledger's row of its document.
+
+        Points of pending documents are left out. Raises StoreError if the store cannot read its own
+        points, and what a ledger raises.
+        """
+        points = self._store.points(self._collection.name)
         stored = pages(points.scroll(page=PAGE_POINTS))
         for page in counted(stored, "points compared", points.count, len):
             self._check()
-            keys = [typed_key(point, self._index) for point in page]
-            known = self._ledger.known(cid, sorted({key for key in keys if key is not None}))
-            found: dict[str, dict[str, Any]] = {}
-            unexplained: list[dict[str, Any]] = []
-            for key, point in zip(keys, page, strict=True):
-                row = known.get(key or "")
-                if key is None or row is None or not (row.chunks or row.pending):
-                    unexplained.append({"id": point.id, "key": key})
-                elif not row.pending:
-                    tally = found.setdefault(key, {"key": key, "points": 0, "altered": 0})
-                    tally["points"] += 1
-                    tally["altered"] += _is_altered(point, key, row, canonical=canonical)
-            self._write(add, list(found.values()))
-            self._write(self._insert(orphans).on_conflict_do_nothing(), unexplained)
+            self._compare(page)
+
+    def _compare(self, page: list[StoredPoint]) -> None:
+        """Record how many points of each document were read and altered, and which points have no
+        document."""
+        is_canonical = self._collection.chunking.endswith(f"index-{INDEX_VERSION}")
+        keys = [typed_key(point, self._index) for point in page]
+        distinct = {key for key in keys if key is not None}
+        known = self._ledger.known(self._collection.id, sorted(distinct))
+        found: dict[str, dict[str, Any]] = {}
+        unexplained: list[dict[str, Any]] = []
+        for key, point in zip(keys, page, strict=True):
+            row = known.get(key or "")
+            # Not a point of ours, or the ledger has no such document, or has it without points.
+            if key is None or row is None or not (row.chunks or row.pending):
+                unexplained.append({"id": point.id, "key": key})
+                continue
+            if row.pending:
+                continue
+            tally = found.setdefault(key, {"key": key, "points": 0, "altered": 0})
+            tally["points"] += 1
+            tally["altered"] += _is_altered(point, key, row, canonical=is_canonical)
+
+        # The points of a document may be on several pages.
+        insert = self._insert(tallies)
+        sums = {
+            "points": t.points + insert.excluded.points,
+            "altered": t.altered + insert.excluded.altered,
+        }
+        add = insert.on_conflict_do_update(index_elements=["scan", "key"], set_=sums)
+        self._write(add, list(found.values()))
+        self._write(self._insert(orphans).on_conflict_do_nothing(), unexplained)
 
     # What differs
 
     def differing(self) -> Matches:
-        """Find documents whose points are not as the ledger says, and documents that the store has
-        and the ledger does not, unless the source does not have them either."""
-        unknown = sa.select(o.key).where(self._is_mine(orphans), ~self._of_none()).distinct()
+        """Find documents whose points differ from the ledger, and documents that the store has and
+        the ledger has not, unless the source does not have them either."""
+        unknown = sa.select(o.key).distinct()
+        unknown = unknown.where(self._is_mine(orphans), ~self._of_none())
         return self._find(sa.union(self._wrong(), unknown))
 
     def orphans(self) -> Matches:
-        """Find points that nothing explains: the ledger has no such document, and neither has the
-        source, if it was read. A point that is of no document is named by its id."""
+        """Find points of documents that neither the ledger has nor the source, if it was read. A
+        point that is of no document is named by its id."""
         named = sa.select(sa.func.coalesce(o.key, o.id).label("key"))
         return self._find(named.where(self._is_mine(orphans), self._of_none()))
 
     def _wrong(self) -> sa.Select[Any]:
         """Return the query for the ledger's documents whose points are missing, too many, or
         altered."""
-        joined = documents.outerjoin(tallies, self._is_mine(tallies) & (t.key == d.key))
-        done = (d.collection_id == self._collection.id) & (d.pending == 0) & (d.chunks > 0)
-        wrong = t.key.is_(None) | (t.points != d.chunks) | (t.altered > 0)
-        return sa.select(d.key).select_from(joined).where(done, wrong)
+        is_its_tally = self._is_mine(tallies) & (t.key == d.key)
+        joined = documents.outerjoin(tallies, is_its_tally)
+        is_ours = d.collection_id == self._collection.id
+        is_committed = is_ours & (d.pending == 0) & (d.chunks > 0)
+        is_wrong = t.key.is_(None) | (t.points != d.chunks) | (t.altered > 0)
+        return sa.select(d.key).select_from(joined).where(is_committed, is_wrong)
 
     def _of_none(self) -> sa.ColumnElement[bool]:
         """Return the condition for points that are of no document."""
+        # The source was not read to its end: only points that are not ours are of none.
         if not self.complete:
             return o.key.is_(None)
-        return ~sa.exists().where(self._is_mine(source_keys), s.key == o.key)
+        in_source = sa.exists().where(self._is_mine(source_keys), s.key == o.key)
+        return ~in_source
 
     # Mending
 
     def mend(self) -> tuple[int, int]:
-        """Bring store and ledger together; return how many documents were deleted, and how many
+        """Bring store and ledger together. Return how many documents were deleted, and how many
         became pending.
 
-        What differs becomes pending, so the next scan indexes it again. Points of no document are
-        deleted if the source was read to its end. If it was not, points that the ledger does not
-        know are deleted only if the store is the older one: then they are of documents that were
-        deleted since. The marks agree again once all this is done, so a kill before has it
-        repeated.
+        What differs becomes pending, so the next scan indexes it again. The commit marks agree once
+        all this is done, so a kill before that has it repeated.
         """
-        ledger, store, cid, name = (
-            self._ledger,
-            self._store,
-            self._collection.id,
-            self._collection.name,
-        )
+        ledger, store = self._ledger, self._store
+        name, cid = self._collection.name, self._collection.id
         points = store.points(name)
-        mark, overtaken = points.commit_mark(), _overtaken(store, name)
-        gone = self._of_none() if self.complete else sa.false()
-        if not self.complete and mark < self._collection.commit_mark:
-            gone = o.key.is_not(None)
+        mark = points.commit_mark()
+        overtaken = _overtaken(store, name)
+        is_deleted = self._is_deleted(mark)
         ledger.drop_position(self._collection.alias)
-        pending = ledger.totals(cid).pending
-        deleted = self._delete(gone)
+        pending_before = ledger.totals(cid).pending
+        deleted = self._delete(is_deleted)
         points.flush()
         ledger.forget_digests(cid)
-        self._mark_pending(gone)
-        again = ledger.totals(cid).pending - pending
+        self._mark_pending(is_deleted)
+        pending = ledger.totals(cid).pending - pending_before
         newest = next_commit_mark(ledger, max(mark, self._collection.commit_mark))
         points.set_commit_mark(newest)
         ledger.record_commit(cid, newest)
-        if (
-            overtaken is not None and _overtaken(store, name) == overtaken
-        ):  # and by no other one since
+        # No further run was overtaken since the points were read.
+        if overtaken is not None and _overtaken(store, name) == overtaken:
             points.set_metadata({OVERTAKEN: None})
-        return deleted, again
+        return deleted, pending
 
-    def _delete(self, gone: sa.ColumnElement[bool]) -> int:
-        """Delete points that nothing explains, and return of how many documents they were."""
-        gone &= self._is_mine(orphans)
-        (count,) = self._rows(sa.select(sa.func.count(o.key.distinct())).where(gone))[0]
-        page, after = sa.select(o.id, o.key).where(gone).order_by(o.id).limit(PAGE_POINTS), ""
+    def _is_deleted(self, mark: CommitMark) -> sa.ColumnElement[bool]:
+        """Return the condition for orphans that are deleted. All others become pending."""
+        # The source was read to its end: it has no such document.
+        if self.complete:
+            return self._of_none()
+        # The store was restored from a backup: its documents that the ledger does not know were
+        # deleted since.
+        if mark < self._collection.commit_mark:
+            return o.key.is_not(None)
+        # The ledger was restored: the documents may be in the source.
+        return sa.false()
+
+    def _delete(self, is_deleted: sa.ColumnElement[bool]) -> int:
+        """Delete the points of orphans, and return of how many documents they were."""
+        is_deleted &= self._is_mine(orphans)
+        distinct_keys = sa.func.count(o.key.distinct())
+        (count,) = self._rows(sa.select(distinct_keys).where(is_deleted))[0]
+        page = sa.select(o.id, o.key).where(is_deleted)
+        page = page.order_by(o.id).limit(PAGE_POINTS)
+        after = ""
         while rows := self._rows(page.where(o.id > after)):
             self._check()
             self._store.points(self._collection.name).delete_points([row.id for row in rows])
-            self._ledger.add_erasable(self._collection.id, len({row.key for row in rows} - {None}))
+            keys = {row.key for row in rows if row.key is not None}
+            self._ledger.add_erasable(self._collection.id, len(keys))
             after = rows[-1].id
         return int(count)
 
-    def _mark_pending(self, gone: sa.ColumnElement[bool]) -> None:
-        """Mark as pending what the next scan has to index again; a document that the ledger lacks
-        gets a row."""
-        cid, after = self._collection.id, ""
-        unknown = (
-            sa.select(o.key)
-            .distinct()
-            .where(self._is_mine(orphans), o.key.is_not(None), ~gone)
-            .order_by(o.key)
-        )
-        while rows := self._rows(unknown.where(o.key > after).limit(PAGE_POINTS)):
+    def _mark_pending(self, is_deleted: sa.ColumnElement[bool]) -> None:
+        """Make documents pending that the next scan has to index again. A document that the ledger
+        lacks gets a row."""
+        cid = self._collection.id
+        unknown = sa.select(o.key).distinct()
+        unknown = unknown.where(self._is_mine(orphans), o.key.is_not(None), ~is_deleted)
+        unknown = unknown.order_by(o.key).limit(PAGE_POINTS)
+        after = ""
+        while rows := self._rows(unknown.where(o.key > after)):
             self._ledger.mark_pending(cid, [row.key for row in rows])
             after = rows[-1].key
+        # Documents that the ledger has, with other points in the store.
         wrong = (d.collection_id == cid) & d.key.in_(self._wrong().correlate(None))
         with self._ledger.transaction() as connection:
             self._ledger.check_scan(self._scan)
@@ -211,10 +249,13 @@ class Comparison:
         return table.c.scan == self._scan
 
     def _find(self, found: sa.Select[Any] | sa.CompoundSelect[Any]) -> Matches:
-        key = (rows := found.subquery()).c.key
-        (count,) = self._rows(sa.select(sa.func.count()).select_from(rows))[0]
+        matching = found.subquery()
+        (count,) = self._rows(sa.select(sa.func.count()).select_from(matching))[0]
+        if not count:
+            return Matches(count, [])
+        key = matching.c.key
         examples = sa.select(key).distinct().order_by(key).limit(MAX_EXAMPLES)
-        return Matches(count, [row.key for row in self._rows(examples)] if count else [])
+        return Matches(count, [row.key for row in self._rows(examples)])
 
     def _rows(self, statement: sa.Select[Any]) -> list[Any]:
         with self._ledger.transaction() as connection:
@@ -222,46 +263,62 @@ class Comparison:
             return list(connection.execute(statement))
 
     def _write(self, statement: Any, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            with self._ledger.transaction() as connection:
-                connection.execute(statement, [{**row, "scan": self._scan} for row in rows])
+        if not rows:
+            return
+        own_rows = [{**row, "scan": self._scan} for row in rows]
+        with self._ledger.transaction() as connection:
+            connection.execute(statement, own_rows)
 
 
 def commit_difference(ledger: Ledger, store: Store, collection: Collection) -> str:
-    """Return how store and ledger may differ since one of them was put back to an older copy, or a
-    run that had stood still wrote beside another; "" if they do not."""
-    said = ledger.different_commits(collection, store.points(collection.name).commit_mark())
-    if not said and _overtaken(store, collection.name) is not None:
+    """Return why store and ledger may differ; "" if they do not.
+
+    One of them was restored from a backup, or a run that had stood still wrote beside another.
+    """
+    difference = ledger.different_commits(collection, store.points(collection.name).commit_mark())
+    if difference:
+        return difference
+    if _overtaken(store, collection.name) is not None:
         return (
             f"{collection.name} was also written by an earlier run, whose process had stood still"
         )
-    return said
+    return ""
 
 
 def _overtaken(store: Store, name: str) -> Any:
-    return None if store.embedded else store.points(name).metadata().get(OVERTAKEN)
+    """Return the epoch of a run that wrote beside a later one. None if there is none."""
+    # Only this process can write to the embedded store.
+    if store.embedded:
+        return None
+    return store.points(name).metadata().get(OVERTAKEN)
 
 
 def fill_ledger(
     ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
 ) -> None:
     """Give a collection its rows in the ledger from the payloads of its points, as they were when
-    it was lost. Whether they are whole is for a comparison to say."""
+    the ledger was lost. Only a comparison can tell whether all their points are there."""
     points = store.points(collection.name)
     for page in counted(pages(points.scroll()), "points read", points.count, len):
         check()
-        rows: dict[bool, dict[str, tuple[str, bytes, bytes, int]]] = {True: {}, False: {}}
+        with_vectors: dict[str, DocumentRow] = {}
+        by_words: dict[str, DocumentRow] = {}
         for point in page:
-            if (key := typed_key(point, index)) is not None:
-                ours = point.payload[RESERVED_KEY]
-                chunks = ours["chunks"] if type(ours.get("chunks")) is int else 0
-                hashes = _parse_hash(ours.get("text_hash")), _parse_hash(ours.get("payload_hash"))
-                rows[bool(ours.get(BY_WORDS))][key] = key, *hashes, chunks
-        for by_words, found in rows.items():
-            ledger.record(collection.id, found.values(), by_words=by_words)
+            key = typed_key(point, index)
+            if key is None:
+                continue
+            ours = point.payload[RESERVED_KEY]
+            text_hash = _parse_hash(ours.get("text_hash"))
+            payload_hash = _parse_hash(ours.get("payload_hash"))
+            chunks = ours["chunks"] if type(ours.get("chunks")) is int else 0
+            rows = by_words if ours.get(BY_WORDS) else with_vectors
+            rows[key] = DocumentRow(key, text_hash, payload_hash, chunks)
+        ledger.record(collection.id, by_words.values(), by_words=True)
+        ledger.record(collection.id, with_vectors.values(), by_words=False)
 
 
 def _parse_hash(value: Any) -> bytes:
+    """Return a hash that a payload has as hexadecimal text; b"" if another program changed it."""
     try:
         return bytes.fromhex(value) if len(value) == HASH_HEX else b""
     except (TypeError, ValueError):
@@ -305,9 +362,12 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
     """Return the key of the document that a point is a chunk of; None if this index would not write
     such a point."""
     ours = point.payload.get(RESERVED_KEY)
-    key, chunk = (ours.get("key"), ours.get("chunk")) if isinstance(ours, dict) else (None, None)
+    if not isinstance(ours, dict):
+        return None
+    key, chunk = ours.get("key"), ours.get("chunk")
     if not isinstance(key, str) or not key or type(chunk) is not int:
         return None
+    # Another program may have copied the payload to a point of its own.
     return key if point.id == point_id(index, key, chunk) else None
 
 

@@ -2,13 +2,16 @@
 
     check > for each page: fetch > diff > embed > upsert > commit;  then delete > publish > erase
 
-`run_index` is that order. Any death is harmless by the order of writes: documents are marked
-pending in the ledger, points are upserted and made durable, stale chunks are deleted, and the
-ledger's rows come last (`etl.commit`).
+`run_index` is that order. A kill at any point is harmless, because of the order of writes:
+documents become pending in the ledger, points are upserted and made durable, stale chunks are
+deleted, and the ledger's rows come last (`etl.commit`).
 
 Four objects are given to a run: `steps` carries the steps out, locally or as tasks of Prefect
 (`etl.steps`); `record` reports; `interruption` ends the run early (`etl.interruption`); `documents`
-are all of the index, or a few.
+are all documents of the index, or a few.
+
+To add a step, write a function whose first argument is the opened run, call it by `steps.call`
+below, and add its task to `TASKS` in `tasks/etl.py`. `etl.steps` lists the steps.
 """
 
 from __future__ import annotations
@@ -60,9 +63,9 @@ def run_index(
 ) -> Target | None:
     """Bring documents of an index up to date, all by default.
 
-    Returns what was written to; None if the run ended before it had chosen that. An error of ours
-    ends in the record. Every other is raised after it was recorded, such as KeyboardInterrupt or
-    one of Prefect's.
+    Returns the collection that was written to; None if the run ended before it had chosen one. An
+    error of ours ends in the record. Every other is raised after it was recorded, such as
+    KeyboardInterrupt or one of Prefect's.
 
     Example:
         with open_index(settings, "comments", RunOptions(), run_id=run_id) as opened:
@@ -83,11 +86,10 @@ def run_index(
         deleted = documents.delete(opened, scan, steps, record)
         documents.publish(opened, scan, steps, record, hooks, deleted)
         erase_if_due(opened, target, steps, record)
-        record.paused = (
-            scan.diff.leaves_some
-        )  # rows that are known to have changed are left to the next run
+        # Rows that are known to have changed are left to the next run.
+        record.paused = scan.diff.leaves_some
 
-    # The run is complete and recorded: searches scan meanwhile.
+    # The run is complete and recorded, and searches scan the collection while this takes minutes.
     is_finished = record.error is None and not record.paused
     if target is not None and is_finished and not opened.single:
         build_search_index_if_due(opened, steps, record)
@@ -105,12 +107,13 @@ def index_pages(
 ) -> None:
     """Fetch each page, compare it with the ledger, and embed, upsert and commit what changed.
 
-    While shards are embedded and written, the next pages are read. What is under way when the pages
-    or a shard raise is committed before. Raises as these, and as `Committer.commit`.
+    While shards are embedded and written, the next pages are read. If a page or a shard raises, the
+    shards under way are committed first. Raises as these, and as `Committer.commit`.
     """
     documents = documents or AllDocuments()
     interruption = interruption or Interruption()
     window = Window(opened, scan, steps, record)
+    # The index was never complete: it may be written by its words first.
     if not scan.target.collection.whole_in:
         words_first = WordsFirst(
             opened,
@@ -123,8 +126,10 @@ def index_pages(
             to=window.to,
         )
         window.meanwhile = words_first.write_if_due
+    # Nothing is indexed yet, so there will be several shards: what embeds them starts while the
+    # first page is read and compared.
     if not scan.before.all:
-        steps.start()  # while the first page is read and compared
+        steps.start()
 
     def fetch(opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         interruption.before_page()
@@ -134,7 +139,8 @@ def index_pages(
         for page in documents.pages(opened, fetch, record):
             for shard in scan.diff.shards(page):
                 interruption.before_shard()
-                window.push(shard)  # waits while the window is full
+                # This waits while the window is full.
+                window.push(shard)
         for shard in scan.diff.sharder.rest():
             interruption.before_shard()
             window.push(shard)
@@ -150,6 +156,7 @@ class AllDocuments:
         chunker = answers.get("context") or open_chunker(opened.settings, opened.index)
         part_rows = answers.get("parts")
         scan = begin(opened, record, identity, chunker, workers=steps.workers, part_rows=part_rows)
+        # A new collection: the prefixes are those that its vectors will have.
         is_new = not scan.target.collection.commits
         warning = prefix_warning(opened.settings.embedder, identity) if is_new else ""
         if warning and warning not in checks.warnings:
@@ -187,17 +194,19 @@ class AllDocuments:
 
 
 def note_rate(opened: Opened, scan: Scan) -> None:
-    """Record how fast the run embedded, if it measured that, for the first shards of the next
-    run."""
+    """Record how many characters per second the run embedded, if it measured that, for the first
+    shards of the next run."""
     rate = scan.diff.sharder.measured
     if rate is not None:
         opened.ledger.update_collection(scan.target.collection.id, chars_per_second=rate)
 
 
 def erase_if_due(opened: Opened, target: Target, steps: Steps, record: RunRecord) -> None:
-    """Erase what was deleted or changed, if the settings require it and there is something. If a
-    rebuild is in the way, report that."""
-    if not (opened.settings.store.erase and erasure_due(opened, target)):
+    """Erase what was deleted or changed, if the settings require it and there is something.
+
+    If an unfinished rebuild prevents it, report that.
+    """
+    if not opened.settings.store.erase or not erasure_due(opened, target):
         return
     obstacle = unfinished_rebuild(opened.ledger, opened.store, target.collection, opened.index.name)
     if obstacle:
@@ -220,8 +229,11 @@ def build_search_index_if_due(opened: Opened, steps: Steps, record: RunRecord) -
 
 
 def search_index_due(points: PointCollection, dimension: int) -> bool:
-    """Return whether a run should build the search index of an embedded collection. Only one with
-    more than 256 MB of vectors needs it: smaller ones are scanned in milliseconds."""
+    """Return whether a run should build the search index of an embedded collection.
+
+    Only a collection with more than 256 MB of vectors needs it. Smaller ones are scanned in
+    milliseconds.
+    """
     if points.indexed():
         return False
     bytes_of_vectors = points.count() * dimension * 4

@@ -34,12 +34,14 @@ logger = logging.getLogger("rag_index.indexing")
 def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> Iterator[None]:
     """Record how the block ends, which is a run.
 
-    An error of ours ends in the record. RunPaused is a good end. Every other error is raised after
-    it was recorded, such as KeyboardInterrupt or one of Prefect's.
+    An error of ours ends in the record, and is not raised. After RunPaused the run counts as
+    successful. Every other error is raised after it was recorded, such as KeyboardInterrupt or one
+    of Prefect's.
     """
     try:
         yield
     except RagIndexError as error:
+        # Such as StoreUnavailable: what was committed is kept, and the next run goes on from there.
         if record.logger:
             record.logger.error(
                 "%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__)
@@ -58,8 +60,10 @@ def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> It
 
 
 def log_outages(opened: Opened, record: RunRecord) -> AbstractContextManager[None]:
-    """Show for the time of the block which services are unavailable, and count that time. They are
-    logged if a person waits for the run."""
+    """Show which services are unavailable while the block runs, and count that time.
+
+    They are logged if the record has a logger: then a person waits for the run.
+    """
     wait = opened.settings.run.wait_for_recovery
     progress = record.progress
     progress.wait = wait
@@ -83,7 +87,8 @@ def _record_success(opened: Opened, record: RunRecord) -> None:
         outcome.hold(f"{failed} failed: `rag-index status {index} --failed` lists them")
     outcome.say(outcome.missing_contexts)
     _record_end(opened, record)
-    if not opened.run_id.startswith(WATCH):  # there are too many of these
+    # A watch has too many runs for that.
+    if not opened.run_id.startswith(WATCH):
         prune(opened.ledger)
 
 
@@ -94,14 +99,13 @@ def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> 
     outcome.state = "failed"
     outcome.error_class = type(stop or error).__name__
     outcome.message = described(error)
-    if (
-        isinstance(error, TransientError)
-        and error.since is not None
-        and time.time() - error.since >= 1
-    ):
-        since = time.strftime("%H:%M:%S", time.localtime(error.since))
+    # A service that the run waited for, for a second at least.
+    failed_since = error.since if isinstance(error, TransientError) else None
+    if failed_since is not None and time.time() - failed_since >= 1:
+        since = time.strftime("%H:%M:%S", time.localtime(failed_since))
         outcome.message += f" (waited for it since {since})"
-    if stop is not None:  # Ctrl-C, or a run that was cancelled
+    # Ctrl-C, or a run that was cancelled.
+    if stop is not None:
         outcome.message = f"stopped; {progress.kept()}, and the next run continues from there"
         progress.stopped = True
         progress.finish(f"{opened.index.name}: {outcome.message}")
@@ -109,17 +113,18 @@ def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> 
 
 
 def _record_end(opened: Opened, record: RunRecord) -> None:
-    report = record.end(opened.settings.embedder, on_server=not opened.store.embedded)
-    outcome = record.outcome
-    opened.ledger.finish_run(
-        opened.run_id, state=outcome.state, message=outcome.message, report=report
-    )
+    on_server = not opened.store.embedded
+    report = record.end(opened.settings.embedder, on_server=on_server)
+    state, message = record.outcome.state, record.outcome.message
+    opened.ledger.finish_run(opened.run_id, state=state, message=message, report=report)
 
 
 def prune(ledger: Ledger) -> None:
-    """Delete rows of the ledger that are older than `KEEP_DAYS`, and contexts. A fault is left to
-    the next run. Each deletion is a transaction of its own, so a death in the middle leaves the
-    rest to the next run, too. Nothing is deleted that a run or a watch still needs."""
+    """Delete runs, tries and contexts that are older than `KEEP_DAYS` from the ledger.
+
+    Nothing is deleted that a run or a watch still needs. An error is logged. Each deletion is a
+    transaction of its own, so an error or a kill leaves the rest to the next run.
+    """
     before = max(0.0, ledger.clock() - KEEP_DAYS * DAY)
     try:
         ledger.prune(before)

@@ -1,5 +1,5 @@
-"""The scan of a run: the collection that it writes to, and what its pages are compared and written
-by."""
+"""The scan of a run: the collection that it writes to, and the objects that compare and commit its
+pages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from rag_index.etl.opened import Opened
 
 MUCH_SECONDS = 10.0
-"""What is much work for one process: some 50,000 texts of a few sentences for the local
-embedder."""
+"""Seconds of embedding from which a first run begins with small shards, so that writing begins soon:
+some 50,000 texts of a few sentences for the local embedder. Chosen; nothing depends on it."""
 
 
 @attrs.frozen
 class Scan:
-    """What a run compares the source with, and writes by."""
+    """The objects by which a run compares its source and commits what changed."""
 
     target: Target
     committer: Committer
@@ -54,23 +54,35 @@ def begin(
     documents: int | None = None,
     part_rows: Mapping[str, int] | None = None,
 ) -> Scan:
-    """Choose the collection, bring it and the ledger together, and begin to compare. Raises as
-    `collection.choose`. `workers` is how many processes embed; `documents` the expected total, if
-    the caller knows it."""
+    """Choose the collection, bring it and the ledger together, and begin to compare.
+
+    Args:
+        workers: The number of processes that embed.
+        documents: The expected total, if the caller knows it.
+        part_rows: The number of rows of each part in the source.
+
+    Raises as `collection.choose`.
+    """
     record.outcome.workers = workers
     if documents is None:
         documents = 0
-        with suppress(SourceUnavailable):  # the run retries for longer
+        # The total is only shown. The fetch of the first page is retried for longer.
+        with suppress(SourceUnavailable):
             documents = opened.source.count()
-    ledger, target = opened.ledger, choose(opened, record, identity, chunker)
-    policies, before = policy_digest(opened.source), ledger.count_documents(target.collection)
-    if not opened.single:  # so that later runs notice if it shrinks little by little
+    ledger = opened.ledger
+    target = choose(opened, record, identity, chunker)
+    policies = policy_digest(opened.source)
+    before = ledger.count_documents(target.collection)
+    # So that later runs notice if the index shrinks little by little.
+    if not opened.single:
         ledger.record_size(target.collection.id, before.when_complete)
     committer = Committer(opened.index.name, ledger, opened.store, target.collection, opened.lease)
     diff = Diff(opened, target, committer, record)
     record.progress.start(documents)
-    if not before.all and documents * MEAN_CHARS >= MUCH_SECONDS * diff.sharder.chars_per_second:
+    expected_chars = documents * MEAN_CHARS
+    if not before.all and expected_chars >= MUCH_SECONDS * diff.sharder.chars_per_second:
         embedder = opened.settings.embedder
+        # For servers, the first shards are a full request at least.
         diff.sharder.begin_small(embedder.usual_request[1] if embedder.on_servers else 0)
     record.stopwatch.count_rest("start")
     return Scan(target, committer, diff, before, policies, part_rows or {})

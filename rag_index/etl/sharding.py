@@ -1,10 +1,14 @@
-"""Shards: changed documents, collected until they are worth some seconds of a worker's time. A
-mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get
+"""Shards: changed documents, collected until they are worth some seconds of a worker's time.
+
+A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get
 smaller, so that no worker idles while another finishes (guided self-scheduling, Polychronopoulos
-and Kuck 1987). How many are under way at a time is decided in `window`."""
+and Kuck 1987). The size of the next shard is decided in `Sharder._target`, and how many are under
+way at a time in `window`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +18,7 @@ from rag_index.core.recovery import PATIENCE
 from rag_index.core.settings.index import CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rag_index.components.ledger import Collection
     from rag_index.core.settings import IndexSettings, Settings
@@ -26,8 +30,9 @@ MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes
 less than 100 MB."""
 SHARD_SECONDS = 5.0
-"""How long a shard should take."""
+"""How long a shard should take: fifty times what its tasks cost."""
 MIN_SHARD_SECONDS = 1.0
+"""How long the last shards should take at least: ten times what their tasks cost."""
 FIRST_SECONDS = 0.25
 """How long the first shard of each worker should take where much is to come, so that what writes
 has something to write soon; each that follows takes twice as long, up to `SHARD_SECONDS`. For
@@ -35,16 +40,24 @@ servers it is a full request at least."""
 DOUBLINGS = 20
 """After this many doublings a shard is full at any measured rate."""
 MAX_DOCUMENTS = 12_000
-"""Even short documents take memory in flow and worker."""
+"""Documents of a shard: even short ones take memory in flow and worker."""
 WINDOW_BYTES = 256_000_000
-"""What the vectors of all shards under way may take, about four for each worker."""
+"""Bytes that the vectors of all shards under way may take. Chosen: a part of the memory that a
+small machine has."""
+UNDER_WAY_PER_WORKER = 4
+"""Shards that are under way for each worker, about."""
+BYTES_PER_NUMBER = 4
+"""Bytes of one number of a vector: float32."""
 SMOOTHING = 0.5
+"""The weight of the last shard in the measured rate. Chosen; nothing depends on it."""
 MEASURABLE_CHARS = 10_000
 """A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a
 model; it may be faster than was assumed, but cannot show that the embedder is slower."""
 SMALL_PER_WORKER = 2
 """So many small shards of each worker may take most of their time for the loading of a model."""
 MEAN_CHARS = 400.0
+"""Characters that a document is assumed to have before a page was read. Chosen; nothing depends on
+it."""
 FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0}
 """Characters per second that a worker is assumed to embed before anything was measured; others are
 like `ollama`."""
@@ -52,10 +65,14 @@ CHARS_OF_WEIGHTS, MAX_FIRST_RATE = 1.8e12, 50_000.0
 """Characters per second times bytes of weights of a model in the process, and the most that is
 assumed: MiniLM with 90 MB embeds 20,000 (benchmarks/models.py); those with 8-bit weights are about
 as fast as their size says."""
-
 FIRST_RATE_OF_CONTEXTS = 1_000.0
+"""Characters per second if a model writes a context for each chunk. Chosen: a low guess makes the
+first shards small."""
 MAX_CHARS_WITH_CONTEXTS = 100_000
+"""Characters of a shard with contexts, however fast the last one was: its contexts may have been in
+the cache."""
 SPARE_SECONDS = 600.0
+"""Seconds that any shard may take, such as for loading a model. Chosen; nothing depends on it."""
 TIMES_SLOWER = 30.0
 """How many times slower than measured, or than assumed before that, a shard may be: machines get
 busy."""
@@ -72,17 +89,32 @@ def first_rate(kind: str, model: str) -> float:
     return FIRST_RATE.get(kind, FIRST_RATE["ollama"])
 
 
-def most(index: IndexSettings, dimension: int, workers: int) -> tuple[int, int]:
-    """Return the maximum of characters and documents in a shard, however fast earlier shards were.
-    With contexts an earlier shard may have been fast because all its contexts were in the cache. A
-    document has a vector for each chunk, and at least one: half of those that memory has room for
-    are allowed for either."""
-    vectors = WINDOW_BYTES // (4 * workers * 4 * max(1, dimension)) // 2
-    chars = MAX_CHARS_OF_CODE if index.kind == CODE else MAX_SHARD_CHARS
+@dataclass(frozen=True, slots=True)
+class ShardLimits:
+    """What a shard has at most, however fast earlier shards were."""
+
+    chars: int
+    documents: int
+
+
+def shard_limits(index: IndexSettings, dimension: int, workers: int) -> ShardLimits:
+    """Return the limits of a shard of an index, whose vectors have this dimension.
+
+    A document has a vector for each chunk, and at least one. Half of the vectors that memory has
+    room for are allowed by the number of characters, and half by the number of documents.
+    """
+    bytes_per_vector = BYTES_PER_NUMBER * max(1, dimension)
+    vectors = WINDOW_BYTES // (UNDER_WAY_PER_WORKER * workers * bytes_per_vector) // 2
     if index.context is not None:
-        chars = MAX_CHARS_WITH_CONTEXTS
-    return min(chars, vectors * (index.chunk_chars - index.chunk_overlap)), max(
-        1, min(MAX_DOCUMENTS, vectors)
+        max_chars = MAX_CHARS_WITH_CONTEXTS
+    elif index.kind == CODE:
+        max_chars = MAX_CHARS_OF_CODE
+    else:
+        max_chars = MAX_SHARD_CHARS
+    new_chars_per_chunk = index.chunk_chars - index.chunk_overlap
+    return ShardLimits(
+        chars=min(max_chars, vectors * new_chars_per_chunk),
+        documents=max(1, min(MAX_DOCUMENTS, vectors)),
     )
 
 
@@ -111,10 +143,18 @@ def measurable_chars(chars: int) -> int:
     return max(chars, MEASURABLE_CHARS)
 
 
+DEFAULT_LIMITS = ShardLimits(MAX_SHARD_CHARS, MAX_DOCUMENTS)
+
+
 class Sharder:
-    """Collects documents into shards. `documents` (`[parallel] shard_documents`) fixes the size of
-    a shard. If it is `auto`, a shard aims at five seconds by the measured rate, as far as there are
-    documents and memory allows."""
+    """Collects documents into shards.
+
+    Args:
+        documents: The size of a shard (`[parallel] shard_documents`). If it is `auto`, a shard aims
+            at five seconds by the measured rate, as far as there are documents and memory allows.
+        limits: What a shard has at most.
+        limit: Returns the seconds that so many characters may take at a rate, or None.
+    """
 
     def __init__(
         self,
@@ -123,22 +163,20 @@ class Sharder:
         *,
         chars_per_second: float,
         workers: int,
-        most: tuple[int, int] = (MAX_SHARD_CHARS, MAX_DOCUMENTS),
+        limits: ShardLimits = DEFAULT_LIMITS,
         limit: Callable[[int, float], float | None] = lambda chars, chars_per_second: None,
     ) -> None:
-        """`most` is the maximum of characters and documents. `limit` returns how long characters
-        may take."""
         self._index, self._workers = index, workers
-        self._max_chars, self._max_documents = most
-        self._documents, self._limit = None if documents == "auto" else documents, limit
+        self._limits, self._limit = limits, limit
+        self._fixed_documents = None if documents == "auto" else documents
         self.suspects: set[str] = set()
         """Keys of documents that may kill the process that embeds them."""
         self.ends_server: set[str] = set()
         """Keys of documents that are listed because a text of them ends the embedding server."""
         self.chars_per_second = chars_per_second
         self.measured: float | None = None
-        """The characters per second that shards of this run showed; None if no shard said
-        anything."""
+        """The characters per second that shards of this run showed. None if no shard was large
+        enough to show it."""
         self.first = 0
         """The characters of the first shard."""
         self.last: float | None = None
@@ -152,7 +190,9 @@ class Sharder:
         self._chars = 0
         self._number = 0
         self._coming: float | None = None
+        """The characters that later pages may have, about. None if that is unknown."""
         self._least: int | None = None
+        """The characters that the first, small shards have at least. None if they are not small."""
         self.mean: float = MEAN_CHARS
         """How many characters the documents of the last page had in the mean."""
 
@@ -169,14 +209,15 @@ class Sharder:
         """Return the sharder of a run whose embedder is of this kind, and embeds `workers` shards
         at a time."""
         rate = collection.chars_per_second or first_rate(kind, settings.embedder.model)
-        if index.context is not None:  # they may not have been written when it was measured
+        if index.context is not None:
+            # The rate may have been measured without contexts, or with those of the cache.
             rate = min(rate, FIRST_RATE_OF_CONTEXTS)
         return cls(
             index.name,
             settings.parallel.shard_documents,
             chars_per_second=rate,
             workers=workers,
-            most=most(index, collection.dimension, workers),
+            limits=shard_limits(index, collection.dimension, workers),
             limit=partial(hang_limit, settings, index),
         )
 
@@ -194,41 +235,51 @@ class Sharder:
         if seconds <= 0 or not chars:
             return
         rate = chars / seconds
-        self._small += chars < MEASURABLE_CHARS
+        is_small = chars < MEASURABLE_CHARS
+        self._small += is_small
         loads_models = self._small <= SMALL_PER_WORKER * self._workers
         self.last = measurable_chars(chars) / seconds if loads_models else rate
-        if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
+        # 1,600 characters in 0.4 s: most of that was no embedding.
+        if is_small and rate < self.chars_per_second:
             return
-        self.chars_per_second = (
-            self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self.measured else rate
-        )
-        self.measured = self.chars_per_second
+        # The last shard counts for half of the measured rate.
+        if self.measured:
+            rate = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING
+        self.chars_per_second = self.measured = rate
 
     def add(self, batch: DocumentBatch, page: int = 1) -> Iterator[Shard]:
-        """Add documents of the page of this number, and yield the shards that are full. One that
-        ends the embedding server is a shard of its own."""
-        alone = [row for row, key in enumerate(batch.keys) if key in self.ends_server]
+        """Add documents of the page of this number, and yield the shards that are full.
+
+        A document that ends the embedding server is a shard of its own.
+        """
+        alone: list[int] = []
+        others: list[int] = []
+        for row, key in enumerate(batch.keys):
+            rows = alone if key in self.ends_server else others
+            rows.append(row)
         for row in alone:
             yield self._shard_alone(batch.take([row]), page)
         if alone:
-            batch = batch.take(
-                [row for row, key in enumerate(batch.keys) if key not in self.ends_server]
-            )
+            batch = batch.take(others)
         self._pages += [page] * len(batch)
         yield from self._divide(batch)
 
     def _divide(self, batch: DocumentBatch) -> Iterator[Shard]:
-        given = float(sum(map(len, batch.texts)))
+        """Add documents to those that wait, and yield the shards that are full."""
+        chars_left = float(sum(map(len, batch.texts)))
         if len(batch):
-            self.mean = given / len(batch)
-        target, first = self._target(given), 0
+            self.mean = chars_left / len(batch)
+        target = self._target(chars_left)
+        first = 0
         for row, text in enumerate(batch.texts):
             self._chars += len(text)
-            given -= len(text)
-            if self._is_full(len(self._waiting) + row + 1 - first, target):
-                yield self._next_shard(batch.take(list(range(first, row + 1))))
-                target, first = self._target(given), row + 1
-        self._waiting = self._waiting.plus(batch.take(list(range(first, len(batch)))))
+            chars_left -= len(text)
+            end = row + 1
+            if self._is_full(len(self._waiting) + end - first, target):
+                yield self._next_shard(batch.take(list(range(first, end))))
+                target, first = self._target(chars_left), end
+        rest = batch.take(list(range(first, len(batch))))
+        self._waiting = self._waiting.plus(rest)
 
     def rest(self) -> list[Shard]:
         """Return what is left, divided among all workers if that is worth it, the smallest shards
@@ -236,55 +287,68 @@ class Sharder:
         self.expect(0)
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
         shards = list(self._divide(waiting))
-        return [*shards, self._next_shard(DocumentBatch.empty())] if len(self._waiting) else shards
+        if len(self._waiting):
+            shards.append(self._next_shard(DocumentBatch.empty()))
+        return shards
 
-    def _target(self, given: float) -> float:
-        target = min(self.chars_per_second * SHARD_SECONDS, self._max_chars)
+    def _target(self, chars_left: float) -> float:
+        """Return how many characters make the next shard full; `chars_left` of the page are not in
+        a shard yet."""
+        target = min(self.chars_per_second * SHARD_SECONDS, self._limits.chars)
+        # The first shards of a long run are small. With 2 workers, the first two take 0.25 s, the
+        # next two 0.5 s, and so on.
         if self._least is not None:
             first = max(self._least, self.chars_per_second * FIRST_SECONDS)
-            target = min(target, first * 2.0 ** min(DOUBLINGS, self._number // self._workers))
+            doublings = min(DOUBLINGS, self._number // self._workers)
+            target = min(target, first * 2.0**doublings)
+        # Near the end a shard is half of its worker's share of what is to come, but takes at least
+        # a second.
         if self._coming is not None:
-            left = self._chars + given + self._coming
-            target = min(
-                target, max(left / (2 * self._workers), self.chars_per_second * MIN_SHARD_SECONDS)
-            )
+            to_come = self._chars + chars_left + self._coming
+            half_share = to_come / (2 * self._workers)
+            least = self.chars_per_second * MIN_SHARD_SECONDS
+            target = min(target, max(half_share, least))
         return target
 
     def _is_full(self, documents: int, target: float) -> bool:
-        if self._documents is not None:
-            return documents >= self._documents
-        return self._chars >= target or documents >= self._max_documents
+        if self._fixed_documents is not None:
+            return documents >= self._fixed_documents
+        return self._chars >= target or documents >= self._limits.documents
 
     def _next_shard(self, last: DocumentBatch) -> Shard:
-        self._number += 1
+        """Return the shard of the documents that wait, and these last ones."""
         self.first = self.first or self._chars
         documents = self._waiting.plus(last)
-        pages, self._pages = self._pages[: len(documents)], self._pages[len(documents) :]
-        shard = Shard(
-            self._index,
-            self._number,
-            documents,
-            self._chars,
-            pages=tuple(sorted(set(pages))),
-            suspect=self._is_suspect(documents),
-            limit=self._limit(self._chars, self.chars_per_second),
-        )
+        count = len(documents)
+        pages, self._pages = self._pages[:count], self._pages[count:]
+        shard = self._make(documents, self._chars, pages, suspect=self._is_suspect(documents))
         self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard
 
     def _shard_alone(self, document: DocumentBatch, page: int) -> Shard:
-        self._number += 1
+        """Return the shard of a document that ends the embedding server."""
         chars = len(document.texts[0])
-        limit = self._limit(chars, self.chars_per_second)
+        return self._make(document, chars, [page], suspect=True, ends_server=True)
+
+    def _make(
+        self,
+        documents: DocumentBatch,
+        chars: int,
+        pages: Iterable[int],
+        *,
+        suspect: bool,
+        ends_server: bool = False,
+    ) -> Shard:
+        self._number += 1
         return Shard(
             self._index,
             self._number,
-            document,
+            documents,
             chars,
-            pages=(page,),
-            suspect=True,
-            ends_server=True,
-            limit=limit,
+            pages=tuple(sorted(set(pages))),
+            suspect=suspect,
+            ends_server=ends_server,
+            limit=self._limit(chars, self.chars_per_second),
         )
 
     def _is_suspect(self, documents: DocumentBatch) -> bool:

@@ -44,17 +44,17 @@ class Steps(ABC):
     workers = 1
     """How many processes embed, once there are several shards."""
     shards_per_worker = 3
-    """How many shards are under way for each process that embeds: one that it embeds, one that is
-    written, one that waits. A process that asks servers embeds two of them at a time."""
+    """How many shards are under way for each process that embeds: one is embedded, one is written,
+    and one waits. A process that calls embedding servers embeds two of them at a time."""
     wait = 0.0
-    """For how many seconds services that are unavailable at the start are asked again."""
+    """For how many seconds the checks at the start are tried again if a service is unavailable."""
     recovery = 0.0
     """For how many seconds every other step is tried again after its service failed first."""
     has_started_workers = False
     """Whether what embeds several shards was started."""
     has_shared_workers = False
-    """Whether the workers are a cluster that others have started, whose size only the cluster
-    knows."""
+    """Whether the workers are a cluster that this run has not started, and whose size it does not
+    choose."""
 
     def call(
         self,
@@ -63,9 +63,12 @@ class Steps(ABC):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Carry out a step that is harmless to repeat. After transient errors it is tried again,
-        for `recovery` seconds after its service failed first.
+        """Carry out a step that is harmless to repeat.
 
+        After transient errors it is tried again, for `recovery` seconds after its service failed
+        first.
+
+        Example:
             deleted = steps.call(delete_gone, opened, scan, record)
         """
         return self.call_for(self.recovery, step, opened, *args, **kwargs)
@@ -93,9 +96,11 @@ class Steps(ABC):
 
     @abstractmethod
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
-        """Embed a shard, upsert it, and return the future of what the ledger needs once the points
-        are durable. It raises ProcessDied if a process died under the shard, and otherwise as
-        `EmbedJob.embed` and `write_shard`."""
+        """Embed a shard and upsert it. Return the future of what the ledger records of it.
+
+        The future is done once the points are durable. It raises ProcessDied if the process that
+        embedded the shard died, and otherwise as `EmbedJob.embed` and `write_shard`.
+        """
 
     @abstractmethod
     def write_alone(self, job: EmbedJob, to: Destination) -> WrittenShard:
@@ -103,21 +108,20 @@ class Steps(ABC):
         as `write`."""
 
     def start(self) -> None:  # noqa: B027 - many have nothing to do
-        """Begin to start what embeds several shards, because there will be some. Returns at
-        once."""
+        """Begin to start the processes that embed several shards. Returns at once."""
 
     def count_workers(self, wait: float) -> int:
-        """Count the workers of a cluster that others have started, and check that they can be used.
-        They are asked again for `wait` seconds."""
+        """Count the workers of a cluster that this run has not started, and check that they can be
+        used. This is tried again for `wait` seconds."""
         return self.workers
 
     def warm_up(self, job: EmbedJob) -> None:
-        """Start what embeds several shards, and have each process embed a job, so that it has its
-        model."""
+        """Start the processes that embed several shards, and have each embed a job, so that it has
+        loaded its model."""
         self.start()
 
     def tick(self) -> None:  # noqa: B027
-        """Take note that a second has passed, or that a shard is done. What this raises ends the
+        """Do what is due each second, and after each shard. An error that this raises ends the
         run."""
 
     def close(self) -> None:  # noqa: B027

@@ -1,12 +1,24 @@
 """The window of a run: its shards from pending to committed, and how many are embedded and written
 at a time.
 
-Documents that may kill the process that embeds them are embedded alone, in a child: shards whose
-process died, once the others are done, and suspects likewise. Suspects were pending when a run
-died, or are listed as failed. The run's own process never embeds them, whatever the settings. A
-shard that kills its child is tried in parts until the document is found, which is then listed as
-failed. Documents that are listed because a text of them ends the embedding server come last of all,
-each as a shard of its own, and are tried once.
+    push: pending > embed and upsert, of several shards at a time > commit
+    finish: shards under way > suspects, alone and in a child > halves, eighths, … > failed documents
+
+How a document is found at which its process crashes:
+
+1. The process dies under a shard (ProcessDied). The shard waits until all others are done.
+2. The shard is embedded alone, in a child process, so that nothing else is lost if it crashes again.
+3. If it does, it is divided into eight parts, each of which is embedded alone, and so on
+   (`in_parts`). Parts without the document are written and committed.
+4. A part of one document that crashes is the document. It is listed as failed, with the reason
+   `POISON`.
+
+If the run's own process is killed instead, the documents of its shards stay pending. The next run
+takes pending documents, and those that are listed as failed, for suspects: a shard with one of them
+begins at step 2. The run's own process never embeds suspects, whatever the settings.
+
+Documents that are listed because a text of them ends the embedding server come last of all, each as
+a shard of its own, and are tried once.
 """
 
 from __future__ import annotations
@@ -56,26 +68,31 @@ if TYPE_CHECKING:
 
     from rag_index.components.ledger import Collection, Ledger, RecordedDocument
     from rag_index.components.stores.protocol import StoreReader
-    from rag_index.core.documents.batches import FailureCause, StoredPoint
+    from rag_index.core.documents.batches import StoredPoint
     from rag_index.core.reports.progress import RunRecord
     from rag_index.etl.opened import Opened
     from rag_index.etl.scan import Scan
     from rag_index.etl.steps import Steps
 
 TICK_SECONDS = 1.0
+"""Seconds after which a run that waits for a shard shows its progress. Chosen; nothing depends on
+it."""
 SPLIT_PARTS = 8
+"""Parts of a shard that kills its process: one document of 4,096 is found in four rounds. Chosen;
+nothing depends on it."""
 POINTS_AT_ONCE = 1000
+"""Points that are read at a time for their vectors. Chosen; nothing depends on it."""
 POISON = (
     "the worker process dies on this document, again and again; look at its text and at the"
     " worker's memory"
 )
 NOT_WRITABLE = (StoreError, StoreUnavailable, LedgerError, LedgerUnavailable, IndexLocked)
-"""Errors after which nothing more is written. After all others, what is embedded already is still
-worth committing."""
+"""Errors after which nothing more is written. After all others, the shards under way are
+committed."""
 HAND_OVER_SECONDS, MIN_HAND_OVER_SECONDS, HAND_OVER_SHARE = 60.0, 10.0, 0.05
 """How often readers of the embedded store get what a run has written: every minute, and at this
 share of new points, but not more often than every ten seconds. If somebody searches meanwhile, it
-costs a copy of the collection."""
+costs a copy of the collection. Chosen; nothing depends on them."""
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -86,32 +103,47 @@ class Window:
     def __init__(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> None:
         self._opened, self._scan, self._steps, self._record = opened, scan, steps, record
         self._reuse, self._bm25 = reusable(opened, scan), bm25_model(opened.index)
-        self._fills = opened.store.embedded and not (
-            scan.target.rebuild or scan.target.collection.whole_in
-        )
-        self._points, self._shown, self._handed_over = 0, 0, time.monotonic()
-        self.to = Destination(opened.store, scan.target.collection.name, scan.target.epoch)
+        target = scan.target
+        is_first = not (target.rebuild or target.collection.whole_in)
+        self._fills = opened.store.embedded and is_first
+        """Whether readers get what is committed while the run goes on."""
+        self._points = 0
+        """The points that were committed since readers got some."""
+        self._shown = 0
+        """The points that readers have."""
+        self._handed_over = time.monotonic()
+        self.to = Destination(opened.store, target.collection.name, target.epoch)
         self._under_way: dict[Future[WrittenShard], Shard] = {}
         self._done: SimpleQueue[Future[WrittenShard]] = SimpleQueue()
+        """The futures under way that are done and not committed yet."""
         self._alone: list[Shard] = []
+        """Suspects, and shards whose process died: `finish` tries them."""
         self._error: RagIndexError | None = None
+        """The first error of a shard. It is raised once the other shards are committed."""
         self.meanwhile: Callable[[], None] | None = None
         """Called after each shard that is pushed, and each second in which none is done, until all
         are pushed."""
 
     def push(self, shard: Shard) -> None:
         """Begin to embed and write a shard, and commit shards that are done until there is room for
-        the next one. If there was room, it is one shard at most: a commit takes time, and workers
-        must not run out of work. When a shard fails, the others under way are still committed; then
-        the first error is raised. What a store raises is raised at once, as is IndexLocked where
-        another run has taken the index over. Suspects wait for the others."""
+        the next one. Suspects wait for the others.
+
+        If there is room, at most one shard is committed: a commit takes time, and workers must not
+        run out of work.
+
+        Raises:
+            NOT_WRITABLE: At once, since nothing more can be written.
+            RagIndexError: A shard failed. The others under way are committed before.
+        """
         self._record.note_first_shard()
-        self._scan.committer.begin(shard)  # pending, before anything may write it
+        # Pending, before anything may write it.
+        self._scan.committer.begin(shard)
         if shard.suspect:
             self._alone.append(shard)
             return
         self._submit(shard)
-        self._down_to(self._steps.shards_per_worker * self._steps.workers - 1)
+        most_under_way = self._steps.shards_per_worker * self._steps.workers
+        self._down_to(most_under_way - 1)
         if not self._done.empty():
             self._next()
         if self.meanwhile:
@@ -119,14 +151,16 @@ class Window:
 
     @contextmanager
     def committed_at_the_end(self) -> Iterator[None]:
-        """Commit at the end of the block what was pushed in it, also if the block raises: what is
-        embedded already is worth it. Raises as the block, and as `push`."""
+        """Commit the shards that the block pushes, also if the block raises. Raises as the block,
+        and as `push`."""
         try:
             yield
-        except NOT_WRITABLE:  # nothing more can be written
+        except NOT_WRITABLE:
             raise
         except Exception as error:
-            if stop_in(error) is None:  # after a Ctrl-C nobody wants to wait
+            # Such as a page that cannot be read: what is embedded already is still committed. After
+            # a Ctrl-C nobody wants to wait for that.
+            if stop_in(error) is None:
                 self.drain()
             raise
         self.finish()
@@ -145,21 +179,30 @@ class Window:
             self._down_to(0)
 
     def finish(self) -> None:
-        """Drain the window; then try suspects, and shards whose process died, which a run that ends
-        early leaves to the next one. Raises as `push`."""
+        """Drain the window; then try suspects, and shards whose process died.
+
+        A run that ends early leaves these pending. Raises as `push`.
+        """
         self.drain()
-        suspects, self._alone = sorted(self._alone, key=lambda shard: shard.ends_server), []
+        # Documents that end the embedding server come last.
+        suspects = sorted(self._alone, key=lambda shard: shard.ends_server)
+        self._alone = []
         with self._record.stopwatch.stage("embed"):
-            for shard in suspects:
-                for written in in_parts(
-                    shard, lambda one: self._steps.write_alone(self._job(one, 1), self.to)
-                ):
+            for suspect in suspects:
+                for written in in_parts(suspect, self._write_alone):
                     self._commit(written)
+
+    def _write_alone(self, shard: Shard) -> WrittenShard:
+        job = self._job(shard, workers=1)
+        return self._steps.write_alone(job, self.to)
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
-        with record.stopwatch.stage("submit" if steps.has_started_workers else "embed"):
-            future = steps.write(self._job(shard, steps.workers), self.to)
+        # Until workers have started, this process embeds the shard itself.
+        stage = "submit" if steps.has_started_workers else "embed"
+        with record.stopwatch.stage(stage):
+            job = self._job(shard, steps.workers)
+            future = steps.write(job, self.to)
         record.outcome.workers = steps.workers if steps.has_started_workers else 1
         self._under_way[future] = shard
         future.add_done_callback(self._done.put)
@@ -167,47 +210,61 @@ class Window:
     def _job(self, shard: Shard, workers: int) -> EmbedJob:
         """Return the job of a shard, one of whose `workers` will embed it, with the vectors that
         are known already."""
-        settings, target, documents = self._opened.settings, self._scan.target, shard.documents
-        known = self._reuse.vectors(documents.keys, documents.text_hashes) if self._reuse else {}
-        how = (
+        settings, target = self._opened.settings, self._scan.target
+        known: dict[str, NDArray[np.float32]] = {}
+        if self._reuse is not None:
+            known = self._reuse.vectors(shard.documents.keys, shard.documents.text_hashes)
+        return EmbedJob(
+            shard,
             target.chunker,
             settings.embedder,
             target.identity,
             self._bm25,
             workers,
             settings.run.wait_for_recovery,
+            known,
         )
-        return EmbedJob(shard, *how, known)
 
     def _down_to(self, most: int) -> None:
-        while len(self._under_way) > (0 if self._error else max(0, most)):
+        """Commit shards until at most so many are under way, or none after an error of a shard,
+        which is raised then."""
+        while True:
+            limit = max(0, most) if self._error is None else 0
+            if len(self._under_way) <= limit:
+                break
             self._next()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def _next(self) -> None:
-        if (future := self._wait()) is None:
+        """Wait for a shard, for a second at most, and commit it or decide what becomes of it."""
+        future = self._wait()
+        if future is None:
             return
         shard = self._under_way.pop(future)
         try:
             written = future.result()
         except ProcessDied as error:
+            # A worker ran out of memory, or crashed: the shard is tried alone.
             self._record.log.warning("%s", error)
             self._alone.append(shard)
         except ShardHalved as error:
+            # The embedding server became unavailable under it twice: its halves are next.
             self._record.log.warning("%s", error)
             for half in parts(shard, 2):
                 self._submit(half)
         except NOT_WRITABLE:
             raise
         except RagIndexError as error:
+            # Such as ModelMissing: the other shards are committed, then it is raised.
             self._error = self._error or error
         else:
             self._steps.tick()
             self._commit(written)
 
     def _wait(self) -> Future[WrittenShard] | None:
+        """Return a future that is done. None if none is for a second."""
         try:
             with self._record.stopwatch.stage("wait"):
                 return self._done.get(timeout=TICK_SECONDS)
@@ -235,6 +292,7 @@ class Window:
         waited = time.monotonic() - self._handed_over
         if not self._fills or waited < MIN_HAND_OVER_SECONDS:
             return
+        # A minute has passed, or readers have 1,000 points and there are 50 more.
         if waited >= HAND_OVER_SECONDS or self._points >= HAND_OVER_SHARE * self._shown:
             store, name = self._opened.store, self._scan.target.collection.name
             self._shown = store.points(name).count()
@@ -245,41 +303,46 @@ class Window:
 def in_parts(
     suspect: Shard, write_alone: Callable[[Shard], WrittenShard]
 ) -> Iterator[WrittenShard]:
-    """Write a suspect alone, split it if it kills its process again, and yield what is written.
-    `write_alone` raises ProcessDied if the process of its shard dies. A single document that does
-    that is listed as failed."""
+    """Write a suspect alone, and in parts if it kills its process. Yield what is written.
+
+    A single document that kills its process is yielded as a failure.
+
+    Args:
+        write_alone: Embeds and writes a shard in a child. Raises ProcessDied if the child dies.
+    """
     documents = suspect.documents
     try:
         yield write_alone(suspect)
     except (ProcessDied, ShardHalved):
+        # The document at fault is found.
         if len(documents) == 1:
-            cause: FailureCause = "server" if suspect.ends_server else ""
-            failures = [
-                Failure(
-                    documents.keys[0],
-                    POISON,
-                    documents.text_hashes[0],
-                    process_died=True,
-                    cause=cause,
-                )
-            ]
-            yield WrittenShard(suspect.number, [], [], [], [], failures, Work())
+            failure = Failure(
+                documents.keys[0],
+                POISON,
+                documents.text_hashes[0],
+                process_died=True,
+                cause="server" if suspect.ends_server else "",
+            )
+            yield WrittenShard(suspect.number, [], [], [], [], [failure], Work())
             return
-        for shard in parts(suspect, SPLIT_PARTS):
-            yield from in_parts(shard, write_alone)
+        for part in parts(suspect, SPLIT_PARTS):
+            yield from in_parts(part, write_alone)
 
 
 def parts(shard: Shard, most: int) -> Iterator[Shard]:
     """Yield a shard as at most so many, of about equally many documents."""
-    documents, count = shard.documents, len(shard.documents)
-    size = -(-count // most)
+    documents = shard.documents
+    count = len(documents)
+    size = -(-count // most)  # rounded up: 9 documents in 8 parts are 2 each
     for first in range(0, count, size):
-        part = documents.take(list(range(first, min(first + size, count))))
-        yield replace(shard, documents=part, chars=sum(map(len, part.texts)))
+        end = min(first + size, count)
+        part = documents.take(list(range(first, end)))
+        chars = sum(map(len, part.texts))
+        yield replace(shard, documents=part, chars=chars)
 
 
 class VectorReuse(Protocol):
-    """Vectors that need not be embedded again, since the embedder that is used now has made them.
+    """Vectors that need not be embedded again, since the embedder of this run has made them.
 
     A vector is reused if the chunk's text, with its context, and the embedder's fingerprint are the
     same, whatever became of payloads, chunk sizes or chunk numbers. The copy is equal bit by bit.
@@ -288,8 +351,8 @@ class VectorReuse(Protocol):
     def vectors(
         self, keys: Sequence[str], text_hashes: Sequence[bytes]
     ) -> dict[str, NDArray[np.float32]]:
-        """Return vectors by embedded text, of all chunks that documents with these keys and texts
-        have there."""
+        """Return vectors by embedded text: those of all chunks that the collection has of documents
+        with these keys or texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,15 +378,14 @@ class OwnVectors:
         found = ledger.known(cid, keys)
         known: dict[str, RecordedDocument] = {}
         for key, row in found.items():
+            # A pending document may have vectors, whatever its former row says.
             if row.chunks > 1 and (row.pending or not row.by_words):
                 known[key] = row
         if self.moved:
             known |= _with_same_texts(ledger, cid, keys, text_hashes, found)
-        ids = [
-            point_id(index, key, number)
-            for key, row in known.items()
-            for number in range(row.chunks)
-        ]
+        ids: list[str] = []
+        for key, row in known.items():
+            ids += [point_id(index, key, number) for number in range(row.chunks)]
         return _vectors_of(_points(self.opened.store, self.collection.name, ids))
 
 
@@ -331,9 +393,9 @@ class OwnVectors:
 class LiveVectors:
     """The vectors of the live collection, for a rebuild.
 
-    Points are looked up by their ids, and say themselves how many chunks a document has. If the
+    Points are looked up by their ids, and their payloads count the chunks of a document. If the
     ledger knows the collection (`row`), documents that have another key there are found as well,
-    and what a dead run left half written is not.
+    and documents that an earlier run left pending are not.
     """
 
     opened: Opened
@@ -360,7 +422,8 @@ class LiveVectors:
             return list(keys)
         ledger = self.opened.ledger
         found = ledger.known(self.row.id, keys)
-        known = {**found, **_with_same_texts(ledger, self.row.id, keys, text_hashes, found)}
+        others = _with_same_texts(ledger, self.row.id, keys, text_hashes, found)
+        known = {**found, **others}
         return [key for key, row in known.items() if not (row.pending or row.by_words)]
 
 
@@ -389,7 +452,8 @@ def _points(store: StoreReader, name: str, ids: Sequence[str]) -> list[StoredPoi
     for first in range(0, len(ids), POINTS_AT_ONCE):
         try:
             points += stored.retrieve(ids[first : first + POINTS_AT_ONCE], vectors=True)
-        except StoreError as error:  # an unreadable collection is what a rebuild is for
+        except StoreError as error:
+            # A rebuild may replace a collection that cannot be read: every text is embedded.
             logger.warning("vectors of %s cannot be reused: %s", name, error)
             break
     return points
@@ -417,6 +481,7 @@ def reusable(opened: Opened, scan: Scan) -> VectorReuse | None:
     renamed, and parts move.
     """
     index, target = opened.index, scan.target
+    # The ledger may not know the live collection: then `opened.live` is None.
     if target.rebuild:
         live = find_live(opened.live_store, opened.alias)
         made_by = None if live is None else live.metadata.get("embedder_identity")

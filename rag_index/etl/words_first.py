@@ -1,13 +1,18 @@
-"""Words first: a first run whose embedder is slow writes all documents by their words, before it
-embeds them.
+"""Words first: a first run with a slow embedder writes all documents by their words, and then embeds
+them.
 
-    chunk > weigh words > pending > points without vectors > flush > stale chunks > ledger's rows,
+    pending > chunk > weigh words > points without vectors > flush > stale chunks > ledger's rows,
     marked `by_words`
 
-The pass reads the source by itself, beside the run's scan, which embeds these documents afterwards
-as if they were new and replaces their points by id. What is pending, listed as failed or embedded
-already is left to the scan. Shards that the scan has handed out go on being embedded, and are
-committed between the pass's own writes."""
+Searches find the documents by their words from then on. The pass reads the source by itself, beside
+the run's scan, which embeds these documents afterwards as if they were new and replaces their
+points by id. Documents that are pending, listed as failed or embedded already are left to the scan.
+Shards that the scan has handed out go on being embedded, and are committed between the pass's own
+writes.
+
+A kill during the pass leaves what was written by its words, and at most `MAX_DOCUMENTS` pending
+documents. The next run embeds all of them.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +46,17 @@ if TYPE_CHECKING:
     from rag_index.etl.upsert import Destination
 
 SHARE = 20
-"""The pass may take one part in this many of the time that is left to embed."""
+"""The pass may take a twentieth of the time that is left to embed. Chosen; nothing depends on it."""
 SLOW_SECONDS = 5.0
-"""If the first shard takes longer, the rate is known well enough."""
+"""Seconds after which the first shard shows that the embedder is slow, before it is done. Chosen;
+nothing depends on it."""
 WORTH_SECONDS = 20.0
-"""A run that is done in less time needs no pass."""
+"""Seconds: a run that is done in less time needs no pass. Chosen; nothing depends on it."""
 DOCUMENTS_PER_SECOND, CHARS_PER_SECOND = 2000.0, 1_000_000.0
 """What the pass manages at least on one core: documents, and characters of them."""
 MAX_DOCUMENTS, MAX_CHARS = 500, 500_000
-"""What is written at a time, and is pending if the run dies then: the next one embeds that
-alone."""
+"""Documents and characters that are written at a time, and are pending if the run is killed then:
+the next one embeds these alone. Chosen; nothing depends on them."""
 
 
 @attrs.define(eq=False)
@@ -62,9 +68,9 @@ class WordsFirst:
     steps: Steps
     record: RunRecord
     pages: Callable[[Opened, Fetch, RunRecord], Iterator[SourcePage]]
-    """Those of the run, as it reads them."""
+    """Yields the pages of the run (`AllDocuments.pages`)."""
     before_shard: Callable[[], None]
-    """Returns at once, or raises RunPaused if the run is to end before the next shard."""
+    """Raises RunPaused if the run is to end before the next shard."""
     commit_done: Callable[[], None]
     """Commits the shards that were embedded and written meanwhile. Raises if one of them ends the
     run."""
@@ -75,114 +81,142 @@ class WordsFirst:
 
     @_is_over.default
     def _never(self) -> bool:
-        """Return whether there is no such pass: only a collection with words that was never whole
-        has one. Reading the text of files twice may take as long as embedding it."""
-        opened, target = self.opened, self.scan.target
-        is_first = not (opened.single or target.rebuild)
-        return not (is_first and not opened.index.has_files and bm25_model(opened.index))
+        """Return whether this run has no such pass."""
+        opened = self.opened
+        # A rebuild is not read yet, and a run of single documents is short.
+        if opened.single or self.scan.target.rebuild:
+            return True
+        # Reading the text of files twice may take as long as embedding it.
+        if opened.index.has_files:
+            return True
+        # `search = "dense"`: the index has no words.
+        return bm25_model(opened.index) is None
 
     def write_if_due(self) -> None:
-        """Write all documents by their words, if that takes a twentieth of the time that is left by
-        the rate at which documents were embedded until now. Raises as a run that writes."""
+        """Write all documents by their words, if that pays.
+
+        It pays if it takes at most a twentieth of the time that is left, by the rate at which
+        documents were embedded until now. Raises as a run that writes.
+        """
         if self._is_over:
             return
         rate = self._rate()
         if rate is None:
             return
         sharder, progress = self.scan.diff.sharder, self.record.progress
+        workers = self.steps.workers if self.steps.has_started_workers else 1
         documents = max(0.0, progress.total - progress.done)
         chars = documents * sharder.mean
-        left = chars / (rate * (self.steps.workers if self.steps.has_started_workers else 1))
+        seconds_left = chars / (rate * workers)
         cost = documents / DOCUMENTS_PER_SECOND + chars / CHARS_PER_SECOND
-        if left < max(WORTH_SECONDS, SHARE * cost):
+        if seconds_left < max(WORTH_SECONDS, SHARE * cost):
             return
         self._is_over = True
         with progress.aside():
             self.steps.call_once(write_words, self.opened, self)
 
     def _rate(self) -> float | None:
-        """Return how many characters a worker embeds in a second; None as long as that is
+        """Return how many characters a worker embeds in a second, at most; None as long as that is
         unknown."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
-        sharder, waited = self.scan.diff.sharder, now - self._began
+        sharder = self.scan.diff.sharder
         if sharder.last is not None:
             return sharder.last
+        # No shard is done yet. After 5 s the first one shows that the embedder is slow.
+        waited = now - self._began
         if waited < SLOW_SECONDS:
             return None
-        return measurable_chars(sharder.first) / waited  # at most: no shard is done yet
+        return measurable_chars(sharder.first) / waited
 
     def write_all(self) -> str:
         """Write all documents by their words. Return how many, as a sentence."""
-        opened, record, waiting = self.opened, self.record, DocumentBatch.empty()
+        opened, record = self.opened, self.record
         chunker = open_chunker(opened.settings, opened.index, contexts=False)
+        waiting = DocumentBatch.empty()
         with (
             closing(open_source(opened.settings, opened.index)) as source,
             record.stopwatch.stage("words"),
         ):
-            for page in self.pages(attrs.evolve(opened, source=source), self._fetch, record):
-                for first in range(0, len(page.documents), MAX_DOCUMENTS):
-                    rows = range(first, min(first + MAX_DOCUMENTS, len(page.documents)))
-                    waiting = waiting.plus(self._new(page.documents.take([*rows])))
-                    if len(waiting) >= MAX_DOCUMENTS or sum(map(len, waiting.texts)) >= MAX_CHARS:
+            beside = attrs.evolve(opened, source=source)
+            for page in self.pages(beside, self._fetch, record):
+                for documents in _batches_of(page.documents):
+                    waiting = waiting.plus(self._new(documents))
+                    chars = sum(map(len, waiting.texts))
+                    if len(waiting) >= MAX_DOCUMENTS or chars >= MAX_CHARS:
                         self._write_shard(waiting, chunker)
                         waiting = DocumentBatch.empty()
             self._write_shard(waiting, chunker)
         opened.store.hand_over()
-        return f"{count_of(record.progress.by_words, 'document')} can be found by their words"
+        written = count_of(record.progress.by_words, "document")
+        return f"{written} can be found by their words"
 
     def _fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read a page of the source. It is no task of its own: the pass is one."""
-        return with_retries(partial(fetch_page, opened, number, cursor, rows), self.steps.recovery)
+        read = partial(fetch_page, opened, number, cursor, rows)
+        return with_retries(read, self.steps.recovery)
 
     def _new(self, documents: DocumentBatch) -> DocumentBatch:
-        """Return those that are not in the index yet, or there by their words as they were
-        before."""
+        """Return the documents that the pass writes."""
         ledger, cid = self.opened.ledger, self.scan.target.collection.id
-        known, failed = ledger.known(cid, documents.keys), ledger.failures(cid, documents.keys)
-        hashes = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
+        known = ledger.known(cid, documents.keys)
+        failed = ledger.failures(cid, documents.keys)
+        columns = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         rows: list[int] = []
-        for number, (key, *now) in enumerate(hashes):
+        for position, (key, text_hash, payload_hash) in enumerate(columns):
+            if key in failed or documents.is_empty(position):
+                continue
             row = known.get(key)
-            is_new = row is None or (
-                row.by_words and not row.pending and [row.text_hash, row.payload_hash] != now
-            )
-            if is_new and key not in failed and not documents.is_empty(number):
-                rows.append(number)
+            # Not in the index yet.
+            if row is None:
+                rows.append(position)
+                continue
+            # Written by its words by an earlier run, with another text or payload.
+            has_changed = row.text_hash != text_hash or row.payload_hash != payload_hash
+            if row.by_words and not row.pending and has_changed:
+                rows.append(position)
         return documents.take(rows)
 
     def _write_shard(self, documents: DocumentBatch, chunker: Chunker) -> None:
         self.commit_done()
         self.before_shard()
         progress = self.record.progress
-        with self.to.turn():  # no other shard of the run is written meanwhile
+        # No other shard of the run is written meanwhile.
+        with self.to.turn():
             progress.by_words += self._write_new(documents, chunker)
         progress.say("finding documents by their words first")
 
     def _write_new(self, documents: DocumentBatch, chunker: Chunker) -> int:
         """Write those documents that are still new by their words. Return how many were written."""
+        # Since the page was read, the run may have embedded some of them.
         new, bm25 = self._new(documents), bm25_model(self.opened.index)
-        if not (len(new) and bm25):
+        if bm25 is None or not len(new):
             return 0
         committer = self.scan.committer
-        shard = Shard(self.opened.index.name, 0, new, sum(map(len, new.texts)))
-        committer.begin(
-            shard
-        )  # before it is chunked: a document that kills this process is left to the scan
+        chars = sum(map(len, new.texts))
+        shard = Shard(self.opened.index.name, 0, new, chars)
+        # Pending before they are chunked: a document that kills this process is left to the scan.
+        committer.begin(shard)
         weighed = weigh(shard, chunker, bm25)
-        written = with_retries(
-            partial(self.to.write, weighed), self.opened.settings.run.wait_for_recovery
-        )
+        wait = self.opened.settings.run.wait_for_recovery
+        written = with_retries(partial(self.to.write, weighed), wait)
         committer.commit(written, by_words=True)
         return len(written.keys)
+
+
+def _batches_of(documents: DocumentBatch) -> Iterator[DocumentBatch]:
+    """Yield the documents of a page, at most `MAX_DOCUMENTS` at a time."""
+    for first in range(0, len(documents), MAX_DOCUMENTS):
+        end = min(first + MAX_DOCUMENTS, len(documents))
+        yield documents.take(list(range(first, end)))
 
 
 def write_words(opened: Opened, words: WordsFirst) -> str:
     """Write all documents of a first run by their words, so that searches find them before they are
     embedded. Return how many, as a sentence.
 
-    This step is never tried again as a whole: each page that it reads and each write is, as long as
-    a fetch and an upsert are.
+    This step is not retried. Each page that it reads and each write is, for as long as a fetch and
+    an upsert.
     """
     return words.write_all()

@@ -15,7 +15,7 @@ from rag_index.etl.sharding import (
     WINDOW_BYTES,
     Sharder,
     first_rate,
-    most,
+    shard_limits,
 )
 
 pages = st.lists(st.lists(st.integers(0, 3000).map("x".__mul__), max_size=12), max_size=10)
@@ -130,7 +130,11 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
 def test_the_vectors_of_all_shards_under_way_fit_into_memory(workers, dimension, chars, count):
     index = IndexSettings(name="notes", table="note", key="id", text=["body"])
     made = Sharder(
-        "notes", "auto", chars_per_second=1e9, workers=workers, most=most(index, dimension, workers)
+        "notes",
+        "auto",
+        chars_per_second=1e9,
+        workers=workers,
+        limits=shard_limits(index, dimension, workers),
     )
     step = index.chunk_chars - index.chunk_overlap
     for shard in made.add(page_of(["x" * chars] * count)):

@@ -144,7 +144,7 @@ class SmallShards(AllDocuments):
             identify(opened.settings.embedder),
             open_chunker(opened.settings, opened.index),
         )
-        scan.diff.sharder._documents = 12
+        scan.diff.sharder._fixed_documents = 12
         scan.diff.sharder.observe = lambda chars, seconds: (
             None
         )  # a busy machine would measure no rate, and write none
