@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     import httpx
 
 SHORT_SECONDS = 4.0
-"""A failure that is over sooner is not reported: a server whose database is busy, or that closed an
+"""Seconds: a shorter failure is not reported. A server whose database is busy, or that closed an
 idle connection, answers the next attempt two seconds later."""
 AGAIN_SECONDS = 60.0
-"""A server that fails again and again is reported this often at most."""
+"""Seconds between two reports of a server that fails again and again, at least. Chosen; nothing
+depends on it."""
 UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
 """The statuses after which Prefect's clients send a request again, with `run_api_settings`."""
 HEADERS_RECEIVED, STEP_FAILED = ".receive_response_headers.complete", ".failed"
-"""How the names of httpcore's trace events end: it has an answer, or a connection failed."""
+"""The ends of the names of httpcore's trace events: an answer arrives, or a connection failed."""
 LOST_EVENT = "Service %r failed to process item"
-"""How Prefect's message about each event begins that could not be sent; it quotes the whole
+"""The beginning of Prefect's message about an event that could not be sent. The message quotes the
 event."""
 
 
@@ -42,14 +43,13 @@ class ApiOutage:
         self._waiting: set[ApiRequest] = set()
         """The requests under way that are sent again until they are answered."""
         self._since: float | None = None
-        """Since when requests have failed; None if the server answers."""
+        """The time since which requests have failed. None if the server answers."""
         self._is_reported = False
         self._last = -math.inf
-        """When an outage was last reported."""
+        """The time of the last report."""
 
     def follow(self, log: Any) -> None:
-        """Begin anew: report in the log of this run when Prefect's clients in this process get no
-        answer."""
+        """Begin anew: from now on, report outages of Prefect's server in the log of this run."""
         with self._lock:
             self._waiting.clear()
             self._since, self._is_reported, self._last = None, False, -math.inf
@@ -107,7 +107,7 @@ class ApiRequest:
         self.is_answered = False
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Take note of an event of httpcore, which sends each attempt."""
+        """Handle an event of httpcore, which sends each attempt."""
         if event.endswith(HEADERS_RECEIVED):
             # HTTP/1.1: (b"HTTP/1.1", 503, b"Service Unavailable", …); HTTP/2: (503, …)
             status = next(value for value in info["return_value"] if isinstance(value, int))
@@ -121,14 +121,16 @@ class ApiRequest:
 
 
 OUTAGE = ApiOutage()
-"""That of this process, whose clients all ask one server."""
+"""The outage of this process, whose clients all use one server."""
 
 
 @cache
 def _observe_clients() -> None:
-    """Let Prefect's clients in this process report to `OUTAGE`. They send an attempt and wait for
-    the next one within their method `send`, and offer no hook for that. The asynchronous ones send
-    logs alone, for which no run waits."""
+    """Let Prefect's clients in this process report to `OUTAGE`.
+
+    They send all attempts within their method `send`, and offer no hook for that. The asynchronous
+    clients send logs alone, for which no run waits.
+    """
     from prefect.client.base import PrefectHttpxSyncClient
 
     send = PrefectHttpxSyncClient.send
@@ -143,7 +145,7 @@ def _observe_clients() -> None:
 
 
 class _LostEvents(logging.Filter):
-    """Replaces what Prefect logs for each event that it cannot send, several a second, by one
+    """Replaces Prefect's messages about events that it cannot send, several a second, by one
     sentence."""
 
     _is_reported = False
@@ -155,10 +157,8 @@ class _LostEvents(logging.Filter):
         if self._is_reported:
             return False
         self._is_reported = True
-        record.msg, record.args = (
-            "Prefect's server takes no events: its page shows some tasks late, or never",
-            (),
-        )
+        record.msg = "Prefect's server takes no events: its page shows some tasks late, or never"
+        record.args = ()
         return True
 
 

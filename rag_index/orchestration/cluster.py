@@ -36,10 +36,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rag_index.workers")
 SAME_VERSIONS = ("rag-index", "distributed", "cloudpickle")
-"""Packages whose versions must be the same in the run and on workers, because shards travel between
-them."""
+"""Packages whose versions must be the same in the run and on workers, because shards are pickled
+between them."""
 
 CONNECT_SECONDS = 10
+"""Seconds for a connection to a scheduler. Chosen; nothing depends on it."""
+NO_MEMORY_LIMIT = 0
+"""Bytes: Dask takes 0 for no limit."""
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 """Dask keeps the last messages of each connection for its developers, 1,000 by default. A message
 that submits a task holds its shard, so that a long run would keep a thousand of these, about a
@@ -57,7 +60,7 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 1,
     # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds.
     "distributed.deploy.lost-worker-timeout": "365 days",
-    # One that says nothing for so long is frozen: it is ended, and its shards go to the others.
+    # A worker without a heartbeat for so long is frozen: it is ended, and its shards go to others.
     "distributed.scheduler.worker-ttl": "30s",
     # A worker is ended for its memory only if the settings limit it: Dask's other measures hold
     # work back.
@@ -65,27 +68,26 @@ OWN_CLUSTER: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 1.0,
-    # Its pages have no password, and tell keys, calls and logs; Prefect's log would name one.
+    # Dask's pages have no password, and show keys, calls and logs; Prefect's log would name them.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.dashboard.link": "",
 }
 CONNECTION: dict[str, Any] = {"distributed.dashboard.link": "", **MESSAGES_KEPT}
-"""A cluster of somebody else's. Its dashboard is open on its own machine at most: an empty link
-keeps it out of the log."""
+"""For a cluster that the run has not started. An empty link keeps its dashboard out of the log."""
 PRELOAD = "tasks.etl"
-"""What workers import before their first shard. The fork server imports it once for all."""
+"""The module that workers import before their first shard. The fork server imports it once for all
+workers."""
 CUT_OFF = (
     "Failed to communicate with scheduler during heartbeat",
     "Closed comm %r while trying to write",
 )
-"""How messages of Dask begin that say, with a page of traceback, that the end of a cluster cut off
-a connection."""
+"""How the messages of Dask begin that report, with a page of traceback, a connection that ended with
+its cluster."""
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """The workers of a run, for the time of a `with` block. None are started before they are
-    needed."""
+    """The workers of a run, which end with a `with` block. They start with the first shard."""
 
     def __init__(
         self,
@@ -94,13 +96,18 @@ class Workers(AbstractContextManager["Workers"]):
         *,
         on_servers: bool = False,
     ) -> None:
-        """`memory` is what each worker is assumed to need, in bytes. If models are `on_servers`,
-        workers only ask them, for two shards at a time."""
+        """Choose the number of workers.
+
+        Args:
+            memory: The bytes that each worker is assumed to need.
+            on_servers: Whether the model is on servers. Then workers only call them, for two shards
+                at a time.
+        """
         self._settings = settings
         self._at_a_time = 2 if on_servers else 1
         self.count = max(1, choose_worker_count(settings, memory))
-        """How many workers there are, once they are started: as many as the settings say, or one
-        less than the processors, as far as there is memory."""
+        """The number of workers: that of the settings, or one less than the processors, as far as
+        there is memory."""
         self._starting: Future[LocalCluster] | None = None
         self._config = ExitStack()
 
@@ -117,8 +124,8 @@ class Workers(AbstractContextManager["Workers"]):
         return self._starting
 
     def cluster(self) -> LocalCluster | str:
-        """Return the cluster, started on first use, or the address of the one that the settings
-        name. Raises NoWorkers if the workers do not start."""
+        """Return the cluster, started on first use, or the address that the settings name. Raises
+        NoWorkers if the workers do not start."""
         if self._settings.address is None:
             return self.start().result()
         import_dask()
@@ -128,13 +135,14 @@ class Workers(AbstractContextManager["Workers"]):
         return self._settings.address
 
     def _start(self, count: int, *, again: bool = True) -> LocalCluster:
-        """Start the cluster, twice if need be: a worker that dies as it starts takes the whole
-        cluster with it."""
+        """Start the cluster. It is tried twice, since one worker that dies as it starts ends the
+        cluster."""
         import_dask()
         try:
             return self._local_cluster(count)
         except Exception as error:
-            first: BaseException = error  # distributed wraps errors several times
+            # Distributed wraps errors several times.
+            first: BaseException = error
             while first.__cause__ is not None:
                 first = first.__cause__
             cause = (str(first).strip().splitlines() or [type(first).__name__])[0]
@@ -156,8 +164,8 @@ class Workers(AbstractContextManager["Workers"]):
         scratch = self._config.enter_context(
             TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True)
         )
-        # What a person has set for all of Dask is for other clusters: this one has Dask's own
-        # values, and ours.
+        # Settings that a person made for Dask are for other clusters: this one has Dask's defaults,
+        # and ours.
         lasting = {
             **dask.config.merge(*dask.config.defaults),
             **OWN_CLUSTER,
@@ -169,17 +177,21 @@ class Workers(AbstractContextManager["Workers"]):
                 dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
             )
         logging.getLogger("distributed.scheduler").addFilter(_is_of_use)
+        memory_limit = memory_per_worker(self._settings, NO_MEMORY_LIMIT)
         return LocalCluster(
             n_workers=workers,
-            preload=[PRELOAD, __name__],  # or the first shard waits
-            threads_per_worker=2
-            * self._at_a_time,  # half of them embed, and the others wait for the store
+            # Or the first shard waits for the imports.
+            preload=[PRELOAD, __name__],
+            # Half of them embed, and the others wait for the store.
+            threads_per_worker=2 * self._at_a_time,
             resources={"embed": self._at_a_time},
             processes=True,
-            security=Security.temporary(),  # a certificate for this cluster, and no connection without it
-            dashboard_address="127.0.0.1:0",  # any port for what is not there; None would still take 8787, and warn
+            # A certificate for this cluster, and no connection without it.
+            security=Security.temporary(),
+            # There is no dashboard; None would still take port 8787, and warn.
+            dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
-            memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
+            memory_limit=memory_limit,
         )
 
 
@@ -189,16 +201,18 @@ def dask_setup(worker: object) -> None:
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
-    """Return whether a record says more than that a connection was cut off: a worker that loses its
-    scheduler ends by itself, and a run that loses its own says so."""
+    """Drop Dask's messages about lost connections. A worker without a scheduler exits, and the run
+    reports a lost scheduler itself."""
     return not str(record.msg).startswith(CUT_OFF)
 
 
 def _forked() -> bool:
-    """Start the process that workers are forked from, and return whether there is one. It has
-    imported what workers need, so that each takes a tenth of a second to start, and to restart
-    after a death, instead of the seconds of its imports. Only on Linux: elsewhere system libraries
-    do not survive a fork."""
+    """Start the process that workers are forked from. Return whether there is one.
+
+    It has imported what workers need. So a worker starts, and restarts after its death, in a tenth
+    of a second and not in the seconds of its imports. This is for Linux alone: elsewhere system
+    libraries do not survive a fork.
+    """
     if sys.platform != "linux":
         return False
     import dask
@@ -207,14 +221,14 @@ def _forked() -> bool:
     # in that process.
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
-    os.environ.setdefault(
-        "PYTHONSAFEPATH", "1"
-    )  # or it would import from the folder in which the run was started
+    # Or it would import from the folder in which the run was started.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", PRELOAD])
-    resource_tracker.ensure_running()  # first, because it unblocks the signal
-    # Ctrl-C, or Prefect's SIGTERM to the whole group, ends the run, and the run its workers. If
-    # these ended by themselves, Dask would start them again, and the end of the run would wait for
-    # that without end.
+    # Before the signals are blocked, because it unblocks them.
+    resource_tracker.ensure_running()
+    # Ctrl-C, or Prefect's SIGTERM to the process group, ends the run, and the run ends its workers.
+    # If these ended by themselves, Dask would start them again, and the end of the run would wait
+    # for that without end.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         forkserver.ensure_running()
@@ -228,12 +242,14 @@ _GIVEN: ContextVar[Workers | None] = ContextVar("the workers of this run", defau
 
 @contextmanager
 def run_workers(settings: Settings) -> Iterator[Workers]:
-    """Give all flow runs within the block the same workers: those that it is within a block of
-    already, or new ones."""
-    if (workers := _GIVEN.get()) is not None:
+    """Give all flow runs within the block the same workers: those of an outer block, or new ones."""
+    workers = _GIVEN.get()
+    # The run of an index within a run over several.
+    if workers is not None:
         yield workers
         return
-    memory, on_servers = estimate_worker_memory(settings.embedder), settings.embedder.on_servers
+    memory = estimate_worker_memory(settings.embedder)
+    on_servers = settings.embedder.on_servers
     with (
         Workers(settings.parallel, memory, on_servers=on_servers) as new,
         given(_GIVEN, new),
@@ -244,16 +260,17 @@ def run_workers(settings: Settings) -> Iterator[Workers]:
 
 @contextmanager
 def run_cluster() -> Iterator[LocalCluster | str]:
-    """Give Prefect's task runner the cluster of the workers of this flow run, once something is
-    sent there."""
-    if (workers := _GIVEN.get()) is None:
+    """Give Prefect's task runner the cluster of this flow run's workers, when it submits its first
+    task."""
+    workers = _GIVEN.get()
+    if workers is None:
         raise NoWorkers("this flow run was given no workers")
     yield workers.cluster()
 
 
 def task_runner() -> TaskRunner[Any]:
-    """Return Dask's task runner; if Dask cannot be imported Prefect's own, and the run says why it
-    has no workers."""
+    """Return Dask's task runner. If Dask cannot be imported, return Prefect's own: the run reports
+    why it has no workers."""
     try:
         import_dask()
     except NoWorkers:
@@ -266,8 +283,7 @@ def task_runner() -> TaskRunner[Any]:
 
 
 def import_dask() -> None:
-    """Import Dask. Raises NoWorkers if its own settings prevent that, which anybody may have set
-    for all its users."""
+    """Import Dask. Raises NoWorkers if Dask's own settings prevent that."""
     try:
         import distributed  # noqa: F401
     except Exception as error:
@@ -277,10 +293,16 @@ def import_dask() -> None:
 
 
 def count_workers(settings: ParallelSettings) -> int:
-    """Return how many worker threads the cluster at `address` has: none if it starts them once
-    there is work. Raises NoWorkers if Dask cannot be imported, TransientError if the cluster does
-    not answer, and TerminalError if a worker has another version of Python, or of one of
-    `SAME_VERSIONS`, or no way to Prefect's API."""
+    """Return how many worker threads the cluster at `address` has.
+
+    There are none yet if the cluster starts them with its first work.
+
+    Raises:
+        NoWorkers: Dask cannot be imported.
+        TransientError: The cluster does not answer.
+        TerminalError: A worker has another version of Python, or of one of `SAME_VERSIONS`, or
+            cannot reach Prefect's API.
+    """
     import_dask()
     import dask
     from distributed import Client
@@ -299,13 +321,13 @@ def count_workers(settings: ParallelSettings) -> int:
             f"the Dask scheduler at {address} does not answer ({type(exc).__name__}); start it, or"
             " correct [parallel] address"
         ) from exc
-    here = _releases(versions["client"])
+    of_flow = _releases(versions["client"])
     for worker, found in versions["workers"].items():
-        there = _releases(found)
-        for name, expected in here.items():
-            if there[name] != expected:
+        of_worker = _releases(found)
+        for name, expected in of_flow.items():
+            if of_worker[name] != expected:
                 raise TerminalError(
-                    f"the Dask worker {worker} has {name} {there[name]}, this flow {expected}:"
+                    f"the Dask worker {worker} has {name} {of_worker[name]}, this flow {expected}:"
                     " install the same on both"
                 )
     for worker, why in answers.items():
@@ -315,9 +337,10 @@ def count_workers(settings: ParallelSettings) -> int:
 
 
 def _releases(versions: dict[str, Any]) -> dict[str, str]:
-    """Return what has to be the same: all of a package's version, and the first two numbers of
-    Python's."""
+    """Return the versions that have to be the same: of each package all of it, and of Python the
+    first two numbers, such as "3.11"."""
     packages = versions["packages"]
-    return {name: str(packages[name]) for name in SAME_VERSIONS} | {
-        "Python": ".".join(packages["python"].split(".")[:2])
-    }
+    releases = {name: str(packages[name]) for name in SAME_VERSIONS}
+    python = packages["python"].split(".")
+    releases["Python"] = ".".join(python[:2])
+    return releases

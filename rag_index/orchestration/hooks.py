@@ -1,5 +1,7 @@
-"""What a run asks by search: the gate of a rebuild, and what scores mean. Search is loaded only if
-there is anything to ask."""
+"""What a run does by search: the gate of a rebuild, and the calibration of scores.
+
+Search is imported only if a run needs it.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class SearchHooks:
-    """The questions of one run, as `etl.publish.Hooks`."""
+    """The `etl.publish.Hooks` of one run."""
 
     def __init__(self, settings: Settings, index: IndexSettings, options: RunOptions) -> None:
-        """Read the golden queries of a rebuild's gate: a mistake in them must not wait until all is
-        embedded. Raises SettingsError if the golden file cannot be used."""
+        """Read the golden queries of a rebuild's gate, so that a mistake in them is found before
+        everything is embedded. Raises SettingsError if the golden file cannot be used."""
         self._gate: Gate | None = None
         if index.gate is not None:
             from rag_index.search.evaluation.gate import Gate
 
-            self._gate = Gate(
-                settings, index, index.gate, asked=options.full and not options.allow_loss
-            )
+            is_asked = options.full and not options.allow_loss
+            self._gate = Gate(settings, index, index.gate, asked=is_asked)
 
     def before_publishing(self, opened: Opened, rebuilt: Collection, record: RunRecord) -> str:
         """Return why the gate refuses the rebuilt collection; "" if it does not."""
-        self._learn(opened, rebuilt, record)  # first: the gate judges what searches will answer
+        # The gate judges the answers of searches, which depend on the calibration.
+        self._learn(opened, rebuilt, record)
         if self._gate is None:
             return ""
         from rag_index.search.evaluation.gate import Searched
@@ -45,9 +47,8 @@ class SearchHooks:
         return self._gate.refusal(opened.ledger, rebuilt, record, live=live, store=opened.store)
 
     def after_run(self, opened: Opened, target: Target, record: RunRecord, *, first: bool) -> None:
-        """Learn what scores mean, again once a collection without a result has doubled, and say
-        that nothing was compared if the collection is a first one. Before it has learned, the
-        weights of others stand."""
+        """Calibrate the scores of the collection, if that is due. If it is a first one, report that
+        the gate compared nothing."""
         if self._gate is not None and first:
             from rag_index.search.evaluation.gate import NOTHING_LIVE
 
@@ -55,13 +56,14 @@ class SearchHooks:
         self._learn(opened, target.collection, record)
 
     def _learn(self, opened: Opened, collection: Collection, record: RunRecord) -> None:
-        """Learn what the scores of a collection mean, unless it is known."""
+        """Calibrate the scores of a collection, if that is due."""
         documents = to_learn(opened.ledger, opened.store, collection)
         if not documents:
             return
         metadata = opened.store.points(collection.name).metadata()
         identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
-        if identity is None:  # a newer rag-index made it
+        # A later version of rag-index made it.
+        if identity is None:
             return
         from rag_index.search.evaluation.calibrate import Learner
 
@@ -73,15 +75,16 @@ class SearchHooks:
 
 
 def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:
-    """Return the documents of the collection if it should learn now, else 0.
-
-    It should if it never did, or by another rule; and once it has twice the documents of which it
-    could not learn.
-    """
+    """Return the number of documents of the collection if its calibration is due, else 0."""
     known = store.points(collection.name).metadata().get(CALIBRATION, {})
-    learned_now = known.get("rule") == CALIBRATION_RULE
-    if learned_now and UNLEARNED not in known:
+    is_present_rule = known.get("rule") == CALIBRATION_RULE
+    # It is calibrated.
+    if is_present_rule and UNLEARNED not in known:
         return 0
+    # It is not yet, or by a former rule. If it had too few documents, it is tried again once it has
+    # twice as many.
+    least = 1
+    if is_present_rule:
+        least = max(1, 2 * known[UNLEARNED])
     documents = ledger.totals(collection.id).documents
-    least = max(1, 2 * known[UNLEARNED]) if learned_now else 1
     return documents if documents >= least else 0

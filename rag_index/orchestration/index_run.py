@@ -1,4 +1,5 @@
-"""What the run of one index needs in its flow run, opened in the order in which it is taken."""
+"""What the run of one index needs in its flow run, opened in order: workers, then source, ledger,
+lease and store, then tasks."""
 
 from __future__ import annotations
 
@@ -33,13 +34,13 @@ class IndexRun:
     record: RunRecord
     hooks: SearchHooks
     checks: ServiceChecks | None
-    """Those of the run over several indexes that this one is a part of; None if it is a run of its
-    own."""
+    """The checks of the run over several indexes that this one is a part of. None if it is a run of
+    its own."""
 
 
 @contextmanager
 def open_index_run(settings: Settings, index: str, options: RunOptions) -> Iterator[IndexRun]:
-    """Open a run of an index for the time of the block, whose steps are tasks of this flow run.
+    """Open a run of an index whose steps are tasks of this flow run. It is closed with the block.
 
     Raises as `open_index`, and SettingsError if the golden file of a gate cannot be used.
     """
@@ -48,7 +49,7 @@ def open_index_run(settings: Settings, index: str, options: RunOptions) -> Itera
     hooks = SearchHooks(settings, settings.index(index), options)
     with ExitStack() as stack:
         stack.enter_context(collect_seldom())
-        # A tagged task asks Prefect's server for a slot, and would wait for it.
+        # A tagged task requests a slot from Prefect's server, and would wait for it.
         stack.enter_context(TagsContext(current_tags=set()))
         workers = stack.enter_context(run_workers(settings))
         opened = stack.enter_context(open_index(settings, index, options, run_id=flow_run_id()))

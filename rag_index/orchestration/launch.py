@@ -1,5 +1,4 @@
-"""Runs without Prefect, as the command line starts them, and a flow that is started as a
-program."""
+"""Runs without Prefect, as the command line starts them, and flows that are started as programs."""
 
 from __future__ import annotations
 
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings, Settings, StoreSettings
 
 logger = logging.getLogger("rag_index.runs")
+STOPPED = 130
+"""The exit code after a Ctrl-C: 128 and the number of SIGINT."""
 SERVE = """
 import os, signal, socket, sys, threading, uvicorn
 threading.Thread(target=lambda: (sys.stdin.read(), os.kill(os.getpid(), signal.SIGTERM)), daemon=True).start()
@@ -63,7 +64,7 @@ def run_plainly(
 ) -> RunReport:
     """Bring these indexes up to date with their source, or rebuild them in the store `to`.
 
-    One that fails does not stop the others.
+    An index that fails does not stop the others.
     """
     began, report, checks = time.monotonic(), RunReport(), ServiceChecks(settings.run.wait)
     with terminable(), collect_seldom(), closing(LocalSteps(settings)) as steps:
@@ -97,19 +98,20 @@ def _run_index(
     to: StoreSettings | None,
 ) -> IndexOutcome:
     try:
-        hooks, record = SearchHooks(settings, index, options), RunRecord(index.name, logger)
+        hooks = SearchHooks(settings, index, options)
+        record = RunRecord(index.name, logger)
         record.progress.displays = [open_display()]
         with open_index(settings, index.name, options, run_id=str(uuid.uuid4()), to=to) as opened:
             try:
                 run_index(opened, steps, record, hooks=hooks, checks=checks)
-            except Exception as error:  # not one of ours: the other indexes do not pay for it
+            except Exception as error:
+                # A fault of a plug-in, such as a TypeError: the other indexes run all the same.
                 logger.error("%s", described(error), exc_info=without_messages(error))
                 checks.index_failed(error, embedder_only=False)
             record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
-            from rag_index.care.index_status import (
-                try_to_write_metrics,
-            )  # it imports more than most runs need
+            # It imports more than most runs need.
+            from rag_index.care.index_status import try_to_write_metrics
 
             try_to_write_metrics(settings)
         return record.outcome
@@ -119,8 +121,8 @@ def _run_index(
 
 @contextmanager
 def own_server() -> Iterator[tuple[str, str]]:
-    """Start a Prefect server for the time of the block, and yield its address and its password. It
-    ends with this process, however that ends."""
+    """Start a Prefect server that ends with the block, and yield its address and its password. It
+    also ends if this process is killed."""
     import httpx
 
     password = f"rag-index:{secrets.token_urlsafe()}"
@@ -128,27 +130,31 @@ def own_server() -> Iterator[tuple[str, str]]:
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
         "PREFECT_UI_ENABLED": "0",
-        "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",  # that takes a second, and none is used
-        # What tasks report is recorded together, once a second. One by one, it falls behind a run
-        # with many shards, and forgets the rest as it ends.
+        # That takes a second, and no block is used.
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+        # Events of tasks are recorded together, once a second. If it recorded them one by one, the
+        # server would fall behind a run with many shards, and lose the rest as it ends.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        listener.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # else each answer waits 40 ms for the client
+        # Without this, each answer waits 40 ms for the client.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        descriptor = listener.fileno()
+        command = [sys.executable, "-P", "-c", SERVE, str(descriptor)]
         server = Popen(
-            [sys.executable, "-P", "-c", SERVE, str(listener.fileno())],
+            command,
             env=os.environ | settings,
             stdin=PIPE,
             stdout=DEVNULL,
             stderr=DEVNULL,
-            pass_fds=[listener.fileno()],
+            pass_fds=[descriptor],
             start_new_session=True,
-            cwd="/",  # Alembic, which makes its tables, imports from the current folder
+            # Alembic, which creates the server's tables, imports from the current folder.
+            cwd="/",
         )
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        port = listener.getsockname()[1]
+        url = f"http://127.0.0.1:{port}/api"
     try:
         httpx.get(f"{url}/health", timeout=120, trust_env=False).raise_for_status()
         yield url, password
@@ -159,44 +165,43 @@ def own_server() -> Iterator[tuple[str, str]]:
 
 
 def run_flow(flow: Callable[..., State[RunReport]]) -> int:
-    """Run a flow, with a server of its own if Prefect's settings name none, and return the exit
-    code of the command."""
+    """Run a flow and return the exit code of the command. If Prefect's settings name no server, the
+    flow gets one of its own."""
     import httpx
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     try:
         with terminable(), collect_seldom(), ExitStack() as stack:
-            if own := not PREFECT_API_URL.value():
+            has_own_server = not PREFECT_API_URL.value()
+            if has_own_server:
                 url, password = stack.enter_context(own_server())
-                stack.enter_context(
-                    temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password})
-                )
+                server = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}
+                stack.enter_context(temporary_settings(server))
             stack.callback(send_pending_logs)
             state = flow(return_state=True)
-            if own and (run_id := state.state_details.flow_run_id) and not state.is_cancelled():
+            run_id = state.state_details.flow_run_id
+            # The server ends with this block, and must have recorded the run before.
+            if has_own_server and run_id and not state.is_cancelled():
                 send_pending_logs()
                 wait_until_recorded(run_id)
-        said, report = state.message, result_of(state)
-        code = (
-            130
-            if state.is_cancelled()
-            else report.exit_code
-            if isinstance(report, RunReport)
-            else 1
-        )
+        message: str | None = state.message
+        code = _exit_code(state)
     except KeyboardInterrupt:
-        said, code = "stopped", 130
-    except (
-        httpx.HTTPError,
-        RuntimeError,
-        OSError,
-    ) as error:  # RuntimeError if the server is away at the start
-        said, code = (
-            (
-                f"the Prefect server does not answer ({error}): run again once `prefect server"
-                " start` works"
-            ),
-            1,
+        message, code = "stopped", STOPPED
+    # Prefect raises RuntimeError if its server does not answer at the start.
+    except (httpx.HTTPError, RuntimeError, OSError) as error:
+        message = (
+            f"the Prefect server does not answer ({error}): run again once `prefect server"
+            " start` works"
         )
-    sys.stderr.write(f"rag-index: {said}\n")
+        code = 1
+    sys.stderr.write(f"rag-index: {message}\n")
     return code
+
+
+def _exit_code(state: State[RunReport]) -> int:
+    if state.is_cancelled():
+        return STOPPED
+    report = result_of(state)
+    # A flow that crashed has no report.
+    return report.exit_code if isinstance(report, RunReport) else 1

@@ -1,11 +1,16 @@
-"""What the Dask workers of a run send it: the outages that they see, and whether there are any
-workers."""
+"""What a run knows of its Dask workers: the outages that they send, deaths, and how many there are.
+
+A worker that dies is started again by Dask, and its shards raise KilledWorker, which
+`task_steps` turns into ProcessDied. `Liveness` counts deaths, and ends the run if no worker comes
+back.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
@@ -24,23 +29,26 @@ if TYPE_CHECKING:
 
 TOPIC = "rag-index-status"
 STATUS_SECONDS = 1.0
+"""Seconds between two looks of a worker at its outages. Chosen; nothing depends on it."""
 WORKERS_CHECK_SECONDS = 5.0
-"""Time between two checks. Each costs a message to the scheduler."""
+"""Seconds between two checks. Each costs a message to the scheduler."""
 GONE_SECONDS = 180.0
-"""How long there may be no worker: one that died is restarted within seconds, on a busy machine
-within a minute."""
+"""Seconds for which there may be no worker: a dead one is restarted within seconds, on a busy
+machine within a minute."""
 
 
 class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
-    """Tells a worker which one it is, and sends its outages to the run whenever they change."""
+    """Gives a worker its number, and sends its outages to the run whenever they change."""
 
     name = "rag-index"
 
     def setup(self, worker: Worker) -> None:
         """Begin, in this worker's process."""
         shorten_lost_events()
-        name = worker.name  # the number of the worker in a cluster of ours
-        begin_worker(name if isinstance(name, int) else sum(map(ord, str(name or ""))))
+        name = worker.name
+        # In a cluster of the run, the name is a number. Elsewhere it is a text, such as an address.
+        number = name if isinstance(name, int) else sum(map(ord, str(name or "")))
+        begin_worker(number)
         self._ended = threading.Event()
         threading.Thread(target=self._send, args=(worker,), daemon=True, name="status").start()
 
@@ -51,16 +59,16 @@ class RunPlugin(WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     def _send(self, worker: Worker) -> None:
         last: tuple[Outage, ...] = ()
         while not self._ended.wait(STATUS_SECONDS):
-            if (now := outages()) != last:
+            now = outages()
+            if now != last:
                 last = now
-                worker.log_event(
-                    TOPIC, {"worker": worker.address, "outages": [asdict(one) for one in now]}
-                )
+                sent = [asdict(outage) for outage in now]
+                worker.log_event(TOPIC, {"worker": worker.address, "outages": sent})
 
 
 class Liveness:
-    """Has the outages that workers send, counts workers that die, and ends the run if there are
-    none for long."""
+    """Receives the outages that workers send, counts workers that die, and ends the run if there
+    are no workers for long."""
 
     def __init__(
         self, client: Client, record: RunRecord, clock: Callable[[], float] = time.monotonic
@@ -72,19 +80,18 @@ class Liveness:
         """How many threads the workers had at the last check."""
         client.register_plugin(RunPlugin())
         client.subscribe_topic(TOPIC, self._receive)
-        self._deaths = frozenset(self._find_deaths())  # of earlier indexes
+        # Those of earlier indexes, which are counted already.
+        self._deaths = frozenset(self._find_deaths())
 
     def _find_deaths(self) -> list[tuple[float, str]]:
-        """Return the time and address of each worker that is gone though nobody asked it to go."""
-        events = self._client.get_events(
-            "all"
-        )  # asked for: a subscription would bring those of the cluster's end
-        removed = [
-            (at, said)
-            for at, said in events
-            if said.get("action") == "remove-worker" and not said["expected"]
-        ]
-        return [(at, said["worker"]) for at, said in removed]
+        """Return the time and address of each worker that ended unexpectedly."""
+        # A request: a subscription would also bring the events of the cluster's end.
+        events = self._client.get_events("all")
+        deaths: list[tuple[float, str]] = []
+        for at, event in events:
+            if event.get("action") == "remove-worker" and not event["expected"]:
+                deaths.append((at, event["worker"]))
+        return deaths
 
     def note_deaths(self) -> None:
         """Log and count the workers that have died since the last call. Raises OSError without a
@@ -99,13 +106,16 @@ class Liveness:
         self._deaths = found
 
     def _receive(self, event: Any) -> None:
-        told = event[1]
-        self._sent[told["worker"]] = [Outage(**fields) for fields in told["outages"]]
+        sent = event[1]
+        worker = sent["worker"]
+        self._sent[worker] = [Outage(**fields) for fields in sent["outages"]]
 
     @property
     def outages(self) -> list[Outage]:
         """Return the outages that each worker has sent last."""
-        return [outage for sent in list(self._sent.values()) for outage in sent]
+        # A copy: the client's thread may receive meanwhile.
+        by_worker = list(self._sent.values())
+        return list(chain.from_iterable(by_worker))
 
     def tick(self) -> None:
         """Check for workers if the last check is old enough. Raises TransientError if there has
@@ -113,15 +123,15 @@ class Liveness:
         now = self._clock()
         if now - self._checked < WORKERS_CHECK_SECONDS:
             return
-        if (
-            now - self._checked > GONE_SECONDS / 2
-        ):  # there was no check in between, so nothing is known of that time
+        # There was no check for long, as during a commit, so nothing is known of that time.
+        if now - self._checked > GONE_SECONDS / 2:
             self._seen = now
         self._checked = now
         try:
             found = self._client.nthreads()
             self.note_deaths()
-        except OSError:  # a lost connection cancels what is in flight, which ends the waiting
+        except OSError:
+            # A lost connection cancels the shards in flight, and these errors end the run.
             self._seen = now
             return
         self.threads = sum(found.values())

@@ -1,5 +1,5 @@
-"""Prefect's API as a run uses it: it waits for the server where it can do nothing else, and nowhere
-else for long."""
+"""Prefect's API as a run uses it: a run waits for the server only where it can do nothing else
+(`wait_for_api`), and makes all other requests without retries (`impatient`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from prefect.context import SettingsContext
 
 API_PAUSE_SECONDS = 2.0
+"""Seconds between two health checks of the server. Chosen; nothing depends on it."""
 RECORDED_SECONDS = 15.0
+"""Seconds without a change after which a server that ends has recorded all it will. Chosen; nothing
+depends on it."""
 RECORDED_PAUSE_SECONDS = 0.3
+"""Seconds between two looks at the recorded tasks. Chosen; nothing depends on it."""
 _IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings", default=None)
 
 
 class RunFailed(Exception):
-    """What the Failed state of a flow carries, since Prefect's engine raises it: `result` is the
-    report of the run."""
+    """The data of a flow's Failed state. It is an exception because Prefect's engine raises it.
+    `result` is the report of the run."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -30,28 +34,30 @@ class RunFailed(Exception):
 
 
 def result_of(state: State[Any]) -> Any:
-    """Return what the final state of a flow carries, also of one that failed."""
+    """Return the report in the final state of a flow, whether it failed or not."""
     data = getattr(state.data, "result", state.data)
     return data.result if isinstance(data, RunFailed) else data
 
 
 def wait_for_api() -> None:
-    """Wait until Prefect's server answers, as long as Prefect's clients do. Call it where a run can
-    do nothing else: before it reports what is committed already, and before its next index.
-    `ApiOutage` reports a longer wait."""
+    """Wait until Prefect's server answers, for as long as Prefect's clients do.
+
+    Call it where a run can do nothing else: before it reports what is committed already, and before
+    its next index. `ApiOutage` reports a longer wait.
+    """
     from prefect import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
     began = time.monotonic()
-    patience = 2.0 ** (1 + PREFECT_CLIENT_MAX_RETRIES.value())  # the sum of their delays
+    # The sum of the delays of Prefect's clients: 2, 4, 8, … seconds.
+    patience = 2.0 ** (1 + PREFECT_CLIENT_MAX_RETRIES.value())
     with impatient(), get_client(sync_client=True) as client:
         while is_away(client.api_healthcheck()) and time.monotonic() - began < patience:
             time.sleep(API_PAUSE_SECONDS)
 
 
 def is_away(error: Exception | None) -> bool:
-    """Return whether an error of Prefect's client says that its server is away, or cannot do its
-    work now."""
+    """Return whether an error of Prefect's client means that its server is unavailable."""
     import httpx
 
     if isinstance(error, httpx.HTTPStatusError):
@@ -60,12 +66,12 @@ def is_away(error: Exception | None) -> bool:
 
 
 def impatient() -> SettingsContext:
-    """Return Prefect's settings without retries and with a short time limit, made once a run: that
-    takes 0.1 s."""
+    """Return Prefect's settings without retries and with a short time limit."""
     from prefect.context import SettingsContext, get_settings_context
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES
 
     context = get_settings_context()
+    # They are made once a run, which takes 0.1 s.
     made = _IMPATIENT.get()
     if made is None or made[0] is not context.settings:
         updates: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
@@ -75,10 +81,12 @@ def impatient() -> SettingsContext:
 
 
 def run_api_settings() -> SettingsContext:
-    """Return Prefect's settings for the time of a run, whose clients wait for a server that answers
-    500 or 504 as they do after 502 and 503. No task asks for the server's version, as the flow has:
-    each worker process would as its first task begins, and the task would fail if the server is
-    away just then."""
+    """Return Prefect's settings during a run.
+
+    Its clients retry after the statuses 500 and 504 as they do after 502 and 503. They do not
+    request the server's version, as the flow has done: each worker process would do so before its
+    first task, which would fail if the server is unavailable at that moment.
+    """
     from prefect.context import SettingsContext, get_settings_context
     from prefect.settings import (
         PREFECT_CLIENT_RETRY_EXTRA_CODES,
@@ -97,7 +105,7 @@ def run_api_settings() -> SettingsContext:
 
 
 def api_settings() -> dict[str, Any]:
-    """Return Prefect's settings as a task on a worker gets them, for `why_no_api`."""
+    """Return Prefect's settings in the form that a task on a worker gets, for `why_no_api`."""
     with impatient() as context:
         return context.serialize()
 
@@ -112,7 +120,8 @@ def why_no_api(settings: dict[str, Any]) -> str:
     from prefect.settings import PREFECT_API_URL
 
     with SettingsContext(**settings):
-        if not (url := PREFECT_API_URL.value()):
+        url = PREFECT_API_URL.value()
+        if not url:
             return ""
         try:
             with get_client(sync_client=True) as client:
@@ -135,8 +144,8 @@ def why_no_api(settings: dict[str, Any]) -> str:
 
 
 def send_pending_logs() -> None:
-    """Send logs and events that are still waiting. What no server takes is dropped: exit would
-    retry it for hours."""
+    """Send logs and events that are still waiting, and drop those that fail: at the exit of the
+    process, Prefect would retry these for hours."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -150,9 +159,12 @@ def send_pending_logs() -> None:
 
 
 def wait_until_recorded(run_id: UUID) -> None:
-    """Wait until Prefect's server has recorded how the tasks of a flow run and its subflows ended:
-    all have, and none changes between two looks. It records later than it is told, and once more,
-    without another try, as it is ended."""
+    """Wait until Prefect's server has recorded the final states of all tasks of a flow run and its
+    subflows.
+
+    It records them some time after it receives them. If it ends before, it writes the rest without
+    a retry.
+    """
     import httpx
     from prefect import get_client
     from prefect.client.schemas.filters import FlowRunFilter
@@ -172,6 +184,7 @@ def wait_until_recorded(run_id: UUID) -> None:
                 flow_run_filter=runs, sort=TaskRunSort.EXPECTED_START_TIME_DESC
             )
             known = {(task.id, task.state_id) for task in latest}
+            # Done if nothing changes between two looks and all tasks have ended.
             if known != before:
                 before, changed = known, time.monotonic()
             elif all(task.state and task.state.is_final() for task in latest):

@@ -2,13 +2,17 @@
 
 An index has artifacts under keys of its own, so that its history is together:
 
-<project>-<index>-progress   done of total, failures, time left and rate; updated while the run
-lasts <project>-<index>-failed     a table of failed documents: why, how often they were tried, the
-command to retry <project>-<index>-report     the run's numbers, and what to do about them
-<project>-<index>-gate       a table of the golden queries that a rebuilt collection answers worse
-<project>-all-progress       how much of all indexes is done, and of the current one; at the end the
-run's message <project>-all-outcome        a table with one row for each index <project>-all-failed
-a table of the failed documents of all indexes <project>-doctor             a table of findings
+    PROJECT-INDEX-progress   done of total, failures, time left and rate; updated during the run
+    PROJECT-INDEX-failed     a table of failed documents: reason, tries, the command to retry
+    PROJECT-INDEX-report     the metrics of the run, and advice
+    PROJECT-INDEX-gate       a table of the golden queries that a rebuilt collection answers worse
+    PROJECT-all-progress     how much of all indexes is done, and of the current one; at the end the
+                             run's message
+    PROJECT-all-outcome      a table with one row for each index
+    PROJECT-all-failed       a table of the failed documents of all indexes
+    PROJECT-doctor           a table of findings
+
+An artifact never ends the run that it shows: if the server refuses it, that is logged.
 """
 
 from __future__ import annotations
@@ -75,27 +79,33 @@ logger = get_logger("rag_index.artifacts")
 Row: TypeAlias = dict[str, Any]
 
 UNANSWERED = (httpx.HTTPError, PrefectException, OSError)
-"""What a client of Prefect raises if its server does not answer, or refuses."""
+"""Errors of a client of Prefect whose server does not answer, or refuses."""
 UPDATE_SECONDS = 2.0
+"""Seconds between two updates of a progress artifact, at least. Chosen; nothing depends on it."""
 TURN_SECONDS = 2.0
+"""Seconds between two tries to get the lease of all indexes. Chosen; nothing depends on it."""
 MAX_FAILED = 500
+"""Rows of failed documents in an artifact. Chosen; nothing depends on it."""
 MAX_REASON = 300
+"""Characters of a reason in an artifact. Chosen; nothing depends on it."""
 MAX_WORSE_ROWS = 500
+"""Rows of golden queries in an artifact. Chosen; nothing depends on it."""
 OWN_END: dict[str, Any] = {
     "retries": 0,
     "persist_result": False,
     "result_storage": Path(os.devnull),
 }
 """The options by which a flow ends in its own state, whatever a platform sets for all flows. A
-retry would wait for a process that has ended, and what a state carries is for its caller, in the
-same process. With no storage named here, each flow would ask the server for its default one, and
-not begin if that is broken."""
+retry would wait for a process that has ended, and the data of a state are for its caller, in the
+same process. Without a storage in these options, each flow would request the default one from the
+server, and not begin if that is broken."""
 SUBFLOW_TRIES = 3
+"""How often the run of an index is tried if Prefect's server becomes unavailable. Chosen; nothing
+depends on it."""
 
 
 class ArtifactDisplay:
-    """A display that updates a progress artifact, of the flow run that creates it, every two
-    seconds at most."""
+    """A display that updates a progress artifact of its flow run, every two seconds at most."""
 
     def __init__(self, *key: str) -> None:
         self._key = _key(*key, "progress")
@@ -107,18 +117,20 @@ class ArtifactDisplay:
         self.update(progress.percent(), progress.card())
 
     def announce(self, sentence: str) -> None:
-        """Leave a sentence to the log: the artifact has one line, for how far the run is."""
+        """Do nothing: the log has the sentence, and the artifact has one line, for progress."""
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Update the artifact for the last time, to 100% if all is done."""
-        said = sentence.removeprefix(
-            f"{progress.index}: "
-        )  # the artifact has the name of the index already
-        self.update(progress.percent(), said, force=True)
+        # The artifact has the name of the index already.
+        description = sentence.removeprefix(f"{progress.index}: ")
+        self.update(progress.percent(), description, force=True)
 
     def update(self, percent: float, description: str, *, force: bool = False) -> None:
-        """Create the artifact the first time, then update it; without `force`, only if the last
-        time is old enough."""
+        """Create the artifact the first time, then update it.
+
+        Args:
+            force: Whether it is updated even if the last update is recent.
+        """
         began = time.monotonic()
         if began < self._next and not force:
             return
@@ -134,171 +146,185 @@ class ArtifactDisplay:
 
 
 def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
-    of, command = (
-        (f" of {index}", f"rag-index status {index} --failed")
-        if index
-        else ("", "rag-index status --failed")
-    )
-    said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
-    if not rows:
-        said = f"No document{of} is listed as failed" if index else "No document failed"
+    """Create the table of failed documents of an index, or of all indexes ("")."""
+    command = f"rag-index status {index} --failed" if index else "rag-index status --failed"
+    of_index = f" of {index}" if index else ""
+    if rows:
+        failed = count_of(len(rows), "document")
+        sentence = f"{failed}{of_index} could not be indexed, or lack something"
+    elif index:
+        sentence = f"No document of {index} is listed as failed"
+    else:
+        sentence = "No document failed"
     if len(rows) > MAX_FAILED:
-        said += f"; the first {MAX_FAILED}, `{command}` lists all"
-    _table(said, rows[:MAX_FAILED], project, index or "all", "failed")
+        sentence += f"; the first {MAX_FAILED}, `{command}` lists all"
+    _table(sentence, rows[:MAX_FAILED], project, index or "all", "failed")
 
 
 def _run_report(project: str, record: RunRecord) -> None:
     outcome, name = record.outcome, record.index
-    lines = [f"# {name}: {outcome.state}", "", f"**{outcome.sentence()}**", ""]
-    lines += [
-        "## Where the time went",
-        "",
-        *(f"- {line}" for line in report_lines(record.report | {"message": ""})),
-    ]
+    sentence = outcome.sentence()
+    lines = [f"# {name}: {outcome.state}", "", f"**{sentence}**", "", "## Where the time went", ""]
+    # The message stands above already.
+    report = record.report | {"message": ""}
+    lines += [f"- {line}" for line in report_lines(report)]
     key = _key(project, name, "report")
-    _send(create_markdown_artifact, "\n".join(lines), key=key, description=outcome.sentence())
+    _send(create_markdown_artifact, "\n".join(lines), key=key, description=sentence)
 
 
-def _table(said: str, rows: list[Row], *key: str) -> None:
-    _send(create_table_artifact, rows, key=_key(*key), description=said)
+def _table(description: str, rows: list[Row], *key: str) -> None:
+    """Create a table artifact."""
+    name = _key(*key)
+    _send(create_table_artifact, rows, key=name, description=description)
 
 
 def _key(*parts: str) -> str:
     """Return a key of lower-case letters, digits and dashes, which is what Prefect allows."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+    name = "-".join(parts).lower()
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what the call returns, or None if the server refuses: an artifact never ends the run
-    that it shows."""
+    """Return what the call returns, or None if Prefect's server does not answer or refuses."""
     try:
         with impatient():
             return call(*arguments, **named)
     except UNANSWERED as error:
-        # 503, or no connection: an outage, in which this happens every few seconds, and which
-        # `ApiOutage` reports once. 500: the server cannot show this artifact.
+        # 503, or no connection: an outage, which `ApiOutage` reports once. 500, or 422: the server
+        # cannot take this artifact.
         if not is_away(error) or _is_internal(error):
             logger.warning("an artifact could not be sent to the Prefect server: %s", error)
         return None
 
 
 def _is_internal(error: Exception) -> bool:
-    return (
-        isinstance(error, httpx.HTTPStatusError)
-        and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
-    )
+    if not isinstance(error, httpx.HTTPStatusError):
+        return False
+    return error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
 
 
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
-    """Let one flow run of the project at a time index everything. One more waits for it and then
-    indexes what has changed since; others raise IndexLocked, since that one does their work. The
-    ledger decides, not a limit of the deployment: Prefect keeps its slots in the server's memory,
-    and kills a run that finds its slot gone, minutes after a restart of the server."""
+    """Let one flow run of the project at a time index everything.
+
+    A second one waits for it, and then indexes what has changed since. A third one raises
+    IndexLocked, since the second one does its work.
+
+    Leases of the ledger decide, not a limit of the deployment: Prefect keeps its slots in the
+    server's memory, and kills a run whose slot is lost, minutes after a restart of the server.
+    """
+    run = flow_run_id()
+    # The space keeps it from being an alias.
+    name = f"{settings.project} index-all"
     with ExitStack() as stack:
-        ledger, run = stack.enter_context(closing(Ledger(settings.ledger_url))), flow_run_id()
-        name = f"{settings.project} index-all"  # of no alias, because of the space
-        with IndexLease(
-            ledger, f"{name} next", run, "the next run of all indexes waits in"
-        ) as next_one:
-            end_died(next_one)
-            _wait_for_turn(
-                stack, IndexLease(ledger, name, run, "all indexes are being written by"), next_one
-            )
+        ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        waiting = IndexLease(ledger, f"{name} next", run, "the next run of all indexes waits in")
+        running = IndexLease(ledger, name, run, "all indexes are being written by")
+        with waiting:
+            end_died(waiting)
+            _wait_for_lease(stack, running, waiting)
         yield
 
 
-def _wait_for_turn(stack: ExitStack, lease: IndexLease, next_one: IndexLease) -> None:
-    said = False
+def _wait_for_lease(stack: ExitStack, running: IndexLease, waiting: IndexLease) -> None:
+    """Enter `running` in the stack once no other run holds it. Raises IndexLocked if this run loses
+    the lease `waiting` before."""
+    is_logged = False
     while True:
         try:
-            end_died(stack.enter_context(lease))
+            end_died(stack.enter_context(running))
             return
         except IndexLocked as error:
-            if not said:
+            if not is_logged:
                 get_run_logger().info("waiting for the run that is under way: %s", error)
-            said = True
-        next_one.check()
+            is_logged = True
+        waiting.check()
         time.sleep(TURN_SECONDS)
 
 
 class WholeRun(ArtifactDisplay):
-    """A run over several indexes, one after another: it shows their progress, and has what they
-    share."""
+    """A run over several indexes, one after another: it shows their progress, and has their common
+    checks."""
 
     def __init__(self, project: str, indexes: int, wait: float = 0.0) -> None:
-        """`wait` is how long the run may wait for a service at the start."""
+        """Create the artifact. `wait` is the time in seconds that the run may wait for a service at
+        the start."""
         super().__init__(project, "all")
         self._project, self._indexes, self.checks = project, indexes, ServiceChecks(wait)
         self._done = 0
         self._log = get_run_logger() if FlowRunContext.get() else logger
         self.failed: list[Row] = []
         self.outcomes: dict[str, IndexOutcome] = {}
-        self.update(0.0, f"0 of {indexes} indexes")  # it belongs to the flow run over all of them
+        # Now, so that the artifact belongs to this flow run and not to that of an index.
+        self.update(0.0, f"0 of {indexes} indexes")
 
     def show(self, progress: Progress) -> None:
         """Display how far the current index is."""
         number = f"{self._done + 1} of {self._indexes}, " if self._indexes > 1 else ""
-        self.update(
-            self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}"
-        )
+        description = f"{number}{progress.index}: {progress.card()}"
+        self.update(self._percent(progress.percent()), description)
 
     def finish(self, progress: Progress, sentence: str) -> None:
-        """Take note that an index is done, or of what is kept of it, if its run was stopped."""
-        self._done += not progress.stopped
-        kept = progress.percent() if progress.stopped else 0.0
-        self.update(
-            self._percent(kept), f"{self._done} of {self._indexes} indexes, {sentence}", force=True
-        )
+        """Display that an index is done, or how much of it is committed if its run was stopped."""
+        committed = 0.0
+        if progress.stopped:
+            committed = progress.percent()
+        else:
+            self._done += 1
+        description = f"{self._done} of {self._indexes} indexes, {sentence}"
+        self.update(self._percent(committed), description, force=True)
 
     def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
-        """Say in the log of this run, too, who does not answer to the run of an index."""
-        say = partial(self._log.warning, "%s: %s", progress.index)
-        return said_outages(say, look=lambda: progress.outages, wait=progress.wait)
+        """Log the outages that the run of an index meets in the log of this run as well."""
+        log = partial(self._log.warning, "%s: %s", progress.index)
+        return said_outages(log, look=lambda: progress.outages, wait=progress.wait)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
-        """Return the outcome that a subflow's state carries; if it crashed, what its state says.
-        After an answer of Prefect's server was lost, its client asks again, and is given the state
-        without what it carried: the outcome is the one that was noted."""
+        """Return the outcome of an index, whose subflow ended in this state."""
         report = result_of(state)
         if isinstance(report, RunReport) and report.indexes:
             return report.indexes[0]
+        # An answer of Prefect's server was lost, and its client requested the state again, which has
+        # no data then.
         if index in self.outcomes and not (state.is_crashed() or state.is_cancelled()):
             return self.outcomes[index]
-        return IndexOutcome(
-            index,
-            state="failed",
-            message=(state.message or state.name or "").strip().splitlines()[0],
-        )
+        # It crashed, or did not begin.
+        lines = (state.message or state.name or "").strip().splitlines()
+        return IndexOutcome(index, state="failed", message=lines[0])
 
     def end(self, report: RunReport, state: State[Any]) -> None:
-        """Display how the run ended, once Prefect's server answers. `state` is that of the last
-        index."""
+        """Display how the run ended, once Prefect's server answers.
+
+        Args:
+            state: The final state of the last index.
+        """
         wait_for_api()
-        said = report.sentence()
-        if state.is_cancelled():  # what is committed of the last index is not in the report
-            said = f"{self._done} of {self._indexes} indexes, {state.message}"
-        first = {
-            "index": "",
-            "state": "",
-            "failed": 0,
-            "message": "",
-        }  # the page takes its columns from the first row
-        rows = [{**first, **outcome.to_json()} for outcome in report.indexes]
-        for row in rows:
+        sentence = report.sentence()
+        # The report does not have what is committed of the last index.
+        if state.is_cancelled():
+            sentence = f"{self._done} of {self._indexes} indexes, {state.message}"
+        # Prefect's page shows the columns of the first row, in its order.
+        columns = {"index": "", "state": "", "failed": 0, "message": ""}
+        rows: list[Row] = []
+        for outcome in report.indexes:
+            row = {**columns, **outcome.to_json()}
+            # The message has them.
             row.pop("gate", None)
-            row.pop("undecided", None)  # the message has them
-        _table(said, rows, self._project, "all", "outcome")
+            row.pop("undecided", None)
+            rows.append(row)
+        _table(sentence, rows, self._project, "all", "outcome")
         _failed_table(self.failed, project=self._project)
-        self.update(self._percent(0.0), said, force=True)
+        self.update(self._percent(0.0), sentence, force=True)
 
     def _percent(self, of_current: float) -> float:
-        return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
+        """Return how much of all indexes is done, from 0 to 100."""
+        done = 100.0 * self._done + of_current
+        return min(100.0, done / max(1, self._indexes))
 
 
 _CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
-"""A variable, because the run of an index is a flow: Prefect would show in its page whatever a flow
-is given."""
+"""A context variable, because the run of an index is a flow, and Prefect's page would show an
+argument of it."""
 
 
 def whole_run(project: str, indexes: int, wait: float = 0.0) -> AbstractContextManager[WholeRun]:
@@ -317,96 +343,110 @@ def current_run() -> WholeRun | None:
 def _repeats_no_state(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], RunFailed | CancelledRun | UnfinishedRun):
         return False
-    return not str(record.msg).startswith(
-        "Failed to write result"
-    )  # there is no storage, as `OWN_END` says
+    # There is no storage (`OWN_END`).
+    return not str(record.msg).startswith("Failed to write result")
 
 
 def end_with_state() -> None:
-    """Let the log of this process end with the sentence of the run's state: call it as the flow
-    returns that state. For a state other than Completed the engine would go on to log an
-    "unexpected exception" with a stack of 45 lines, all of it Prefect's own. Nothing catches that
-    exception in a process that a worker has started."""
-    logging.getLogger("prefect.flow_runs").addFilter(
-        _repeats_no_state
-    )  # the same function is added once
+    """Let the log of this process end with the message of the flow's final state.
+
+    Call it before the flow returns that state. For a state other than Completed, the engine would
+    log an "unexpected exception" with a stack of 45 lines of Prefect's own, because nothing catches
+    that exception in a process that a worker has started.
+    """
+    # Adding the same function again has no effect.
+    logging.getLogger("prefect.flow_runs").addFilter(_repeats_no_state)
 
 
 def end_suspended() -> None:
-    """End this flow run if it is a part of one that was suspended: Prefect would take it for dead
-    in some minutes."""
+    """End this flow run if its parent run was suspended: Prefect would mark it as crashed in some
+    minutes."""
     context = FlowRunContext.get()
     if not (context and context.flow_run and context.flow_run.parent_task_run_id):
         return
-    said = "suspended with the run that it is a part of; resumed, that goes on in another part"
+    message = "suspended with the run that it is a part of; resumed, that goes on in another part"
     with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
-        client.set_flow_run_state(UUID(flow_run_id()), Cancelled(message=said), force=True)
+        run_id = UUID(flow_run_id())
+        client.set_flow_run_state(run_id, Cancelled(message=message), force=True)
 
 
 def end_died(lease: IndexLease) -> None:
-    """Mark the flow run that died with this lease as Crashed, if Prefect takes it for one that
-    runs. Nobody else does so if the process of a part of a run was killed, or the whole machine."""
+    """Set the flow run that held this lease when it was killed to Crashed, if Prefect shows it as
+    running.
+
+    Prefect does not do so if the process of a subflow was killed, or the machine.
+    """
     if lease.interrupted_run is None:
         return
-    said = "its process died; what was committed is kept, and a later run continues from there"
+    message = "its process died; what was committed is kept, and a later run continues from there"
+    # ValueError: a run without Prefect has an id that is no UUID.
     with suppress(ValueError, *UNANSWERED), impatient(), get_client(sync_client=True) as client:
-        run_id = UUID(lease.interrupted_run)  # another id is that of no flow run
+        run_id = UUID(lease.interrupted_run)
         state = client.read_flow_run(run_id).state
         if state is not None and (state.is_running() or state.is_cancelling()):
-            client.set_flow_run_state(run_id, Crashed(message=said), force=True)
+            client.set_flow_run_state(run_id, Crashed(message=message), force=True)
 
 
 def flow_run_id() -> str:
-    """Return the id of the flow run that this is called in."""
-    return str(runtime.flow_run.id or uuid.uuid4())
+    """Return the id of the present flow run, or a new one outside of any."""
+    run_id = runtime.flow_run.id
+    return str(run_id or uuid.uuid4())
 
 
 def run_name() -> str:
-    """Return the name of a flow run over several indexes: "index all", or with the names that were
-    given."""
+    """Return the name of a flow run over several indexes: "index all", or "index notes, people" if
+    names were given."""
     flow = str(runtime.flow_run.flow_name).removesuffix("-all")
-    names = (runtime.flow_run.parameters or {}).get("indexes")
-    return f"{flow} {', '.join(names) if names else 'all'}"
+    parameters = runtime.flow_run.parameters or {}
+    names = parameters.get("indexes")
+    indexes = ", ".join(names) if names else "all"
+    return f"{flow} {indexes}"
 
 
 def shown_record(settings: Settings, index: str, whole: WholeRun | None) -> RunRecord:
-    """Return the record of a run whose progress is shown in Prefect, and in that of the `whole`
-    run."""
+    """Return the record of a run whose progress Prefect shows, also as a part of the `whole` run
+    over several indexes."""
     record = RunRecord(index, get_run_logger())
-    record.progress.displays = [
-        open_display(),
-        ArtifactDisplay(settings.project, index),
-        *([whole] if whole else []),
-    ]
+    record.progress.displays = [open_display(), ArtifactDisplay(settings.project, index)]
+    if whole is not None:
+        record.progress.displays.append(whole)
     return record
 
 
 def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
-    """Return a row for each failed document that the open ledger lists, and write the metrics
+    """Return a row for each failed or incomplete document of the ledger, and write the metrics
     file."""
     try_to_write_metrics(opened.settings)
     if target is None:
         return []
-    return [
-        {
+    rows: list[Row] = []
+    for failure in opened.ledger.failures(target.collection.id).values():
+        # A rule of the source excludes it.
+        if failure.kind == "skipped":
+            continue
+        reason = " ".join(failure.reason.split())
+        last_tried = time.gmtime(failure.last_at)
+        row: Row = {
             "document": document_id(failure.key),
             "kind": failure.kind,
-            "reason": " ".join(failure.reason.split())[:MAX_REASON],
+            "reason": reason[:MAX_REASON],
             "tries": failure.tries,
             "retry": f"rag-index index-all {opened.index.name} --retry-failed",
-            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
+            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", last_tried),
         }
-        for failure in opened.ledger.failures(target.collection.id).values()
-        if failure.kind != "skipped"
-    ]
+        rows.append(row)
+    return rows
 
 
 def end_state(
     settings: Settings, record: RunRecord, target: Target | None, failed: list[Row]
 ) -> State[RunReport]:
     """Report the end of a run, on the terminal and as artifacts, and return the final state of the
-    flow. Call it when the run has closed all that it held open, so that no index waits for
-    Prefect's server."""
+    flow.
+
+    Call it when the run has closed what it held open, so that no lease is held while this waits for
+    Prefect's server.
+    """
     outcome, project, name = record.outcome, settings.project, record.index
     wait_for_api()
     kept = f"; {record.progress.kept()}" if outcome.state == "failed" else ""
@@ -418,21 +458,24 @@ def end_state(
         whole.failed += [{"index": name, **row} for row in failed]
         whole.outcomes[name] = outcome
     _run_report(project, record)
-    if (verdict := outcome.gate) is not None:
-        rows = [
-            {**one, "lost": ", ".join(one["lost"])}
-            for one in verdict.to_json()["worse"][:MAX_WORSE_ROWS]
-        ]
-        passed = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g})"
-        _table(f"{passed}: {verdict.sentence()}", rows, project, name, "gate")
+    verdict = outcome.gate
+    if verdict is not None:
+        worse = verdict.to_json()["worse"][:MAX_WORSE_ROWS]
+        rows = [{**query, "lost": ", ".join(query["lost"])} for query in worse]
+        passed = "Passed" if verdict.passed else "Not passed"
+        sentence = f"{passed} (max_loss {verdict.max_loss:g}): {verdict.sentence()}"
+        _table(sentence, rows, project, name, "gate")
     return report_state(RunReport([outcome], outcome.seconds))
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
-    """Run a flow in this one, and return its final state. If Prefect's server goes away just as it
-    begins or ends, it is run again when the server is back: what is committed is not done again.
-    Raises the TerminationSignal or KeyboardInterrupt that met a serializer of Prefect's, whose
-    error would end that flow alone."""
+    """Run a flow in this one, and return its final state.
+
+    If Prefect's server becomes unavailable as the flow begins or ends, the flow is run again when
+    the server answers. Committed documents are not indexed again. Raises TerminationSignal or
+    KeyboardInterrupt if a serializer of Prefect made that an error, which would end the inner flow
+    alone.
+    """
     tries_left = SUBFLOW_TRIES
     while True:
         wait_for_api()
@@ -457,8 +500,7 @@ def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
 
 
 def report_state(report: RunReport) -> State[RunReport]:
-    """Return the final state of a flow. A partial run is Failed, so that it is seen in the
-    morning."""
+    """Return the final state of a flow. It is Failed for a partial run, so that people notice."""
     message = report.sentence()
     if report.state == "completed":
         return Completed(message=message, data=report)
@@ -468,8 +510,7 @@ def report_state(report: RunReport) -> State[RunReport]:
 
 
 def superfluous_state(error: IndexLocked) -> State[Any]:
-    """Return the final state of a run that found another at its work: a night that was missed, or a
-    run by hand."""
+    """Return the final state of a run whose work another run, which waits already, will do."""
     end_with_state()
     return Cancelled(
         message=(
@@ -479,52 +520,62 @@ def superfluous_state(error: IndexLocked) -> State[Any]:
 
 
 def failed_state(message: str, report: Any = None, *, tag: str | None = None) -> State[Any]:
-    """Return a failed state. A tag on the run says what is special about the failure, also in lists
-    of runs. The state keeps Prefect's own name: the page of a deployment lists no run whose state
-    has another one."""
+    """Return a failed state.
+
+    Args:
+        tag: A tag for the flow run, by which lists of runs show what kind of failure it is. The
+            state keeps Prefect's own name, since the page of a deployment lists no run whose state
+            has another one.
+    """
     if tag:
         _send(_tag_run, tag)
     context = FlowRunContext.get()
-    if (
-        context
-    ):  # Prefect logs the state as INFO, where the page's filter for errors does not show it
-        get_run_logger(context).log(logging.WARNING if tag else logging.ERROR, "%s", message)
+    # Prefect logs the state as INFO, which the page's filter for errors does not show.
+    if context:
+        level = logging.WARNING if tag else logging.ERROR
+        get_run_logger(context).log(level, "%s", message)
     end_with_state()
     return Failed(message=message, data=RunFailed(message, report))
 
 
 def _tag_run(tag: str) -> None:
     with get_client(sync_client=True) as client:
-        client.update_flow_run(
-            UUID(runtime.flow_run.id), tags=sorted({*runtime.flow_run.tags, tag})
-        )
+        run_id = UUID(runtime.flow_run.id)
+        tags = {*runtime.flow_run.tags, tag}
+        client.update_flow_run(run_id, tags=sorted(tags))
 
 
 def diagnosis_state(project: str, found: Diagnosis) -> State[Diagnosis]:
-    """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
+    """Return the final state of the flow `doctor`. It is Failed if there are findings, so that people
+    notice."""
     kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in found.findings})
-    remedy = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
-    said = remedy if kinds else "Source, ledger and store agree"
+    sentence = "Source, ledger and store agree"
+    if kinds:
+        listed = ", ".join(kinds)
+        sentence = f"{len(kinds)} found: {listed}; `rag-index doctor --repair` corrects them"
     wait_for_api()
-    rows = [
-        *map(asdict, found.findings),
-        *({"kind": "advice", **asdict(one)} for one in found.advice),
-    ]
+    values = [asdict(finding) for finding in found.findings]
+    values += [{"kind": "advice", **asdict(advice)} for advice in found.advice]
     columns = ("index", "kind", "count", "message", "remedy")
-    _table(said, [{name: row.get(name) for name in columns} for row in rows], project, "doctor")
-    return (
-        failed_state(said, found, tag="findings") if kinds else Completed(message=said, data=found)
-    )
+    rows: list[Row] = []
+    for row in values:
+        rows.append({name: row.get(name) for name in columns})
+    _table(sentence, rows, project, "doctor")
+    if kinds:
+        return failed_state(sentence, found, tag="findings")
+    return Completed(message=sentence, data=found)
 
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
-    """Return the final state of a benchmark. Ways that do not make the same points make it
-    Failed."""
+    """Return the final state of the flow `benchmark`. It is Failed if the measured runs did not
+    write the same points."""
     wait_for_api()
-    rows = []
-    for one in report.measured:
-        row = asdict(one)
-        rows.append(row | {name: f"{share:.0%}" for name, share in row.pop("stages").items()})
+    rows: list[Row] = []
+    for measured in report.measured:
+        row = asdict(measured)
+        stages = row.pop("stages")
+        row |= {name: f"{share:.0%}" for name, share in stages.items()}
+        rows.append(row)
     _table(report.sentence(), rows, project, report.index, "benchmark")
     if not report.in_parity:
         return failed_state(report.sentence(), report, tag="disagrees")

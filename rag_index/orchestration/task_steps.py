@@ -1,5 +1,14 @@
-"""The steps of a run as tasks of the flow run that makes them: which task does which, where, and
-what it waits for."""
+"""The steps of a run as tasks of its flow run: where each is carried out, and what it waits for.
+
+`tasks.etl.TASKS` has the task of each step. Fetch, checks and the steps after the last page are
+tasks in the flow's process. `embed` runs on a Dask worker. `upsert` runs on the same worker if the
+store is a server, so that vectors do not pass through the flow; otherwise in the flow's process. If
+a worker dies, Dask raises KilledWorker, and the shard raises ProcessDied, after which `etl.window`
+tries its documents alone.
+
+A task waits (`wait_for`) for the fetch of its shard's pages. The steps after the last page wait for
+all upserts, and for one another.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +35,7 @@ from rag_index.etl.fetch import fetch_page
 from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.steps import Steps
 from rag_index.etl.upsert import WorkerDestination
-from rag_index.orchestration.cluster import count_workers, import_dask
+from rag_index.orchestration.cluster import NO_MEMORY_LIMIT, count_workers, import_dask
 from rag_index.orchestration.prefect_api import impatient
 from rag_index.orchestration.reporting import UNANSWERED
 from rag_index.quotes import described
@@ -56,29 +65,40 @@ T = TypeVar("T")
 AFTER_THE_SHARDS = (delete_gone, publish, erase_after, build_search_index)
 """Steps whose tasks wait for all shards of the run, and for one another."""
 NOT_BEGUN = "not begun, since nothing was embedded"
-UNTOLD_SECONDS = 5.0
+UNREPORTED_SECONDS = 5.0
+"""Seconds for which Prefect's server is asked at the end to record the states of tasks. Chosen;
+nothing depends on it."""
+START_SECONDS = 120
+"""Seconds for which a benchmark waits for its workers. Chosen; nothing depends on it."""
 
 
 class TaskSteps(Steps):
     """Carries out the steps of one run as tasks of its flow run.
 
-    Shards are embedded on the workers of the flow's task runner, which start with the first one.
-    Points for a server are written there as well; those for an embedded store by this process,
-    which alone may.
+    Shards are embedded on the workers of the flow's task runner, which start with the first shard.
+    The workers also write points to a server. Points for an embedded store are written by this
+    process, since only one may write it.
     """
 
     def __init__(self, settings: Settings, record: RunRecord, workers: Workers) -> None:
         self._settings, self._record, self._workers = settings, record, workers
-        self._here = settings.parallel.serial
+        self._is_serial = settings.parallel.serial
+        """Whether this process embeds."""
         self.wait = settings.run.wait or settings.run.wait_for_recovery
         self.recovery = settings.run.wait_for_recovery
-        self.workers = 1 if self._here else workers.count
-        self.has_shared_workers = bool(settings.parallel.address) and not self._here
-        self._alone = Process(memory_per_worker(settings.parallel, 0), outages)  # 0: no limit
+        self.workers = 1 if self._is_serial else workers.count
+        self.has_shared_workers = bool(settings.parallel.address) and not self._is_serial
+        memory = memory_per_worker(settings.parallel, NO_MEMORY_LIMIT)
+        self._alone = Process(memory, outages)
+        """The child that embeds suspects."""
         self._fetched: dict[int, State[Any]] = {}
+        """The state of the fetch of each page."""
         self._written: list[State[Any]] = []
+        """The states of all upserts."""
         self._ended: list[State[Any]] = []
-        self._untold: list[tuple[UUID, State[Any]]] = []
+        """The state of the last step after the shards; empty before the first one."""
+        self._unreported: list[tuple[UUID, State[Any]]] = []
+        """States of tasks that Prefect's server does not know yet."""
         self._liveness: Liveness | None = None
         self._client: Client | None = None
         self._to: Destination | None = None
@@ -94,11 +114,11 @@ class TaskSteps(Steps):
     ) -> T:
         task: Any = tasks.TASKS[step]
         before: list[State[Any]] = []
-        if (
-            step in AFTER_THE_SHARDS
-        ):  # one after the other, and the first of them after all that was written
+        # One after the other, and the first of them after all upserts.
+        if step in AFTER_THE_SHARDS:
             self._note_deaths()
             before = self._ended or self._written
+        # A published collection is an asset of Prefect.
         if step is publish:
             made = collection_asset(opened.settings, opened.index)
             source = source_asset(opened.settings, opened.index)
@@ -119,28 +139,33 @@ class TaskSteps(Steps):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        return self.call_for(0.0, step, opened, *args, **kwargs)  # the task has no retries
+        # The policy of its task has no retries.
+        return self.call_for(0.0, step, opened, *args, **kwargs)
 
     def count_workers(self, wait: float) -> int:
-        with suppress(NoWorkers):  # the first shard reports it
-            self.workers = max(
-                1, with_retries(partial(count_workers, self._settings.parallel), wait)
-            )
+        # If Dask cannot be imported, the first shard reports it.
+        with suppress(NoWorkers):
+            count = with_retries(partial(count_workers, self._settings.parallel), wait)
+            self.workers = max(1, count)
         return self.workers
 
     # Page by page
 
     def start(self) -> None:
-        if not (self._here or self._settings.parallel.address):
+        if not (self._is_serial or self._settings.parallel.address):
             self._workers.start()
 
     def warm_up(self, job: EmbedJob) -> None:
-        if (client := self._connected()) is None:
+        client = self._connected()
+        if client is None:
             embed(job)
             return
-        client.wait_for_workers(self.workers, timeout=120)
-        at = client.nthreads()
-        client.gather([client.submit(embed, job, workers=[one], pure=False) for one in at])
+        client.wait_for_workers(self.workers, timeout=START_SECONDS)
+        submitted = [
+            client.submit(embed, job, workers=[address], pure=False)
+            for address in client.nthreads()
+        ]
+        client.gather(submitted)
 
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         if self._connected() is not None:
@@ -169,9 +194,8 @@ class TaskSteps(Steps):
         if self._liveness is None:
             return
         self._liveness.tick()
-        if (
-            self._settings.parallel.address and self._liveness.threads
-        ):  # a cluster may grow with its work
+        # A cluster that the run has not started may grow with its work.
+        if self._settings.parallel.address and self._liveness.threads:
             self.workers = self._liveness.threads
 
     def _sent(self) -> list[Outage]:
@@ -181,35 +205,36 @@ class TaskSteps(Steps):
 
     def close(self) -> None:
         SERVICES.exclude(self._sent)
-        if self._untold:
-            self._tell()
+        if self._unreported:
+            self._report_states()
         if self._to is not None:
             self._to.close()
         self._alone.shutdown()
         close_process_embedder()
 
-    def _tell(self) -> None:
-        """Tell Prefect how tasks ended that it would show as pending or running for ever: the
-        upserts of what was not embedded, and tasks whose worker died. Its server knows them a
-        moment later, and a busy one is asked again."""
-        deadline = time.monotonic() + UNTOLD_SECONDS
+    def _report_states(self) -> None:
+        """Report the final states of tasks that Prefect would show as pending or running for ever.
+
+        These are upserts of shards that were not embedded, and tasks whose worker died. The server
+        may know the task run only a moment later, so it is asked again.
+        """
+        deadline = time.monotonic() + UNREPORTED_SECONDS
         with suppress(*UNANSWERED), impatient(), get_client(sync_client=True) as client:
-            while self._untold and time.monotonic() < deadline:
+            while self._unreported and time.monotonic() < deadline:
                 unknown = []
-                for run, state in self._untold:
+                for run, state in self._unreported:
                     try:
                         client.set_task_run_state(run, state, force=True)
                     except UNANSWERED:
                         unknown.append((run, state))
                         time.sleep(0.2)
-                self._untold = unknown
+                self._unreported = unknown
 
     # Shards
 
     def _connected(self) -> Client | None:
-        """Return the client of the workers, which start now; None if this process embeds, since
-        they do not start."""
-        if self._here or self._client is not None:
+        """Return the client of the workers, which start now. None if this process embeds."""
+        if self._is_serial or self._client is not None:
             return self._client
         try:
             with self._record.stopwatch.stage("workers"):
@@ -219,16 +244,16 @@ class TaskSteps(Steps):
         except OSError as error:
             self._embed_here(f"the Dask scheduler does not answer ({type(error).__name__})")
         else:
-            from rag_index.orchestration.liveness import (
-                Liveness,
-            )  # it imports Dask, which may be impossible
+            # It imports Dask, which may be impossible.
+            from rag_index.orchestration.liveness import Liveness
 
             self._liveness = Liveness(self._client, self._record)
             self.has_started_workers = True
         return self._client
 
-    def _embed_here(self, why: str) -> None:  # late is better than not at all
-        self._here, self.workers = True, 1
+    def _embed_here(self, why: str) -> None:
+        """Embed in this process from now on: a late run is better than a failed one."""
+        self._is_serial, self.workers = True, 1
         self._record.outcome.say(f"it was indexed in one process: {why}")
         self._record.progress.say("no workers, continuing in one process")
 
@@ -238,22 +263,28 @@ class TaskSteps(Steps):
     def _write_on_workers(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         import dask
 
-        own = not self._settings.parallel.address
-        embed_task: Any = tasks.embed_shard  # its overloads know no `wait_for`
+        # The overloads of these tasks have no `wait_for`.
+        embed_task: Any = tasks.embed_shard
         upsert: Any = tasks.upsert_shard
-        with dask.annotate(resources={"embed": 1}) if own else nullcontext():
+        # Workers of a cluster of the run embed as many shards at a time as they have of this
+        # resource; their other threads write.
+        has_own_cluster = not self._settings.parallel.address
+        limited = dask.annotate(resources={"embed": 1}) if has_own_cluster else nullcontext()
+        with limited:
             embedded = embed_task.submit(job, wait_for=self._pages(job))
+        # The embedded store: this process writes it.
         if to.epoch is None:
             self._to = to
             write = partial(upsert, embedded, to, return_state=True)
             return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
-        there = WorkerDestination(
+        # A server: the worker writes.
+        of_worker = WorkerDestination(
             self._settings.store, to.collection, to.epoch, self._settings.run.wait_for_recovery
         )
-        return self._follow(job, embedded, upsert.submit(embedded, there))
+        return self._follow(job, embedded, upsert.submit(embedded, of_worker))
 
     def _upsert(self, embedded: State[Any], to: Destination) -> WrittenShard:
-        """Write what was embedded in this process, or in a child of it."""
+        """Write a shard that this process or its child embedded."""
         shard = _result(embedded)
         with to.turn():
             state = tasks.upsert_shard(shard, to, return_state=True)
@@ -268,12 +299,11 @@ class TaskSteps(Steps):
         embedded: PrefectDaskFuture[Any],
         to: Destination,
     ) -> WrittenShard:
-        """Write what a worker embeds, in this process. This waits in a thread of its own, which
-        gets the vectors."""
+        """Write a shard in this process that a worker embeds. This waits in a thread of its own,
+        which gets the vectors."""
         try:
-            embedded.result(
-                raise_on_failure=False
-            )  # which waits; that of a state would hide one task in another
+            # This waits. The result of a state would hide one task in another.
+            embedded.result(raise_on_failure=False)
             if not embedded.state.is_completed():
                 _result(embedded.state)
             with to.turn():
@@ -289,15 +319,17 @@ class TaskSteps(Steps):
     def _follow(
         self, job: EmbedJob, embedded: PrefectDaskFuture[Any], upserted: PrefectDaskFuture[Any]
     ) -> Future[WrittenShard]:
-        """Return a future of the standard library for an upsert on the workers. Vectors do not come
-        here."""
+        """Return a future of the standard library for an upsert on a worker. The vectors stay
+        there."""
         written: Future[WrittenShard] = Future()
 
-        def settle() -> None:
+        def end() -> None:
             try:
                 state = upserted.wrapped_future.result()
-                if state.is_pending():  # nothing was embedded
-                    self._untold.append((upserted.task_run_id, Cancelled(message=NOT_BEGUN)))
+                # Nothing was embedded: this raises the error of `embed`.
+                if state.is_pending():
+                    not_begun: State[Any] = Cancelled(message=NOT_BEGUN)
+                    self._unreported.append((upserted.task_run_id, not_begun))
                     _result(embedded.wrapped_future.result())
                 written.set_result(_result(state))
                 self._written.append(_bare(state))
@@ -307,15 +339,17 @@ class TaskSteps(Steps):
                 embedded.wrapped_future.release()
                 upserted.wrapped_future.release()
 
-        context = contextvars.copy_context()  # it has the settings, with the address of the server
-        upserted.add_done_callback(lambda _: context.run(settle))
+        # The context has Prefect's settings, with the address of its server.
+        context = contextvars.copy_context()
+        upserted.add_done_callback(lambda _: context.run(end))
         return written
 
     def _ours(self, error: BaseException, job: EmbedJob, embed_run: UUID) -> BaseException:
-        """Return the error of ours that one of Dask means, once Prefect knows of a task whose
-        worker died."""
+        """Return the error of ours for an error of Dask's. A task whose worker died is reported to
+        Prefect."""
         from distributed.scheduler import KilledWorker
 
+        # The worker died under the shard: it ran out of memory, or crashed.
         if isinstance(error, KilledWorker):
             died = process_died(job.shard, "the worker died (out of memory, or a crash)")
             state: State[Any] = Crashed(message=str(died))
@@ -323,11 +357,14 @@ class TaskSteps(Steps):
                 with impatient(), get_client(sync_client=True) as client:
                     client.set_task_run_state(embed_run, state, force=True)
             except UNANSWERED:
-                self._untold.append((embed_run, state))  # at the end, if it is known by then
+                # It is reported at the end.
+                self._unreported.append((embed_run, state))
             return died
+        # An error of ours, or a Ctrl-C.
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):
             return error
-        if isinstance(error, CancelledError | OSError):  # distributed's own
+        # The connection to the scheduler is lost.
+        if isinstance(error, CancelledError | OSError):
             address = self._settings.parallel.address
             gone = f"the Dask scheduler at {address} is gone" if address else "the workers are gone"
             return TerminalError(
@@ -337,8 +374,8 @@ class TaskSteps(Steps):
 
 
 def flow_client() -> Client:
-    """Return the client that the task runner of this flow run has. Starts its cluster, and raises
-    as that does."""
+    """Return the client of this flow run's task runner, which starts its cluster. Raises as
+    `Workers.cluster`."""
     import_dask()
     runner: Any = FlowRunContext.get().task_runner  # type: ignore[union-attr]
     client: Client = runner.client
@@ -346,18 +383,17 @@ def flow_client() -> Client:
 
 
 def _bare(state: State[Any]) -> State[Any]:
-    """Return a state that names its task run, for `wait_for`, and holds no result."""
-    return Completed(
-        data=True, state_details=StateDetails(task_run_id=state.state_details.task_run_id)
-    )
+    """Return a state with the same task run, for `wait_for`, and without its result."""
+    details = StateDetails(task_run_id=state.state_details.task_run_id)
+    return Completed(data=True, state_details=details)
 
 
 def _result(state: State[Any]) -> Any:
-    """Return what a task returned. Raises what it raised at last."""
-    if not state.is_completed():
-        kind = ProcessDied if state.is_crashed() else RuntimeError
-        error = error_of(state) or kind(state.message or state.name)
-        if isinstance(error, TimeoutError):
-            raise TransientError(f"{error}; what is committed is kept") from error
-        raise error
-    return state.result(raise_on_failure=False)
+    """Return the result of a task. Raises the error of its last attempt."""
+    if state.is_completed():
+        return state.result(raise_on_failure=False)
+    kind = ProcessDied if state.is_crashed() else RuntimeError
+    error = error_of(state) or kind(state.message or state.name)
+    if isinstance(error, TimeoutError):
+        raise TransientError(f"{error}; what is committed is kept") from error
+    raise error

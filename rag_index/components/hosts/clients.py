@@ -1,5 +1,5 @@
-"""The clients of one server and one model: Ollama, and what answers POST /v1/embeddings as OpenAI's
-API says."""
+"""The clients of one server and one model: for Ollama, and for servers with OpenAI's embeddings API
+(POST /v1/embeddings)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,16 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 KEEP_ALIVE = "30m"
-"""How long Ollama keeps a model loaded after its last request."""
+"""How long Ollama keeps a model loaded after its last request: longer than the pauses of a run.
+Chosen; nothing depends on it."""
 ROUTE = "/embeddings"
 BASE64 = {"encoding_format": "base64"}
-"""Asks for the bytes of vectors: to read their numbers as JSON takes longer than all else that is
-done with them."""
+"""The option of a request for the bytes of vectors: parsing their numbers as JSON takes longer than
+everything else that is done with them."""
 FORMAT_REFUSED = re.compile("encoding_format|base64", re.I)
 SAME_VECTOR = 0.05
-"""The share of its length by which a vector may differ if a server computes it twice."""
+"""The share of its length by which a vector may differ if a server computes it twice. Chosen: numbers
+of another size or order differ by far more."""
 TOO_MANY = re.compile(
     r"batch size|(in one|per|submitted) batch|more batches|too many (inputs|texts|documents)|tokens"
     r" per request"
@@ -91,64 +93,61 @@ class OllamaEndpoint(Endpoint):
         self._http = httpx.AsyncClient(**self._client_options)
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Send the request that the library's client would, whose reading of the answer costs twice
-        as much."""
+        """Send the request of the library's client, which takes twice as long to parse the
+        answer."""
         body: dict[str, Any] = {"model": self._model, "input": texts, "truncate": False}
-        body |= {"options": self._options} if self._options else {}
-        body |= {"keep_alive": KEEP_ALIVE}
-        return self._vectors((await self._post(f"{self.url}/api/embed", body))["embeddings"])
+        if self._options:
+            body["options"] = self._options
+        body["keep_alive"] = KEEP_ALIVE
+        answer = await self._post(f"{self.url}/api/embed", body)
+        return self._vectors(answer["embeddings"])
 
     async def generate(self, prompt: str, **options: float) -> Answer:
-        """Return the model's answer to a prompt, without its thinking. `options` are Ollama's
-        (num_ctx, seed, …). Raises as `embed`; the prompt is the text."""
+        """Return the model's answer to a prompt, without its thinking.
+
+        Args:
+            options: Options of Ollama, such as num_ctx and seed.
+
+        Raises as `embed`; the prompt is the text.
+        """
+        all_options = {**(self._options or {}), **options}
         async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(
                 self._model,
                 prompt,
                 stream=False,
                 think=False,
-                options={**(self._options or {}), **options},
+                options=all_options,
                 keep_alive=KEEP_ALIVE,
             )
-        ended = (
-            bool(answer.done) and answer.done_reason != "length"
-        )  # neither holds if it repeats itself endlessly
-        return Answer(answer.response or "", ended, answer.prompt_eval_count)
+        # A model that repeats itself endlessly does not finish: "length", or not done.
+        has_ended = bool(answer.done) and answer.done_reason != "length"
+        return Answer(answer.response or "", has_ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
-        """Return the details of the model. Its manifest is looked up each time, the rest only if
-        that has changed. The digest is that of the weights, or a hash over several if the model has
-        an adapter. Raises ModelMissing, and the errors of `embed` that mean the server is at
-        fault."""
+        """Return the details of the model.
+
+        Its manifest is requested each time, the rest only if that has changed. Raises ModelMissing,
+        and the errors of `embed` for which the server is at fault.
+        """
         async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
             answer = await self._client.list()
-            manifest = {
-                plain_model_name(model.model or ""): model.digest for model in answer.models
-            }.get(plain_model_name(self._model))
+            digests = {plain_model_name(model.model or ""): model.digest for model in answer.models}
+            manifest = digests.get(plain_model_name(self._model))
             if manifest is None:
                 raise self._model_missing()
             if self._known is None or self._known[0] != manifest:
-                response = await self._client.show(self._model)
-                found = re.findall(
-                    r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M
-                )
-                weights = (
-                    sha256("".join(found).encode()).hexdigest()
-                    if len(found) > 1
-                    else "".join(found)
-                )
-                lengths = [
-                    size
-                    for key, size in (response.modelinfo or {}).items()
-                    if key.endswith(".context_length")
-                ]
-                # The manifest has the licence and, for a model made by `ollama create`, a path on
-                # that machine, and differs between hosts with the same weights: it counts only if
-                # the server names no weights.
-                self._known = (
-                    manifest,
-                    ModelDetails(weights or manifest, int(lengths[0]) if lengths else None),
-                )
+                shown = await self._client.show(self._model)
+                # The manifest has the licence and, for a model of `ollama create`, a path on that
+                # machine, so it differs between hosts with the same weights. It counts only if the
+                # server names no weights.
+                digest = _weights_digest(shown.modelfile or "") or manifest
+                lengths: list[Any] = []
+                for key, value in (shown.modelinfo or {}).items():
+                    if key.endswith(".context_length"):
+                        lengths.append(value)
+                context_length = int(lengths[0]) if lengths else None
+                self._known = manifest, ModelDetails(digest, context_length)
         return self._known[1]
 
     async def close(self) -> None:
@@ -174,14 +173,29 @@ class OllamaEndpoint(Endpoint):
         )
 
 
+def _weights_digest(modelfile: str) -> str:
+    """Return the digest of the weights that a model file names; "" if it names none."""
+    found = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", modelfile, re.M)
+    joined = "".join(found)
+    # A model with an adapter has several: they are hashed together.
+    if len(found) > 1:
+        return sha256(joined.encode()).hexdigest()
+    return joined
+
+
 class OpenAIEndpoint(Endpoint):
-    """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server,
-    LiteLLM, a service. Such a server names no digest. Its model is known by the vector of a plain
-    text, which `same_digest` compares."""
+    """One server with OpenAI's embeddings API: vLLM, TEI, llama-server, LiteLLM, a service, or any
+    other.
+
+    Such a server names no digest. Its model is identified by the vector of a plain text, which
+    `same_digest` compares.
+    """
 
     service = "the embedding server"
-    usual_requests = 16  # one that batches takes the texts of all
-    compare_seconds = 300.0  # a comparison is an embedding, which may cost money
+    usual_requests = 16
+    """Requests at once: a server that batches embeds the texts of all of them together."""
+    compare_seconds = 300.0
+    """Seconds: a comparison is an embedding, which may cost money."""
 
     def __init__(self, url: str, settings: EmbedderSettings) -> None:
         super().__init__(url, settings, settings.dimensions)
@@ -196,31 +210,39 @@ class OpenAIEndpoint(Endpoint):
             self._client_options["headers"]["Authorization"] = f"Bearer {self._key}"
         self._http = httpx.AsyncClient(**self._client_options)
         self._format: Mapping[str, str] | None = None
-        """`BASE64` if the server takes it, and empty if it does not; None until it was tried."""
+        """`BASE64` if the server supports it, and empty if it does not. None until it was tried."""
 
     async def details(self) -> ModelDetails:
-        """Return a digest made of the vector of a plain text. Raises BadVectors, and what `embed`
-        raises."""
-        return ModelDetails(probe_digest(await plain_vector(self, self._model)))
+        """Return a digest of the vector of a plain text. Raises BadVectors, and as `embed`."""
+        vector = await plain_vector(self, self._model)
+        return ModelDetails(probe_digest(vector))
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
         try:
-            vectors = self._vectors(await self._rows(texts, self._format or {}))
-        except TextRefused as exc:  # by another server behind the same address
+            rows = await self._rows(texts, self._format or {})
+            vectors = self._vectors(rows)
+        except TextRefused as exc:
+            # Another server behind the same address does not support base64.
             if not (self._format and FORMAT_REFUSED.search(str(exc))):
                 raise
             self._format = {}
-            return self._vectors(await self._rows(texts, {}))
+            rows = await self._rows(texts, {})
+            return self._vectors(rows)
+        # The first request. Base64 is tried once, whatever its outcome.
         if self._format is None:
-            self._format = {}  # whatever becomes of this trial, it is the only one
-            self._format = BASE64 if await self._takes_base64(texts, vectors) else {}
+            self._format = {}
+            if await self._supports_base64(texts, vectors):
+                self._format = BASE64
         return vectors
 
-    async def _rows(self, texts: list[str], more: Mapping[str, str]) -> list[Any]:
-        answer = await self._post(self._address, {"model": self._model, "input": texts, **more})
+    async def _rows(self, texts: list[str], options: Mapping[str, str]) -> list[Any]:
+        """Return the vectors of an answer, in the order of the texts: lists of numbers, or texts in
+        base64."""
+        body = {"model": self._model, "input": texts, **options}
+        answer = await self._post(self._address, body)
         return self._in_order(answer["data"])
 
     def _vectors(self, rows: Sequence[Any]) -> list[NDArray[np.float32]]:
@@ -228,47 +250,57 @@ class OpenAIEndpoint(Endpoint):
             rows = [np.frombuffer(b64decode(row), "<f4") for row in rows]
         return super()._vectors(rows)
 
-    async def _takes_base64(self, texts: list[str], vectors: list[NDArray[np.float32]]) -> bool:
-        """Return whether the server answers these texts in base64 when asked, and with the same
-        vectors: some refuse it, some ignore it, and some have numbers of another size."""
+    async def _supports_base64(self, texts: list[str], vectors: list[NDArray[np.float32]]) -> bool:
+        """Return whether the server returns the same vectors of these texts in base64."""
+        # Some servers refuse it.
         try:
             rows = await self._rows(texts, BASE64)
             pairs = list(zip(self._vectors(rows), vectors, strict=True))
         except (RagIndexError, httpx.HTTPError, ValueError, TypeError, KeyError):
             return False
-        same = all(
-            a.size == b.size and np.linalg.norm(a - b) <= SAME_VECTOR * np.linalg.norm(b)
-            for a, b in pairs
-        )
-        return same and all(isinstance(row, str) for row in rows)
+        # Some have numbers of another size.
+        for vector, expected in pairs:
+            if vector.size != expected.size:
+                return False
+            difference = np.linalg.norm(vector - expected)
+            if not difference <= SAME_VECTOR * np.linalg.norm(expected):
+                return False
+        # Some ignore it, and return numbers.
+        return all(isinstance(row, str) for row in rows)
 
     def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-        found = {row.get("index", place): row["embedding"] for place, row in enumerate(rows)}
-        if sorted(found) != list(range(len(rows))):
+        """Return the vectors of an answer by their numbers. Raises BadVectors if these are not 0, 1,
+        2, ….
+
+        A server that does not number its vectors returns them in order.
+        """
+        found = {row.get("index", position): row["embedding"] for position, row in enumerate(rows)}
+        numbers = range(len(rows))
+        if sorted(found) != list(numbers):
             raise BadVectors(f"{self.url} does not number its vectors from 0 to {len(rows) - 1}")
-        return [found[place] for place in range(len(rows))]
+        return [found[number] for number in numbers]
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
         message = f"{self.url} answers {status}: {words}"
         if status in (401, 403):
-            remedy = (
-                "set [embedder] api_key_env to the environment variable that holds the server's key"
-            )
             if self._key:
                 remedy = (
                     f"correct the key in {self._key_variable} ([embedder] api_key_env), or what it"
                     " may do"
+                )
+            else:
+                remedy = (
+                    "set [embedder] api_key_env to the environment variable that holds the"
+                    " server's key"
                 )
             return EmbedderError(f"{message}: {remedy}")
         if status in (400, 404, 422) and NO_MODEL.search(words):
             return self._model_missing()
         if status == 405:
             return EmbedderError(f"{message}; is there a server with POST {self._address}?")
-        if (
-            status in (400, 413, 422)
-            and not TOO_LONG.search(words)
-            and (status == 413 or TOO_MANY.search(words))
-        ):
+        # 413, or 400 with "maximum allowed batch size 32": too many texts, and none is too long.
+        is_of_request = status in (400, 413, 422) and not TOO_LONG.search(words)
+        if is_of_request and (status == 413 or TOO_MANY.search(words)):
             return RequestTooLong(f"{message}: lower batch_texts of [embedder]")
         return super()._refusal(status, words, headers)
 
@@ -279,8 +311,12 @@ class OpenAIEndpoint(Endpoint):
 
 
 def embeddings_address(url: str) -> str:
-    """Return the address of the route: `url` may end before /v1, with it or another path, or be the
-    address itself."""
+    """Return the address of the route for the URL of the settings."""
+    # http://host:8000/v1/embeddings
     if url.endswith(ROUTE):
         return url
-    return f"{url}{ROUTE}" if urlsplit(url).path else f"{url}/v1{ROUTE}"
+    # http://host:8000/v1, or another path
+    if urlsplit(url).path:
+        return f"{url}{ROUTE}"
+    # http://host:8000
+    return f"{url}/v1{ROUTE}"

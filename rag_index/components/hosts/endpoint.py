@@ -1,5 +1,10 @@
-"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours
-here. `agreed_model` asks all servers of a run."""
+"""The client of one server and one model, whatever protocol it speaks.
+
+Foreign errors become ours in this module (`_errors_mapped`, `_refusal`), and their class says whose
+fault it is: the server's (HostUnreachable, RateLimited), the server's or a text's
+(EmbedderUnavailable), a text's (TextTooLong, TextRefused, BadVectors), or one that no retry changes
+(ModelMissing, EmbedderError). `agreed_model` compares the models of all servers before a run.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +50,19 @@ if TYPE_CHECKING:
     from rag_index.core.settings import EmbedderSettings
 
 HOST_CONNECT_SECONDS = 5.0
+"""Seconds for a connection to a server. Chosen; nothing depends on it."""
 METADATA_SECONDS = 30.0
-"""Time limit of a request that a server answers without loading the model."""
+"""Seconds of a request that a server answers without loading the model. Chosen; nothing depends on
+it."""
 SILENCE_SHARE = 1 / 8
-"""The share of its `timeout` for which a server may be silent until it counts as unavailable: 15 s
-of 120."""
+"""The share of its `timeout` for which a server may not answer until it counts as unavailable: 15 s
+of 120. Chosen; nothing depends on it."""
 RECOVERY_LOOK_SECONDS = 1.0
-"""How often it is looked whether a server that is asked has been silent for long."""
+"""Seconds between two looks whether a server has not answered for long. Chosen; nothing depends on
+it."""
 
 TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
-"""Statuses below 500 that are faults of the server and pass."""
+"""Statuses below 500 that are temporary faults of the server."""
 
 TOO_LONG = re.compile(
     r"context (length|size)|input (length|is too l)|too (long|many tokens)|physical batch size"
@@ -72,11 +80,11 @@ NaN" (Ollama 0.17)."""
 CRASHED = re.compile(
     r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I
 )
-"""The words of a server whose model process died during the request; the status may be 400
+"""The message of a server whose model process died during the request; the status may be 400
 (ollama#16582)."""
 NO_MODEL = re.compile(r"model\b.*not found", re.I)
 PLAIN_HTTP = re.compile(r"HTTP request (was sent )?to (an )?HTTPS", re.I)
-"""The words of nginx and of Go on a port that speaks TLS."""
+"""The message of nginx and of Go on a port that speaks TLS."""
 PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
@@ -90,8 +98,10 @@ class ModelDetails:
     """Dimension of the model's vectors, if a text was embedded to find out."""
 
     def __str__(self) -> str:
-        dimension = f" ({self.dimension}-d)" if self.dimension is not None else ""
-        return f"weights {self.digest[:12]}{dimension}"
+        weights = f"weights {self.digest[:12]}"
+        if self.dimension is None:
+            return weights
+        return f"{weights} ({self.dimension}-d)"
 
 
 class Endpoint(ABC):
@@ -102,8 +112,7 @@ class Endpoint(ABC):
     _http: httpx.AsyncClient
     """The connections for texts, which each protocol opens."""
     usual_requests: ClassVar[int] = 4
-    """Requests that it gets at once, if the settings do not say otherwise: more would only wait
-    there."""
+    """Requests that it gets at once by default: more would only wait there."""
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
@@ -113,16 +122,14 @@ class Endpoint(ABC):
         self._dimensions = dimensions
         self._model = settings.model
         self.timeout = settings.timeout
+        connect_seconds = min(settings.timeout, HOST_CONNECT_SECONDS)
         self._client_options: dict[str, Any] = {
-            "timeout": httpx.Timeout(
-                settings.timeout, connect=min(settings.timeout, HOST_CONNECT_SECONDS)
-            ),
+            "timeout": httpx.Timeout(settings.timeout, connect=connect_seconds),
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None),
             "event_hooks": {"response": [self._bound, self._refuse_errors]},
             "headers": {"Accept-Encoding": "identity"},
-            "follow_redirects": (
-                False
-            ),  # texts and keys go to the host that the settings name, and to no other
+            # Texts and keys go to the host that the settings name, and to no other.
+            "follow_redirects": False,
             "verify": tls_context(),
         }
 
@@ -132,8 +139,9 @@ class Endpoint(ABC):
 
         Raises:
             HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text
-            that crashes it. TextTooLong, TextRefused, BadVectors: One or several of the texts are
-            at fault. ModelMissing, EmbedderError: Another try would fail in the same way.
+                that crashes it.
+            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
+            ModelMissing, EmbedderError: Another try would fail in the same way.
         """
         async with self._errors_mapped(self.timeout):
             vectors = await self._embed(list(texts))
@@ -143,17 +151,18 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped`
-        maps."""
+        """Send one request, and return the vectors of the answer. Raises the foreign errors that
+        `_errors_mapped` maps."""
 
     async def _post(self, address: str, body: dict[str, Any]) -> Any:
-        """Send a request of texts, and return the answer. It raises what `_errors_mapped` maps."""
+        """Send a request with texts, and return the answer. Raises as `_embed`."""
         headers = {"Content-Type": "application/json"}
         response = await self._http.post(address, content=orjson.dumps(body), headers=headers)
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            return json.loads(response.content)  # which takes NaN: some servers write it
+            # Some servers write NaN, which the library json accepts.
+            return json.loads(response.content)
 
     def _vectors(self, rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
         try:
@@ -165,16 +174,15 @@ class Endpoint(ABC):
 
     @abstractmethod
     async def details(self) -> ModelDetails:
-        """Return the details of the model. Raises ModelMissing, and the errors of `embed` that mean
+        """Return the details of the model. Raises ModelMissing, and the errors of `embed` for which
         the server is at fault."""
 
     async def is_alive(self) -> bool:
-        """Return whether the server answers a plain GET, whatever it says: one that computes
-        does."""
+        """Return whether the server answers a plain GET, with whatever status. A server that
+        computes does."""
         try:
-            async with httpx.AsyncClient(
-                timeout=HOST_CONNECT_SECONDS, verify=tls_context()
-            ) as client:
+            tls = tls_context()
+            async with httpx.AsyncClient(timeout=HOST_CONNECT_SECONDS, verify=tls) as client:
                 await client.get(self.url)
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             return False
@@ -186,7 +194,7 @@ class Endpoint(ABC):
 
     @abstractmethod
     def _model_missing(self) -> ModelMissing:
-        """Return the error of a server that does not have the model, with what to do about it."""
+        """Return the error of a server that does not have the model, with a remedy."""
 
     @asynccontextmanager
     async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
@@ -201,18 +209,18 @@ class Endpoint(ABC):
             httpx.ConnectTimeout,
             httpx.ProxyError,
         ) as exc:
-            why = why_failed(exc, self.url)
-            message = (
-                f"cannot be used: {why}"
-                if why
-                else f"accepts no connection: is {self.service} running there?"
-            )
-            raise HostUnreachable(f"{self.url} {message}") from exc
+            # Such as a certificate that is not trusted.
+            reason = why_failed(exc, self.url)
+            if reason:
+                raise HostUnreachable(f"{self.url} cannot be used: {reason}") from exc
+            raise HostUnreachable(
+                f"{self.url} accepts no connection: is {self.service} running there?"
+            ) from exc
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
-            why = why_failed(exc, self.url) or without_values(str(exc)) or type(exc).__name__
-            raise EmbedderUnavailable(f"{self.url} broke the connection: {why}") from exc
+            reason = why_failed(exc, self.url) or without_values(str(exc)) or type(exc).__name__
+            raise EmbedderUnavailable(f"{self.url} broke the connection: {reason}") from exc
         except httpx.InvalidURL as exc:
             raise EmbedderError(
                 f"{self.url} is not a valid address ({exc}): write hosts as http://host:port"
@@ -223,21 +231,24 @@ class Endpoint(ABC):
             ) from exc
 
     async def _bound(self, response: httpx.Response) -> None:
-        """Refuse a redirect and a compressed answer, and limit the bytes of any other; time is
-        limited as a whole."""
+        """Refuse a redirect and a compressed answer, and limit the bytes of any other. The time of
+        the request is limited by `_errors_mapped`."""
         if response.is_redirect:
             location = response.headers.get("location")
             raise EmbedderError(f"{self.url} answers {response.status_code}: name {location}")
-        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
             raise EmbedderUnavailable(
                 f"{self.url} answers compressed ({encoding}), which was not asked for"
             )
         response.stream = _Bounded(response.stream, self.url)
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status, with the server's own description of it in one line.
-        This is a response hook because a client's own error may have no headers, and may fail on an
-        unexpected body."""
+        """Raise our error for an error status, with the server's own message in one line.
+
+        This is a response hook because a client's own error may have no headers, and may fail at an
+        unexpected body.
+        """
         if not response.is_error:
             return
         await response.aread()
@@ -245,17 +256,20 @@ class Endpoint(ABC):
             words = orjson.loads(response.content)
         except orjson.JSONDecodeError:
             words = response.text
+        # The message may be two levels deep: {"error": {"message": "model not found"}}.
         for key in ("error", "message", "detail"):
-            words = words[key] if isinstance(words, dict) and words.get(key) else words
-        said = one_line(words)
-        error = self._refusal(response.status_code, said, response.headers)
-        # an answer may repeat a text, as {"detail": [{"input": "…"}]} does: no reason and no log
-        # has one
-        shown = without_texts(said, _texts_in(response.request))
-        error.args = (str(error).replace(said, shown), *error.args[1:])
+            if isinstance(words, dict) and words.get(key):
+                words = words[key]
+        message = one_line(words)
+        error = self._refusal(response.status_code, message, response.headers)
+        # An answer may repeat a text, as {"detail": [{"input": "…"}]} does. Neither the reason of a
+        # failure nor a log may have it.
+        shown = without_texts(message, _texts_in(response.request))
+        error.args = (str(error).replace(message, shown), *error.args[1:])
         raise error
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
+        """Return our error for an error status and the server's message."""
         message = f"{self.url} answers {status}: {words}"
         retry_after = headers.get("retry-after")
         if status == 429 or (status == 503 and (retry_after or "server busy" in words)):
@@ -268,25 +282,22 @@ class Endpoint(ABC):
             return EmbedderError(f"{message}: write https:// in place of http://")
         if status == 407:
             return EmbedderError(f"the proxy before {message}: {proxy_remedy(self.url)}")
+        if status == 404 and NO_MODEL.search(words):
+            return self._model_missing()
+        # Another server, which does not have this route.
         if status == 404:
-            return (
-                self._model_missing()
-                if NO_MODEL.search(words)
-                else EmbedderError(f"{message}; is it {self.service}?")
-            )
+            return EmbedderError(f"{message}; is it {self.service}?")
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
 
 
 def _texts_in(request: httpx.Request) -> list[str]:
-    """Return the texts of documents and queries in a request: not the plain one, which is ours."""
+    """Return the texts of documents and queries in a request, without `PLAIN_TEXT`."""
     try:
         body = orjson.loads(request.content)
-    except (
-        orjson.JSONDecodeError,
-        httpx.RequestNotRead,
-    ):  # a request without a body, or one of a model's details
+    except (orjson.JSONDecodeError, httpx.RequestNotRead):
+        # A request without a body, or for a model's details.
         return []
     given = [body.get(name) for name in ("input", "prompt")] if isinstance(body, dict) else []
     texts: list[str] = []
@@ -305,7 +316,8 @@ class _Bounded(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = MAX_ANSWER
         async for part in self._stream:
-            if (left := left - len(part)) < 0:
+            left -= len(part)
+            if left < 0:
                 raise EmbedderUnavailable(f"{self._url} answers more than {MAX_ANSWER >> 20} MB")
             yield part
 
@@ -314,16 +326,20 @@ class _Bounded(httpx.AsyncByteStream):
 async def noticing_work(
     service: Service, asked: Callable[[], Iterable[Endpoint]]
 ) -> AsyncIterator[None]:
-    """Record, for the time of the block, whether one of the servers that were asked is silent but
-    answers others."""
+    """Record during the block whether a service that has not answered for long is at work.
+
+    Args:
+        asked: Returns the servers with a request under way.
+    """
 
     async def look() -> None:
         while True:
             await asyncio.sleep(RECOVERY_LOOK_SECONDS)
             if service.is_quiet:
-                answers = any(await asyncio.gather(*(one.is_alive() for one in asked())))
+                alive = await asyncio.gather(*(endpoint.is_alive() for endpoint in asked()))
+                # It may have answered meanwhile.
                 if service.is_quiet:
-                    service.at_work(answers)
+                    service.at_work(any(alive))
 
     looking = asyncio.create_task(look())
     try:
@@ -334,7 +350,7 @@ async def noticing_work(
 
 
 def equal_model_remedy(digest: str, name: str) -> str:
-    """Return what to do where hosts have different models."""
+    """Return the remedy if hosts have different models."""
     if digest.startswith(PROBE):
         return f"load the same {name} on each host"
     return f"run `ollama pull {name}` on each host to give all hosts the same one"
@@ -350,12 +366,13 @@ def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
     with np.errstate(over="ignore"):
         try:
             return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
-        except ValueError:  # the rows differ in length
+        except ValueError:
+            # The rows differ in length.
             return [np.asarray(row, dtype=np.float32) for row in rows]
 
 
 def _parse_retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for. One with a date is taken for none."""
+    """Return the seconds of a Retry-After header. None if there is none, or it has a date."""
     try:
         seconds = float(header or "nan")
     except ValueError:
@@ -375,20 +392,27 @@ class KnownModel:
     async def compare(self, endpoint: Endpoint) -> None:
         """Compare the host's digest. Raises ModelChanged if it is not the expected one, and as
         `Endpoint.details`."""
-        digest = (await endpoint.details()).digest
+        details = await endpoint.details()
+        digest = details.digest
         if self.digest is None:
             self.digest = digest
-        elif not same_digest(digest, self.digest):
-            raise ModelChanged(
-                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with"
-                f" weights {self.digest[:12]}: start a new run to index with the new model, or"
-                f" {equal_model_remedy(digest, self.name)}"
-            )
+            return
+        if same_digest(digest, self.digest):
+            return
+        remedy = equal_model_remedy(digest, self.name)
+        raise ModelChanged(
+            f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with"
+            f" weights {self.digest[:12]}: start a new run to index with the new model, or {remedy}"
+        )
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and embed a plain text with it. Raises BadVectors, EmbedderError if
-        the host refuses even a plain text, and the errors of `compare` and `Endpoint.embed` that
-        mean the server is at fault."""
+        """Compare the model, and embed a plain text with it.
+
+        Raises:
+            BadVectors: The vector cannot be right.
+            EmbedderError: The host refuses even a plain text.
+            ModelChanged, EmbedderUnavailable, …: As `compare` and `Endpoint.embed`.
+        """
         await self.compare(endpoint)
         vector = await plain_vector(endpoint, self.name)
         if self.dimension is None:
@@ -402,11 +426,15 @@ class KnownModel:
 
 
 async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
-    """Return a host's vector of a plain text, after checking that it is finite and not zero. Raises
-    BadVectors, EmbedderError if the host refuses even a plain text, and the errors of
-    `Endpoint.embed`."""
+    """Return a host's vector of a plain text.
+
+    Raises:
+        BadVectors: The vector is zero or not finite.
+        EmbedderError: The host refuses even a plain text.
+        EmbedderUnavailable, …: As `Endpoint.embed`.
+    """
     try:
-        vector = (await endpoint.embed([PLAIN_TEXT]))[0]
+        [vector] = await endpoint.embed([PLAIN_TEXT])
     except (TextRefused, TextTooLong) as exc:
         raise EmbedderError(
             f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)"
@@ -421,7 +449,7 @@ async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
 
 
 UseModel = Callable[["Endpoint", "ModelDetails"], Awaitable[int | None]]
-"""Lets a host's model work once, and returns the dimension of its vectors if it embeds."""
+"""Uses a host's model once, and returns the dimension of its vectors if it embeds."""
 
 
 async def agreed_model(
@@ -431,63 +459,70 @@ async def agreed_model(
     log: logging.Logger,
     setting: str,
 ) -> ModelDetails:
-    """Ask all hosts at the same time for their model, and return what it is, if all that answer
-    have the same one.
+    """Use the model of all hosts at the same time, and return its details if they are the same on
+    all hosts that answer.
 
     A host has the `timeout` of the settings for everything together, the loading of its model
-    included. A message names the `setting` to raise for more. If there are several hosts, those
-    that do not answer are only warned about.
+    included. If there are several hosts, those that do not answer are only logged.
+
+    Args:
+        setting: The setting to raise if the timeout is too short, for messages.
 
     Raises:
-        EmbedderUnavailable: No host answers. A caller that can wait asks again.
+        EmbedderUnavailable: No host answers. A caller that can wait tries again.
         ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
         ModelChanged: The hosts have different models of this name.
     """
-    found = await asyncio.gather(
-        *(_survey(one, use_model, settings.timeout, setting) for one in endpoints)
-    )
-    errors = [one for one in found if isinstance(one, RagIndexError)]
-    models = {
-        host.url: one
-        for host, one in zip(endpoints, found, strict=True)
-        if isinstance(one, ModelDetails)
-    }
-    for error in sorted(errors, key=lambda one: isinstance(one, EmbedderUnavailable)):
-        if not models or not isinstance(error, EmbedderUnavailable):
+    surveys = [_survey(host, use_model, settings.timeout, setting) for host in endpoints]
+    found = await asyncio.gather(*surveys)
+    unavailable: list[RagIndexError] = []
+    models: dict[str, ModelDetails] = {}
+    for host, answer in zip(endpoints, found, strict=True):
+        if isinstance(answer, ModelDetails):
+            models[host.url] = answer
+        elif isinstance(answer, EmbedderUnavailable):
+            unavailable.append(answer)
+        else:
+            # It answers and cannot be used, whatever the others do.
+            raise answer
+    for error in unavailable:
+        if not models:
             raise error
         log.warning("%s: continuing without one of %d hosts: %s", settings.model, len(found), error)
+
     first, *others = models.values()
-    if any(
-        one.dimension != first.dimension or not same_digest(one.digest, first.digest)
-        for one in others
-    ):
-        listed = ", ".join(f"{url} {one}" for url, one in models.items())
-        remedy = equal_model_remedy(first.digest, settings.model)
-        raise ModelChanged(
-            f"hosts have different models named {settings.model}: {listed}; {remedy}"
-        )
+    for other in others:
+        has_same_weights = same_digest(other.digest, first.digest)
+        if other.dimension != first.dimension or not has_same_weights:
+            listed = ", ".join(f"{url} {model}" for url, model in models.items())
+            remedy = equal_model_remedy(first.digest, settings.model)
+            raise ModelChanged(
+                f"hosts have different models named {settings.model}: {listed}; {remedy}"
+            )
     return first
 
 
 async def _survey(
     host: Endpoint, use_model: UseModel, seconds: float, setting: str
 ) -> ModelDetails | RagIndexError:
-    """Return the model of a host after it has worked once, or why that cannot be used."""
+    """Return the model of a host after it was used once, or the error if it cannot be used."""
 
     async def answer(service: Service) -> ModelDetails:
         try:
             async with asyncio.timeout(seconds), noticing_work(service, lambda: [host]):
                 details = await host.details()
-                return replace(details, dimension=await use_model(host, details))
+                dimension = await use_model(host, details)
+                return replace(details, dimension=dimension)
         except (TimeoutError, RequestTimedOut) as exc:
-            silent = str(exc) or f"{host.url} did not answer within {seconds:g} s"
+            reason = str(exc) or f"{host.url} did not answer within {seconds:g} s"
             raise RequestTimedOut(
-                f"{silent}: restart {host.service} there if it hangs, "
+                f"{reason}: restart {host.service} there if it hangs, "
                 f"or raise {setting} if its model takes longer to load"
             ) from exc
 
     try:
         with asking(f"{host.service} at {host.url}", patience=SILENCE_SHARE * seconds) as service:
             return await answer(service)
-    except RagIndexError as exc:  # it knows now since when the server fails
+    except RagIndexError as exc:
+        # By now it has the time since which the server fails.
         return exc

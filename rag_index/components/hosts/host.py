@@ -1,4 +1,8 @@
-"""One server as a pool sees it: how much it gets, whether it is well, and how long it rests."""
+"""One server as a pool sees it: how much it gets, whether it works, and how long it rests.
+
+A failure lets it rest for 0.25 s, and twice as long after each further one, up to 30 s, or as long as
+the server asks for. A timeout halves the number of its requests for good.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,12 @@ if TYPE_CHECKING:
 FIRST_REST = 0.25
 """Seconds of rest after a failure; doubled after each further one."""
 MAX_REST = 30.0
+"""Seconds of rest at most. Chosen; nothing depends on it."""
+MAX_DOUBLINGS = 10
+"""After this many doublings the rest is the longest one."""
 CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was
-halved."""
+halved. Chosen; nothing depends on it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,28 +34,28 @@ class Host:
 
     endpoint: Endpoint
     requests: int
-    """Number of concurrent requests that it gets while it is well."""
+    """Number of concurrent requests that it gets while it works."""
     in_flight: int = 0
     busy_since: float = 0.0
     is_alone: bool = False
-    """Whether a suspect batch is in flight. Nothing else is sent then, so that the outcome is its
-    own."""
+    """Whether a suspect batch is in flight. Nothing else is sent then, so that a failure can have no
+    other reason."""
     is_checked: bool = False
     """Whether its model is being compared, or it is embedding a plain text."""
     is_well: bool = False
     """Whether it has embedded a plain text since something failed there."""
     shown_well_at: float = -math.inf
-    """When it got the plain text that it has just embedded, or an item that was alone and is as
-    good; minus infinity once it gets anything else."""
+    """The time at which it got the plain text that it has just embedded, or an item that was sent
+    alone. Minus infinity once it gets anything else."""
     compared_at: float = -math.inf
     failures: int = 0
-    """Its failures since it was well. With any, it gets nothing but a check."""
+    """Its failures since it was well. With any, it gets only a check."""
     failed_at: float = -math.inf
     slowed_at: float = -math.inf
     rests_until: float = -math.inf
     error: Exception | None = None
     max_items: int = sys.maxsize
-    """The number of items that it takes in one request, as its refusals and timeouts show."""
+    """The number of items of a request at most, by its refusals and timeouts."""
     capacity: float = field(init=False)
     """Number of concurrent requests that it gets at present: fewer for a while after a rate
     limit."""
@@ -62,53 +69,66 @@ class Host:
 
     @property
     def has_room(self) -> bool:
-        return self.in_flight < max(1, int(self.capacity))
+        """Whether it can get one more request."""
+        most = max(1, int(self.capacity))
+        return self.in_flight < most
 
     def may_be_asked(self, now: float) -> bool:
         """Return whether it neither rests, nor is being checked, nor works on a suspect batch."""
-        return not self.is_checked and not self.is_alone and self.rests_until <= now
+        if self.is_checked or self.is_alone:
+            return False
+        return self.rests_until <= now
 
     def works(self, now: float) -> bool:
-        """Return whether it has embedded a plain text and can be asked something now, however much
-        it has to do."""
+        """Return whether it has embedded a plain text and may get a request now, however many it
+        has."""
         return self.is_well and self.may_be_asked(now)
 
     def record_success(self) -> None:
-        self.capacity = min(self.requests, self.capacity + CAPACITY_STEP)
+        """Raise the capacity of a host that a rate limit has halved."""
+        raised = self.capacity + CAPACITY_STEP
+        self.capacity = min(self.requests, raised)
 
     def record_well(self, started: float, now: float) -> None:
-        """Record a plain text that it was asked for at `started` and has embedded."""
-        self.is_well, self.failures, self.error = True, 0, None
-        self.shown_well_at, self.compared_at = started, now
+        """Record that it has embedded a plain text, which was sent at `started`."""
+        self.is_well = True
+        self.failures = 0
+        self.error = None
+        self.shown_well_at = started
+        self.compared_at = now
 
     def record_failure(self, error: errors.RagIndexError, started: float, now: float) -> None:
-        """Let it rest, because a request that was sent at `started` failed. Requests in flight
-        together count once."""
+        """Let it rest, because a request that was sent at `started` failed."""
         self.is_well, self.error = False, error
-        asked = error.retry_after if isinstance(error, errors.RateLimited) else None
-        if asked is not None:
-            self.rests_until = max(self.rests_until, now + asked)
+        pause: float | None = None
         if isinstance(error, errors.RateLimited):
+            # 429 with Retry-After: 20.
+            pause = error.retry_after
+            if pause is not None:
+                self.rests_until = max(self.rests_until, now + pause)
             self._slow_down(started, now)
+        # Requests that were in flight together count once.
         if started < self.failed_at:
             return
         self.failures += 1
         self.failed_at = now
-        if asked is None:
-            rest = min(FIRST_REST * 2.0 ** min(self.failures - 1, 10), MAX_REST)
+        if pause is None:
+            doublings = min(self.failures - 1, MAX_DOUBLINGS)
+            rest = min(FIRST_REST * 2.0**doublings, MAX_REST)
             self.rests_until = max(self.rests_until, now + jittered(rest))
 
     def record_timeout(self, started: float, now: float, items: int) -> None:
-        """Halve the number of requests for good, because one of so many items, sent at `started`,
-        timed out: a slow server would let others time out for ever. A server that gets one request
-        at a time gets half the items."""
-        only_one = self.requests == 1
+        """Halve the number of requests for good, because a request of `items` items, sent at
+        `started`, timed out. A slow server would let others time out for ever."""
+        gets_only_one = self.requests == 1
         if not self._slow_down(started, now):
             return
         self.requests = max(1, self.requests // 2)
         self.capacity = min(self.capacity, self.requests)
-        if only_one:
-            self.max_items = max(1, min(self.max_items, items) // 2)
+        # Fewer requests are impossible, so that one gets half the items.
+        if gets_only_one:
+            half = min(self.max_items, items) // 2
+            self.max_items = max(1, half)
 
     def _slow_down(self, started: float, now: float) -> bool:
         """Halve the capacity, because a request sent at `started` was too much. Requests in flight

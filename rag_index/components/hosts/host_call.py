@@ -1,11 +1,11 @@
 """A call that needs servers: its items, the batches in which they are sent, and what becomes of
 each. `host_pool` sends the batches.
 
-What may be an item's fault goes last, alone and in halves. If a request fails and one of its items
-may be the reason, its halves are sent after all other items of the call, with nothing else under
-way at their server, until one item is left. That item is at fault after three failures in a row,
-each with a plain text embedded by the same server just before and just after it. A server that
-fails at the plain text clears the item. After ten failures the item is at fault even so: else a
+How an item at fault is found: if a request fails and one of its items may be the reason, its halves
+are sent after all other items of the call, with nothing else under way at their server, until one
+item is left. That item is at fault after three failures in a row (`PROOFS`), each with a plain text
+embedded by the same server just before and just after it. If the server fails at the plain text,
+the count begins anew. After ten failures the item is at fault in any case (`MOST_FAILURES`): else a
 text that ends its server each time would be sent for ever.
 """
 
@@ -17,7 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rag_index.core.documents.sizes import shows_sizes
@@ -25,7 +25,7 @@ from rag_index.errors import EmbedderUnavailable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rag_index.components.hosts.endpoint import Endpoint
     from rag_index.components.hosts.host import Host
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
 PROOFS = 3
 """Failures in a row, between plain texts that the same server embeds, after which an item is at
-fault."""
+fault. Chosen; nothing depends on it."""
 MOST_FAILURES = 10
-"""Failures after which an item is at fault although its server failed at the plain texts, too."""
+"""Failures after which an item is at fault although its server failed at the plain texts, too.
+Chosen; nothing depends on it."""
 MIN_ITEMS = 16
 """The smallest share of a server: with fewer items left, none are kept back for a server that is
-busy."""
+busy. Chosen; nothing depends on it."""
 
 Item = TypeVar("Item", bound=Hashable)
 log = logging.getLogger("rag_index.embedders")
@@ -53,9 +54,9 @@ class Batch(Generic[Item]):
     alone: bool = False
     """Whether it is sent with nothing else under way at its server."""
     failures: int = 0
-    """How many requests with these items failed, and one of them may have been the reason."""
+    """How many requests with these items failed so that an item may be the reason."""
     proofs: int = 0
-    """How many failures in a row of its only item lay between plain texts that the server
+    """How many failures in a row of its only item were between plain texts that the server
     embedded."""
     host: Host | None = None
     """The server where it failed last."""
@@ -77,42 +78,42 @@ class Batch(Generic[Item]):
 
     def part(self, items: Sequence[Item]) -> Batch[Item]:
         """Return a batch of some of its items, with its failures so far."""
-        return Batch(
-            items, self.alone, self.failures, self.proofs, self.host, self.failed_at, self.error
-        )
+        return replace(self, items=items)
 
 
 class HostCall(ABC, Generic[Item]):
     """The items that one caller wants done by servers, each once. After `HostPool.run` each item
     has an entry.
 
-    A call that gave up is kept by its pool. A later call with some of the same items takes over
-    what it has.
+    The pool keeps a call that gave up. A later call takes over its entries and suspects of items
+    that both have.
     """
 
     confirms: ClassVar[bool] = True
-    """Whether an answer counts only once the model of its server was compared after it came."""
+    """Whether an answer counts only once the model of its server was compared after the answer."""
     most_items = 1
-    """How many items a request has at most."""
+    """The items of a request at most."""
     most_chars = sys.maxsize
-    """How many characters a request has at most. An item that has more goes by itself."""
+    """The characters of a request at most. An item that has more is sent by itself."""
 
     def __init__(self, items: Iterable[Item], stats: Work, *, one_by_one: bool = False) -> None:
-        """With `one_by_one`, the items are those of one document, which ended a server on another
-        day: each is sent alone, between two plain texts, and one failure is enough to hold it at
-        fault."""
+        """Order the items by their length.
+
+        Args:
+            one_by_one: Whether the items are those of one document that ended a server before. Then
+                each is sent alone, between two plain texts, and is at fault after one failure.
+        """
         self.stats = stats
         self.entries: dict[Item, Any] = {}
         """The answer or the error of each item that is done."""
         ordered = sorted(dict.fromkeys(items), key=self.length, reverse=True)
         self.fresh: deque[Item] = deque() if one_by_one else deque(ordered)
-        """What was not sent yet, the longest first: those of a request have similar lengths, none
-        waits for another."""
+        """Items that were not sent yet, the longest first: the items of a request have similar
+        lengths, so that none waits for another."""
         self.again: deque[Batch[Item]] = deque()
-        """What is sent again before the fresh ones, since none of its items is known to be at
-        fault."""
+        """Batches that are sent again before the fresh items, since no item is suspected."""
         self.suspects: list[Batch[Item]] = []
-        """What failed, and one of its items may be the reason: all others go first."""
+        """Batches that failed, and one of whose items may be the reason: all others go first."""
         if one_by_one:
             self.suspects = [Batch([item], alone=True) for item in ordered]
         self.one_by_one = one_by_one
@@ -123,11 +124,12 @@ class HostCall(ABC, Generic[Item]):
         self.in_flight = 0
         self.busy_since = 0.0
         self.began: float | None = None
-        """When its first request could be sent; None while it waits for the calls before it."""
+        """The time at which its first request could be sent. None while it waits for the calls
+        before it."""
         self.down_seconds = 0.0
         """Seconds since then in which no server answered."""
         self.error: Exception | None = None
-        """Why it ends without entries for all items."""
+        """The error with which it ends, without entries for all items."""
         self.gave_up_at = -math.inf
 
     @abstractmethod
@@ -143,21 +145,30 @@ class HostCall(ABC, Generic[Item]):
         return None
 
     def fault(self, error: Exception, host: Host) -> Exception:
-        """Return the error of an item that is at fault, given what its last request ended with.
-        `host` has embedded a plain text since."""
+        """Return the error of an item that is at fault.
+
+        Args:
+            error: The error of its last request.
+            host: The server of that request, which has embedded a plain text since.
+        """
         return error
 
     @property
     def is_unsent(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self.fresh or self.again or self.suspects)
+        """Whether items wait to be sent."""
+        has_any = self.fresh or self.again or self.suspects
+        return bool(has_any)
 
     def next_batch(self, most: int, *, free: int, used: int) -> Batch[Item]:
-        """Take what a server gets next, of at most so many items; `free` of `used` servers could
-        take some now.
+        """Take the next batch for a server.
 
         Free servers get equal shares. With few items left, each gets a share that is large enough
         to be worth a request: of 40 items and two servers the free one gets 20.
+
+        Args:
+            most: The items that the server takes at most.
+            free: The number of servers that could take a batch now.
+            used: The number of servers that are used at all.
         """
         if self.again:
             batch = self.again.popleft()
@@ -166,7 +177,10 @@ class HostCall(ABC, Generic[Item]):
             self.again.extendleft(reversed(batch.halves()))
             return self.next_batch(most, free=free, used=used)
         left = len(self.fresh)
-        share = min(self.most_items, most, -(-left // free), max(MIN_ITEMS, -(-left // used)))
+        # Rounded up.
+        free_share = -(-left // free)
+        equal_share = -(-left // used)
+        share = min(self.most_items, most, free_share, max(MIN_ITEMS, equal_share))
         return Batch(take_batch(self.fresh, self.length, share, self.most_chars))
 
     def send_again(self, batch: Batch[Item]) -> None:
@@ -178,8 +192,8 @@ class HostCall(ABC, Generic[Item]):
             self.again.appendleft(batch)
 
     def send_halves(self, batch: Batch[Item]) -> None:
-        """Send the halves of what a server refuses: it is well, and needs no proof of that before
-        it gets them."""
+        """Send the halves of a batch that a server refuses. A server that refuses works, so it needs
+        no check before."""
         halves = batch.halves()
         if batch.alone:
             self.suspects[:0] = halves
@@ -195,36 +209,38 @@ class HostCall(ABC, Generic[Item]):
         if not self.suspects:
             log.warning("a request failed, so all others go first: %s", error)
         batch.alone = True
-        if self.one_by_one:  # one at fault is enough to end the others
+        # One item at fault is enough for the document, so it is tried again before the others.
+        if self.one_by_one:
             self.suspects.insert(0, batch)
         else:
             self.suspects += batch.halves()
 
     def is_at_fault(self, batch: Batch[Item]) -> bool:
-        """Return whether the only item of a batch is why its requests fail, since a server embeds
-        plain texts now."""
-        return batch.single and (batch.proofs >= PROOFS or batch.failures >= self._most_failures)
+        """Return whether the only item of a batch is why its requests fail. Its server embeds plain
+        texts now."""
+        if not batch.single:
+            return False
+        return batch.proofs >= PROOFS or batch.failures >= self._most_failures
 
     def blame(self, batch: Batch[Item], host: Host) -> None:
-        """Give an item its error. The servers are well, so its failures are no retries of
-        theirs."""
+        """Give an item its error."""
         [item] = batch.items
+        # The servers work, so its failures were no retries because of them.
         self.stats.retries = max(0, self.stats.retries - batch.failures)
         if batch.error is None:
             return
-        self.entries[item] = fault = self.fault(batch.error, host)
-        # a document that ends its server: it fails as a whole, and none of its other texts shall
-        # cost another death
+        fault = self.fault(batch.error, host)
+        self.entries[item] = fault
+        # The item has ended its server: its document fails, and its other items are not sent, since
+        # they may end the server again.
         if self.one_by_one and isinstance(batch.error, EmbedderUnavailable):
-            self.entries.update(
-                dict.fromkeys((item for one in self.suspects for item in one.items), fault)
-            )
+            for other in _items_of(self.suspects):
+                self.entries[other] = fault
             self.suspects.clear()
 
     def take_over(self, kept: HostCall[Item]) -> None:
-        """Go on from where a call gave up, with the items that both have. They are taken from
-        it."""
-        wanted = {*self.fresh, *(item for batch in self.suspects for item in batch.items)}
+        """Go on from where a call gave up, with the items that both have. That call loses them."""
+        wanted = {*self.fresh, *_items_of(self.suspects)}
         done = wanted & kept.entries.keys()
         for item in done:
             self.entries[item] = kept.entries.pop(item)
@@ -237,17 +253,24 @@ class HostCall(ABC, Generic[Item]):
         others: list[Batch[Item]] = []
         for batch in kept.suspects:
             shared = [item for item in batch.items if item in wanted]
+            # [a, b] failed there, and this call has a, b and c: both go last again.
             if len(shared) == len(batch.items):
                 failed.append(batch)
                 continue
-            if shared:  # [a, b] failed there, and this call has b and c: b goes last here, too
+            # This call has b and c: b goes last again, and a stays with the other call.
+            if shared:
                 failed.append(batch.part(shared))
                 batch.items = [item for item in batch.items if item not in wanted]
             others.append(batch)
         kept.suspects = others
-        known = done | {item for batch in failed for item in batch.items}
+        known = done | set(_items_of(failed))
         self.fresh = deque(item for item in self.fresh if item not in known)
         self.suspects = failed + [batch for batch in self.suspects if known.isdisjoint(batch.items)]
+
+
+def _items_of(batches: Iterable[Batch[Item]]) -> Iterator[Item]:
+    for batch in batches:
+        yield from batch.items
 
 
 def take_batch(

@@ -4,8 +4,9 @@
   has room.
 2. A server that fails rests for 0.25 to 30 s, or as long as its Retry-After says. Then one check
    decides whether it gets work again: its model is compared, and it embeds a plain text.
-3. What may be an item's fault goes last, alone and in halves (`host_call`).
-4. A call that gives up is kept. Made again in this process, it goes on from there.
+3. If a request fails and one of its items may be the reason, they go last, alone and in halves
+   (`host_call`).
+4. A call that gives up is kept. If it is made again in this process, it goes on from there.
 5. Whether a service is unavailable is a state of the service, by its name (`core.recovery`).
 """
 
@@ -26,24 +27,25 @@ from rag_index.core.recovery import Service, add_downtime, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from rag_index.components.hosts.endpoint import Endpoint, KnownModel
     from rag_index.components.hosts.host_call import HostCall
 
 MAX_SLEEP = 1.0
-"""The seconds after which a call looks at its hosts at the latest."""
+"""The seconds after which a call looks at its hosts at the latest. Chosen; nothing depends on it."""
 KEPT_CALLS = 4
 """How many calls that gave up are kept. A process embeds two shards at a time, each of which may go
 on in halves."""
 KEPT_SECONDS = 600.0
-"""How long one is kept: a later run shall judge its texts anew."""
+"""Seconds for which such a call is kept, so that a later run judges its texts anew. Chosen; nothing
+depends on it."""
 log = logging.getLogger("rag_index.embedders")
 
 
 class HostPool:
-    """All servers of an embedder, and the share of them that this process uses as long as one of
-    those is well.
+    """All servers of an embedder, and the share of them that this process uses while one of these
+    works.
 
     With H servers and W workers, the share of worker `home` is home, home + W, home + 2W, …. With
     at least as many workers as servers it is home modulo H. Each server gets `in_flight` requests
@@ -74,11 +76,11 @@ class HostPool:
         count = len(endpoints)
         first = home % count
         order = [*range(first, count), *range(first)]
-        share = (
-            [number for number in order if number % workers == home % workers]
-            if workers < count
-            else [first]
-        )
+        # 5 servers and 2 workers: worker 1 has the servers 1 and 3.
+        share = [first]
+        if workers < count:
+            share = [number for number in order if number % workers == home % workers]
+        # 2 servers and 5 workers: three of them share server 0.
         sharing = max(1, len(range(first, workers, count)))
         requests = max(1, in_flight // sharing + (home // count < in_flight % sharing))
         hosts = [Host(endpoint, requests) for endpoint in endpoints]
@@ -87,49 +89,50 @@ class HostPool:
         self._max_in_flight = in_all or requests * len(self.own)
         self._model, self._patience, self._for_queries = model, patience, for_queries
         self._calls: list[HostCall[Any]] = []
-        """The line: the earliest call first."""
+        """The calls under way, the earliest first."""
         self._kept: list[HostCall[Any]] = []
         self._accused: defaultdict[Host, list[Batch[Any]]] = defaultdict(list)
-        """Batches of one item that failed at a server: its next plain text shows whose fault that
-        was."""
+        """Batches of one item that failed at a server: its next plain text shows whether the server
+        was at fault."""
         self._checks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._service = Service(self.name)
         self._failing_since: float | None = None
-        """When every server had failed; None while one has not. Calls one after the other share one
-        wait."""
+        """The time at which the last of all servers failed. None while one has not failed. Calls
+        one after the other share one wait."""
         self._is_reported = False
         """Whether that is in the log."""
         self._down_since: float | None = None
-        """When the request was sent that failed first, with no other server at work; None if one
+        """The time of the request that failed first, with no other server at work. None if one
         answered since."""
 
     @property
     def name(self) -> str:
-        where = (
-            f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
-        )
-        return f"{self.hosts[0].endpoint.service} {where}"
+        """The name of the service, such as "Ollama at http://gpu:11434"."""
+        first = self.hosts[0]
+        service = first.endpoint.service
+        if len(self.hosts) == 1:
+            return f"{service} at {first.url}"
+        return f"{service} (all {len(self.hosts)} hosts)"
 
     async def run(self, call: HostCall[Any]) -> None:
         """Have the items of a call done. Afterwards each has an entry.
 
         Raises:
-            EmbedderUnavailable, RateLimited, BadVectors: All servers fail for too long, or none
-            will be back before. ModelMissing, ModelChanged, EmbedderError: A server answers, but
-            cannot be used.
+            EmbedderUnavailable, RateLimited, BadVectors: All servers fail for too long, or ask for
+                longer pauses.
+            ModelMissing, ModelChanged, EmbedderError: A server answers, but cannot be used.
         """
         came = self._now()
         self._kept = [kept for kept in self._kept if came - kept.gave_up_at < KEPT_SECONDS]
         for kept in self._kept:
             call.take_over(kept)
-        self._ask_again()
+        self._end_rests()
         with self._reported() as self._service:
-            async with (
-                noticing_work(self._service, self._asked)
-                if not self._for_queries
-                else nullcontext()
-            ):
+            noticing: AbstractAsyncContextManager[None] = nullcontext()
+            if not self._for_queries:
+                noticing = noticing_work(self._service, self._asked)
+            async with noticing:
                 self._calls.append(call)
                 try:
                     await self._work(call)
@@ -151,11 +154,13 @@ class HostPool:
         return asking(self.name, patience=SILENCE_SHARE * self.hosts[0].endpoint.timeout)
 
     def _asked(self) -> list[Endpoint]:
-        return [host.endpoint for host in self.hosts if host.in_flight or host.is_checked]
+        """Return the servers with a request under way."""
+        asked = [host for host in self.hosts if host.in_flight or host.is_checked]
+        return [host.endpoint for host in asked]
 
-    def _ask_again(self) -> None:
-        """Let servers that all fail be checked at once, but for the pauses that they asked for: a
-        call begins."""
+    def _end_rests(self) -> None:
+        """Let servers be checked at once if all fail, because a call begins. Pauses that they asked
+        for stay."""
         now = self._now()
         if all(host.failures for host in self.hosts):
             for host in self.hosts:
@@ -181,7 +186,7 @@ class HostPool:
             await self._wait_for_change()
 
     async def _leave(self, call: HostCall[Any], came: float) -> None:
-        """Take a call out of the line, and end what is under way for it."""
+        """Remove a call from those under way, and end its requests."""
         self._calls.remove(call)
         ended = [*call.tasks]
         if not self._calls:
@@ -216,51 +221,52 @@ class HostPool:
     # What a server gets next
 
     def _used(self) -> list[Host]:
-        """Return the servers that get items: those of the share that do not fail, or else all that
-        do not."""
+        """Return the servers that get items: those of the share without failures, or else all
+        without failures."""
         own = [host for host in self.own if not host.failures]
         if own:
             return own
         return [host for host in self.hosts if not host.failures]
 
     def _start_requests(self) -> None:
-        """Give each server what it has room for, the least busy one first."""
+        """Give each server as many requests as it has room for, the least busy one first."""
         now = self._now()
         if self._calls:
             self._note_began(self._calls[0], now)
-        while any(
-            self._start_next(host, now)
-            for host in sorted(self.hosts, key=lambda host: host.in_flight)
-        ):
-            pass
+        has_started = True
+        while has_started:
+            by_load = sorted(self.hosts, key=lambda host: host.in_flight)
+            # `any` ends at the first server that gets something, and the servers are ordered anew.
+            has_started = any(self._start_next(host, now) for host in by_load)
 
     def _start_next(self, host: Host, now: float) -> bool:
-        """Start what a server is to do next. Return whether there was something."""
+        """Start the next request or check of a server. Return whether there was one."""
         used = self._used()
         if not self._calls or not host.may_be_asked(now):
             return False
-        # a server outside the share is left alone, unless all of the share fail
+        # A server outside the share gets nothing, unless all of the share fail.
         if used and host not in used and host not in self.own:
             return False
-        # one that was never asked, or where something failed
+        # It has not had a request yet, or one has failed there.
         if not host.is_well:
             if not host.in_flight:
                 self._start_check(host, plain=True)
             return host.is_checked
-        # one with an old comparison: its model may have been pulled again meanwhile
+        # Its last comparison is old: its model may have been pulled again meanwhile.
         if host.has_room and now - host.compared_at > host.endpoint.compare_seconds:
             self._start_check(host, plain=False)
             return True
-        if not host.has_room or sum(one.in_flight for one in self.hosts) >= self._max_in_flight:
+        in_flight = sum(other.in_flight for other in self.hosts)
+        if not host.has_room or in_flight >= self._max_in_flight:
             return False
         for call in list(self._calls):
             if call.fresh or call.again:
-                free = sum(one.has_room and one.works(now) for one in used)
-                self._send(
-                    call, call.next_batch(host.max_items, free=free, used=len(used)), host, now
-                )
+                free = sum(other.has_room and other.works(now) for other in used)
+                batch = call.next_batch(host.max_items, free=free, used=len(used))
+                self._send(call, batch, host, now)
                 return True
-            # another server than the one where it failed last tries it, if there is another
+            # A suspect is tried by another server than the one where it failed last, if there is
+            # another.
             may_try = [batch for batch in call.suspects if batch.host is not host or used == [host]]
             if may_try:
                 return self._start_suspect(call, may_try[0], host, now)
@@ -271,11 +277,11 @@ class HostPool:
     ) -> bool:
         """Try a suspect batch, or prepare the server for it. Return whether something was started
         or decided."""
-        # it goes alone: what is under way ends first
+        # It is sent alone: requests under way end first.
         if host.in_flight:
             return False
-        # one item is judged by the plain texts before and after it, the first of which may be the
-        # one after another's
+        # One item is judged by the plain texts before and after it. The plain text after another
+        # item may be the one before this item.
         is_shown_well = host.shown_well_at > -math.inf and host.shown_well_at >= batch.failed_at
         if batch.single and not is_shown_well:
             self._start_check(host, plain=True)
@@ -346,22 +352,24 @@ class HostPool:
         error: errors.RagIndexError,
         started: float,
     ) -> None:
-        """Decide what becomes of a request that failed: whose fault may it be?"""
-        # the server's: it asks for a pause, or accepts no connection
+        """Decide what becomes of a request that failed, by whose fault it may be."""
+        # The server's: it asks for a pause, or accepts no connection.
         if isinstance(error, errors.RateLimited | errors.HostUnreachable):
             self._host_failed(host, error, started)
             if isinstance(error, errors.RateLimited):
                 call.stats.rate_limited += 1
             call.send_again(batch)
-        # the server's or an item's: it answers 500, breaks the connection, or is silent
+        # The server's or an item's: it answers 500, breaks the connection, or does not answer.
         elif isinstance(error, errors.EmbedderUnavailable):
             self._host_failed(host, error, started)
             if isinstance(error, errors.RequestTimedOut) and not self._for_queries:
                 host.record_timeout(started, self._now(), len(batch.items))
             self._suspect(call, batch, error, host)
+        # An item's: it is too long, or its vector is not finite.
         elif isinstance(error, errors.TextTooLong | errors.TextRefused | errors.BadVectors):
             self._refused(call, batch, host, error)
-        # neither: another try would end in the same way
+        # Neither, such as ModelMissing: another try would end in the same way. Queries do without
+        # the server.
         elif self._for_queries:
             self._host_failed(host, error, started)
             call.send_again(batch)
@@ -383,10 +391,11 @@ class HostPool:
         if not batch.single:
             if isinstance(error, errors.RequestTooLong):
                 host.max_items = min(host.max_items, len(batch.items) // 2)
+            # The halves repeat all items. After TextTooLong, a half repeats nothing.
             if isinstance(error, errors.BadVectors):
-                call.stats.retries += 2  # half of what was too long repeats nothing
+                call.stats.retries += 2
             call.send_halves(batch)
-        # the model takes no text of this length
+        # The model takes no text of this length.
         elif isinstance(error, errors.TextTooLong):
             call.entries[batch.items[0]] = error
         else:
@@ -401,7 +410,8 @@ class HostPool:
         answers: Sequence[Any],
         started: float,
     ) -> None:
-        """Keep the answers that can be right, and try the items of the others again, each alone."""
+        """Keep the answers that can be right. The items of the others become suspects, each
+        alone."""
         broken: list[tuple[Any, Exception]] = []
         for item, answer in zip(batch.items, answers, strict=True):
             why = call.why_broken(item, answer, host)
@@ -415,14 +425,16 @@ class HostPool:
             self._service_answered()
         if not broken:
             host.record_success()
-            host.shown_well_at = started if batch.alone else host.shown_well_at
+            # An item that was sent alone shows as much as a plain text.
+            if batch.alone:
+                host.shown_well_at = started
         for item, why in broken:
             host.is_well = False
             self._suspect(call, batch if batch.single else Batch([item]), why, host)
 
     async def _confirm(self, call: HostCall[Any]) -> None:
-        """Compare the models of the servers that answered. The items of one that cannot be asked
-        are sent again: its model may have been another one, and nobody can tell any more."""
+        """Compare the models of the servers that answered. If one does not answer now, its items
+        are sent again, since its model may have been another one."""
         unconfirmed, call.unconfirmed = call.unconfirmed, {}
         same = await asyncio.gather(*(self._compare(host, plain=False) for host in unconfirmed))
         for items, is_same in zip(unconfirmed.values(), same, strict=True):
@@ -438,8 +450,8 @@ class HostPool:
         self._start(self._check(host, plain=plain), self._checks)
 
     async def _check(self, host: Host, *, plain: bool) -> None:
-        """Compare a server's model, with `plain` also let it embed a plain text. Calls end with
-        what it raises."""
+        """Compare a server's model. With `plain`, the server also embeds a plain text. An error ends
+        all calls."""
         try:
             await self._compare(host, plain=plain)
         except Exception as error:  # noqa: BLE001 - the callers of `run` get it
@@ -451,19 +463,23 @@ class HostPool:
             self._notify()
 
     async def _compare(self, host: Host, *, plain: bool) -> bool:
-        """Return whether a server has the right model, and with `plain` embeds. Raises what it
-        answers if it cannot be used; a pool for queries does without it."""
+        """Return whether a server has the right model and, with `plain`, embeds.
+
+        Raises ModelChanged and other errors of a server that answers and cannot be used. A pool for
+        queries does without such a server.
+        """
         started = self._now()
         try:
-            # one that was silent is asked first whether it answers at all, which costs little
-            if (
-                isinstance(host.error, errors.RequestTimedOut)
-                and not await host.endpoint.is_alive()
-            ):
+            # It did not answer its last request: whether it answers at all costs little to find out.
+            has_timed_out = isinstance(host.error, errors.RequestTimedOut)
+            if has_timed_out and not await host.endpoint.is_alive():
                 raise errors.RequestTimedOut(
                     f"{host.url} is silent, also when it is asked for nothing but an answer"
                 )
-            await (self._model.try_out if plain else self._model.compare)(host.endpoint)
+            if plain:
+                await self._model.try_out(host.endpoint)
+            else:
+                await self._model.compare(host.endpoint)
         except (errors.EmbedderUnavailable, errors.BadVectors) as error:
             self._host_failed(host, error, started)
             if not isinstance(error, errors.RateLimited):
@@ -485,17 +501,18 @@ class HostPool:
         return True
 
     def _judge(self, host: Host, *, is_well: bool) -> None:
-        """Count a failure against each item that failed at a server before it embedded a plain
-        text. If it failed at that, too, it was at fault, and the row of failures begins anew."""
+        """Judge the items that failed at a server, by whether it has embedded a plain text since."""
         for batch in self._accused.pop(host, ()):
+            # If it failed at the plain text, too, the server was at fault, and the count begins
+            # anew.
             batch.proofs = batch.proofs + 1 if is_well else 0
 
     def _host_failed(self, host: Host, error: errors.RagIndexError, started: float) -> None:
         now = self._now()
         asks_pause = isinstance(error, errors.RateLimited)
         host.record_failure(error, started, now)
-        others = [one for one in self.hosts if one is not host]
-        others_work = any(one.in_flight or one.works(now) for one in others)
+        others = [other for other in self.hosts if other is not host]
+        others_work = any(other.in_flight or other.works(now) for other in others)
         if self._down_since is None and not asks_pause and not others_work:
             self._down_since = started
         answered = asks_pause or isinstance(error, errors.BadVectors)
@@ -515,34 +532,36 @@ class HostPool:
             self._down_since = None
 
     def _rest_until(self, end: float) -> bool:
-        """Let servers rest no longer than the patience of a call, for one last check. Return
-        whether one is checked by then: a pause that a server asks for stays as long as it is."""
+        """Let servers rest until `end` at most, for one last check. Return whether one is checked by
+        then: a pause that a server asks for is not shortened."""
         for host in self.hosts:
             if not isinstance(host.error, errors.RateLimited):
                 host.rests_until = min(host.rests_until, end)
         return any(host.rests_until <= end for host in self.hosts)
 
     def _require_patience(self) -> None:
-        """Raise EmbedderUnavailable if all servers have failed for too long, or ask for longer
-        pauses. Raises what they answer instead if all of them do, and RateLimited or BadVectors if
-        every one has that reason."""
+        """Raise an error if all servers have failed for too long, or ask for longer pauses.
+
+        It is RateLimited or BadVectors if all servers have that reason, and EmbedderUnavailable
+        otherwise. For queries it is the error of a server that answers and cannot be used.
+        """
         now = self._now()
         if not all(host.failures for host in self.hosts):
             return
         reasons = [host.error for host in self.hosts if host.error is not None]
-        said = "; ".join(map(str, reasons))
+        listed = "; ".join(map(str, reasons))
         if self._failing_since is None:
             self._failing_since = now
-        # a failure that the next check ends is no news
-        if not (self._for_queries or self._is_reported) and all(
-            host.failures > 1 for host in self.hosts
-        ):
+        # A failure that ends with the next check is not logged.
+        has_lasted = all(host.failures > 1 for host in self.hosts)
+        if has_lasted and not (self._for_queries or self._is_reported):
             self._is_reported = True
-            log.warning("no host accepts texts: %s", said)
+            log.warning("no host accepts texts: %s", listed)
+        # A server may answer yet.
         if any(host.is_checked or host.in_flight for host in self.hosts):
             return
-        answers = [one for one in reasons if not isinstance(one, errors.EmbedderUnavailable)]
-        # a query: nobody waits for a server with another model
+        answers = [error for error in reasons if not isinstance(error, errors.EmbedderUnavailable)]
+        # A query does not wait if all servers have another model.
         if self._for_queries and len(answers) == len(reasons):
             raise answers[0]
         until = self._failing_since + self._patience
@@ -550,10 +569,10 @@ class HostPool:
             return
         if self._for_queries and answers:
             raise answers[0]
-        message = f"no host could be used: {said}"
-        if all(isinstance(one, errors.BadVectors) for one in reasons):
+        message = f"no host could be used: {listed}"
+        if all(isinstance(error, errors.BadVectors) for error in reasons):
             raise errors.BadVectors(message)
-        if all(isinstance(one, errors.RateLimited) for one in reasons):
+        if all(isinstance(error, errors.RateLimited) for error in reasons):
             back = min(host.rests_until for host in self.hosts)
             raise errors.RateLimited(message, max(0.0, back - now))
         raise errors.EmbedderUnavailable(message)
