@@ -121,9 +121,8 @@ def _ask_guard(opened: Opened, scan: Scan, record: RunRecord) -> str:
     if scan.target.rebuild or opened.options.allow_deletes:
         guard.allow()
         return ""
-    lost, refused = guard.refuse()
-    # The last run was refused, and this one leaves rows unread: the source may still lack what is
-    # held back.
+    lost, refused = guard.refuse(leaves_some=scan.diff.leaves_some)
+    # The last run was refused, and this one leaves rows unread.
     if not refused and scan.diff.leaves_some and collection.held:
         lost, refused = collection.held, held_back(collection.held, opened.index.name)
     if refused:
@@ -296,10 +295,14 @@ class DeleteGuard:
         limit = f"more than delete_guard ({self.share:.0%}) allows"
         return lost.all, f"the run would hold back {excess.text}, {limit}"
 
-    def refuse(self) -> tuple[int, str]:
+    def refuse(self, *, leaves_some: bool = False) -> tuple[int, str]:
         """Return how many documents a run would delete, and why it may not; "" if it may.
 
         The ledger records the answer, with the number of documents that are held back.
+
+        Args:
+            leaves_some: Whether the run leaves rows unread. The source may still lack documents
+                that are held back then, so the ledger goes on to list them.
         """
         lost = self.ledger.count_deletions(self.collection)
         excess = self.excess(lost) if lost.all else None
@@ -321,7 +324,10 @@ class DeleteGuard:
             # of a complete index.
             if excess is not None and not excess.is_of_complete:
                 self.ledger.record_complete(self.collection.id)
-            self.ledger.hold_back(self.collection, lost.all if refused else 0)
+            if refused:
+                self.ledger.hold_back(self.collection, lost.all)
+            elif not leaves_some:
+                self.ledger.hold_back(self.collection, 0)
         return lost.all, refused
 
     def allow(self) -> None:
