@@ -2,7 +2,7 @@
 at a time.
 
     push: pending > embed and upsert, of several shards at a time > commit
-    finish: shards under way > suspects, alone and in a child > halves, eighths, … > failed documents
+    finish: shards under way > suspects, each alone in a child > their eighths > failed documents
 
 How a document is found at which its process crashes:
 
