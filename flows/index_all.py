@@ -15,12 +15,12 @@ from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.reporting import (
     OWN_END,
+    multi_index_run,
     only_run,
     report_state,
     run_name,
     run_subflow,
     superfluous_state,
-    whole_run,
 )
 from rag_index.orchestration.stopping import stoppable
 from tasks.policies import only_our_errors
@@ -59,7 +59,7 @@ def index_all(
             with (
                 only_run(settings),
                 run_workers(settings),
-                whole_run(project, len(chosen), wait) as run,
+                multi_index_run(project, len(chosen), wait) as run,
             ):
                 for name in names:
                     with tags(project, name):

@@ -13,7 +13,7 @@ from rag_index.core.machine import collect_seldom
 from rag_index.etl.opened import open_index
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.hooks import SearchHooks
-from rag_index.orchestration.reporting import current_run, end_died, flow_run_id, shown_record
+from rag_index.orchestration.reporting import current_multi_run, end_died, flow_run_id, shown_record
 from rag_index.orchestration.task_steps import TaskSteps
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def open_index_run(settings: Settings, index: str, options: RunOptions) -> Itera
 
     Raises as `open_index`, and SettingsError if the golden file of a gate cannot be used.
     """
-    whole = current_run()
-    record = shown_record(settings, index, whole)
+    parent = current_multi_run()
+    record = shown_record(settings, index, parent)
     hooks = SearchHooks(settings, settings.index(index), options)
     with ExitStack() as stack:
         stack.enter_context(collect_seldom())
@@ -53,8 +53,8 @@ def open_index_run(settings: Settings, index: str, options: RunOptions) -> Itera
         stack.enter_context(TagsContext(current_tags=set()))
         workers = stack.enter_context(run_workers(settings))
         opened = stack.enter_context(open_index(settings, index, options, run_id=flow_run_id()))
-        if whole is not None:
-            stack.enter_context(whole.says_outages_of(record.progress))
+        if parent is not None:
+            stack.enter_context(parent.log_outages_of(record.progress))
         steps = stack.enter_context(closing(TaskSteps(settings, record, workers)))
         end_died(opened.lease)
-        yield IndexRun(opened, steps, record, hooks, whole.checks if whole else None)
+        yield IndexRun(opened, steps, record, hooks, parent.checks if parent else None)

@@ -242,7 +242,7 @@ def _wait_for_lease(stack: ExitStack, running: IndexLease, waiting: IndexLease) 
         time.sleep(TURN_SECONDS)
 
 
-class WholeRun(ArtifactDisplay):
+class MultiIndexRun(ArtifactDisplay):
     """A run over several indexes, one after another: it shows their progress, and has their common
     checks."""
 
@@ -274,7 +274,7 @@ class WholeRun(ArtifactDisplay):
         description = f"{self._done} of {self._indexes} indexes, {sentence}"
         self.update(self._percent(committed), description, force=True)
 
-    def says_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
+    def log_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
         """Log the outages that the run of an index meets in the log of this run as well."""
         log = partial(self._log.warning, "%s: %s", progress.index)
         return said_outages(log, look=lambda: progress.outages, wait=progress.wait)
@@ -322,17 +322,21 @@ class WholeRun(ArtifactDisplay):
         return min(100.0, done / max(1, self._indexes))
 
 
-_CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
+_CURRENT: ContextVar[MultiIndexRun | None] = ContextVar(
+    "the run over several indexes", default=None
+)
 """A context variable, because the run of an index is a flow, and Prefect's page would show an
 argument of it."""
 
 
-def whole_run(project: str, indexes: int, wait: float = 0.0) -> AbstractContextManager[WholeRun]:
-    """Let `current_run` return this run within the block."""
-    return given(_CURRENT, WholeRun(project, indexes, wait))
+def multi_index_run(
+    project: str, indexes: int, wait: float = 0.0
+) -> AbstractContextManager[MultiIndexRun]:
+    """Let `current_multi_run` return this run within the block."""
+    return given(_CURRENT, MultiIndexRun(project, indexes, wait))
 
 
-def current_run() -> WholeRun | None:
+def current_multi_run() -> MultiIndexRun | None:
     """Return the run over several indexes that this flow run is a part of, if it is one."""
     return _CURRENT.get()
 
@@ -403,13 +407,13 @@ def run_name() -> str:
     return f"{flow} {indexes}"
 
 
-def shown_record(settings: Settings, index: str, whole: WholeRun | None) -> RunRecord:
-    """Return the record of a run whose progress Prefect shows, also as a part of the `whole` run
+def shown_record(settings: Settings, index: str, parent: MultiIndexRun | None) -> RunRecord:
+    """Return the record of a run whose progress Prefect shows, also as a part of the `parent` run
     over several indexes."""
     record = RunRecord(index, get_run_logger())
     record.progress.displays = [open_display(), ArtifactDisplay(settings.project, index)]
-    if whole is not None:
-        record.progress.displays.append(whole)
+    if parent is not None:
+        record.progress.displays.append(parent)
     return record
 
 
@@ -453,10 +457,10 @@ def end_state(
     record.progress.finish(f"{outcome.sentence(reason=False)}{kept}")
     if target is not None:
         _failed_table(failed, project=project, index=name)
-    whole = current_run()
-    if whole is not None:
-        whole.failed += [{"index": name, **row} for row in failed]
-        whole.outcomes[name] = outcome
+    parent = current_multi_run()
+    if parent is not None:
+        parent.failed += [{"index": name, **row} for row in failed]
+        parent.outcomes[name] = outcome
     _run_report(project, record)
     verdict = outcome.gate
     if verdict is not None:
