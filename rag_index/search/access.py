@@ -1,14 +1,14 @@
-"""Who may see what: the caller, and the conditions that settings and rights add to each request to
-an index.
+"""Access rights: the caller, and the conditions that settings and rights add to each request to an
+index.
 
-Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a
-document is only for callers who have one of its groups. The collection itself says whether its
-documents have groups, so that a reader whose settings are older, or others, does not see more. The
-conditions are part of each request to the store, so that no other document is ever a candidate.
+Access fails closed. An index with `access` answers nothing to a caller without groups, and a
+document is only for callers who have one of its groups. The collection itself records whether its
+documents have groups, so that a reader with older or other settings does not see more. The
+conditions are part of each request to the store, so that no hidden document is ever a candidate.
 
-With `access = "database"` the candidates are any documents, and the database is asked which of them
-the caller may see before anything else happens to them. What counts all documents, such as facets,
-says nothing of such an index then.
+With `access = "database"`, any document can be a candidate. The database returns which of them the
+caller may see, before anything else happens to them. Results that count all documents, such as
+facets, leave such an index out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 JSON_CLAIMS = "request.jwt.claims"
-"""The setting in which the policies of PostgREST and Supabase look for all claims."""
+"""The database setting from which the policies of PostgREST and Supabase read all claims."""
 
 
 class AllGroups(Enum):
@@ -42,17 +42,17 @@ class AllGroups(Enum):
 
 
 ALL_GROUPS: Final = AllGroups.ALL_GROUPS
-"""The groups of a caller who may see every document, those without any group too: for
+"""The groups of a caller who may see every document, also documents without a group. They are for
 administrators and tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The caller of a search: the name of a token or the subject of a JWT, groups, and the role in
-    the database.
+    """The caller of a search: a name, groups, and a role in the database.
 
-    Policies read the `claims`. A caller without groups and role sees nothing of an index that has
-    access rights.
+    The name is that of a token, or the subject of a JWT. Row policies of the database read the
+    `claims`. A caller without groups and without a role sees nothing of an index that has access
+    rights.
     """
 
     name: str = ""
@@ -60,7 +60,7 @@ class Caller:
     role: str = ""
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     local: bool = False
-    """Whether it is a person at this machine, who can read settings and database anyway."""
+    """Whether the caller is a person on this machine, who can read settings and database anyway."""
 
     @property
     def has_all_rights(self) -> bool:
@@ -69,18 +69,22 @@ class Caller:
 
     @property
     def sees_all(self) -> bool:
-        """Return whether nothing is kept from the caller."""
+        """Return whether no document is hidden from the caller."""
         return isinstance(self.groups, AllGroups)
 
     def settings(self, names: Mapping[str, str]) -> dict[str, str]:
-        """Return the settings of the database by which policies know the caller: `names` has a
-        claim for each.
+        """Return the database settings by which row policies identify the caller.
 
-        Raises StoreError if the caller does not have one of these claims.
+        Args:
+            names: The claim to pass in each setting: `{"app.user_id": "sub"}`.
+
+        Raises:
+            StoreError: The caller lacks one of these claims.
         """
         found = {JSON_CLAIMS: json.dumps(dict(self.claims), default=str)}
         for setting, name in names.items():
-            if (value := claim_of(self.claims, name)) is None:
+            value = claim_of(self.claims, name)
+            if value is None:
                 raise StoreError(
                     f"the caller has no claim {name}, which [source] caller_settings needs"
                 )
@@ -90,17 +94,21 @@ class Caller:
 
 NOBODY: Final = Caller()
 Groups = Iterable[str] | AllGroups | Caller | None
-"""A caller, or the groups of one, as they may be given; None is no group."""
+"""A caller, or a caller's groups, in the forms that a search accepts; None is no group."""
 
 
 def caller_of(given: Groups) -> Caller:
-    """Return the caller whom these groups mean. Raises SettingsError if one is not a text."""
+    """Return the caller with these groups. Raises SettingsError if a group is not a text."""
     if isinstance(given, Caller):
         return given
     if isinstance(given, AllGroups):
         return Caller(groups=given)
-    single = isinstance(given, str) or not isinstance(given, Iterable | None)
-    groups: list[Any] = [given] if single else list(given or ())
+    # A single value, which may be wrong: "staff", 7.
+    if isinstance(given, str) or not isinstance(given, Iterable | None):
+        groups: list[Any] = [given]
+    # None, or several groups: ["staff", "7"].
+    else:
+        groups = list(given or ())
     for group in groups:
         if not isinstance(group, str):
             raise SettingsError(
@@ -110,16 +118,18 @@ def caller_of(given: Groups) -> Caller:
 
 
 def claim_of(claims: Mapping[str, Any], name: str) -> Any:
-    """Return a claim, None if there is none. Dots lead into claims that hold objects."""
+    """Return a claim; None if the caller has no such claim."""
+    # A claim's own name may have dots, "https://example.com/groups". Otherwise dots lead into
+    # claims that hold objects: "realm_access.roles".
+    parts = [name] if name in claims else name.split(".")
     found: Any = claims
-    for part in [name] if name in claims else name.split("."):
+    for part in parts:
         found = found.get(part) if isinstance(found, dict) else None
     return found
 
 
 class AccessRules:
-    """The conditions of each index, and the database that is asked. Safe to use from several
-    threads."""
+    """Decides who may see which documents of which index. Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Check each `required_filter`. Raises SettingsError if one is not valid."""
@@ -131,57 +141,73 @@ class AccessRules:
 
     def is_open(self, index: str, caller: Caller) -> bool:
         """Return whether an index answers a caller at all."""
-        known = caller.role if index in self._asked else caller.groups
-        return index not in self._restricted or bool(known) or caller.sees_all
+        # An index without `access`, or a caller with `ALL_GROUPS`.
+        if index not in self._restricted or caller.sees_all:
+            return True
+        # `access = "database"`: the caller needs a role, such as "support".
+        if index in self._asked:
+            return bool(caller.role)
+        # The documents of the index have groups: the caller needs at least one.
+        return bool(caller.groups)
 
     def asks(self, index: str, caller: Caller) -> bool:
-        """Return whether the database says which documents of an index this caller may see."""
+        """Return whether the database decides which documents of an index this caller may see."""
         return index in self._asked and not caller.sees_all
 
     def restricts(self, live: LiveCollection, caller: Caller) -> bool:
-        """Return whether documents of an index may be kept from this caller."""
-        return not caller.sees_all and (live.restricted or live.index in self._restricted)
+        """Return whether documents of an index may be hidden from this caller."""
+        if caller.sees_all:
+            return False
+        # The collection counts besides the settings: they may be older than its documents' groups.
+        return live.restricted or live.index in self._restricted
 
     def conditions(self, live: LiveCollection, caller: Caller) -> tuple[Condition, ...]:
-        """Return the conditions that every request for this caller has to have.
+        """Return the conditions that every request for this caller must have.
 
-        Raises StoreError if nothing may be asked: a caller without groups asks for documents that
-        have some, although perhaps the settings name none; or one whose role may not be taken, or
-        who lacks a claim.
+        Raises:
+            StoreError: The caller may ask for nothing. Either the documents have groups and the
+                caller has none (the settings may have no `access`), or the caller's role is not
+                allowed, or the caller lacks a claim.
         """
         index = live.index
+        required = self._required[index]
+        # The database decides later, in `permitted`. A caller whom it would refuse is refused now.
         if self.asks(index, caller):
-            self._known(index, caller)
-            return self._required[index]
+            self._require_known(index, caller)
+            return required
+        # Nothing is hidden from the caller.
         if isinstance(caller.groups, AllGroups) or not self.restricts(live, caller):
-            return self._required[index]
+            return required
+        # The documents have groups, and the caller has none.
         if not caller.groups:
             raise StoreError(
                 f"index {index} says who may see its documents, and these settings do not: set its"
                 " `access`, or ask with groups"
             )
-        return (*self._required[index], Condition(GROUPS_FIELD, "any", sorted(caller.groups)))
+        # Each document needs one of the caller's groups.
+        return (*required, Condition(GROUPS_FIELD, "any", sorted(caller.groups)))
 
     def permitted(
         self, index: str, caller: Caller, keys: Sequence[str], seconds: float
     ) -> set[str]:
-        """Return which of these typed keys of an index that `asks` the caller may see now, as the
-        database says.
+        """Return those of these typed keys whose rows the database shows to the caller now.
 
-        Raises StoreError as `conditions`, and SourceUnavailable if the database does not answer
-        within `seconds`. Only the log says why: the error of a policy can repeat texts of hidden
-        rows.
+        Only call it for an index that `asks`. The log alone has the reason of a failure, because
+        the error of a policy can repeat texts of hidden rows.
+
+        Raises:
+            StoreError: As `conditions`.
+            SourceUnavailable: The database does not answer within `seconds`.
         """
-        known = self._known(index, caller)
+        caller_settings = self._require_known(index, caller)
         try:
             if self._rights is None:
-                from rag_index.components.sources.policies import (
-                    RowRights,
-                )  # here: no other search needs a database
+                # Imported when needed: no other search needs a database.
+                from rag_index.components.sources.policies import RowRights
 
                 self._rights = RowRights(self._settings.source_url)
             return self._rights.permitted(
-                self._settings.index(index), caller.role, known, keys, seconds
+                self._settings.index(index), caller.role, caller_settings, keys, seconds
             )
         except RagIndexError as error:
             logger.warning("index %s: %s", index, error)
@@ -195,7 +221,9 @@ class AccessRules:
         if self._rights is not None:
             self._rights.close()
 
-    def _known(self, index: str, caller: Caller) -> dict[str, str]:
+    def _require_known(self, index: str, caller: Caller) -> dict[str, str]:
+        """Return the caller's database settings. Raises StoreError for a role that `caller_roles`
+        does not list, and for a missing claim."""
         source = self._settings.source
         if caller.role not in source.caller_roles:
             raise StoreError(

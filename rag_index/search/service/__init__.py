@@ -1,18 +1,23 @@
-"""The service: one process over one `Retriever`, asked over HTTP, by agents and from a page in a
-browser.
+"""The service: one process over one `Retriever`, for programs over HTTP, for agents, and for people
+with a page in the browser.
 
-`SearchService` is what all of them call; it knows nothing of HTTP. `app.make_app` puts it on the
-web.
+`SearchService` is what all three call; HTTP is in the modules beside it. The package may import
+`rag_index.search` and what that may import. The command line alone imports it. These orders hold:
+
+- A request passes the guard before any route: host, origin, caller, size, place
+  (`guard.py`; tests/search/service/test_guard.py fails otherwise).
+- The caller is found before the body is read, and each call of `SearchService` names it. A document
+  that is hidden from the caller answers exactly like one that does not exist
+  (tests/search/service/test_access.py, tests/search/test_access.py, tests/search/test_rights.py).
+- What HTTP and MCP offer is held by tests/search/service/interface.json.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders.bm25 import Bm25Model, encoder_of
@@ -23,6 +28,7 @@ from rag_index.errors import NotAllowed, RagIndexError, SettingsError, StoreErro
 from rag_index.search import Caller, Citation, Document, Retriever, SearchResult, Verified
 from rag_index.search.access import AllGroups
 from rag_index.search.json_answers import AsOfAnswer
+from rag_index.search.results import DocumentChunk
 from rag_index.search.service.models import DocumentQuery, FieldInfo, IndexInfo
 
 if TYPE_CHECKING:
@@ -36,74 +42,107 @@ if TYPE_CHECKING:
 __all__ = ["Caller", "SearchService"]
 
 logger = logging.getLogger(__name__)
-COMMONEST, COUNT_SECONDS = 5, 2.0
-"""How many values of a field are named, and how long it may take to count them."""
+COMMONEST = 5
+"""Values of a field that `list_indexes` names. Chosen; nothing depends on it."""
+COUNT_SECONDS = 2.0
+"""Time limit for counting these values. Without them the answer is still useful, so it is short."""
 
 
 def _order(wanted: DocumentQuery, numbers: Sequence[int]) -> list[int]:
-    """Return the numbers of the chunks from which those that are wanted are taken, the most wanted
-    first."""
-    for name, first in (("first_chunk", wanted.first_chunk), ("around", wanted.around or 0)):
-        if first > numbers[-1]:
+    """Return the numbers of the chunks to read, the most wanted first.
+
+    Args:
+        numbers: The chunks of the document, ascending, at least one.
+
+    Raises:
+        SettingsError: The document has no such chunk.
+    """
+    center = wanted.around
+    last = numbers[-1]
+    for name, first in (("first_chunk", wanted.first_chunk), ("around", center or 0)):
+        if first > last:
             raise SettingsError(
-                f"{name} is {first}, but the chunks of the document are 0 to {numbers[-1]}"
+                f"{name} is {first}, but the chunks of the document are 0 to {last}"
             )
-    if wanted.around is not None:
-        at = wanted.around
-        return sorted(numbers, key=lambda number: (abs(number - at), number < at))
+    # Around chunk 7: 7, 8, 6, 9, 5, and so on.
+    if center is not None:
+        return sorted(numbers, key=lambda number: (abs(number - center), number < center))
+    # From chunk 20 on: 20, 21, 22, and so on.
     return [number for number in numbers if number >= wanted.first_chunk]
 
 
 def _find(document: Document, words: str, max_chars: int | None, index: IndexSettings) -> Document:
-    """Return the chunks that have the most of the words, as many whole ones as fit, and one at
-    least."""
+    """Return the document with those of its chunks that have the most of these words.
+
+    As many chunks as fit into `max_chars` characters are returned, and at least one chunk if any
+    has a word. Raises SettingsError if `words` has no word to search for.
+    """
     encoder = encoder_of(Bm25Model(index.language, identifiers=index.kind == CODE))
     wanted = encoder.words(words)
     if not wanted:
         raise SettingsError(f"find has no word that could be looked for: {words!r}")
-    matched = encoder.matched(wanted, [chunk.text for chunk in document.chunks])
-    judged = [
-        replace(chunk, matched=own)
-        for chunk, own in zip(document.chunks, matched, strict=True)
-        if own
-    ]
-    found = sorted(judged, key=lambda chunk: -len(chunk.matched))
-    sizes = accumulate(len(chunk.text) for chunk in found)
-    fitting = sum(max_chars is None or size <= max_chars for size in sizes)
-    chunks = tuple(sorted(found[: max(1, fitting)], key=lambda chunk: chunk.chunk))
-    part = replace(document, chunks=chunks, matching_chunks=len(found))
-    return (
-        replace(part, citation=str(Citation.of(part, part.as_of, part.seal_key)))
-        if chunks
-        else part
-    )
+    matching = list[DocumentChunk]()
+    matched_words = encoder.matched(wanted, [chunk.text for chunk in document.chunks])
+    for chunk, matched in zip(document.chunks, matched_words, strict=True):
+        if matched:
+            matching.append(replace(chunk, matched=matched))
+    matching.sort(key=lambda chunk: -len(chunk.matched))
+    fitting = _fitting(matching, max_chars)
+    chunks = tuple(sorted(fitting, key=lambda chunk: chunk.chunk))
+    part = replace(document, chunks=chunks, matching_chunks=len(matching))
+    # The citation is of the first returned chunk. Without a chunk, it stays that of the document.
+    if not chunks:
+        return part
+    citation = Citation.of(part, part.as_of, part.seal_key)
+    return replace(part, citation=str(citation))
+
+
+def _fitting(chunks: Sequence[DocumentChunk], max_chars: int | None) -> list[DocumentChunk]:
+    """Return the first of these chunks that fit into `max_chars` characters, at least one."""
+    if max_chars is None:
+        return list(chunks)
+    fitting = list[DocumentChunk]()
+    left = max_chars
+    for chunk in chunks:
+        left -= len(chunk.text)
+        if left < 0 and fitting:
+            break
+        fitting.append(chunk)
+    return fitting
 
 
 class SearchService:
-    """One retriever for all callers. Each call names its caller, who sees no more than they may.
+    """One retriever for all callers. Each call names its caller and returns only what that caller
+    may see.
 
     It belongs to one event loop.
     """
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
-        self.settings, self.retriever = settings, retriever
-        self._log, self._log_failure = query_log(settings.serve), ""
+        self.settings = settings
+        self.retriever = retriever
+        self._log = query_log(settings.serve)
+        self._log_failure = ""
 
     async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.
 
         `options` are those of `Retriever.search`, without the groups. Raises what that raises:
-        SettingsError for what the caller got wrong.
+        SettingsError for a mistake of the caller.
         """
         found = await self.retriever.search(query, groups=caller, **options)
-        like, indexes = options.get("like"), options.get("indexes")
-        await self._note(
+        like = options.get("like")
+        question = {"like": like} if like else {"query": query}
+        every_index = [index.name for index in self.settings.indexes]
+        relevances = {f"{hit.index}/{hit.document_id}": hit.relevance for hit in found.hits}
+        has_documents = bool(found.hits or found.offset)
+        await self._log_query(
             caller,
-            **({"like": like} if like else {"query": query}),
-            indexes=indexes or [index.name for index in self.settings.indexes],
-            hits={f"{hit.index}/{hit.document_id}": hit.relevance for hit in found.hits},
+            **question,
+            indexes=options.get("indexes") or every_index,
+            hits=relevances,
             nothing_fits=found.nothing_fits,
-            found=bool(found.hits or found.offset) and not found.nothing_fits,
+            found=has_documents and not found.nothing_fits,
         )
         return found
 
@@ -115,11 +154,17 @@ class SearchService:
         groups: list[str] | None = None,
         **options: Any,
     ) -> Why:
-        """Return why a search does not find a document. Raises NotAllowed, and what `Retriever.why`
-        raises."""
-        if not (
-            caller.has_all_rights if groups is None else caller.sees_all
-        ):  # no one claims groups for himself
+        """Return why a search does not find a document.
+
+        Args:
+            groups: Ask for a person with these groups; by default for the caller.
+
+        Raises:
+            NotAllowed: The caller does not have all rights, and what `Retriever.why` raises.
+        """
+        # Only a caller who sees every document may ask for other groups: nobody may claim groups.
+        is_allowed = caller.has_all_rights if groups is None else caller.sees_all
+        if not is_allowed:
             remedy = "`rag-index serve --new-token NAME --all-groups` makes a token"
             raise NotAllowed(
                 f"why a document is not found is told to callers with all rights: {remedy}"
@@ -138,18 +183,24 @@ class SearchService:
         *,
         opened: str | None = None,
     ) -> Document:
-        """Return the chunks that are wanted of a document that the caller may see; `opened` is the
-        query that found it.
+        """Return the wanted chunks of a document that the caller may see.
 
-        Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller),
-        SettingsError if the document has no such chunk or `find` no word, and other RagIndexError.
+        Args:
+            opened: The query whose hit a person opens; the log of queries records it.
+
+        Raises:
+            UnknownIndex: The settings have no such index.
+            DocumentNotFound: There is no such document, or the caller may not see it.
+            SettingsError: The document has no such chunk, or `find` has no word.
+            RagIndexError: The index cannot be read.
         """
         if wanted.find is not None:
-            found = await self.retriever.document(index, document_id, groups=caller)
+            complete = await self.retriever.document(index, document_id, groups=caller)
             settings = self.settings.index(index)
+            # In a thread: a long document takes seconds.
             found = await asyncio.to_thread(
-                _find, found, wanted.find, wanted.max_chars, settings
-            )  # may take seconds
+                _find, complete, wanted.find, wanted.max_chars, settings
+            )
         else:
             found = await self.retriever.document(
                 index,
@@ -158,32 +209,36 @@ class SearchService:
                 choose=partial(_order, wanted),
                 max_chars=wanted.max_chars,
             )
+        # Logged last: a document that the caller may not see was not opened.
         if opened is not None:
-            await self._note(caller, query=opened, opened=f"{index}/{document_id}")
+            await self._log_query(caller, query=opened, opened=f"{index}/{document_id}")
         return found
 
-    async def _note(self, caller: Caller, **entry: Any) -> None:
-        """Write an entry into the log of queries, if there is one. A log that cannot be written
-        costs no answer."""
+    async def _log_query(self, caller: Caller, **entry: Any) -> None:
+        """Add an entry to the log of queries, if there is one.
+
+        If the log cannot be written, the caller still gets an answer.
+        """
         if self._log is None:
             return
         groups = ["all groups"] if isinstance(caller.groups, AllGroups) else sorted(caller.groups)
         try:
             await asyncio.to_thread(self._log.add, {"groups": groups, **entry})
         except OSError as error:
-            if (
-                reason := unwritable(self._log.path, error, "name another file")
-            ) != self._log_failure:
+            reason = unwritable(self._log.path, error, "name another file")
+            # A warning for each reason, not for each search.
+            if reason != self._log_failure:
                 logger.warning("[serve] query_log %s", reason)
             self._log_failure = reason
 
     async def verify(self, caller: Caller, citations: Sequence[str]) -> list[Verified]:
-        """Return what became of each citation. Raises what `Retriever.verify` raises."""
-        return [await self.retriever.verify(one, groups=caller) for one in citations]
+        """Return the state of each citation. Raises what `Retriever.verify` raises."""
+        return [await self.retriever.verify(citation, groups=caller) for citation in citations]
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        known, closed = await self.retriever.checked(counts=True), self.retriever.closed(caller)
+        known = await self.retriever.checked(counts=True)
+        closed = self.retriever.closed(caller)
         return [_info(index, known, closed=index.name in closed) for index in self.settings.indexes]
 
     async def commonest_values(
@@ -192,23 +247,28 @@ class SearchService:
         """Return the commonest values of keyword fields among the documents that the caller may
         see.
 
-        A field whose values are all different is left out. There are none where they cannot be
-        counted at once.
+        A field whose values are all different is left out. If they cannot be counted in time, the
+        result is empty.
         """
-        with suppress(RagIndexError):
+        try:
             found = await self.retriever.facets(
                 indexes=[index], groups=caller, limit=COMMONEST, timeout=COUNT_SECONDS
             )
-            return {
-                name: some for name, some in found.fields.items() if some and some[0].documents > 1
-            }
-        return {}
+        except RagIndexError:
+            return {}
+        return {
+            name: values
+            for name, values in found.fields.items()
+            if values and values[0].documents > 1
+        }
 
     async def check_ready(self) -> None:
-        """Raise StoreError if no index can be searched, and what ledger and store raise if they do
-        not answer.
+        """Raise an error unless at least one index can be searched.
 
-        Raises StoreMismatch if the store is not the one of the ledger.
+        Raises:
+            StoreError: No index is live.
+            StoreMismatch: The store is not the one of the ledger.
+            RagIndexError: The ledger or the store is unavailable.
         """
         known = await self.retriever.checked()
         if not known.live:
@@ -218,22 +278,26 @@ class SearchService:
 
 
 def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
-    """Return what the service says of an index. One with access rights has no counts."""
-    kinds, counted = index.indexed_fields, known.totals.get(index.name)
+    """Describe an index for callers."""
     live = index.name in known.live and index.name not in known.problems
-    fields = (
-        None
-        if index.fields is None
-        else [
+    fields: list[FieldInfo] | None = None
+    if index.fields is not None:
+        kinds = index.indexed_fields
+        fields = [
             FieldInfo(name=name, kind=kinds.get(name), label=index.labels.get(name, ""))
             for name in index.fields
         ]
-    )
-    documents, chunks = (
-        (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
-    )
-    if index.access is not None:
-        documents, chunks = None, None
+    counted = known.totals.get(index.name)
+    documents: int | None = None
+    chunks: int | None = None
+    # With access rights there are no counts: they include documents that the caller may not see.
+    if index.access is None:
+        if counted is not None:
+            documents, chunks = counted.documents, counted.points
+        # Before the first run. A live index that the ledger does not know has no counts.
+        elif not live:
+            documents, chunks = 0, 0
+    as_of = known.as_of(index.name, known.newest(index.name))
     return IndexInfo(
         name=index.name,
         kind=index.kind,
@@ -243,6 +307,6 @@ def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
         live=live,
         documents=documents,
         chunks=chunks,
-        as_of=AsOfAnswer.model_validate(known.as_of(index.name, known.newest(index.name))),
+        as_of=AsOfAnswer.model_validate(as_of),
         closed=closed,
     )

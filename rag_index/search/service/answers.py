@@ -1,6 +1,8 @@
-"""What the tools answer to an agent, as text. An answer has a bound as a whole, since clients cut
-or refuse longer ones: each hit, chunk and line has its share, and what is cut says how long it
-is."""
+"""The answers of the tools for agents, as text.
+
+The size of a whole answer is limited, because clients cut or refuse longer ones. Each hit, chunk
+and line gets a share of it, and a text that is cut ends with its length.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,27 @@ if TYPE_CHECKING:
 
     from rag_index.search import AsOf, Document, SearchResult, Verified
     from rag_index.search.json_answers import AsOfAnswer
-    from rag_index.search.results import FacetValue, SearchHit
+    from rag_index.search.results import DocumentChunk, FacetValue, SearchHit
     from rag_index.search.service.models import FieldInfo, IndexInfo
 
 CLOSED_INDEX = "it is for members of groups, or for roles of its database, and you have none"
 BOLD = "**"
-"""What stands around words of the query."""
+"""Stands before and after each word of the query."""
 MAX_VALUE_CHARS = 60
-"""Longer values of a field are not named."""
+"""Longer values of a field, in characters, are not listed. Chosen; nothing depends on it."""
 MAX_DOTS = 2
-"""The levels of a payload that are shown as fields: part, join and column."""
+"""Levels of a payload below the first that are shown as fields: part, join and column."""
 MAX_ANSWER = 48_000
-"""Bytes of an answer. That is 25,000 tokens at most, which is what clients take: a digit may be
-half a token."""
+"""Limit of an answer in bytes. That is at most 25,000 tokens, the limit of clients: a token can be
+as short as two digits."""
 MIN_ANSWER = 1_000
-"""Characters that an answer may have in any case, so that it can say what it left out."""
+"""Characters that every answer may have, so that it can list what it left out."""
 MAX_SHOWN = 500
-"""Characters of a value that are shown beside others."""
+"""Limit of a value that is shown beside others, in characters. Chosen; nothing depends on it."""
 MAX_FIELDS = 3_000
-"""Characters of all fields of a hit or a document."""
+"""Limit of all fields of a hit or a document together, in characters. Chosen, as above."""
 MAX_NOTE = 2_000
-"""Characters of an address, and of a sentence about the answer, such as an error."""
+"""Limit of an address, and of a sentence about the answer, such as an error, in characters."""
 CUT = " characters]"
 REST = (
     'Of what is cut here, get_document returns the rest: name its `field`, or "text" with `around`.'
@@ -46,259 +48,324 @@ REST = (
 
 
 def bounded(render: Callable[[int], str], most: int = MAX_ANSWER) -> str:
-    """Return the text that `render` makes for so much room that it has at most `most` characters
-    and fits an answer."""
-    room = most = min(most, MAX_ANSWER)
+    """Return the text that `render` makes, within `most` characters and the limit of an answer.
+
+    Args:
+        render: Makes the text for a number of characters, which it may exceed.
+    """
+    most = min(most, MAX_ANSWER)
+    room = most
+    # Each try gets less room than the last: less by the factor of the excess, and by a tenth.
     for _ in range(10):
         text = render(room)
-        over = max(len(text) / most, _size(text) / MAX_ANSWER)
-        if over <= 1:
+        excess = max(len(text) / most, _size(text) / MAX_ANSWER)
+        if excess <= 1:
             return text
-        room = int(0.9 * room / over)
+        room = int(0.9 * room / excess)
     return fitting(text, most)
 
 
 def fitting(text: str, most: int = MAX_ANSWER) -> str:
-    """Return as much of a text as has at most `most` characters and fits an answer, with its length
-    if it is cut."""
+    """Return the text within `most` characters and the limit of an answer, with its length if it is
+    cut."""
     if len(text) <= most and _size(text) <= MAX_ANSWER:
         return text
-    kept = text[: most - 80].encode(errors="replace")[: MAX_ANSWER - 80].decode(errors="ignore")
+    # 80 characters, or bytes, are left for the length that `cut` appends.
+    encoded = text[: most - 80].encode(errors="replace")
+    kept = encoded[: MAX_ANSWER - 80].decode(errors="ignore")
     return cut(text, len(kept))
 
 
 def cut(text: str, most: int) -> str:
-    """Return the beginning of a text, with its length if that is not all of it."""
-    return (
-        text
-        if len(text) <= most
-        else f"{text[: max(0, most)]} \u2026 [{max(0, most):,} of {len(text):,}{CUT}"
-    )
+    """Return the first `most` characters of a text, followed by its length if that is not all."""
+    if len(text) <= most:
+        return text
+    most = max(0, most)
+    return f"{text[:most]} \u2026 [{most:,} of {len(text):,}{CUT}"
 
 
 def _size(text: str) -> int:
+    """Return the bytes of a text; half a character counts as a question mark."""
     return len(text.encode(errors="replace"))
 
 
 def search_text(answer: SearchResult, room: int = MAX_ANSWER) -> str:
-    """Return what is missing, the hits, one paragraph each, and what they are true of, for an
-    answer of `room`."""
-    lines = [line for note in answer.notes for line in (cut(note, MAX_NOTE), "")]
+    """Return the notes, a paragraph for each hit, and the age of each index, in about `room`
+    characters."""
+    lines = list[str]()
+    for note in answer.notes:
+        lines += [cut(note, MAX_NOTE), ""]
     ends = _end_of_search(answer)
     left = room - sum(len(line) + 1 for line in (*lines, *ends))
+    count = len(answer.hits)
     for place, hit in enumerate(answer.hits):
-        shown = _hit_text(
-            answer.offset + place + 1, hit, max(0, left // (len(answer.hits) - place))
-        )
-        lines += [*shown, ""]
-        left -= sum(map(len, shown)) + 4
-    lines += [REST] if any(CUT in line for line in lines) else []
+        share = left // (count - place)
+        paragraph = _hit_text(answer.offset + place + 1, hit, max(0, share))
+        lines += [*paragraph, ""]
+        left -= sum(map(len, paragraph)) + 4
+    if _is_cut(lines):
+        lines.append(REST)
     return "\n".join([*lines, *ends])
 
 
+def _is_cut(lines: Sequence[str]) -> bool:
+    """Return whether `cut` has shortened one of the lines."""
+    return any(CUT in line for line in lines)
+
+
 def _hit_text(number: int, hit: SearchHit, room: int) -> list[str]:
+    """Return the lines of a hit: what it is, the text of its best chunk, and perhaps another."""
+    # Source code is shown as it is, without bold words.
     words = () if is_code(hit) else hit.highlights
-    named = _named(
-        marked(cut(hit.title, MAX_SHOWN), words, BOLD, BOLD),
-        cut(hit.part.get("link") or hit.link, MAX_NOTE),
-    )
-    place = f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}" if hit.total_chunks > 1 else ""
-    has = f", has {cut(', '.join((*hit.matched, *hit.synonyms)), MAX_SHOWN)}" if hit.matched else ""
-    fields = _fields(hit.payload, hit.title, hit.link, room=min(MAX_FIELDS, room // 3))
-    score = f", score {hit.score:.3f}"
-    lines = [f"{number}. [{hit.citation}]{named}{_part(hit.part)}{place}{score}{has}{fields}"]
-    texts = [hit.text]
-    nearest = max(hit.chunks, key=lambda chunk: chunk.score, default=None) if hit.by_title else None
-    if nearest and nearest.chunk != hit.chunk:  # an answer in other words than the question's
-        texts.append(nearest.text)
-    share = max(0, room - len(lines[0])) // len(texts)
-    lines.append(marked(cut(hit.text.strip(), share), words, BOLD, BOLD))
-    if nearest and len(texts) > 1:
-        lines += [
-            f"-- chunk {nearest.chunk}, the nearest in meaning",
-            cut(nearest.text.strip(), share),
-        ]
-    return lines
+    first = _hit_line(number, hit, words, room)
+    # Only the title has words of the query: the answer may be in other words than the question.
+    nearest = None
+    if hit.by_title:
+        nearest = max(hit.chunks, key=lambda chunk: chunk.score, default=None)
+    has_second = nearest is not None and nearest.chunk != hit.chunk
+    left = max(0, room - len(first))
+    share = left // 2 if has_second else left
+    text = marked(cut(hit.text.strip(), share), words, BOLD, BOLD)
+    if nearest is None or not has_second:
+        return [first, text]
+    second = f"-- chunk {nearest.chunk}, the nearest in meaning"
+    return [first, text, second, cut(nearest.text.strip(), share)]
+
+
+def _hit_line(number: int, hit: SearchHit, words: Sequence[str], room: int) -> str:
+    """Return the first line of a hit: citation, title, link, part, chunk, score, words, fields."""
+    title = marked(cut(hit.title, MAX_SHOWN), words, BOLD, BOLD)
+    link = cut(hit.part.get("link") or hit.link, MAX_NOTE)
+    line = f"{number}. [{hit.citation}]{_named(title, link)}{_part(hit.part)}"
+    if hit.total_chunks > 1:
+        line += f", chunk {hit.chunk} of 0 to {hit.total_chunks - 1}"
+    line += f", score {hit.score:.3f}"
+    if hit.matched:
+        matched = ", ".join((*hit.matched, *hit.synonyms))
+        line += f", has {cut(matched, MAX_SHOWN)}"
+    return line + _fields(hit.payload, hit.title, hit.link, room=min(MAX_FIELDS, room // 3))
 
 
 def _end_of_search(answer: SearchResult) -> list[str]:
-    lines = []
+    """Return the lines after the hits: further documents, a reranker's failure, and the age of each
+    index."""
+    lines = list[str]()
     if answer.next_offset:
         lines.append(f"There are more documents: search again with offset {answer.next_offset}.")
-    lines += (
-        [cut(f"The hits are not reranked: {answer.rerank_error}", MAX_NOTE)]
-        if answer.rerank_error
-        else []
-    )
-    states = [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
-    return [*lines, cut("\n".join(states), MAX_ANSWER // 4)]
+    if answer.rerank_error:
+        lines.append(cut(f"The hits are not reranked: {answer.rerank_error}", MAX_NOTE))
+    ages = [f"Index {index}: {as_of_text(as_of)}." for index, as_of in answer.as_of.items()]
+    lines.append(cut("\n".join(ages), MAX_ANSWER // 4))
+    return lines
 
 
 def document_text(document: Document, room: int = MAX_ANSWER) -> str:
-    """Return the chunks of a document with its fields, and how to go on, for an answer of
-    `room`."""
+    """Return the chunks of a document with its fields, and how to continue, in about `room`
+    characters."""
     total = document.total_chunks
     title = cut(document.title, min(MAX_SHOWN, room // 5))
     named = _named(title, cut(document.link, room // 5))
-    lines = [f"[{document.citation}]{named}", ""]
-    lines[0] += _fields(
-        document.payload, document.title, document.link, room=min(MAX_FIELDS, room // 3)
-    )
-    share = max(0, room - len(lines[0]) - MIN_ANSWER // 2) // max(1, len(document.chunks))
+    field_room = min(MAX_FIELDS, room // 3)
+    fields = _fields(document.payload, document.title, document.link, room=field_room)
+    first = f"[{document.citation}]{named}{fields}"
+    lines = [first, ""]
+    share = max(0, room - len(first) - MIN_ANSWER // 2) // max(1, len(document.chunks))
+    # A single chunk has at least half of the answer, however long the fields are.
+    least = room // 2 if len(document.chunks) == 1 else 0
     for chunk in document.chunks:
-        words = f", has {', '.join(chunk.matched)}" if chunk.matched else ""
-        fields = _fields(chunk.payload, room=share // 3)
-        place = f"chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}{words}{fields}"
-        lines += [f"-- {place}"] if total > 1 else []
-        lines += [
-            cut(chunk.text.strip(), max(share, room // 2 if len(document.chunks) == 1 else 0)),
-            "",
-        ]
-    if document.matching_chunks == 0:
-        lines.append(f"None of the {total} chunks has any of these words.")
-    elif document.matching_chunks and (more := document.matching_chunks - len(document.chunks)):
-        lines.append(f"{more} more chunks have some of these words.")
-    if document.next_chunk is not None:
-        lines.append(f"There are {total} chunks; go on with first_chunk {document.next_chunk}.")
-    lines += [REST] if any(CUT in line for line in lines) else []
+        if total > 1:
+            lines.append(_chunk_line(chunk, total, share))
+        lines += [cut(chunk.text.strip(), max(share, least)), ""]
+    lines += _continuation(document)
+    if _is_cut(lines):
+        lines.append(REST)
     lines.append(f"Index {document.index}: {as_of_text(document.as_of)}.")
     return "\n".join(lines)
 
 
+def _chunk_line(chunk: DocumentChunk, total: int, share: int) -> str:
+    """Return the line above a chunk: its number, part, words and fields."""
+    line = f"-- chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}"
+    if chunk.matched:
+        line += f", has {', '.join(chunk.matched)}"
+    return line + _fields(chunk.payload, room=share // 3)
+
+
+def _continuation(document: Document) -> list[str]:
+    """Return how to read the chunks that are not shown."""
+    lines = list[str]()
+    matching = document.matching_chunks
+    # `find` was given, and no chunk has one of its words.
+    if matching == 0:
+        lines.append(f"None of the {document.total_chunks} chunks has any of these words.")
+    # More chunks have its words than fit.
+    elif matching is not None and matching != len(document.chunks):
+        more = matching - len(document.chunks)
+        lines.append(f"{more} more chunks have some of these words.")
+    if document.next_chunk is not None:
+        lines.append(
+            f"There are {document.total_chunks} chunks; go on with first_chunk"
+            f" {document.next_chunk}."
+        )
+    return lines
+
+
 def field_text(document: Document, field: str, offset: int, most: int) -> str:
-    """Return the value of a field from one character on, as much as fits, and how to go on; for
-    `text`, the text of the first chunk that the document came with. Raises SettingsError for a
-    field or an offset that is not there."""
+    """Return as much of a field's value as fits, from the character `offset` on, and how to
+    continue.
+
+    Args:
+        field: A field of the document or of its first chunk; `text` is the text of that chunk.
+
+    Raises:
+        SettingsError: There is no such field, or it ends before `offset`.
+    """
     first = document.chunks[0]
     own = {"text": first.text, "title": document.title, "link": document.link}
     known = {**own, **document.payload, **first.payload}
-    if (found := value_of(known, field)) is None:
+    value = value_of(known, field)
+    if value is None:
         names = cut(", ".join(cut(name, MAX_VALUE_CHARS) for name in known), MAX_NOTE)
-        raise SettingsError(
-            f"{document.index}/{document.document_id} has no field {cut(field, 100)!r}; it has"
-            f" {names}"
-        )
-    text = _value(found)
+        place = f"{document.index}/{document.document_id}"
+        raise SettingsError(f"{place} has no field {cut(field, 100)!r}; it has {names}")
+    text = _value(value)
     if offset and offset >= len(text):
         raise SettingsError(f"offset is {offset}, but {field} has {len(text):,} characters")
+    # `room` bounds characters and bytes: text in other scripts has several bytes a character.
     room = min(most, MAX_ANSWER) - MIN_ANSWER // 2
-    part = text[offset : offset + room].encode(errors="replace")[:room].decode(errors="ignore")
+    encoded = text[offset : offset + room].encode(errors="replace")
+    part = encoded[:room].decode(errors="ignore")
     end = offset + len(part)
     more = f"; go on with offset {end}" if end < len(text) else ""
-    return (
-        f"[{document.citation}] {field}, characters {offset:,} to {end:,} of"
-        f" {len(text):,}{more}\n{part}"
-    )
+    characters = f"characters {offset:,} to {end:,} of {len(text):,}"
+    return f"[{document.citation}] {field}, {characters}{more}\n{part}"
 
 
 def lines_text(lines: Sequence[str], room: int) -> str:
-    """Return lines, each with its share of an answer of `room`."""
-    shown, left = list[str](), room
+    """Return lines, each with its share of an answer of `room` characters."""
+    shown = list[str]()
+    left = room
     for place, line in enumerate(lines):
-        shown.append(cut(line, max(0, left // (len(lines) - place) - 60)))
-        left -= len(shown[-1]) + 1
+        share = left // (len(lines) - place)
+        # 60 characters are left for the length that `cut` appends.
+        text = cut(line, max(0, share - 60))
+        shown.append(text)
+        left -= len(text) + 1
     return "\n".join(shown)
 
 
 def verified_text(verified: Verified) -> str:
     """Return the state of a citation, with today's text if it changed."""
-    now = f"; now [{verified.new_citation}]:\n{verified.text}" if verified.new_citation else ""
-    since = f" since {verified.since}" if verified.since else ""
-    return (
-        f"[{verified.citation}] is {verified.state}{since}; the index was"
-        f" {as_of_text(verified.as_of)}{now}."
-    )
+    line = f"[{verified.citation}] is {verified.state}"
+    if verified.since:
+        line += f" since {verified.since}"
+    line += f"; the index was {as_of_text(verified.as_of)}"
+    if verified.new_citation:
+        line += f"; now [{verified.new_citation}]:\n{verified.text}"
+    return f"{line}."
 
 
 def as_of_text(as_of: AsOf | AsOfAnswer) -> str:
-    """Return how old the content of an index is."""
-    ended = {
+    """Return how old the content of an index is: "last complete 0:10:00 ago, at 2026-…"."""
+    last_runs = {
         "running": "; a run is under way",
         "failed": "; the last run failed",
         "interrupted": "; the last run died",
         "partial": "; the last run was partial",
     }
-    state = ended.get(as_of.last_run or "", "")
+    state = last_runs.get(as_of.last_run or "", "")
     if as_of.at is None:
         return f"it is not known when it was last complete{state}"
-    return (
-        f"last complete {timedelta(seconds=round(as_of.seconds_behind or 0))} ago, at"
-        f" {as_of.at}{state}"
-    )
+    age = timedelta(seconds=round(as_of.seconds_behind or 0))
+    return f"last complete {age} ago, at {as_of.at}{state}"
 
 
 def index_line(index: IndexInfo, values: Mapping[str, Sequence[FacetValue]]) -> str:
-    """Return what an index holds, by which fields and which of their values it can be filtered, and
-    what is true."""
+    """Return an index's number of documents, language, fields for filters with their commonest
+    `values`, and age."""
     if index.closed:
         return f"{index.name}: {CLOSED_INDEX}."
     if not index.live:
-        state = (
-            "it is still being filled"
-            if index.as_of.last_run == "running"
-            else "it cannot be searched yet"
-        )
+        state = "it cannot be searched yet"
+        if index.as_of.last_run == "running":
+            state = "it is still being filled"
         return f"{index.name}: empty; {state}."
     if index.fields is None:
         fields = "fields known to its source alone"
     else:
-        named = ", ".join(_field(one, values.get(one.name, ())) for one in index.fields)
-        fields = f"fields {named}" if named else "no fields to filter by"
+        described = [_field(field, values.get(field.name, ())) for field in index.fields]
+        fields = f"fields {', '.join(described)}" if described else "no fields to filter by"
+    # An index with access rights has no count.
     count = "" if index.documents is None else f"{index.documents:,} documents, "
     return f"{index.name}: {count}{index.language}, {fields}; {as_of_text(index.as_of)}."
 
 
 def _field(field: FieldInfo, values: Sequence[FacetValue]) -> str:
-    """Return the name and kind of a field, and its commonest values as JSON with how many documents
-    have each."""
-    most = [
-        f"{_json(one.value)} {one.documents:,}"
-        for one in values
-        if len(one.value) <= MAX_VALUE_CHARS
-    ]
-    said = ": ".join(filter(None, [field.kind, ", ".join(most)]))
-    return f"{field.name} ({said})" if said else field.name
+    """Return a field with its kind and commonest values: `priority (keyword: "high" 12)`."""
+    commonest = list[str]()
+    for facet in values:
+        if len(facet.value) <= MAX_VALUE_CHARS:
+            commonest.append(f"{_json(facet.value)} {facet.documents:,}")
+    details = ": ".join(filter(None, [field.kind, ", ".join(commonest)]))
+    return f"{field.name} ({details})" if details else field.name
 
 
 def _named(title: str, link: str) -> str:
-    """Return title and address of a document, as far as it has them, after a space."""
-    return "".join(f" {one}" for one in (title, f"<{link}>" if link else "") if one)
+    """Return title and link of a document, each after a space; a missing one is left out."""
+    named = ""
+    if title:
+        named += f" {title}"
+    if link:
+        named += f" <{link}>"
+    return named
 
 
 def _part(part: Mapping[str, str]) -> str:
-    """Return which part of a document a chunk is of, after a comma."""
-    return f", {cut(part_name(part), MAX_SHOWN)}" if part else ""
+    """Return the part of a document that a chunk is of, after a comma."""
+    if not part:
+        return ""
+    return f", {cut(part_name(part), MAX_SHOWN)}"
 
 
-def _fields(payload: Mapping[str, Any], *said: str, room: int) -> str:
-    """Return the fields that fit, in brackets after a space, without those that hold what was
-    `said`."""
+def _fields(payload: Mapping[str, Any], *shown_before: str, room: int) -> str:
+    """Return the fields that fit into `room` characters, in brackets after a space.
+
+    A field is left out if it has no value or one of those `shown_before`, such as the title.
+    """
     shown, rest = list[str](), list[str]()
     for name, value in _flat(payload):
-        if value is not None and value not in said:
-            text = f"{cut(name, MAX_VALUE_CHARS)}: {cut(_value(value), min(MAX_SHOWN, room // 2))}"
-            room -= len(text) + 2
-            if room >= 0:
-                shown.append(text)
-            else:
-                rest.append(cut(name, MAX_VALUE_CHARS))
+        if value is None or value in shown_before:
+            continue
+        short_name = cut(name, MAX_VALUE_CHARS)
+        text = f"{short_name}: {cut(_value(value), min(MAX_SHOWN, room // 2))}"
+        # Once a field does not fit, no later one does: `room` stays below zero.
+        room -= len(text) + 2
+        if room >= 0:
+            shown.append(text)
+        else:
+            rest.append(short_name)
     if rest:
         shown.append(f"{len(rest):,} more fields: {cut(', '.join(rest), MAX_SHOWN)}")
     return f" ({', '.join(shown)})" if shown else ""
 
 
 def _flat(payload: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a payload by the names that filters use: those of another table one by
-    one."""
+    """Yield the fields of a payload by the names that filters use: `author.name` for a column of a
+    join."""
+    is_shallow = before.count(".") < MAX_DOTS
     for name, value in payload.items():
-        if isinstance(value, dict) and value and before.count(".") < MAX_DOTS:
-            yield from _flat(value, f"{before}{name}.")
+        path = f"{before}{name}"
+        if is_shallow and isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}.")
         else:
-            yield f"{before}{name}", value
+            yield path, value
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else _json(value)
+    """Return a text as it is, and any other value as JSON."""
+    if isinstance(value, str):
+        return value
+    return _json(value)
 
 
 def _json(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
@@ -52,9 +52,10 @@ FILES = Path(__file__).parent / "page"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger(__name__)
 CORS_SECONDS = 600
+"""How long a browser may cache the answer to a preflight request. Chosen; nothing depends on it."""
 OPENED = "Rag-Index-Query"
-"""The header with the query (in percent codes) whose hit a person opens: addresses are logged on
-their way."""
+"""The header with the query, percent-encoded, whose hit a person opens. It is no parameter, because
+proxies log addresses."""
 ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -63,10 +64,10 @@ ALLOWED_HEADERS = (
     "Mcp-Method",
     "Mcp-Name",
 )
-"""The headers that pages of the origins in `[serve] cors` may send. Clients of MCP send the last
-three."""
+"""The request headers that pages of the origins in `[serve] cors` may send. MCP clients send the
+last three."""
 EXPOSED_HEADERS = ("Retry-After", "WWW-Authenticate")
-"""The headers of an answer that such pages may read, besides those that every page may."""
+"""The response headers that such pages may read, besides those that every page may read."""
 OPENED_TEXT = (
     "The query whose hit a person opens, in percent codes. `[serve] query_log` then notes what was"
     " opened."
@@ -74,6 +75,8 @@ OPENED_TEXT = (
 KINDS = {
     name: {"type": kind.json_type, "ordered": kind.ordered} for name, kind in PAYLOAD_KINDS.items()
 }
+SPARSE: dict[str, Any] = {"response_model_exclude_defaults": True}
+"""The argument of routes whose answers leave out what has its default."""
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -109,34 +112,41 @@ NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
 
 
 def allowed_headers(serve: ServeSettings) -> list[str]:
-    """Return the headers that pages of other origins may send: never the one in which a proxy names
-    groups."""
+    """Return the headers that pages of other origins may send.
+
+    The header in which a proxy names groups is never one of them.
+    """
     of_proxy = (serve.proxy_groups or "").lower()
     return [name for name in ALLOWED_HEADERS if name.lower() != of_proxy]
 
 
 def caller_of(request: Request) -> Caller:
-    """Return who asks; the guard has found that out."""
+    """Return the caller that the guard has identified; without one, a caller without rights."""
     found = getattr(request.state, "caller", None)
     return found if isinstance(found, Caller) else Caller()
 
 
 def make_router(service: SearchService) -> APIRouter:
-    """Return the routes over a service. What an answer does not have is left out, where its model
-    has a default."""
-    # the response class writes numbers as Python does, 1e-05 for 0.00001, where pydantic alone
-    # writes 1e-5
+    """Return the routes of a service. A member of an answer that has its default is left out."""
+    # The response class writes numbers as Python does, 1e-05 for 0.00001. Pydantic alone would
+    # write 1e-5.
     router = APIRouter(responses=PROBLEMS, default_response_class=JSONResponse)
-    sparse: dict[str, Any] = {"response_model_exclude_defaults": True}
+    _add_search_routes(router, service)
+    _add_document_routes(router, service)
+    return router
 
-    @router.post("/search", summary="Search", **sparse)
+
+def _add_search_routes(router: APIRouter, service: SearchService) -> None:
+    """Add the routes that find documents. Their docstrings are descriptions in /openapi.json."""
+
+    @router.post("/search", summary="Search", **SPARSE)
     async def post_search(body: SearchBody, request: Request) -> SearchAnswer | ExplainedAnswer:
         """Find the documents that fit a query best, by meaning and by words, in all indexes at
         once."""
         found = await service.search(body.text, caller_of(request), **body.options())
         return found.answer(explain=body.explain)
 
-    @router.get("/search", summary="Search by address", **sparse)
+    @router.get("/search", summary="Search by address", **SPARSE)
     async def get_search(
         query: Annotated[SearchQuery, Query()], request: Request
     ) -> SearchAnswer | ExplainedAnswer:
@@ -145,21 +155,26 @@ def make_router(service: SearchService) -> APIRouter:
         found = await service.search(query.text, caller_of(request), **query.options())
         return found.answer(explain=query.explain)
 
-    @router.post("/why", responses=NOT_ALLOWED, summary="Why a document is not found", **sparse)
+    @router.post("/why", responses=NOT_ALLOWED, summary="Why a document is not found", **SPARSE)
     async def why(body: WhyBody, request: Request) -> WhyAnswer:
         """Say why a search does not find a document, and what helps. The caller needs all
         rights."""
-        return WhyAnswer.model_validate(await service.why(caller_of(request), **body.model_dump()))
+        found = await service.why(caller_of(request), **body.model_dump())
+        return WhyAnswer.model_validate(found)
 
-    @router.post("/facets", summary="Count values", **sparse)
+    @router.post("/facets", summary="Count values", **SPARSE)
     async def facets(body: FacetsBody, request: Request) -> FacetsAnswer:
         """Count the documents with each value of a field, among those that match and that the
         caller may see."""
         found = await service.retriever.facets(groups=caller_of(request), **body.model_dump())
         return FacetsAnswer.model_validate(found)
 
+
+def _add_document_routes(router: APIRouter, service: SearchService) -> None:
+    """Add the routes for documents, citations and indexes, with descriptions as above."""
+
     @router.get(
-        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, summary="A document", **sparse
+        "/documents/{index}/{document_id:path}", responses=NOT_FOUND, summary="A document", **SPARSE
     )
     async def get_document(
         index: str,
@@ -175,28 +190,24 @@ def make_router(service: SearchService) -> APIRouter:
         `?document_id=..`.
         """
         opened = unquote(found_by)[:MAX_CHARS] or None
-        found = await service.document(
-            index, document_id or query.document_id, caller_of(request), query, opened=opened
-        )
+        caller = caller_of(request)
+        document_id = document_id or query.document_id
+        found = await service.document(index, document_id, caller, query, opened=opened)
         return DocumentAnswer.model_validate(found)
 
-    @router.post("/verify", summary="Check citations", **sparse)
+    @router.post("/verify", summary="Check citations", **SPARSE)
     async def verify(body: VerifyBody, request: Request) -> VerifyAnswer:
         """Say whether each cited document is unchanged, changed, deleted, or unknown to the
         caller."""
-        return VerifyAnswer.model_validate(
-            {"citations": await service.verify(caller_of(request), body.citations)}
-        )
+        verified = await service.verify(caller_of(request), body.citations)
+        return VerifyAnswer.model_validate({"citations": verified})
 
     @router.get("/indexes", summary="Indexes")
     async def get_indexes(request: Request) -> IndexesModel:
         """List the indexes: their fields for filters, how much they hold, and up to where they are
         complete."""
-        return IndexesModel.model_validate(
-            {"indexes": await service.indexes(caller_of(request)), "kinds": KINDS}
-        )
-
-    return router
+        indexes = await service.indexes(caller_of(request))
+        return IndexesModel.model_validate({"indexes": indexes, "kinds": KINDS})
 
 
 def make_trial(
@@ -205,10 +216,13 @@ def make_trial(
     keep: Callable[[dict[str, Any]], dict[str, Any]],
     searchable: Callable[[], dict[str, Any]],
 ) -> APIRouter:
-    """Return the routes of a trial: what answers lead to, documents of an index, settings to keep,
-    and progress.
+    """Return the routes of a trial. Request bodies are answers, as `init --answers` reads them.
 
-    The bodies are answers as `init --answers` reads them.
+    Args:
+        proposal: Returns the settings that answers lead to.
+        documents: Returns documents of an index with these answers.
+        keep: Writes the settings of these answers.
+        searchable: Returns the progress of the trial.
     """
     router = APIRouter()
 
@@ -229,7 +243,7 @@ def make_trial(
 
 
 def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRouter:
-    """Return the routes that say how the process is, and what was measured."""
+    """Return the routes for monitoring: liveness, readiness and metrics."""
     router = APIRouter()
 
     @router.head("/healthz", include_in_schema=False)
@@ -246,6 +260,7 @@ def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRout
         try:
             await service.check_ready()
         except RagIndexError as error:
+            # The reason is only in the log: this route needs no token.
             logger.warning("not ready: %s", error)
             raise StoreError("the service is not ready; its log says why") from None
         return JSONResponse({"status": "ready"})
@@ -253,7 +268,8 @@ def make_probes(service: SearchService, *measured: CollectorRegistry) -> APIRout
     @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
     async def metrics() -> PlainTextResponse:
         """Return the times and counts of searches and requests in Prometheus' text format."""
-        return PlainTextResponse(b"".join(map(generate_latest, measured)), media_type=METRICS_TYPE)
+        text = b"".join(generate_latest(registry) for registry in measured)
+        return PlainTextResponse(text, media_type=METRICS_TYPE)
 
     return router
 
@@ -264,49 +280,38 @@ def make_app(
     tokens: TokenRegister | None = None,
     more: APIRouter | None = None,
 ) -> FastAPI:
-    """Return the application over a retriever, which stays the caller's to close.
+    """Return the application over a retriever, which the application does not close.
 
-    Every request goes through the guard, which says who asks (`request.state.caller`). By default
-    the tokens are those of the settings. `more` are routes of a trial, to which the page then
-    leads. Raises SettingsError if a token is not valid.
+    Every request passes the guard, which identifies the caller (`request.state.caller`).
+
+    Args:
+        tokens: By default those of the settings.
+        more: Routes of a trial. The page then shows its link.
+
+    Raises:
+        SettingsError: A token is not valid.
     """
-    service, metrics = SearchService(settings, retriever), HttpMetrics()
+    service = SearchService(settings, retriever)
+    metrics = HttpMetrics()
     agents = mcp_endpoint(service, caller_of) if mcp_installed() else None
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
-            if agents is None:
-                logger.warning(
-                    "agents cannot ask at /mcp: it needs the package mcp (%s)",
-                    install_command("mcp"),
-                )
-            else:
-                await stack.enter_async_context(agents[1]())
-            yield
-
     app = FastAPI(
         title="rag-index",
         summary="Search the indexes of a project by meaning and by words.",
-        lifespan=lifespan,
-        docs_url=None,  # the pages of FastAPI load scripts from elsewhere
+        lifespan=_lifespan(retriever, agents[1] if agents else None),
+        docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
     )
     add_problem_handlers(app)
     app.include_router(make_router(service))
     app.include_router(make_probes(service, retriever.metrics(), metrics.registry))
-    app.router.routes.extend([agents[0]] if agents else [])
+    if agents is not None:
+        app.router.routes.append(agents[0])
     if more is not None:
         app.include_router(more, include_in_schema=False)
-    page = (FILES / "index.html").read_text(encoding="utf-8")
-    page = page if more is None else page.replace('id="choose" hidden', 'id="choose"')
-    app.router.add_route(
-        "/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False
-    )
-    app.mount("/static", StaticFiles(directory=FILES), name="static")
+    _add_page(app, is_trial=more is not None)
     register = tokens or TokenRegister(settings.serve, settings.source.caller_roles)
     app.add_middleware(Guard, serve=settings.serve, tokens=register, metrics=metrics)
+    # Added last, so that it is outside of the guard: a preflight request has no token.
     if settings.serve.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -317,3 +322,38 @@ def make_app(
             max_age=CORS_SECONDS,
         )
     return app
+
+
+def _lifespan(
+    retriever: Retriever, serve_agents: Callable[[], AbstractAsyncContextManager[None]] | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Return what must be open while the application serves: the models, and MCP if it is
+    installed."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            warming_up = asyncio.ensure_future(retriever.warm_up())
+            stack.callback(warming_up.cancel)
+            if serve_agents is None:
+                logger.warning(
+                    "agents cannot ask at /mcp: it needs the package mcp (%s)",
+                    install_command("mcp"),
+                )
+            else:
+                await stack.enter_async_context(serve_agents())
+            yield
+
+    return lifespan
+
+
+def _add_page(app: FastAPI, *, is_trial: bool) -> None:
+    """Add the page at / and its files at /static. In a trial, the page shows a link to its
+    routes."""
+    page = (FILES / "index.html").read_text(encoding="utf-8")
+    if is_trial:
+        page = page.replace('id="choose" hidden', 'id="choose"')
+    app.router.add_route(
+        "/", lambda _: HTMLResponse(page), methods=["GET", "HEAD"], include_in_schema=False
+    )
+    app.mount("/static", StaticFiles(directory=FILES), name="static")

@@ -1,7 +1,9 @@
-"""The guard in front of everything that the service answers: who asks, how much, and for how long.
+"""The guard in front of all routes: it identifies the caller, and limits the size, the number and
+the time of requests.
 
-It is plain ASGI, since it watches a connection while a request is answered: if the client hangs up,
-the request is cancelled. Every check that needs no body comes before the body is read.
+It is plain ASGI, because it watches the connection while a request is answered: if the client hangs
+up, the request is cancelled. Every check that needs no body comes before the body is read. The
+order is: size of the headers, host, origin, caller, size of the body, a place.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from rag_index.search.service.models import ProblemResponse, log_place, problem,
 from rag_index.search.service.tokens import TokenRegister, allowed_hosts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,24 +49,29 @@ SECURITY_HEADERS = (
 logger = logging.getLogger(__name__)
 PROBE_PATHS = ("/healthz", "/readyz")
 MAX_HEADER_BYTES, MAX_BODY_BYTES = 16_384, 100_000
-REQUEST_SECONDS, MAX_REQUESTS = 30.0, 256
-"""How long a request may take, reading its body included, and how many are answered at a time."""
+"""Limits of a request in bytes. Chosen, as are the next two; nothing depends on them."""
+REQUEST_SECONDS = 30.0
+"""Time limit of a request, including the reading of its body."""
+MAX_REQUESTS = 256
+"""Requests that are answered at a time."""
 CLIENT_GONE = 499
-"""The status in log and metrics of a request whose client hung up, as in nginx."""
+"""Status in log and metrics of a request whose client hung up, as in nginx."""
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram of request times, in seconds; the last is the time limit."""
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
-"""The addresses that need no token, with the files of the page: they tell nothing of what is
-indexed."""
+"""The paths that need no token, besides the files of the page. Their answers contain nothing that
+is indexed."""
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
+"""Methods that have a label of their own in the metrics."""
 
 
 def is_page(path: str) -> bool:
-    """Return whether an address is that of the page, or of one of its files."""
+    """Return whether a path is that of the page or of one of its files."""
     return path == "/" or path.startswith("/static/")
 
 
 class HttpMetrics:
-    """The requests of one application, by route: an address that no route has counts as `other`."""
+    """Metrics of the requests of one application, by route."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -82,63 +91,79 @@ class HttpMetrics:
 
     def add(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that has been answered."""
-        path, named = (
-            scope["path"],
-            getattr(scope.get("route"), "path", None),
-        )  # FastAPI's own routes alone have one
-        route = named or (
-            "/mcp" if path.startswith("/mcp/") else path if path in ("/", "/mcp") else "other"
-        )
+        route = _route_of(scope)
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+
+def _route_of(scope: Scope) -> str:
+    """Return the route of a request, `other` if no route has its path."""
+    # A route of FastAPI, the only kind with a path: "/documents/{index}/{document_id:path}".
+    named: str | None = getattr(scope.get("route"), "path", None)
+    if named:
+        return named
+    path: str = scope["path"]
+    if path.startswith("/mcp/"):
+        return "/mcp"
+    return path if path in ("/", "/mcp") else "other"
 
 
 class Exchange:
     """One request and its response on their way through the guard."""
 
     def __init__(self, scope: Scope, send: Send, *, max_body: int, metrics: HttpMetrics) -> None:
-        self.scope, self._send, self._max_body, self._metrics = scope, send, max_body, metrics
-        self._began, self._ended = time.perf_counter(), False
-        self.headers = dict(
-            Headers(scope=scope).items()
-        )  # of several of one name the last, which a proxy adds
-        self.address = str(scope["client"][0]) if scope.get("client") else "unknown"
+        self.scope = scope
+        self._send = send
+        self._max_body = max_body
+        self._metrics = metrics
+        self._began = time.perf_counter()
+        self._ended = False
+        # Of several headers of one name, the last counts: a proxy adds its own at the end.
+        self.headers = dict(Headers(scope=scope).items())
+        client = scope.get("client")
+        self.address = str(client[0]) if client else "unknown"
         self.caller = Caller()
         self.status = 0
 
     @property
     def sender(self) -> str:
-        """Return what counts as one caller: an address, or one connection of a program on this
-        machine.
+        """The address that shares places among callers without a token.
 
-        It is the address that a proxy names, if the connection comes from a private network.
-        Nothing else depends on that header, since any client can write it.
+        If the connection comes from a private network, it is the address that a proxy names. Nothing
+        else depends on that header, because any client can write it.
         """
         try:
             address = ip_address(self.address)
         except ValueError:
             return self.address
-        named = self.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        _, _, last = self.headers.get("x-forwarded-for", "").rpartition(",")
+        named = last.strip()
         if named and address.is_private:
             return named
-        return f"{address} {self.scope['client'][1]}" if address.is_loopback else str(address)
+        # A program on this machine: each connection counts as a sender of its own.
+        if address.is_loopback:
+            return f"{address} {self.scope['client'][1]}"
+        return str(address)
 
     @property
     def who(self) -> str:
-        """Return who has a share of the places."""
-        return f"token {self.caller.name}" if self.caller.name else f"address {self.sender}"
+        """The owner of a share of the places."""
+        if self.caller.name:
+            return f"token {self.caller.name}"
+        return f"address {self.sender}"
 
     @property
     def malformed(self) -> ProblemResponse | None:
-        """Return the problem of first lines that are too long, or that two programs could read in
-        two ways."""
+        """The problem of headers that are too long, or that two programs could read differently;
+        None if there is none."""
         size = sum(len(name) + len(value) + 4 for name, value in self.scope["headers"])
         size += len(self.scope.get("raw_path") or b"") + len(self.scope["query_string"])
         closing = {"Connection": "close"}
         if size > MAX_HEADER_BYTES:
             detail = f"the first lines of the request are larger than {MAX_HEADER_BYTES:,} bytes"
             return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail, headers=closing)
+        # A proxy could end the body elsewhere, and take its rest for another request.
         if {"content-length", "transfer-encoding"} <= self.headers.keys():
             detail = "the request has both Content-Length and Transfer-Encoding: send one of them"
             return problem(HTTPStatus.BAD_REQUEST, detail, headers=closing)
@@ -146,44 +171,52 @@ class Exchange:
 
     @property
     def host(self) -> str:
-        """Return the name that the client used, without port."""
+        """The host that the client named, without port."""
         name = self.headers.get("host", "").lower()
-        return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
+        # IPv6: "[::1]:8000".
+        if name.startswith("["):
+            address, _, _ = name.partition("]")
+            return f"{address}]"
+        # A name or IPv4: "search.example.com:8000".
+        host, _, _ = name.partition(":")
+        return host
 
     def is_foreign(self, allowed: list[str]) -> bool:
-        """Return whether a browser sends this for a page of an origin that may not ask.
+        """Return whether a browser sends the request for a page of another origin.
 
-        An image or a link has no Origin, so that Sec-Fetch-Site alone tells. Another port or
-        subdomain (`same-site`) is another owner's page too. A link to the page itself is for the
-        person who clicks it.
+        Args:
+            allowed: Origins that may send requests, such as `https://wiki.example.com`.
         """
+        # A script of a page: the browser names the origin.
         origin = self.headers.get("origin", "").lower()
         if origin:
-            return (
-                origin.partition("://")[2] != self.headers.get("host", "").lower()
-                and origin not in allowed
-            )
+            _, _, origin_host = origin.partition("://")
+            is_own = origin_host == self.headers.get("host", "").lower()
+            return not is_own and origin not in allowed
+        # A link to the page itself: it is for the person who clicks it.
         if self.scope["path"] == "/" and self.headers.get("sec-fetch-mode") == "navigate":
             return False
+        # An image or a link has no Origin. Another port or subdomain (`same-site`) is another
+        # owner's page, too. Programs send no such header.
         return self.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
     async def read_body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None if the client hangs up.
+        """Return the request's body; None if the client hangs up.
 
-        Raises RequestTooLarge, before anything is read if the client itself says so.
+        Raises RequestTooLarge, before anything is read if Content-Length is too large.
         """
-        declared, body, more = (
-            int(self.headers.get("content-length", 0)),
-            b"",
-            True,
-        )  # the server reads that, too
+        # The server has refused a Content-Length that is not a number.
+        declared = int(self.headers.get("content-length", 0))
+        body = b""
+        has_more = True
         while max(declared, len(body)) <= self._max_body:
-            if not more:
+            if not has_more:
                 return body
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+            body += message.get("body", b"")
+            has_more = message.get("more_body", False)
         raise RequestTooLarge(
             f"the body is larger than the {self._max_body:,} bytes that are allowed"
         )
@@ -191,37 +224,43 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
-            self.status, given = message["status"], message.get("headers", [])
-            names = {name.lower() for name, _ in given}
-            # of a file of the page a browser asks whether its copy is current: a newer rag-index is
-            # seen at once
-            cached = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
-            headers = (*SECURITY_HEADERS, (b"cache-control", cached))
-            message = {
-                **message,
-                "headers": [*given, *(one for one in headers if one[0] not in names)],
-            }
+            self.status = message["status"]
+            message = {**message, "headers": self._with_common(message.get("headers", []))}
+        # The last part of the body.
         elif not message.get("more_body", False):
             self.end()
         await self._send(message)
 
+    def _with_common(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response, and the common ones that it does not set itself."""
+        # A file of the page may be kept, but the browser asks each time whether it is current: a
+        # newer rag-index is seen at once. Answers are never kept.
+        caching = b"no-cache" if is_page(self.scope["path"]) else b"no-store"
+        names = {name.lower() for name, _ in headers}
+        common = (*SECURITY_HEADERS, (b"cache-control", caching))
+        return [*headers, *(header for header in common if header[0] not in names)]
+
     def end(self) -> None:
-        """Count the request, once: before its last byte leaves, so that who asks after the answer
-        finds it counted."""
-        if not self._ended:
-            self._ended = True
-            seconds = time.perf_counter() - self._began
-            self._metrics.add(self.scope, self.status or CLIENT_GONE, seconds)
-            path = (
-                (self.scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]
-            )  # without what is asked
-            who, method = self.caller.name or self.address, self.scope["method"]
-            logger.info(
-                "%s %s %s %d %.1f ms", who, method, path, self.status or CLIENT_GONE, 1000 * seconds
-            )
+        """Count and log the request, once.
+
+        This happens before the last byte is sent, so that a client that then reads the metrics finds
+        the request counted.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        seconds = time.perf_counter() - self._began
+        status = self.status or CLIENT_GONE
+        self._metrics.add(self.scope, status, seconds)
+        # Without the parameters: they have what was searched for.
+        raw_path = self.scope.get("raw_path") or b""
+        path, _, _ = raw_path.decode("latin-1").partition("?")
+        who = self.caller.name or self.address
+        method = self.scope["method"]
+        logger.info("%s %s %s %d %.1f ms", who, method, path, status, 1000 * seconds)
 
     async def refuse(self, response: Response, receive: Receive) -> None:
-        """Send a problem, unless a response has begun; then nothing more can be said."""
+        """Send a problem, unless a response has begun already."""
         if not self.status:
             await response(self.scope, receive, self.send)
 
@@ -239,13 +278,20 @@ class Guard:
         max_requests: int = 0,
         max_body: int = 0,
     ) -> None:
-        self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
-        max_requests, self._max_body = max_requests or MAX_REQUESTS, max_body or MAX_BODY_BYTES
+        self._app = app
+        self._serve = serve
+        self._tokens = tokens
+        self._metrics = metrics
+        self._max_body = max_body or MAX_BODY_BYTES
         self._hosts = allowed_hosts(serve, tokens)
-        self._places, self._probes = Places(max_requests), Places(max_requests)
+        max_requests = max_requests or MAX_REQUESTS
+        self._places = Places(max_requests)
+        # Probes have places of their own: a busy service is not dead.
+        self._probes = Places(max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, count it, and write a line about it to the log."""
+        # Start and stop of the application. A websocket gets no answer.
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -259,83 +305,99 @@ class Guard:
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                refusal = exchange.malformed or await self._refusal(exchange)
-                if refusal is not None:
-                    await exchange.refuse(refusal, receive)
-                    return
-                exchange.scope.setdefault("state", {})["caller"] = exchange.caller
-                if (
-                    exchange.scope["method"] == "POST"
-                ):  # a body is JSON also if, as with `curl -d`, it is called a form
-                    others = [
-                        header
-                        for header in exchange.scope["headers"]
-                        if header[0] != b"content-type"
-                    ]
-                    exchange.scope["headers"] = [*others, (b"content-type", b"application/json")]
-                body = await exchange.read_body(receive)
-                if body is not None:  # a request whose body is still to come takes no place
-                    places = self._probes if exchange.scope["path"] in PROBE_PATHS else self._places
-                    with places.take(exchange.who):
-                        await self._answer_until_gone(exchange, body, receive)
+                await self._answer_in_time(exchange, receive)
         except TimeoutError:
             detail = f"the request took longer than {REQUEST_SECONDS:g} s"
             await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
-        except asyncio.CancelledError:  # by the server, which has waited long enough for its end
-            await exchange.refuse(
-                problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops"), receive
-            )
+        # The server cancels requests that do not end while it stops.
+        except asyncio.CancelledError:
+            stopping = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops")
+            await exchange.refuse(stopping, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             await self._fail(exchange, receive, error)
 
+    async def _answer_in_time(self, exchange: Exchange, receive: Receive) -> None:
+        """Refuse the request, or identify its caller, read its body and let the application
+        answer."""
+        refusal = exchange.malformed or await self._refusal(exchange)
+        if refusal is not None:
+            await exchange.refuse(refusal, receive)
+            return
+        scope = exchange.scope
+        scope.setdefault("state", {})["caller"] = exchange.caller
+        # Every body is JSON, also if the client names it a form, as `curl -d` does.
+        if scope["method"] == "POST":
+            others = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
+        # A request takes no place until its body has arrived.
+        body = await exchange.read_body(receive)
+        if body is None:
+            return
+        places = self._probes if scope["path"] in PROBE_PATHS else self._places
+        with places.take(exchange.who):
+            await self._answer_until_gone(exchange, body, receive)
+
     async def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
-        """Return the problem of a request that its first lines already show."""
+        """Identify the caller, and return the problem of a request whose headers are refused; None
+        if they are not."""
+        # Another name points at this machine: DNS rebinding.
         if self._hosts is not None and exchange.host not in self._hosts:
             return problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this service has another name; [serve] hosts lists its names",
             )
+        # A page of another origin asks with the rights of the person who looks at it.
         if exchange.is_foreign(self._serve.cors):
             return problem(
                 HTTPStatus.FORBIDDEN,
                 "pages of this origin may not ask; [serve] cors lists those that may",
             )
         try:
-            allowed = await self._identify(exchange)
+            is_allowed = await self._identify(exchange)
         except RagIndexError as error:
             logger.error("%s", error)
             return problem(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the tokens cannot be read; the log says why"
             )
-        if not allowed:
-            headers = {"WWW-Authenticate": 'Bearer realm="rag-index"'}
+        if not is_allowed:
             return problem(
                 HTTPStatus.UNAUTHORIZED,
                 "a valid token is needed: Authorization: Bearer TOKEN",
-                headers=headers,
+                headers={"WWW-Authenticate": 'Bearer realm="rag-index"'},
             )
         return None
 
     async def _identify(self, exchange: Exchange) -> bool:
+        """Set the caller of a request, and return whether it may be answered.
+
+        Raises RagIndexError if tokens or keys cannot be read.
+        """
+        # A service without tokens, which only this machine can reach.
         if not self._tokens.required:
             exchange.caller = Caller(local=True)
             return True
         scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
         token = given.strip() if scheme.lower() == "bearer" else ""
-        found = self._tokens.sign_on.proxied(
-            exchange.address, exchange.scope["headers"]
-        ) or self._tokens.caller(token)
-        found = found or await self._tokens.sign_on.verify(token)
-        if found is not None:
-            exchange.caller = found
+        # A proxy names the groups, or the token is one of the service, or a JWT of an issuer.
+        sign_on = self._tokens.sign_on
+        caller = sign_on.proxied(exchange.address, exchange.scope["headers"])
+        if caller is None:
+            caller = self._tokens.caller(token)
+        if caller is None:
+            caller = await sign_on.verify(token)
+        if caller is not None:
+            exchange.caller = caller
+            return True
+        # Nobody: only the page and the probes answer.
         path = exchange.scope["path"]
-        return found is not None or path in OPEN_PATHS or is_page(path)
+        return path in OPEN_PATHS or is_page(path)
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         """Run the application, and cancel it if the client hangs up."""
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
+            # The body was given already: the application waits for a disconnect, which cancels it.
             if not messages:
                 await anyio.sleep_forever()
             return messages.pop()
@@ -354,11 +416,11 @@ class Guard:
                 watching.cancel()
 
     async def _fail(self, exchange: Exchange, receive: Receive, error: Exception) -> None:
-        """Answer an unexpected error. The log has its place alone: a message may repeat what was
-        searched for."""
+        """Answer an error that was raised outside of a route, or by a fault of the program."""
         if isinstance(error, RagIndexError):
             await exchange.refuse(problem_of(error), receive)
             return
+        # The log has the place alone: the message may repeat what was searched for.
         log_place(error)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)

@@ -1,12 +1,16 @@
-"""The requests and answers of HTTP and of the tools as models: what is checked, and what OpenAPI
-and MCP show. Errors are problem details (RFC 9457), one form for everything that a request can
-meet."""
+"""The requests and answers of HTTP and of the tools as models, which check them and describe them in
+OpenAPI and MCP.
+
+The docstrings of models and fields are descriptions for clients. Every error is answered with
+problem details (RFC 9457).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import traceback
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,8 +57,9 @@ MAX_CITATIONS = 100
 MAX_DOCUMENT_CHARS = 200_000
 EXAMPLE_FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 LIKE = "like"
-"""What stands for the query if there is a document in its place."""
+"""The query of a search for documents like another one: it needs no text of its own."""
 RETRY_AFTER = "5"
+"""Seconds after which a client may try again. Chosen; nothing depends on it."""
 STATUS_OF = (
     (DocumentNotFound, HTTPStatus.NOT_FOUND),
     (NotAllowed, HTTPStatus.FORBIDDEN),
@@ -63,12 +68,11 @@ STATUS_OF = (
     (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
     (IndexBehind, HTTPStatus.GATEWAY_TIMEOUT),
 )
-"""The status of each kind of error; of all others it is 503, because nothing could be searched."""
+"""The status of each kind of error. Any other error has 503, because nothing could be searched."""
 HEADERS_OF = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {
-        "Connection": "close"
-    },  # what is left of the body is not read
+    # The rest of the body is not read.
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},
 }
 
 
@@ -81,21 +85,30 @@ def check_unicode(value: Any) -> Any:
     return value
 
 
-def faults(errors: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the field and the message of each error of pydantic; the field is "" if it is of
-    several.
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a field of a request; the field is "" if several are meant."""
 
-    pydantic reports one error for each type of a union. Keep one for the field, without the type.
-    """
-    found = []
+    field: str
+    detail: str
+
+    def __str__(self) -> str:
+        """Return "limit: Input should be greater than 0", or the detail alone."""
+        return ": ".join(filter(None, [self.field, self.detail]))
+
+
+def faults(errors: Iterable[Mapping[str, Any]]) -> list[Fault]:
+    """Return the faults of a request from errors of pydantic."""
+    found = list[Fault]()
     for error in errors:
-        if error["type"] != "none_required":
-            parts = [
-                part
-                for place, part in enumerate(error["loc"])
-                if not place or isinstance(part, int)
-            ]
-            found.append((".".join(map(str, parts)), error["msg"].removeprefix("Value error, ")))
+        # One of several types of a field, which is null: the error of the other type stands beside.
+        if error["type"] == "none_required":
+            continue
+        field, *inner = error["loc"] or ("",)
+        # Texts inside a field are names of its types: ("indexes", "list[str]", 0) is indexes.0.
+        parts = [field, *(part for part in inner if isinstance(part, int))]
+        detail = error["msg"].removeprefix("Value error, ")
+        found.append(Fault(".".join(map(str, parts)), detail))
     return found
 
 
@@ -129,14 +142,17 @@ class SearchArguments(AgentOptions, SearchQuestion):
     @model_validator(mode="before")
     @classmethod
     def _need_query(cls, given: Any) -> Any:
-        """Let a document that others are to be like stand in place of the query."""
+        """Let `like` replace the query, which may then be missing."""
         like = given.get("like") if isinstance(given, dict) else None
-        return {**given, "query": given.get("query") or LIKE} if like else given
+        if not like:
+            return given
+        return {**given, "query": given.get("query") or LIKE}
 
     @property
     def text(self) -> str:
-        """Return what to search for; "" if there is a document in its place."""
-        return "" if self.query == LIKE and self.like else self.query
+        """The text to search for; "" if `like` replaces it."""
+        is_replaced = self.query == LIKE and self.like
+        return "" if is_replaced else self.query
 
 
 class _Search(ProgramOptions, SearchArguments):
@@ -146,7 +162,7 @@ class _Search(ProgramOptions, SearchArguments):
     """Whether to add ranks, scores, chunks and timings."""
 
     def options(self) -> dict[str, Any]:
-        """Return the options of the search that this asks for, as `Retriever.search` takes them."""
+        """Return the options for `Retriever.search`."""
         return self.model_dump(exclude={"query", "explain"})
 
 
@@ -233,7 +249,8 @@ class DocumentQuery(Arguments):
 
     @model_validator(mode="after")
     def _check_one_way(self) -> DocumentQuery:
-        if sum((self.first_chunk > 0, self.around is not None, self.find is not None)) > 1:
+        ways = (self.first_chunk > 0, self.around is not None, self.find is not None)
+        if sum(ways) > 1:
             raise ValueError("first_chunk, around and find exclude each other: give one of them")
         return self
 
@@ -304,10 +321,13 @@ class ProblemResponse(JSONResponse):
 
 
 def log_place(error: Exception) -> None:
-    """Log where an unexpected error was raised, without its message, which may repeat what was
-    searched for."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    logger.error("unexpected %s in %s line %s", type(error).__name__, place.filename, place.lineno)
+    """Log where an unexpected error was raised.
+
+    The message is not logged, because it may repeat the query.
+    """
+    *_, place = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    logger.error("unexpected %s in %s line %s", kind, place.filename, place.lineno)
 
 
 def problem(
@@ -318,7 +338,12 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> ProblemResponse:
-    """Return a problem. `code` names it for programs, and `more` are further members."""
+    """Return a response with problem details.
+
+    Args:
+        code: The name of the problem for programs.
+        more: Further members of the problem.
+    """
     content = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -331,34 +356,40 @@ def problem(
 
 
 def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemResponse:
-    """Return the problem for an error of ours. With `in_path`, the address names an index that does
-    not exist."""
-    found = next(
-        (status for kind, status in STATUS_OF if isinstance(error, kind)),
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    )
+    """Return the problem for an error of rag-index.
+
+    Args:
+        in_path: Whether the path names the index: an unknown index is then a missing resource.
+    """
+    status = _status_of(error)
     if in_path and isinstance(error, UnknownIndex):
-        found = HTTPStatus.NOT_FOUND
+        status = HTTPStatus.NOT_FOUND
     more: dict[str, Any] = {}
     if isinstance(error, SearchFailed):
-        found, more = (
-            HTTPStatus.GATEWAY_TIMEOUT if error.timed_out else found,
-            {"errors": error.errors},
-        )
+        more = {"errors": error.errors}
+        if error.timed_out:
+            status = HTTPStatus.GATEWAY_TIMEOUT
     if isinstance(error, IndexBehind):
         more = {"as_of": error.as_of}
-    return problem(
-        found, str(error), code=type(error).__name__, headers=HEADERS_OF.get(found), **more
-    )
+    headers = HEADERS_OF.get(status)
+    return problem(status, str(error), code=type(error).__name__, headers=headers, **more)
+
+
+def _status_of(error: RagIndexError) -> HTTPStatus:
+    for kind, status in STATUS_OF:
+        if isinstance(error, kind):
+            return status
+    return HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of the app with problem details, also those that routing and validation
-    find."""
+    """Answer every error of the application with problem details, also errors of routing and
+    validation."""
 
     @app.exception_handler(RagIndexError)
     async def _ours(request: Request, error: RagIndexError) -> ProblemResponse:
-        return problem_of(error, in_path=request.url.path.startswith("/documents/"))
+        in_path = request.url.path.startswith("/documents/")
+        return problem_of(error, in_path=in_path)
 
     @app.exception_handler(UnicodeEncodeError)
     async def _not_unicode(_: Request, error: UnicodeEncodeError) -> ProblemResponse:
@@ -370,26 +401,32 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> ProblemResponse:
-        nothing = "there is nothing at this address; /openapi.json describes those that there are"
-        detail = nothing if error.status_code == HTTPStatus.NOT_FOUND else str(error.detail)
+        detail = str(error.detail)
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            detail = (
+                "there is nothing at this address; /openapi.json describes those that there are"
+            )
         return problem(error.status_code, detail, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
         found = _validation_errors(error.errors())
-        errors = [{"field": field, "detail": detail} for field, detail in found]
-        wrong = "; ".join(": ".join(filter(None, one)) for one in found)
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, wrong, code="InvalidRequest", errors=errors)
+        errors = [asdict(fault) for fault in found]
+        detail = "; ".join(map(str, found))
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return problem(status, detail, code="InvalidRequest", errors=errors)
 
 
-def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the fields and the messages. Values are left out: they may be long, or not be JSON."""
-    if found[0]["type"] == "json_invalid":
-        reason = f"{found[0]['ctx']['error']} at character {found[0]['loc'][1]}"
-        return [("", f"the body is not JSON: {reason}")]
-    if found[0]["loc"] == ("body",):
-        return [("", 'the body has to be a JSON object, such as {"query": "printer"}')]
-    named = faults(
-        {**one, "loc": one["loc"][1:]} for one in found
-    )  # the first part says whether it is body or query
-    return [(field.encode("utf-8", "replace").decode(), detail) for field, detail in named]
+def _validation_errors(found: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Return the faults without the values, which may be long, or not be JSON."""
+    first = found[0]
+    # The body is not complete: '{"query": '.
+    if first["type"] == "json_invalid":
+        reason = f"{first['ctx']['error']} at character {first['loc'][1]}"
+        return [Fault("", f"the body is not JSON: {reason}")]
+    # The body is a list: '["printer"]'.
+    if first["loc"] == ("body",):
+        return [Fault("", 'the body has to be a JSON object, such as {"query": "printer"}')]
+    # The first part of a location is "body" or "query": ("body", "limit").
+    named = faults({**error, "loc": error["loc"][1:]} for error in found)
+    return [Fault(fault.field.encode("utf-8", "replace").decode(), fault.detail) for fault in named]

@@ -1,9 +1,8 @@
-"""MCP on standard input and output: every request is answered, whatever the line holds that it
-comes in.
+"""MCP on standard input and output: every request is answered, whatever its line contains.
 
-The transport of the package `mcp` drops a line that it cannot read, so that a client waits for
-ever, and what is under way when the input ends. Lines are read here instead, and the server gets
-their messages one by one. The package writes the answers.
+The transport of the package `mcp` drops a line that it cannot parse, so that a client waits
+forever. It also drops the requests under way when the input ends. Therefore this module reads the
+lines and passes their messages to the server one by one. The package writes the answers.
 """
 
 from __future__ import annotations
@@ -30,11 +29,10 @@ Messages = SessionMessage | Exception
 
 @asynccontextmanager
 async def standard_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[Messages], Client]]:
-    """Open what a server of MCP reads from and writes to. The requests under way when the input
-    ends are answered.
+    """Open the stream of messages for an MCP server, and the client to which it sends its own.
 
-    Any other reader of the standard input of this process, such as a child of it, finds nothing
-    there.
+    When the input ends, the requests under way are still answered. Any other reader of the standard
+    input of this process, such as a child process, reads nothing.
     """
     wire = os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -47,26 +45,27 @@ async def standard_streams() -> AsyncIterator[tuple[MemoryObjectReceiveStream[Me
 
 
 async def _no_lines() -> Any:
+    """Yield nothing, in place of the standard input that the package would read."""
     for line in "":
         yield line
 
 
 class _Json(RootModel[Any]):
-    """What is written in one line."""
+    """An answer of one line that the package has no model for."""
 
 
 class Client:
-    """The client, as the server sees it: it sends messages, and takes those of the server as a
-    stream."""
+    """The client of the server: its lines become messages, and it is the stream to which the server
+    sends answers."""
 
     def __init__(self, messages: MemoryObjectSendStream[Messages], outgoing: Any) -> None:
         self._messages, self._outgoing = messages, outgoing
         self._waiting: list[types.RequestId | None] = []
-        """The ids of the requests that are not answered yet."""
+        """The ids of unanswered requests."""
         self._answered = asyncio.Event()
 
     async def read(self, lines: anyio.AsyncFile[bytes]) -> None:
-        """Give the server what the lines hold. Once the last is answered, end the server."""
+        """Pass the messages of all lines to the server. End the server after the last answer."""
         async with self._messages, lines:
             async for line in lines:
                 if line.strip():
@@ -82,10 +81,10 @@ class Client:
             await self._outgoing.send(item)
         finally:
             if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
-                await self._settle(message.id)
+                await self._finish(message.id)
 
     async def aclose(self) -> None:
-        """Write nothing more."""
+        """Close the output."""
         await self._outgoing.aclose()
 
     async def __aenter__(self) -> Client:
@@ -95,55 +94,66 @@ class Client:
         await self.aclose()
 
     async def _take(self, text: bytes) -> None:
-        """Give the server a message, or answer a line that holds none."""
+        """Pass the message of a line to the server, or answer a line without a message."""
         try:
             message = _parse(_read(text))
         except (ValueError, RecursionError):
             message = _error(None, types.PARSE_ERROR, "this line is not JSON")
+        # The answer to a line that is not a message.
         if isinstance(message, dict):
             await self._outgoing.send(SessionMessage(_Json(message)))  # type: ignore[arg-type]
-        elif message is not None:
-            number = message.id if isinstance(message, types.JSONRPCRequest) else None
-            self._waiting += [number] if isinstance(message, types.JSONRPCRequest) else []
-            metadata = ServerMessageMetadata(on_request_unanswered=partial(self._settle, number))
-            await self._messages.send(SessionMessage(message, metadata))
+            return
+        # A notification that is not known.
+        if message is None:
+            return
+        number = None
+        if isinstance(message, types.JSONRPCRequest):
+            number = message.id
+            self._waiting.append(number)
+        metadata = ServerMessageMetadata(on_request_unanswered=partial(self._finish, number))
+        await self._messages.send(SessionMessage(message, metadata))
 
-    async def _settle(self, number: types.RequestId | None) -> None:
-        """Note that a request is answered, or that it gets no answer since the client cancelled
-        it."""
+    async def _finish(self, number: types.RequestId | None) -> None:
+        """Record that a request is answered, or cancelled by the client and never answered."""
         if number in self._waiting:
             self._waiting.remove(number)
         self._answered.set()
 
 
 def _read(text: bytes) -> Any:
-    """Return what a line holds. Half a character, which JSON can have, becomes a question mark, as
-    in the store.
+    """Return the JSON value of a line. Half a character becomes a question mark, as in the store.
 
     Raises ValueError if it is not JSON, and RecursionError if it is too deep.
     """
     given = json.loads(text.decode("utf-8-sig", "replace"), parse_constant=_refuse)
-    return json.loads(json.dumps(given, ensure_ascii=False).encode(errors="replace"))
+    # JSON itself can have half a character: "\ud83d".
+    clean = json.dumps(given, ensure_ascii=False).encode(errors="replace")
+    return json.loads(clean)
 
 
 def _refuse(constant: str) -> None:
+    """Refuse NaN and Infinity, which Python parses."""
     raise ValueError(f"{constant} is no JSON")
 
 
 def _parse(given: Any) -> types.JSONRPCMessage | dict[str, Any] | None:
-    """Return a message, or the error that answers what is none; None for a notification, which
-    nothing answers."""
+    """Return the message of a line, or the error object that answers it.
+
+    Nothing answers a notification. Return None for one that is not valid.
+    """
     try:
         message = types.jsonrpc_message_adapter.validate_python(given, by_name=False)
     except ValidationError:
         message = None
-    known = given if isinstance(given, dict) else {}
-    if "id" not in known and known.get("jsonrpc") == "2.0" and isinstance(known.get("method"), str):
+    members = given if isinstance(given, dict) else {}
+    # A notification, valid or not: {"jsonrpc": "2.0", "method": "notifications/cancelled"}.
+    is_call = members.get("jsonrpc") == "2.0" and isinstance(members.get("method"), str)
+    if is_call and "id" not in members:
         return message
-    if message is None or isinstance(
-        message, types.JSONRPCNotification
-    ):  # its id is null, or no whole number
-        number = None if "result" in known or "error" in known else known.get("id")
+    # No message at all, or a request that looks like a notification, because its id is null or 1.5.
+    if message is None or isinstance(message, types.JSONRPCNotification):
+        is_response = "result" in members or "error" in members
+        number = None if is_response else members.get("id")
         return _error(
             number,
             types.INVALID_REQUEST,
@@ -153,7 +163,7 @@ def _parse(given: Any) -> types.JSONRPCMessage | dict[str, Any] | None:
 
 
 def _error(number: Any, code: int, message: str) -> dict[str, Any]:
-    number = (
-        number if isinstance(number, str | int | float) and not isinstance(number, bool) else None
-    )
-    return {"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": message}}
+    """Return the object of an error; the id is null unless it is a text or a number."""
+    is_id = isinstance(number, str | int | float) and not isinstance(number, bool)
+    error = {"code": code, "message": message}
+    return {"jsonrpc": "2.0", "id": number if is_id else None, "error": error}

@@ -1,11 +1,11 @@
-"""Who may ask the service: callers with its tokens, with JWTs of an issuer, or behind a proxy; and
-its host names.
+"""Authentication: callers with tokens of the service, with JWTs of an issuer, or behind a proxy; and
+the host names of the service.
 
-A token is 256 random bits, so one round of SHA-256 is enough: it cannot be found by trying, however
-fast hashing is. Its line has that hash alone: `NAME sha256:HASH`, followed by `@ROLE`, if it has a
-role in the database, and by its groups; all names are percent-encoded. In their place, * stands for
-the documents of all groups. Everything fails closed: what is missing, of another type or not
-understood is no caller, or no group.
+A token has 256 random bits. It cannot be guessed, however fast hashing is, so one round of SHA-256
+is enough. The line of a token has only its hash: `NAME sha256:HASH`, followed by `@ROLE` if it has
+a role in the database, and by its groups. All names are percent-encoded. In place of groups, `*`
+stands for all documents. Everything fails closed: a value that is missing, malformed or of another
+type is no caller, or no group.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ Token = tuple[bytes, Caller]
 """The hash of a token, and its caller."""
 
 TOKENS_BEGIN = "rag_"
-"""The beginning of every token, by which scanners for secrets can find one that went astray."""
+"""The beginning of every token, by which secret scanners can detect a leaked token."""
 
 LINE = re.compile(
     r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(@(?P<role>\S+))?(?P<groups>(\s+\S+)*)"
 )
 EVERY_GROUP = "*"
 FILE_CHECK_SECONDS = 1.0
+"""How long a withdrawn token still works at most: the file is not checked for each request."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 ALGORITHMS = (
@@ -63,28 +64,32 @@ ALGORITHMS = (
     "ES512",
     "EdDSA",
 )
-"""Signatures with a public key. With the others, a reader of the keys could sign."""
+"""Signatures with a public key. With any other algorithm, a reader of the keys could sign."""
 LEEWAY_SECONDS = 30.0
 """How far the clocks of issuer and service may differ."""
 FRESH_KEYS_SECONDS = 300.0
+"""Older keys are read again, beside the requests. Older than twice that, a request waits for it."""
 KEYS_PAUSE_SECONDS = 30.0
-"""The least time between two readings; one more is allowed in between, for a token that no known
-key verifies."""
+"""The shortest time between two readings, so that invalid tokens do not flood the issuer. One more
+reading is allowed in between, for a token that no known key verifies."""
 MAX_OLD_SECONDS = 3600.0
-"""How long keys are good that cannot be read again, because the issuer does not answer."""
+"""How long keys remain valid while the issuer is unavailable."""
 TIMEOUT_SECONDS, MAX_KEYS_BYTES = 5.0, 1_000_000
+"""Limits of an issuer's answer. Chosen; a list of keys has some kilobytes."""
 UNPACKED = {"Accept-Encoding": "identity"}
 JWT = "jwt:"
-"""The beginning of the name of a caller with a JWT, which no token of the service has."""
+"""The beginning of the name of a caller with a JWT. No token of the service may have it."""
 MAX_JWT_CHARS = 16_000
+"""Longer tokens are refused unread. The headers of a request are limited to about as much."""
 
 
 class IssuerKeys:
-    """The public keys of an issuer (JWKS), which is asked when one is needed. For one event
+    """The public keys of an issuer (JWKS), which are read when they are needed. For one event
     loop."""
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url, self._clock = url, clock
+        self._url = url
+        self._clock = clock
         self._keys: list[PyJWK] = []
         self._read_at = self._tried_at = -float("inf")
         self._one_more = False
@@ -93,54 +98,66 @@ class IssuerKeys:
     async def verify(self, token: str, **expected: Any) -> dict[str, Any] | None:
         """Return the claims of a JWT that one of the keys verifies; None if none does.
 
-        Keys are read beside the requests: one waits for that only if no key verifies its token, or
-        keys are old. Raises TransientError if the keys cannot be read, or have been too old for too
-        long, and PyJWTError for a token that is malformed, or whose claims are not those that are
-        `expected`, as `jwt.decode` has them.
+        Keys are read beside the requests. A request waits only if no key verifies its token, or if
+        the keys are old.
+
+        Args:
+            expected: What the claims must have, as the arguments of `jwt.decode`.
+
+        Raises:
+            TransientError: The keys cannot be read, or could not be for too long.
+            PyJWTError: The token is malformed, or its claims are not the `expected` ones.
         """
-        found, now = self._claims(token, expected), self._clock()
-        due, age = now - self._tried_at > KEYS_PAUSE_SECONDS, now - self._read_at
-        if (due and (found is None or age > FRESH_KEYS_SECONDS)) or (
-            found is None and self._one_more
-        ):
-            self._tried_at, self._one_more = now, due
+        claims = self._claims(token, expected)
+        now = self._clock()
+        is_due = now - self._tried_at > KEYS_PAUSE_SECONDS
+        age = now - self._read_at
+        # A key that is not known, or keys that are old.
+        is_wanted = claims is None or age > FRESH_KEYS_SECONDS
+        # A key that was published shortly after the last reading.
+        may_try_early = claims is None and self._one_more
+        if (is_due and is_wanted) or may_try_early:
+            self._tried_at = now
+            self._one_more = is_due
             self._reading = asyncio.create_task(self._read())
-        if self._reading and (found is None or age > 2 * FRESH_KEYS_SECONDS):
+        # Shielded: the next request needs the keys, too, if this one is cancelled.
+        if self._reading and (claims is None or age > 2 * FRESH_KEYS_SECONDS):
             await asyncio.shield(self._reading)
-            found = self._claims(token, expected)
+            claims = self._claims(token, expected)
         if self._clock() - self._read_at > MAX_OLD_SECONDS:
             raise TransientError(f"the keys of [serve] jwt_keys {self._url} cannot be read")
-        return found
+        return claims
 
     def _claims(self, token: str, expected: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the claims of a token as the first key says that verifies it: those of its id, or
-        without an id."""
+        """Return the claims of a token from the first key that verifies it; None if none does."""
         import jwt
 
         header = jwt.get_unverified_header(token)
-        named, algorithm = header.get("kid"), header.get("alg")
+        key_id = header.get("kid")
         for key in self._keys:
-            if key.algorithm_name == algorithm and (named is None or key.key_id in (named, None)):
-                with suppress(jwt.InvalidSignatureError):
-                    return jwt.decode(token, key, algorithms=ALGORITHMS, **expected)
+            # The key of the token's id, or a key without one. A token without an id tries all.
+            may_verify = key_id is None or key.key_id in (key_id, None)
+            if not may_verify or key.algorithm_name != header.get("alg"):
+                continue
+            with suppress(jwt.InvalidSignatureError):
+                return jwt.decode(token, key, algorithms=ALGORITHMS, **expected)
         return None
 
     async def _read(self) -> None:
-        """Read the keys. If that fails, the log says why, and those that are known stay."""
+        """Read the keys. If that fails, log the reason and keep the known keys."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                self._take(await self._ask())
+                self._take(await self._request())
         except Exception as exc:  # noqa: BLE001 - whatever an issuer answers, others are known by their keys
             late = f"no whole answer within {TIMEOUT_SECONDS:g} s"
-            logger.error(
-                "[serve] jwt_keys %s cannot be read: %s",
-                self._url,
-                why_failed(exc, self._url) or str(exc) or late,
-            )
+            reason = why_failed(exc, self._url) or str(exc) or late
+            logger.error("[serve] jwt_keys %s cannot be read: %s", self._url, reason)
 
-    async def _ask(self) -> bytes:
-        """Return the whole answer of the issuer, as it is sent: a small one could be unpacked to a
-        large one."""
+    async def _request(self) -> bytes:
+        """Return the answer of the issuer. Raises SettingsError if it is too large.
+
+        A compressed answer is not decompressed: a small one could become very large.
+        """
         answer = b""
         async with (
             httpx.AsyncClient(
@@ -155,42 +172,47 @@ class IssuerKeys:
         return answer
 
     def _take(self, text: bytes) -> None:
-        """Replace the keys by those of a text, which may be none. Raises SettingsError if it is no
-        list of keys."""
+        """Replace the keys by those of an answer, which may have none.
+
+        Raises SettingsError, and changes nothing, if it is not a list of keys.
+        """
         try:
             given = list(json.loads(text)["keys"])
         except (ValueError, TypeError, KeyError) as exc:
             raise SettingsError(f"it has no keys (JWKS) to read: {exc!r}") from exc
-        listed = [one for one in given if isinstance(one, dict)]
+        listed = [key for key in given if isinstance(key, dict)]
         if given and not listed:
             raise SettingsError("it has no keys (JWKS) to read: nothing in the list is a key")
-        self._keys, self._read_at = [key for one in listed for key in _usable(one)], self._clock()
+        keys: list[PyJWK] = []
+        for key in listed:
+            keys += _usable(key)
+        self._keys = keys
+        self._read_at = self._clock()
 
 
 def _usable(listed: Mapping[str, Any]) -> list[PyJWK]:
-    """Return a listed key for each algorithm whose signatures it may verify: its own, or all that
-    its kind can.
+    """Return a listed key once for each algorithm whose signatures it may verify.
 
-    A key that signs, encrypts, is too short, or of a kind that is not known here, verifies nothing
-    here.
+    That is its own algorithm, or every one that its type allows. The list is empty for a key that
+    signs or encrypts, that is too short, or whose type is not known.
     """
     from jwt import PyJWK
 
-    uses = listed.get("key_ops")
-    verifies = uses is None or (isinstance(uses, list) and "verify" in uses)
-    if listed.get("use") not in (None, "sig") or "d" in listed or not verifies:
+    operations = listed.get("key_ops")
+    may_verify = operations is None or (isinstance(operations, list) and "verify" in operations)
+    # A key for encryption, or a private key ("d"), which must not be published.
+    if listed.get("use") not in (None, "sig") or "d" in listed or not may_verify:
         return []
-    keys = []
+    keys = list[PyJWK]()
     for algorithm in ALGORITHMS:
-        with suppress(Exception):  # whatever is wrong with one, the others are good
+        # A malformed key, or one of another type. The other keys of the list are still good.
+        with suppress(Exception):
             key = PyJWK(dict(listed), algorithm)
-            known = key.Algorithm.prepare_key(
-                key.key
-            )  # an elliptic curve that is not of this algorithm is refused
-            if (
-                listed.get("alg") in (None, algorithm)
-                and key.Algorithm.check_key_length(known) is None
-            ):
+            # Refuses an elliptic curve of another algorithm.
+            prepared = key.Algorithm.prepare_key(key.key)
+            is_ours = listed.get("alg") in (None, algorithm)
+            # `check_key_length` returns a complaint.
+            if is_ours and key.Algorithm.check_key_length(prepared) is None:
                 keys.append(key)
     return keys
 
@@ -205,43 +227,54 @@ class SignOn:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._serve, self._role = serve, roles[0] if roles else ""
-        self._networks = [ip_network(one) for one in serve.proxy]
+        """Prepare both ways. The first of the `roles` is that of a JWT without one of its own."""
+        self._serve = serve
+        self._role = roles[0] if roles else ""
+        self._networks = [ip_network(network) for network in serve.proxy]
         self._keys = IssuerKeys(serve.jwt_keys, clock=clock) if serve.jwt_keys else None
         self.any = bool(self._keys or self._networks)
-        """Whether anybody can ask in one of these ways."""
+        """Whether the settings have one of these ways."""
 
     def proxied(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> Caller | None:
-        """Return the caller that a proxy at this address names by its header; None if this is no
-        such request.
+        """Return the caller whose groups a proxy names in its header; None for another request.
 
-        A request with two such headers does not count: one of them may be the caller's own.
+        Args:
+            address: The address of the connection.
         """
         name = (self._serve.proxy_groups or "").lower().encode("latin-1")
         given = [value for header, value in headers if header.lower() == name]
+        # With two such headers, one may be the caller's own.
         if len(given) != 1:
             return None
         try:
-            found, groups = ip_address(address), given[0].decode().split(",")
+            peer = ip_address(address)
+            groups = given[0].decode().split(",")
         except ValueError:
             return None
-        found = getattr(found, "ipv4_mapped", None) or found
-        if not any(found in network for network in self._networks):
+        # "::ffff:10.0.0.1" is 10.0.0.1, as a socket for both families names it.
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        if not any(peer in network for network in self._networks):
             return None
         return Caller(groups=frozenset(filter(None, map(str.strip, groups))))
 
     async def verify(self, token: str) -> Caller | None:
-        """Return the caller of a JWT; None if it is not valid. Raises TransientError if there are
-        no keys."""
+        """Return the caller of a JWT; None if it is not valid.
+
+        Raises TransientError if the keys of the issuer cannot be read.
+        """
         if self._keys is None or len(token) > MAX_JWT_CHARS or token.count(".") != 2:
             return None
+        issuer = self._serve.jwt_issuer
+        required = ["exp", "aud"]
+        if issuer:
+            required.append("iss")
         try:
             claims = await self._keys.verify(
                 token,
                 audience=self._serve.jwt_audience,
-                issuer=self._serve.jwt_issuer,
+                issuer=issuer,
                 leeway=LEEWAY_SECONDS,
-                options={"require": ["exp", "aud", *(["iss"] if self._serve.jwt_issuer else [])]},
+                options={"require": required},
             )
         except TransientError:
             raise
@@ -251,21 +284,33 @@ class SignOn:
         if claims is None:
             logger.info("a JWT was refused: no key of [serve] jwt_keys verifies it")
             return None
+        return self._caller(claims)
+
+    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+        """Return the caller that the claims of a valid JWT describe."""
         name = JWT + quote(str(claims.get("sub", "")), safe="@ :|")
-        role = claim_of(claims, self._serve.jwt_role) if self._serve.jwt_role else self._role
-        role = role if isinstance(role, str) else ""
-        return Caller(name, _groups(claims, self._serve.jwt_groups), role, claims if role else {})
+        groups = _groups(claims, self._serve.jwt_groups)
+        role = self._role
+        if self._serve.jwt_role:
+            role = claim_of(claims, self._serve.jwt_role)
+        # Without a role, no row policy reads the claims.
+        if not isinstance(role, str) or not role:
+            return Caller(name, groups)
+        return Caller(name, groups, role, claims)
 
 
 def _groups(claims: Mapping[str, Any], name: str) -> frozenset[str]:
+    """Return the groups in a claim: "staff", or ["staff", "admin"]. Other values are no groups."""
     found = claim_of(claims, name)
-    values = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+    values = [found] if isinstance(found, str) else found
+    if not isinstance(values, list):
+        return frozenset()
     return frozenset(value for value in values if isinstance(value, str) and value)
 
 
 class TokenRegister:
-    """The tokens of the settings and of the file that they name; `SignOn` knows callers of whom
-    others made sure."""
+    """The tokens of the settings and of the file that they name. `sign_on` has the other ways to
+    authenticate."""
 
     def __init__(
         self,
@@ -274,8 +319,14 @@ class TokenRegister:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read all tokens. `roles` are `caller_roles`. Raises SettingsError if the file or a line
-        is not valid."""
+        """Read all tokens.
+
+        Args:
+            roles: The `caller_roles` of the settings.
+
+        Raises:
+            SettingsError: The file cannot be read, or a line is not valid.
+        """
         self._clock = clock
         self._given = _parse(serve.tokens, "[serve] tokens")
         self._path = serve.tokens_file
@@ -284,30 +335,36 @@ class TokenRegister:
         self._tokens = [*self._given, *self._read()]
         self.sign_on = SignOn(serve, roles, clock=clock)
         self.any = bool(self._tokens) or self.sign_on.any
-        """Whether there is a token at all, or another way to be known."""
+        """Whether there is a token, or another way to authenticate."""
         self.required = self.any or self._path is not None
-        """Whether callers need a token. A file that has become empty does not open the service to
-        everybody."""
+        """Whether callers must authenticate. A file that has become empty does not open the service
+        to everybody."""
 
     def caller(self, token: str) -> Caller | None:
-        """Return the caller of a token, None if it is not known. The time taken does not tell how
-        close it was."""
+        """Return the caller of a token; None if it is unknown.
+
+        The time that this takes does not depend on how similar a wrong token is.
+        Raises SettingsError if the file has become unreadable or invalid.
+        """
         if self._path is not None and self._clock() - self._checked_at >= FILE_CHECK_SECONDS:
             self._checked_at = self._clock()
-            if (stamp := file_stamp(self._path)) != self._stamp:
+            stamp = file_stamp(self._path)
+            if stamp != self._stamp:
                 self._stamp = stamp
-                self._tokens = list(
-                    self._given
-                )  # those of the file are unknown, if it cannot be read or is not valid
+                # First without those of the file: `_read` may raise, and none of them is then valid.
+                self._tokens = list(self._given)
                 self._tokens += self._read()
         digest = _digest(token)
+        # Every token is compared, also after a match.
         found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
         return found[-1] if found else None
 
     def _read(self) -> list[Token]:
+        """Return the tokens of the file. Raises SettingsError."""
         if self._path is None:
             return []
-        return _parse(read_written(self._path, "[serve] tokens_file").split("\n"), str(self._path))
+        lines = read_written(self._path, "[serve] tokens_file").split("\n")
+        return _parse(lines, str(self._path))
 
 
 def new_token() -> str:
@@ -316,20 +373,29 @@ def new_token() -> str:
 
 
 def token_line(name: str, token: str, groups: Iterable[str] | AllGroups, role: str = "") -> str:
-    """Return the line by which a token is known. A group that is named * has %2A in it."""
-    given = (
-        [EVERY_GROUP] if isinstance(groups, AllGroups) else [quote(one, safe="") for one in groups]
-    )
-    known = f"sha256:{_digest(token).hex()}" + (f"@{quote(role, safe='')}" if role else "")
-    return " ".join([quote(name, safe=""), known, *given])
+    """Return the line of a token for the settings: `desk sha256:0123… staff admin`."""
+    words = [quote(name, safe=""), f"sha256:{_digest(token).hex()}"]
+    if role:
+        words[-1] += f"@{quote(role, safe='')}"
+    if isinstance(groups, AllGroups):
+        words.append(EVERY_GROUP)
+    # A group that is named * becomes %2A.
+    else:
+        words += [quote(group, safe="") for group in groups]
+    return " ".join(words)
 
 
 def _parse(lines: Iterable[str], where: str) -> list[Token]:
-    """Return the tokens of these lines; empty lines and comments are left out.
+    """Return the tokens of these lines. Empty lines and comments are skipped.
 
-    A message does not repeat a line: it may hold a token in clear text.
+    Args:
+        where: The place of the lines for a message.
+
+    Raises:
+        SettingsError: A line is not valid. The message does not repeat it, because it may hold a
+            token in clear text.
     """
-    tokens = []
+    tokens = list[Token]()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -340,20 +406,18 @@ def _parse(lines: Iterable[str], where: str) -> list[Token]:
                 f"{where}: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve"
                 " --new-token NAME` prints one"
             )
-        if unquote(found["name"]).startswith(JWT):
+        name = unquote(found["name"])
+        if name.startswith(JWT):
             raise SettingsError(
                 f"{where}: line {number} has a name that begins with {JWT}, as that of a JWT's"
                 " subject does"
             )
         named = found["groups"].split()
+        # `*` itself, not a group with that name, which is written %2A.
         groups = ALL_GROUPS if EVERY_GROUP in named else frozenset(map(unquote, named))
-        name, role = unquote(found["name"]), unquote(found["role"] or "")
-        tokens.append(
-            (
-                bytes.fromhex(found["hash"]),
-                Caller(name, groups, role, {"sub": name} if role else {}),
-            )
-        )
+        role = unquote(found["role"] or "")
+        caller = Caller(name, groups, role, {"sub": name} if role else {})
+        tokens.append((bytes.fromhex(found["hash"]), caller))
     return tokens
 
 
@@ -362,7 +426,7 @@ def _digest(token: str) -> bytes:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether this address can be reached from this machine alone."""
+    """Return whether only this machine can reach this address."""
     if host.lower() == "localhost":
         return True
     try:
@@ -372,7 +436,7 @@ def is_loopback(host: str) -> bool:
 
 
 def require_tokens(serve: ServeSettings, tokens: TokenRegister) -> None:
-    """Raise SettingsError if others than the users of this machine could ask without a token."""
+    """Raise SettingsError if other machines could send requests without a token."""
     if tokens.any:
         return
     remedy = (
@@ -390,17 +454,18 @@ def require_tokens(serve: ServeSettings, tokens: TokenRegister) -> None:
 
 
 def allowed_hosts(serve: ServeSettings, tokens: TokenRegister) -> frozenset[str] | None:
-    """Return the names that a request's Host may have, None for any.
+    """Return the allowed values of a request's Host; None if any is allowed.
 
-    Without tokens this keeps out web pages that have their own name point at this machine (DNS
-    rebinding). With tokens such a page has none, and any name is good unless the settings list
-    them.
+    The list refuses web pages whose own name points at this machine (DNS rebinding).
     """
     if serve.hosts:
         return frozenset(serve.hosts) | LOOPBACK_NAMES
-    if (
-        tokens.required and not serve.proxy
-    ):  # what a page may not have is a token; a header it can write
+    # Such a page has no token. But it can write the header of a proxy, so with a proxy the name
+    # counts.
+    if tokens.required and not serve.proxy:
         return None
     name = serve.host.lower()
-    return LOOPBACK_NAMES | {f"[{name}]" if ":" in name and not name.startswith("[") else name}
+    # IPv6: "::1" is [::1] in a Host.
+    if ":" in name and not name.startswith("["):
+        name = f"[{name}]"
+    return LOOPBACK_NAMES | {name}
