@@ -1,7 +1,6 @@
-"""The result of a search: hits, the reasons of the indexes that gave none, and how long each stage
-took.
+"""The results of a retriever: hits of a search, documents, citations with their states, and facets.
 
-And documents, citations that can be checked later, and what became of the cited documents.
+`json_answers.py` has the same results as JSON.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from rag_index.search.json_answers import ExplainedAnswer, SearchAnswer
 
 MAX_FACET_VALUES = 100
-"""Values of a field that each index is asked for: those of several indexes are added up."""
+"""Values of a field that each index counts. The counts of several indexes are added up."""
 CITED_HASH_CHARS, SEAL_CHARS = 10, 6
-"""Hexadecimal digits of a text's hash (two texts of one document never share 40 bits by chance),
-and of the seal."""
+"""Hexadecimal digits of a text's hash and of a seal in a citation. Two texts of one document never
+share 40 bits by chance."""
 _DIGITS = rf"([0-9a-f]{{{CITED_HASH_CHARS}}})([0-9a-f]{{{SEAL_CHARS}}})"
 _FORM = re.compile(rf"\[?([^/\s]+)/([^#\s]*)#([0-9]{{1,9}}):{_DIGITS}(?:@([^\s\]]*))?\]?")
 
@@ -40,13 +40,16 @@ State = Literal["unchanged", "changed", "deleted", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """What an answer of an index is true of: everything that its source had committed by then is in
-    the index.
+    """Up to which time an index is complete. A value is None if it is not known.
 
-    `at` is that time (ISO, UTC). `known_by` is `watch`, which has found since that nothing was
-    written, or `run` for the start of the last complete run. `not_seen` says why the age is not
-    known; "" if it is. `last_run` is the state of the newest run: running, completed, partial,
-    failed or, if its process died, interrupted. What is not known is None.
+    Attributes:
+        at: Everything that the source had committed by then is in the index (ISO, UTC).
+        seconds_behind: The age of `at`.
+        known_by: `watch` if a watch has found no writes since, `run` for the start of the last
+            complete run.
+        not_seen: Why the age is not known; "" if it is.
+        last_run: The state of the newest run: running, completed, partial, failed or, if its
+            process died, interrupted.
     """
 
     at: str | None = None
@@ -61,46 +64,49 @@ NOTHING_KNOWN = AsOf()
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A chunk of a document as an index held it: `text_hash` is of the document's whole text, in
-    hexadecimal digits.
-
-    The `seal` tells it from one that was never given: it cannot be made without what the index
-    keeps for it. `at` is the time by which the index was complete, "" if that is not known.
-    """
+    """A chunk of a document in the state in which an index held it."""
 
     index: str
     document_id: str
     chunk: int
     text_hash: str
+    """The first digits of the hash of the document's text, hexadecimal."""
     seal: str
+    """A signature with the index's key: without it, nobody can make a citation up."""
     at: str = ""
+    """The time up to which the index was complete; "" if it was not known."""
 
     @classmethod
     def of(cls, found: SearchHit | Document, as_of: AsOf, key: str) -> Citation:
-        """Return the citation of a hit's best chunk, or a document's first, in an answer that is
-        true of `as_of`.
+        """Return the citation of a hit's best chunk, or of a document's first.
 
-        `key` is what its collection seals citations with.
+        Args:
+            as_of: Up to when the index was complete.
+            key: The key with which the collection seals citations.
         """
         chunk = found.chunk if isinstance(found, SearchHit) else found.chunks[0].chunk
-        at = as_of.at or ""
-        made = cls(
-            found.index, found.document_id, chunk, found.text_hash[:CITED_HASH_CHARS], "", at
-        )
-        return replace(made, seal=made._seal(key))
+        text_hash = found.text_hash[:CITED_HASH_CHARS]
+        unsealed = cls(found.index, found.document_id, chunk, text_hash, "", as_of.at or "")
+        return replace(unsealed, seal=unsealed._seal(key))
 
     def is_sealed(self, key: str) -> bool:
-        """Return whether this chunk with this text was once cited from an index with this key."""
-        return bool(key) and hmac.compare_digest(self.seal, self._seal(key))
+        """Return whether an index with this key once cited this chunk with this text."""
+        # Without a key, anybody could compute the seal.
+        if not key:
+            return False
+        return hmac.compare_digest(self.seal, self._seal(key))
 
     def _seal(self, key: str) -> str:
-        said = json.dumps([self.index, self.document_id, self.chunk, self.text_hash])
-        return hmac.digest(key.encode(), said.encode(), "sha256").hex()[:SEAL_CHARS]
+        sealed = json.dumps([self.index, self.document_id, self.chunk, self.text_hash]).encode()
+        digest = hmac.digest(key.encode(), sealed, "sha256")
+        return digest.hex()[:SEAL_CHARS]
 
     @classmethod
     def parse(cls, text: str) -> Citation:
-        """Return what `str` made of a citation, in brackets or not. Raises SettingsError if it is
-        none."""
+        """Return the citation that `str` wrote, in brackets or not.
+
+        Raises SettingsError for another text.
+        """
         found = _FORM.fullmatch(text.strip())
         if not found:
             raise SettingsError(
@@ -110,18 +116,20 @@ class Citation:
         return cls(index, unquote(document_id), int(chunk), text_hash, seal, unquote(at))
 
     def __str__(self) -> str:
-        """Return the citation as one word."""
+        """Return the citation as one word: `comments/4711#0:0123456789abcdef@2026-…`."""
+        place = f"{self.index}/{_word(self.document_id)}#{self.chunk}"
+        hashes = f"{self.text_hash}{self.seal}"
         at = f"@{_word(self.at)}" if self.at else ""
-        return (
-            f"{self.index}/{_word(self.document_id)}#{self.chunk}:{self.text_hash}{self.seal}{at}"
-        )
+        return f"{place}:{hashes}{at}"
 
 
 def _word(text: str) -> str:
-    """Return a text as a person would write it, with percent codes for what would end it."""
-    return "".join(
-        one if one.isprintable() and one not in " %#]" else quote(one, safe="") for one in text
-    )
+    """Return a text with percent codes for the characters that would end a citation."""
+    word = ""
+    for character in text:
+        is_safe = character.isprintable() and character not in " %#]"
+        word += character if is_safe else quote(character, safe="")
+    return word
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,17 +274,16 @@ class SearchResult:
 
     def answer(self, *, explain: bool) -> SearchAnswer | ExplainedAnswer:
         """Return the answer as a model, with ranks, scores, chunks and timings if `explain`."""
-        from rag_index.search.json_answers import (
-            ExplainedAnswer,
-            SearchAnswer,
-        )  # most searches need no models
+        # Imported when needed: most searches need no models.
+        from rag_index.search.json_answers import ExplainedAnswer, SearchAnswer
 
         kind = ExplainedAnswer if explain else SearchAnswer
         return kind.model_validate(self)
 
     @property
     def verdict(self) -> str:
-        """Say before the hits how sure they are, if they are not; "" otherwise."""
+        """A sentence about hits that may not fit; "" if they do."""
+        # A page after the last document.
         if self.offset and not self.hits:
             return "No further documents."
         if self.nothing_fits:
@@ -287,73 +294,77 @@ class SearchResult:
 
     @property
     def correction(self) -> str:
-        """Say what was searched for in place of words of the query and beside them, or nothing."""
-        instead = ", ".join(
-            f"{right} instead of {wrong}" for wrong, right in self.corrected.items()
-        )
-        beside = ", ".join(
-            f"{' and '.join(others)} ({typed})" for typed, others in self.synonyms.items()
-        )
-        said = (
-            f"Searched for {instead}" if instead else "",
-            f"Also searched for {beside}" if beside else "",
-        )
-        return ". ".join(filter(None, said))
+        """The words that were searched for in place of the query's, or beside them; "" if none."""
+        sentences = list[str]()
+        # Typing errors: "Searched for printer instead of pritner".
+        if self.corrected:
+            instead = [f"{right} instead of {wrong}" for wrong, right in self.corrected.items()]
+            sentences.append(f"Searched for {', '.join(instead)}")
+        # Synonyms: "Also searched for computer and laptop (pc)".
+        if self.synonyms:
+            beside = [f"{' and '.join(words)} ({typed})" for typed, words in self.synonyms.items()]
+            sentences.append(f"Also searched for {', '.join(beside)}")
+        return ". ".join(sentences)
 
     @property
     def notes(self) -> list[str]:
-        """Return what to say before the hits, in sentences."""
+        """The sentences to show before the hits."""
         correction = f"{self.correction}." if self.correction else ""
-        return [note for note in (self.missing, correction, self.remark, self.verdict) if note]
+        notes = (self.missing, correction, self.remark, self.verdict)
+        return [note for note in notes if note]
 
 
 def missing_text(
     errors: Mapping[str, str], lacking: Mapping[str, str], answered: Sequence[str]
 ) -> str:
-    """Say which indexes gave no answer, or lack something, and why, and whose hits there are; "" if
-    nothing is missing.
+    """Return sentences about what an answer lacks; "" if nothing.
 
-    tickets did not answer: still being opened after 5 s; search again in a moment. This is only
-    what articles has.
+    Example: "tickets did not answer: still being opened after 5 s; search again in a moment. This
+    is only what articles has."
+
+    Args:
+        errors: The reason of each index that did not answer.
+        lacking: What is missing of each index that answered in part.
+        answered: The indexes with hits.
     """
-    said = [f"{index} did not answer: {reason.rstrip('.')}." for index, reason in errors.items()]
-    said += [f"{index} {reason.rstrip('.')}." for index, reason in lacking.items()]
-    if answered and not {*errors, *lacking} <= set(answered):
-        said.append(
-            f"This is only what {', '.join(answered)} {'has' if len(answered) == 1 else 'have'}."
-        )
-    return " ".join(said)
+    sentences = [f"{index} did not answer: {why.rstrip('.')}." for index, why in errors.items()]
+    sentences += [f"{index} {what.rstrip('.')}." for index, what in lacking.items()]
+    # Some incomplete index has no hits at all: name those that have.
+    incomplete = {*errors, *lacking}
+    if answered and not incomplete <= set(answered):
+        verb = "has" if len(answered) == 1 else "have"
+        sentences.append(f"This is only what {', '.join(answered)} {verb}.")
+    return " ".join(sentences)
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentChunk:
-    """A chunk of a document. `payload` holds the fields that the chunk has for itself, as those of
-    source code have."""
+    """A chunk of a document. `payload` has the fields of the chunk alone, such as the lines of source
+    code."""
 
     chunk: int
     text: str
     payload: Mapping[str, Any] = field(default_factory=dict)
     part: Mapping[str, str] = field(default_factory=dict)
-    """The part of the document that it is of, as `SearchHit.part`."""
+    """The part of the document that the chunk is of, as `SearchHit.part`."""
     matched: tuple[str, ...] = ()
-    """The words that were looked for in the document and that it has."""
+    """The words of `find` that the chunk has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document as the index holds it: its chunks in order, or those that were asked for, and its
-    payload."""
+    """A document as the index holds it: its payload, and its chunks in order, or the wanted ones."""
 
     index: str
     document_id: str
     citation: str
-    """How to cite its first chunk of those that were asked for."""
+    """The citation of the first of `chunks`."""
     payload: Mapping[str, Any]
     chunks: tuple[DocumentChunk, ...]
     as_of: AsOf
     total_chunks: int
     next_chunk: int | None
-    """The chunk after those that were asked for, None after the last."""
+    """The chunk after the last of `chunks`; None if it is the document's last."""
     title: str = ""
     link: str = ""
     key: str = ""
@@ -361,20 +372,19 @@ class Document:
     text_hash: str = ""
     """The hash of its whole text."""
     seal_key: str = field(default="", repr=False)
-    """What its citations are sealed with."""
+    """The key that seals its citations."""
     matching_chunks: int | None = None
-    """How many chunks have words that were looked for, also those left out; None if none were
-    looked for."""
+    """How many chunks have words of `find`, including those left out; None without `find`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What became of a citation, as of a position.
+    """The state of a citation, as of a position.
 
-    `state` is `unknown` if nothing like it was ever cited, or if the document is not there for a
-    caller from whom some may be kept: whether it is not for them, was deleted or never was is not
-    told. `since` is the position after which the document changed or was deleted: that of the
-    citation. If it changed, `text` is the cited chunk of today, and `new_citation` cites that.
+    `state` is `unknown` if the citation was never given. It is also `unknown` if the caller cannot
+    see the document and may not see all: a hidden, a deleted and a missing document look alike.
+    `since` is the position after which the document changed or was deleted: that of the citation.
+    If it changed, `text` is the cited chunk of today, and `new_citation` cites that.
     """
 
     citation: str
@@ -395,8 +405,8 @@ class FacetValue:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """The most frequent values of each field, the most frequent first; and the reasons of failed
-    indexes."""
+    """The most frequent values of each field, the most frequent first. `errors` has the reason of
+    each index that failed."""
 
     fields: Mapping[str, tuple[FacetValue, ...]]
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -405,22 +415,28 @@ class Facets:
     def of(
         cls, answers: Mapping[str, Mapping[str, Mapping[str, int]] | BaseException], limit: int
     ) -> Facets:
-        """Add up what each index answered, by field and value. Raises an error that is none of
-        rag-index."""
-        fields, errors = dict[str, Counter[str]](), dict[str, str]()
+        """Add up the counts of all indexes.
+
+        Args:
+            answers: For each index the counts by field and value, or its error. An error that is
+                not a RagIndexError is raised.
+            limit: The number of values of each field.
+        """
+        counts = dict[str, Counter[str]]()
+        errors = dict[str, str]()
         for index, answer in answers.items():
             if isinstance(answer, RagIndexError):
                 errors[index] = str(answer)
-            elif isinstance(answer, BaseException):
+                continue
+            if isinstance(answer, BaseException):
                 raise answer
-            else:
-                for name, values in answer.items():
-                    fields.setdefault(name, Counter()).update(values)
-        most = {name: values.most_common(limit) for name, values in fields.items()}
-        return cls(
-            {name: tuple(FacetValue(*one) for one in values) for name, values in most.items()},
-            errors,
-        )
+            for name, values in answer.items():
+                counts.setdefault(name, Counter()).update(values)
+        fields = dict[str, tuple[FacetValue, ...]]()
+        for name, counter in counts.items():
+            most = counter.most_common(limit)
+            fields[name] = tuple(FacetValue(value, count) for value, count in most)
+        return cls(fields, errors)
 
 
 def facet_fields(
@@ -429,23 +445,26 @@ def facet_fields(
     """Return the fields whose values each index can count: the keyword fields of its
     `payload_indexes`.
 
-    Raises SettingsError if one of `fields` is none of them.
+    Args:
+        fields: Return only these; by default all.
+
+    Raises:
+        SettingsError: No index can count one of `fields`.
     """
-    found = {
-        one.name: [name for name, kind in one.payload_indexes.items() if kind == "keyword"]
-        for one in indexes
-    }
-    known = sorted({name for names in found.values() for name in names})
-    for field_ in fields or ():
+    countable = dict[str, list[str]]()
+    for index in indexes:
+        kinds = index.payload_indexes
+        countable[index.name] = [name for name, kind in kinds.items() if kind == "keyword"]
+    if fields is None:
+        return countable
+    known = set[str]().union(*countable.values())
+    for field_ in fields:
         if field_ not in known:
             raise SettingsError(
                 f"the values of field {field_!r} cannot be counted: give it a keyword index in"
-                f" `payload_indexes`, or ask for {', '.join(known) or 'none'}"
+                f" `payload_indexes`, or ask for {', '.join(sorted(known)) or 'none'}"
             )
-    return {
-        index: [name for name in names if fields is None or name in fields]
-        for index, names in found.items()
-    }
+    return {index: [name for name in names if name in fields] for index, names in countable.items()}
 
 
 def count_values(
@@ -454,20 +473,21 @@ def count_values(
     fields: Sequence[str],
     conditions: Sequence[Condition],
 ) -> dict[str, dict[str, int]]:
-    """Return the most frequent values of each field, with about how many documents have each.
-    Raises what a store does.
+    """Return the most frequent values of each field, with the approximate number of documents.
 
-    A document counts by its first chunk; of source code, each chunk does, since fields are those of
-    a definition.
+    Raises StoreError if a field has no keyword index in the store yet, and other errors of a store.
     """
-    first = () if index.kind == CODE else (Condition(CHUNK_FIELD, "eq", 0),)
+    # A document counts by its first chunk. Of source code each chunk counts: its fields are those
+    # of a definition.
+    counted = tuple(conditions)
+    if index.kind != CODE:
+        counted = (*counted, Condition(CHUNK_FIELD, "eq", 0))
     found = {}
     for name in fields:
         try:
-            found[name] = points.facet(
-                name, limit=MAX_FACET_VALUES, conditions=(*conditions, *first)
-            )
+            found[name] = points.facet(name, limit=MAX_FACET_VALUES, conditions=counted)
         except StoreError as exc:
+            # Another reason: the keyword index is there.
             if name in (points.metadata().get("payload_indexes") or {}):
                 raise
             missing = (
@@ -486,42 +506,71 @@ def read_document(
     choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
     max_chars: int | None = None,
 ) -> Document | None:
-    """Return the document of this id with the chunks that meet the conditions; None if there are
-    none.
+    """Return a document with its chunks that meet the conditions; None if there are none.
 
-    Chunks are read by the ids of their points, without a search; the first chunk says how many
-    there are. `choose` gets their numbers and returns the wanted ones, the most wanted first. Whole
-    chunks are returned while they fit into `max_chars` characters, at least one. With a
-    `required_filter`, which may keep back any of the chunks, all are read first. Raises
-    SettingsError if the id cannot be one of this index, because its key has several columns, and
-    what `choose` and the store raise.
+    Chunks are read by the ids of their points, without a search. The first chunk has their number.
+
+    Args:
+        conditions: Those of the settings and of the caller's rights.
+        choose: Gets the numbers of the chunks, and returns the wanted ones, most wanted first.
+        max_chars: As many chunks are returned as fit into this many characters, and at least one.
+
+    Raises:
+        SettingsError: The id cannot be one of this index, because its key has several columns.
+        Exception: What `choose` and the store raise.
     """
-    keys, each_judged = (
-        possible_document_keys(index.key_columns, document_id),
-        bool(index.required_filter),
-    )
-    ids = [point_id(index.name, key, 0) for key in keys]
-    given = [one for one in conditions if one.field == GROUPS_FIELD] if each_judged else conditions
-    firsts = {
-        key: point
-        for point in points.retrieve(ids, conditions=given)
-        if (key := str(_ours(point).get("key"))) in keys
-        and _ours(point).get("document_id") == document_id
-    }
-
-    def read(numbers: Sequence[int]) -> dict[int, StoredPoint]:
-        ids = [point_id(index.name, key, number) for number in numbers]
-        found = points.retrieve(ids, conditions=conditions)
-        return {_chunk_of(point): point for point in found}
-
-    for key in (key for key in keys if key in firsts):
-        numbers: Sequence[int] = range(int(_ours(firsts[key]).get("chunks", 1)))
-        if each_judged:
+    keys = possible_document_keys(index.key_columns, document_id)
+    # A `required_filter` may hide any chunk, the first one too. The first is then read without it,
+    # for the number of chunks, but never without the caller's groups.
+    hides_chunks = bool(index.required_filter)
+    first_conditions = conditions
+    if hides_chunks:
+        first_conditions = [one for one in conditions if one.field == GROUPS_FIELD]
+    firsts = _first_chunks(points, index.name, document_id, keys, first_conditions)
+    for key in keys:
+        if key not in firsts:
+            continue
+        read = partial(_read_chunks, points, index.name, key, conditions)
+        count = int(_ours(firsts[key]).get("chunks", 1))
+        numbers: Sequence[int] = range(count)
+        if hides_chunks:
             numbers = sorted(read(numbers))
         wanted = choose(numbers) if choose and numbers else numbers
-        if fitting := _read_fitting(read, wanted, max_chars, index.chunk_chars):
+        fitting = _read_fitting(read, wanted, max_chars, index.chunk_chars)
+        if fitting:
             return _document(index.name, document_id, key, fitting, numbers)
     return None
+
+
+def _first_chunks(
+    points: PointReader,
+    index: str,
+    document_id: str,
+    keys: Sequence[str],
+    conditions: Sequence[Condition],
+) -> dict[str, StoredPoint]:
+    """Return the first chunk of each of these keys that is a key of this document."""
+    ids = [point_id(index, key, 0) for key in keys]
+    firsts = dict[str, StoredPoint]()
+    for point in points.retrieve(ids, conditions=conditions):
+        ours = _ours(point)
+        key = str(ours.get("key"))
+        if key in keys and ours.get("document_id") == document_id:
+            firsts[key] = point
+    return firsts
+
+
+def _read_chunks(
+    points: PointReader,
+    index: str,
+    key: str,
+    conditions: Sequence[Condition],
+    numbers: Sequence[int],
+) -> dict[int, StoredPoint]:
+    """Return those of these chunks of a document that meet the conditions, by number."""
+    ids = [point_id(index, key, number) for number in numbers]
+    found = points.retrieve(ids, conditions=conditions)
+    return {_chunk_of(point): point for point in found}
 
 
 def _read_fitting(
@@ -530,14 +579,21 @@ def _read_fitting(
     max_chars: int | None,
     chunk_chars: int,
 ) -> list[StoredPoint]:
-    """Read as many of the chunks as `max_chars` can be, twice as many if these were short, and so
-    on."""
-    size = len(wanted) if max_chars is None else max_chars // chunk_chars + 1
-    left = math.inf if max_chars is None else max_chars
+    """Read the wanted chunks until `max_chars` characters are reached, at least one chunk."""
+    # First as many as fit if each is as long as it can be. If they were shorter, twice as many, and
+    # so on.
+    size = len(wanted)
+    left = math.inf
+    if max_chars is not None:
+        size = max_chars // chunk_chars + 1
+        left = max_chars
     fitting: list[StoredPoint] = []
     while wanted and left > 0:
         found = read(wanted[:size])
-        for point in (found[number] for number in wanted[:size] if number in found):
+        for number in wanted[:size]:
+            if number not in found:
+                continue
+            point = found[number]
             left -= len(str(_ours(point).get("text", "")))
             if left >= 0 or not fitting:
                 fitting.append(point)
@@ -548,54 +604,58 @@ def _read_fitting(
 def _document(
     index: str, document_id: str, key: str, points: Sequence[StoredPoint], numbers: Sequence[int]
 ) -> Document:
-    own = {name for point in points for name in _ours(point).get("own", ())}
-    chunks = tuple(
-        DocumentChunk(
-            _chunk_of(point),
-            str(_ours(point).get("text", "")),
-            {name: value for name, value in point.payload.items() if name in own},
-            _ours(point).get(PART, {}),
-        )
-        for point in sorted(points, key=_chunk_of)
-    )
-    shared = {
-        name: value
-        for name, value in points[0].payload.items()
-        if name != RESERVED_KEY and name not in own
-    }
-    title, link, text_hash = (_ours(points[0]).get(name, "") for name in (TITLE, LINK, "text_hash"))
-    later = (number for number in numbers if number > chunks[-1].chunk)
-    total, following = len(numbers), next(later, None)
+    """Return the document of these chunks. `numbers` are those of all its chunks."""
+    # Fields that a chunk has for itself, such as the lines of source code. The others are the
+    # document's.
+    own_names = set[str]()
+    for point in points:
+        own_names.update(_ours(point).get("own", ()))
+    chunks = tuple(_document_chunk(point, own_names) for point in sorted(points, key=_chunk_of))
+    first = points[0]
+    not_shared = {RESERVED_KEY, *own_names}
+    shared = {name: value for name, value in first.payload.items() if name not in not_shared}
+    later = [number for number in numbers if number > chunks[-1].chunk]
     return Document(
-        index,
-        document_id,
-        "",
-        shared,
-        chunks,
-        NOTHING_KNOWN,
-        total,
-        following,
-        title,
-        link,
-        key,
-        text_hash,
+        index=index,
+        document_id=document_id,
+        citation="",
+        payload=shared,
+        chunks=chunks,
+        as_of=NOTHING_KNOWN,
+        total_chunks=len(numbers),
+        next_chunk=later[0] if later else None,
+        title=_ours(first).get(TITLE, ""),
+        link=_ours(first).get(LINK, ""),
+        key=key,
+        text_hash=_ours(first).get("text_hash", ""),
     )
+
+
+def _document_chunk(point: StoredPoint, own_names: Collection[str]) -> DocumentChunk:
+    ours = _ours(point)
+    payload = {name: value for name, value in point.payload.items() if name in own_names}
+    text = str(ours.get("text", ""))
+    return DocumentChunk(_chunk_of(point), text, payload, ours.get(PART, {}))
 
 
 def _chunk_of(point: StoredPoint) -> int:
     """Return the number of the chunk in its document."""
-    return int(_ours(point).get("chunk", 0))
+    ours = _ours(point)
+    return int(ours.get("chunk", 0))
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:
+    """Return the values that rag-index itself stores with a point."""
     found = point.payload.get(RESERVED_KEY)
     return found if isinstance(found, dict) else {}
 
 
 def value_of(payload: Mapping[str, Any], field: str) -> Any:
-    """Return the value of a field; dots lead into the columns of a join or a part. None if there is
-    none."""
+    """Return the value of a field; None if the payload has none."""
     if field in payload:
         return payload[field]
+    # Dots lead into the columns of a join or a part: "author.name".
     name, _, inner = field.partition(".")
-    return value_of(payload[name], inner) if inner and isinstance(payload.get(name), dict) else None
+    if inner and isinstance(payload.get(name), dict):
+        return value_of(payload[name], inner)
+    return None
