@@ -1,9 +1,9 @@
-"""Rerankers read a query and a text together, and say how well they fit. `make_reranker` opens that
-of the settings.
+"""Rerankers score how well a query and a text fit, reading both together. `make_reranker` opens the
+one of the settings.
 
-One is a server, a plug-in, or a cross-encoder inside the process, which needs the extra
-`fastembed`. It never costs an answer: if it cannot be opened, is late or fails, the hits stay in
-the order that fusion gave them (`Reranking`).
+A reranker is a server, a plug-in, or a cross-encoder inside the process, which needs the extra
+`fastembed`. A search never fails because of it: if it cannot be opened, is late or fails, the hits
+keep the order of fusion (`Reranking`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urldefrag, urlsplit
 
 import httpx
@@ -37,14 +37,16 @@ __all__ = ["Reranker", "make_reranker"]
 
 COMMON, TEI = "/v1/rerank", "/rerank"
 RERANKER_CONNECT_SECONDS = 5.0
+"""Time limit for the connection, within that of a search. Chosen; nothing depends on it."""
 RERANKED_AT_ONCE = 16
-"""Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
+"""Texts in a call of the reranker. Between two calls, reranking ends if its search has ended."""
 MAX_RERANKER_LOAD_SECONDS = 300.0
+"""Time limit for loading a model, which may download it first."""
 REOPEN_SECONDS = 60.0
-"""How long a reranker that could not be opened is left alone: each search would wait for another
-try."""
+"""Pause after a reranker could not be opened. Without it, each search would wait for another
+attempt."""
 MAX_RERANKER_ANSWER = 4 << 20
-"""Bytes of an answer: a number for each text, and the texts themselves from some servers."""
+"""Limit of an answer in bytes: a number for each text, and from some servers the texts, too."""
 
 
 class Reranker(Protocol):
@@ -53,8 +55,8 @@ class Reranker(Protocol):
     def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
         """Return a number for each text, in order: the higher, the better it fits the query.
 
-        Numbers of one query are compared with each other and with nothing else. Whatever is raised
-        leaves the hits in the order that they had.
+        Only numbers of one query are compared with each other. If an error is raised, the hits keep
+        their order.
         """
 
     def close(self) -> None:
@@ -62,26 +64,32 @@ class Reranker(Protocol):
 
 
 def make_reranker(settings: Settings) -> Reranker:
-    """Open the reranker that the settings name: a plug-in of this name, a server at an address, or
-    a cross-encoder.
+    """Open the reranker of the settings.
 
-    Raises RerankerError if a library is not installed or a model cannot be loaded, SettingsError if
-    the plug-in cannot be, and whatever that raises.
+    Raises:
+        RerankerError: A library is not installed, or a model cannot be loaded.
+        SettingsError: The plug-in cannot be loaded.
+        Exception: Whatever the plug-in raises.
     """
     model = str(settings.retrieve.reranker)
+    # The name of a plug-in: "my-reranker".
     if model in installed(RERANKERS):
         plugin: Callable[[Settings], Reranker] = load_plugin(
             RERANKERS, model, "[retrieve] reranker"
         )
         return plugin(settings)
+    # A server: "http://gpu:8000#bge-reranker-v2-m3".
     if model.startswith(("http://", "https://")):
         return RerankServer(model, settings.retrieve.timeout)
+    # The name or the folder of a cross-encoder: "Xenova/ms-marco-MiniLM-L-6-v2".
     return ModelReranker(model)
 
 
 class ModelReranker:
-    """A Reranker that uses fastembed's TextCrossEncoder in this process, on all of its processors.
-    A text longer than its limit is judged by its beginning."""
+    """A Reranker with fastembed's TextCrossEncoder in this process, on all processors.
+
+    The model reads only the beginning of a text that is longer than its limit.
+    """
 
     def __init__(self, name: str) -> None:
         """Load the model of a folder or a name. Raises RerankerError if that fails."""
@@ -105,7 +113,8 @@ class ModelReranker:
             raise
         except ModelMissing as exc:
             raise RerankerError(str(exc)) from exc
-        except Exception as exc:  # errors of onnxruntime have no class in common
+        # Errors of onnxruntime have no class in common.
+        except Exception as exc:
             raise RerankerError(
                 f"no reranker can be loaded from {name!r} ({one_line(exc)}): set reranker to the"
                 " folder or name of one"
@@ -115,7 +124,8 @@ class ModelReranker:
         """Return the model's number for each text, in order. Raises RerankerError if it fails."""
         try:
             return list(self._model.rerank(query, texts))
-        except Exception as exc:  # out of memory, or half a character
+        # For example out of memory, or half a character.
+        except Exception as exc:
             raise RerankerError(f"{self._name} cannot judge the hits ({one_line(exc)})") from exc
 
     def close(self) -> None:
@@ -142,8 +152,10 @@ class _CrossEncoders:
         from fastembed.rerank.cross_encoder import TextCrossEncoder
 
         file, *others = weights
-        name, source = str(folder.resolve() / file), ModelSource(url=folder.resolve().as_uri())
-        with suppress(ValueError):  # it is known already
+        name = str(folder.resolve() / file)
+        source = ModelSource(url=folder.resolve().as_uri())
+        # fastembed raises ValueError if it has this model already.
+        with suppress(ValueError):
             TextCrossEncoder.add_custom_model(
                 name, source, model_file=file, additional_files=others
             )
@@ -151,10 +163,11 @@ class _CrossEncoders:
 
 
 def _require_one_number(name: str, folder: Path) -> None:
-    """Raise RerankerError for a model that gives several numbers for a text: a classifier, or one
-    that compares."""
+    """Raise RerankerError for a model with several numbers for a text, such as a classifier."""
     with suppress(FileNotFoundError):
-        labels = json.loads((folder / "config.json").read_text()).get("id2label", "1")
+        config = json.loads((folder / "config.json").read_text())
+        # Without labels, the model has one number.
+        labels = config.get("id2label", "1")
         if len(labels) != 1:
             raise RerankerError(
                 f"{name} gives several numbers for a text: set reranker to another model"
@@ -169,36 +182,47 @@ class RerankServer:
     """
 
     def __init__(self, address: str, timeout: float) -> None:
-        """Prepare the client; the first call connects. `timeout` is that of a whole answer, in
-        seconds."""
+        """Prepare the client; the first call connects.
+
+        Args:
+            timeout: Time limit of an answer in seconds.
+        """
         url, self._model = urldefrag(address)
         parts = urlsplit(url)
-        self._place = f"the reranker at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self._url, self._path = url.rstrip("/").removesuffix(COMMON), COMMON
+        # For messages, without user and password.
+        _, _, host = parts.netloc.rpartition("@")
+        self._place = f"the reranker at {parts.scheme}://{host}"
+        self._url = url.rstrip("/").removesuffix(COMMON)
+        self._path = COMMON
         self._client = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=RERANKER_CONNECT_SECONDS),
             transport=BoundedTransport(url, timeout, MAX_RERANKER_ANSWER),
         )
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return the server's number for each text, in order. Raises RerankerError if it does not
-        give one for each."""
-        response = self._ask(query, texts)
+        """Return the server's number for each text, in order.
+
+        Raises RerankerError if the server fails or does not return a number for each text.
+        """
+        response = self._post(query, texts)
+        # TEI has another path, which is used from now on.
         if response.status_code == httpx.codes.NOT_FOUND and self._path == COMMON:
             self._path = TEI
-            response = self._ask(query, texts)
+            response = self._post(query, texts)
         if response.is_error:
-            words = one_line(response.text)
+            reason = one_line(response.text)
             raise RerankerError(
-                f"{self._place} answers {self._path} with status {response.status_code}: {words}"
+                f"{self._place} answers {self._path} with status {response.status_code}: {reason}"
             )
         try:
             found = response.json()
+            # {"results": [{"index": 0, "relevance_score": 0.9}]}, or of TEI [{"index": 0, "score":
+            # 0.9}].
             rows = found["results"] if isinstance(found, dict) else found
-            scores = {
-                int(row["index"]): float(row.get("relevance_score", row.get("score")))
-                for row in rows
-            }
+            scores = dict[int, float]()
+            for row in rows:
+                score = row.get("relevance_score", row.get("score"))
+                scores[int(row["index"])] = float(score)
             return [scores[number] for number in range(len(texts))]
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
             raise RerankerError(
@@ -210,14 +234,21 @@ class RerankServer:
         """Close the connections."""
         self._client.close()
 
-    def _ask(self, query: str, texts: Sequence[str]) -> httpx.Response:
-        """Send one request. Text that is no Unicode goes as question marks, as in the store."""
-        clean = [text.encode("utf-8", "replace").decode() for text in (query, *texts)]
-        body: dict[str, Any] = {"query": clean[0], "documents": clean[1:], "top_n": len(texts)}
+    def _post(self, query: str, texts: Sequence[str]) -> httpx.Response:
+        """Return the response to one request. Half a character becomes a question mark, as in the
+        store.
+
+        Raises RerankerError if there is no response.
+        """
+        clean_query = _clean(query)
+        clean_texts = [_clean(text) for text in texts]
+        body: dict[str, Any]
         if self._path == TEI:
-            body = {"query": clean[0], "texts": clean[1:], "truncate": True}
-        elif self._model:
-            body["model"] = self._model
+            body = {"query": clean_query, "texts": clean_texts, "truncate": True}
+        else:
+            body = {"query": clean_query, "documents": clean_texts, "top_n": len(texts)}
+            if self._model:
+                body["model"] = self._model
         try:
             return self._client.post(self._url + self._path, json=body)
         except httpx.TimeoutException as exc:
@@ -229,55 +260,64 @@ class RerankServer:
             raise RerankerError(f"{self._place} cannot be reached: {why}") from exc
 
 
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+class Reranked(NamedTuple):
+    """The result of reranking."""
+
+    hits: list[SearchHit]
+    error: str
+    """Why the hits are in their former order; "" if they are not."""
+    seconds: float
+    """How long it took, without loading the model."""
+
+
 class Reranking:
-    """A reranker in a thread of its own. It is opened when it is first needed. Safe to use from any
-    event loop."""
+    """A reranker in a thread of its own, which is opened when it is first needed. Safe to use from
+    any event loop."""
 
     def __init__(self, open_reranker: Callable[[], Reranker], top: int) -> None:
         self.top = top
         self._open = open_reranker
         self._thread = ThreadPoolExecutor(1, "rag-index-rerank")
         self._reranker: Reranker | None = None
-        self._failure, self._retry_at = "", 0.0
+        self._failure = ""
+        self._retry_at = 0.0
 
-    async def rerank(
-        self, query: str, hits: list[SearchHit], deadline: Deadline
-    ) -> tuple[list[SearchHit], str, float]:
-        """Return the hits, those that fit the query best first, with the seconds that took; raise
-        nothing.
+    async def rerank(self, query: str, hits: list[SearchHit], deadline: Deadline) -> Reranked:
+        """Return the hits with the best `top` of them in the order of the reranker. Raise nothing.
 
-        Hits beyond the `top` follow as they are. If the text, which is else empty, says what went
-        wrong, so do all. Loading the model does not count for the deadline.
+        If the reranker fails, all hits keep their order. The time for loading the model is added to
+        the deadline.
         """
-        abandoned, began, error = threading.Event(), time.perf_counter(), ""
+        error = ""
+        # Ends the call in the thread if this search ends before it.
+        abandoned = threading.Event()
+        began = time.perf_counter()
         try:
             deadline.at += await self.load()
             began = time.perf_counter()
-            call = self._thread.submit(
-                self._scores, query, [_text(hit) for hit in hits[: self.top]], abandoned
-            )
+            texts = [_text(hit) for hit in hits[: self.top]]
+            call = self._thread.submit(self._scores, query, texts, abandoned)
             scores = await deadline.result_of(call)
-            scored = [
-                replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)
-            ]
-            hits = [
-                *sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0)),
-                *hits[len(scored) :],
-            ]
+            hits = _in_order_of(scores, hits)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the hits are there
             error = _reason(exc)
         finally:
             abandoned.set()
-        return hits, error, time.perf_counter() - began
+        return Reranked(hits, error, time.perf_counter() - began)
 
     async def load(self) -> float:
-        """Open the reranker if it is not open, and return the seconds that took. Raises what
-        opening raises."""
+        """Open the reranker if it is not open, and return the seconds that took.
+
+        Raises the error of opening it.
+        """
         began = time.monotonic()
         if self._reranker is None:
-            await Deadline.after(MAX_RERANKER_LOAD_SECONDS).result_of(
-                self._thread.submit(self._load)
-            )
+            deadline = Deadline.after(MAX_RERANKER_LOAD_SECONDS)
+            await deadline.result_of(self._thread.submit(self._load))
         return time.monotonic() - began
 
     def close(self) -> None:
@@ -287,14 +327,18 @@ class Reranking:
         self._thread.shutdown(wait=False)
 
     def _load(self) -> None:
-        if self._reranker is None:
-            if time.monotonic() < self._retry_at:
-                raise RerankerError(self._failure)
-            try:
-                self._reranker = self._open()
-            except BaseException as exc:
-                self._failure, self._retry_at = _reason(exc), time.monotonic() + REOPEN_SECONDS
-                raise RerankerError(self._failure) from exc
+        """Open the reranker, in its thread."""
+        # A search before this one has opened it.
+        if self._reranker is not None:
+            return
+        if time.monotonic() < self._retry_at:
+            raise RerankerError(self._failure)
+        try:
+            self._reranker = self._open()
+        except BaseException as exc:
+            self._failure = _reason(exc)
+            self._retry_at = time.monotonic() + REOPEN_SECONDS
+            raise RerankerError(self._failure) from exc
 
     def _close(self) -> None:
         reranker, self._reranker = self._reranker, None
@@ -302,6 +346,7 @@ class Reranking:
             reranker.close()
 
     def _scores(self, query: str, texts: Sequence[str], abandoned: threading.Event) -> list[float]:
+        """Return the number of each text, in the reranker's thread."""
         if self._reranker is None:
             raise RerankerError("the retriever is closed")
         scores: list[float] = []
@@ -311,9 +356,8 @@ class Reranking:
             part = texts[start : start + RERANKED_AT_ONCE]
             try:
                 found = [float(score) for score in self._reranker.score(query, part)]
-            except (
-                BaseException
-            ) as exc:  # a panic of Rust is no Exception, and must not end the search
+            # A panic of Rust is not an Exception, and must not end the search.
+            except BaseException as exc:
                 raise RerankerError(_reason(exc)) from exc
             if len(found) != len(part):
                 raise RerankerError(
@@ -330,6 +374,17 @@ def _reason(error: BaseException) -> str:
 
 
 def _text(hit: SearchHit) -> str:
-    """Return what the reranker reads: the best chunk, after its title, or for source code its path
-    and names."""
-    return "\n".join(filter(None, [names_of(hit.payload), hit.title, hit.text]))
+    """Return the text for the reranker: path and names of source code, the title, the best
+    chunk."""
+    lines = [names_of(hit.payload), hit.title, hit.text]
+    return "\n".join(filter(None, lines))
+
+
+def _in_order_of(scores: Sequence[float], hits: Sequence[SearchHit]) -> list[SearchHit]:
+    """Return the hits, the scored ones first and by their scores. Hits beyond them keep their
+    order."""
+    scored: list[SearchHit] = []
+    for hit, score in zip(hits, scores, strict=False):
+        scored.append(replace(hit, rerank_score=score))
+    scored.sort(key=lambda hit: -(hit.rerank_score or 0.0))
+    return [*scored, *hits[len(scored) :]]
