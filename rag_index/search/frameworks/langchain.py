@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 
 class RagIndexRetriever(BaseRetriever):
-    """Finds the documents of a project.
+    """Finds the documents of a project. Raises as `Retriever.search`.
 
-    RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"],
-    "limit": 5})
+    Arguments of a call, such as `retriever.invoke("printer offline", groups=["staff"])`, override
+    the options. `Service(url, token)` is a retriever that sends its searches to a `rag-index serve`.
 
-    `Service(url, token)` is a retriever that asks a `rag-index serve`. Arguments of a call, such as
-    `retriever.invoke("printer offline", groups=["staff"])`, come before the options. Raises as
-    `Retriever.search`.
+    Example:
+        RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"]})
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -35,15 +34,16 @@ class RagIndexRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: Any, **given: Any
     ) -> list[Document]:
-        return _documents(self.retriever.search_sync(query, **{**self.options, **given}))
+        options = {**self.options, **given}
+        return _documents(self.retriever.search_sync(query, **options))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: Any, **given: Any
     ) -> list[Document]:
-        return _documents(await self.retriever.search(query, **{**self.options, **given}))
+        options = {**self.options, **given}
+        return _documents(await self.retriever.search(query, **options))
 
 
 def _documents(result: SearchResult | dict[str, Any]) -> list[Document]:
-    return [
-        Document(text, id=name, metadata=metadata) for name, text, metadata in found_in(result)[0]
-    ]
+    found, _ = found_in(result)
+    return [Document(hit.text, id=hit.name, metadata=hit.metadata) for hit in found]

@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 
 
 class RagIndexRetriever(BaseRetriever):
-    """Finds the documents of a project.
+    """Finds the documents of a project. Raises as `Retriever.search`.
 
-    RagIndexRetriever(Retriever.from_settings(), indexes=["comments"], limit=5).retrieve("printer
-    offline")
+    `Service(url, token)` is a retriever that sends its searches to a `rag-index serve`.
 
-    `Service(url, token)` is a retriever that asks a `rag-index serve`. Raises as
-    `Retriever.search`.
+    Example:
+        RagIndexRetriever(Retriever.from_settings(), indexes=["comments"]).retrieve("printer")
     """
 
     def __init__(self, retriever: Retriever | Service, **options: Unpack[SearchOptions]) -> None:
@@ -29,17 +28,20 @@ class RagIndexRetriever(BaseRetriever):
         self._options = options
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return _nodes(self._retriever.search_sync(query_bundle.query_str, **self._options))
+        query = query_bundle.query_str
+        return _nodes(self._retriever.search_sync(query, **self._options))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return _nodes(await self._retriever.search(query_bundle.query_str, **self._options))
+        query = query_bundle.query_str
+        return _nodes(await self._retriever.search(query, **self._options))
 
 
 def _nodes(result: SearchResult | dict[str, Any]) -> list[NodeWithScore]:
-    return [
-        NodeWithScore(
-            node=TextNode(id_=name, text=text, metadata=metadata),
-            score=metadata.get("rag_index_score", metadata["score"]),
-        )
-        for name, text, metadata in found_in(result)[0]
-    ]
+    nodes = list[NodeWithScore]()
+    found, _ = found_in(result)
+    for hit in found:
+        # If the payload has a field `score`, ours has another name.
+        score = hit.metadata.get("rag_index_score", hit.metadata["score"])
+        node = TextNode(id_=hit.name, text=hit.text, metadata=hit.metadata)
+        nodes.append(NodeWithScore(node=node, score=score))
+    return nodes
