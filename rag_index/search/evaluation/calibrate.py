@@ -1,9 +1,9 @@
-"""Calibration: what the scores of a collection mean, learned from queries that fit something and
-others that do not.
+"""Calibration: the relation between scores and relevance, learned for each collection.
 
-Both kinds are made of its own texts. A query that fits is some words of one text that stand near
-each other, a third of which are replaced, since people use other words than the text. One that fits
-nothing has each of its words from another text, and some of them are spelled backwards.
+Two kinds of queries are made from the collection's own texts. A known query fits a text: it has
+words of one text that are near each other, a third of them replaced, because people use other words
+than the text. A strange query fits nothing: it has each of its words from another text, and some of
+them are spelled backwards.
 """
 
 from __future__ import annotations
@@ -38,43 +38,45 @@ if TYPE_CHECKING:
     from rag_index.core.reports.metrics import Stopwatch
     from rag_index.core.settings import IndexSettings, Settings
 
-SAMPLES, SAMPLED_TEXTS, KNOWN, STRANGE = 4, 200, 25, 40
-"""Samples, the texts of each that words are taken from, and its queries of both kinds. One sample
-alone may be wrong: on a desk of similar texts the gap was .076 to .156 by sample."""
+SAMPLES = 4
+"""Samples of a collection. A single one may be wrong: on a desk of similar texts the gap was .076 to
+.156 by sample."""
+SAMPLED_TEXTS, KNOWN, STRANGE = 200, 25, 40
+"""Texts of a sample, and its queries of both kinds."""
 MOST_FOREIGN = 0.9
-"""The share of foreign queries that are nonsense to a small collection: some subjects may be its
-own."""
+"""The quantile of the cosines of foreign queries that is nonsense to a small collection: a few of
+their subjects may be its own."""
 MIN_LEARNED_DOCUMENTS = 500
-"""A smaller collection is asked foreign queries alone: its texts are too few to be strangers to
-each other."""
+"""In a smaller collection only foreign queries are used: its own texts are too few to be strangers
+to each other."""
 REPLACED, BACKWARDS = 0.3, 0.3
+"""The shares of words that are replaced in known queries and spelled backwards in strange ones."""
 QUERY_LENGTHS, SHORT_LENGTHS, MIN_WORDS = (2, 3, 4, 6, 9, 14, 24, 40), 3, 8
-"""How long queries are; how many of these lengths are too short to tell a text that fits; the words
-of a text at least.
-"""
+"""Numbers of words of a query; how many of these are too short to identify a text; the least words
+of a text."""
 FITS_BETWEEN = 1 / 6
-"""Where between the cosines of nonsense and of known texts a hit begins to fit."""
+"""The place between the cosines of strange (0) and known queries (1) at which a hit begins to
+fit."""
 FITS_BY_WORDS, NEAR_BY_WORDS = 0.0, -0.2
-"""Where cosines tell nothing: the evidence with which a hit begins to fit, and that below which
-nothing does."""
+"""If cosines say nothing: the evidence of words at which a hit begins to fit, and the evidence
+below which nothing does."""
 COSINE = 1.6
-"""The weight of the gap between the cosines of nonsense and of known texts."""
+"""The weight of the cosine, for a gap of 1 between the cosines of strange and known queries."""
 MIN_SEPARATION = 0.4
-"""The gap at least, as a share of the spread of the cosines of nonsense. Cosines of models differ
-in scale: the gap was .05 with bge-small and .2 with wordllama. Of random vectors it is 0, plus or
-minus .2."""
+"""The least gap, as a share of the spread of the cosines of strange queries. Cosines of models
+differ in scale: the gap was .05 with bge-small and .2 with wordllama. With random vectors, it is 0,
+plus or minus .2."""
 GAP_OF_ORDER, GAP_OF_TOKENS = 0.45, 1.0
-"""The gap in a collection beside that of `ModelTraits`, for models that read the order of words and
-for others. Found with Cranfield, CISI and a desk, and three models."""
+"""The gap in a collection as a share of that in `ModelTraits`: for models that read the order of
+words, and for others. Found with Cranfield, CISI and a desk, and three models."""
 AGREEMENT = 0.5
-"""The share of queries about whose best chunks meaning and words agree, where meaning is
-trusted."""
+"""The least share of queries for which meaning and words agree about the best chunks, if meaning is
+to be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Learns what the scores of a collection mean. `identity` names the embedder that made the
-    collection."""
+    """Learns the calibration of a collection. `identity` is that of the collection's embedder."""
 
     settings: Settings
     index: IndexSettings
@@ -84,115 +86,128 @@ class Learner:
     identity: EmbedderIdentity
 
     def learn(self, documents: int, stopwatch: Stopwatch) -> None:
-        """Record what the scores mean. A collection of few `documents` records that, too: it learns
-        again later."""
+        """Store the calibration in the metadata of the collection, which has so many `documents`.
+
+        A small collection also stores their number: it learns again once it has grown. If the store
+        or the embedder fails, nothing is stored.
+        """
         with stopwatch.stage("gate"), suppress(RagIndexError):
             learned = self.ask_own_texts() if documents >= MIN_LEARNED_DOCUMENTS else None
-            recorded: dict[str, Any] = {} if learned is None else asdict(learned)
+            is_small = learned is None
             if learned is None:
-                standing = self.ask_foreign_texts()
-                recorded = {} if standing is None else asdict(standing)
+                learned = self.ask_foreign_texts()
+            recorded: dict[str, Any] = {} if learned is None else asdict(learned)
+            if is_small:
                 recorded[UNLEARNED] = documents
             recorded["rule"] = CALIBRATION_RULE
             self.store.points(self.collection.name).set_metadata({CALIBRATION: recorded})
 
     def ask_own_texts(self) -> Calibration | None:
-        """Ask the collection for texts that it has and for some that it lacks, and return the
-        calibration.
+        """Return the calibration from known and strange queries; None if there are too few texts.
 
-        Returns None if it has too few texts. Raises what store and embedder raise.
+        Raises what store and embedder raise.
         """
-        queries = list[tuple[list[str], list[str]]]()
+        queries = list[Queries]()
         for number in range(SAMPLES):
             texts = self._words()
             if len(texts) < SAMPLED_TEXTS // 4:
                 return None
-            queries.append(_queries(random.Random(SAMPLED_TEXTS + number), texts))  # noqa: S311 - the same each time
+            chance = random.Random(SAMPLED_TEXTS + number)  # noqa: S311 - the same each time
+            queries.append(_queries(chance, texts))
         # All at once: opening a model in the process takes longer than embedding the queries.
-        every = list(chain.from_iterable(chain(own, strange) for own, strange in queries))
-        vectors = _embedded(self.settings, self.identity, every)
-        samples = [self._ask(own, strange, vectors) for own, strange in queries]
-        asked = [sample for sample in samples if sample.known and sample.strange]
-        if not asked:
+        texts_to_embed = list[str]()
+        for sampled in queries:
+            texts_to_embed += [*sampled.known, *sampled.strange]
+        vectors = _embedded(self.settings, self.identity, texts_to_embed)
+        samples = [self._ask(sampled, vectors) for sampled in queries]
+        # Without the samples for which a kind has no vectors.
+        complete = [sample for sample in samples if sample.known and sample.strange]
+        if not complete:
             return None
-        agreed = [one for sample in asked for one in sample.agreed]
-        trusted = not agreed or sum(agreed) >= AGREEMENT * len(agreed)
-        return replace(learn(asked, words=bm25_model(self.index) is not None), trusted=trusted)
+        agreed = list[bool]()
+        for sample in complete:
+            agreed += sample.agreed
+        is_trusted = not agreed or sum(agreed) >= AGREEMENT * len(agreed)
+        calibration = learn(complete, words=bm25_model(self.index) is not None)
+        return replace(calibration, trusted=is_trusted)
 
     def ask_foreign_texts(self) -> Calibration | None:
-        """Return the calibration of a collection too small to learn from: what it answers to
-        queries about other things is nonsense, and known texts are as much nearer as the model's
-        traits say. None if it has no points, or if its model was not measured."""
+        """Return the calibration of a small collection from foreign queries and the model's traits.
+
+        Nearly all foreign queries are strange to the collection. The gap to known queries follows
+        from the model's. Return None if the collection is empty, or if its model was not measured.
+        """
         metadata = self.store.points(self.collection.name).metadata()
         traits = ModelTraits.from_metadata(metadata.get(TRAITS))
         if traits is None:
             return None
         queries = [query for query, _ in PAIRS]
         vectors = _embedded(self.settings, self.identity, queries)
-        best = [
-            points[0].score
-            for query in queries
-            if query in vectors and (points := self._nearest(vectors[query]))
-        ]
+        best = list[float]()
+        for query in queries:
+            points = self._nearest(vectors, query)
+            if points:
+                best.append(points[0].score)
         if not best:
             return None
         share = GAP_OF_ORDER if traits.reads_order else GAP_OF_TOKENS
         strange = float(np.quantile(best, MOST_FOREIGN))
         known = strange + share * max(0.0, traits.known - traits.strange)
-        return learn([Sample([known], [strange])], words=bm25_model(self.index) is not None)
+        sample = Sample(known=[known], strange=[strange])
+        return learn([sample], words=bm25_model(self.index) is not None)
 
-    def _ask(
-        self, own: Sequence[str], strange: Sequence[str], vectors: Mapping[str, Any]
-    ) -> Sample:
-        """Return the best cosine of each query of one sample: of its `own` texts, and of those that
-        fit none."""
+    def _ask(self, queries: Queries, vectors: Mapping[str, Any]) -> Sample:
+        """Return the best cosines of both kinds of queries."""
         model = bm25_model(self.index)
         encoder = Bm25Encoder(model) if model else None
         sample = Sample([], [])
-        for query in own:
-            points = self._nearest(vectors[query], BEST_BY_MEANING) if query in vectors else []
-            if points:
-                sample.known.append(max(point.score for point in points))
-            if points and encoder:
-                worded = self._found(VectorQuery(None, BEST_BY_WORDS, encoder.query(query)))
-                sample.agreed.append(agree(points, worded))
-        for query in strange:
-            points = self._nearest(vectors[query]) if query in vectors else []
+        for query in queries.known:
+            points = self._nearest(vectors, query, BEST_BY_MEANING)
+            if not points:
+                continue
+            sample.known.append(max(point.score for point in points))
+            if encoder:
+                by_words = VectorQuery(None, BEST_BY_WORDS, encoder.query(query))
+                sample.agreed.append(agree(points, self._found(by_words)))
+        for query in queries.strange:
+            points = self._nearest(vectors, query)
             if points:
                 sample.strange.append(points[0].score)
         return sample
 
-    def _nearest(self, vector: Any, limit: int = 1) -> list[StoredPoint]:
-        return self._found(VectorQuery(vector, limit))
+    def _nearest(self, vectors: Mapping[str, Any], query: str, limit: int = 1) -> list[StoredPoint]:
+        """Return the nearest points of a query; none if it has no vector."""
+        if query not in vectors:
+            return []
+        return self._found(VectorQuery(vectors[query], limit))
 
     def _found(self, wanted: VectorQuery) -> list[StoredPoint]:
-        """Return the points that a search may find, the best first."""
-        wanted = replace(wanted, conditions=required_conditions(self.index), payload=False)
-        return self.store.points(self.collection.name).search(wanted)
+        """Return the points that a search would find, best first."""
+        conditions = required_conditions(self.index)
+        points = self.store.points(self.collection.name)
+        return points.search(replace(wanted, conditions=conditions, payload=False))
 
     def _words(self) -> dict[str, list[str]]:
-        """Return the words of some documents of the collection, by id; none of those with few."""
-        ids = [
-            point_id(self.index.name, key, 0)
-            for key in self.ledger.sample(self.collection.id, SAMPLED_TEXTS)
-        ]
-        found = self.store.points(self.collection.name).retrieve(ids)
-        ours = [point.payload[RESERVED_KEY] for point in found]
-        texts = {str(one["document_id"]): SAMPLED.words_in(one["text"]) for one in ours}
-        return {
-            document_id: words for document_id, words in texts.items() if len(words) >= MIN_WORDS
-        }
+        """Return the words of a sample of texts, by document id. Short texts are left out."""
+        keys = self.ledger.sample(self.collection.id, SAMPLED_TEXTS)
+        ids = [point_id(self.index.name, key, 0) for key in keys]
+        texts = dict[str, list[str]]()
+        for point in self.store.points(self.collection.name).retrieve(ids):
+            ours = point.payload[RESERVED_KEY]
+            words = SAMPLED.words_in(ours["text"])
+            if len(words) >= MIN_WORDS:
+                texts[str(ours["document_id"])] = words
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What some queries found in a collection.
+    """The results of the queries of one sample.
 
     Attributes:
-        known: The best cosine of each query that fits a text.
-        strange: The best cosine of each query that fits none.
-        agreed: For each query that fits a text, whether words and meaning agree about it; empty
-            without words.
+        known: The best cosine of each known query.
+        strange: The best cosine of each strange query.
+        agreed: For each known query, whether words and meaning agree; empty without words.
     """
 
     known: list[float]
@@ -200,80 +215,106 @@ class Sample:
     agreed: list[bool] = field(default_factory=list)
 
 
-def learn(samples: Sequence[Sample], *, words: bool) -> Calibration:
-    """Return the calibration of a collection that was asked these samples.
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The queries of one sample: those that fit a text, and those that fit none."""
 
-    Weights and threshold are those of test collections, between the collection's own cosines.
-    Medians alone are learned: the quantiles of some dozen queries differ too much from one sample
-    to another.
+    known: list[str]
+    strange: list[str]
+
+
+def learn(samples: Sequence[Sample], *, words: bool) -> Calibration:
+    """Return the calibration that follows from samples of a collection.
+
+    The other weights and the threshold are those of test collections, moved to between the
+    collection's own cosines. Only medians are learned: the quantiles of some dozen queries differ
+    too much between samples.
+
+    Args:
+        words: Whether the collection can be searched by words.
     """
     low = float(np.mean([np.median(sample.strange) for sample in samples]))
     high = float(np.mean([np.median(sample.known) for sample in samples]))
-    spread = float(np.std([cosine for sample in samples for cosine in sample.strange]))
+    strange = list(chain.from_iterable(sample.strange for sample in samples))
+    spread = float(np.std(strange))
     gap = high - low
     separates = gap > MIN_SEPARATION * spread and gap > 0
+    # Cosines say nothing, as those of a model that does not know the language.
     if words and not separates:
         return by_words_alone()
     cosine = COSINE / gap if separates else 0.0
-    weights = Calibration(
-        0.0, round(cosine if words else 2 * cosine, 4), WITH_WORDS.words if words else 0.0
-    )
+    # Without words, the cosine has the weight of both.
+    if words:
+        weights = Calibration(0.0, round(cosine, 4), WITH_WORDS.words)
+    else:
+        weights = Calibration(0.0, round(2 * cosine, 4), 0.0)
     bound = logit(weights, low + FITS_BETWEEN * gap, DOUBT)
     return replace(weights, bias=round(THRESHOLD - bound, 4))
 
 
 def by_words_alone() -> Calibration:
-    """Return the calibration of a collection whose cosines tell nothing, on a scale that reaches
+    """Return the calibration of a collection whose cosines say nothing, on a scale that reaches
     both thresholds."""
-    between = THRESHOLD - math.log(NEAR / (1 - NEAR))
-    weight = between / (FITS_BY_WORDS - NEAR_BY_WORDS)
-    return Calibration(round(THRESHOLD - weight * FITS_BY_WORDS, 4), 0.0, round(weight, 4))
+    near = math.log(NEAR / (1 - NEAR))
+    weight = (THRESHOLD - near) / (FITS_BY_WORDS - NEAR_BY_WORDS)
+    bias = THRESHOLD - weight * FITS_BY_WORDS
+    return Calibration(round(bias, 4), 0.0, round(weight, 4))
 
 
 def _embedded(
     settings: Settings, identity: EmbedderIdentity, queries: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the vector of each query that has one. Raises what an embedder raises that is
-    unavailable."""
+    """Return the vector of each query that has one.
+
+    A query that the model refuses has none. Raises the other errors of an embedder, such as an
+    outage.
+    """
     with closing(open_embedder(settings.embedder, expected=identity)) as embedder:
         entries = dict(zip(queries, embedder.embed_queries(queries), strict=True))
-    for entry in entries.values():
-        if isinstance(entry, RagIndexError) and not isinstance(
-            entry, (BadVectors, TextRefused, TextTooLong)
-        ):
+    vectors = dict[str, Any]()
+    for query, entry in entries.items():
+        if isinstance(entry, BadVectors | TextRefused | TextTooLong):
+            continue
+        if isinstance(entry, RagIndexError):
             raise entry
-    return {query: entry for query, entry in entries.items() if not isinstance(entry, Exception)}
+        if not isinstance(entry, Exception):
+            vectors[query] = entry
+    return vectors
 
 
-def _queries(
-    chance: random.Random, texts: Mapping[str, Sequence[str]]
-) -> tuple[list[str], list[str]]:
-    """Return a query for each of some texts, of some of its words; and some that fit nothing.
+def _queries(chance: random.Random, texts: Mapping[str, Sequence[str]]) -> Queries:
+    """Return known and strange queries.
 
-    `texts` has the words of each text, by the id of its document.
+    Args:
+        texts: The words of each text, by the id of its document.
     """
-    own, ids = list[str](), sorted(texts)
-    for document_id, length in zip(
-        chance.sample(ids, min(KNOWN, len(ids))), cycle(QUERY_LENGTHS[SHORT_LENGTHS:])
-    ):
-        words = texts[document_id]
-        start = chance.randrange(max(1, len(words) - 2 * length))
-        around = words[start : start + 2 * length]
-        some = [
-            around[place]
-            for place in sorted(chance.sample(range(len(around)), min(length, len(around))))
-        ]
-        replaced = [
-            chance.choice(texts[chance.choice(ids)]) if chance.random() < REPLACED else word
-            for word in some
-        ]
-        own.append(" ".join(replaced))
-    strange = [
-        [chance.choice(texts[one]) for one in chance.choices(ids, k=length)]
-        for length in islice(cycle(QUERY_LENGTHS), STRANGE)
-    ]
-    turned = [
-        [backwards(word) if chance.random() < BACKWARDS else word for word in words]
-        for words in strange
-    ]
-    return own, [" ".join(words) for words in turned]
+    ids = sorted(texts)
+    known = list[str]()
+    sampled = chance.sample(ids, min(KNOWN, len(ids)))
+    for document_id, length in zip(sampled, cycle(QUERY_LENGTHS[SHORT_LENGTHS:])):
+        words = _nearby_words(chance, texts[document_id], length)
+        replaced = list[str]()
+        for word in words:
+            if chance.random() < REPLACED:
+                replaced.append(chance.choice(texts[chance.choice(ids)]))
+            else:
+                replaced.append(word)
+        known.append(" ".join(replaced))
+    # First all words, then the ones to turn: the order in which `chance` is used counts.
+    mixed = list[list[str]]()
+    for length in islice(cycle(QUERY_LENGTHS), STRANGE):
+        sources = chance.choices(ids, k=length)
+        mixed.append([chance.choice(texts[document_id]) for document_id in sources])
+    strange = list[str]()
+    for words in mixed:
+        turned = [backwards(word) if chance.random() < BACKWARDS else word for word in words]
+        strange.append(" ".join(turned))
+    return Queries(known, strange)
+
+
+def _nearby_words(chance: random.Random, words: Sequence[str], length: int) -> list[str]:
+    """Return `length` words from a part of a text twice as long, in their order."""
+    start = chance.randrange(max(1, len(words) - 2 * length))
+    part = words[start : start + 2 * length]
+    places = chance.sample(range(len(part)), min(length, len(part)))
+    return [part[place] for place in sorted(places)]

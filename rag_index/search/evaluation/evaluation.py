@@ -1,8 +1,7 @@
-"""How well an index, or all at once, find what they should: by meaning, by words and by both, side
-by side.
+"""Evaluation: how well golden queries find their documents, by meaning, by words and by both.
 
-No person waits for the many queries: each has more time than a search, and is asked again after a
-passing fault.
+Each index is measured, and all of them together. Nobody waits for a single query here: each has
+more time than a search, and is repeated after a transient error.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from rag_index.search.question import Asked
 
     Answer = Asked | RagIndexError
-    """What a query finds, or why no index answers it."""
+    """The candidates of a query, or the error if no index answers."""
     Document = tuple[str, str]
     """An index and the id of a document in it."""
     Wanted = Mapping[str, Mapping[Document, int]]
@@ -35,25 +34,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 QUERIES_AT_ONCE = 8
+"""Searches that run concurrently. Chosen; nothing depends on it."""
 FIRST_QUERIES = 3
-"""Queries that are asked one after another, until one is answered: if none is, the others are not
-asked."""
+"""Queries that run one after another until one succeeds. If none does, the others do not run."""
 TRIES, PAUSE = 3, 2.0
-"""How often a query with a passing fault is asked, and the seconds before it is tried again."""
+"""Attempts at a query with a transient error, and the seconds before the second of them."""
 MIN_SEARCH_SECONDS = 120.0
-"""How long one search may take, unless the settings give it longer."""
+"""Time limit of a search, if that of the settings is shorter."""
 MAX_FOUND = 3
+"""First hits that are listed for a poor query. Chosen; nothing depends on it."""
 
 DENSE, SPARSE, HYBRID = "dense", "sparse", "hybrid"
 """The ways to search: by meaning alone, by words alone, and by both with the weight of the
 settings."""
 
 PARTIAL = 3
+"""Exit code if an index did not answer every query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to search, and how good it is: an estimate for each metric."""
+    """A way to search, with an estimate for each metric."""
 
     way: str
     dense_weight: float
@@ -62,7 +63,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A document and its rank, None if it is not among the hits that were asked for."""
+    """A document and its rank, counted from 1; None if it is not among the hits."""
 
     index: str
     document_id: str
@@ -71,8 +72,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PoorQuery:
-    """A query that does badly: its measures, where its relevant documents are, and what was found
-    first instead."""
+    """A query with low values: its values, the ranks of its relevant documents, and its first
+    hits."""
 
     query: str
     metrics: Mapping[str, float]
@@ -82,8 +83,7 @@ class PoorQuery:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One index, or all at once (None): the ways to search it side by side, and the queries that do
-    worst."""
+    """One index, or all together (None): the ways to search it, and its worst queries."""
 
     index: str | None
     queries: int
@@ -105,19 +105,31 @@ class Evaluation:
         return PARTIAL if self.errors else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `rag-index evaluate --json` prints; what there is nothing to say
-        about is left out."""
-        return {name: value for name, value in asdict(self).items() if value or name == "scopes"}
+        """Return the object that `rag-index evaluate --json` prints, without errors if there are
+        none."""
+        members = asdict(self)
+        if not self.errors:
+            del members["errors"]
+        return members
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A query that all `indexes` of a scope answered, and what it should find there."""
+    """A query that all indexes of a scope answered, and the grades of its documents there."""
 
     query: str
     found: Asked
     indexes: tuple[str, ...]
     relevant: Mapping[Document, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """The hits of all judged queries for one way to search, and their values."""
+
+    hits: list[list[Document]]
+    values: dict[str, list[float]]
+    """A value for each query, by metric."""
 
 
 def evaluate(
@@ -128,45 +140,50 @@ def evaluate(
     *,
     worst: int = 5,
 ) -> Evaluation:
-    """Ask these indexes the golden queries, and measure what they find; the first metric decides
-    which do `worst`.
+    """Run the golden queries on these indexes, and measure their hits.
 
-    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index
-    answers.
+    Args:
+        worst: How many poor queries of each scope are listed: those with the lowest values, by the
+            first metric first.
+
+    Raises:
+        SettingsError: The queries do not fit the indexes.
+        RagIndexError: No index answers; the error is that of a search.
     """
     wanted = _wanted(golden, indexes, settings)
     limit = max(metric.cutoff for metric in metrics)
     with Retriever(patient(settings)) as retriever:
-        # documents of all groups are found
+        # Rights do not count: documents of all groups are found.
         candidates = partial(retriever.candidates, indexes=indexes, limit=limit, groups=ALL_GROUPS)
         answers: list[Answer] = retriever.run(ask_all(candidates, list(wanted)))
-    scopes = tuple(
-        _measure(name, judged, metrics, worst)
-        for name, judged in _scopes(wanted, answers, indexes).items()
-        if judged
-    )
-    return Evaluation(scopes, _errors(answers, indexes))
+    scopes = list[Scope]()
+    for index, judged in _scopes(wanted, answers, indexes).items():
+        # No query of this scope was answered: `errors` has the reason.
+        if judged:
+            scopes.append(_measure(index, judged, metrics, worst))
+    return Evaluation(tuple(scopes), _errors(answers, indexes))
 
 
 def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Settings) -> Wanted:
     """Return the documents that each query should find in these indexes. Equal queries are merged.
 
-    Raises SettingsError if a query names an unknown index, or none although there are several, or
-    if no query is left.
+    Raises SettingsError if a query names an unknown index, if a query names none although there are
+    several, and if no query is left.
     """
     found: dict[str, dict[Document, int]] = {}
-    for one in golden:
-        if one.index is None and len(indexes) > 1:
+    for query in golden:
+        if query.index is None and len(indexes) > 1:
             raise SettingsError(
-                f"the query {one.query!r} names no index, but {len(indexes)} are evaluated: add"
+                f"the query {query.query!r} names no index, but {len(indexes)} are evaluated: add"
                 ' "index" to its line, or name one index with --index'
             )
-        index = indexes[0] if one.index is None else settings.index(one.index).name
-        if index in indexes:
-            relevant = found.setdefault(one.query, {})
-            relevant.update(
-                {(index, document_id): grade for document_id, grade in one.relevant.items()}
-            )
+        index = indexes[0] if query.index is None else settings.index(query.index).name
+        # A query for an index that is not evaluated.
+        if index not in indexes:
+            continue
+        relevant = found.setdefault(query.query, {})
+        for document_id, grade in query.relevant.items():
+            relevant[index, document_id] = grade
     if not found:
         raise SettingsError(
             f"no query has a relevant document in {', '.join(indexes)}: name other indexes with"
@@ -178,96 +195,124 @@ def _wanted(golden: Iterable[GoldenQuery], indexes: Sequence[str], settings: Set
 def _scopes(
     wanted: Wanted, answers: Sequence[Answer], indexes: Sequence[str]
 ) -> dict[str | None, list[_Judged]]:
-    """Return the judged queries of each index, and of several indexes those of all of them, at the
-    end."""
+    """Return the judged queries of each index, and if there are several, last those of all
+    together (None)."""
     scopes: dict[str | None, tuple[str, ...]] = {index: (index,) for index in indexes}
     if len(indexes) > 1:
         scopes[None] = tuple(indexes)
     judged: dict[str | None, list[_Judged]] = {name: [] for name in scopes}
     for (query, documents), found in zip(wanted.items(), answers, strict=True):
-        for name, of in scopes.items():
+        if isinstance(found, RagIndexError):
+            continue
+        for name, own in scopes.items():
             relevant = {
-                document: grade for document, grade in documents.items() if document[0] in of
+                document: grade for document, grade in documents.items() if document[0] in own
             }
-            if (
-                relevant
-                and not isinstance(found, RagIndexError)
-                and found.answers.keys() >= set(of)
-            ):
-                judged[name].append(_Judged(query, found, of, relevant))
+            # A query counts in a scope only if each of its indexes answered.
+            if relevant and found.answers.keys() >= set(own):
+                judged[name].append(_Judged(query, found, own, relevant))
     return judged
 
 
 def _measure(
-    index: str | None, judged: Sequence[_Judged], metrics: Sequence[Metric], most: int
+    index: str | None, judged: Sequence[_Judged], metrics: Sequence[Metric], worst: int
 ) -> Scope:
-    """Return the measures of each way of searching, and the queries with the lowest, the first
-    metric first."""
-    first = judged[0]
-    hybrid = any(first.found.answers[one].hybrid for one in first.indexes)
-    answers = [first.found.answers[one] for one in first.indexes]
+    """Return the values of each way to search, and the worst queries of the usual one."""
+    weights = _weights(judged[0])
+    measured = {way: _measured(way, weight, judged, metrics) for way, weight in weights.items()}
+    ways = list[Way]()
+    for way, weight in weights.items():
+        own = measured[way].values
+        estimates = {metric: estimate(values) for metric, values in own.items()}
+        ways.append(Way(way, weight, estimates))
+    # The last way is that of searches.
+    usual = measured[ways[-1].way]
+    return Scope(index, len(judged), tuple(ways), _poor_queries(judged, usual, worst))
+
+
+def _weights(first: _Judged) -> dict[str, float]:
+    """Return the dense weight of each way to search. The last way is that of searches.
+
+    Args:
+        first: Any query of the scope: the weights do not depend on it.
+    """
+    answers = [first.found.answers[index] for index in first.indexes]
+    # All indexes have vectors alone.
+    if not any(answer.hybrid for answer in answers):
+        return {DENSE: 1.0}
     usual = min(dense_weight(answer, first.found.question) for answer in answers)
-    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: usual} if hybrid else {DENSE: 1.0}
-    found: list[list[Document]] = []
-    measured: dict[str, dict[str, list[float]]] = {}
-    for way, weight in weights.items():  # the last way is that of searches
-        found = [
-            ranked(one.found, None if way == HYBRID else weight, one.indexes) for one in judged
+    return {DENSE: 1.0, SPARSE: 0.0, HYBRID: usual}
+
+
+def _measured(
+    way: str, weight: float, judged: Sequence[_Judged], metrics: Sequence[Metric]
+) -> _Measured:
+    """Return the hits and the values of one way to search."""
+    # Each index has its own weight in a hybrid search.
+    fixed_weight = None if way == HYBRID else weight
+    hits = [ranked(query.found, fixed_weight, query.indexes) for query in judged]
+    values = dict[str, list[float]]()
+    for metric in metrics:
+        values[str(metric)] = [
+            measure(metric, own, query.relevant) for query, own in zip(judged, hits, strict=True)
         ]
-        pairs = [(documents, one.relevant) for documents, one in zip(found, judged, strict=True)]
-        measured[way] = {
-            str(metric): [measure(metric, *pair) for pair in pairs] for metric in metrics
-        }
-    ways = tuple(
-        Way(way, weights[way], {metric: estimate(values) for metric, values in own.items()})
-        for way, own in measured.items()
-    )
-    poor = [
-        PoorQuery(
-            one.query,
-            {str(metric): round(value, 6) for metric, value in zip(metrics, values, strict=True)},
-            tuple(
-                Place(*of, documents.index(of) + 1 if of in documents else None)
-                for of in one.relevant
-            ),
-            tuple(Place(*of, rank) for rank, of in enumerate(documents[:MAX_FOUND], 1)),
-        )
-        for one, documents, values in zip(
-            judged, found, zip(*measured[way].values(), strict=True), strict=True
-        )
-        if min(values) < 1
-    ]
-    worst = sorted(poor, key=lambda query: tuple(query.metrics.values()))[:most]
-    return Scope(index, len(judged), ways, tuple(worst))
+    return _Measured(hits, values)
+
+
+def _poor_queries(
+    judged: Sequence[_Judged], measured: _Measured, most: int
+) -> tuple[PoorQuery, ...]:
+    """Return the queries with the lowest values, by the first metric first, without perfect
+    ones."""
+    poor = list[PoorQuery]()
+    for number, (query, hits) in enumerate(zip(judged, measured.hits, strict=True)):
+        own = {metric: values[number] for metric, values in measured.values.items()}
+        if min(own.values()) >= 1:
+            continue
+        rounded = {metric: round(value, 6) for metric, value in own.items()}
+        relevant = tuple(Place(*document, _rank(document, hits)) for document in query.relevant)
+        found = tuple(Place(*document, rank) for rank, document in enumerate(hits[:MAX_FOUND], 1))
+        poor.append(PoorQuery(query.query, rounded, relevant, found))
+    poor.sort(key=lambda query: tuple(query.metrics.values()))
+    return tuple(poor[:most])
+
+
+def _rank(document: Document, hits: Sequence[Document]) -> int | None:
+    if document not in hits:
+        return None
+    return hits.index(document) + 1
 
 
 def _errors(answers: Sequence[Answer], indexes: Sequence[str]) -> dict[str, str]:
-    """Return a sentence for each index that left queries unanswered: how many, and the most common
+    """Return a sentence for each index with unanswered queries: how many, and the most common
     reason."""
     reasons: dict[str, Counter[str]] = {index: Counter() for index in indexes}
-    for one in answers:
-        failed = dict.fromkeys(indexes, one) if isinstance(one, RagIndexError) else one.errors
+    for found in answers:
+        # If no index answered, the error is that of all.
+        failed = dict.fromkeys(indexes, found) if isinstance(found, RagIndexError) else found.errors
         for index, reason in failed.items():
             reasons[index][str(reason)] += 1
-    return {
-        index: f"{found.total():,} of {len(answers):,} queries: {found.most_common(1)[0][0]}"
-        for index, found in reasons.items()
-        if found
-    }
+    sentences = dict[str, str]()
+    for index, counts in reasons.items():
+        if counts:
+            commonest, _ = counts.most_common(1)[0]
+            sentences[index] = f"{counts.total():,} of {len(answers):,} queries: {commonest}"
+    return sentences
 
 
 def patient(settings: Settings) -> Settings:
-    """Return settings for searches that have time."""
-    limits = {"timeout": max(MIN_SEARCH_SECONDS, settings.retrieve.timeout)}
-    return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update=limits)})
+    """Return settings whose searches have at least `MIN_SEARCH_SECONDS`."""
+    timeout = max(MIN_SEARCH_SECONDS, settings.retrieve.timeout)
+    retrieve = settings.retrieve.model_copy(update={"timeout": timeout})
+    return settings.model_copy(update={"retrieve": retrieve})
 
 
 async def ask_all(
     ask: Callable[[str], Awaitable[T]], queries: Sequence[str]
 ) -> list[T | RagIndexError]:
-    """Ask each query, again if its fault may pass, and return its answer or its error.
+    """Return the answer or the error of each query, after repeating those with transient errors.
 
-    Raises the error of the first query if none of the first few is answered.
+    Raises the error of the first query if none of the first few succeeds.
     """
     free = asyncio.Semaphore(QUERIES_AT_ONCE)
 
@@ -283,11 +328,12 @@ async def ask_all(
                         return error
                 await asyncio.sleep(PAUSE * tries)
 
-    # One after another until one is answered: an index that cannot be searched at all says so soon.
-    first = list[T | RagIndexError]()
+    # One after another until one succeeds: an index that cannot be searched is reported soon.
+    first: list[T | RagIndexError] = []
     for query in queries[:FIRST_QUERIES]:
-        first.append(await ask_patiently(query))
-        if not isinstance(first[-1], RagIndexError):
+        answer = await ask_patiently(query)
+        first.append(answer)
+        if not isinstance(answer, RagIndexError):
             break
     failed = [answer for answer in first if isinstance(answer, RagIndexError)]
     if failed and len(failed) == len(first):

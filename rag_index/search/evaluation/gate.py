@@ -1,17 +1,18 @@
-"""The gate of a rebuild: the live and the rebuilt collection are asked the same queries before the
-alias moves.
+"""The gate of a rebuild: golden queries search the live and the rebuilt collection before the alias
+moves.
 
-Both are searched as `Retriever.search` does it with these settings, and each with the model that
-made it. The rebuilt collection is refused if the mean recall@10 of the golden queries fell by more
-than `max_loss` and at least two queries lost (`max_loss = 0`: one). Nor is it published if no query
-finds anything in either collection, because then the ids of the golden file are wrong. A run is
-given the gate by `orchestration.hooks`.
+Both are searched as by `Retriever.search` with these settings, each with the model that made it.
+The rebuilt collection is refused if the mean recall@10 of the golden queries fell by more than
+`max_loss` and at least two queries lost (`max_loss = 0`: one). It is also refused if no query finds
+anything in either collection, because then the ids of the golden file are wrong.
+`orchestration.hooks` passes the gate to a run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rag_index.components.stores import lend
@@ -40,12 +41,12 @@ NOT_ASKED = "the gate was not asked (--allow-loss)"
 
 METRIC = Metric("recall", 10)
 Ranking = tuple[str, ...]
-"""The documents that a query finds, by id, best first."""
+"""The ids of the documents that a query finds, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A golden query, and what it finds in the live collection and in the rebuilt one."""
+    """A golden query, with its hits in the live collection and in the rebuilt one."""
 
     query: GoldenQuery
     live: Ranking
@@ -54,7 +55,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A collection to ask, and the store that has it."""
+    """A collection to search, and the store that has it."""
 
     store: StoreReader
     collection: str
@@ -80,13 +81,18 @@ def check_gate(settings: Settings, index: IndexSettings, gate: GateSettings) -> 
 def gone_documents(
     ledger: Ledger, index: IndexSettings, collection_id: int, queries: Sequence[GoldenQuery]
 ) -> tuple[str, ...]:
-    """Return the relevant documents, by id, that the source does not have, as far as a collection's
-    scan has seen."""
-    relevant = {document_id for query in queries for document_id in query.relevant}
+    """Return the ids of relevant documents that the source did not have when a collection was
+    filled."""
+    relevant = set[str]()
+    for query in queries:
+        relevant.update(query.relevant)
     possible = {document_id: possible_keys(index, document_id) for document_id in sorted(relevant)}
-    every = [key for keys in possible.values() for key in keys]
-    there = ledger.known(collection_id, every).keys() | ledger.failures(collection_id, every).keys()
-    return tuple(document_id for document_id, keys in possible.items() if there.isdisjoint(keys))
+    keys = list(chain.from_iterable(possible.values()))
+    # The source also has the failed documents.
+    known = ledger.known(collection_id, keys).keys()
+    failed = ledger.failures(collection_id, keys).keys()
+    existing = known | failed
+    return tuple(document_id for document_id, own in possible.items() if existing.isdisjoint(own))
 
 
 def ask(
@@ -97,20 +103,23 @@ def ask(
     live: Searched,
     rebuilt: Searched,
 ) -> list[Compared]:
-    """Ask the live and the rebuilt collection of an index the same queries, as the index is
-    searched.
+    """Run the same queries on the live and the rebuilt collection, as the index is searched.
 
     Raises what a search raises, and RerankerError if the reranker of the settings fails.
     """
     texts = [query.query for query in queries]
-    before, after = (find_all(settings, index, texts, searched) for searched in (live, rebuilt))
-    return [Compared(*one) for one in zip(queries, before, after, strict=True)]
+    before = find_all(settings, index, texts, live)
+    after = find_all(settings, index, texts, rebuilt)
+    compared = list[Compared]()
+    for query, found_before, found_after in zip(queries, before, after, strict=True):
+        compared.append(Compared(query, found_before, found_after))
+    return compared
 
 
 def find_all(
     settings: Settings, index: IndexSettings, texts: Sequence[str], searched: Searched
 ) -> list[Ranking]:
-    """Return what a collection of an index finds for each query. The store stays open.
+    """Return the hits of each query in a collection of an index. The store stays open.
 
     Raises as `ask`.
     """
@@ -139,21 +148,25 @@ def find_all(
 def judge(
     gate: GateSettings, compared: Sequence[Compared], gone: Sequence[str] = ()
 ) -> GateVerdict:
-    """Return the verdict on what the queries found in both collections. There must be at least one
-    query."""
-    worse, better = list[WorseQuery](), 0
+    """Return the verdict on the hits in both collections.
+
+    Args:
+        compared: The queries, at least one.
+        gone: Relevant documents that the source does not have.
+    """
+    worse = list[WorseQuery]()
+    better = 0
     total_before = total_after = 0.0
-    for one in compared:
-        relevant = one.query.relevant
-        before = measure(METRIC, one.live, relevant)
-        after = measure(METRIC, one.rebuilt, relevant)
+    for query in compared:
+        relevant = query.query.relevant
+        before = measure(METRIC, query.live, relevant)
+        after = measure(METRIC, query.rebuilt, relevant)
         total_before += before
         total_after += after
         if after < before - EPSILON:
-            lost = tuple(
-                found for found in one.live if found in relevant and found not in one.rebuilt
-            )
-            worse.append(WorseQuery(one.query.query, before, after, lost))
+            left = relevant.keys() - set(query.rebuilt)
+            lost = tuple(document_id for document_id in query.live if document_id in left)
+            worse.append(WorseQuery(query.query.query, before, after, lost))
         elif after > before + EPSILON:
             better += 1
     worse.sort(key=lambda query: query.after - query.before)
@@ -171,14 +184,20 @@ def judge(
 
 
 class Gate:
-    """The gate of one run of an index that has one, which asks if the run is a rebuild that is to
-    be `asked` about."""
+    """The gate of one run of an index."""
 
     def __init__(
         self, settings: Settings, index: IndexSettings, gate: GateSettings, *, asked: bool
     ) -> None:
-        """Read the golden queries. Raises SettingsError if the golden file cannot be used."""
-        self._settings, self._index, self._gate, self._asked = settings, index, gate, asked
+        """Read the golden queries. Raises SettingsError if the golden file cannot be used.
+
+        Args:
+            asked: Whether to run the queries: in a rebuild without `--allow-loss`.
+        """
+        self._settings = settings
+        self._index = index
+        self._gate = gate
+        self._asked = asked
         self._queries = check_gate(settings, index, gate) if asked else []
 
     def refusal(
@@ -190,16 +209,21 @@ class Gate:
         live: Searched | None,
         store: StoreReader,
     ) -> str:
-        """Return why the gate refuses the rebuilt collection, if it does, or if the two cannot be
-        compared."""
-        index, outcome = self._index.name, record.outcome
-        if live is None or not self._asked:
-            outcome.say(NOTHING_LIVE if live is None else NOT_ASKED)
+        """Return why the rebuilt collection is not published; "" if it is.
+
+        It is refused by the verdict, or if the two collections cannot be compared.
+        """
+        index = self._index.name
+        outcome = record.outcome
+        if live is None:
+            outcome.say(NOTHING_LIVE)
+            return ""
+        if not self._asked:
+            outcome.say(NOT_ASKED)
             return ""
         gone = gone_documents(ledger, self._index, rebuilt.id, self._queries)
-        queries = (
-            without_documents(self._queries, gone) or self._queries
-        )  # if all are gone, the verdict says so
+        # If the source has none of the documents, all queries run, and the verdict has the reason.
+        queries = without_documents(self._queries, gone) or self._queries
         try:
             with record.stopwatch.stage("gate"):
                 after = Searched(store, rebuilt.name)

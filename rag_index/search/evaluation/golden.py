@@ -1,8 +1,8 @@
 """Golden files: queries, and the documents that a search should find for each of them.
 
 A file has one JSON object a line: `{"query": "…", "relevant": ["118"], "index": "comments"}`.
-Documents are named by their ids, as `rag-index search` shows them. `relevant` may also be an object
-that gives each id a grade, a whole number: the greater, the more relevant; 0 is not relevant.
+Documents are named by their ids, as `rag-index search` prints them. `relevant` may also be an
+object with a grade for each id: an integer, the greater the more relevant; 0 is not relevant.
 """
 
 from __future__ import annotations
@@ -26,30 +26,29 @@ if TYPE_CHECKING:
 
 EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
 MAX_SHOWN_VALUE = 60
-"""Characters of a wrong value that a message shows."""
+"""Limit of a wrong value in a message, in characters. Chosen; nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenQuery:
-    """A query and the documents that it should find. `relevant` has a grade above 0 for each
-    document id.
-
-    `index` is the index that the documents are in; None if the file does not say.
-    """
+    """A query and the documents that it should find."""
 
     query: str
     relevant: Mapping[str, int] = field(hash=False)
+    """A grade above 0 for each document id."""
     index: str | None = None
+    """The index of the documents; None if the file does not name it."""
 
 
 def _graded(given: Any) -> Any:
-    """Return a list of ids with a grade of 1 each; a number is taken for its digits, as ids are
-    shown."""
+    """Return a list of ids with a grade of 1 each; any other value as it is."""
     if not isinstance(given, list):
         return given
-    for one in given:
-        if isinstance(one, bool) or not isinstance(one, str | int) or one == "":
-            raise ValueError(f"{one!r} is no document's id, as `rag-index search` shows it")
+    for document_id in given:
+        # A number stands for its digits: 118 is "118".
+        is_id = isinstance(document_id, str | int) and not isinstance(document_id, bool)
+        if not is_id or document_id == "":
+            raise ValueError(f"{document_id!r} is no document's id, as `rag-index search` shows it")
     return dict.fromkeys(map(str, given), 1)
 
 
@@ -67,30 +66,36 @@ class _Line(BaseModel):
 
 
 def read_golden(path: Path, index: str | None = None) -> list[GoldenQuery]:
-    """Return the queries of a golden file; for one index those that name it or none, as its own.
+    """Return the queries of a golden file.
 
     Lines with the same query and index become one query with the documents of all of them, and the
-    highest grade of each. Raises SettingsError, which names the file, the line and the value.
+    highest grade of each document.
+
+    Args:
+        index: Return only the queries that name this index or none, as queries of this index.
+
+    Raises:
+        SettingsError: A line is not valid. The message has the file, the line and the value.
     """
-    found = [_parse(*line) for line in _lines(path)]
+    found = [_parse(place, line) for place, line in _lines(path)]
     if not found:
         raise SettingsError(
             f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}"
         )
     if index is not None:
-        found = [replace(one, index=index) for one in found if one.index in (None, index)]
+        found = [replace(query, index=index) for query in found if query.index in (None, index)]
     merged: dict[tuple[str, str | None], GoldenQuery] = {}
-    for one in found:
-        known = merged.get((one.query, one.index), one)
-        grades = {
-            name: max(grade, known.relevant.get(name, 0)) for name, grade in one.relevant.items()
-        }
-        merged[one.query, one.index] = replace(known, relevant={**known.relevant, **grades})
+    for query in found:
+        key = (query.query, query.index)
+        relevant = dict(merged[key].relevant) if key in merged else {}
+        for document_id, grade in query.relevant.items():
+            relevant[document_id] = max(grade, relevant.get(document_id, 0))
+        merged[key] = replace(query, relevant=relevant)
     return list(merged.values())
 
 
 def possible_keys(index: IndexSettings, document_id: str) -> list[str]:
-    """Return the typed keys that an id in a golden file may stand for; none if no document of the
+    """Return the typed keys that an id in a golden file can stand for; empty if no document of the
     index can have it."""
     try:
         return possible_document_keys(index.key_columns, document_id)
@@ -101,23 +106,29 @@ def possible_keys(index: IndexSettings, document_id: str) -> list[str]:
 def without_documents(
     queries: Iterable[GoldenQuery], documents: Collection[str]
 ) -> list[GoldenQuery]:
-    """Return the queries without these relevant documents, and without those that have no
-    others."""
-    left = [
-        (query, {one: grade for one, grade in query.relevant.items() if one not in documents})
-        for query in queries
-    ]
-    return [replace(query, relevant=relevant) for query, relevant in left if relevant]
+    """Return the queries without these relevant documents. A query without any other is left
+    out."""
+    left = list[GoldenQuery]()
+    for query in queries:
+        relevant = {
+            document_id: grade
+            for document_id, grade in query.relevant.items()
+            if document_id not in documents
+        }
+        if relevant:
+            left.append(replace(query, relevant=relevant))
+    return left
 
 
 def golden_of_log(log: QueryLog, indexes: Collection[str]) -> list[GoldenQuery]:
-    """Return a query for each that people asked in these indexes, with what they opened from its
-    hits.
+    """Return the logged queries of these indexes, each with the documents that people opened from
+    its hits.
 
     Raises SettingsError if nothing was opened.
     """
     found: dict[tuple[str, str], dict[str, int]] = {}
     for query, place in log.opened():
+        # "comments/4711"
         index, _, document_id = place.partition("/")
         if index in indexes and query.strip():
             found.setdefault((query, index), {})[document_id] = 1
@@ -130,34 +141,34 @@ def golden_of_log(log: QueryLog, indexes: Collection[str]) -> list[GoldenQuery]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each line that is not empty, with its place for a message. Raises SettingsError."""
+    """Yield each line that is not empty, after its place for a message. Raises SettingsError."""
     for number, line in enumerate(read_written(path, "golden file").split("\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", line
 
 
 def _parse(place: str, line: str) -> GoldenQuery:
+    """Return the query of a line. Raises SettingsError, which names the `place`."""
     try:
         found = _Line.model_validate_json(line)
     except ValidationError as exc:
-        error = exc.errors()[0]
-        key = ".".join(map(str, error["loc"]))
-        given = (
-            error["input"]
-            if isinstance(error["input"], str)
-            else json.dumps(error["input"], ensure_ascii=False)
-        )
-        shown = (
-            " is missing"
-            if error["type"] == "missing"
-            else f" is {shortened(given, MAX_SHOWN_VALUE)!r}"
-        )
-        raise SettingsError(
-            f"{place}: {key or 'it'}{shown}: {error['msg']}; write {EXAMPLE}"
-        ) from None
-    relevant = {name: grade for name, grade in found.relevant.items() if grade}
+        raise SettingsError(f"{place}: {_fault(exc)}; write {EXAMPLE}") from None
+    relevant = {document_id: grade for document_id, grade in found.relevant.items() if grade}
     if not relevant:
         raise SettingsError(
             f"{place}: relevant has no document with a grade above 0; add one or remove the line"
         )
     return GoldenQuery(found.query, relevant, found.index)
+
+
+def _fault(exc: ValidationError) -> str:
+    """Return the first fault: "relevant is missing: Field required"."""
+    error = exc.errors()[0]
+    # The line itself may be wrong, if it is no JSON.
+    key = ".".join(map(str, error["loc"])) or "it"
+    if error["type"] == "missing":
+        return f"{key} is missing: {error['msg']}"
+    value = error["input"]
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    return f"{key} is {shortened(value, MAX_SHOWN_VALUE)!r}: {error['msg']}"
