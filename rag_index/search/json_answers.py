@@ -1,9 +1,8 @@
-"""The answers of a search as JSON: what HTTP answers and documents, and what commands print with
-`--json`.
+"""The JSON of results: the answers of HTTP, which OpenAPI describes, and the output of `--json`.
 
-Each model is made from a dataclass of `results.py` or `why.py` (`HitAnswer.model_validate(hit)`),
-whose fields of the same name it takes. A field with a default is left out where it has no other
-value.
+Each model is made from a dataclass of `results.py` or `why.py`, by fields of the same name:
+`HitAnswer.model_validate(hit)`. A field that has its default is left out. Docstrings of models and
+fields are descriptions in the OpenAPI schema.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pydantic.json_schema import SkipJsonSchema
 
 DIGITS = 6
+"""Decimals of a score: more would be noise of 32-bit vectors."""
 Rounded = Annotated[float, PlainSerializer(lambda number: round(number, DIGITS), return_type=float)]
 Nothing = SkipJsonSchema[None]
-"""What is left out, and never null."""
+"""The type of a field that is left out if it has no value, and is never null."""
 
 
 class Answer(BaseModel):

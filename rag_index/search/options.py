@@ -1,8 +1,8 @@
 """The options of a search. Each is described once, with its bounds and its text, as an annotated
 type.
 
-Python (`Retriever.search`), HTTP, the tools of agents and the command line list the options that
-they have by these types: their JSON schemas, checks and help texts come from here.
+Python (`Retriever.search`), HTTP, the tools of agents and the command line use these types. Their
+JSON schemas, checks and help texts all come from this module.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from rag_index.search.access import Groups  # noqa: TC001 - looked up by name
 from rag_index.search.filters import Filter  # noqa: TC001
 
 MAX_HITS, DEFAULT_LIMIT = 1000, 10
+"""Documents of an answer: the most, and the default."""
 MAX_INDEXES, MAX_CHARS = 1000, 10_000
+"""Limits of a request: indexes in a list, and characters of a query. Chosen; nothing depends on
+them."""
 Nothing = SkipJsonSchema[None]
-"""What may be left out, and is no type of its own in a schema."""
+"""The type of an option without a value, which does not appear in a schema."""
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _FieldName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -138,7 +141,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 class AgentOptions(BaseModel):
-    """The options of a search that agents have alike with programs."""
+    """The options of a search that agents and programs have."""
 
     indexes: Indexes = None
     limit: Limit = DEFAULT_LIMIT
@@ -153,14 +156,14 @@ class AgentOptions(BaseModel):
 
 
 class ProgramOptions(AgentOptions):
-    """The options of a search that programs have over HTTP, and people on the command line."""
+    """The options of a search over HTTP and on the command line."""
 
     timeout: Timeout = None
     dense_weight: DenseWeight = None
 
 
 class PythonOptions(ProgramOptions):
-    """The options of `Retriever.search`. Those of any type are checked where they are used."""
+    """The options of `Retriever.search`. The options of type Any are checked where they are used."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -170,10 +173,12 @@ class PythonOptions(ProgramOptions):
 
     @classmethod
     def of(cls, options: SearchOptions) -> PythonOptions:
-        """Return the options. Raises SettingsError for one that does not exist or is out of
-        bounds."""
+        """Return the checked options.
+
+        Raises SettingsError for an option that does not exist or is out of bounds.
+        """
         try:
             return cls.model_validate(options)
         except ValidationError as exc:
-            [fault, *_] = exc.errors()
+            fault = exc.errors()[0]
             raise SettingsError(f"{fault['loc'][0]}: {fault['msg']}") from None

@@ -525,7 +525,9 @@ def read_document(
     hides_chunks = bool(index.required_filter)
     first_conditions = conditions
     if hides_chunks:
-        first_conditions = [one for one in conditions if one.field == GROUPS_FIELD]
+        first_conditions = [
+            condition for condition in conditions if condition.field == GROUPS_FIELD
+        ]
     firsts = _first_chunks(points, index.name, document_id, keys, first_conditions)
     for key in keys:
         if key not in firsts:
