@@ -1,6 +1,9 @@
-"""What a check-up finds, with the remedies; and an index's collections as ledger and store have
-them: aliases and metadata, without their points. docs/doctor.md says of each kind of finding what a
-repair does."""
+"""The check-up of indexes: its findings with their remedies, and the repair.
+
+`CollectionState` compares the collections of an index in ledger and store, without their points.
+`Checkup` examines one index under its lease. docs/doctor.md lists each kind of finding with its
+repair.
+"""
 
 from __future__ import annotations
 
@@ -86,34 +89,37 @@ REMEDIES = {
 }
 """What to do about each kind of finding."""
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+"""The primary result codes of SQLite for a file that it cannot read as a database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong, and its remedy. The kind decides whether `count` counts documents,
-    points or others."""
+    """A fault, and its remedy."""
 
     index: str | None
     """None if the finding concerns all indexes."""
     kind: str
+    """A key of `REMEDIES`."""
     count: int
+    """The number of documents, of points or of something else, by the kind."""
     message: str
     remedy: str
     examples: tuple[str, ...] = ()
-    """A few document ids, or names of collections or ids of points if there is no document."""
+    """A few document ids, names of collections, or ids of points without a document."""
 
 
 def finding(
     index: str | None, kind: str, message: str, examples: Sequence[str] = (), *, count: int = 1
 ) -> Finding:
     """Return a finding with the remedy of its kind."""
-    remedy = REMEDIES[kind].format(index=index, reconciled=reconciled_by(index or ""))
+    reconciled = reconciled_by(index or "")
+    remedy = REMEDIES[kind].format(index=index, reconciled=reconciled)
     return Finding(index, kind, count, message, remedy, tuple(examples))
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Something that is not wrong, but may be worth a change."""
+    """A possible improvement, without a fault."""
 
     index: str | None
     message: str
@@ -121,10 +127,10 @@ class Advice:
 
 @dataclass(slots=True)
 class Diagnosis:
-    """All findings and advice; after a repair, `findings` holds what is left, and `repaired` what
-    is not."""
+    """All findings and advice."""
 
     findings: list[Finding] = field(default_factory=list)
+    """After a repair, those that are left."""
     advice: list[Advice] = field(default_factory=list)
     repaired: list[Finding] = field(default_factory=list)
 
@@ -135,21 +141,25 @@ class Diagnosis:
 
 
 def count_phrase(count: int, noun: str, examples: Sequence[str]) -> str:
-    """Return a count with its noun and examples, such as `3 documents (7, 10, 13)`."""
-    return (
-        f"{count_of(count, noun)} ({', '.join(examples)}{', …' if len(examples) < count else ''})"
-    )
+    """Return a count with its noun and examples: `3 documents (7, 10, 13)`."""
+    listed = ", ".join(examples)
+    if len(examples) < count:
+        listed += ", …"
+    return f"{count_of(count, noun)} ({listed})"
 
 
-def _unfinished_here(ledger: Ledger, alias: Alias, listed: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a sentence about a `rebuild --to` that has not published its collection in this store.
+def _unpublished_rebuild(
+    ledger: Ledger, alias: Alias, listed: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return a sentence about a `rebuild --to` that has not published its collection in this store;
+    "" if there is none.
 
-    The guard or the gate refused the collection, or it is incomplete: nothing else may make it
-    live. Empty if there is none.
+    The guard or the gate refused the collection, or it is incomplete. Only that rebuild may make it
+    live.
     """
     for row in ledger.collections_elsewhere(alias):
-        is_here = listed.get(row.name, {}).get("store_id") == row.store_id
-        if row.state == "building" and is_here:
+        is_stored = listed.get(row.name, {}).get("store_id") == row.store_id
+        if row.state == "building" and is_stored:
             return (
                 f"`rag-index rebuild --to` has not published {row.name} in this store: it has not"
                 " ended, or was held back. Name the former store in the settings again, and repeat"
@@ -160,26 +170,28 @@ def _unfinished_here(ledger: Ledger, alias: Alias, listed: Mapping[str, Mapping[
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """One index's collections, as the ledger has them and as the store has them."""
+    """The collections of one index in ledger and store."""
 
     alias: Alias
     live: str | None
     stored: Mapping[str, Mapping[str, Any]]
-    """Metadata of the store's collections that were made for this alias, are live, or are known to
-    the ledger."""
+    """Metadata of the store's collections that were made for this alias, are live, or are in the
+    ledger."""
     known: tuple[Collection, ...]
     """The ledger's collections, oldest first."""
     foreign: str = ""
-    """Why the index has no collection that may be looked at: what has the alias or its name is
-    another's."""
+    """Why no collection may be examined: the alias or a collection belongs to another project, or a
+    `rebuild --to` has not published its collection."""
     misled: str = ""
-    """What is wrong with an alias that points at another index's collection, which then counts as
-    not live."""
+    """The fault of an alias that points at another index's collection, which then counts as not
+    live."""
 
     @classmethod
     def read(cls, alias: Alias, ledger: Ledger, store: Store) -> CollectionState:
-        """Return the state as it is now. What the store does not list is asked for by name. Raises
-        StoreRefused if the API key may not ask: what it may not see is not lost."""
+        """Return the present state. Collections that the store does not list are requested by name.
+
+        Raises StoreRefused if the API key may not read one: it is not lost.
+        """
         live, misled, is_own = None, "", False
         try:
             require_own(ledger, store, alias)
@@ -191,83 +203,93 @@ class CollectionState:
             misled = str(error)
             if not is_own or alias not in store.aliases():
                 return cls(alias, None, {}, (), foreign=misled)
-        known, listed = ledger.collections(alias), store.collections()
-        unfinished = _unfinished_here(ledger, alias, listed) if live is None else ""
-        if unfinished:
-            return cls(alias, None, {}, (), foreign=unfinished)
-        names = {*(c.name for c in known), *([live] if live else [])}
-        stored = {
-            name: metadata
-            for name in names
-            if (metadata := listed.get(name) or store.find(name)) is not None
-        }
-        stored |= {
-            name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias
-        }
-        return cls(alias, live, stored, tuple(known), misled=misled)
+        known = tuple(ledger.collections(alias))
+        listed = store.collections()
+        unpublished = _unpublished_rebuild(ledger, alias, listed) if live is None else ""
+        if unpublished:
+            return cls(alias, None, {}, (), foreign=unpublished)
+        names = {collection.name for collection in known}
+        if live:
+            names.add(live)
+        stored: dict[str, Mapping[str, Any]] = {}
+        for name in names:
+            metadata = listed.get(name) or store.find(name)
+            if metadata is not None:
+                stored[name] = metadata
+        for name, metadata in listed.items():
+            if metadata.get("alias") == alias:
+                stored[name] = metadata
+        return cls(alias, live, stored, known, misled=misled)
 
     def is_stored(self, collection: Collection) -> bool:
-        """Return whether the store has the same collection as the ledger: equal name and equal
-        id."""
-        return self.stored.get(collection.name, {}).get("store_id") == collection.store_id
+        """Return whether the store has the same collection as the ledger: with its name and id."""
+        metadata = self.stored.get(collection.name, {})
+        return metadata.get("store_id") == collection.store_id
 
     @property
     def current(self) -> Collection | None:
-        """Return the live collection if ledger and store agree on it."""
-        return next((c for c in self.known if c.name == self.live and self.is_stored(c)), None)
+        """The live collection, if ledger and store agree on it."""
+        for collection in self.known:
+            if collection.name == self.live and self.is_stored(collection):
+                return collection
+        return None
 
     def others(self, state: str) -> list[Collection]:
-        """Return the collections of a state that are not live and on which ledger and store agree,
+        """Return the collections in a state, without the live one, on which ledger and store agree;
         newest first."""
-        return [
-            c
-            for c in reversed(self.known)
-            if c.state == state and c.name != self.live and self.is_stored(c)
-        ]
+        found = list[Collection]()
+        for collection in reversed(self.known):
+            is_other = collection.state == state and collection.name != self.live
+            if is_other and self.is_stored(collection):
+                found.append(collection)
+        return found
 
     @property
     def unknown(self) -> list[str]:
-        """Return the collections that were made for this alias and that the ledger does not
-        know."""
-        known = {c.name for c in self.known if self.is_stored(c)}
-        ours = {
-            name for name, metadata in self.stored.items() if metadata.get("alias") == self.alias
-        }
-        return sorted(
-            (name for name in ours - known if self.stored[name].get("store_id")),
-            key=collection_number,
-        )
+        """The store's collections for this alias that the ledger does not know, oldest first."""
+        known = {collection.name for collection in self.known if self.is_stored(collection)}
+        unknown = list[str]()
+        for name, metadata in self.stored.items():
+            is_ours = metadata.get("alias") == self.alias and metadata.get("store_id")
+            if is_ours and name not in known:
+                unknown.append(name)
+        return sorted(unknown, key=collection_number)
 
     @property
     def candidate(self) -> str | None:
-        """Return what a lost alias should point at: a collection that was live, or could have been.
-        That is the newest one that no rollback has left."""
+        """The collection for a lost alias: the newest one that was live or could have been, and
+        that no rollback has left."""
         if self.live is not None or self.foreign:
             return None
-        if ready := self.others("ready"):
-            ready = [c for c in ready if not self.stored[c.name].get(LEFT)] or ready
-            return max((c.name for c in ready), key=collection_number)
+        ready = self.others("ready")
+        if ready:
+            # If rollbacks have left all of them, the newest.
+            kept = [row for row in ready if not self.stored[row.name].get(LEFT)]
+            return max((row.name for row in kept or ready), key=collection_number)
+        # The process died in the first run, before its collection was live. The next run resumes it.
         if self.others("building"):
-            return (
-                None  # the first run died before its collection was live; the next one resumes it
-            )
-        return next(reversed(self.unknown), None)
+            return None
+        # The ledger was lost.
+        unknown = self.unknown
+        return unknown[-1] if unknown else None
 
     @property
     def lost(self) -> list[str]:
-        """Return the collections that the ledger has as complete, and the store does not have."""
-        return [
-            c.name
-            for c in self.known
-            if c.state == "ready" and c.name != self.live and not self.is_stored(c)
-        ]
+        """The ledger's complete collections, without the live one, that the store does not have."""
+        lost = list[str]()
+        for collection in self.known:
+            is_former = collection.state == "ready" and collection.name != self.live
+            if is_former and not self.is_stored(collection):
+                lost.append(collection.name)
+        return lost
 
     def unlike(self) -> str:
-        """Return how the live collection is not the one that the ledger knows."""
-        row = next((c for c in self.known if c.name == self.live), None)
+        """Return how the live collection differs from the one in the ledger."""
+        row = next((row for row in self.known if row.name == self.live), None)
         if row is None:
             return f"{self.live} is live as {self.alias}, and the ledger does not know it"
-        ids = f"its id is {self.stored.get(row.name, {}).get('store_id')}, not {row.store_id}"
+        metadata = self.stored.get(row.name, {})
+        ids = f"its id is {metadata.get('store_id')}, not {row.store_id}"
         return f"{self.live} is not the collection that the ledger knows by this name ({ids})"
 
 
@@ -278,22 +300,33 @@ def collection_number(name: str) -> int:
 
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
-    """Examine these indexes, or all if `names` is empty. Nothing is changed but the locks, and
-    which store the ledger takes for that of the settings. Raises UnknownIndex, IndexLocked,
-    StoreBusy, StoreRefused if a server may not be read, and TransientError if store or ledger do
-    not answer."""
+    """Examine these indexes, or all if `names` is empty. Nothing changes but the leases, and the
+    ledger's record of which store the settings name.
+
+    Raises:
+        UnknownIndex: The settings have no such index.
+        IndexLocked: A run has the lease of an index.
+        StoreBusy: Another process has the embedded store.
+        StoreRefused: The API key may not read a collection.
+        TransientError: The store or the ledger is unavailable.
+    """
     return _check_up(settings, names, repairing=False)
 
 
 def repair(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
-    """Examine these indexes, and correct what is wrong; the next run does the rest. Raises what
-    `examine` raises."""
+    """Examine these indexes, and repair their faults as far as possible without a run.
+
+    Raises what `examine` raises.
+    """
     return _check_up(settings, names, repairing=True)
 
 
 def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: bool) -> Diagnosis:
-    indexes, diagnosis = settings.named(names), Diagnosis()
-    if damage := _ledger_damage(settings):
+    indexes = settings.named(names)
+    diagnosis = Diagnosis()
+    # Without a readable ledger, no index can be examined.
+    damage = _ledger_damage(settings)
+    if damage:
         if not repairing:
             return Diagnosis([damage])
         _set_aside(Path(str(settings.ledger_url.database)))
@@ -302,23 +335,23 @@ def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: boo
         ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         store = stack.enter_context(closing(open_own_store(settings)))
         for index in indexes:
-            with IndexLease(
-                ledger, settings.alias(index.name), f"{CHECK_UP}{uuid.uuid4()}"
-            ) as lease:
+            alias = settings.alias(index.name)
+            with IndexLease(ledger, alias, f"{CHECK_UP}{uuid.uuid4()}") as lease:
                 Checkup(settings, index, ledger, store, lease, diagnosis, repairing=repairing).run()
         others = unwanted_indexes(settings, ledger, store.aliases())
         diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
         server = on_server(store)
-        if server is not None and (reason := server.fallback()):
+        reason = server.fallback() if server is not None else ""
+        if reason:
             slow = f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}"
             diagnosis.advice.append(Advice(None, slow))
-    diagnosis.findings.sort(key=lambda one: one.kind != "ignored_policies")
+    # First what anybody could read although it is restricted.
+    diagnosis.findings.sort(key=lambda found: found.kind != "ignored_policies")
     return diagnosis
 
 
 def _ledger_damage(settings: Settings) -> Finding | None:
-    """Return the finding about a ledger file that SQLite cannot read, before whose repair no index
-    can be examined."""
+    """Return the finding about a ledger file that SQLite cannot read; None if there is none."""
     url = settings.ledger_url
     if not is_file(url):
         return None
@@ -327,28 +360,30 @@ def _ledger_damage(settings: Settings) -> Finding | None:
             damage = str(connection.scalar(sa.text("PRAGMA quick_check(1)")))
     except errors.LedgerError as error:
         origin = getattr(error.__cause__, "orig", None)
+        # The low byte of an extended result code is its primary code.
         if getattr(origin, "sqlite_errorcode", 0) & 0xFF not in DAMAGE_CODES:
             raise
         damage = str(origin)
+    if damage == "ok":
+        return None
     file = str(url.database)
     message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
-    return finding(None, "damaged_ledger", message, [file]) if damage != "ok" else None
+    return finding(None, "damaged_ledger", message, [file])
 
 
 def _set_aside(file: Path) -> None:
-    """Rename a ledger's file, with what SQLite keeps beside it: nothing is thrown away."""
+    """Rename the file of a ledger, and the files that SQLite keeps beside it. Nothing is deleted."""
     now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     for suffix in ("", "-wal", "-shm"):
+        present = file.with_name(f"{file.name}{suffix}")
         with suppress(FileNotFoundError):
-            file.with_name(f"{file.name}{suffix}").rename(
-                file.with_name(f"{file.name}.damaged-{now}{suffix}")
-            )
+            present.rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))
 
 
 @dataclass(slots=True)
 class Checkup:
-    """The examination of one index under its lock, which repairs what it finds if it is
-    `repairing`."""
+    """The examination of one index under its lease. If it is `repairing`, it repairs what it
+    finds."""
 
     settings: Settings
     index: IndexSettings
@@ -359,20 +394,24 @@ class Checkup:
     repairing: bool
 
     def run(self) -> None:
-        """Add all findings and advice to the diagnosis. Raises transient errors, and what a ledger
-        raises."""
-        before = len(self.diagnosis.findings)
+        """Add all findings and advice to the diagnosis.
+
+        Raises transient errors, and those of a ledger.
+        """
+        findings_before = len(self.diagnosis.findings)
         state = self._settle_collections()
-        comparison = None
-        if (current := state.current) is not None:
+        current = state.current
+        # Without a collection, the source is read nevertheless: it may be unreadable.
+        if current is None:
+            self._read_source(None)
+        else:
             comparison = Comparison(
                 self.ledger, self.store, self.index.name, current, check=self.lease.check
             )
-        self._read_source(comparison)
-        if current is not None and comparison is not None:
+            self._read_source(comparison)
             self._compare_points(current, comparison)
             self._look_at_documents(current)
-        if state.live is None and len(self.diagnosis.findings) == before:
+        if state.live is None and len(self.diagnosis.findings) == findings_before:
             self._advise(f"nothing is indexed yet; run `rag-index index {self.index.name}`")
         self._look_ahead(state)
 
@@ -385,118 +424,153 @@ class Checkup:
         count: int = 1,
         repairs: bool = False,
     ) -> bool:
-        """Add a finding, and return whether it is to be corrected now, which `repairs` allows."""
-        repairs = repairs and self.repairing
+        """Add a finding, and return whether to repair it now.
+
+        Args:
+            repairs: Whether this fault can be repaired.
+        """
         found = finding(self.index.name, kind, message, examples, count=count)
-        (self.diagnosis.repaired if repairs else self.diagnosis.findings).append(found)
-        return repairs
+        if repairs and self.repairing:
+            self.diagnosis.repaired.append(found)
+            return True
+        self.diagnosis.findings.append(found)
+        return False
 
     def _advise(self, message: str) -> None:
-        self.diagnosis.advice.append(Advice(self.index.name, message))
+        advice = Advice(self.index.name, message)
+        self.diagnosis.advice.append(advice)
 
     # Collections
 
     def _state(self) -> CollectionState:
-        return CollectionState.read(self.settings.alias(self.index.name), self.ledger, self.store)
+        alias = self.settings.alias(self.index.name)
+        return CollectionState.read(alias, self.ledger, self.store)
 
     def _settle_collections(self) -> CollectionState:
-        """Find what ledger, aliases and metadata disagree on, and return the state in which that
-        leaves them."""
-        state, store, ledger = self._state(), self.store, self.ledger
-        if wrong := state.foreign or (not state.candidate and state.misled):
-            self._find("foreign_collection", wrong, [state.alias])
-        if candidate := state.candidate:
+        """Find the differences of ledger, aliases and metadata, and return the state after their
+        repair."""
+        state = self._state()
+        self._check_alias(state)
+        candidate = state.candidate
+        if candidate:
             missing = f"alias {state.alias} is missing, although collection {candidate} exists"
-            if self._find("missing_alias", state.misled or missing, [candidate], repairs=True):
-                store.point_alias(state.alias, candidate)
+            message = state.misled or missing
+            if self._find("missing_alias", message, [candidate], repairs=True):
+                self.store.point_alias(state.alias, candidate)
                 state = self._state()
-        if (live := state.live) and state.current is None:
-            unknown = self._find("unknown_collection", state.unlike(), [live], repairs=True)
-            state = self._believe_store(state, live) if unknown else state
+        # The live collection is not that of the ledger.
+        live = state.live
+        if live and state.current is None:
+            is_repaired = self._find("unknown_collection", state.unlike(), [live], repairs=True)
+            if is_repaired:
+                state = self._believe_store(state, live)
         if state.live is None or state.current is not None:
             self._remove_strays(state)
-        if (current := state.current) is not None:
-            made = current.outdated
-            if UNKNOWN in (current.embedder_fingerprint, current.chunking):
-                made = f"nobody knows what made {current.name}: ledger and store have both lost it"
-            if made:
-                self._find("needs_rebuild", made, [current.name])
+        current = state.current
+        if current is not None:
+            self._check_maker(current)
             if self.repairing:
-                ledger.forget_digests(current.id)  # they may leave unread what the ledger has lost
-                if not store.embedded:
-                    raise_epoch(store.points(current.name), self.lease)
+                # Digests of the source may leave documents unread that the ledger has lost.
+                self.ledger.forget_digests(current.id)
+                if not self.store.embedded:
+                    raise_epoch(self.store.points(current.name), self.lease)
         return state
 
+    def _check_alias(self, state: CollectionState) -> None:
+        """Find an alias or a collection of another project, and an alias that no collection can
+        replace."""
+        wrong = state.foreign
+        if not wrong and not state.candidate:
+            wrong = state.misled
+        if wrong:
+            self._find("foreign_collection", wrong, [state.alias])
+
+    def _check_maker(self, current: Collection) -> None:
+        """Find a collection that must be rebuilt because of what made it."""
+        made = current.outdated
+        if UNKNOWN in (current.embedder_fingerprint, current.chunking):
+            made = f"nobody knows what made {current.name}: ledger and store have both lost it"
+        if made:
+            self._find("needs_rebuild", made, [current.name])
+
     def _believe_store(self, state: CollectionState, live: str) -> CollectionState:
-        """Let the ledger know the live collection, and those beside it that it does not know: older
-        ones as ready, newer ones as building. Until its rows are complete, a collection has no id
-        by which a run would take it."""
-        store, ledger = self.store, self.ledger
-        for name in [*(name for name in state.unknown if name != live), live]:
-            row, points = ledger.collection(name), store.points(name)
-            mark, metadata = points.commit_mark(), points.metadata()
-            made_by = {
-                key: metadata.get(key) or getattr(row, key, UNKNOWN)
-                for key in ("embedder", *MAKER_KEYS)
-            }
-            store_id = (
-                metadata.get("store_id") or getattr(row, "store_id", None) or str(uuid.uuid4())
-            )
-            record = {
-                "store_id": store_id,
-                "alias": state.alias,
-                OWNER: state.alias.owner,
-                SEAL: store_id,
-                **made_by,
-            }
-            points.set_metadata(
-                {key: value for key, value in record.items() if not metadata.get(key)}
-            )
-            newer = collection_number(name) > collection_number(live)
-            with ledger.transaction():
-                if row is not None:
-                    ledger.drop_collection(row.id)
-                collection = ledger.add_collection(
-                    alias=state.alias,
-                    name=name,
-                    store_id="",
-                    dimension=points.dimension(),
-                    state="building" if newer else "ready",
-                    **made_by,
-                )
-            fill_ledger(ledger, store, self.index.name, collection, check=self.lease.check)
-            ledger.update_collection(  # what it has counts as what the last complete run left: `whole_in`
-                collection.id,
-                store_id=store_id,
-                commits=mark.number,
-                committed_at=mark.at,
-                whole_in=1,
-            )
+        """Fill the ledger from the store: the live collection, and others that it does not know.
+
+        Older collections become ready, newer ones building. Until its rows are complete, a
+        collection has no id, so that no run uses it.
+        """
+        # The live one last.
+        names = [name for name in state.unknown if name != live]
+        for name in [*names, live]:
+            self._adopt(state, name, is_newer=collection_number(name) > collection_number(live))
         return self._state()
 
-    def _remove_strays(self, state: CollectionState) -> None:
-        """Find collections that only one of ledger and store has."""
-        unknown = (
-            [name for name in state.unknown if name not in state.lost]
-            if state.current is not None
-            else []
-        )
-        if names := [*state.lost, *unknown]:
-            message = (
-                f"{count_phrase(len(names), 'collection', names)} that only the ledger or only the"
-                " store has"
+    def _adopt(self, state: CollectionState, name: str, *, is_newer: bool) -> None:
+        """Add a collection of the store to the ledger, with its documents."""
+        row = self.ledger.collection(name)
+        points = self.store.points(name)
+        commit_mark = points.commit_mark()
+        metadata = points.metadata()
+        made_by = dict[str, Any]()
+        for key in ("embedder", *MAKER_KEYS):
+            made_by[key] = metadata.get(key) or getattr(row, key, UNKNOWN)
+        store_id = metadata.get("store_id") or getattr(row, "store_id", None) or str(uuid.uuid4())
+        record = {
+            "store_id": store_id,
+            "alias": state.alias,
+            OWNER: state.alias.owner,
+            SEAL: store_id,
+            **made_by,
+        }
+        missing = {key: value for key, value in record.items() if not metadata.get(key)}
+        points.set_metadata(missing)
+        with self.ledger.transaction():
+            if row is not None:
+                self.ledger.drop_collection(row.id)
+            collection = self.ledger.add_collection(
+                alias=state.alias,
+                name=name,
+                store_id="",
+                dimension=points.dimension(),
+                state="building" if is_newer else "ready",
+                **made_by,
             )
-            if self._find("stray_collection", message, names, count=len(names), repairs=True):
-                for name in unknown:
-                    self.store.drop(name)
-                for row in [one for one in state.known if one.name in names]:
+        fill_ledger(self.ledger, self.store, self.index.name, collection, check=self.lease.check)
+        # `whole_in`: its documents count as those of the last complete run.
+        self.ledger.update_collection(
+            collection.id,
+            store_id=store_id,
+            commits=commit_mark.number,
+            committed_at=commit_mark.at,
+            whole_in=1,
+        )
+
+    def _remove_strays(self, state: CollectionState) -> None:
+        """Find collections that only the ledger or only the store has."""
+        lost = state.lost
+        unknown = list[str]()
+        # Without a live collection, one of the store may be the one to make live.
+        if state.current is not None:
+            unknown = [name for name in state.unknown if name not in lost]
+        names = [*lost, *unknown]
+        if not names:
+            return
+        message = (
+            f"{count_phrase(len(names), 'collection', names)} that only the ledger or only the"
+            " store has"
+        )
+        if self._find("stray_collection", message, names, count=len(names), repairs=True):
+            for name in unknown:
+                self.store.drop(name)
+            for row in state.known:
+                if row.name in names:
                     self.ledger.drop_collection(row.id)
 
     # Documents and points
 
     def _read_source(self, comparison: Comparison | None) -> None:
-        """Give the comparison the keys of the source. That it cannot be read to its end is a
-        finding."""
+        """Add the keys of the source to the comparison. A source that cannot be read to its end is
+        a finding."""
         try:
             with closing(open_source(self.settings, self.index)) as source:
                 source.check()
@@ -507,72 +581,77 @@ class Checkup:
                         comparison.add_source_keys(failure.key for failure in page.unreadable)
                 if comparison is not None:
                     comparison.complete = True
+        # Errors of the comparison, not of the source.
         except (errors.LedgerError, errors.LedgerUnavailable):
             raise
         except errors.RagIndexError as error:
             self._find("unreadable_source", str(error))
 
     def _look_at_policies(self, source: Source) -> None:
-        """Find what everybody would see for whom it is not; advise of what the reader does not
-        see."""
+        """Find documents that a caller without groups could read although policies restrict them,
+        and list those that the policies hide from the reader."""
         policies = source.row_policies() if isinstance(source, SqlSource) else RowPolicies()
-        if warning := policies.warning(access=self.index.access is not None):
+        warning = policies.warning(access=self.index.access is not None)
+        if warning:
             self._find("ignored_policies", warning)
         for note in policies.notes():
             self._advise(note)
 
     def _compare_points(self, current: Collection, comparison: Comparison) -> None:
+        """Find differences between the points of the store and the ledger."""
         name = current.name
         try:
             comparison.read_points()
             restored = commit_difference(self.ledger, self.store, current)
-        except (
-            errors.StoreBusy,
-            errors.StoreRefused,
-        ):  # the collection may be in order: it could not be read
+        # The collection could not be read. It may be in order.
+        except (errors.StoreBusy, errors.StoreRefused):
             raise
         except errors.StoreError as error:
             self._find("needs_rebuild", str(error), [name])
             return
-        differing, orphans, complete = (
-            comparison.differing(),
-            comparison.orphans(),
-            comparison.complete,
-        )
-        mends = (
-            complete or not restored
-        )  # without the source, a run has to say what was deleted since
-        found = bool(restored) and self._find("restored", restored, [name], repairs=mends)
+        differing = comparison.differing()
+        orphans = comparison.orphans()
+        # After a restore, only the source shows which documents were deleted since. Without it, a
+        # run has to find them.
+        can_mend = comparison.complete or not restored
+        mends = False
+        if restored:
+            mends |= self._find("restored", restored, [name], repairs=can_mend)
         if differing.count:
-            examples = [*map(_display_key, differing.keys)]
-            message = (
-                f"{count_phrase(differing.count, 'document', examples)} not in {name} as the ledger"
-                " says"
-            )
-            found |= self._find(
-                "different_documents", message, examples, count=differing.count, repairs=mends
+            examples = [_display_key(key) for key in differing.keys]
+            phrase = count_phrase(differing.count, "document", examples)
+            message = f"{phrase} not in {name} as the ledger says"
+            mends |= self._find(
+                "different_documents", message, examples, count=differing.count, repairs=can_mend
             )
         if orphans.count:
-            examples = [*map(_display_key, orphans.keys)]
-            message = (
-                f"{count_phrase(orphans.count, 'point', examples)} in {name} that nothing explains"
+            examples = [_display_key(key) for key in orphans.keys]
+            phrase = count_phrase(orphans.count, "point", examples)
+            message = f"{phrase} in {name} that nothing explains"
+            mends |= self._find(
+                "orphan_points",
+                message,
+                examples,
+                count=orphans.count,
+                repairs=comparison.complete,
             )
-            found |= self._find(
-                "orphan_points", message, examples, count=orphans.count, repairs=complete
-            )
-        if found:
+        if mends:
             comparison.mend()
 
     def _look_at_documents(self, current: Collection) -> None:
-        """Find documents that failed; advise of what the next run has to do with others, and of
-        what may be erased."""
-        ledger, name = self.ledger, self.index.name
-        if failed := [one for one in ledger.failures(current.id).values() if one.kind != "skipped"]:
-            examples = [document_id(one.key) for one in failed[:MAX_EXAMPLES]]
-            message = f"{count_phrase(len(failed), 'document', examples)} could not be indexed; "
-            message += f"reason of the first: {failed[0].reason}"
+        """Find failed documents, and list the pending and the held back ones."""
+        name = self.index.name
+        failures = self.ledger.failures(current.id).values()
+        failed = [document for document in failures if document.kind != "skipped"]
+        if failed:
+            examples = [document_id(document.key) for document in failed[:MAX_EXAMPLES]]
+            message = (
+                f"{count_phrase(len(failed), 'document', examples)} could not be indexed; reason of"
+                f" the first: {failed[0].reason}"
+            )
             self._find("failed_documents", message, examples, count=len(failed))
-        if pending := ledger.totals(current.id).pending:
+        pending = self.ledger.totals(current.id).pending
+        if pending:
             self._advise(
                 f"{count_of(pending, 'pending document')}: `rag-index index {name}` brings them up"
                 " to date"
@@ -581,18 +660,22 @@ class Checkup:
             self._advise(held_back(current.held, name))
 
     def _look_ahead(self, state: CollectionState) -> None:
-        """Add what may be erased, and advise of a rebuild that is not finished."""
+        """List texts that may be erased, and rebuilds that are not finished."""
         name = self.index.name
         erasable = self.ledger.erasable(state.alias)
         if erasable.documents:
             since = dt.datetime.fromtimestamp(erasable.since, dt.UTC)
             texts = f"texts of {count_of(erasable.documents, 'deleted or changed document')}"
             message = f"the store's files may keep {texts} since {since:%Y-%m-%d %H:%M} UTC"
-            if self.settings.store.erase and not erasable.lately:  # a watch erases once a day
+            # A run erases them, a watch once a day: it is a fault if they are older.
+            if self.settings.store.erase and not erasable.lately:
                 self._find("pending_erasures", message, count=erasable.documents)
             else:
                 self._advise(f"{message}; `rag-index erase {name}` leaves no file with them")
-        for collection in state.others("building") if state.live is not None else ():
+        # Without a live collection, the next run resumes the first one.
+        if state.live is None:
+            return
+        for collection in state.others("building"):
             self._advise(
                 f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}`"
                 " resumes it"
@@ -600,7 +683,7 @@ class Checkup:
 
 
 def _display_key(key: str) -> str:
-    """Return a key as searches show it; the id of a point is returned as it is."""
+    """Return a key as searches print it, and the id of a point as it is."""
     try:
         return document_id(key)
     except (ValueError, LookupError, StopIteration):
