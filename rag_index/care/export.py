@@ -25,12 +25,22 @@ _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NE
 
 
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
-    """Write an index's points to the file `out`, or to standard output for `-`, and return their
-    number. A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError
-    (nothing is indexed yet) and SettingsError if the file cannot be written."""
+    """Write an index's points as lines of JSON, and return their number.
+
+    Args:
+        out: A file, or `-` for standard output. A regular file is replaced at the end, once all
+            points are written.
+
+    Raises:
+        UnknownIndex: The settings have no such index.
+        StoreError: Nothing is indexed yet.
+        SettingsError: The file cannot be written.
+        TerminalError: The disk is full.
+    """
     index = settings.index(name)
+    run = settings.run
     with closing(
-        open_reader(settings.store, wait=settings.run.wait, patience=settings.run.wait_for_recovery)
+        open_reader(settings.store, wait=run.wait, patience=run.wait_for_recovery)
     ) as store:
         live = find_live(store, settings.alias(index.name))
         if live is None:
@@ -47,8 +57,8 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
 
 
 def json_line(point: StoredPoint) -> bytes:
-    """Return a point as a line of JSON: id, document_id, payload as stored, and the vectors if the
-    point has them."""
+    """Return a point as a line of JSON: id, document_id, the payload as stored, and its vectors if
+    it has them."""
     ours = point.payload.get(RESERVED_KEY)
     written = {
         "id": point.id,
@@ -58,21 +68,21 @@ def json_line(point: StoredPoint) -> bytes:
     if point.vector is not None:
         written["vector"] = np.asarray(point.vector, dtype=np.float32)
     if point.sparse is not None:
-        indices, values = point.sparse.indices, np.asarray(point.sparse.values, dtype=np.float32)
-        written["sparse"] = {"indices": indices, "values": values}
+        values = np.asarray(point.sparse.values, dtype=np.float32)
+        written["sparse"] = {"indices": point.sparse.indices, "values": values}
     return orjson.dumps(written, option=_JSON)
 
 
 @contextmanager
 def _open_output(out: str) -> Iterator[BinaryIO]:
-    """Open standard output, a device or a pipe for writing as it is, or a regular file to be
-    replaced at the end."""
+    """Open the output for writing. A regular file is replaced at the end."""
     if out == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     path = Path(out)
     try:
+        # A device or a pipe: /dev/stdout.
         if path.exists() and not path.is_file():
             with path.open("wb") as file:
                 yield file

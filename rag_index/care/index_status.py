@@ -1,5 +1,7 @@
-"""The status of each index: its collection and counts, the reports of its runs and of its watch,
-and a file with their metrics for Prometheus, which always holds all indexes."""
+"""The status of each index: its collection and counts, and the reports of its runs and its watch.
+
+The same reports are written as metrics to a file for Prometheus, always for all indexes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rag_index.components.ledger import Ledger, RunRow, unwanted_indexes
 from rag_index.components.ledger.runs import holder, lease_name, run_state
@@ -24,17 +25,25 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from rag_index.components.ledger import Collection
     from rag_index.core.documents.batches import FailureKind
     from rag_index.core.settings import IndexSettings, Settings
 
 WATCH_STATES = ("running", "waiting", "backing off", "failing", "stopped", "killed")
-"""The states of a watch. A watch that was `killed` has not said that it ended."""
-Sample: TypeAlias = tuple[str, dict[str, str], float]
-"""A value of a metric: its name, labels, and the number."""
+"""The states of a watch. A `killed` one ended without recording it."""
 RUN_PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index, or its watch."
 logger = logging.getLogger("rag_index.status")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A value of a metric."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,79 +55,80 @@ class IndexStatus:
     documents: int
     points: int
     indexed: int | None
-    """About how many points the search index of a server has; None in the embedded store, or if
-    nothing is indexed."""
+    """The approximate number of points in the search index of a server; None in the embedded store,
+    or if nothing is indexed."""
     failed: int
     held_back: int
     last_run: dict[str, Any] | None
     """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under
-    way; if its process died, `seconds` is None too and the state is interrupted."""
+    way. If its process died, the state is interrupted, and `ended` and `seconds` are None."""
 
     watch: dict[str, Any] | None = None
-    """How the watch of the index is, as `watch_report` returns it; None if it was never watched."""
+    """The report of its watch, as `watch_report` returns it; None if it was never watched."""
     embedder: str = ""
     """The model that embedded it, with its prefixes; empty if nothing is indexed yet."""
     outdated: str = ""
-    """Why it must be rebuilt although the settings are the same: it was made by another rag-index;
-    otherwise empty."""
+    """Why it must be rebuilt although the settings are the same: another rag-index made it.
+    Otherwise empty."""
     restored: str = ""
-    """How store and ledger differ, if one of them was put back to an older copy; otherwise
-    empty."""
+    """How store and ledger differ, if one of them was restored from a backup; otherwise empty."""
     as_of: dict[str, Any] | None = None
-    """By when the index is complete: `at` (ISO, UTC) and `known_by`."""
+    """The time up to which the index is complete: `at` (ISO, UTC) and `known_by`."""
     erasable: int = 0
-    """Documents deleted or changed since the last erasure, each time, whose texts the store's files
-    may keep."""
+    """The number of deletions and changes of documents since the last erasure. The store's files may
+    still have these texts."""
     erasable_since: str | None = None
     by_words: int = 0
-    """Documents that have no vectors yet, so that their words alone find them."""
+    """Documents without vectors yet, which only words find."""
     findable: str = ""
-    """What can be found of an index that was never complete; otherwise empty."""
+    """The part of a never complete index that searches find; otherwise empty."""
     undecided: Sequence[dict[str, Any]] = ()
-    """The values that nobody decided on, as the last run found them: `name`, `value` and `rows` of
-    each."""
+    """The values without a decision that the last run found: `name`, `value` and `rows` of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
-    """The status of all indexes of the settings, and a sentence about each that is kept although
-    they lack it."""
+    """The status of all indexes of the settings. `unwanted` has a sentence about each other index
+    that ledger and store still have."""
 
     indexes: list[IndexStatus]
     unwanted: dict[str, str]
 
 
 def status(settings: Settings) -> ProjectStatus:
-    """Return the status of all indexes. This reads only the ledger and the names in the store, and
-    asks a server for its search indexes. So it answers while a run holds the embedded store."""
+    """Return the status of all indexes.
+
+    It reads the ledger and the names in the store, and requests the search indexes of a server.
+    Therefore it works while a run holds the embedded store.
+    """
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
-        ours = {
-            index.name: live[alias]
-            for index in settings.indexes
-            if (alias := settings.alias(index.name)) in live
-        }
-        indexed = count_indexed(settings.store, ours.values())
-        restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
-        found = [
-            _index_status(settings, index, ledger, live, indexed) for index in settings.indexes
-        ]
-        found = [replace(one, restored=restored.get(one.index, "")) for one in found]
+        own = dict[str, str]()
+        for index in settings.indexes:
+            alias = settings.alias(index.name)
+            if alias in live:
+                own[index.name] = live[alias]
+        indexed = count_indexed(settings.store, own.values())
+        restored = ledger.find_restored(own, partial(commit_marks, settings.store))
+        found = list[IndexStatus]()
+        for index in settings.indexes:
+            state = _index_status(settings, index, ledger, live, indexed)
+            found.append(replace(state, restored=restored.get(index.name, "")))
         return ProjectStatus(found, unwanted_indexes(settings, ledger, live))
 
 
 def ledger_status(settings: Settings) -> ProjectStatus:
-    """Return the status of all indexes as the ledger alone knows it: the newest collection counts
+    """Return the status of all indexes from the ledger alone. The newest complete collection counts
     as the live one."""
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-        ready = {
-            alias: [c.name for c in ledger.collections(alias) if c.state == "ready"]
-            for alias in settings.aliases
-        }
-        newest: dict[str, str] = {alias: names[-1] for alias, names in ready.items() if names}
-        return ProjectStatus(
-            [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {}
-        )
+        newest = dict[str, str]()
+        for alias in settings.aliases:
+            # Oldest first: the last one remains.
+            for collection in ledger.collections(alias):
+                if collection.state == "ready":
+                    newest[alias] = collection.name
+        found = [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes]
+        return ProjectStatus(found, {})
 
 
 def _index_status(
@@ -128,71 +138,103 @@ def _index_status(
     live: dict[str, str],
     indexed: dict[str, int],
 ) -> IndexStatus:
+    """Return the status of an index.
+
+    Args:
+        live: The name of the live collection, by alias.
+        indexed: The number of points in the search index, by collection.
+    """
     alias = settings.alias(index.name)
     last = ledger.last_run(alias)
-    run, watch = _last_run(ledger, last), watch_report(settings, index, ledger)
+    run = _last_run(ledger, last)
+    watch = watch_report(settings, index, ledger)
     undecided = last.report.get("undecided", []) if last else []
     collection = ledger.collection(live[alias]) if alias in live else None
+    # Nothing is indexed, or the ledger does not know the live collection.
     if collection is None:
         return IndexStatus(
-            index.name, live.get(alias), 0, 0, None, 0, 0, run, watch, undecided=undecided
+            index=index.name,
+            collection=live.get(alias),
+            documents=0,
+            points=0,
+            indexed=None,
+            failed=0,
+            held_back=0,
+            last_run=run,
+            watch=watch,
+            undecided=undecided,
         )
     totals = ledger.totals(collection.id)
-    failed = ledger.count_failures(collection.id) - ledger.count_failures(collection.id, "skipped")
-    counts = (
-        totals.documents,
-        totals.points,
-        indexed.get(collection.name),
-        failed,
-        collection.held,
-    )
-    reached, as_of = ledger.reached().get(alias), None
-    if reached is not None and reached.collection == collection.name:
-        ahead = reached.at > ledger.clock()
-        how = "a clock that was ahead" if ahead else reached.how
-        as_of = {"at": iso_time(reached.at), "known_by": how}
+    listed = ledger.count_failures(collection.id)
+    skipped = ledger.count_failures(collection.id, "skipped")
+    as_of = _as_of(ledger, alias, collection)
+    never_complete = as_of is None and not collection.whole_in
     erasable = ledger.erasable(alias)
     return IndexStatus(
-        index.name,
-        collection.name,
-        *counts,
-        run,
-        watch,
+        index=index.name,
+        collection=collection.name,
+        documents=totals.documents,
+        points=totals.points,
+        indexed=indexed.get(collection.name),
+        failed=listed - skipped,
+        held_back=collection.held,
+        last_run=run,
+        watch=watch,
         embedder=collection.embedder,
         outdated=collection.outdated,
         as_of=as_of,
         erasable=erasable.documents,
         erasable_since=iso_time(erasable.since) if erasable.documents else None,
         by_words=totals.by_words,
-        findable=totals.findable if as_of is None and not collection.whole_in else "",
+        findable=totals.findable if never_complete else "",
         undecided=undecided,
     )
 
 
+def _as_of(ledger: Ledger, alias: str, collection: Collection) -> dict[str, Any] | None:
+    """Return up to when a live collection is complete, and how that is known."""
+    reached = ledger.reached().get(alias)
+    # No run of this collection was complete. Another collection of the alias may have been.
+    if reached is None or reached.collection != collection.name:
+        return None
+    how = reached.how
+    # A time in the future.
+    if reached.at > ledger.clock():
+        how = "a clock that was ahead"
+    return {"at": iso_time(reached.at), "known_by": how}
+
+
 def _last_run(ledger: Ledger, last: RunRow | None) -> dict[str, Any] | None:
+    """Return the last run of an index, as `IndexStatus.last_run`."""
     if last is None:
         return None
-    told = _began_and_ended(ledger, last)
-    died = told["state"] == "interrupted"
-    message = "the process died during the run; the next run resumes it" if died else last.message
-    seconds = None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3)
-    return {**told, "message": message, "seconds": seconds}
+    report = _began_and_ended(ledger, last)
+    if report["state"] == "interrupted":
+        message = "the process died during the run; the next run resumes it"
+        return {**report, "message": message, "seconds": None}
+    # A run under way has lasted until now.
+    ended_at = last.ended_at or ledger.clock()
+    return {**report, "message": last.message, "seconds": round(ended_at - last.started_at, 3)}
 
 
 def _began_and_ended(ledger: Ledger, run: RunRow) -> dict[str, Any]:
+    started = iso_time(run.started_at)
     ended = iso_time(run.ended_at) if run.ended_at else None
-    return {"started": iso_time(run.started_at), "ended": ended, "state": run_state(ledger, run)}
+    return {"started": started, "ended": ended, "state": run_state(ledger, run)}
 
 
 def run_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None
 ) -> list[dict[str, Any]]:
     """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
+    reports = list[dict[str, Any]]()
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-        found = [ledger.last_run(settings.alias(index.name), run_id) for index in indexes]
-        return [
-            {"run": run.id, **_began_and_ended(ledger, run), **run.report} for run in found if run
-        ]
+        for index in indexes:
+            run = ledger.last_run(settings.alias(index.name), run_id)
+            if run:
+                times = _began_and_ended(ledger, run)
+                reports.append({"run": run.id, **times, **run.report})
+    return reports
 
 
 def iso_time(seconds: float) -> str:
@@ -201,19 +243,26 @@ def iso_time(seconds: float) -> str:
 
 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
-    """Return how the watch of an index is; None if it was never watched. `seconds_behind` is the
-    age of the index: it has every change that was committed before."""
+    """Return the state of an index's watch; None if it was never watched.
+
+    `seconds_behind` is the age of the index: it has every change that was committed before.
+    """
     alias = settings.alias(index.name)
-    record, reached = ledger.watch(alias), ledger.reached().get(alias)
-    if record is None:
+    watch = ledger.watch(alias)
+    reached = ledger.reached().get(alias)
+    if watch is None:
         return None
-    lives = holder(ledger, lease_name(settings.project)) is not None
+    # A watch that ends records it. Without its lease, the process was killed.
+    is_running = holder(ledger, lease_name(settings.project)) is not None
+    state = watch.state if is_running or watch.state == "stopped" else "killed"
+    complete_until = reached.at if reached else watch.since
+    seconds_behind = abs(ledger.clock() - complete_until)
     return {
         "index": index.name,
-        "state": record.state if lives or record.state == "stopped" else "killed",
-        "message": record.message,
-        "seconds_behind": round(abs(ledger.clock() - (reached.at if reached else record.since)), 3),
-        "last_applied": iso_time(record.applied_at) if record.applied_at else None,
+        "state": state,
+        "message": watch.message,
+        "seconds_behind": round(seconds_behind, 3),
+        "last_applied": iso_time(watch.applied_at) if watch.applied_at else None,
     }
 
 
@@ -237,16 +286,17 @@ class FailedDocument:
 def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
     """Return the documents listed as failed, incomplete or skipped in the live collections of these
     indexes."""
-    from rag_index.core.documents.keys import (
-        document_id,
-    )  # `status` prints reports, and does without
+    # Imported when needed: the other reports do not use it.
+    from rag_index.core.documents.keys import document_id
 
+    documents = list[FailedDocument]()
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
-        documents = []
         for index in indexes:
             collection = ledger.collection(live.get(settings.alias(index.name), ""))
-            for row in ledger.failures(collection.id).values() if collection else ():
+            if collection is None:
+                continue
+            for row in ledger.failures(collection.id).values():
                 is_incomplete = row.kind != "skipped"
                 document = FailedDocument(
                     index=index.name,
@@ -259,22 +309,29 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
                     kind=row.kind,
                 )
                 documents.append(document)
-        return documents
+    return documents
 
 
 def try_to_write_metrics(settings: Settings) -> None:
-    """Write the file that `[run] metrics_file` names, if it names one. If it cannot be written, or
-    the ledger is down, that is only logged."""
+    """Write the file of `[run] metrics_file`, if there is one.
+
+    If it cannot be written, or the ledger is unavailable, the reason is logged: a run does not fail
+    because of its metrics.
+    """
     path = settings.run.metrics_file
     if path is None:
         return
-    from prometheus_client import write_to_textfile  # `status` does without it
+    # Imported when needed: `status` does not use it.
+    from prometheus_client import write_to_textfile
 
     try:
         runs = run_reports(settings, settings.indexes)
+        watches = list[dict[str, Any]]()
         with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
-            found = (watch_report(settings, index, ledger) for index in settings.indexes)
-            watches = [report for report in found if report is not None]
+            for index in settings.indexes:
+                report = watch_report(settings, index, ledger)
+                if report is not None:
+                    watches.append(report)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_to_textfile(str(path), prometheus_registry(runs, watches))
     except OSError as error:
@@ -286,44 +343,55 @@ def try_to_write_metrics(settings: Settings) -> None:
 def prometheus_registry(
     runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]
 ) -> CollectorRegistry:
-    """Return a gauge for each metric, given what `run_reports` and `watch_report` return. It has a
-    sample for each index that has the metric. A run that has not ended has none."""
+    """Return a gauge for each metric, with a sample for each index that has the metric.
+
+    Args:
+        runs: The reports of `run_reports`. A run under way has an empty report and no samples.
+        watches: The reports of `watch_report`.
+    """
     from prometheus_client import CollectorRegistry, Gauge
 
-    registry, gauges = CollectorRegistry(), dict[str, Gauge]()
-    samples = [_samples(run) for run in runs if "index" in run] + [
-        _watch_samples(watch) for watch in watches
-    ]
-    for name, labels, value in chain.from_iterable(samples):
-        if name not in gauges:
-            gauges[name] = Gauge(name, HELP, list(labels), registry=registry)
-        gauges[name].labels(**labels).set(value)
+    registry = CollectorRegistry()
+    gauges = dict[str, Gauge]()
+    samples = list[Sample]()
+    for run in runs:
+        if "index" in run:
+            samples += _run_samples(run)
+    for watch in watches:
+        samples += _watch_samples(watch)
+    for sample in samples:
+        if sample.name not in gauges:
+            gauges[sample.name] = Gauge(sample.name, HELP, list(sample.labels), registry=registry)
+        gauges[sample.name].labels(**sample.labels).set(sample.value)
     return registry
 
 
 def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
-    index, values = {"index": watch["index"]}, {"seconds_behind": watch["seconds_behind"]}
+    labels = {"index": watch["index"]}
+    yield Sample(f"{WATCH_PREFIX}_seconds_behind", labels, watch["seconds_behind"])
     if watch["last_applied"]:
-        values["last_applied_timestamp_seconds"] = _timestamp(watch["last_applied"])
-    for name, value in values.items():
-        yield f"{WATCH_PREFIX}_{name}", index, value
+        applied_at = _timestamp(watch["last_applied"])
+        yield Sample(f"{WATCH_PREFIX}_last_applied_timestamp_seconds", labels, applied_at)
     for state in WATCH_STATES:
-        yield f"{WATCH_PREFIX}_state", index | {"state": state}, int(watch["state"] == state)
+        is_state = int(watch["state"] == state)
+        yield Sample(f"{WATCH_PREFIX}_state", {**labels, "state": state}, is_state)
 
 
-def _samples(run: dict[str, Any]) -> Iterator[Sample]:
-    def sample(name: str, value: float, **labels: str) -> Sample:
-        return f"{RUN_PREFIX}_{name}", {"index": run["index"], **labels}, value
-
+def _run_samples(run: dict[str, Any]) -> Iterator[Sample]:
+    labels = {"index": run["index"]}
     for state in get_args(State):
-        yield sample("state", int(run["state"] == state), state=state)
-    yield sample("ended_timestamp_seconds", _timestamp(run["ended"]))
+        is_state = int(run["state"] == state)
+        yield Sample(f"{RUN_PREFIX}_state", {**labels, "state": state}, is_state)
+    yield Sample(f"{RUN_PREFIX}_ended_timestamp_seconds", labels, _timestamp(run["ended"]))
     for name, value in {**run, **run.get("metrics", {})}.items():
+        metric = f"{RUN_PREFIX}_{name}"
+        # Seconds by stage: {"fetch": 0.3, "embed": 2.1}.
         if name == "stages":
             for stage, seconds in value.items():
-                yield sample(name, seconds, stage=stage)
+                yield Sample(metric, {**labels, "stage": stage}, seconds)
+        # Other numbers, such as `new`. Texts and lists are no metrics.
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield sample(name, value)
+            yield Sample(metric, labels, value)
 
 
 def _timestamp(at: str) -> float:
