@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_index.errors import DocumentNotFound, SettingsError, StoreError, UnknownIndex
-from rag_index.search import ALL_GROUPS, Caller, Citation, Retriever
+from rag_index.search import (
+    ALL_GROUPS,
+    AsOf,
+    Caller,
+    Citation,
+    Document,
+    DocumentChunk,
+    Retriever,
+)
 from tests.project import Project, run_here
 from tests.search.desk import Desk, agent, found
 from tests.search.service.live import Live
@@ -50,6 +58,15 @@ def test_a_citation_is_one_word_that_can_be_read_again(document_id, chunk, at):
 def test_what_is_no_citation_is_named(text):
     with pytest.raises(SettingsError, match="is no citation"):
         Citation.parse(text)
+
+
+def test_a_collection_without_a_key_accepts_no_seal():
+    document = Document(
+        "notes", "1", "", {}, (DocumentChunk(0, "text"),), AsOf(), 1, None, text_hash="0123456789"
+    )
+    forged = Citation.of(document, AsOf(), "")
+    assert not forged.is_sealed(""), "without a key, anybody can compute the seal"
+    assert Citation.of(document, AsOf(), "key").is_sealed("key")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from contextlib import closing
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
@@ -385,6 +385,14 @@ def test_a_token_stands_for_its_name_and_groups_and_every_hash_is_compared(monke
     known = register(*(token_line(str(n), token, []) for n, token in enumerate(tokens)))
     assert known.caller(tokens[0]).name == "0"
     assert len(compared) == 3, "the time of an answer does not tell where a token stands"
+
+
+@pytest.mark.parametrize("group", ["%2A", "sales*", "*x"])
+def test_a_group_whose_name_has_an_asterisk_does_not_stand_for_all_documents(group):
+    token = new_token()
+    known = register(f"{token_line('bo', token, [])} {group}")
+    assert known.caller(token) == Caller("bo", frozenset({unquote(group)}))
+    assert register(f"{token_line('bo', token, [])} {group} *").caller(token).sees_all
 
 
 def test_a_file_has_comments_and_its_changes_are_in_force_at_once(tmp_path):
