@@ -7,14 +7,16 @@ import re
 import socket
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
 
 from rag_index.core.settings import ServeSettings, load_settings
-from rag_index.errors import SettingsError, TerminalError
+from rag_index.errors import NotAllowed, SettingsError, TerminalError
 from rag_index.search import Caller
+from rag_index.search.service import SearchService
 from rag_index.search.service import guard as guard_module
 from rag_index.search.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
 from rag_index.search.service.server import listen, url_of
@@ -393,6 +395,13 @@ def test_a_group_whose_name_has_an_asterisk_does_not_stand_for_all_documents(gro
     known = register(f"{token_line('bo', token, [])} {group}")
     assert known.caller(token) == Caller("bo", frozenset({unquote(group)}))
     assert register(f"{token_line('bo', token, [])} {group} *").caller(token).sees_all
+
+
+def test_nobody_claims_groups_to_learn_why_a_document_is_not_found():
+    service = SearchService(SimpleNamespace(serve=ServeSettings()), retriever=None)
+    for caller in (Caller(local=True), Caller("bo", frozenset({"sales"}))):
+        with pytest.raises(NotAllowed):
+            asyncio.run(service.why(caller, "printer", "comments/1", groups=["board"]))
 
 
 def test_a_file_has_comments_and_its_changes_are_in_force_at_once(tmp_path):
