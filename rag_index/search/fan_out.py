@@ -498,6 +498,10 @@ class FanOut:
         if answer.index not in asked.answers:  # its embedder has failed
             return
         first = answer.first(question) * (POINTS_GROWTH if answer.asks else 1)
+        if answer.asks and question.phrases:
+            # all at once: how often is searched would depend on words of hidden documents, which
+            # come before the caller's own
+            first = max(first, MAX_OF_PHRASE)
         answer.limit = min(MAX_POINTS, answer.limit * POINTS_GROWTH or first)
         until = _before_reading(question.deadline)
         search = partial(self._candidates, asked, answer, asked.vectors.get(fingerprint))
@@ -704,9 +708,9 @@ def _is_short(answer: IndexAnswer, question: Question, few: set[str]) -> bool:
 
     `few` are the indexes whose candidates, with those that they are compared with, do so.
     """
-    if answer.asks and not question.phrases:
+    if answer.asks:
         return not answer.enough
-    if question.every or answer.asks or answer.index in few:
+    if question.every or answer.index in few:
         return len(set(map(document_key, answer.points))) < question.limit
     return False
 
