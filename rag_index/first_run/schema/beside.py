@@ -1,5 +1,5 @@
-"""What other tables and names of rows say of who may see a row: lists of hidden rows, old versions,
-labels, secrets."""
+"""What other tables and the names of rows tell of who may see a row: lists of hidden rows and
+banned persons, old versions, labels, secrets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import Candidate, CandidateValue, Seen
 from rag_index.first_run.schema.documents import is_of_copies
+from rag_index.first_run.schema.hidden_rows import is_link
 from rag_index.first_run.schema.rule import value_hides
 from rag_index.first_run.schema.rulings import Ruling
-from rag_index.first_run.schema.tables import NOTHING, Condition, Relation, Table, listed
-from rag_index.first_run.schema.words import is_any, words
+from rag_index.first_run.schema.tables import (
+    NOTHING,
+    Condition,
+    Relation,
+    Table,
+    listed,
+    unique_names,
+)
+from rag_index.first_run.schema.words import base, is_any, singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,104 +32,252 @@ if TYPE_CHECKING:
     from rag_index.first_run.schema.columns import Column
 
 LISTED = "listed"
+NOT_LISTED = "not listed"
+BANS = re.compile(r"ban(?:list)?|black(?:list)?|block(?:ed|list)|shadowban|spammer|suspen\w+")
+"""Words of lists of persons who are banned. `block` alone is a block of a page."""
 
 
 def other_rulings(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator[Ruling]:
     """Yield the rulings of tables that list hidden rows, of old versions, of labels, and of names
     of secrets."""
-    for table in [one for one in tables if one.rows]:
-        yield from _labels(table)
+    for table in tables:
+        if not table.rows:
+            continue
+        yield from _labels(catalog, table)
         yield from _names_of_secrets(table)
         yield from _older_versions(catalog, table)
-        for own in table.children if not table.is_people else ():
-            is_own_list = any(one.parent.is_people for one in own.child.parents)
-            if (
-                len(own.pairs) == 1
-                and own.child is not table
-                and not (own.is_pointer or own.child.is_people)
-            ):
-                yield from _beside(catalog, table, own, is_own_list=is_own_list)
+        for own in table.children:
+            is_single = len(own.pairs) == 1 and own.child is not table
+            if not is_single or own.is_pointer:
+                continue
+            ruling = _banned(catalog, own) if table.is_people else _listed(catalog, own)
+            if ruling:
+                yield ruling
+    yield from _banned_by_value(catalog, tables)
 
 
-def _beside(
-    catalog: DatabaseCatalog, table: Table, own: Relation, *, is_own_list: bool
-) -> Iterator[Ruling]:
-    """Yield the ruling of a table that lists some rows of this one: as private, as held back, for a
-    group."""
-    other = own.child
-    ((column, key),) = own.pairs
+# --- Tables that list rows ---
+
+
+def _listed(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
+    """Return the ruling of a table that lists some rows of another one: as private, as held back,
+    for a group; None if it lists none."""
+    table, other = own.parent, own.child
     noun = tuple(words(other.own_name))
-    is_hiding = is_any(noun, known.HIDE | known.HELD)
+    hides = is_any(noun, known.HIDE | known.HELD)
     rights = is_any(noun, known.RIGHTS)
-    is_idle = other.title or is_own_list or other.machine or is_of_copies(other)
-    if other.prose or other.children or not other.rows or (is_idle and not (is_hiding or rights)):
-        return
-    groups = any(
-        one.column != column and known.GROUPS & {one.parent.noun[-1]} for one in other.parents
-    )
-    # nothing but a list: of these rows, each once
-    alone = all(one.parent is table or one.parent.is_people for one in other.parents)
-    alone = alone and len(other.columns) <= known.MAX_JOINS
-    once = alone and ([column] == other.key or catalog.is_key(other, [column]))
-    sql = other.columns[column].sql
+    # `moderation_queue`, `document_access`
+    is_named = hides or rights or is_any(noun, known.ASKED)
+    is_of_person = any(one.parent.is_people for one in other.parents)
+    is_idle = bool(other.title or is_of_person or other.machine or is_of_copies(other))
+    if other.is_people or other.children or (is_idle and not is_named) or not (other.rows or hides):
+        return None
+    if other.prose and not (is_named and _gives_reasons(other, table)):
+        return None
     refused = _refused(catalog, other) if rights else ""
-    where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL", refused)))
-    shown = f"{table.columns[key].sql} NOT IN (SELECT {sql} FROM {other.sql} WHERE {where})"
-    rows = catalog.rows_that(table, f"NOT ({shown})")
-    is_sure = (is_hiding and rows < table.rows) or (rights and 0 < rows <= known.SOME * table.rows)
-    if is_sure or (
-        0 < rows <= known.FEW * table.rows and (once or groups) and table.rows > known.MAX_TEXTS
-    ):
-        result: Result = "understood" if is_sure else "asked"
-        why = f"lists {rows:,} of {table.rows:,} rows of {table.name}"
-        values = (
-            CandidateValue("not listed", "not listed", table.rows - rows, is_shown=True),
-            CandidateValue(LISTED, LISTED, rows, is_shown=False),
-        )
-        one = Candidate(other.id_of(column), other.name, column, result, why, values)
-        yield Ruling(one, Condition(table, shown, f"it is listed in {other.name}", column))
+    condition = _not_listed(own, refused)
+    rows = catalog.rows_that(table, f"NOT ({condition})")
+    is_sure = (hides and rows < table.rows) or (rights and 0 < rows <= known.SOME * table.rows)
+    if not is_sure:
+        most = known.HALF if is_named else known.FEW
+        is_few = 0 < rows <= most * table.rows and table.rows > known.MAX_TEXTS
+        if not is_few or not (is_named or _is_list(catalog, own) or _names_groups(own)):
+            return None
+    return _list_ruling(own, condition, rows, "understood" if is_sure else "asked")
+
+
+def _gives_reasons(other: Table, table: Table) -> bool:
+    """Return whether all prose of a list says why rows are on it: `removed_post.reason`, but not
+    the text of a `private_note`, which is about a row that everybody sees."""
+    remarks = [name for name in other.prose if known.REMARKS & {*map(singular, words(name))}]
+    own = [
+        word for word in other.noun if not is_any((word,), known.HIDE | known.HELD | known.ASKED)
+    ]
+    return len(remarks) == len(other.prose) and {*own} <= {*table.noun, "queue", "list"}
+
+
+def _names_groups(own: Relation) -> bool:
+    """Return whether a list says for which group a row is."""
+    others = [one for one in own.child.parents if one.column != own.column]
+    return any(known.GROUPS & {one.parent.noun[-1]} for one in others)
+
+
+def _is_list(catalog: DatabaseCatalog, own: Relation) -> bool:
+    """Return whether a table is nothing but a list of rows of another one, each once."""
+    other, column = own.child, own.column
+    is_alone = all(one.parent is own.parent or one.parent.is_people for one in other.parents)
+    if not is_alone or len(other.columns) > known.MAX_JOINS:
+        return False
+    return [column] == other.key or catalog.is_key(other, [column])
 
 
 def _refused(catalog: DatabaseCatalog, rights: Table) -> str:
     """Return in SQL that a row of rights says no to readers; "" if none does, so that each says who
     may read."""
-    for name, said in rights.named.items():
-        if {"view", "read"} & {*said}:
-            values = [value for value, _ in catalog.value_rows(rights, rights.columns[name])]
-            no = [value for value in values if value.lower() in known.NO]
-            if (
-                0 < len(no) < len(values)
-                and {value.lower() for value in values} <= known.YES | known.NO
-            ):
-                return catalog.shows(rights, name, "", "value", no)
+    for name, named in rights.named.items():
+        if not {"view", "read"} & {*named}:
+            continue
+        values = [value for value, _ in catalog.value_rows(rights, rights.columns[name])]
+        no = [value for value in values if value.lower() in known.NO]
+        is_flag = {value.lower() for value in values} <= known.YES | known.NO
+        if is_flag and 0 < len(no) < len(values):
+            return catalog.shows(rights, name, "", "value", no)
     return ""
 
 
-def _labels(table: Table) -> Iterator[Ruling]:
+def _not_listed(own: Relation, refused: str = "") -> str:
+    """Return in SQL that a row is not on a list."""
+    column, key = own.pairs[0]
+    sql = own.child.columns[column].sql
+    where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL", refused)))
+    some = f"SELECT {sql} FROM {own.child.sql} WHERE {where}"
+    return f"{own.parent.columns[key].sql} NOT IN ({some})"
+
+
+def _list_ruling(
+    own: Relation, condition: str, rows: int, result: Result, *, bans: bool = False
+) -> Ruling:
+    table, other = own.parent, own.child
+    why = f"lists {rows:,} of {table.rows:,} rows of {table.name}"
+    values = (
+        CandidateValue(NOT_LISTED, NOT_LISTED, table.rows - rows, is_shown=True),
+        CandidateValue(LISTED, LISTED, rows, is_shown=False),
+    )
+    name = other.id_of(own.column)
+    candidate = Candidate(name, other.name, own.column, result, why, values)
+    says = f"it is listed in {other.name}"
+    return Ruling(candidate, Condition(table, condition, says, own.column, bans=bans))
+
+
+def _banned(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
+    """Return the ruling of a table that lists banned persons; None if it is no such list."""
+    persons = [one for one in own.child.parents if one.parent is own.parent and not _acts(one)]
+    persons = persons or [own]
+    # who blocks whom is no ban: `user_block (user_id, blocked_id)`
+    if not _lists_bans(own.child) or _acts(own) or persons != [own]:
+        return None
+    condition = _not_listed(own)
+    rows = max(0, catalog.rows_that(own.parent, f"NOT ({condition})"))
+    return _list_ruling(own, condition, rows, "understood", bans=True)
+
+
+def _lists_bans(table: Table) -> bool:
+    """Return whether a table is called like a list of banned persons, and has no texts but
+    reasons, as a block of a page has."""
+    noun = words(table.own_name)
+    banned = [word for word in noun if base(word, known.BANNED - {"block"})]
+    banned += [word for word in noun if BANS.fullmatch(singular(word))]
+    is_of_persons = bool(known.PERSONS & {*map(singular, noun)})
+    is_called = bool(banned) or (is_of_persons and is_any(noun, known.BANNED))
+    texts = [*table.prose, *(name for name in table.title_columns if name in table.columns)]
+    return is_called and all(_is_reason(table.columns[name]) for name in texts)
+
+
+def _is_reason(column: Column) -> bool:
+    is_remark = bool(known.REMARKS & {*map(singular, words(column.name))})
+    return is_remark or (column.distinct == 1 and column.role == "name")
+
+
+def _banned_by_value(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator[Ruling]:
+    """Yield the rulings of lists of banned persons that no key declares: their values are keys or
+    names of persons."""
+    people = [one for one in tables if one.is_people and one.rows and len(one.key) == 1]
+    for table in tables:
+        if not table.rows or not _lists_bans(table):
+            continue
+        people_here = [one for one in people if one is not table]
+        if any(one.parent.is_people for one in table.parents):
+            continue
+        for column in table.columns.values():
+            own = _names_person(catalog, table, column, people_here)
+            ruling = _banned(catalog, own) if own else None
+            if ruling:
+                yield ruling
+                break
+
+
+def _names_person(
+    catalog: DatabaseCatalog, table: Table, column: Column, people: Sequence[Table]
+) -> Relation | None:
+    """Return the relation of a column all of whose values are keys or names of persons."""
+    values = [value for value in column.given if value not in NOTHING]
+    if column.name in table.key[1:] or column.role in ("time", "flag", "prose") or not values:
+        return None
+    named = {*map(singular, words(column.name))}
+    for person in people:
+        # small numbers are keys of any table
+        called = named & (known.PERSONS | known.WRITERS | {"member", "account", *person.noun})
+        keys = person.key if called else []
+        for name in (*keys, *unique_names(person)):
+            is_same_kind = person.columns[name].kind == column.kind
+            if is_same_kind and catalog.share_found(values, person, name) == 1:
+                return Relation(table, person, ((column.name, name),), column.filled)
+    return None
+
+
+def _acts(relation: Relation) -> bool:
+    """Return whether a column names the person who banned another one: `banned_by`,
+    `moderator_id`."""
+    named = {*map(singular, words(relation.column))}
+    return bool({"by", "moderator", "admin", "staff", "creator", "issuer"} & named)
+
+
+# --- Names of rows ---
+
+
+def _labels(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
     """Yield the ruling of labels and folders with a hidden name: those that rows carry by links,
     too."""
-    if (
-        not (table.children and table.rows <= known.MAX_CHOICES and table.is_whole)
-        or table.is_people
-    ):
-        return
     title = table.columns.get(table.title)
-    names = [*dict.fromkeys(one for one in title.given if isinstance(one, str))] if title else []
-    hidden = [one for one in names if value_hides(one, Seen((), (), noun=table.noun))]
-    if title and 0 < len(hidden) < len(names):
+    if title is None or not table.children or table.is_people:
+        return
+    if table.rows > known.MAX_CHOICES and not _are_labels(table):
+        return
+    found: Sequence[object] = title.given
+    if not table.is_whole:
+        found = catalog.texts_that(table, title.name, "1 = 1", known.MAX_SHOWN)
+    names = [*dict.fromkeys(name for name in found if isinstance(name, str))]
+    seen = Seen((), (), noun=table.noun)
+    hidden = [name for name in names if value_hides(name, seen)]
+    if 0 < len(hidden) < len(names):
         yield _named(table, title, hidden, "says who may see a row by its value ")
+
+
+def _are_labels(table: Table) -> bool:
+    """Return whether rows of a larger table are labels of others, by a column or by links: sections
+    of articles, tags with a description."""
+    length = sum(table.columns[name].length for name in table.title_columns)
+    is_short = length <= known.MAX_CODE_CHARS and len(table.columns) <= known.MANY_TOLD
+    # words of an index for a search are no labels
+    is_idle = table.written or table.machine or is_of_copies(table)
+    if not is_short or is_idle or table.noun[-1] in known.TYPE_WORDS:
+        return False
+    children = [relation.child for relation in table.children if relation.child is not table]
+    carriers = [one for one in children if one.title and one.rows >= table.rows]
+    links = [one for one in children if is_link(one) and len(one.parents) > 1]
+    return bool(carriers or links)
 
 
 def _names_of_secrets(table: Table) -> Iterator[Ruling]:
     """Yield the ruling of rows that are names with values, some of them of secrets."""
-    last = {name: words(name)[-1] for name in table.columns if name not in table.references}
-    key = next((name for name, word in last.items() if word in known.NAME_KEYS), "")
-    if key and known.NAME_VALUES & {word for name in last for word in words(name)}:
-        secret = [
-            one for one in dict.fromkeys(table.columns[key].given) if _names_a_secret(str(one))
-        ]
-        if secret:
-            yield _named(table, table.columns[key], secret, "has names of secrets, such as ")
+    free = [name for name in table.columns if name not in table.references]
+    keys = [name for name in free if words(name)[-1] in known.NAME_KEYS]
+    has_values = known.NAME_VALUES & {word for name in free for word in words(name)}
+    if not keys or not has_values:
+        return
+    column = table.columns[keys[0]]
+    secret = [name for name in dict.fromkeys(column.given) if _names_a_secret(str(name))]
+    if secret:
+        yield _named(table, column, secret, "has names of secrets, such as ")
+
+
+def _names_a_secret(name: str) -> bool:
+    # a file, or a sentence
+    if re.search(r"\.\w{2,5}$", name) or len(words(name)) > known.MIN_ROWS:
+        return False
+    if any(map(is_named_like_a_secret, (name, *words(name)))):
+        return True
+    return bool(known.PERSONAL & {*words(name)})
 
 
 def _named(table: Table, column: Column, hidden: Sequence[str], why: str) -> Ruling:
@@ -129,53 +285,42 @@ def _named(table: Table, column: Column, hidden: Sequence[str], why: str) -> Rul
     ones."""
     counts = Counter(column.given)
     values = [CandidateValue(str(name), str(name), counts[name], is_shown=False) for name in hidden]
-    rest = sum(counts.values()) - sum(one.rows for one in values)
+    rest = sum(counts.values()) - sum(value.rows for value in values)
     values.append(CandidateValue("all others", "all others", rest, is_shown=True))
-    one = Candidate(
-        table.id_of(column.name),
-        table.name,
-        column.name,
-        "understood",
-        f"{why}{hidden[0]}",
-        tuple(values),
-    )
+    name, why = table.id_of(column.name), f"{why}{hidden[0]}"
+    candidate = Candidate(name, table.name, column.name, "understood", why, tuple(values))
     sql = f"({column.sql} IS NULL OR {column.sql} NOT IN ({listed(hidden)}))"
-    return Ruling(one, Condition(table, sql, one.says, column.name))
+    return Ruling(candidate, Condition(table, sql, candidate.says, column.name))
 
 
-def _names_a_secret(name: str) -> bool:
-    if re.search(r"\.\w{2,5}$", name) or len(words(name)) > known.MIN_ROWS:  # a file, or a sentence
-        return False
-    return any(map(is_named_like_a_secret, (name, *words(name)))) or bool(
-        known.PERSONAL & {*words(name)}
-    )
+# --- Versions ---
 
 
 def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
     """Yield the ruling that leaves out versions to which the row that has them does not point as
     its newest."""
-    for owner in {
-        one.parent
-        for one in table.parents
-        if known.VERSIONS & {table.noun[-1]} and len(table.key) == 1
-    }:
-        for column in owner.columns.values() if owner is not table else ():
+    if table.noun[-1] not in known.VERSIONS or len(table.key) != 1:
+        return
+    owners = dict.fromkeys(one.parent for one in table.parents if one.parent is not table)
+    for owner in owners:
+        for column in owner.columns.values():
             named = [value for value in column.given if value not in NOTHING]
-            newest = is_any(words(column.name), known.NEWEST | known.SHOW | {"last"})
-            if newest and catalog.share_found(named, table, table.key[0]) >= known.MIN_FOUND:
-                some = f"SELECT {column.sql} FROM {owner.sql} WHERE {column.sql} IS NOT NULL"
-                sql = f"{table.columns[table.key[0]].sql} IN ({some})"
-                older = catalog.rows_that(table, f"NOT ({sql})")
-                values = (CandidateValue("older", "older versions", older, is_shown=False),)
-                why = f"is pointed at by {owner.own_name}.{column.name}"
-                one = Candidate(
-                    table.id_of(table.key[0]), table.name, table.key[0], "understood", why, values
-                )
-                yield Ruling(
-                    one,
-                    Condition(
-                        table,
-                        sql,
-                        f"it is no newest version, as {owner.own_name}.{column.name} says",
-                    ),
-                )
+            is_newest = is_any(words(column.name), known.NEWEST | known.SHOW | {"last"})
+            if not is_newest:
+                continue
+            if catalog.share_found(named, table, table.key[0]) >= known.MIN_FOUND:
+                yield _older_than(catalog, table, owner, column)
+
+
+def _older_than(catalog: DatabaseCatalog, table: Table, owner: Table, column: Column) -> Ruling:
+    """Return the ruling of versions to which a column does not point."""
+    key = table.key[0]
+    some = f"SELECT {column.sql} FROM {owner.sql} WHERE {column.sql} IS NOT NULL"
+    sql = f"{table.columns[key].sql} IN ({some})"
+    older = catalog.rows_that(table, f"NOT ({sql})")
+    values = (CandidateValue("older", "older versions", older, is_shown=False),)
+    pointer = f"{owner.own_name}.{column.name}"
+    why = f"is pointed at by {pointer}"
+    candidate = Candidate(table.id_of(key), table.name, key, "understood", why, values)
+    says = f"it is no newest version, as {pointer} says"
+    return Ruling(candidate, Condition(table, sql, says))

@@ -239,7 +239,7 @@ def _texts(values: Sequence[Any], form: str) -> list[str]:
     """Return the texts of the values. If nearly all values are no text, or a few bytes, the column
     is none."""
     found = [
-        value if form == "plain" and isinstance(value, str) else _read(value, form)
+        value if form == "plain" and isinstance(value, str) else read_value(value, form)
         for value in values
     ]
     most = known.FEW if any(isinstance(value, bytes) for value in values) else known.NEARLY_ALL
@@ -247,7 +247,8 @@ def _texts(values: Sequence[Any], form: str) -> list[str]:
     return [] if refused else [text.strip() for text in found if text and text.strip()]
 
 
-def _read(value: Any, form: str) -> str | None:
+def read_value(value: Any, form: str) -> str | None:
+    """Return the text of a value as people read it; None if it is no text."""
     try:
         return read_text(value, form)
     except NotText:

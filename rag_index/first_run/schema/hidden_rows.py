@@ -1,262 +1,244 @@
-"""What follows from hidden rows: what belongs to them is hidden with them, at any number of steps.
+"""What follows from hidden rows: what belongs to a hidden row is hidden with it, at any depth.
 
-These are parts and children, trees, polymorphic references, what a banned person wrote, rows that
-carry a hidden label by a table of links, rows that may refer to a hidden row by a column that
-nobody declared, and copies of texts.
+A row belongs to what it refers to (parts, children, polymorphic references), to the rows above it
+in a tree, to a person who wrote it and is banned, and to the labels and containers that a table of
+links gives it. `suspects` finds references that nobody declared, and `copies` texts that a search
+or a preview keeps.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.candidates import Candidate, CandidateValue
-from rag_index.first_run.schema.documents import is_of_copies, squeezed
-from rag_index.first_run.schema.rulings import Ruling
-from rag_index.first_run.schema.tables import NOTHING, Condition, Relation, Table, is_random
+from rag_index.first_run.schema.tables import Condition, Relation, Table
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.columns import Column
+    from collections.abc import Iterator, Sequence
 
 Conditions = dict[Table, list[Condition]]
-PIECE, SHORTEST, COPIED_TEXTS = 40, 60, 60
-"""Letters by which a copy is known, letters of a text that is long enough, and texts that are
-looked for."""
 
 
 def conditions(
     tables: Sequence[Table], own: Sequence[Condition], undeclared: Sequence[Relation] = ()
 ) -> Conditions:
-    """Return what each table is read with: its own conditions, and that of what its rows belong
-    to."""
-    found: Conditions = {}
+    """Return the conditions that each table is read with.
 
-    def add(table: Table, below: tuple[Table, ...] = ()) -> None:
-        if table in found or table in below:
-            return
-        ways = [*table.parents, *(one for one in undeclared if one.child is table)]
-        for one in [*ways, *(far for _, far in _links(table))]:
-            add(one.parent, (*below, table))
-        found[table] = [
-            *_conditions_of(table, [one for one in own if one.table is table], ways, found)
-        ]
-
+    Args:
+        own: The conditions that follow from the rulings, of any table.
+        undeclared: References that no key declares, beside the parents of each table.
+    """
+    inheritance = _Inheritance(own, undeclared)
     for table in tables:
-        add(table)
-    return found
+        inheritance.add(table)
+    return inheritance.found
 
 
-def _conditions_of(
-    table: Table,
-    made: list[Condition],
-    ways: Sequence[Relation],
-    found: Mapping[Table, list[Condition]],
-) -> Iterator[Condition]:
-    """Yield what a table is read with, given its own conditions and those of what its rows belong
-    to."""
-    for one in ways if table.rows else ():
-        above = [condition for condition in found.get(one.parent, ()) if passes(one, condition)]
-        above = [condition for condition in above if condition.is_whole] or above
-        if above and one.parent is not table:
-            says = "; ".join(
-                [condition.says for condition in above if condition.through is None][:3]
-            )
-            told = f"its {' '.join(one.parent.noun)} is hidden" + (f" ({says})" if says else "")
-            sql = f"({one.of_hidden(above)}) IS NOT TRUE"
-            made.append(Condition(table, sql, told, one.column, through=one))
-    for way, far in _links(table):
-        above = [one for one in found.get(far.parent, ()) if one.through is None and one.reaches]
-        if above:
-            column, key = way.pairs[0]
-            sql = far.child.columns[column].sql
-            told = (
-                f"its {far.parent.noun[-1]} is hidden"
-                f" ({'; '.join(condition.says for condition in above)})"
-            )
-            rows = (
-                f"SELECT {sql} FROM {far.child.sql} WHERE {sql} IS NOT NULL AND"
-                f" {far.of_hidden(above)}"
-            )
-            made.append(Condition(table, f"{table.columns[key].sql} NOT IN ({rows})", told))
-    yield from made
-    yield from _below_hidden(table, made)
+def joined(rules: Sequence[Condition]) -> str:
+    """Return in SQL that a row meets all of these conditions."""
+    return " AND ".join(rule.sql for rule in rules)
 
 
-def _links(table: Table) -> Iterator[tuple[Relation, Relation]]:
-    """Yield the ways from a table of links to this one, and to the labels that its rows carry."""
-    for own in table.children if not table.is_label else ():
+def unmet(rules: Sequence[Condition]) -> str:
+    """Return in SQL that a row is hidden by one of these conditions."""
+    return f"({joined(rules)}) IS NOT TRUE"
+
+
+def passes(relation: Relation, condition: Condition) -> bool:
+    """Return whether a condition of the parent holds for the rows that refer to it, too."""
+    parent = relation.parent
+    is_customer = bool(known.CUSTOMERS & {*parent.noun})
+    if parent.is_people and not is_customer:
+        # only a ban hides what a person wrote: a post stays when its author's profile is private
+        return condition.bans and not relation.is_pointer
+    return condition.reaches and (relation.may_refer or relation.belongs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """The way from a row over a table of links to a label or a container."""
+
+    own: Relation
+    """From the links to the row."""
+    far: Relation
+    """From the links to the label."""
+    is_label: bool
+    """Whether a single hidden one hides the row. Otherwise all that the row is in must be hidden."""
+
+
+class _Inheritance:
+    """Conditions of tables, each with those of the tables above it."""
+
+    def __init__(self, own: Sequence[Condition], undeclared: Sequence[Relation]) -> None:
+        self.found: Conditions = {}
+        self._undeclared = undeclared
+        self._visiting: set[Table] = set()
+        self._own: Conditions = {}
+        for condition in own:
+            self._own.setdefault(condition.table, []).append(condition)
+
+    def add(self, table: Table) -> None:
+        """Find the conditions of a table, after those of all that its rows belong to."""
+        # a circle of references ends where it began
+        if table in self.found or table in self._visiting:
+            return
+        self._visiting.add(table)
+        ways = [*table.parents, *(one for one in self._undeclared if one.child is table)]
+        links = list(_links(table))
+        for relation in ways:
+            self.add(relation.parent)
+        for link in links:
+            self.add(link.far.parent)
+        self._visiting.discard(table)
+        self.found[table] = self._conditions_of(table, ways, links)
+
+    def _conditions_of(
+        self, table: Table, ways: Sequence[Relation], links: Sequence[_Link]
+    ) -> list[Condition]:
+        inherited = [self._of_parent(relation) for relation in ways if table.rows]
+        found = [*self._own.get(table, []), *(one for one in inherited if one is not None)]
+        for link in links:
+            found += self._of_link(link)
+        found += self._of_extensions(table)
+        trees = [one for one in ways if is_tree(one)]
+        if trees and any(one.reaches for one in found):
+            found.append(below_hidden(trees[0], found))
+        return found
+
+    def _of_parent(self, relation: Relation) -> Condition | None:
+        """Return the condition that the row's parent is shown; None if all rows of it are."""
+        if relation.parent is relation.child:
+            return None
+        above = [one for one in self.found.get(relation.parent, ()) if passes(relation, one)]
+        # the condition of a tree repeats all others of its table
+        above = [one for one in above if one.is_whole] or above
+        if not above:
+            return None
+        reasons = [one.says for one in above if one.through is None]
+        says = f"its {' '.join(relation.parent.noun)} is hidden"
+        if reasons:
+            says += f" ({'; '.join(reasons[:3])})"
+        sql = f"({relation.of_hidden(above)}) IS NOT TRUE"
+        return Condition(relation.child, sql, says, relation.column, through=relation)
+
+    def _of_link(self, link: _Link) -> Iterator[Condition]:
+        """Yield the conditions on the labels or containers of a row."""
+        label = link.far.parent
+        above = [one for one in self.found.get(label, ()) if one.reaches]
+        if link.is_label:
+            yield from _linked([one for one in above if one.through is None], link, is_any=True)
+            return
+        # one tag called "internal" hides an article, whatever its other tags are
+        named = [one for one in above if one.column in label.title_columns]
+        yield from _linked(named, link, is_any=True)
+        # a thread on a private and a public board is public
+        own = [one for one in above if one.is_own and one not in named]
+        yield from _linked(own, link, is_any=False)
+
+    def _of_extensions(self, table: Table) -> Iterator[Condition]:
+        """Yield the conditions on rows of other tables that say more of one row each:
+        `article_meta.is_private`."""
+        for own in table.children:
+            above = [one for one in self._own.get(own.child, ()) if one.reaches]
+            if table.is_people:
+                above = [one for one in above if one.bans]
+            if above and _extends(own):
+                column, key = own.pairs[0]
+                linked = own.child.columns[column].sql
+                rows = f"SELECT {linked} FROM {own.child.sql} WHERE {linked} IS NOT NULL"
+                sql = f"{table.columns[key].sql} NOT IN ({rows} AND {unmet(above)})"
+                says = "; ".join(one.says for one in above)
+                yield Condition(table, sql, says, bans=table.is_people)
+
+
+def _extends(own: Relation) -> bool:
+    """Return whether rows without a text of their own say more of one row each of their parent."""
+    child = own.child
+    if child is own.parent or own.pairs[1:] or own.is_pointer or own.type_column:
+        return False
+    if child.prose or child.title or child.is_people > own.parent.is_people:
+        return False
+    declared = [one["constrained_columns"] for one in child.declared]
+    if own.column.lower() == "id" and [own.column] not in declared:
+        # small numbers are the keys of any table
+        return False
+    is_one_each = own.extends or child.columns[own.column].distinct == 1
+    # not the contract that few companies have
+    return is_one_each and child.rows >= known.NEARLY_ALL * own.parent.rows
+
+
+def _linked(above: Sequence[Condition], link: _Link, *, is_any: bool) -> Iterator[Condition]:
+    """Yield the condition that not any, or not all, of what a row is linked with is hidden by these
+    conditions; nothing if there are none."""
+    if not above:
+        return
+    far, (column, key) = link.far, link.own.pairs[0]
+    table, link_table = link.own.parent, far.child
+    own_key, linked = table.columns[key].sql, link_table.columns[column].sql
+    rows = f"SELECT {linked} FROM {link_table.sql} WHERE {linked} IS NOT NULL AND"
+    is_hidden = far.of_hidden(above)
+    sql = f"{own_key} NOT IN ({rows} {is_hidden})"
+    if not is_any:
+        sql = f"({sql} OR {own_key} IN ({rows} NOT {is_hidden}))"
+    says = f"its {far.parent.noun[-1]} is hidden ({'; '.join(one.says for one in above)})"
+    yield Condition(table, sql, says)
+
+
+# --- Labels, containers and trees ---
+
+
+def _links(table: Table) -> Iterator[_Link]:
+    """Yield the ways from a table over tables of links to the labels and containers of its rows."""
+    if table.is_label:
+        return
+    for own in table.children:
         link = own.child
-        if (
-            link.prose
-            or link.title
-            or link is table
-            or own.pairs[1:]
-            or len(link.columns) > known.MAX_JOINS
-        ):
+        is_other = link is not table and not own.pairs[1:]
+        if not is_other or not is_link(link):
             continue
         for far in link.parents:
-            few = far.parent.is_label or (
-                far.parent.rows <= known.MAX_CHOICES and not far.parent.prose
-            )
-            if far.column != own.column and few and not (far.parent.is_people or far.pairs[1:]):
-                yield own, far
+            label = far.parent
+            if far.column == own.column or far.pairs[1:] or label.is_people:
+                continue
+            if label.is_label or (label.rows <= known.MAX_CHOICES and not label.prose):
+                yield _Link(own, far, is_label=True)
+            elif label is not table and label.rows <= table.rows and _has_only_links(link):
+                # tags with a description, boards of threads
+                yield _Link(own, far, is_label=False)
 
 
-def passes(one: Relation, condition: Condition) -> bool:
-    """Return whether a condition of what rows refer to holds for the rows, too."""
-    if one.parent.is_people and not known.CUSTOMERS & {*one.parent.noun}:
-        return condition.bans and not one.is_pointer
-    return condition.reaches and (one.may_refer or one.belongs)
+def is_link(table: Table) -> bool:
+    """Return whether rows may be nothing but links between rows of other tables."""
+    return not (table.prose or table.title) and len(table.columns) <= known.MAX_JOINS
 
 
-def _below_hidden(table: Table, made: Sequence[Condition]) -> Iterator[Condition]:
-    """Yield the condition that leaves out rows of a tree below a hidden one."""
-    tree = [
-        one
-        for one in table.parents
-        if one.parent is table and len(one.pairs) == 1 and not one.is_pointer
-    ]
-    made = [one for one in made if one.reaches]
-    if not (tree and made and known.PARENT_WORDS & {*words(tree[0].column)}):
-        return
-    column, key = tree[0].pairs[0]
+def _has_only_links(table: Table) -> bool:
+    """Return whether rows hold nothing beside references, as `board_thread` does and
+    `order_item` with its price does not."""
+    for name, column in table.columns.items():
+        is_reference = name in table.key or name in table.references
+        is_order = bool(known.ORDERS & {*words(name)})
+        if column.filled and not (is_reference or is_order or column.is_time):
+            return False
+    return True
+
+
+def is_tree(relation: Relation) -> bool:
+    """Return whether a relation leads from rows of a table to those above them in a tree."""
+    if relation.parent is not relation.child or relation.pairs[1:] or relation.is_pointer:
+        return False
+    return relation.may_refer or bool(known.PARENT_WORDS & {*words(relation.column)})
+
+
+def below_hidden(tree: Relation, found: Sequence[Condition]) -> Condition:
+    """Return the condition that no row above a row in a tree is hidden by one of the conditions."""
+    table, (column, key) = tree.child, tree.pairs[0]
     own, above, place = table.columns[key].sql, table.columns[column].sql, table.sql
-    shown = " AND ".join(one.sql for one in made)
-    first = f"SELECT {own} FROM {place} WHERE ({shown}) IS NOT TRUE"
+    reaching = [one for one in found if one.reaches]
+    first = f"SELECT {own} FROM {place} WHERE {unmet(reaching)}"
     below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
-    yield Condition(
-        table,
-        f"{own} NOT IN ({inner})",
-        f"what {column} refers to is hidden",
-        column,
-        is_whole=True,
-    )
-
-
-# --- References that nobody declared, and copies ---
-
-
-def undeclared_references(
-    catalog: DatabaseCatalog, tables: Sequence[Table], hidden: Conditions
-) -> Iterator[tuple[Ruling, Relation]]:
-    """Yield the columns that may refer to a table with hidden rows, though no key says so, each
-    with a question."""
-    parents = [
-        one for one in tables if hidden[one] and len(one.key) == 1 and (one.prose or one.title)
-    ]
-    parents = [one for one in parents if not (one.is_people or one.is_label or one.machine)]
-    for table in [one for one in tables if one.rows]:
-        for column in [one for one in table.columns.values() if _may_refer(table, one)]:
-            values = [value for value in column.given if value not in NOTHING]
-            for parent in sorted(parents, key=lambda one: one is not table):
-                key = parent.columns[parent.key[0]]
-                if (
-                    key.kind != column.kind
-                    or catalog.share_found(values, parent, key.name) < known.MIN_FOUND
-                ):
-                    continue
-                called = {*parent.noun, *words(parent.own_name)} & {*words(column.name)}
-                if len({*values}) < known.MIN_ROWS and not called:
-                    continue
-                if parent is table:
-                    # its values are keys of its own table: a row that was copied, or what it hangs
-                    # on
-                    break
-                relation = Relation(
-                    table, parent, ((column.name, key.name),), column.filled, may_refer=True
-                )
-                rows = catalog.rows_that(table, relation.of_hidden(hidden[parent]))
-                if 0 < rows <= known.HALF * table.rows:
-                    why = (
-                        f"may refer to {parent.name}, which has hidden rows: its values are keys"
-                        " there"
-                    )
-                    shown = CandidateValue(
-                        "of shown rows", "of shown rows", table.rows - rows, is_shown=True
-                    )
-                    some = (
-                        shown,
-                        CandidateValue("of hidden rows", "of hidden rows", rows, is_shown=False),
-                    )
-                    one = Candidate(
-                        table.id_of(column.name), table.name, column.name, "asked", why, some
-                    )
-                    yield Ruling(one), relation
-                    break
-
-
-def _may_refer(table: Table, column: Column) -> bool:
-    """Return whether a column may hold keys of another table: not each once, and no number that
-    stands for itself."""
-    if column.name in table.key or column.kind not in ("number", "text", "id"):
-        return False
-    declared = {name for one in table.declared for name in one["constrained_columns"]}
-    ways = [one for one in table.parents if one.column == column.name]
-    explained = any(one.belongs or one.parent.is_people or one.type_column for one in ways)
-    if column.name in declared or explained or known.POINTERS & {*words(column.name)}:
-        return False
-    values = [value for value in column.given if value not in NOTHING]
-    if (
-        len({*map(str, values)}) < 2
-        or column.distinct == 1
-        or column.role in ("prose", "time", "flag", "locale", "secret", "personal")
-    ):
-        return False
-    # `pid`, `belongs_to_id`, but not `amount` or `order_no`
-    last = words(column.name)[-1]
-    named = last.endswith("id") or last in known.GENERIC | known.PARENT_WORDS
-    return is_random(values) or (named and last not in known.CODE_NAMES)
-
-
-def copied_columns(
-    catalog: DatabaseCatalog, tables: Sequence[Table], hidden: Conditions
-) -> Iterator[tuple[Table, str, Table]]:
-    """Yield the columns of other tables that hold texts of hidden rows, with the table of these
-    rows."""
-    # an old version that nobody sees says what the document says, too
-    sources = [one for one in tables if hidden[one] and one.prose and not is_of_copies(one)]
-    pieces = {one: some for one in sources if (some := _hidden_pieces(catalog, one, hidden[one]))}
-    for table in tables if pieces else ():
-        for name in table.prose:
-            near = {of: some for of, some in pieces.items() if _may_copy(table, name, of)}
-            shown = _letters(catalog, table, name, hidden[table]) if near else ""
-            for of, some in near.items():
-                found = sum(piece in shown for piece in some)
-                if found >= max(1, known.SOME * len(some)):
-                    yield table, name, of
-                    break
-
-
-def _may_copy(table: Table, name: str, of: Table) -> bool:
-    """Return whether a column may be kept for searching, or for showing texts of rows beside:
-    `last_post_text`."""
-    related = {one.parent for one in table.parents} | {one.child for one in table.children}
-    return of is not table and (of in related or is_of_copies(table) or of.noun[-1] in words(name))
-
-
-def _hidden_pieces(catalog: DatabaseCatalog, table: Table, own: Sequence[Condition]) -> set[str]:
-    """Return pieces of the texts that hidden rows of a table have, and no shown row of it."""
-    found: set[str] = set()
-    for name in table.prose:
-        shown = _letters(catalog, table, name, own)
-        sql = f"({' AND '.join(one.sql for one in own)}) IS NOT TRUE"
-        for text in catalog.texts_that(table, name, sql, COPIED_TEXTS):
-            letters = squeezed(text)
-            piece = letters[len(letters) // 4 :][:PIECE]
-            if len(letters) >= SHORTEST and piece not in shown:
-                found.add(piece)
-    return found
-
-
-def _letters(catalog: DatabaseCatalog, table: Table, name: str, own: Sequence[Condition]) -> str:
-    """Return the letters of the texts that shown rows of a table have in one column."""
-    texts = table.columns[name].texts
-    if own:
-        sql = " AND ".join(one.sql for one in own)
-        texts = tuple(catalog.texts_that(table, name, sql, known.MAX_SHOWN))
-    return "\n".join(map(squeezed, texts))
+    says = f"what {column} refers to is hidden"
+    return Condition(table, f"{own} NOT IN ({inner})", says, column, is_whole=True)

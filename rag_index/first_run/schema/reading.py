@@ -10,24 +10,25 @@ from rag_index.components.sources.source_tables import relations_read
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.beside import other_rulings
 from rag_index.first_run.schema.candidates import Decisions, answered
+from rag_index.first_run.schema.copies import copied_columns
 from rag_index.first_run.schema.documents import plan
-from rag_index.first_run.schema.hidden_rows import (
-    Conditions,
-    conditions,
-    copied_columns,
-    undeclared_references,
-)
+from rag_index.first_run.schema.hidden_rows import Conditions, conditions, unmet
 from rag_index.first_run.schema.indexes import IndexMaker
 from rag_index.first_run.schema.proposed import CHOSEN, ColumnUse, Proposal, ProposedIndex, TableUse
 from rag_index.first_run.schema.relations import read_tables, relate
 from rag_index.first_run.schema.rulings import Ruling, find_rulings
+from rag_index.first_run.schema.suspects import suspects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rag_index.first_run.schema.candidates import Candidate
     from rag_index.first_run.schema.catalog import DatabaseCatalog
-    from rag_index.first_run.schema.tables import Condition, Relation, Table
+    from rag_index.first_run.schema.suspects import Suspect
+    from rag_index.first_run.schema.tables import Relation, Table
+
+MAX_ROUNDS = 4
+"""How often references that nobody declared are looked for below each other. Chosen."""
 
 
 def propose(catalog: DatabaseCatalog, decisions: Decisions | None = None) -> Proposal:
@@ -76,15 +77,26 @@ class _Reading:
         self._rulings.found = [self._limited(one) for one in self._rulings.found]
         self._own = [one.condition for one in self._rulings.found if one.condition]
         found = conditions(self.tables, self._own)
-        for ruling, relation in undeclared_references(self._catalog, self.tables, found):
-            answered = self._answered(ruling)
-            self._rulings.found.append(answered)
-            if not all(value.is_shown for value in answered.candidate.values):
-                self._undeclared.append(relation)
-        if self._undeclared:
+        asked: set[str] = set()
+        # what refers to rows that are hidden by such a reference may be hidden in its turn
+        for _ in range(MAX_ROUNDS):
+            relations = len(self._undeclared)
+            for suspect in suspects(self._catalog, self.tables, found):
+                if suspect.ruling.candidate.id not in asked:
+                    asked.add(suspect.ruling.candidate.id)
+                    self._ask(suspect)
+            if len(self._undeclared) == relations:
+                break
             found = conditions(self.tables, self._own, self._undeclared)
         for table in self.tables:
             table.conditions[:] = found[table]
+
+    def _ask(self, suspect: Suspect) -> None:
+        """Add the question about a reference that nobody declared, and what follows from it."""
+        ruling = self._answered(suspect.ruling)
+        self._rulings.found.append(ruling)
+        if not all(value.is_shown for value in ruling.candidate.values):
+            self._undeclared += suspect.relations
 
     def _limited(self, ruling: Ruling) -> Ruling:
         """Return a ruling that nobody answered so that it does not reach further, if it would hide
@@ -104,7 +116,7 @@ class _Reading:
         for table in [
             table for table in self.tables if told[table] and (table.prose or table.title)
         ]:
-            if self._catalog.rows_that(table, _unmet(told[table])) > known.HALF * table.rows:
+            if self._catalog.rows_that(table, unmet(told[table])) > known.HALF * table.rows:
                 return replace(ruling, condition=replace(condition, reaches=False))
         return ruling
 
@@ -168,7 +180,7 @@ class _Reading:
             reached = [table for table in self._read if told.get(table) or table.name == one.table]
             hides = any(not value.is_shown and value.rows for value in one.values)
             rows = [
-                self._catalog.rows_that(table, _unmet(told[table]))
+                self._catalog.rows_that(table, unmet(told[table]))
                 for table in reached
                 if hides and told.get(table)
             ]
@@ -209,7 +221,7 @@ class _Reading:
         reached = [name for name in chars if (table, name) in made.read]
         becomes, of = self._role(table)
         told = table.conditions if becomes in ("document", "part") else []
-        lost = self._catalog.rows_that(table, _unmet(told)) if told else 0
+        lost = self._catalog.rows_that(table, unmet(told)) if told else 0
         share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
         if becomes == "part" and table in made.parts:
             share *= min(1.0, sum(one.share for one in made.parts[table]))
@@ -273,8 +285,3 @@ def _column_uses(
         elif column.why and column.filled and not is_key:
             # a password: nobody counts its characters
             yield ColumnUse(table.id_of(name), name, "leave out", 0, column.why)
-
-
-def _unmet(rules: Sequence[Condition]) -> str:
-    """Return in SQL that a row is hidden."""
-    return f"({' AND '.join(one.sql for one in rules)}) IS NOT TRUE"

@@ -86,10 +86,14 @@ class _Finder:
         for column in table.columns.values():
             if column.name not in done and [column.name] != table.key:
                 found += self._of_column(table, column)
-        for type_column in [*table.columns]:
-            typed = [*self._typed(table, type_column, found, done)]
-            replaced = {one.column for one in typed}
-            found = [one for one in found if one.column not in replaced] + typed
+        # first the columns that are called so, then those whose values name tables
+        for is_called in (True, False):
+            for type_column in table.columns:
+                if not is_called and any(one.type_column for one in found):
+                    break
+                typed = [*self._typed(table, type_column, found, done, is_called=is_called)]
+                replaced = {one.column for one in typed}
+                found = [one for one in found if one.column not in replaced] + typed
         return found + self._one_each(table, found)
 
     def _declared(self, table: Table) -> list[Relation]:
@@ -212,24 +216,46 @@ class _Finder:
             )
         return found
 
+    def _names_tables(self, table: Table, name: str) -> bool:
+        """Return whether all values of a column are what rows of other tables are called."""
+        column = table.columns[name]
+        kinds = {value for value in column.given if isinstance(value, str)}
+        is_choice = 1 < len(kinds) <= known.MAX_VALUES and column.distinct <= known.HALF
+        if column.kind != "text" or not is_choice:
+            return False
+        return all(self._called_so(kind, table) for kind in kinds)
+
+    def _called_so(self, kind: Any, table: Table) -> set[Table]:
+        """Return the other tables whose rows are called like a value: `App\\Models\\Article`."""
+        called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
+        found = {*self._by_noun.get(called, ()), *self._by_noun.get(called[-1:], ())}
+        return found - {table}
+
     def _typed(
-        self, table: Table, column: str, found: Sequence[Relation], done: set[str]
+        self,
+        table: Table,
+        column: str,
+        found: Sequence[Relation],
+        done: set[str],
+        *,
+        is_called: bool,
     ) -> Iterator[Relation]:
         """Yield the relations of columns such as `about_type` and `about_id`, one for each type."""
         named = words(column)
-        ends = max(
-            (one for one in known.TYPE_WORDS if named[-1].endswith(one)), key=len, default=""
-        )  # `ptable`
-        kinds = self._catalog.counts(table, table.columns[column]) if ends else {}
+        # `ptable`
+        ends = [one for one in known.TYPE_WORDS if named[-1].endswith(one)]
+        end = max(ends, key=len, default="")
+        is_type = bool(end) if is_called else not end and self._names_tables(table, column)
+        kinds = self._catalog.counts(table, table.columns[column]) if is_type else {}
         texts = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
         if self._catalog.is_mysql:  # a backslash says something else there
             texts = [kind for kind in texts if chr(92) not in str(kind)]
         stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
-        stem |= {named[-1].removesuffix(ends)} - {"", named[-1]}
+        stem |= {named[-1].removesuffix(end)} - {"", named[-1]}
         named_by = (
             {one.column for one in found if not known.GENERIC & {*words(one.column)}}
             if not stem
-            else set()
+            else {one.column for one in found if not end}
         )
         free = [
             (name, words(name)) for name in table.columns if name not in (column, *done, *named_by)
@@ -246,14 +272,14 @@ class _Finder:
         ]
         near = near or [name for name, _ in free if not stem - {"content", "object"}]
         near = [name for name in near if [name] != table.key]
+        others = [name for name, _ in free if [name] != table.key]
+        near = near or (others if len(others) == 1 and not end else [])
         for kind in texts if near and len(texts) <= known.MAX_VALUES else ():
             ids = self._catalog.values_with(table, near[0], column, kind)
             called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
-            some = {
-                one for name in (called, called[-1:]) for one in self._by_noun.get(name, ())
-            } - {table}
             for parent in sorted(
-                some, key=lambda one: (one.noun != called, len(one.noun), one.name)
+                self._called_so(kind, table),
+                key=lambda one: (one.noun != called, len(one.noun), one.name),
             ):
                 if len(parent.key) == 1 and self._found(ids, parent) >= known.MIN_FOUND:
                     yield Relation(table, parent, ((near[0], parent.key[0]),), 1.0, column, kind)

@@ -64,7 +64,12 @@ class Relation:
     type_column: str = ""
     type_value: Any = None
     may_refer: bool = False
-    """Whether nobody declared it, and no name says so: values alone do."""
+    """Whether nobody declared that rows belong to the parent: a name with a role, or values alone,
+    suggest it."""
+    prefix: str = ""
+    """What stands before the key in the values: `article:` in `article:4`."""
+    cast: str = ""
+    """The type of a text in SQL, with which the key is compared then."""
 
     @property
     def column(self) -> str:
@@ -119,24 +124,36 @@ class Relation:
         """Return whether rows belong to what they refer to.
 
         A pointer does not say so, nor a column with a role of its own (`agent_representation_id`),
-        nor a list of all kinds, to which rows of some tables refer by several columns.
+        nor a list of all kinds.
         """
         named = {singular(word) for here, _ in self.pairs for word in words(here)} - {"id"}
         has_role = len(self.pairs) == 1 and len(named) > 1 and self.parent.noun[-1] not in named
+        return not (self.is_pointer or has_role or self.is_list)
+
+    @property
+    def is_list(self) -> bool:
+        """Return whether the parent is a list of all kinds, to which rows of some tables refer by
+        several columns."""
         columns = Counter(other.child for other in self.parent.children if not other.is_pointer)
-        is_list = sum(count > 1 for count in columns.values()) >= known.MIN_ROWS
-        return not (self.is_pointer or has_role or is_list)
+        return sum(count > 1 for count in columns.values()) >= known.MIN_ROWS
 
     def of_hidden(self, conditions: Sequence[Condition]) -> str:
         """Return in SQL that a row refers to a hidden row of its parent, given the conditions of
         that."""
         columns = [self.child.columns[here].sql for here, _ in self.pairs]
         keys = [self.parent.columns[there].sql for _, there in self.pairs]
+        left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+        where = self.where
+        if self.prefix:
+            # `article:4`: the rest of the text is the key
+            size = len(self.prefix)
+            where = f"SUBSTR({columns[0]}, 1, {size}) = {literal(self.prefix)}"
+            left = f"SUBSTR({columns[0]}, {size + 1})"
+            keys = [f"CAST({keys[0]} AS {self.cast})"]
         shown = " AND ".join(one.sql for one in conditions)
         inner = f"SELECT {', '.join(keys)} FROM {self.parent.sql} WHERE ({shown}) IS NOT TRUE"
-        left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
         named = f"{left} IN ({inner})"
-        return f"({self.where} AND {named})" if self.where else named
+        return f"({where} AND {named})" if where else named
 
     @property
     def writes(self) -> bool:
@@ -491,6 +508,17 @@ class Table:
             > 0
         )
         return same and not names_for_programs(self.columns[self.title_columns[0]])
+
+
+def unique_names(table: Table) -> list[str]:
+    """Return the columns with names or codes that only one row of a table has, beside its key."""
+    found = []
+    for column in table.columns.values():
+        is_name = column.kind == "text" and column.role not in ("prose", "time", "secret")
+        is_unique = column.distinct == 1 and column.filled >= known.MIN_FOUND
+        if is_name and is_unique and column.name not in table.key and table.rows >= known.MIN_ROWS:
+            found.append(column.name)
+    return found
 
 
 def is_random(values: Iterable[Any]) -> bool:
