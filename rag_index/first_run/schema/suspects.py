@@ -73,6 +73,9 @@ class _Finder:
         things = [one for one in keyed if not one.is_people]
         self._things = [one for one in things if not one.is_label]
         self._trees = {*things}
+        self._by_noun: dict[str, list[Table]] = {}
+        for one in self._things:
+            self._by_noun.setdefault(one.noun[-1], []).append(one)
         banned = [one for one in tables if one.is_people and any(c.bans for c in hidden[one])]
         self._named = [
             (parent, column) for parent in (*things, *banned) for column in unique_names(parent)
@@ -184,15 +187,15 @@ class _Finder:
 
     def _by_kind(self, table: Table, column: Column, values: Sequence[Any]) -> list[Relation]:
         """Return the relations of a column with values such as `article:4`, one for each kind."""
+        numbers, others = _split(values, _NUMBER_AT_END), _split(values, _KEY_AT_END)
         keys: dict[tuple[str, Table], list[Any]] = {}
-        for value in values:
-            for parent in [one for one in self._things if one is not table]:
+        for kind in {**numbers, **others}:
+            last = singular(words(kind)[-1])
+            for parent in self._by_noun.get(last, ()):
                 is_number = parent.columns[parent.key[0]].kind == "number"
-                pattern = _NUMBER_AT_END if is_number else _KEY_AT_END
-                split = pattern.fullmatch(str(value))
-                if split and _names_kind(split[1], parent):
-                    key = int(split[2]) if is_number else split[2]
-                    keys.setdefault((split[1], parent), []).append(key)
+                named = [*map(int, numbers.get(kind, ()))] if is_number else others.get(kind)
+                if named and parent is not table and _names_kind(kind, parent):
+                    keys[kind, parent] = named
         found = []
         for (kind, parent), named in keys.items():
             # a backslash within a text means something else in MySQL
@@ -203,6 +206,17 @@ class _Finder:
                 pairs = ((column.name, parent.key[0]),)
                 found.append(Relation(table, parent, pairs, may_refer=True, prefix=kind, cast=cast))
         return found[: known.MAX_VALUES]
+
+
+def _split(values: Sequence[Any], pattern: re.Pattern[str]) -> dict[str, list[str]]:
+    """Return the keys at the end of values by what stands before them."""
+    keys: dict[str, list[str]] = {}
+    for value in values:
+        split = pattern.fullmatch(str(value))
+        if split:
+            keys.setdefault(split[1], []).append(split[2])
+    # each value has a kind of its own: a sentence
+    return keys if len(keys) <= known.MAX_VALUES else {}
 
 
 def _suspected(relation: Relation) -> Relation:
