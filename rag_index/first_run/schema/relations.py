@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,25 +26,36 @@ if TYPE_CHECKING:
 def read_tables(catalog: DatabaseCatalog) -> list[Table]:
     """Return the tables of a database with what their columns are, and a key of values where none
     is declared."""
-    names = [words(one.own_name) for one in catalog.tables]
-    first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
-    prefix = first[0][0] if first and first[0][1] >= max(3, known.HALF * len(names)) else ""
-    tables = []
-    for one, name in zip(catalog.tables, names, strict=True):
-        called = name[1:] if name[0] == prefix and len(name) > 1 else name
-        noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
-        for column in one.columns.values():
-            # what is proposed with other answers is of the same columns
-            if column not in catalog.read_columns:
-                catalog.read_columns[column] = read_column(column, one.key, noun)
-        columns = {column.name: catalog.read_columns[column] for column in one.columns.values()}
-        is_key = all(
-            one.columns[name].kind != "json" for name in one.key
-        )  # no array can be compared with one
-        table = replace(one, noun=noun, columns=columns, key=[*one.key] if is_key else [])
-        table.key = _random_of_key(catalog, table) or table.key or _key_by_values(catalog, table)
-        tables.append(table)
-    return tables
+    prefix = _common_prefix([words(table.own_name) for table in catalog.tables])
+    return [_read_table(catalog, table, prefix) for table in catalog.tables]
+
+
+def _common_prefix(names: Sequence[tuple[str, ...]]) -> str:
+    """Return the first word that at least half of the names have, such as `wp`; "" if there is
+    none."""
+    first = Counter(name[0] for name in names if len(name) > 1)
+    for prefix, count in first.most_common(1):
+        if count >= max(known.MIN_ROWS, known.HALF * len(names)):
+            return prefix
+    return ""
+
+
+def _read_table(catalog: DatabaseCatalog, table: Table, prefix: str) -> Table:
+    name = words(table.own_name)
+    has_prefix = name[0] == prefix and len(name) > 1
+    called = name[1:] if has_prefix else name
+    noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
+    columns: dict[str, Column] = {}
+    for column in table.columns.values():
+        # what is proposed with other answers is of the same columns
+        if column not in catalog.read_columns:
+            catalog.read_columns[column] = read_column(column, table.key, noun)
+        columns[column.name] = catalog.read_columns[column]
+    # no array can be compared with one
+    is_key = all(table.columns[key].kind != "json" for key in table.key)
+    made = replace(table, noun=noun, columns=columns, key=[*table.key] if is_key else [])
+    made.key = _random_of_key(catalog, made) or made.key or _key_by_values(catalog, made)
+    return made
 
 
 def relate(catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
@@ -98,123 +109,127 @@ class _Finder:
 
     def _declared(self, table: Table) -> list[Relation]:
         found = []
-        for one in table.declared:
-            columns, called = one["constrained_columns"], one["referred_table"].lower()
-            named = [parent for parent in self._tables if parent.own_name.lower() == called]
-            named = [parent for parent in named if parent.schema == one["referred_schema"]] or named
+        for key in table.declared:
+            columns = key["constrained_columns"]
             filled = table.columns[columns[0]].filled if table.rows else 1.0
-            for parent in named[:1] if filled else ():
-                names = {name.lower(): name for name in parent.columns}  # SQLite takes any case
-                there = [
-                    names[name.lower()]
-                    for name in one["referred_columns"] or columns
-                    if name.lower() in names
-                ]
-                if len(there) == len(columns):
-                    found.append(
-                        Relation(table, parent, tuple(zip(columns, there, strict=True)), filled)
-                    )
+            parent = self._referred(key)
+            if not filled or parent is None:
+                continue
+            # SQLite takes any case
+            names = {name.lower(): name for name in parent.columns}
+            referred = [name.lower() for name in key["referred_columns"] or columns]
+            there = [names[name] for name in referred if name in names]
+            if len(there) == len(columns):
+                pairs = tuple(zip(columns, there, strict=True))
+                found.append(Relation(table, parent, pairs, filled))
         return found
+
+    def _referred(self, key: Mapping[str, Any]) -> Table | None:
+        """Return the table that a foreign key refers to; None if it was not read."""
+        called = key["referred_table"].lower()
+        named = [table for table in self._tables if table.own_name.lower() == called]
+        in_schema = [table for table in named if table.schema == key["referred_schema"]]
+        return next(iter(in_schema or named), None)
 
     def _found(self, values: Sequence[Any], parent: Table) -> float:
         """Return the share of values that are keys of a table; 0 if its key is of another kind."""
-        key = parent.columns[parent.key[0]]
-        is_text = bool(values) and isinstance(values[0], str)
-        uuids = key.kind == "id" and all(UUID.fullmatch(str(value)) for value in values)
-        if not values or not (uuids if key.kind == "id" else is_text == (key.kind == "text")):
+        if not values:
             return 0.0
-        return self._catalog.share_found(values, parent, key.name)
+        key = parent.columns[parent.key[0]]
+        if key.kind == "id":
+            is_same_kind = all(UUID.fullmatch(str(value)) for value in values)
+        else:
+            is_same_kind = isinstance(values[0], str) == (key.kind == "text")
+        return self._catalog.share_found(values, parent, key.name) if is_same_kind else 0.0
 
     def _of_column(self, table: Table, column: Column) -> list[Relation]:
         """Return what a column names, by its name and values, or by random values alone."""
         values = [value for value in column.given if value not in NOTHING]
-        if (
-            column.role in ("prose", "time", "flag")
-            or not values
-            or column.kind not in ("number", "text", "id")
-        ):
+        is_other = column.role in ("prose", "time", "flag")
+        if is_other or not values or column.kind not in ("number", "text", "id"):
             return []
-        hit = next(
-            (
-                one
-                for one in self._named(table, column)
-                if self._found(values, one) >= known.MIN_FOUND
-            ),
-            None,
-        )
-        if hit and len({*values}) == 1 < hit.rows and not known.KEY_WORDS & {*words(column.name)}:
-            hit = None  # a grade of 100 in all rows names no row of grades
-        fits = [(1.0, hit)] if hit else []
-        if not hit and is_random(values):
-            own = known.PARENT_WORDS & {*words(column.name)}
-            fits = [
-                (self._found(values, one), one) for one in self._random if one is not table or own
-            ]
-        found, left = [], 1.05
-        for share, one in sorted(fits, key=lambda fit: (-fit[0], -len(fit[1].columns))):
-            if (
-                known.HARDLY <= share <= left
-            ):  # a value names one row: what extends a table has the same keys
-                found.append(
-                    Relation(table, one, ((column.name, one.key[0]),), share * column.filled)
-                )
+        named = self._named_by(table, column, values)
+        if named:
+            return [Relation(table, named, ((column.name, named.key[0]),), column.filled)]
+        if not is_random(values):
+            return []
+        is_above = bool(known.PARENT_WORDS & {*words(column.name)})
+        parents = [parent for parent in self._random if parent is not table or is_above]
+        shares = {parent: self._found(values, parent) for parent in parents}
+        parents.sort(key=lambda parent: (-shares[parent], -len(parent.columns)))
+        found = []
+        # a value names one row: what extends a table has the same keys
+        left = 1.05
+        for parent in parents:
+            share = shares[parent]
+            if known.HARDLY <= share <= left:
+                pairs = ((column.name, parent.key[0]),)
+                found.append(Relation(table, parent, pairs, share * column.filled))
                 left -= share
         return found
 
+    def _named_by(self, table: Table, column: Column, values: Sequence[Any]) -> Table | None:
+        """Return the table that a column names, and whose keys its values are; None if there is
+        none."""
+        for parent in self._named(table, column):
+            if self._found(values, parent) < known.MIN_FOUND:
+                continue
+            # a grade of 100 in all rows names no row of grades
+            is_one_value = len({*values}) == 1 < parent.rows
+            is_key = bool(known.KEY_WORDS & {*words(column.name)})
+            return None if is_one_value and not is_key else parent
+        return None
+
     def _named(self, table: Table, column: Column) -> list[Table]:
         """Return the tables that a column may name, the likeliest by its name first."""
-        named, called = [singular(word) for word in table.named[column.name]], words(column.name)
+        named = tuple(singular(word) for word in table.named[column.name])
         bare = tuple(word for word in named if word not in known.KEY_WORDS)
-        glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower()).replace(
-            "_", ""
-        )
-        keys = [called[at:] for at in range(len(called))]
-        near: list[Any] = [*bare[-1:], *([glued] if len(glued) >= 4 else []), *keys] if bare else []
-        others = dict.fromkeys(
-            one for name in near for one in self._by_name.get(name, ()) if one is not table
-        )
-        found = [
-            one
-            for one in others
-            if one.noun[-len(bare) :] == bare
-            or glued in (one.noun[-1], "".join(one.noun))
-            or words(one.key[0]) in keys
-        ]
-        found.sort(
-            key=lambda one: (
-                one.noun[-1] not in (*bare[-1:], glued),
-                one.key[0] != column.name,
-                one.noun != bare,
-                len(one.noun),
-                -one.rows,
-            )
-        )
-        if (
-            not found and len(bare) == 1 and len(bare[0]) >= known.MIN_ROWS and bare != (*named,)
-        ):  # `repo_id`
-            longer = [
-                one for one in self._keyed if not one.noun[1:] and one.noun[0].startswith(bare[0])
-            ]
-            found += longer if len(longer) == 1 and table not in longer else []
+        found = self._called_like(table, column, bare) if bare else []
+        is_short = len(bare) == 1 and len(bare[0]) >= known.MIN_ROWS and bare != named
+        if is_short and not found:
+            # `repo_id`
+            begin = [one for one in self._keyed if not one.noun[1:]]
+            begin = [one for one in begin if one.noun[0].startswith(bare[0])]
+            found += begin if len(begin) == 1 and table not in begin else []
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
-            trees = [
-                one
-                for one in self._keyed
-                if column.name in one.columns and one.noun[-1] in known.CONTAINERS
-            ]
-            found += [
-                *sorted(trees, key=lambda one: one is not table),
-                *([] if "pid" in named and trees else [table]),
-            ]
-        if (
-            known.WRITERS & {*named}
-            and not known.ORDERS & {*named}
-            and column.kind in ("number", "id")
-        ):
-            found += sorted(
-                (one for one in self._keyed if one.is_people), key=lambda one: not one.is_accounts
-            )
+            trees = [one for one in self._keyed if one.noun[-1] in known.CONTAINERS]
+            trees = [one for one in trees if column.name in one.columns]
+            trees.sort(key=lambda one: one is not table)
+            found += trees
+            if "pid" not in named or not trees:
+                found.append(table)
+        is_writer = known.WRITERS & {*named} and not known.ORDERS & {*named}
+        if is_writer and column.kind in ("number", "id"):
+            people = [one for one in self._keyed if one.is_people]
+            found += sorted(people, key=lambda one: not one.is_accounts)
         return found
+
+    def _called_like(self, table: Table, column: Column, bare: tuple[str, ...]) -> list[Table]:
+        """Return the other tables that are called like a column, the likeliest first.
+
+        Args:
+            bare: The words of the column's name without those of keys.
+        """
+        called, lower = words(column.name), column.name.lower()
+        # `userid`
+        glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", lower).replace("_", "")
+        keys = [called[at:] for at in range(len(called))]
+        near: list[Any] = [bare[-1]]
+        near += [glued] if len(glued) > known.MIN_ROWS else []
+        found: dict[Table, None] = {}
+        for name in [*near, *keys]:
+            for other in self._by_name.get(name, ()):
+                is_glued = glued in (other.noun[-1], "".join(other.noun))
+                is_named = other.noun[-len(bare) :] == bare or words(other.key[0]) in keys
+                if other is not table and (is_glued or is_named):
+                    found[other] = None
+
+        def rank(other: Table) -> tuple[Any, ...]:
+            is_other = other.noun[-1] not in (bare[-1], glued)
+            is_other_key = other.key[0] != column.name
+            return is_other, is_other_key, other.noun != bare, len(other.noun), -other.rows
+
+        return sorted(found, key=rank)
 
     def _names_tables(self, table: Table, name: str) -> bool:
         """Return whether all values of a column are what rows of other tables are called."""
@@ -227,7 +242,7 @@ class _Finder:
 
     def _called_so(self, kind: Any, table: Table) -> set[Table]:
         """Return the other tables whose rows are called like a value: `App\\Models\\Article`."""
-        called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
+        called = _called(kind)
         found = {*self._by_noun.get(called, ()), *self._by_noun.get(called[-1:], ())}
         return found - {table}
 
@@ -240,50 +255,80 @@ class _Finder:
         *,
         is_called: bool,
     ) -> Iterator[Relation]:
-        """Yield the relations of columns such as `about_type` and `about_id`, one for each type."""
-        named = words(column)
+        """Yield the relations of columns such as `about_type` and `about_id`, one for each type.
+
+        Args:
+            found: The relations of the table so far.
+            done: Columns with a declared key.
+            is_called: Whether the name of the column has to say that it is a type. Otherwise its
+                values alone have to.
+        """
+        last = words(column)[-1]
         # `ptable`
-        ends = [one for one in known.TYPE_WORDS if named[-1].endswith(one)]
+        ends = [word for word in known.TYPE_WORDS if last.endswith(word)]
         end = max(ends, key=len, default="")
         is_type = bool(end) if is_called else not end and self._names_tables(table, column)
-        kinds = self._catalog.counts(table, table.columns[column]) if is_type else {}
-        texts = [kind for kind in kinds if isinstance(kind, str | int) and kind not in NOTHING]
-        if self._catalog.is_mysql:  # a backslash says something else there
-            texts = [kind for kind in texts if chr(92) not in str(kind)]
-        stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
-        stem |= {named[-1].removesuffix(end)} - {"", named[-1]}
-        named_by = (
-            {one.column for one in found if not known.GENERIC & {*words(one.column)}}
-            if not stem
-            else {one.column for one in found if not end}
-        )
-        free = [
-            (name, words(name)) for name in table.columns if name not in (column, *done, *named_by)
-        ]
-        free = [
-            one
-            for one in free
-            if one[1][-1] in known.KEY_WORDS | {"name"} or one[1][-1].endswith("id")
-        ]
-        near = [
-            name
-            for name, named in free
-            if not stem or any(word.startswith((*stem,)) for word in named)
-        ]
-        near = near or [name for name, _ in free if not stem - {"content", "object"}]
-        near = [name for name in near if [name] != table.key]
-        others = [name for name, _ in free if [name] != table.key]
-        near = near or (others if len(others) == 1 and not end else [])
-        for kind in texts if near and len(texts) <= known.MAX_VALUES else ():
-            ids = self._catalog.values_with(table, near[0], column, kind)
-            called = tuple(singular(word) for word in words(re.split(r"[\\.:]", str(kind))[-1]))
-            for parent in sorted(
+        if not is_type:
+            return
+        kinds = self._kinds(table, column)
+        named = self._keys_beside(table, column, end, found, done)
+        if not named or len(kinds) > known.MAX_VALUES:
+            return
+        for kind in kinds:
+            ids = self._catalog.values_with(table, named[0], column, kind)
+            called = _called(kind)
+            parents = sorted(
                 self._called_so(kind, table),
                 key=lambda one: (one.noun != called, len(one.noun), one.name),
-            ):
+            )
+            for parent in parents:
                 if len(parent.key) == 1 and self._found(ids, parent) >= known.MIN_FOUND:
-                    yield Relation(table, parent, ((near[0], parent.key[0]),), 1.0, column, kind)
+                    pairs = ((named[0], parent.key[0]),)
+                    yield Relation(table, parent, pairs, 1.0, column, kind)
                     break
+
+    def _kinds(self, table: Table, column: str) -> list[str | int]:
+        """Return the values of a column that says of which table a row is."""
+        kinds = []
+        for kind in self._catalog.counts(table, table.columns[column]):
+            # a backslash says something else in MySQL
+            is_literal = not (self._catalog.is_mysql and "\\" in str(kind))
+            if isinstance(kind, str | int) and kind not in NOTHING and is_literal:
+                kinds.append(kind)
+        return kinds
+
+    def _keys_beside(
+        self, table: Table, column: str, end: str, found: Sequence[Relation], done: set[str]
+    ) -> list[str]:
+        """Return the columns that may hold the key beside a column with the type, which ends with a
+        word for a type."""
+        named = words(column)
+        stem = {word for word in named if word not in known.TYPE_WORDS | known.KEY_WORDS}
+        stem |= {named[-1].removesuffix(end)} - {"", named[-1]}
+        taken = {column, *done}
+        if not stem:
+            taken |= {one.column for one in found if not known.GENERIC & {*words(one.column)}}
+        elif not end:
+            taken |= {one.column for one in found}
+        free = {}
+        for name in table.columns:
+            called = words(name)
+            is_key = called[-1] in known.KEY_WORDS | {"name"} or called[-1].endswith("id")
+            if is_key and name not in taken:
+                free[name] = called
+        starts = (*stem,)
+        near = [
+            name
+            for name, called in free.items()
+            if not stem or any(word.startswith(starts) for word in called)
+        ]
+        if not near and not stem - {"content", "object"}:
+            near = [*free]
+        near = [name for name in near if [name] != table.key]
+        others = [name for name in free if [name] != table.key]
+        if not near and not end and len(others) == 1:
+            near = others
+        return near
 
     def _one_each(self, table: Table, found: Sequence[Relation]) -> list[Relation]:
         """Return the larger table of which each row has at most one here: its key is the
@@ -291,64 +336,68 @@ class _Finder:
         if len(table.key) != 1 or any(one.column == table.key[0] for one in found):
             return []
         key = table.columns[table.key[0]]
-        bare = tuple(
-            singular(word) for word in words(key.name) if word not in {*known.KEY_WORDS, "ptr"}
-        )
-        random = table in self._random
-        for one in sorted(self._keyed, key=lambda one: len(one.noun)):
-            begins = one.noun == table.noun[: len(one.noun)] and len(one.noun) < len(table.noun)
-            named = (
-                bare
-                and bare != table.noun
-                and one.noun[-len(bare) :] == bare
-                and one.noun != table.noun
-            )
-            same = random and one in self._random and len(one.columns) > len(table.columns)
-            alike = begins and (one.key[0] == key.name or bare == one.noun)
-            plain = key.name.lower() == "id" and (
-                any(r.parent is one for r in found) or 2 * table.rows < one.rows
-            )
-            fits = (named or same or alike) and (
-                random or not plain
-            )  # small numbers are the keys of any table
-            if (
-                fits
-                and table.rows <= one.rows
-                and one is not table
-                and self._found(key.given, one) >= known.NEARLY_ALL
-            ):
-                return [Relation(table, one, ((key.name, one.key[0]),))]
+        related = {one.parent for one in found}
+        for other in sorted(self._keyed, key=lambda one: len(one.noun)):
+            if other is table or table.rows > other.rows:
+                continue
+            # small numbers are the keys of any table
+            is_near = other in related or 2 * table.rows < other.rows
+            is_plain = key.name.lower() == "id" and is_near and table not in self._random
+            if is_plain or not self._may_extend(table, key.name, other):
+                continue
+            if self._found(key.given, other) >= known.NEARLY_ALL:
+                return [Relation(table, other, ((key.name, other.key[0]),))]
         return []
+
+    def _may_extend(self, table: Table, key: str, other: Table) -> bool:
+        """Return whether rows of a table may say more of one row each of another one, by names or
+        by random keys."""
+        are_random = table in self._random and other in self._random
+        if are_random and len(other.columns) > len(table.columns):
+            return True
+        out = {*known.KEY_WORDS, "ptr"}
+        bare = tuple(singular(word) for word in words(key) if word not in out)
+        # `post_id` of `post_text`
+        if bare and table.noun not in (bare, other.noun) and other.noun[-len(bare) :] == bare:
+            return True
+        size = len(other.noun)
+        begins = size < len(table.noun) and other.noun == table.noun[:size]
+        return begins and (other.key[0] == key or bare == other.noun)
+
+
+def _called(kind: Any) -> tuple[str, ...]:
+    """Return what the rows of the table are called that a type names: `App\\Models\\Article`."""
+    last = re.split(r"[\\.:]", str(kind))[-1]
+    return tuple(singular(word) for word in words(last))
 
 
 def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the column of a declared key whose random numbers name a row alone: others name it
     without the rest."""
-    own = (
-        [table.columns[name] for name in table.key if {*words(name)} <= known.KEY_WORDS]
-        if table.key[1:]
-        else []
-    )
-    own = [one for one in own if one.distinct == 1 and is_random(one.given)]
-    return next(([one.name] for one in own if catalog.is_key(table, [one.name])), [])
+    if len(table.key) < 2:
+        return []
+    for name in table.key:
+        column = table.columns[name]
+        is_called = {*words(name)} <= known.KEY_WORDS
+        may_be_key = is_called and column.distinct == 1 and is_random(column.given)
+        if may_be_key and catalog.is_key(table, [name]):
+            return [name]
+    return []
 
 
 def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
     """Return the likeliest column by whose values rows differ; [] if there is none."""
-    short = [
-        one
-        for one in table.columns.values()
-        if one.role not in ("prose", "flag", "secret") and one.filled == 1
-    ]
-    short = [one for one in short if one.kind in ("number", "text", "id", "time", "other")]
-    short.sort(
-        key=lambda one: (
-            not known.KEY_WORDS & {*words(one.name)},
-            one.role == "time",
-            -one.distinct,
-        )
-    )
-    for one in short:
-        if one.distinct == 1 and catalog.is_key(table, [one.name]):
-            return [one.name]
+    kinds = ("number", "text", "id", "time", "other")
+    free = []
+    for column in table.columns.values():
+        is_other = column.role in ("prose", "flag", "secret") or column.kind not in kinds
+        if column.filled == 1 and column.distinct == 1 and not is_other:
+            free.append(column)
+
+    def rank(column: Column) -> tuple[bool, bool]:
+        return not known.KEY_WORDS & {*words(column.name)}, column.role == "time"
+
+    for column in sorted(free, key=rank):
+        if catalog.is_key(table, [column.name]):
+            return [column.name]
     return []
