@@ -86,9 +86,8 @@ class Relation:
     @property
     def is_whole(self) -> bool:
         """Return whether the whole key of the parent is named."""
-        return len(self.pairs) == len(self.parent.key) and {there for _, there in self.pairs} == {
-            *self.parent.key
-        }
+        named = {there for _, there in self.pairs}
+        return len(self.pairs) == len(self.parent.key) and named == {*self.parent.key}
 
     @property
     def extends(self) -> bool:
@@ -98,8 +97,9 @@ class Relation:
     @cached_property
     def named(self) -> list[Any]:
         """Return the sampled values, or tuples of them, that name a row."""
-        rows = self.child.rows_of(*[here for here, _ in self.pairs])
-        return [row if row[1:] else row[0] for row in rows if row[0] not in NOTHING]
+        columns = [here for here, _ in self.pairs]
+        rows = [row for row in self.child.rows_of(*columns) if row[0] not in NOTHING]
+        return rows if columns[1:] else [row[0] for row in rows]
 
     @property
     def is_crowd(self) -> bool:
@@ -127,7 +127,8 @@ class Relation:
         nor a list of all kinds.
         """
         named = {singular(word) for here, _ in self.pairs for word in words(here)} - {"id"}
-        has_role = len(self.pairs) == 1 and len(named) > 1 and self.parent.noun[-1] not in named
+        is_called = self.parent.noun[-1] in named
+        has_role = len(self.pairs) == 1 and len(named) > 1 and not is_called
         return not (self.is_pointer or has_role or self.is_list)
 
     @property
@@ -258,22 +259,21 @@ class Table:
     @cached_property
     def is_accounts(self) -> bool:
         """Return whether rows are people, or programs, that log in."""
-        passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
-        mail = any(
-            one.role == "personal" and {"mail", "email"} & {*words(name)}
-            for name, one in self.columns.items()
-        )
-        for one in self.columns.values() if not known.CUSTOMERS & {*self.noun} else ():
-            filled = one.filled > 2 * known.FEW or (
-                one.filled and mail and any(map(looks_secret, one.values))
-            )
-            if (
-                one.role == "secret"
-                and filled
-                and passwords & {*words(one.name), "".join(words(one.name))}
-            ):
+        # people look for customers, though they may log in
+        if known.CUSTOMERS & {*self.noun}:
+            return False
+        has_mail = any(self._is_mail(one) for one in self.columns.values())
+        for column in self.columns.values():
+            if column.role != "secret" or not _is_password(column.name):
+                continue
+            has_secrets = has_mail and any(map(looks_secret, column.values))
+            if column.filled > 2 * known.FEW or (column.filled and has_secrets):
                 return True
         return False
+
+    def _is_mail(self, column: Column) -> bool:
+        named = {*words(column.name)}
+        return column.role == "personal" and bool({"mail", "email"} & named)
 
     @cached_property
     def _first_and_last(self) -> list[str]:
@@ -293,36 +293,31 @@ class Table:
     def title(self) -> str:
         """Return the column, or the template of columns, that says what a row is called; "" if none
         does."""
-        free = [one for one in self.columns.values() if self._may_be_title(one)]
         if self._first_and_last:
             return " ".join(f"{{{name}}}" for name in self._first_and_last)
+        free = [one for one in self.columns.values() if self._may_be_title(one)]
         called = [one for one in free if one.last_word in known.TITLES]
-        other, often = {"by", "type", "status", "code", *known.KEY_WORDS}, known.HALF
-        rare = [one for one in free if one.distinct >= often and one.last_word not in other]
-        if called := called or [one for one in rare if one.role == "name" and one.filled >= often]:
+        if not called:
+            # no name says so: names that most rows have, and that differ
+            other = {"by", "type", "status", "code", *known.KEY_WORDS}
+            named = [one for one in free if one.role == "name" and one.last_word not in other]
+            named = [one for one in named if one.distinct >= known.HALF]
+            called = [one for one in named if one.filled >= known.HALF]
+        if called:
             return min(called, key=self._title_rank).name
-        lines = [
-            one
-            for one in free
-            if one.role == "prose" and one.distinct >= often and one.form == "plain"
-        ]
-        lines = [
-            one
-            for one in lines
-            if one.filled >= often and one.length <= 80 and _are_headings(one.texts)
-        ]
-        return lines[0].name if lines else ""
+        # lines without the end of a sentence
+        for column in free:
+            is_usual = column.distinct >= known.HALF and column.filled >= known.HALF
+            is_line = column.role == "prose" and column.form == "plain" and column.length <= 80
+            if is_usual and is_line and _are_headings(column.texts):
+                return column.name
+        return ""
 
-    def _may_be_title(self, one: Column) -> bool:
-        short = one.length <= known.MAX_NAME_CHARS and one.form in (
-            "plain",
-            "html",
-            "auto",
-            "bbcode",
-        )
-        return (
-            one.is_text and one.name not in self.references and one.filled >= known.SOME and short
-        )
+    def _may_be_title(self, column: Column) -> bool:
+        if not column.is_text or column.name in self.references or column.filled < known.SOME:
+            return False
+        forms = ("plain", "html", "auto", "bbcode")
+        return column.length <= known.MAX_NAME_CHARS and column.form in forms
 
     def _title_rank(self, one: Column) -> tuple[Any, ...]:
         """Return the smaller the likelier: not the title of a person, not the same again and again,
@@ -405,24 +400,21 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        long = sum(self.columns[name].length for name in self.title_columns) > known.MAX_CODE_CHARS
-        if long and any(
-            one.child.prose and not one.child.title and not one.is_crowd for one in self.children
-        ):
-            return False  # rows that have no name of their own tell of it
-        small = self.rows <= known.MAX_CHOICES
-        return small and bool(self.children) and not self.texts and not self.written
+        if self.rows > known.MAX_CHOICES or not self.children or self.texts or self.written:
+            return False
+        length = sum(self.columns[name].length for name in self.title_columns)
+        # rows that have no name of their own tell of it
+        telling = [one for one in self.children if one.child.prose and not one.child.title]
+        is_told = any(not one.is_crowd for one in telling)
+        return length <= known.MAX_CODE_CHARS or not is_told
 
     @cached_property
     def told(self) -> int:
         """Return how many columns say something of rows that people may ask for."""
         out = {*self.references, *self.key}
-        roles = [
-            one.role
-            for one in self.columns.values()
-            if one.filled > known.HALF and one.name not in out
-        ]
-        return sum(role in ("name", "choice", "time", "number", "prose") for role in roles)
+        roles = ("name", "choice", "time", "number", "prose")
+        told = [one for one in self.columns.values() if one.role in roles and one.name not in out]
+        return sum(one.filled > known.HALF for one in told)
 
     @cached_property
     def repeats(self) -> bool:
@@ -431,12 +423,11 @@ class Table:
         names = [*self.texts, *self.title_columns]
         if not names:
             return False
-        rows = self.rows_of(*names)
-        said = [
-            re.sub(r"[\W\d_]+", " ", " ".join(str(value or "") for value in row)).strip().lower()
-            for row in rows
-        ]
-        said = [text for text in said if text]
+        said = []
+        for row in self.rows_of(*names):
+            text = " ".join(str(value or "") for value in row)
+            letters = re.sub(r"[\W\d_]+", " ", text).strip().lower()
+            said += [letters] if letters else []
         return len(said) > known.MAX_CODE_CHARS and len({*said}) < known.SOME * len(said)
 
     @cached_property
@@ -450,12 +441,14 @@ class Table:
     def is_settings(self) -> bool:
         """Return whether rows are names with values, and belong to nothing that has a name."""
         last = {words(name)[-1]: one for name, one in self.columns.items()}
-        named = [one for word, one in last.items() if word in known.NAME_KEYS]
+        named = [column for word, column in last.items() if word in known.NAME_KEYS]
+        if "value" not in last or not named:
+            return False
         owners = [one.parent for one in self.parents if one.parent.title]
         owners = [one for one in owners if not (known.MACHINE | known.BROUGHT) & {*one.noun}]
-        belongs = any(not (one.is_accounts or one.is_label) for one in owners)
-        few = len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
-        return "value" in last and bool(named) and few and not belongs
+        if any(not (one.is_accounts or one.is_label) for one in owners):
+            return False
+        return len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
 
     @cached_property
     def machine(self) -> str:
@@ -465,49 +458,51 @@ class Table:
         title = self.columns.get(self.title)
         if self.is_settings:
             return "has names with values"
-        for_people = title and first
-        machine, doubtful = ({*self.noun} & some for some in (known.MACHINE, known.DOUBTFUL))
-        log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
-        if machine or log or (doubtful and not for_people):
+        noun = {*self.noun}
+        is_log = any(map(known.LOGS.fullmatch, (*self.noun, "".join(self.noun[-2:]))))
+        # people look for a job, and in the log of a ship
+        is_doubtful = known.DOUBTFUL & noun and not (title and first)
+        if known.MACHINE & noun or is_log or is_doubtful:
             return "is for programs, by its name"
-        addresses = any(
-            {"ip", "host", "hostname", "referer"} & {*words(name)} for name in self.columns
-        )
-        if self.repeats and addresses:
+        named = {word for name in self.columns for word in words(name)}
+        if self.repeats and {"ip", "host", "hostname", "referer"} & named:
             return "is a log of programs"
-        if any(is_template(self.columns[name]) for name in self.prose[:1]):
+        if first and is_template(first):
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title):
             return "has names that programs give"
-        slugs = [
-            one
-            for one in self.columns.values()
-            if min(one.distinct, one.filled) >= known.NEARLY_ALL
-        ]
-        slugs = [
-            one
-            for one in slugs
-            if one.role in ("name", "code", "other") and names_for_programs(one)
-        ]
-        slugs = [one for one in slugs if not self._is_address(one)]
-        used = self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
-        if slugs and not used and self.said < known.PROSE:
+        is_used = (
+            self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
+        )
+        if not is_used and self.said < known.PROSE and self._has_slugs():
             return "came with the application: programs know its rows by a name"
         return ""
+
+    def _has_slugs(self) -> bool:
+        """Return whether each row has a name for programs that is no address of a page."""
+        for column in self.columns.values():
+            is_each = min(column.distinct, column.filled) >= known.NEARLY_ALL
+            is_name = column.role in ("name", "code", "other") and names_for_programs(column)
+            if is_each and is_name and not self._is_address(column):
+                return True
+        return False
 
     def _is_address(self, one: Column) -> bool:
         """Return whether names are made of the titles, as those in addresses are: people read what
         has one."""
-        if "slug" in words(one.name) or not self.title_columns:
-            return "slug" in words(one.name)
+        if "slug" in words(one.name):
+            return True
+        if not self.title_columns or names_for_programs(self.columns[self.title_columns[0]]):
+            return False
         rows = self.rows_of(one.name, self.title_columns[0])
         letters = [(_head(name), _head(title)) for name, title in rows if name and title]
-        same = (
-            sum(title[:12] in name or name[:12] in title for name, title in letters)
-            > known.HALF * len(letters)
-            > 0
-        )
-        return same and not names_for_programs(self.columns[self.title_columns[0]])
+        same = [name for name, title in letters if title[:12] in name or name[:12] in title]
+        return len(same) > known.HALF * len(letters)
+
+
+def _is_password(name: str) -> bool:
+    passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
+    return bool(passwords & {*words(name), "".join(words(name))})
 
 
 def unique_names(table: Table) -> list[str]:
@@ -525,24 +520,18 @@ def is_random(values: Iterable[Any]) -> bool:
     """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests,
     large numbers."""
     texts = [str(value) for value in values][:50]
-    digits = [text for text in texts if text.isdigit()]
-    long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts) and not any(
-        " " in text for text in texts
-    )
-    if len(digits) == len(texts):
+    if all(text.isdigit() for text in texts):
         return len({*texts}) > 2 and all(len(text) >= known.MAX_JOINS for text in texts)
-    return (
-        len({*texts}) > 1
-        and long
-        and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
-    )
+    if any(" " in text for text in texts) or len({*texts}) < 2:
+        return False
+    is_long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts)
+    return is_long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
 
 
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
-    return sum(
-        text[-1] not in ".!?;:。" and "\n" not in text for text in texts
-    ) >= known.MIN_FOUND * len(texts)
+    lines = [text for text in texts if text[-1] not in ".!?;:。" and "\n" not in text]
+    return len(lines) >= known.MIN_FOUND * len(texts)
 
 
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
