@@ -224,8 +224,11 @@ class ServerEmbedder:
                 self._loop.run(endpoint.close())
             self._loop.stop()
 
-    async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
-        return (await plain_vector(endpoint, self._settings.model)).size
+    async def _measure_dimension(self, endpoint: Endpoint, details: ModelDetails) -> int:
+        vector = details.plain_vector
+        if vector is None:
+            vector = await plain_vector(endpoint, self._settings.model)
+        return vector.size
 
 
 def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:

@@ -215,7 +215,7 @@ class OpenAIEndpoint(Endpoint):
     async def details(self) -> ModelDetails:
         """Return a digest of the vector of a plain text. Raises BadVectors, and as `embed`."""
         vector = await plain_vector(self, self._model)
-        return ModelDetails(probe_digest(vector))
+        return ModelDetails(probe_digest(vector), plain_vector=vector)
 
     async def close(self) -> None:
         await self._http.aclose()

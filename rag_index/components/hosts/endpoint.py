@@ -16,7 +16,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
@@ -96,6 +96,8 @@ class ModelDetails:
     context_length: int | None = None
     dimension: int | None = None
     """Dimension of the model's vectors, if a text was embedded to find out."""
+    plain_vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """Vector of the plain text, if the digest was made from it."""
 
     def __str__(self) -> str:
         weights = f"weights {self.digest[:12]}"
@@ -389,16 +391,18 @@ class KnownModel:
     digest: str | None = None
     dimension: int | None = None
 
-    async def compare(self, endpoint: Endpoint) -> None:
-        """Compare the host's digest. Raises ModelChanged if it is not the expected one, and as
-        `Endpoint.details`."""
+    async def compare(self, endpoint: Endpoint) -> ModelDetails:
+        """Compare the host's digest, and return what the host reports of its model.
+
+        Raises ModelChanged if the digest is not the expected one, and as `Endpoint.details`.
+        """
         details = await endpoint.details()
         digest = details.digest
         if self.digest is None:
             self.digest = digest
-            return
+            return details
         if same_digest(digest, self.digest):
-            return
+            return details
         remedy = equal_model_remedy(digest, self.name)
         raise ModelChanged(
             f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with"
@@ -413,8 +417,11 @@ class KnownModel:
             EmbedderError: The host refuses even a plain text.
             ModelChanged, EmbedderUnavailable, …: As `compare` and `Endpoint.embed`.
         """
-        await self.compare(endpoint)
-        vector = await plain_vector(endpoint, self.name)
+        details = await self.compare(endpoint)
+        vector = details.plain_vector
+        # Ollama reports a digest. Other servers were compared by their vector of the plain text.
+        if vector is None:
+            vector = await plain_vector(endpoint, self.name)
         if self.dimension is None:
             self.dimension = vector.size
         why = broken_reason(vector, self.dimension)
