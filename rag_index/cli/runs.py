@@ -138,8 +138,10 @@ def index_all(
 
     `rag-index index` is the same.
     """
+    # Complete indexes.
     if not ids:
         return run_indexes(context, list(names) or None, as_json=as_json, wait=wait, **others)
+    # Single documents: --id 4711 --id 4712.
     from rag_index.etl.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
@@ -174,6 +176,7 @@ def rebuild(
     They are verified first. With --to, the live ones are only read, and searches go on there until
     you change the settings as the command says.
     """
+    # In another store, such as --to http://qdrant:6333.
     if to is not None:
         return _rebuild_elsewhere(context, list(names), to, api_key_env, as_json=as_json, **asked)
     if api_key_env is not None:
@@ -311,6 +314,7 @@ def erase(context: Context, name: str, wait: float | None, as_json: bool) -> int
     index = settings.index(name)
     with hold_index(settings, settings.alias(name)) as (ledger, lease, store):
         erased = erase(settings, index, ledger, store, lease)
+    # The index has no collection.
     if erased is None:
         nothing = {"index": name, "collection": None}
         show(nothing, f"{name}: nothing is indexed, so nothing was erased.", as_json=as_json)

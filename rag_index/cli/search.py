@@ -391,6 +391,7 @@ def serve(
     **address: Any,
 ) -> None:
     """Answer searches over HTTP, for agents and in a browser."""
+    # A token is printed, and nothing is served.
     if new_token is not None:
         from rag_index.search import ALL_GROUPS
         from rag_index.search.service import tokens
@@ -429,6 +430,7 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
 
     With --print, write what an agent should know of these indexes, and end.
     """
+    # A file for agents is printed, and nothing is served.
     if kind:
         from rag_index.search.service.mcp_tools import skill
 

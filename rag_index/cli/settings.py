@@ -117,6 +117,7 @@ def init(
     --json and without --yes, nothing is written. It ends with 3 if every row of an index is left
     out.
     """
+    # Options that do not fit each other.
     if url and source:
         raise click.UsageError(f"{url} and --source name a database each: leave one out")
     if examples and not as_json:
@@ -130,6 +131,7 @@ def init(
     from rag_index.first_run.schema import nothing_found, screen
 
     path = Path(context.config or FILE_NAME)
+    # --json alone prints the questions, and --why explains a column.
     writes = (yes or not as_json) and column is None
     if path.exists() and not force and writes:
         raise click.UsageError(
@@ -139,6 +141,7 @@ def init(
         _write_template(path)
         return 0
     made = _proposed(database, answers_file, path)
+    # --why comment.held
     if column is not None:
         lines, found = screen.why(made.proposal, column)
         show(found, *lines, as_json=as_json)
@@ -151,6 +154,7 @@ def init(
         print_json(_proposal_json(made, embedder, examples=examples))
     else:
         _print_notes(made, embedder)
+        # Without a terminal nobody can answer: a file of --answers does.
         asks = not yes and sys.stdin.isatty() and sys.stdout.isatty()
         made = Conversation(made, path).held() if asks else _printed(made)
     if writes:
@@ -317,10 +321,12 @@ def screen_lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> 
     number = 0
     kind = ""
     for line in found:
+        # The first line of its kind: a heading comes before it.
         if line.kind not in (kind, "folded"):
             kind = line.kind
             heading = HEADINGS[kind].format(f"{'table':<{id_width}}  {'rows':>{rows_width}}")
             yield from textwrap.wrap(heading, width)
+        # The sentence for lines that are left out has no number.
         if line.kind == "folded":
             yield from textwrap.wrap(
                 line.says, width, initial_indent=INDENT, subsequent_indent=INDENT
@@ -383,6 +389,7 @@ class Conversation:
         from rag_index.first_run.schema import screen
 
         verb, _, rest = typed.partition(" ")
+        # All lines, or the first ones again.
         if typed == "more":
             self._is_long = not self._is_long
             return
@@ -392,14 +399,17 @@ class Conversation:
                 " more"
             )
         line, values = self._line(rest.strip())
+        # "look 3": two documents of the tables of a line
         if verb == "look":
             tables = screen.documents_about(self._made.proposal, line)
             for text in shown_lines(self._made, tables, SHOWN_DOCUMENTS):
                 say(text)
+        # "why 7"
         elif verb == "why":
             lines, _ = screen.why(self._made.proposal, line.id)
             for text in lines:
                 say(text)
+        # "show 7", "hide 9 yes"
         else:
             answer = screen.answer_to(line, self._made.proposal, show=verb == "show", values=values)
             self._made = self._made.answered(self._made.answers.with_answer(line.id, answer))

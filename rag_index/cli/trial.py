@@ -133,6 +133,7 @@ def _index_newest(
             f"rag-index: {outcome.index} failed: {one_line(without_file(outcome.message))}",
             err=True,
         )
+    # One failed index leaves the others to search.
     if len(failed) == len(report.indexes):
         raise TerminalError("nothing could be indexed")
     return bounded, len(failed)
@@ -171,11 +172,13 @@ def _bound(connection: sa.Connection, index: IndexSettings, column: str, count: 
     statement = sa.select(newest).select_from(sa.table(str(index.table), schema=index.db_schema))
     where = decided(index, connection.dialect).where
     if where is not None:
+        # SQLAlchemy takes :name for a parameter.
         statement = statement.where(sa.text(where.replace(":", "\\:")))
     try:
         with limited(connection, NEWEST_SECONDS, "the source"):
             value = connection.scalar(statement.order_by(newest.desc()).offset(count - 1).limit(1))
     except (sa.exc.DBAPIError, SourceError):
+        # All rows are indexed at once then.
         connection.rollback()
         return ""
     return "" if value is None else literal(value)
@@ -237,6 +240,7 @@ def _rest(settings: Settings) -> Iterator[tuple[Callable[[], None], Callable[[],
     try:
         yield show, lambda: {"sentence": progress.headline(), "ended": not watching.is_alive()}
     finally:
+        # It commits what it has, or is killed.
         child.terminate()
         with suppress(subprocess.TimeoutExpired):
             child.wait(STOP_SECONDS)

@@ -36,7 +36,7 @@ EMBEDDER_KINDS = ("local", *ON_SERVERS, "fastembed")
 """The built-in kinds of embedders. Any other kind is the name of an entry point
 (`rag_index.embedders`)."""
 USUAL_TEXTS, USUAL_CHARS = 64, 16_000
-"""Texts and characters of a request if the settings say `auto`, as docs/configuration.md has them."""
+"""Texts and characters of a request if the settings say `auto`, as in docs/configuration.md."""
 
 
 class ServerSettings(Section):
