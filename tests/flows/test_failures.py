@@ -190,7 +190,7 @@ def test_a_worker_that_dies_under_a_document_is_told_in_one_sentence(
 ):
     """What kills it from outside when it has no more memory is a signal, as here."""
     monkeypatch.setattr(
-        "rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0
+        "rag_index.orchestration.task_steps.UNREPORTED_SECONDS", 30.0
     )  # a busy server learns late
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 7")
     fake.fault("kill_client", marker="KILLS")
@@ -282,7 +282,7 @@ def test_no_upsert_waits_for_ever_for_what_was_not_embedded(
     tmp_path, prefect_server, fake, monkeypatch
 ):
     monkeypatch.setattr(
-        "rag_index.orchestration.task_steps.UNTOLD_SECONDS", 30.0
+        "rag_index.orchestration.task_steps.UNREPORTED_SECONDS", 30.0
     )  # a busy server learns late
     set_state, asked = SyncPrefectClient.set_task_run_state, set()
 
