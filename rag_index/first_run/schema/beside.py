@@ -99,7 +99,7 @@ def _gives_reasons(other: Table, table: Table) -> bool:
 def _names_groups(own: Relation) -> bool:
     """Return whether a list says for which group a row is."""
     others = [one for one in own.child.parents if one.column != own.column]
-    return any(known.GROUPS & {one.parent.noun[-1]} for one in others)
+    return any(one.parent.noun[-1] in known.GROUPS for one in others)
 
 
 def _is_list(catalog: DatabaseCatalog, own: Relation) -> bool:
@@ -218,8 +218,9 @@ def _names_person(
 def _acts(relation: Relation) -> bool:
     """Return whether a column names the person who banned another one: `banned_by`,
     `moderator_id`."""
-    named = {*map(singular, words(relation.column))}
-    return bool({"by", "moderator", "admin", "staff", "creator", "issuer"} & named)
+    named = map(singular, words(relation.column))
+    acting = {"by", "moderator", "admin", "staff", "creator", "issuer"}
+    return not acting.isdisjoint(named)
 
 
 # --- Names of rows ---

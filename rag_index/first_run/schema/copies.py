@@ -79,7 +79,9 @@ class _Source:
         if is_copy and of_hidden:
             return True
         # a log of all that was written: a good share of the hidden texts is there
-        said = {piece for text in texts for piece in _windows(squeezed(text))}
+        said: set[str] = set()
+        for text in texts:
+            said.update(_windows(squeezed(text)))
         own = [_pieces(text) for text in self._hidden_texts]
         found = [some for some in own if some and some <= said and not some <= self._shown]
         return len(found) >= max(1, known.SOME * len(own))
@@ -108,7 +110,10 @@ class _Source:
     @cached_property
     def _hidden(self) -> set[str]:
         """Return all pieces of texts of hidden rows."""
-        return {piece for text in self._hidden_texts for piece in _windows(_letters(text))}
+        found: set[str] = set()
+        for text in self._hidden_texts:
+            found.update(_windows(_letters(text)))
+        return found
 
     @cached_property
     def _shown(self) -> set[str]:
@@ -168,4 +173,5 @@ def _read_texts(
 ) -> list[str]:
     form = table.columns[name].form
     found = catalog.texts_that(table, name, condition, limit)
-    return [text for value in found if (text := read_value(value, form))]
+    texts = [read_value(value, form) for value in found]
+    return [text for text in texts if text]

@@ -211,7 +211,8 @@ def _links(table: Table) -> Iterator[_Link]:
 
 def is_link(table: Table) -> bool:
     """Return whether rows may be nothing but links between rows of other tables."""
-    return not (table.prose or table.title) and len(table.columns) <= known.MAX_JOINS
+    has_text = table.prose or table.title
+    return not has_text and len(table.columns) <= known.MAX_JOINS
 
 
 def _has_only_links(table: Table) -> bool:

@@ -227,7 +227,8 @@ def _suspected(relation: Relation) -> Relation:
 def _is_called(column: Column, parent: Table) -> bool:
     """Return whether a column has a word of what the rows of a table are called."""
     called = {*parent.noun, *words(parent.own_name)}
-    return bool(called & {*map(singular, words(column.name)), *words(column.name)})
+    named = words(column.name)
+    return not called.isdisjoint((*named, *map(singular, named)))
 
 
 def _names_kind(text: str, parent: Table) -> bool:
@@ -253,9 +254,9 @@ def _may_refer(column: Column, values: Sequence[Any]) -> bool:
 
 def _may_lie_below(table: Table, column: Column, values: Sequence[Any]) -> bool:
     """Return whether a column may hold the key of the row above in a tree."""
-    return _may_refer(column, values) or (
-        column.kind in ("number", "text", "id") and _is_called(column, table)
-    )
+    if _may_refer(column, values):
+        return True
+    return column.kind in ("number", "text", "id") and _is_called(column, table)
 
 
 def _forms_tree(relation: Relation) -> bool:

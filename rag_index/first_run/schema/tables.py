@@ -104,8 +104,10 @@ class Relation:
     @property
     def is_crowd(self) -> bool:
         """Return whether hundreds of rows name each: what has them contains them."""
-        several = len(self.named) > known.CROWD * len({*self.named})
-        return several or self.child.rows > known.CROWD * self.parent.rows
+        if self.child.rows > known.CROWD * self.parent.rows:
+            return True
+        distinct = {*self.named}
+        return len(self.named) > known.CROWD * len(distinct)
 
     @property
     def gives_values(self) -> bool:
@@ -136,7 +138,8 @@ class Relation:
         """Return whether the parent is a list of all kinds, to which rows of some tables refer by
         several columns."""
         columns = Counter(other.child for other in self.parent.children if not other.is_pointer)
-        return sum(count > 1 for count in columns.values()) >= known.MIN_ROWS
+        several = [child for child, count in columns.items() if count > 1]
+        return len(several) >= known.MIN_ROWS
 
     def of_hidden(self, conditions: Sequence[Condition]) -> str:
         """Return in SQL that a row refers to a hidden row of its parent, given the conditions of
@@ -152,14 +155,18 @@ class Relation:
             left = f"SUBSTR({columns[0]}, {size + 1})"
             keys = [f"CAST({keys[0]} AS {self.cast})"]
         shown = " AND ".join(one.sql for one in conditions)
-        inner = f"SELECT {', '.join(keys)} FROM {self.parent.sql} WHERE ({shown}) IS NOT TRUE"
+        rows = f"{self.parent.sql} WHERE ({shown}) IS NOT TRUE"
+        inner = f"SELECT {', '.join(keys)} FROM {rows}"
         named = f"{left} IN ({inner})"
         return f"({where} AND {named})" if where else named
 
     @property
     def writes(self) -> bool:
         """Return whether it names a person to whom the row belongs."""
-        return self.parent.is_people and not {*self.parent.noun} & {*self.child.noun}
+        if not self.parent.is_people:
+            return False
+        # `user_profile` says more of the person
+        return not {*self.parent.noun} & {*self.child.noun}
 
 
 @dataclass(eq=False, repr=False)
@@ -200,7 +207,8 @@ class Table:
     @property
     def sampled(self) -> int:
         """Return how many rows were looked at."""
-        return max((len(column.values) for column in self.columns.values()), default=0)
+        sizes = [len(column.values) for column in self.columns.values()]
+        return max(sizes, default=0)
 
     @property
     def name(self) -> str:
@@ -224,34 +232,41 @@ class Table:
 
     def rows_of(self, *names: str) -> list[tuple[Any, ...]]:
         """Return the sampled values of some columns, a tuple for each row."""
-        return list(zip(*[self.columns[name].values for name in names], strict=True))
+        values = [self.columns[name].values for name in names]
+        return list(zip(*values, strict=True))
 
     @cached_property
     def named(self) -> dict[str, tuple[str, ...]]:
         """Return the words of the name of each column, without a prefix that most of them have."""
         found = {name: words(name) for name in self.columns}
-        for first, count in Counter(one[0] for one in found.values()).most_common(1):
-            if 2 * count > len(found) > 2 and first not in ("is", "has"):
-                return {
-                    name: one[1:] if one[0] == first and len(one) > 1 else one
-                    for name, one in found.items()
-                }
+        first = Counter(named[0] for named in found.values()).most_common(1)
+        prefix, count = first[0] if first else ("", 0)
+        if prefix in ("is", "has") or not 2 * count > len(found) > 2:
+            return found
+        # `post_title`, `post_body`
+        for name, named in found.items():
+            if named[0] == prefix and len(named) > 1:
+                found[name] = named[1:]
         return found
 
     @cached_property
     def references(self) -> set[str]:
         """Return the columns that name rows of tables, or of which table a row is."""
-        found = {column for one in self.parents for column, _ in one.pairs}
-        return found | {one.type_column for one in self.parents if one.type_column}
+        found: set[str] = set()
+        for relation in self.parents:
+            found.update(column for column, _ in relation.pairs)
+            found |= {relation.type_column} - {""}
+        return found
 
     @property
     def below(self) -> set[Table]:
         """Return the table and those whose rows may belong to its rows, at any number of steps."""
         found, todo = {self}, [self]
         while todo:
-            for one in todo.pop().children:
+            for relation in todo.pop().children:
                 # what links name carries their labels
-                near = {one.child, *(far.parent for far in one.child.parents)} - found
+                named = {far.parent for far in relation.child.parents}
+                near = {relation.child, *named} - found
                 found |= near
                 todo += near
         return found
@@ -286,8 +301,9 @@ class Table:
     @cached_property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
-        called = known.PERSONS & {*self.noun[-2:]} and not self.prose
-        return self.is_accounts or bool(self._first_and_last or called)
+        if self.is_accounts or self._first_and_last:
+            return True
+        return bool(known.PERSONS & {*self.noun[-2:]}) and not self.prose
 
     @cached_property
     def title(self) -> str:
@@ -322,9 +338,10 @@ class Table:
     def _title_rank(self, one: Column) -> tuple[Any, ...]:
         """Return the smaller the likelier: not the title of a person, not the same again and again,
         by its words."""
-        place = (*known.TITLES, one.last_word).index(one.last_word)
+        order = (*known.TITLES, one.last_word)
         is_form = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
-        return is_form, one.distinct < 2 * known.FEW, place, len(self.named[one.name])
+        repeats = one.distinct < 2 * known.FEW
+        return is_form, repeats, order.index(one.last_word), len(self.named[one.name])
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -363,37 +380,39 @@ class Table:
     @cached_property
     def prose(self) -> list[str]:
         """Return the columns with prose, beside the title."""
-        return [name for name in self.texts if self.columns[name].role == "prose"]
+        columns = [self.columns[name] for name in self.texts]
+        return [column.name for column in columns if column.role == "prose"]
 
     @cached_property
     def is_value(self) -> bool:
         """Return whether rows are texts without a name, of which nothing else is told, such as
         values of fields."""
-        return (
-            bool(self.prose)
-            and not self.title
-            and not any(one.child.prose for one in self.children)
-        )
+        if self.title or not self.prose:
+            return False
+        return not any(one.child.prose for one in self.children)
 
     @cached_property
     def said(self) -> float:
         """Return how many characters of its prose stand in sentences, for each row on average."""
-        return sum(self.columns[name].said * self.columns[name].filled for name in self.prose)
+        prose = [self.columns[name] for name in self.prose]
+        return sum(column.said * column.filled for column in prose)
 
     @cached_property
     def chars(self) -> float:
         """Return about how many characters people read in all rows."""
         read = [self.columns[name] for name in (*self.texts, *self.title_columns)]
-        return self.rows * sum(one.length * one.filled for one in read)
+        chars = sum(one.length * one.filled for one in read)
+        return self.rows * chars
 
     @cached_property
     def written(self) -> bool:
         """Return whether rows came one by one: at different minutes, as one of their times says."""
-        for one in [one for one in self.columns.values() if one.is_time]:
-            values = [value for value in one.values if value not in NOTHING]
-            if len({str(at)[:16] for at in values}) >= max(
-                known.MIN_ROWS, 2 * known.FEW * len(values)
-            ):
+        for column in self.columns.values():
+            if not column.is_time:
+                continue
+            times = [value for value in column.values if value not in NOTHING]
+            minutes = {str(time)[:16] for time in times}
+            if len(minutes) >= max(known.MIN_ROWS, 2 * known.FEW * len(times)):
                 return True
         return False
 
@@ -434,8 +453,9 @@ class Table:
     def is_used(self) -> bool:
         """Return whether rows of other tables name a good share of its rows: of a list that was
         brought, few are."""
+        least = min(known.CROWD, known.SOME * self.rows)
         others = [one for one in self.children if one.child is not self]
-        return any(len({*one.named}) >= min(known.CROWD, known.SOME * self.rows) for one in others)
+        return any(len({*one.named}) >= least for one in others)
 
     @cached_property
     def is_settings(self) -> bool:
@@ -536,12 +556,15 @@ def _are_headings(texts: Sequence[str]) -> bool:
 
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
     """Return whether most values of a column begin as those of another one of the same row."""
-    equal = [one == other for one, other in zip(heads, others, strict=True) if one]
-    return bool(equal) and sum(equal) >= known.MIN_FOUND * len(equal)
+    pairs = [pair for pair in zip(heads, others, strict=True) if pair[0]]
+    equal = [head for head, other in pairs if head == other]
+    return bool(pairs) and len(equal) >= known.MIN_FOUND * len(pairs)
 
 
 def _head(value: Any) -> str:
-    return re.sub(r"<[^<>]*>|[\W_]", "", str(value or "")[:400]).lower()[:80]
+    text = str(value or "")[:400]
+    letters = re.sub(r"<[^<>]*>|[\W_]", "", text)
+    return letters.lower()[:80]
 
 
 def listed(values: Iterable[Any]) -> str:
@@ -553,4 +576,5 @@ def literal(value: Any) -> str:
     """Return a value as it stands in SQL."""
     if isinstance(value, bool | int | float):
         return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
+    text = str(value).replace("'", "''")
+    return f"'{text}'"
