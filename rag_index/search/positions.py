@@ -1,10 +1,10 @@
-"""Positions: up to where the indexes of an answer are complete, and how a search demands a maximum
+"""Positions: the time up to which each index of an answer is complete, and the check of a maximum
 age.
 
-The ledger knows what an index has reached; one thread of the process reads it, for all searches,
+The ledger records the position of each index. One thread of the process reads it for all searches,
 and only while there are any. A search reads the position before it asks the store, so that it finds
-everything up to there. A reader of the embedded store may have loaded an older state: then it
-claims the position that this state has.
+everything up to there. A reader of the embedded store may have loaded an older state: then the
+answer has the position of that state.
 """
 
 from __future__ import annotations
@@ -29,71 +29,82 @@ from rag_index.search.concurrency import CLOSED
 from rag_index.search.results import NOTHING_KNOWN, AsOf
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
     from concurrent.futures import Future
 
     from rag_index.core.settings import Settings
     from rag_index.search.live_collections import LiveCollection
 
 LEDGER_PATIENCE = 0.5
-"""How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
+"""How long a search waits for the ledger, in seconds. Chosen; its hits do not depend on it."""
 REST_SECONDS = 0.5
-"""How long a reading of the ledger is young enough for any search."""
+"""The ledger is not read again for this long, in seconds. Chosen."""
 OLD_SECONDS = 10.0
-"""A search waits for the ledger if the last reading is older."""
+"""A search waits for the ledger if the last reading is older, in seconds. Chosen."""
 STORE_CHECK_SECONDS = 5.0
-"""Between two looks at the last runs, and at whether store and ledger belong together."""
+"""Seconds between two checks of the last runs, and of whether store and ledger belong together.
+Chosen."""
 KEPT_POSITIONS = 50
-"""Positions of an index that are remembered, for a reader that has an older state."""
+"""Positions of an index that are remembered, for a reader with an older state. Chosen."""
 CLOCK_AHEAD = (
     "ahead of this clock, which a run with a wrong clock wrote; the next complete run corrects it"
 )
 AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
+"""An age: `10`, `10 s`, `1.5 h`."""
 UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
+"""Seconds of each unit of an age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger said at one moment, by index."""
+    """Snapshot of what ledger and store record of each index."""
 
     reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
     """The last positions, the newest last."""
     last_runs: Mapping[str, str] = field(default_factory=dict)
+    """The state of the last run, such as "completed"."""
     problems: Mapping[str, str] = field(default_factory=dict)
+    """Why the index must not be searched."""
     live: Mapping[str, str] = field(default_factory=dict)
+    """The name of the live collection."""
     totals: Mapping[str, Totals] = field(default_factory=dict)
-    """How much is in these, as far as the ledger knows them and a caller asked, or they were never
-    complete."""
+    """The size of the live collection. It is counted if a caller requested it, or if the index was
+    never complete."""
 
     def newest(self, index: str) -> Reached | None:
-        """Return the last position of an index."""
-        return self.reached[index][-1] if self.reached.get(index) else None
+        """Return the last position of an index, or None if it has none."""
+        positions = self.reached.get(index)
+        return positions[-1] if positions else None
 
     def state_of(self, index: str) -> str:
-        """Return the state of the last run of an index that was never complete; "" if it was, or
-        had no run."""
-        return self.last_runs.get(index, "") if self.newest(index) is None else ""
+        """Return the state of the last run of an index that was never complete. If it was, or had no
+        run, return an empty text."""
+        if self.newest(index) is not None:
+            return ""
+        return self.last_runs.get(index, "")
 
     def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
-        """Return the last position that holds for a collection as a reader saw it (None: with all
-        commits)."""
-        for one in reversed(self.reached.get(index, ())):
-            same = live is not None and live.collection in (one.collection, one.alias)
-            if same and (commits is None or commits >= one.commits):
-                return one
+        """Return the last position that holds for the state of a collection that a reader has.
+
+        `commits` is the commit mark of that state, or None if it is the latest.
+        """
+        if live is None:
+            return None
+        for position in reversed(self.reached.get(index, ())):
+            is_same = live.collection in (position.collection, position.alias)
+            if is_same and (commits is None or commits >= position.commits):
+                return position
         return None
 
     def as_of(self, index: str, reached: Reached | None) -> AsOf:
-        """Return what an answer with this position says of an index."""
+        """Return the `as_of` of an answer of an index with this position."""
         run = self.last_runs.get(index)
         if reached is None:
             return replace(NOTHING_KNOWN, last_run=run)
-        at = (
-            dt.datetime.fromtimestamp(reached.at, dt.UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z")
-        )
-        if (age := time.time() - reached.at) < 0:
+        time_reached = dt.datetime.fromtimestamp(reached.at, dt.UTC)
+        at = time_reached.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        age = time.time() - reached.at
+        if age < 0:
             return AsOf(not_seen=f"how old this is: {at} is {CLOCK_AHEAD}", last_run=run)
         return AsOf(at, round(age, 3), reached.how, last_run=run)
 
@@ -111,29 +122,28 @@ def age_seconds(given: float | str) -> float:
 def find_too_old(
     claims: Mapping[str, Reached | None], known: Known, max_age: float
 ) -> IndexBehind | None:
-    """Return the error of the first index that is not known to be at most `max_age` seconds old,
-    None if all are.
+    """Return the error of the first index that is too old or of unknown age; None if there is none.
 
     Args:
-        claims: The position of each index, None if none is known.
-        known: What the ledger said, for the `as_of` of the error.
-        max_age: The age that is allowed, in seconds.
+        claims: The position of each index, or None if none is known.
+        known: The snapshot, for the `as_of` of the error.
+        max_age: The maximum age, in seconds.
     """
     for index, reached in claims.items():
         as_of = known.as_of(index, reached)
         if as_of.seconds_behind is not None and as_of.seconds_behind <= max_age:
             continue
         if as_of.at is not None:
-            # it is too old: its last complete run began an hour ago
+            # It is too old: its last complete run began an hour ago.
             state = (
                 f"it is at {as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by}"
                 " says"
             )
         elif reached is not None:
-            # a run with a wrong clock wrote a time that lies ahead
+            # A run with a wrong clock wrote a time in the future.
             state = f"it is unknown {as_of.not_seen}"
         else:
-            # no run was complete yet
+            # No run was complete yet.
             state = "nothing is known of how far it is; a complete run tells"
         message = (
             f"index {index} is not at most {max_age:g} s old: {state}; `rag-index status` shows"
@@ -144,11 +154,11 @@ def find_too_old(
 
 
 class Positions:
-    """What the ledger knows of the indexes, for the searches of a process, in any thread and event
-    loop.
+    """The positions of the indexes, for all searches of a process. Safe to use from several threads
+    and event loops.
 
-    It is read in a thread of its own, whenever a caller asks and the last reading is not young
-    enough. The ledger is opened again for each check, since its file may have been replaced.
+    They are read in a thread of their own, when a caller needs them and the last reading is too old.
+    The ledger is opened again for each check, since its file may have been replaced.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -157,31 +167,35 @@ class Positions:
         self._lock = threading.Lock()
         self._reading: Future[None] | None = None
         self._ledger: Ledger | None = None
+        # When the last reading began and ended, and the last check and count (`time.monotonic`).
         self._begun_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
-        self._to_count = self._closed = False
+        self._to_count = False
+        self._closed = False
         self._known = Known()
 
     async def current(self) -> Known:
-        """Return what is known, read within the last moments if the ledger answers at once; raises
-        nothing.
+        """Return the last snapshot, and read a new one if it is not young. Raises nothing.
 
-        The first call waits until it is known whether store and ledger belong together.
+        A search waits for the new one if the last one is old, but only briefly. The first search
+        waits longer, until it is known whether store and ledger belong together.
         """
         now = time.monotonic()
-        if now - self._read_at >= REST_SECONDS:
-            reading, patience = (
-                self._start(),
-                LEDGER_PATIENCE if self._read_at > -float("inf") else STORE_CHECK_SECONDS,
-            )
-            if now - self._read_at > OLD_SECONDS and (left := self._begun_at + patience - now) > 0:
-                with suppress(TimeoutError, RagIndexError):
-                    await asyncio.wait_for(_shared(reading), left)
+        if now - self._read_at < REST_SECONDS:
+            return self._known
+        reading = self._start()
+        is_first = self._read_at == -float("inf")
+        patience = STORE_CHECK_SECONDS if is_first else LEDGER_PATIENCE
+        left = self._begun_at + patience - now
+        if now - self._read_at > OLD_SECONDS and left > 0:
+            with suppress(TimeoutError, RagIndexError):
+                await asyncio.wait_for(_shared(reading), left)
         return self._known
 
     async def read_again(self, seconds: float) -> Known:
-        """Read the ledger now, for these seconds at most, and return what is known then.
+        """Read the ledger now, for these seconds at most, and return the snapshot.
 
-        Raises StoreError once the positions are closed.
+        Raises:
+            StoreError: the positions are closed.
         """
         reading = self._start()
         with suppress(TimeoutError, RagIndexError):
@@ -189,10 +203,10 @@ class Positions:
         return self._known
 
     async def checked(self, *, counts: bool = False) -> Known:
-        """Return what ledger and store say, looked at within some seconds, with `totals` if asked
-        for them.
+        """Return a snapshot of the last seconds for which the store was checked as well. With
+        `counts`, it has `totals`.
 
-        However many ask, one looks. Raises what both raise.
+        However many callers wait, ledger and store are read once. Raises what both raise.
         """
         due = time.monotonic() - STORE_CHECK_SECONDS
         while (self._counted_at if counts else self._checked_at) < due:
@@ -201,9 +215,10 @@ class Positions:
         return self._known
 
     def close(self) -> None:
-        """Read no more, and close the ledger. A second call does nothing."""
+        """Stop reading, and close the ledger. A second call does nothing."""
         with self._lock:
-            self._closed, reading = True, self._reading
+            self._closed = True
+            reading = self._reading
         if reading is not None:
             reading.add_done_callback(lambda _: self._close_ledger())
 
@@ -218,104 +233,133 @@ class Positions:
             return self._reading
 
     def _read(self) -> None:
-        """Read the ledger, and look at the store if that is due. Raises what is wrong with them."""
-        failure = None
+        """Read the ledger, and check the store if that is due. Raises what is wrong with them."""
+        failure: RagIndexError | None = None
         try:
-            due = self._to_count or time.monotonic() - self._checked_at >= STORE_CHECK_SECONDS
-            if due or self._ledger is None:
-                self._close_ledger()
-                url = self._settings.ledger_url
-                if url.get_backend_name() != "sqlite" or Path(str(url.database)).exists():
-                    self._ledger = Ledger(url)  # a search creates no ledger
+            is_due = time.monotonic() - self._checked_at >= STORE_CHECK_SECONDS or self._to_count
+            if is_due or self._ledger is None:
+                self._open_ledger()
             if self._ledger is not None:
                 self._read_positions(self._ledger)
-            failure = self._check(self._ledger) if due else None
+            if is_due:
+                failure = self._check(self._ledger)
+        except RagIndexError as error:
+            failure = error
+            self._known = Known()
         except Exception as error:  # noqa: BLE001 - whatever it is, searches go on without positions
-            failure = (
-                error
-                if isinstance(error, RagIndexError)
-                else LedgerError(f"the ledger cannot be read: {error}")
-            )
+            failure = LedgerError(f"the ledger cannot be read: {error}")
             self._known = Known()
         self._read_at = time.monotonic()
         if failure:
-            self._close_ledger()  # the next reading opens it again
+            # The next reading opens it again.
+            self._close_ledger()
             raise failure
 
+    def _open_ledger(self) -> None:
+        self._close_ledger()
+        url = self._settings.ledger_url
+        # A search creates no ledger.
+        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+            return
+        self._ledger = Ledger(url)
+
     def _read_positions(self, ledger: Ledger) -> None:
-        known: Mapping[str, Reached] = ledger.reached()
-        histories: dict[str, Sequence[Reached]] = {}
+        """Add new positions to those of the last snapshot."""
+        newest: Mapping[str, Reached] = ledger.reached()
+        positions: dict[str, Sequence[Reached]] = {}
         for index, alias in self._aliases.items():
-            history, reached = tuple(self._known.reached.get(index, ())), known.get(alias)
+            reached = newest.get(alias)
+            history = tuple(self._known.reached.get(index, ()))
+            # The ledger was restored from a backup, or lost the position.
             if history and (reached is None or reached.at < history[-1].at):
-                history = ()  # the ledger was restored, or forgot it
-            new = () if reached is None or reached in history[-1:] else (reached,)
-            histories[index] = (*history, *new)[-KEPT_POSITIONS:]
-        self._known = replace(self._known, reached=histories)
+                history = ()
+            if reached is not None and reached not in history[-1:]:
+                history = (*history, reached)
+            positions[index] = history[-KEPT_POSITIONS:]
+        self._known = replace(self._known, reached=positions)
 
     def _check(self, ledger: Ledger | None) -> RagIndexError | None:
-        """Look at the last runs, and at the store; count what is in it if a caller asked.
+        """Check the last runs and the store, and count what is in it if a caller requested that.
 
-        Return what is wrong with the store, for the answers of searches.
+        Return the error of the store, or None.
         """
-        settings, known = self._settings, self._known
         if ledger is not None:
-            runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
-            states = {
-                index: run_state(ledger, run) for index, run in runs.items() if run is not None
-            }
-            self._known = known = replace(known, last_runs=states)
+            self._known = replace(self._known, last_runs=self._run_states(ledger))
+        known = self._known
         try:
-            there = live_aliases(settings.store, settings.aliases)
-            live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
-            problems = (
-                ledger.find_restored(live, partial(commit_marks, settings.store)) if ledger else {}
-            )
-            for index, name in live.items():
-                alias = self._aliases[index]
-                names = [one.name for one in ledger.collections(alias)] if ledger else []
-                # The settings may name the store of a `rebuild --to` already, before a run has.
-                elsewhere = (
-                    [one.name for one in ledger.collections_elsewhere(alias)] if ledger else []
-                )
-                if names and name not in (*names, *elsewhere):
-                    problems[index] = (
-                        f"{name} of the store is none of the collections of {index} in the ledger "
-                        f"({', '.join(names)}): name the store and the ledger that belong together"
-                    )
-            known = replace(known, live=live, problems=problems)
+            live = self._live_collections()
+            known = replace(known, live=live, problems=self._find_problems(ledger, live))
         except RagIndexError as error:
             return error
-        counted = {
-            index: name for index, name in live.items() if self._to_count or known.state_of(index)
-        }
-        found = (
-            {index: ledger.collection(name) for index, name in counted.items()} if ledger else {}
-        )
-        totals = {
-            index: ledger.totals(one.id)
-            for index, one in found.items()
-            if ledger and one is not None
-        }
-        known = replace(
-            known,
-            totals={name: known.totals[name] for name in live if name in known.totals} | totals,
-        )
+        if ledger is not None:
+            known = replace(known, totals=self._count(ledger, known))
+        else:
+            known = replace(known, totals=_of_indexes(known.totals, live))
         if self._to_count:
-            self._to_count, self._counted_at = False, time.monotonic()
-        self._known, self._checked_at = known, time.monotonic()
+            self._to_count = False
+            self._counted_at = time.monotonic()
+        self._known = known
+        self._checked_at = time.monotonic()
         return None
 
+    def _run_states(self, ledger: Ledger) -> dict[str, str]:
+        """Return the state of the last run of each index that had one."""
+        runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
+        return {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
+
+    def _live_collections(self) -> dict[str, str]:
+        """Return the name of the live collection of each index that has one."""
+        collections = live_aliases(self._settings.store, self._settings.aliases)
+        live: dict[str, str] = {}
+        for index, alias in self._aliases.items():
+            if alias in collections:
+                live[index] = collections[alias]
+        return live
+
+    def _find_problems(self, ledger: Ledger | None, live: Mapping[str, str]) -> dict[str, str]:
+        """Return by index why store and ledger do not belong together."""
+        if ledger is None:
+            return {}
+        problems = ledger.find_restored(live, partial(commit_marks, self._settings.store))
+        for index, name in live.items():
+            alias = self._aliases[index]
+            names = [collection.name for collection in ledger.collections(alias)]
+            # The settings may name the store of a `rebuild --to` already, before a run has.
+            elsewhere = [collection.name for collection in ledger.collections_elsewhere(alias)]
+            if names and name not in (*names, *elsewhere):
+                problems[index] = (
+                    f"{name} of the store is none of the collections of {index} in the ledger "
+                    f"({', '.join(names)}): name the store and the ledger that belong together"
+                )
+        return problems
+
+    def _count(self, ledger: Ledger, known: Known) -> dict[str, Totals]:
+        """Return the totals of the live collections. All are counted if a caller requested that;
+        else only those that were never complete, and the others keep their former totals."""
+        totals = _of_indexes(known.totals, known.live)
+        for index, name in known.live.items():
+            if not self._to_count and not known.state_of(index):
+                continue
+            collection = ledger.collection(name)
+            if collection is not None:
+                totals[index] = ledger.totals(collection.id)
+        return totals
+
     def _close_ledger(self) -> None:
-        ledger, self._ledger = self._ledger, None
+        ledger = self._ledger
+        self._ledger = None
         if ledger is not None:
             with suppress(Exception):
                 ledger.close()
 
 
+def _of_indexes(totals: Mapping[str, Totals], indexes: Iterable[str]) -> dict[str, Totals]:
+    return {index: totals[index] for index in indexes if index in totals}
+
+
 def _shared(reading: Future[None]) -> Awaitable[None]:
-    """Await a reading that others share: giving up one wait leaves it running, and its error may
-    then go unread."""
+    """Return what awaits a reading that others share. A cancelled wait leaves the reading running,
+    and nobody may read its error then."""
     waiting = asyncio.wrap_future(reading)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
     return asyncio.shield(waiting)
