@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.embedders import EmbedderIdentity, knows_english_alone
@@ -21,39 +21,48 @@ if TYPE_CHECKING:
     from rag_index.core.settings import Settings
 
 ALIAS_SECONDS = 1.0
-"""How long what a server says of aliases and collections is cached."""
+"""How long the aliases and metadata of a server are cached, in seconds. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The weights of a logistic regression, which makes one relevance of a hit's cosine and its
-    words."""
+    """The weights of the logistic regression that makes a relevance of a hit's cosine and of the
+    evidence of its words: see `relevance`."""
 
     bias: float
     cosine: float
     words: float
     trusted: bool = True
-    """Whether meaning and words agree about the collection's own texts. If not, meaning counts
-    less."""
+    """Whether meaning and words agree about the collection's own texts. If not, the dense weight is
+    lowered: see `fusion`."""
 
     @classmethod
     def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:
-        """Return the recorded weights, or those that stand for a collection without, which may have
-        `words` or not."""
+        """Return the weights that a collection's metadata has, or else the default ones.
+
+        Args:
+            recorded: The entry of the metadata, if there is one.
+            words: Whether the collection is searched by words.
+        """
         known = recorded if isinstance(recorded, dict) else {}
         own = {field.name: known[field.name] for field in fields(cls) if field.name in known}
         try:
             return cls(**own)
+        # The entry is missing, or lacks a weight.
         except TypeError:
             return WITH_WORDS if words else WITHOUT_WORDS
 
 
-WITH_WORDS, WITHOUT_WORDS = Calibration(-3.7, 6.6, 2.1), Calibration(-3.0, 6.5, 0.0)
-"""About what the local embedder learns from test collections."""
-WEIGHT_OF_TOKENS, WEIGHT_OF_ORDER = 0.7, 0.9
-"""The weight of meaning against words for a model that is a bag of tokens, and for one that reads
-the order of words. On Cranfield and CISI, bge-small finds less below .9, and wordllama less above
-.7: benchmarks/models.py."""
+WITH_WORDS = Calibration(-3.7, 6.6, 2.1)
+"""About the weights that the local embedder learns from test collections."""
+WITHOUT_WORDS = Calibration(-3.0, 6.5, 0.0)
+"""The same for collections that are searched by meaning alone."""
+WEIGHT_OF_TOKENS = 0.7
+"""The dense weight for a model that ignores the order of words. On Cranfield and CISI, wordllama
+finds less above it: benchmarks/models.py."""
+WEIGHT_OF_ORDER = 0.9
+"""The dense weight for a model that reads the order of words. On Cranfield and CISI, bge-small finds
+less below it: benchmarks/models.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +75,16 @@ class LiveCollection:
     embedder: str
     identity: EmbedderIdentity
     encoder: Bm25Encoder | None = None
-    """What made the sparse vectors; None if the collection has none, and is searched by meaning
-    alone."""
+    """Makes its sparse vectors; None if it has none, so that it is searched by meaning alone."""
     calibration: Calibration = WITH_WORDS
-    """What the calibrated score of its hits is made of."""
     reads_order: bool = True
     """Whether the order of words matters to the model."""
     english_alone: bool = False
-    """Whether the model has learned from English texts alone, as its name says."""
+    """Whether the model was trained on English texts alone, as its name shows."""
     restricted: bool = False
-    """Whether its documents have groups that may see them, as the collection itself says."""
+    """Whether its documents have groups that may see them, according to its metadata."""
     seal: str = ""
-    """What seals citations; "" if the collection does not say it, so that none is known."""
+    """The key that seals citations; empty if its metadata has none, so that no citation is valid."""
 
     @property
     def dense_weight(self) -> float:
@@ -86,74 +93,97 @@ class LiveCollection:
         return WEIGHT_OF_ORDER if self.reads_order else WEIGHT_OF_TOKENS
 
 
+@dataclass(frozen=True, slots=True)
+class CachedCollection:
+    """A loaded collection, the metadata that it was loaded from, and when they were read
+    (`time.monotonic`)."""
+
+    live: LiveCollection
+    metadata: Mapping[str, Any]
+    read_at: float
+
+
 class LiveCollections:
-    """The live collections of all indexes, as the store said within the last second: a moved alias,
-    or groups that documents got, may go unnoticed so long. An embedded store is asked for each
-    search.
+    """The live collections of all indexes. Safe to use from several threads.
+
+    What a server returned is used for a second, so that a moved alias, or new groups of documents,
+    may go unnoticed for so long. An embedded store is read for each search.
 
     A search goes to the collection that was looked up, not to the alias, so that the query's vector
-    and those of the collection come from one model even if the alias moves meanwhile. Safe to use
-    from several threads.
+    and those of the collection come from one model even if the alias moves meanwhile.
     """
 
     def __init__(self, settings: Settings, *, pinned: Mapping[str, str] | None = None) -> None:
-        """`pinned` names the collection of an index in place of the live one."""
+        """`pinned` has by index a collection that is read in place of the live one."""
         self.seconds = 0.0 if settings.store.url is None else ALIAS_SECONDS
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._pinned = dict(pinned or {})
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
         self._hidden = {index.name for index in settings.indexes if index.asks_database}
-        self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
+        self._cached: dict[str, CachedCollection] = {}
 
     def names(self, since: float) -> Mapping[str, str] | None:
-        """Return the collection's name by index, None if that was not read since a moment of
-        time.monotonic()."""
+        """Return the collection's name by index, or None if they were not read after `since`
+        (`time.monotonic`)."""
         return self._names if self._names_read_at > since else None
 
     def read_names(self, store: StoreReader, since: float) -> Mapping[str, str]:
-        """Return the name to read each index's collection by, without empty indexes, unless it was
-        read since.
+        """Read the name of each index's collection, unless they were read after `since`, and return
+        them. Empty indexes are left out.
 
-        That is the alias for a collection that the API key does not list. Raises what the store
+        If the API key does not list a collection, its name is the alias. Raises what the store
         raises.
         """
-        if (known := self.names(since)) is not None:
+        known = self.names(since)
+        if known is not None:
             return known
         began = time.monotonic()
         aliases = store.aliases()
-        live = {}
+        live: dict[str, str] = {}
         for index, alias in self._aliases.items():
-            with suppress(StoreError):  # if the store may not be asked, `load` says so
+            # If the store may not be read, `load` raises the error.
+            with suppress(StoreError):
                 if alias not in aliases and find_unlisted(store, alias) is None:
                     continue
             live[index] = aliases.get(alias, alias)
-        self._names = names = live | self._pinned
-        if store.embedded:  # it has the metadata at hand
-            for index, (_, loaded, metadata) in self._loaded.copy().items():
-                with suppress(StoreError):  # a search of the index says so
-                    if names.get(index) != loaded.collection:
-                        continue
-                    if store.points(loaded.collection).metadata() == metadata:
-                        self._loaded[index] = began, loaded, metadata
+        names = live | self._pinned
+        self._names = names
+        # An embedded store has the metadata at hand.
+        if store.embedded:
+            self._renew_unchanged(store, names, began)
         self._names_read_at = began
         return names
 
+    def _renew_unchanged(
+        self, store: StoreReader, names: Mapping[str, str], read_at: float
+    ) -> None:
+        """Keep those cached collections whose metadata has not changed."""
+        for index, cached in self._cached.copy().items():
+            collection = cached.live.collection
+            # An error is raised by a search of the index.
+            with suppress(StoreError):
+                if names.get(index) != collection:
+                    continue
+                if store.points(collection).metadata() == cached.metadata:
+                    self._cached[index] = replace(cached, read_at=read_at)
+
     def cached(self, index: str, collection: str | None) -> LiveCollection | None:
-        """Return what is known of an index's collection, or None if it must be loaded."""
-        known = self._loaded.get(index)
-        if known is None or known[0] < self._names_read_at or known[1].collection != collection:
+        """Return the collection of an index, or None if it must be loaded."""
+        cached = self._cached.get(index)
+        if cached is None or cached.read_at < self._names_read_at:
             return None
-        return known[1]
+        return cached.live if cached.live.collection == collection else None
 
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
-        """Read from a collection's metadata which model made it, and whether its documents have
-        groups; prepare it.
+        """Read a collection's metadata, prepare its points for searches, and return it.
 
-        Raises StoreError if it is of another index, and what the store raises.
+        Raises:
+            StoreError: the collection is of another index, or the store cannot be read.
         """
         began = time.monotonic()
-        if collection == (alias := self._aliases[index]):
+        alias = self._aliases[index]
+        if collection == alias:
             find_unlisted(store, alias)
         points = store.points(collection)
         metadata = points.metadata()
@@ -165,36 +195,31 @@ class LiveCollections:
             raise StoreError(
                 f"{collection} does not say what made its vectors: run `rag-index rebuild {index}`"
             )
-        embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
-        encoder = encoder_of(bm25) if bm25 else None
-        restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
-        recorded = (
-            None if index in self._hidden else metadata.get(CALIBRATION)
-        )  # it was learned from all documents
-        calibration = Calibration.from_metadata(recorded, words=bm25 is not None)
-        seal, english = str(metadata.get(SEAL, "")), knows_english_alone(identity.model)
+        # The calibration was learned from all documents, also from hidden ones.
+        recorded = None if index in self._hidden else metadata.get(CALIBRATION)
         traits = ModelTraits.from_metadata(metadata.get(TRAITS))
         reads_order = identity.kind != "local" if traits is None else traits.reads_order
         live = LiveCollection(
             index,
             collection,
             fingerprint,
-            embedder,
+            str(metadata.get("embedder", "another embedder")),
             identity,
-            encoder,
-            calibration,
+            encoder_of(bm25) if bm25 else None,
+            Calibration.from_metadata(recorded, words=bm25 is not None),
             reads_order,
-            english_alone=english,
-            restricted=restricted,
-            seal=seal,
+            english_alone=knows_english_alone(identity.model),
+            restricted=GROUPS_FIELD in (metadata.get("payload_indexes") or {}),
+            seal=str(metadata.get(SEAL, "")),
         )
         points.prepare()
-        self._loaded[index] = began, live, metadata
+        self._cached[index] = CachedCollection(live, metadata, began)
         return live
 
     def forget(self, indexes: Iterable[str] | None = None) -> None:
-        """Drop the cached metadata of some indexes, or of all, so that it is loaded again when
-        needed."""
-        for name in list(self._loaded) if indexes is None else indexes:
-            self._loaded.pop(name, None)
+        """Drop the cached collections of some indexes, or of all, so that they are loaded again."""
+        if indexes is None:
+            indexes = list(self._cached)
+        for index in indexes:
+            self._cached.pop(index, None)

@@ -1,4 +1,4 @@
-"""The vectors of queries: the models that make them, and what their errors mean."""
+"""The vectors of queries: the models that make them, and the errors of these."""
 
 from __future__ import annotations
 
@@ -38,19 +38,18 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
 
 KEPT_VECTORS = 4000
-"""Vectors of queries that are kept: an evaluation asks its queries of one collection after the
-other."""
-EMBED_LANE, EMBED_REQUESTS = "embed", 32
-"""The lane of threads for queries that servers embed, and how many are under way. A model in the
-process has one."""
+"""Vectors of queries that are cached. Chosen: an evaluation asks the same queries of one collection
+after the other."""
+EMBED_LANE = "embed"
+"""The lane of threads for queries that servers embed. Each model in this process has a lane of its
+own."""
+EMBED_REQUESTS = 32
+"""Queries that servers embed at a time. Chosen."""
 
 
 class QueryVectors:
-    """The vectors of queries, by one model for each fingerprint in use. Safe to use from several
-    threads and loops.
-
-    The last vectors are kept.
-    """
+    """The vectors of queries, and one model for each fingerprint in use. Safe to use from several
+    threads and event loops."""
 
     def __init__(
         self,
@@ -75,19 +74,22 @@ class QueryVectors:
         self._closed = False
 
     def loaded(self, live: LiveCollection) -> bool:
-        """Return whether the model that made a collection need not be loaded into this process
-        first."""
+        """Return whether the model of a collection is loaded, or needs no loading since it is on
+        servers."""
         return self._model(live).loaded
 
     async def get(self, live: LiveCollection, text: str, deadline: Deadline) -> NDArray[np.float32]:
         """Return the vector of a query for a live collection: float32, of shape (dimension,), and
         read-only.
 
-        Raises FingerprintChanged if the model that made the collection is not available;
-        EmbedderUnavailable or EmbedderError if the embedder does not answer, refuses the query, or
-        returns a broken vector; and what `StoreThreads.run` raises.
+        Raises:
+            FingerprintChanged: the model that made the collection is not available.
+            EmbedderUnavailable: the embedder does not answer.
+            EmbedderError: the embedder refuses the query, or returns a broken vector.
+            SearchTimedOut, SearchBusy: as `StoreThreads.run`.
         """
-        model, key = self._model(live), (live.fingerprint, text)
+        model = self._model(live)
+        key = live.fingerprint, text
         self._asked.inc()
         with self._lock:
             vector = self._kept.get(key)
@@ -104,7 +106,8 @@ class QueryVectors:
         """Close all embedders. Callers that wait for a vector get EmbedderUnavailable."""
         with self._lock:
             self._closed = True
-            models, self._models = self._models, {}
+            models = self._models
+            self._models = {}
         for model in models.values():
             model.close()
 
@@ -120,11 +123,10 @@ class QueryVectors:
 
 
 class QueryModel:
-    """One model's embedder, which the first query opens. One in the process is called by one thread
-    at a time.
+    """The embedder of one model, which the first query opens. An embedder in this process is called
+    by one thread at a time.
 
-    An embedder that cannot be reached, or whose model has changed, is asked afresh for the next
-    query. So it recovers by itself.
+    After an error, the next query tries again, so that it recovers by itself.
     """
 
     def __init__(
@@ -136,20 +138,23 @@ class QueryModel:
         recorded = ["kind", "document_prefix", "query_prefix"]
         self._differs = _differs(settings, identity)
         in_process = settings.kind == identity.kind == IN_PROCESS
-        # Of a model in the process, the collection records the place; the settings may know where
-        # it is now.
+        # For a model in this process, the collection records where it was. The settings may name
+        # where it is now.
         if self._differs and not in_process:
             recorded.append("model")
         used = {name: getattr(identity, name) for name in recorded}
-        # What the settings shorten is another model's vectors.
+        # The settings shorten the vectors of another model.
         if self._differs and in_process:
             used["dimensions"] = identity.dimension
         self._named = settings.model
         self._settings = settings.model_copy(update=used)
-        self.on_servers = self._settings.on_servers  # then several threads may ask for vectors
-        self._identity, self._opener = identity, opener
+        # Several threads may call servers at once.
+        self.on_servers = self._settings.on_servers
+        self._identity = identity
+        self._opener = opener
         self._embedder: Embedder | None = None
-        self._turn, self._closed = threading.Lock(), False
+        self._turn = threading.Lock()
+        self._closed = False
 
     @property
     def loaded(self) -> bool:
@@ -157,8 +162,7 @@ class QueryModel:
         return self._embedder is not None or self.on_servers
 
     def close(self) -> None:
-        """Close the embedder without waiting: one in the process once its call ends, one on servers
-        at once."""
+        """Close the embedder without waiting. One in this process is closed when its call ends."""
         self._closed = True
         in_thread(self._close_embedder, "rag-index-close")
 
@@ -167,15 +171,17 @@ class QueryModel:
         with self._errors(live):
             with self._turn:
                 embedder = self._opened(live)
-                entry = None if self.on_servers else embedder.embed_queries([text])[0]
-            entry = embedder.embed_queries([text])[0] if entry is None else entry
+                if not self.on_servers:
+                    entry = embedder.embed_queries([text])[0]
+            if self.on_servers:
+                entry = embedder.embed_queries([text])[0]
             if isinstance(entry, Exception):
                 raise entry
-        if reason := broken_reason(entry, self._identity.dimension):
+        reason = broken_reason(entry, self._identity.dimension)
+        if reason:
             raise BadVectors(f"the embedder returned {reason} for the query; {_held(live)}")
-        vector = (
-            entry.copy()
-        )  # it may be a row of a matrix, which would stay in memory as long as the vector
+        # It may be a row of a matrix, which would stay in memory as long as the row.
+        vector = entry.copy()
         vector.setflags(write=False)
         return vector
 
@@ -185,24 +191,28 @@ class QueryModel:
         if self._embedder is None:
             self._require_kind(live)
             embedder = self._opener(self._settings, expected=self._identity)
-            if (
-                not self.on_servers
-            ):  # it compares the model of each itself, and does not wait for one that hangs
+            # An embedder on servers compares the model of each server itself, and does not wait for
+            # one that hangs.
+            if not self.on_servers:
                 try:
-                    found = embedder.identity()
-                    if found.fingerprint != live.fingerprint:
-                        raise FingerprintChanged(
-                            f"{_held(live)}, settings say {found}: put the settings back, or"
-                            " rebuild the index with `rag-index rebuild INDEX`"
-                        )
+                    self._require_fingerprint(embedder, live)
                 except BaseException:
                     embedder.close()
                     raise
             self._embedder = embedder
         return self._embedder
 
+    def _require_fingerprint(self, embedder: Embedder, live: LiveCollection) -> None:
+        """Raise FingerprintChanged if the embedder is not the one that made the collection."""
+        found = embedder.identity()
+        if found.fingerprint != live.fingerprint:
+            raise FingerprintChanged(
+                f"{_held(live)}, settings say {found}: put the settings back, or"
+                " rebuild the index with `rag-index rebuild INDEX`"
+            )
+
     def _require_kind(self, live: LiveCollection) -> None:
-        """Raise EmbedderWithdrawn if no embedder of the collection's kind exists, neither ours nor
+        """Raise EmbedderWithdrawn if there is no embedder of the collection's kind, neither ours nor
         a plug-in's."""
         kind = self._identity.kind
         if kind not in EMBEDDER_KINDS and kind not in installed(EMBEDDERS):
@@ -213,13 +223,15 @@ class QueryModel:
 
     def _close_embedder(self) -> None:
         with self._turn:
-            embedder, self._embedder = self._embedder, None
+            embedder = self._embedder
+            self._embedder = None
         if embedder is not None:
             embedder.close()
 
     @contextmanager
     def _errors(self, live: LiveCollection) -> Iterator[None]:
-        """Have errors of the block name the collection and the remedy, if the model is why."""
+        """Raise errors of the block that the model causes as ours, with the collection and the
+        remedy."""
         remedy = "rebuild the index with `rag-index rebuild INDEX`"
         try:
             yield
@@ -245,6 +257,7 @@ def _held(live: LiveCollection) -> str:
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity) -> bool:
     """Return whether the settings name another model than the one that made the collection."""
     model = settings.model.removesuffix(":latest")
-    if settings.kind == "fastembed":  # of a folder or a name on the hub, the last part is recorded
+    # Of a folder or a name on the hub, collections record the last part.
+    if settings.kind == "fastembed":
         model = model.rstrip("/").rsplit("/", 1)[-1]
     return (identity.kind, identity.model) != (settings.kind, model)
