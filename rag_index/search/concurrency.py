@@ -1,8 +1,9 @@
-"""How the calls of a Retriever share time, threads and the store: callers take turns."""
+"""How the calls of a Retriever share time, threads and the store. Callers take turns."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter
@@ -21,27 +22,36 @@ if TYPE_CHECKING:
     from rag_index.components.stores.protocol import StoreReader
 
 T = TypeVar("T")
+X = TypeVar("X")
 CLOSED = "the retriever is closed"
-QUIET_SECONDS, IDLE_LOOK_SECONDS = 10.0, 0.1
-"""How long a store must be idle before a writer gets it, and how often it is looked for one
-then."""
+WORDS_LANE = "words"
+"""The lane of the threads that compute in this process."""
+QUIET_SECONDS = 10.0
+"""How long a store must be idle before a writer gets it, in seconds. Chosen: the next search has to
+open the store again."""
+IDLE_LOOK_SECONDS = 0.1
+"""How often an idle store is checked for a waiting writer, in seconds. Chosen."""
 TEXTS_BETWEEN_LOOKS = 128
-"""Texts that are compared between two looks at the clock."""
+"""Texts that are compared between two checks of the deadline. Chosen."""
 SHARES = 4
-"""One caller may have at most one place in this many."""
+"""One caller may hold a quarter of the places. Chosen, so that no caller keeps out the others."""
 
 
 class Places:
-    """How many calls of a service are under way, in all and for each caller."""
+    """The calls of a service that are under way, in all and for each caller."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._share = most, max(1, most // SHARES)
+        self._most = most
+        self._share = max(1, most // SHARES)
         self._taken = Counter[str]()
 
     @contextmanager
     def take(self, caller: str) -> Iterator[None]:
-        """Hold a place for the time of the block, whose threads count as this caller's. Raises
-        SearchBusy."""
+        """Hold a place during the block, whose calls count as this caller's.
+
+        Raises:
+            SearchBusy: all places are taken, or the caller's share of them.
+        """
         if self._taken.total() >= self._most:
             raise SearchBusy("the service is busy; come back later")
         if self._taken[caller] >= self._share:
@@ -54,18 +64,21 @@ class Places:
             yield
         finally:
             CALLER.reset(before)
-            self._taken -= Counter([caller])  # nobody is kept who holds none
+            # The subtraction removes callers that hold no place.
+            self._taken -= Counter([caller])
 
 
 CALLER: ContextVar[str] = ContextVar("CALLER", default="")
-"""The caller of a service whose call this is. A context variable, because each step of a search
-needs it."""
+"""The caller of the service on whose behalf this code runs. It is a context variable, because each
+step of a search needs it."""
 
 
 def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[T]]:
-    """Yield the items, some at a time: nothing else could end this thread.
+    """Yield the items in batches, and check the deadline before each. A thread cannot be ended from
+    outside.
 
-    Raises SearchTimedOut once the deadline has passed.
+    Raises:
+        SearchTimedOut: the deadline has passed.
     """
     for start in range(0, len(items), TEXTS_BETWEEN_LOOKS):
         if deadline is not None and deadline.left <= 0:
@@ -77,27 +90,28 @@ def in_time(items: Sequence[T], deadline: Deadline | None) -> Iterator[Sequence[
 
 @dataclass(slots=True)
 class Deadline:
-    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set
-    it."""
+    """The time by which work must be done."""
 
     seconds: float
+    """The time limit that set the deadline."""
     at: float
+    """The end, as `time.monotonic` counts."""
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return the deadline that lies this many seconds ahead."""
+        """Return the deadline in this many seconds."""
         return cls(seconds, time.monotonic() + seconds)
 
     @property
     def left(self) -> float:
-        """Return the seconds that are left."""
+        """The seconds that are left."""
         return self.at - time.monotonic()
 
     async def result_of(self, future: Future[T], during: str = "") -> T:
-        """Return the result of a call in a thread, in whichever event loop this runs.
+        """Wait for a call in a thread, in any event loop, and return its result.
 
-        A call that has not begun when the wait ends is given up. Raises SearchTimedOut if it is not
-        done in time.
+        Raises:
+            SearchTimedOut: the call was not done in time.
         """
         waiting = asyncio.wrap_future(future)
         try:
@@ -110,12 +124,10 @@ class Deadline:
 
 
 class StoreThreads:
-    """One store, and threads in lanes of some width: calls of one lane take no thread from those of
-    another.
+    """One store, and threads in lanes. Each lane has a width: the number of its threads.
 
-    However many calls of one caller wait for a lane, no more than its width are ahead of another's.
-    The store is opened when a call needs it. If no call does for `idle` seconds, it is closed
-    (None: never); after `QUIET_SECONDS` if another process wants to write it.
+    Calls of one lane take no thread from another. However many calls of one caller wait for a lane,
+    at most its width are ahead of another caller's.
     """
 
     def __init__(
@@ -125,12 +137,22 @@ class StoreThreads:
         *,
         idle: float | None = None,
     ) -> None:
-        self._opener, self._widths, self._idle = opener, widths, idle
+        """Open nothing yet.
+
+        Args:
+            opener: Opens the store when a call needs it.
+            widths: The width of each lane, by name. Other lanes have one thread.
+            idle: Seconds without a call after which the store is closed; None for never. If another
+                process wants to write it, `QUIET_SECONDS` are enough.
+        """
+        self._opener = opener
+        self._widths = widths
+        self._idle = idle
         self._turns = WeakValueDictionary[
             tuple[asyncio.AbstractEventLoop, str, str | None], asyncio.Semaphore
         ]()
-        """The turns in each lane, of each caller and of all (None), while somebody has or awaits
-        one."""
+        """The turns in each lane, of each caller and of all callers (None). Semaphores that nobody
+        holds or awaits disappear."""
         self._changed = threading.Condition()
         self._store: StoreReader | None = None
         self._borrowers = 0
@@ -145,27 +167,15 @@ class StoreThreads:
         *args: Any,
         during: str = "",
     ) -> T:
-        """Return what a call returns, in a thread of the lane. A lane without a width has one.
+        """Run a call in a thread of the lane, and return its result. A call that has begun keeps its
+        thread until it ends.
 
-        Raises what the call raises, SearchTimedOut if it is not done in time, and SearchBusy if it
-        has not begun by then. A call that has begun keeps its thread until it ends.
+        Raises:
+            SearchBusy: the call got no thread before the deadline.
+            SearchTimedOut: the call was not done before the deadline.
         """
-        loop, began = asyncio.get_running_loop(), time.monotonic()
-        with ExitStack() as held:
-            try:
-                async with asyncio.timeout(deadline.left):
-                    for caller in (CALLER.get(), None):
-                        turns = asyncio.Semaphore(self._widths.get(lane, 1))
-                        await (
-                            turns := self._turns.setdefault((loop, lane, caller), turns)
-                        ).acquire()
-                        held.callback(turns.release)
-            except TimeoutError:
-                waited = time.monotonic() - began
-                raise SearchBusy(
-                    f"the search has waited {waited:.1f} s for its turn; come back later"
-                ) from None
-            leave = held.pop_all().close
+        loop = asyncio.get_running_loop()
+        leave = await self._take_turn(lane, deadline)
         future = Future[T]()
         future.set_running_or_notify_cancel()  # nothing can end the thread
 
@@ -180,12 +190,77 @@ class StoreThreads:
         threading.Thread(target=work, name="rag-index-store", daemon=True).start()
         return await deadline.result_of(future, during)
 
+    async def _take_turn(self, lane: str, deadline: Deadline) -> Callable[[], None]:
+        """Wait for a turn in a lane, and return what ends the turn. Raises SearchBusy."""
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        with ExitStack() as held:
+            try:
+                async with asyncio.timeout(deadline.left):
+                    # First among the calls of this caller, then among those of all callers.
+                    for caller in (CALLER.get(), None):
+                        new = asyncio.Semaphore(self._widths.get(lane, 1))
+                        turns = self._turns.setdefault((loop, lane, caller), new)
+                        await turns.acquire()
+                        held.callback(turns.release)
+            except TimeoutError:
+                waited = time.monotonic() - began
+                raise SearchBusy(
+                    f"the search has waited {waited:.1f} s for its turn; come back later"
+                ) from None
+            return held.pop_all().close
+
+    async def run_each(
+        self, targets: Mapping[str, X], call: Callable[[StoreReader, X], T], until: float
+    ) -> dict[str, T | Exception]:
+        """Call a function with the store and the target of each index, all at once.
+
+        Args:
+            targets: The target by index. An index is the lane of its call.
+            call: The function.
+            until: The deadline (`time.monotonic`).
+
+        Returns:
+            The result or the exception by index. An index that is late has neither.
+        """
+        found: dict[str, T | Exception] = {}
+
+        def call_with_store(target: X) -> T:
+            with self.store() as store:
+                return call(store, target)
+
+        async def run_one(index: str, target: X) -> None:
+            limit = Deadline(until - time.monotonic(), until)
+            try:
+                found[index] = await self.run(index, limit, call_with_store, target)
+            except SearchTimedOut:
+                pass
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+                found[index] = exc
+
+        calls = [run_one(index, target) for index, target in targets.items()]
+        await asyncio.gather(*calls)
+        return found
+
+    async def compute(self, deadline: Deadline, call: Callable[..., T], *args: Any) -> T:
+        """Run a call that computes, and return its result. Raises as `run`.
+
+        If the search is cancelled, the deadline is moved to the past, so that the call ends at its
+        next check.
+        """
+        try:
+            return await self.run(WORDS_LANE, deadline, call, *args)
+        except asyncio.CancelledError:
+            deadline.at = -math.inf
+            raise
+
     @contextmanager
     def store(self) -> Iterator[StoreReader]:
-        """Lend the store for the time of the block, which runs to its end if this is closed
-        meanwhile.
+        """Open the store if it is closed, and yield it. The block may run to its end even if this is
+        closed meanwhile.
 
-        Raises what opening a store raises, and StoreError if this is closed.
+        Raises:
+            StoreError: this is closed, or the store cannot be opened.
         """
         with self._changed:
             if self._closed:
@@ -206,27 +281,29 @@ class StoreThreads:
                 self._used_at = time.monotonic()
 
     def close(self) -> None:
-        """Close the store for good, and ask it no more; calls under way finish. It may be called
-        twice."""
+        """Close the store for good. Calls under way finish. A second call does nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             self._close_store()
 
     def _close_when_idle(self, idle: float) -> None:
-        """Close the store once it was idle for long enough. One thread waits for that while the
-        store is open."""
+        """Wait until the store was idle for long enough, and close it. One thread does this while
+        the store is open."""
         with self._changed:
             while self._store is not None:
                 quiet = 0.0 if self._borrowers else time.monotonic() - self._used_at
-                if quiet >= idle or (quiet >= QUIET_SECONDS and self._store.wanted()):
+                is_idle = quiet >= idle
+                # Another process wants to write it.
+                is_wanted = not is_idle and quiet >= QUIET_SECONDS and self._store.wanted()
+                if is_idle or is_wanted:
                     self._close_store()
                 else:
-                    self._changed.wait(
-                        min(idle - quiet, max(QUIET_SECONDS - quiet, IDLE_LOOK_SECONDS))
-                    )
+                    next_look = max(QUIET_SECONDS - quiet, IDLE_LOOK_SECONDS)
+                    self._changed.wait(min(idle - quiet, next_look))
 
     def _close_store(self) -> None:
-        store, self._store = self._store, None
+        store = self._store
+        self._store = None
         if store is not None:
             store.close()
