@@ -1,15 +1,15 @@
 """Names in a query: codes, numbers, addresses and keys that one document has and no other.
 
-Whoever types `INV 2002/5985` or `anna@shop.example` wants the documents that have it. Meaning says
-nothing about such a name, and words rank a long chunk that has it behind short ones that have parts
+Whoever types `INV 2002/5985` or `anna@shop.example` wants the documents that have it. Vectors do
+not distinguish such names, and BM25 ranks a long chunk with the name behind short ones with parts
 of it. So names are recognised by their form, the chunks that have them are looked up, and these
 come before all others, whatever their scores.
 
 A name must be rare: at most `RARE` chunks have all of it. A name may consist of several runs (`INV
-2002/5985`), of which each is frequent. So the store returns the chunks that have all words, and
+2002/5985`), each of which is frequent. So the store returns the chunks that have all words, and
 their texts decide.
 
-If the database decides what the caller may see, nothing is looked up: the answer would depend on
+If the database decides what the caller may see, no names are looked up: the answer would depend on
 hidden documents.
 """
 
@@ -26,30 +26,33 @@ from rag_index.search.question import IndexAnswer, spaced, text_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence, Set
 
+    from rag_index.components.embedders.bm25 import Bm25Encoder
     from rag_index.components.stores.protocol import WordCounts
     from rag_index.core.documents.batches import StoredPoint
 
 RARE = 50
-"""Chunks at most that have a name. Chosen; a name in more chunks is ranked as other words are."""
+"""Chunks that have a rare name at most. Chosen; a name in more chunks is ranked as other words."""
 MAX_NAMES = 5
-"""Names of a query that are looked up. Chosen; a query of more is a text, and no question for
-one."""
+"""Names of a query that are looked up at most. Chosen; a query with more names is a pasted text."""
 MAX_PLAIN_WORDS = 2
-"""A query of so few plain words asks for the chunks that have them."""
+"""Words of a query that is a search for the chunks with all of them, if they are rare. Chosen."""
 PLAIN_SHARE = 100
-"""Such words are rare if one chunk of so many has them."""
+"""Plain words are rare if at most one chunk in this many has them. Chosen."""
 MIN_PLAIN_CHUNKS = 2
-"""In a small collection, words in so few chunks are rare, too."""
+"""Words in this many chunks are rare in a small collection, too. Chosen."""
 
 _EDGES = "\"'`\u201c\u201d\u201e()[]{}<>,;:!?.\u2026"
 """Punctuation around a run, which is no part of a name."""
-_LETTER, _DIGIT = re.compile(r"[^\W\d_]"), re.compile(r"\d")
+_LETTER = re.compile(r"[^\W\d_]")
+_DIGIT = re.compile(r"\d")
 _INNER_SIGN = re.compile(
     r"\w\w[._]\w\w|\w@\w|(?<!\w)[/\\]\w+[/\\]\w|[a-z][A-Z]|[A-Z]{2}-\w|\w-[A-Z]{2}"
 )
 """A sign within a run without digits: `plan_final.xlsx`, `anna@shop`, `/etc/hosts`, `getUser`,
 `SRV-ZRH`; not `i.e.`, and not `and/or`."""
-_YEAR, _MONTH, _DAY = r"(?:1[5-9]|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+_YEAR = r"(?:1[5-9]|20)\d\d"
+_MONTH = r"(?:0?[1-9]|1[0-2])"
+_DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _DATE = re.compile(
     rf"(?:1[89]|20)\d\d([-/.]){_MONTH}(?:\1{_DAY})?|{_DAY}([-/.]){_DAY}\2{_YEAR}|{_DAY}/{_DAY}/\d\d"
     rf"|(?=[\d.]{{0,6}}(?<!\d)0){_DAY}\.{_MONTH}\.\d\d|{_MONTH}/{_YEAR}"
@@ -68,10 +71,11 @@ _AMOUNT = re.compile(
 _CAPITALS = re.compile(r"[A-Z]{1,5}(?:-[A-Z]{1,5})?")
 """What may stand before a number, as a part of the same name: `INV`, `B-XY`."""
 MIN_DIGITS = 5
-"""Digits of a number that may be a name: article numbers and postcodes have as many, counts and
+"""Digits that a number needs to be a name, as article numbers and postcodes have. Chosen; counts and
 years have fewer."""
 MIN_PAIR_DIGITS = 3
-"""Digits of a number that is a name together with the word before it: `EN 50128`, `room 312`."""
+"""Digits that a number needs to be a name with the word before it: `EN 50128`, `room 312`.
+Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,8 @@ class QueryName:
     """A name in a query, or the plain words that a query consists of.
 
     Attributes:
-        words: The dimensions of each of its words; a chunk that has it has one of each.
-        text: How it stands in a text, as `spaced` writes it; "" if the words need not stand
-            together.
+        words: The dimensions of each word. A chunk that has the name has one dimension of each.
+        text: The name as `spaced` writes it, if a chunk must have the words together; else empty.
     """
 
     words: tuple[frozenset[int], ...]
@@ -89,12 +92,12 @@ class QueryName:
 
     @property
     def sparse(self) -> SparseVector:
-        """Return what finds the chunks with most of its words, the rarest first."""
-        dimensions = sorted(frozenset[int]().union(*self.words))
-        return SparseVector(tuple(dimensions), (1.0,) * len(dimensions))
+        """The sparse vector that finds the chunks with most of its words, the rarest first."""
+        dimensions = frozenset[int]().union(*self.words)
+        return SparseVector(tuple(sorted(dimensions)), (1.0,) * len(dimensions))
 
     def has_all_words(self, dimensions: Set[int]) -> bool:
-        """Return whether a chunk with these dimensions has all its words."""
+        """Return whether a chunk with these dimensions has all words."""
         return all(not word.isdisjoint(dimensions) for word in self.words)
 
 
@@ -106,27 +109,33 @@ def looks_like_name(run: str) -> bool:
     True, False
     """
     run = run.strip(_EDGES)
+    # No digits: `plan_final.xlsx` is a name, "printer" is not.
     if not _DIGIT.search(run):
         return _INNER_SIGN.search(run) is not None
     if any(form.fullmatch(run) for form in (_DATE, _YEARS, _TIME, _QUANTITY)):
         return False
+    # Letters and digits: "MBP-HAM805".
     if _LETTER.search(run):
         return True
     groups = re.findall(r"\d+", run)
-    if len(groups) > 1 and _AMOUNT.fullmatch(run):  # 10,000 or 12345.67
+    # An amount: 10,000 or 12345.67.
+    if len(groups) > 1 and _AMOUNT.fullmatch(run):
         return False
-    if len(groups) > 2 and "." in run:  # a version such as 2.4.1, an address, an article number
+    # A version such as 2.4.1, an address, an article number.
+    if len(groups) > 2 and "." in run:
         return True
-    return sum(map(len, groups)) >= MIN_DIGITS  # 100234, 4500-123456
+    # Other numbers: 100234, 4500-123456.
+    return sum(map(len, groups)) >= MIN_DIGITS
 
 
 def runs_of_names(query: str) -> Iterator[str]:
-    """Yield the parts of a query that have the form of a name, the longest first where one contains
-    others.
+    """Yield the parts of a query that have the form of a name. If one contains others, the longest
+    counts.
 
     "invoice INV 2002/5985" yields "INV 2002/5985"; "case 12 O 345/22" yields "12 O 345/22".
     """
-    runs, position = query.split(), 0
+    runs = query.split()
+    position = 0
     while position < len(runs):
         end = _end_of_name(runs, position)
         if end == position:
@@ -137,18 +146,21 @@ def runs_of_names(query: str) -> Iterator[str]:
 
 
 def _end_of_name(runs: Sequence[str], start: int) -> int:
-    """Return where the name that begins with a run ends; `start` if none begins there."""
-    end, digits = start, 0
+    """Return the end of the name that begins at `start`; `start` if none begins there."""
+    end = start
+    digits = 0
     while end < len(runs) and _may_be_part(runs[end]):
         digits = max(digits, len(_DIGIT.findall(runs[end])))
         end += 1
+    # `INV 2002/5985 ASAP`: capitals after the last number are no part of the name.
     while end > start and not (_DIGIT.search(runs[end - 1]) or looks_like_name(runs[end - 1])):
-        end -= 1  # `INV 2002/5985 ASAP`: capitals after the last number are no part of it
+        end -= 1
+    # Several runs: `INV 2002/5985`.
     if end - start > 1 and digits >= MIN_PAIR_DIGITS:
         return end
     if looks_like_name(runs[start]):
         return start + 1
-    # room 312, as all that is asked for, or Room 312 beside other words
+    # `room 312` as the whole query, or `Room 312` beside other words.
     is_pair = start + 1 < len(runs) and _is_word_with_number(runs[start], runs[start + 1])
     if is_pair and (len(runs) == 2 or runs[start][0].isupper()):
         return start + 2
@@ -156,8 +168,8 @@ def _end_of_name(runs: Sequence[str], start: int) -> int:
 
 
 def _may_be_part(run: str) -> bool:
-    """Return whether a run may be a part of a name of several: capitals (`INV`) or digits, but no
-    date or amount."""
+    """Return whether a run may be part of a name of several runs: capitals (`INV`) or digits, but no
+    date or quantity."""
     run = run.strip(_EDGES)
     if not _DIGIT.search(run):
         return _CAPITALS.fullmatch(run) is not None
@@ -166,33 +178,34 @@ def _may_be_part(run: str) -> bool:
 
 def _is_word_with_number(word: str, number: str) -> bool:
     number = number.strip(_EDGES)
-    return (
-        word.isalpha()
-        and number.isdigit()
-        and len(number) >= MIN_PAIR_DIGITS
-        and not _YEARS.fullmatch(number)
-    )
+    has_digits = number.isdigit() and len(number) >= MIN_PAIR_DIGITS
+    return word.isalpha() and has_digits and not _YEARS.fullmatch(number)
 
 
 def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list[QueryName]:
-    """Return the names of a query. `having` counts the chunks of each dimension in all indexes that
-    are searched."""
+    """Return the rare names in a query.
+
+    Args:
+        answer: The index, whose encoder splits the query.
+        query: The query.
+        having: How many chunks of all searched indexes have each dimension.
+    """
     encoder = answer.live.encoder
     if encoder is None:
         return []
-    names = list[QueryName]()
+    names: list[QueryName] = []
     for run in runs_of_names(query):
         words = tuple(word.whole for word in encoder.words(run).values() if word.whole)
-        if not words or not all(any(having.get(one) for one in word) for word in words):
-            continue  # No chunk has one of its words, so none has the name.
-        if any(
-            len(part) > 1 and part.isalpha() and not encoder.words(part) for part in run.split()
-        ):
-            continue  # A word that says nothing and a count, as "These 528"
+        # If no chunk has one of the words, no chunk has the name.
+        if not words or not all(_is_known(word, having) for word in words):
+            continue
+        # "These 528" is a count after a word that the encoder leaves out.
+        if any(_is_left_out(part, encoder) for part in run.split()):
+            continue
         if len(words) > 1:
             names.append(QueryName(words, spaced(run)))
-        elif max(having.get(one, 0) for one in words[0]) <= RARE:
-            # Of a single word such as SD-100234, the dimension tells: SD100234 is the same name.
+        # A single word is found by its dimension: SD-100234 and SD100234 are the same name.
+        elif max(having.get(dimension, 0) for dimension in words[0]) <= RARE:
             names.append(QueryName(words))
     for run in runs_of_keys(query):
         dimension = name_dimension(run)
@@ -201,20 +214,31 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
     return names[:MAX_NAMES]
 
 
+def _is_known(word: frozenset[int], having: Mapping[int, int]) -> bool:
+    return any(having.get(dimension) for dimension in word)
+
+
+def _is_left_out(part: str, encoder: Bm25Encoder) -> bool:
+    """Return whether a part of a name is a word without meaning, such as "these"."""
+    return len(part) > 1 and part.isalpha() and not encoder.words(part)
+
+
 def runs_of_keys(query: str) -> list[str]:
     """Return the runs of a query that may be the key or the title of a document: "A-17" of "the
     state of A-17".
 
-    A plain word such as "printer" may be a title, too, but is no name. Nor is a number: where keys
-    count rows, each number is one, and "Windows 11" asks for no row 11. The whole query is compared
-    with keys and titles anyway.
+    A plain word such as "printer" may be a title as well, but is no name. Neither is a number: where
+    keys are row numbers, each number is one, but "Windows 11" does not ask for row 11. The whole
+    query is compared with keys and titles in any case.
     """
     runs = [run.strip(_EDGES) for run in query.split()]
-    return [run for run in runs if _may_be_key(run)] if len(runs) > 1 else []
+    if len(runs) < 2:
+        return []
+    return [run for run in runs if _may_be_key(run)]
 
 
 def _may_be_key(run: str) -> bool:
-    """Return whether a run has letters and digits, or a sign inside, and is no quantity such as
+    """Return whether a run has letters, and digits or a sign inside, and is no quantity such as
     20kg."""
     if not _LETTER.search(run) or _QUANTITY.fullmatch(run):
         return False
@@ -222,73 +246,82 @@ def _may_be_key(run: str) -> bool:
 
 
 def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> QueryName | None:
-    """Return the words of a query of one or two plain words, if they may be rare together; None
-    otherwise.
-
-    The rarer of two words bounds how many chunks have both.
-    """
+    """Return the words of a query of one or two plain words if they may be rare together, else
+    None."""
     words = answer.words
     if not 1 <= len(words) <= MAX_PLAIN_WORDS or not all(word.isalpha() for word in words):
         return None
-    counts = [max((having.get(one, 0) for one in word.whole), default=0) for word in words.values()]
-    if not 0 < min(counts) <= max(MIN_PLAIN_CHUNKS, points // PLAIN_SHARE):
+    counts: list[int] = []
+    for word in words.values():
+        counts.append(max([having.get(dimension, 0) for dimension in word.whole], default=0))
+    # The rarer word limits how many chunks have both.
+    most = max(MIN_PLAIN_CHUNKS, points // PLAIN_SHARE)
+    if not 0 < min(counts) <= most:
         return None
     return QueryName(tuple(word.whole for word in words.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class SoughtNames:
-    """What a query names exactly, as the chunks of one index are searched for it.
+    """The names of a query that are looked up in one index.
 
     Attributes:
-        whole: The dimension of the whole query, if it is the key or the title of a document of the
-            index; else None.
+        query: The dimension of the query as a name, if it is the key or the title of a document of
+            the index; else None.
         rare: The names in the query.
         plain: The rare plain words that the query consists of; None if it has names or other words.
     """
 
-    whole: int | None = None
+    query: int | None = None
     rare: Sequence[QueryName] = ()
     plain: QueryName | None = None
 
     @classmethod
     def of(cls, answer: IndexAnswer, query: str, counts: WordCounts) -> SoughtNames:
-        """Return what a query names in an index. `counts` are those of all indexes that are
-        searched."""
-        whole = name_dimension(query)
-        if whole is not None and not answer.counts.having.get(whole):
-            whole = None
+        """Return the names of a query in an index. `counts` are those of all searched indexes."""
+        dimension = name_dimension(query)
+        if dimension is not None and not answer.counts.having.get(dimension):
+            dimension = None
+        # The database decides what the caller may see, and names may be those of hidden documents.
         if answer.asks:
-            return cls(whole)
+            return cls(dimension)
         rare = names_in(answer, query, counts.having)
         plain = None if rare else plain_words(answer, counts.having, counts.points)
-        return cls(whole, rare, plain)
+        return cls(dimension, rare, plain)
 
     @property
     def sparse(self) -> list[SparseVector]:
-        """Return what each of the names is looked up by."""
-        found = [name.sparse for name in self.rare]
-        return found if self.whole is None else [SparseVector((self.whole,), (1.0,)), *found]
+        """The sparse vectors that find the chunks with the names."""
+        vectors = [name.sparse for name in self.rare]
+        if self.query is not None:
+            vectors.insert(0, SparseVector((self.query,), (1.0,)))
+        return vectors
 
-    def mark(self, points: Sequence[StoredPoint]) -> None:
-        """Let points, which have their sparse vectors and payloads, know what of the names they
-        have."""
-        sought = [*self.rare, *([self.plain] if self.plain else [])]
-        if self.whole is None and not sought:
+    def set_matches(self, points: Sequence[StoredPoint]) -> None:
+        """Set in points, which have their sparse vectors and payloads, which names they have."""
+        if self.query is None and not self.rare and self.plain is None:
             return
-        whole = [] if self.whole is None else [self.whole]
-        dimensions = frozenset(whole).union(*[one.sparse.indices for one in sought])
-        words = {
-            one.id: dimensions.intersection(one.sparse.indices if one.sparse else ())
-            for one in points
-        }
+        words = self._dimensions_by_point(points)
         for point in points:
-            point.exact = self.whole in words[point.id]
+            point.exact = self.query in words[point.id]
             point.has_words = self.plain is not None and self.plain.has_all_words(words[point.id])
         for name in self.rare:
-            having = [one for one in points if name.has_all_words(words[one.id])]
-            # "INV 2002/5985" stands in the text, and not only "INV 2001/5985, see 2002/17".
-            having = [one for one in having if name.text in spaced(text_of(one.payload))]
-            if len(having) <= RARE:  # A name that more chunks have is no name of one document.
+            having = [point for point in points if name.has_all_words(words[point.id])]
+            # The text must have "INV 2002/5985", and not only "INV 2001/5985, see 2002/17".
+            having = [point for point in having if name.text in spaced(text_of(point.payload))]
+            # A name that more chunks have is no name of one document.
+            if len(having) <= RARE:
                 for point in having:
                     point.names += 1
+
+    def _dimensions_by_point(self, points: Sequence[StoredPoint]) -> dict[str, frozenset[int]]:
+        """Return by point id those dimensions of the names that the point has."""
+        names = [*self.rare, self.plain] if self.plain else self.rare
+        dimensions = frozenset[int]().union(*[name.sparse.indices for name in names])
+        if self.query is not None:
+            dimensions |= {self.query}
+        found: dict[str, frozenset[int]] = {}
+        for point in points:
+            indices = point.sparse.indices if point.sparse else ()
+            found[point.id] = dimensions.intersection(indices)
+        return found

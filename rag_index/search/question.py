@@ -1,4 +1,4 @@
-"""A search as the indexes are asked it, and what each of them answers."""
+"""The question that a search asks its indexes, and the answer of each index."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.components.embedders.bm25 import QueryWord, is_compound_name, names_of
 from rag_index.components.embedders.tokenizer import OF_PHRASES, folded, is_excludable
 from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
-from rag_index.errors import SettingsError
+from rag_index.errors import SearchTimedOut, SettingsError
 from rag_index.search.access import NOBODY, Caller, caller_of
 from rag_index.search.concurrency import Deadline
 from rag_index.search.filters import check_fields, conditions_of
@@ -34,23 +34,30 @@ if TYPE_CHECKING:
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.results import SearchHit
 
-_MARKS = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
-_QUOTED = re.compile("|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _MARKS))
+T = TypeVar("T")
+_QUOTES = (('"', '"'), ("\u201c", "\u201d"), ("\u201e", "\u201c\u201d"), ("\u300c", "\u300d"))
+"""Opening quotation marks with the marks that close them."""
+_QUOTED = re.compile(
+    "|".join(f"(?<!\\d){begin}([^{begin}{end}]+)[{end}]" for begin, end in _QUOTES)
+)
+"""A phrase in quotes. After a digit, a quote is a unit: 19" is a size."""
 _MINUS = re.compile(r"(?<!\S)-([^\s\"]+)")
 LIKE_CHARS = 500
-"""Characters of a document whose words are searched for in others."""
+"""Length of the text that a search for similar documents takes from a document, in characters.
+Chosen; the mean of the vectors stands for the rest."""
 MAX_TYPED = 12
-"""Words of a query at most in which quotes and minuses say what must be there."""
+"""A query of more words is a pasted text, whose quotes and minuses are no operators. Chosen."""
 CHUNKS_PER_DOCUMENT = 3
-"""Chunks requested for each document wanted, since several chunks of one document may match."""
+"""Chunks requested for each document, because several chunks of one document may match. Chosen; a
+search that gets too few documents requests more chunks."""
 MIN_CANDIDATES = 50
-"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far
-down in each."""
+"""Chunks that each vector of a hybrid search requests at least. Chosen: the best chunks by both
+scores may be far down in the list of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class LikeDocument:
-    """A document that others are to be like: its first text, and the mean of the vectors of its
+    """The document of a search for similar documents: its first text, and the mean vector of its
     first chunks."""
 
     index: str
@@ -61,20 +68,22 @@ class LikeDocument:
     vector: NDArray[np.float32]
 
     def is_same(self, hit: SearchHit) -> bool:
-        """Return whether a hit is this document, or repeats its text."""
-        own = (hit.index, hit.document_id) == (self.index, self.document_id)
-        return own or folded_text(hit.text) == folded_text(self.text)
+        """Return whether a hit is this document, or has the same text."""
+        is_itself = (hit.index, hit.document_id) == (self.index, self.document_id)
+        return is_itself or folded_text(hit.text) == folded_text(self.text)
 
 
 def folded_text(text: str) -> str:
-    """Return a text without what makes no difference where texts are compared: spaces and
-    capitals."""
-    return " ".join(text.split()).casefold()
+    """Return a text with single spaces and without capitals, for comparing texts."""
+    words = text.split()
+    return " ".join(words).casefold()
 
 
 def like_question(question: Question, model: LikeDocument) -> Question:
-    """Return the question for documents like one, by its title and its first words. None of them is
-    an operator."""
+    """Return the question for documents similar to `model`.
+
+    Its text is the title and the first words of the document, in which nothing is an operator.
+    """
     text = f"{model.title}\n{model.text}"[:LIKE_CHARS]
     return replace(
         question, text=text, phrases=(), excluded=(), exact=True, name=False, model=model
@@ -83,72 +92,71 @@ def like_question(question: Question, model: LikeDocument) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's
-    groups.
-
-    With a `dense_weight` of 1, words are not searched for; if it is None, the weight of each
-    index's model holds. `name` says that the query is one compound name, and that neither the
-    caller nor the settings chose a weight: source code is then searched with `fusion.NAME_WEIGHT`.
-    """
+    """A validated search."""
 
     text: str
     limit: int
-    """How many documents the indexes are searched for: it decides how many candidates are
-    compared."""
+    """The number of documents for which the indexes are searched. It determines how many candidates
+    are compared."""
     conditions: tuple[Condition, ...]
+    """The filter of the caller. Each index adds its own conditions."""
     deadline: Deadline
     dense_weight: float | None = None
+    """The weight of meaning. With 1, words are not searched for. If it is None, the weight that
+    fits the model of each index applies."""
     name: bool = False
+    """Whether the query is one compound name, and neither the caller nor the settings chose a
+    weight. Source code is then searched with `fusion.NAME_WEIGHT`."""
     caller: Caller = NOBODY
     every: bool = False
-    """Whether all candidates are kept, to be put in order with any weight."""
+    """Whether all candidates are kept, so that they can be ordered with any weight."""
     phrases: tuple[str, ...] = ()
-    """What a passage must have, as words in small letters between spaces."""
+    """Phrases that a chunk must have, as `spaced` writes them."""
     excluded: tuple[str, ...] = ()
+    """Words that a chunk must not have, as `spaced` writes them."""
     exact: bool = False
+    """Whether typing errors are left as they are, and synonyms are not searched for."""
     corrected: Mapping[str, str] = field(default_factory=dict)
-    """What is searched for in place of words of the query that no index has: see `spelling`."""
+    """The typing errors of the query with the words that are searched for in their place: see
+    `spelling`."""
     synonyms: Sequence[Pair] = ()
-    """What the query has, each time with another phrase that means the same: see `synonyms`."""
+    """Phrases of the query, each with one of its synonyms: see `synonyms`."""
     hits: int | None = None
-    """How many of the documents that are found become hits; by default `limit`."""
+    """The number of documents that become hits; by default `limit`."""
     model: LikeDocument | None = None
-    """The document that others are to be like: nothing is embedded, and an index of another model
-    finds by words."""
+    """In a search for similar documents: the document. Nothing is embedded then, and an index of
+    another model is searched by words."""
     filling: frozenset[str] = frozenset()
-    """The indexes that a first run fills now: their embedder is busy, so that a vector is not
-    waited for long."""
+    """The indexes that their first run fills at the moment. Their embedder is busy, so that the
+    search waits only briefly for a vector."""
 
     def quotes(self, word: str) -> bool:
-        """Return whether a word stands in quotes."""
+        """Return whether a word is part of a phrase in quotes."""
         return any(spaced(word) in phrase for phrase in self.phrases)
 
     @property
-    def meant(self) -> str:
-        """Return the text with the synonyms of its phrases, for models that read it."""
-        return (
-            f"{self.text}\n{Phrases(self.synonyms, None).read(self.text)}"
-            if self.synonyms
-            else self.text
-        )
+    def text_with_synonyms(self) -> str:
+        """The text, followed by the same text with its synonyms, for models that read it."""
+        if not self.synonyms:
+            return self.text
+        return f"{self.text}\n{Phrases(self.synonyms, None).read(self.text)}"
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
-        """Return whether a passage has all phrases, and none of the words that it must not have."""
-        if not (self.phrases or self.excluded):
+        """Return whether a chunk has all phrases in quotes, and no excluded word."""
+        if not self.phrases and not self.excluded:
             return True
         text = spaced(text_of(payload))
-        return all(one in text for one in self.phrases) and not any(
-            one in text for one in self.excluded
-        )
+        has_phrases = all(phrase in text for phrase in self.phrases)
+        return has_phrases and not any(word in text for word in self.excluded)
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a chunk's two scores become one. `best_bm25` is the best BM25 of all candidates; 0 if
-    none has a word."""
+    """The weights with which the scores of a chunk become one: see `fusion.score_of`."""
 
     dense_weight: float = 1.0
     best_bm25: float = 0.0
+    """The best BM25 of all candidates; 0 if none has a word of the query."""
     soft_weight: float = 0.0
 
 
@@ -156,217 +164,276 @@ class Scoring:
 class IndexAnswer:
     """The candidates of one index, in any order.
 
-    If it is searched by words too (`hybrid`), every candidate has both scores, the one by words
-    with the inverse document frequency in all the indexes asked.
+    In a hybrid search, each candidate has a cosine and a BM25 score. The latter has the inverse
+    document frequencies (idf) of all searched indexes together.
     """
 
     index: str
     live: LiveCollection
     own: tuple[Condition, ...]
-    """The conditions that the settings and the caller's groups add."""
+    """The index's own conditions: those of its settings and those for the caller's groups."""
     hybrid: bool
+    """Whether it is searched by words as well."""
     asks: bool = False
-    """Whether the database says which of the candidates the caller may see."""
+    """Whether the database decides which of the candidates the caller may see."""
     enough: bool = True
-    """Whether it shows enough of them, if it does."""
+    """Whether the caller may see enough of the candidates, if the database decides."""
     words: Mapping[str, QueryWord] = field(default_factory=dict)
-    """The words of the question as the collection has them."""
-    beside: Mapping[str, QueryWord] = field(default_factory=dict)
-    """The words of its synonyms."""
+    """The words of the question, as the collection's encoder splits it."""
+    synonym_words: Mapping[str, QueryWord] = field(default_factory=dict)
+    """The words of the question's synonyms."""
     synonyms: Phrases | None = None
-    """What finds the synonyms in texts."""
+    """Finds the question's synonyms in texts."""
     counts: WordCounts = NO_WORDS
     points: list[StoredPoint] = field(default_factory=list)
     recency: RecencySettings | None = None
     """How newer documents are lifted."""
     limit: int = 0
-    """How many points were asked for by each vector."""
+    """The number of points that the last search requested by each vector; 0 before the first."""
     full: bool = False
-    """Whether there were as many, so that there may be more."""
+    """Whether the store returned as many points as were requested, so that there may be more."""
     commits: int | None = None
-    """The number of the last commit that the search saw; None if it saw all."""
+    """The commit mark of the state that the search read; None if it read the latest one."""
     seconds: float = 0.0
+    """How long the store was asked."""
 
     @property
     def all_words(self) -> Mapping[str, QueryWord]:
-        """Return the words of the question and of its synonyms."""
-        return {**self.beside, **self.words}
+        """The words of the question and of its synonyms."""
+        return {**self.synonym_words, **self.words}
 
-    def first(self, question: Question) -> int:
-        """Return how many points are asked for at first by each vector, and are enough if all of
-        them may be seen."""
-        return max(question.limit * CHUNKS_PER_DOCUMENT, MIN_CANDIDATES if self.hybrid else 0)
+    def first_limit(self, question: Question) -> int:
+        """Return how many points the first search requests by each vector."""
+        minimum = MIN_CANDIDATES if self.hybrid else 0
+        return max(question.limit * CHUNKS_PER_DOCUMENT, minimum)
 
-    def understand(self, question: Question) -> None:
-        """Take the words of a question, and those of its synonyms, which are to be counted."""
+    def set_words(self, question: Question) -> None:
+        """Set the words of the question and of its synonyms, as the collection's encoder has
+        them."""
         encoder = self.live.encoder
-        self.words = encoder.words(question.text) if encoder else {}
-        if encoder and question.synonyms:
-            silent = [
-                pair for pair in question.synonyms if not encoder.words(pair[0])
-            ]  # as "IT" in English
-            self.words = {**words_beside(silent, encoder), **self.words}
-            self.beside = words_beside(question.synonyms, encoder)
-            self.synonyms = Phrases([(other, typed) for typed, other in question.synonyms], encoder)
+        if encoder is None:
+            self.words = {}
+            return
+        words = encoder.words(question.text)
+        if question.synonyms:
+            # "IT" is no word of English for the encoder, so its synonyms stand for it.
+            without_words = [pair for pair in question.synonyms if not encoder.words(pair[0])]
+            words = {**words_beside(without_words, encoder), **words}
+            self.synonym_words = words_beside(question.synonyms, encoder)
+            reverse = [(other, typed) for typed, other in question.synonyms]
+            self.synonyms = Phrases(reverse, encoder)
+        self.words = words
 
-    def reads(self, texts: Iterable[str]) -> list[str]:
-        """Return texts as they are compared with the question: with what was typed behind each of
-        its synonyms."""
-        return [self.synonyms.read(text) for text in texts] if self.synonyms else [*texts]
+    def add_synonyms(self, texts: Iterable[str]) -> list[str]:
+        """Return texts as they are compared with the question: what was typed follows each of its
+        synonyms."""
+        if self.synonyms is None:
+            return list(texts)
+        return [self.synonyms.read(text) for text in texts]
 
     def weigh(self, all_counts: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
-        """Return what each word of the question counts: how often it stands there, times its idf in
-        all indexes."""
+        """Return the weight of each dimension of the question's words: how often the word stands in
+        the question, times its idf in all indexes."""
         weights = dict[int, float]()
-        for word in (*self.words.values(), *self.beside.values()):
-            for one in word.known(all_counts.having):
-                weights[one] = weights.get(one, 0.0) + word.count * idf.get(one, 1.0)
+        for word in (*self.words.values(), *self.synonym_words.values()):
+            for dimension in word.known(all_counts.having):
+                weight = word.count * idf.get(dimension, 1.0)
+                weights[dimension] = weights.get(dimension, 0.0) + weight
         return weights
 
     def query(self, weights: Mapping[int, float], idf: Mapping[int, float]) -> SparseVector:
-        """Return the sparse vector that finds the best points by words of these weights.
-
-        The store multiplies it by the idf in this index alone, which is therefore taken out of the
-        weights.
-        """
-        own = {**idf, **idf_of(self.counts)}
-        values = {word: weights[word] / own.get(word, 1.0) for word in sorted(weights)}
+        """Return the sparse vector that finds the best points by words of these weights."""
+        own_idf = {**idf, **idf_of(self.counts)}
+        values: dict[int, float] = {}
+        for dimension in sorted(weights):
+            # The store multiplies by the idf in this index, which is therefore divided out.
+            values[dimension] = weights[dimension] / own_idf.get(dimension, 1.0)
         return SparseVector(tuple(values), tuple(values.values()))
 
 
 @dataclass(slots=True)
 class Asked:
-    """A question on its way to indexes, and what each of these `indexes` answers: candidates, or an
-    error."""
+    """A question with the answers of its indexes: the candidates of each, or its error."""
 
     question: Question
     indexes: list[str]
+    """The searched indexes, in the order in which they are asked."""
     answers: dict[str, IndexAnswer] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
-    """What is missing of an index, and why, although it is no error that it is."""
-    unread: str = ""
-    """Why the synonyms of the settings are not known; "" if they are."""
+    """By index: what its answer lacks and why, such as "was searched by words alone, since …"."""
+    synonyms_failure: str = ""
+    """Why the synonyms of the settings could not be read; empty if they were."""
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """The vector of the question, by the fingerprint of the model."""
     counts: WordCounts = NO_WORDS
-    """The words of the question as all indexes together count them."""
+    """How many chunks of all indexes together have each word."""
     idf: Mapping[int, float] = field(default_factory=dict)
     scoring: Mapping[str, Scoring] = field(default_factory=dict)
     hits: list[SearchHit] = field(default_factory=list)
     """The best hits of all indexes, once they are ranked."""
     unranked: bool = False
-    """Whether there are candidates, or may be, that were not ranked."""
+    """Whether there are, or may be, candidates that were not ranked."""
     deeper: bool = False
     """Whether a deeper search would rank some of them."""
     left: bool = False
-    """Whether there are documents that were ranked, and are no hits."""
+    """Whether some ranked documents are no hits."""
     remark: str = ""
-    """That the question seems to be in a language that the embedder does not know."""
+    """A note that the question seems to be in a language that the embedder does not know."""
     searched: float = 0.0
-    """For how long indexes were searched: all of them together, or the slowest of those that were
-    searched at once."""
+    """The seconds for which indexes were searched: those of the slowest, as all are searched at
+    once."""
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
-    """How long each stage took, beside the searches of the indexes."""
+    """The seconds of each stage, besides the searches of the indexes."""
     clock: float = field(default_factory=time.perf_counter)
-    """When the last stage ended."""
+    """When the last stage ended (`time.perf_counter`)."""
 
     @property
     def answered(self) -> list[IndexAnswer]:
-        """Return the answers in the order in which the indexes were asked."""
+        """The answers in the order in which the indexes were asked."""
         return [self.answers[index] for index in self.indexes if index in self.answers]
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Return why indexes failed, in the order in which they were asked."""
+        """The errors as texts, in the order in which the indexes were asked."""
         return {index: str(self.errors[index]) for index in self.indexes if index in self.errors}
 
     def fail(self, index: str, error: Exception) -> None:
-        """Take an error for the answer of an index."""
+        """Replace the answer of an index by an error."""
         self.errors[index] = error
         self.answers.pop(index, None)
 
+    def fail_late(self, index: str, during: str) -> None:
+        """Let an index fail that was not done in time, such as `during` "being searched"."""
+        seconds = self.question.deadline.seconds
+        remedy = "search again in a moment, or allow more time ([retrieve] timeout)"
+        self.fail(index, SearchTimedOut(f"still {during} after {seconds:g} s; {remedy}"))
 
-def together(counts: Iterable[WordCounts]) -> WordCounts:
-    """Return what all these collections together count."""
-    points, having = 0, Counter[int]()
-    for one in counts:
-        points += one.points
-        having.update(one.having)
+    def take_results(
+        self, indexes: Iterable[str], found: Mapping[str, T | Exception], during: str
+    ) -> dict[str, T]:
+        """Return the results that are no errors. An index with an error fails, and so does one
+        without a result, which is late."""
+        results: dict[str, T] = {}
+        for index in indexes:
+            if index not in found:
+                self.fail_late(index, during)
+                continue
+            result = found[index]
+            if isinstance(result, Exception):
+                self.fail(index, result)
+            else:
+                results[index] = result
+        return results
+
+    def end_stage(self, name: str, apart: float = 0.0) -> None:
+        """Add the time since the end of the last stage to this one, without the `apart` seconds
+        that are counted elsewhere."""
+        now = time.perf_counter()
+        self.seconds[name] += max(0.0, now - self.clock - apart)
+        self.clock = now
+
+
+def sum_counts(counts: Iterable[WordCounts]) -> WordCounts:
+    """Return the counts of all collections together."""
+    points = 0
+    having = Counter[int]()
+    for count in counts:
+        points += count.points
+        having.update(count.having)
     return WordCounts(points, having)
 
 
 def idf_of(counts: WordCounts) -> dict[int, float]:
-    """Return the inverse document frequency of each word, as the store computes it.
+    """Return the inverse document frequency of each dimension, as the store computes it.
 
-    With n points, m of them with the word, that is ln((n - m + 0.5) / (m + 0.5) + 1).
+    With n points, of which m have the word, it is ln((n - m + 0.5) / (m + 0.5) + 1).
     """
-    return {
-        word: math.log((max(counts.points - count, 0) + 0.5) / (count + 0.5) + 1)
-        for word, count in counts.having.items()
-    }
+    idf: dict[int, float] = {}
+    for dimension, having in counts.having.items():
+        without = max(counts.points - having, 0)
+        idf[dimension] = math.log((without + 0.5) / (having + 0.5) + 1)
+    return idf
 
 
 def add_bm25(points: Iterable[StoredPoint], weights: Mapping[int, float]) -> None:
-    """Give points, which have their sparse vectors, the BM25 score of words of these weights."""
-    asked = frozenset(weights)
+    """Set the BM25 score of points, which have their sparse vectors, for words of these weights."""
+    dimensions = frozenset(weights)
     for point in points:
         if point.sparse is None:
             continue
         indices, values = point.sparse.indices, point.sparse.values
-        # Of a hundred words of a chunk, few are asked for: this is half the time of a dictionary of
-        # all.
-        words = sorted(asked.intersection(indices))
-        point.bm25 = sum(weights[word] * values[indices.index(word)] for word in words)
+        # A chunk has a hundred words, of which the query has few: a dictionary of all of them would
+        # take twice the time.
+        shared = sorted(dimensions.intersection(indices))
+        point.bm25 = sum(weights[word] * values[indices.index(word)] for word in shared)
 
 
 def text_of(payload: Mapping[str, Any]) -> str:
-    """Return all of a chunk that words are looked for in: the names of a definition, its id, title
-    and text."""
+    """Return the text of a chunk in which words are looked for: the names of a definition, the id,
+    the title and the text."""
     ours = payload.get(RESERVED_KEY, {})
-    return "\n".join(
-        [names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))]
-    )
+    texts = [str(ours.get(name, "")) for name in ("document_id", TITLE, "text")]
+    return "\n".join([names_of(payload), *texts])
 
 
 def spaced(text: str) -> str:
-    """Return the words of a text as they are folded for searches, with their signs, each between
-    two spaces.
+    """Return the words of a text, folded for searches and with their signs, each between spaces.
 
-    What is written without spaces, such as Chinese, is taken apart, so that a phrase may begin
+    A text that is written without spaces, such as Chinese, is divided, so that a phrase may begin
     anywhere in it.
     """
-    return f" {' '.join(OF_PHRASES.words_in(folded(text)))} "
+    words = OF_PHRASES.words_in(folded(text))
+    return f" {' '.join(words)} "
 
 
-def taken_apart(query: str) -> tuple[str, list[str], list[str]]:
-    """Return what is to be searched for, the phrases in quotes, and the words after a minus.
+@dataclass(frozen=True, slots=True)
+class TypedQuery:
+    """A query with its operators taken out.
 
-    A query of nothing but minuses is searched for as it stands, and so are a quote without its end
-    and a longer text, whose quotes are its own.
+    Attributes:
+        text: What is searched for, the phrases included.
+        phrases: The phrases in quotes, as `spaced` writes them.
+        excluded: The words after a minus, as `spaced` writes them.
     """
+
+    text: str
+    phrases: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+
+def parse_query(query: str) -> TypedQuery:
+    """Take the operators out of a query.
+
+    parse_query('"paper jam" printer -laser')  # TypedQuery("paper jam printer", (" paper jam ",),
+    (" laser ",))
+    """
+    # A longer text, whose quotes are its own.
     if len(query.split()) > MAX_TYPED:
-        return query, [], []
-    given, query = (
-        query,
-        unicodedata.normalize("NFKC", query),
-    )  # a letter and its accent are one, and so are wide signs
-    phrases = [one for found in _QUOTED.findall(query) if (one := spaced("".join(found))).strip()]
-    rest = _QUOTED.sub(" ", query)
-    excluded = [spaced(word) for word in _MINUS.findall(rest) if is_excludable(word)]
-    unquoted = _QUOTED.sub(lambda one: f" {one[0][1:-1]} ", query)
-    text = " ".join(
-        _MINUS.sub(lambda one: one[0] if not is_excludable(one[1]) else " ", unquoted).split()
-    )
-    return (
-        (text, phrases, excluded)
-        if spaced(text).strip() and (phrases or excluded)
-        else (given, [], [])
-    )
+        return TypedQuery(query)
+    # A letter and its accent become one character, and wide signs become narrow ones.
+    normal = unicodedata.normalize("NFKC", query)
+
+    phrases: list[str] = []
+    for groups in _QUOTED.findall(normal):
+        phrase = spaced("".join(groups))
+        if phrase.strip():
+            phrases.append(phrase)
+    without_phrases = _QUOTED.sub(" ", normal)
+    minuses = _MINUS.findall(without_phrases)
+    excluded = [spaced(word) for word in minuses if is_excludable(word)]
+
+    unquoted = _QUOTED.sub(lambda found: f" {found[0][1:-1]} ", normal)
+    text = _MINUS.sub(lambda found: " " if is_excludable(found[1]) else found[0], unquoted)
+    text = " ".join(text.split())
+    # No operator, such as a quote without its end, or nothing but words after a minus.
+    if not (phrases or excluded) or not spaced(text).strip():
+        return TypedQuery(query)
+    return TypedQuery(text, tuple(phrases), tuple(excluded))
 
 
 def names_document(text: str) -> bool:
-    """Return whether a text has the form INDEX/ID. The id may be empty, as a key may be:
+    """Return whether a text has the form INDEX/ID. The id may be empty, as keys may be:
     `comments/`."""
     index, slash, _ = text.partition("/")
     return bool(index and slash)
@@ -375,12 +442,40 @@ def names_document(text: str) -> bool:
 def make_question(
     settings: Settings, query: str, options: PythonOptions
 ) -> tuple[Question, list[str] | None]:
-    """Return the question that the arguments of a search make, and the indexes that it names, if it
-    names any.
+    """Return the question of a search, and the names of the indexes that the options name (None for
+    all).
 
-    Raises SettingsError for an option that is not valid.
+    Raises:
+        SettingsError: an option is not valid.
     """
-    indexes, limit, offset, like = options.indexes, options.limit, options.offset, options.like
+    _check_options(query, options)
+    indexes = options.indexes
+    searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
+    conditions: tuple[Condition, ...] = ()
+    if options.filter is not None:
+        conditions = conditions_of(options.filter, searched)
+        check_fields(conditions, searched)
+
+    retrieve = settings.retrieve
+    weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
+    typed = parse_query(query)
+    question = Question(
+        typed.text,
+        options.limit,
+        conditions,
+        Deadline.after(options.timeout or retrieve.timeout),
+        weight,
+        name=weight is None and is_compound_name(query),
+        caller=caller_of(options.groups),
+        phrases=typed.phrases,
+        excluded=typed.excluded,
+        exact=options.exact,
+    )
+    return question, [index.name for index in searched] if indexes else None
+
+
+def _check_options(query: str, options: PythonOptions) -> None:
+    like = options.like
     if like is not None and (query or not names_document(like)):
         raise SettingsError(
             "like is a document such as comments/4711, and stands in place of a query, not"
@@ -388,37 +483,14 @@ def make_question(
         )
     if not query.strip() and like is None:
         raise SettingsError("the query is empty")
-    if offset > MAX_HITS - limit:
+    last_offset = MAX_HITS - options.limit
+    if options.offset > last_offset:
         reach = f"a search goes {MAX_HITS:,} documents deep"
         raise SettingsError(
-            f"offset is from 0 to {MAX_HITS - limit:,}, not {offset}: {reach}, so narrow it instead"
+            f"offset is from 0 to {last_offset:,}, not {options.offset}: {reach}, so narrow it"
+            " instead"
         )
-    if indexes is not None and not indexes:
+    if options.indexes is not None and not options.indexes:
         raise SettingsError(
             "`indexes` names no index: name those to search, or leave it out to search all"
         )
-    searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
-    conditions: tuple[Condition, ...] = ()
-    if options.filter is not None:
-        conditions = conditions_of(options.filter, searched)
-        check_fields(conditions, searched)
-    retrieve = settings.retrieve
-    weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
-    name = (
-        options.dense_weight is None and retrieve.dense_weight is None and is_compound_name(query)
-    )
-    deadline = Deadline.after(options.timeout or retrieve.timeout)
-    text, phrases, excluded = taken_apart(query)
-    question = Question(
-        text,
-        limit,
-        conditions,
-        deadline,
-        weight,
-        name,
-        caller_of(options.groups),
-        phrases=tuple(phrases),
-        excluded=tuple(excluded),
-        exact=options.exact,
-    )
-    return question, [index.name for index in searched] if indexes else None

@@ -1,21 +1,23 @@
-"""The relevance of hits, from 0 to 1, that means the same in every index: how likely a hit fits its
-query.
+"""The relevance of hits, from 0 to 1: how likely a hit fits its query. It means the same in every
+index.
 
-The score that orders hits cannot say that nothing fits: BM25 counts as a share of the query's best,
-so the best of a nonsense query gets as much of it as the best of any other. Two things about a hit
-are absolute: its cosine, and how little chance explains that it has these words of the query
-(`evidence`). A logistic regression makes one number of them. Each collection has its own, since
-every embedder has other cosines: it is learned from queries whose answer is known and from queries
-without one (`evaluation.calibrate`), and is kept in the collection's metadata. Only scale and
-threshold are learned: weights learned from a collection's own texts were worse on test collections.
+The score that orders hits cannot tell that nothing fits: BM25 is divided by the query's best BM25,
+so the best hit of a nonsense query gets as much of it as the best of any other. Two properties of a
+hit are absolute: its cosine, and how unlikely it is that it has these words of the query by chance
+(`evidence`). A logistic regression makes one number of both.
+
+Each collection has a regression of its own, because every embedder has other cosines. It is learned
+from queries with a known answer and from queries without one (`evaluation.calibrate`), and is
+stored in the collection's metadata. Only scale and threshold are learned: weights learned from a
+collection's own texts were worse on test collections.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
-from itertools import compress, pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,49 +44,73 @@ if TYPE_CHECKING:
     from rag_index.search.results import SearchHit
 
 NEIGHBOUR_CHANCE = 2.5
-"""The logarithm of the chance that two words of a text are neighbours."""
+"""Evidence of two neighbouring words of the query that are neighbours in a text, as the logarithm of
+a chance. Chosen."""
 UNCOUNTED = 7.0
-"""The idf of a word that was not counted, and the logarithm of the number of points."""
-WHOLE = 0.999
-"""The share of neighbours from which all words of a query stand together, whatever is lost by
+"""The idf of a word that was not counted, and the logarithm of the number of points then. Chosen:
+about a thousand points."""
+ALL_NEIGHBOURS = 0.999
+"""Share of neighbours from which all words of a query stand together. It is below 1 because of
 rounding."""
-MIN_EVIDENCE, SURE = -1.2, 2.0
-"""The least evidence, and that of a hit that has the whole query together, or a rare name or a
-quotation of it."""
-CORRECTED_SHARE, STEMMED_SHARE = 0.5, 0.7
-"""How much the rarity of a word counts that a hit has only as another spelling, or in another form,
-than was typed."""
+MIN_EVIDENCE = -1.2
+"""The least evidence."""
+SURE = 2.0
+"""Evidence of a hit with the whole query together, with a rare name, or with a phrase in quotes.
+Chosen."""
+CORRECTED_SHARE = 0.5
+"""Share of its rarity that a word counts which corrects a typing error. Chosen."""
+STEMMED_SHARE = 0.7
+"""Share of its rarity that a word counts which stands in another form than was typed. Chosen."""
 HALF_A_WORD = 0.5
-"""How much a pair of characters of a script without spaces counts: two of them share a
-character."""
+"""Share of its rarity that a pair of characters of a script without spaces counts, because two pairs
+share a character."""
 MAX_CORRECTED_EVIDENCE = -0.5
-"""The evidence at most of a hit that has corrected words: `scarf` is no typing error, and still
-`scars` is found by it. With so much evidence, a hit whose meaning is near still fits."""
+"""Most evidence of a hit with corrected words: `scarf` is no typing error, and still finds `scars`.
+With so much evidence, a hit of near meaning still fits."""
 DOUBT = -0.1
-"""The evidence with which a hit begins to fit."""
-FITS, NEAR = 0.2, 0.015
-"""A hit of the first relevance is likely to fit. If none has it, the hits may be the nearest in
-meaning; if none has the second either, nothing fits. A text may be as like its paraphrase as a
-question about something else, so that no one threshold tells them apart. See benchmarks/README.md
-for how often each is wrong."""
+"""The evidence from which a hit without a known cosine fits."""
+FITS = 0.2
+"""A hit of this relevance is likely to fit. A text may resemble its paraphrase as much as a question
+about something else, so that no single threshold tells them apart: see `NEAR`. benchmarks/README.md
+says how often both are wrong."""
+NEAR = 0.015
+"""If no hit has `FITS`, hits of this relevance may be the nearest in meaning. If none has this
+either, nothing fits."""
 THRESHOLD = math.log(FITS / (1 - FITS))
 UNFIT = 0.01
-"""The relevance at most of a hit without a word of a query in a language that the embedder does not
-know."""
+"""Most relevance of a hit without a word of the query, if the embedder does not know the query's
+language."""
+EXACT_COSINE = 1.0
+EXACT_EVIDENCE = 4.0
+"""Cosine and evidence of a hit whose key or title is the query: the greatest there are."""
 BY_TEXT = "text"
-"""The name by which hits of equal text are collapsed; any other is that of a payload field."""
+"""The `collapse` that means equal texts; any other is the name of a payload field."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedHit:
+    """The words of the query that a hit has, and the evidence that it does not have them by
+    chance."""
+
+    words: tuple[str, ...] = ()
+    evidence: float = MIN_EVIDENCE
 
 
 def relevance(weights: Calibration, cosine: float | None, words: float) -> float:
-    """Return the relevance of a hit with this cosine, and this evidence of its words, from 0 to 1.
+    """Return the relevance of a hit, from 0 to 1.
 
-    If the cosine is not known, the words alone decide.
+    Args:
+        weights: The regression of the collection.
+        cosine: The cosine of the hit, or None if it is not known.
+        words: The evidence of its words.
     """
+    # The cosine is not known: the words alone decide.
     if cosine is None and weights.cosine:
-        odds = THRESHOLD + weights.words * (words - DOUBT)
-    else:  # Weights of words alone have a scale of their own.
-        odds = logit(weights, cosine or 0.0, words)
-    return float(1 / (1 + np.exp(-odds)))
+        log_odds = THRESHOLD + weights.words * (words - DOUBT)
+    else:
+        # A regression without a weight of the cosine has a scale of its own.
+        log_odds = logit(weights, cosine or 0.0, words)
+    return float(1 / (1 + np.exp(-log_odds)))
 
 
 def logit(weights: Calibration, cosine: float, words: float) -> float:
@@ -96,191 +122,230 @@ def evidence(words: int, found: int, rarity: float, neighbours: float, points: i
     """Return how unlikely it is that any point of an index has these words of a query by chance,
     from -1.2 to 4.
 
-    `rarity` is the sum of the idf of the words that were `found`; each idf is the logarithm of a
-    chance. The number of points, and of ways to choose words of a long query, raises the chance
-    again. Neighbours lower it. A query whose words all stand together asks for nothing else.
+    Args:
+        words: The number of words of the query.
+        found: How many of them the text has.
+        rarity: The sum of their idf, each of which is the logarithm of a chance.
+        neighbours: How many pairs of neighbours of the query are neighbours in the text.
+        points: The number of points of the indexes.
     """
+    # All words stand together, which asks for nothing else.
     if words == found and neighbours > words - 1.001:
         return SURE
-    chances = (
-        math.lgamma(words + 1)
-        - math.lgamma(found + 1)
-        - math.lgamma(words - found + 1)
-        + math.log(points)
-    )
-    return min(20.0, max(-6.0, rarity - chances + NEIGHBOUR_CHANCE * neighbours)) / 5
+    # The more points there are, and the more ways to choose the words from a long query, the more
+    # likely is a chance.
+    ways = math.lgamma(words + 1) - math.lgamma(found + 1) - math.lgamma(words - found + 1)
+    surprise = rarity - (ways + math.log(points)) + NEIGHBOUR_CHANCE * neighbours
+    return min(20.0, max(-6.0, surprise)) / 5
 
 
 def rank(asked: Asked) -> None:
-    """Put the best candidates of all indexes in order, after soft match, behind known hits. Raises
+    """Order the best candidates of all indexes, after soft match, and add them to the hits. Raises
     SearchTimedOut."""
     add_soft_match(asked)
-    question, english = (
-        asked.question,
-        [one.live.identity.model for one in asked.answered if one.live.english_alone],
-    )
-    if (
-        english
-        and not question.model
-        and question.dense_weight != 0
-        and seems_foreign(question.text)
-    ):
-        known = ", ".join(dict.fromkeys(english))
-        asked.remark = (
-            f"This embedder knows English: {known}. A query in another language finds by words"
-            " alone."
-        )
+    if remark := _language_remark(asked):
+        asked.remark = remark
     began = time.perf_counter()
     hits = order_answers(asked.answered, asked.question, asked.scoring, asked.hits)
     asked.hits += with_relevance(hits, asked)
-    asked.left = sum(len(set(map(document_key, one.points))) for one in asked.answered) > len(
-        asked.hits
-    )
+    documents = 0
+    for answer in asked.answered:
+        documents += len(set(map(document_key, answer.points)))
+    asked.left = documents > len(asked.hits)
     asked.seconds["fuse"] += time.perf_counter() - began
 
 
-def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
-    """Return the hits with their relevance, and with the words of the query that each has, if words
-    were searched."""
-    judged: dict[int, tuple[tuple[str, ...], float]] = {}
-    for answer in asked.answered:
-        # where words were searched for, a hit without any has no BM25; meaning alone may find the
-        # words as well
-        own = [
-            hit
-            for hit in hits
-            if hit.index == answer.index and (hit.bm25 or hit.names or not answer.hybrid)
-        ]
-        if own and answer.live.encoder:
-            judged |= zip(
-                map(id, own), _judged(own, asked, answer, answer.live.encoder), strict=True
-            )
-    judged_hits, question = [], asked.question
-    without_spaces = question.model is None and is_mostly_unspaced(question.text)
-    for hit in hits:
-        answer = asked.answers[hit.index]
-        encoder = answer.live.encoder
-        matched, known = judged.get(id(hit), ((), MIN_EVIDENCE))
-        known = max(known, SURE) if hit.names or question.phrases else known
-        cosine = (
-            hit.cosine if answer.live.fingerprint in asked.vectors and not hit.by_words else None
-        )
-        text = f"{hit.title}\n{hit.text}"
-        beside = answer.synonyms.said(text) if answer.synonyms else ()
-        weights, words_alone = (
-            answer.live.calibration,
-            without_spaces and answer.live.english_alone and encoder,
-        )
-        if words_alone:
-            cosine = (
-                None  # it tells nothing: to a model of English, any two texts in Thai are alike
-            )
-        likely = relevance(weights, *((1.0, 4.0) if hit.exact else (cosine, known)))
-        if words_alone and known < SURE and not (beside or has_word(matched, text)):
-            likely = min(likely, UNFIT)
-        if hit.names:  # it is what was asked for, whatever it means
-            likely = max(likely, relevance(weights, None, known))
-        said, marks = matched if answer.hybrid else (), tuple[str, ...]()
-        if (said or hit.bm25) and encoder:
-            marks = encoder.highlights(answer.all_words, text)
-        made = replace(
-            hit, matched=said, highlights=marks, synonyms=beside, relevance=round(likely, 3)
-        )
-        judged_hits.append(made)
-    return judged_hits
-
-
-def _judged(
-    hits: Sequence[SearchHit], asked: Asked, answer: IndexAnswer, encoder: Bm25Encoder
-) -> list[tuple[tuple[str, ...], float]]:
-    """Return the words of the query that each hit of an index has, and the evidence that it is not
-    by chance."""
-    words, counts = answer.words, asked.counts
-    known = {name: word.known(counts.having) for name, word in words.items()}
-    weights = {
-        name: max([asked.idf.get(one, UNCOUNTED) for one in some]) for name, some in known.items()
-    }
-    pairs = {
-        name for name in words if is_pair(name)
-    }  # each has a character of the next: two say what one word says
-    names, keys = (
-        [names_of(hit.payload) for hit in hits],
-        [key_words(hit.document_id) for hit in hits],
+def _language_remark(asked: Asked) -> str:
+    """Return a note if the query is in a language that an embedder does not know; else an empty
+    text."""
+    question = asked.question
+    english = [answer.live.identity.model for answer in asked.answered if answer.live.english_alone]
+    uses_meaning = question.model is None and question.dense_weight != 0
+    if not english or not uses_meaning or not seems_foreign(question.text):
+        return ""
+    models = ", ".join(dict.fromkeys(english))
+    return (
+        f"This embedder knows English: {models}. A query in another language finds by words alone."
     )
-    given = zip(names, keys, [hit.title for hit in hits], [hit.text for hit in hits], strict=True)
-    texts = answer.reads("\n".join(filter(None, one)) for one in given)
+
+
+def with_relevance(hits: Sequence[SearchHit], asked: Asked) -> list[SearchHit]:
+    """Return the hits with their relevance and, if words were searched for, the words of the query
+    that each has."""
+    judged: dict[int, JudgedHit] = {}
+    for answer in asked.answered:
+        encoder = answer.live.encoder
+        if encoder is None:
+            continue
+        # In a hybrid search, a hit without BM25 has no word of the query. A search by meaning alone
+        # may find words as well.
+        own: list[SearchHit] = []
+        for hit in hits:
+            if hit.index == answer.index and (hit.bm25 or hit.names or not answer.hybrid):
+                own.append(hit)
+        if own:
+            judged_own = _judge(own, asked, answer, encoder)
+            judged |= zip(map(id, own), judged_own, strict=True)
+    question = asked.question
+    is_unspaced = question.model is None and is_mostly_unspaced(question.text)
+    none = JudgedHit()
+    return [
+        _with_relevance(hit, judged.get(id(hit), none), asked, is_unspaced=is_unspaced)
+        for hit in hits
+    ]
+
+
+def _with_relevance(
+    hit: SearchHit, judged: JudgedHit, asked: Asked, *, is_unspaced: bool
+) -> SearchHit:
+    """Return a hit with its relevance, its words and its highlights.
+
+    `is_unspaced` tells whether the query is in a script without spaces.
+    """
+    question = asked.question
+    answer = asked.answers[hit.index]
+    encoder = answer.live.encoder
+    weights = answer.live.calibration
+    text = f"{hit.title}\n{hit.text}"
+    synonyms = answer.synonyms.phrases_in(text) if answer.synonyms else ()
+    known = judged.evidence
+    if hit.names or question.phrases:
+        known = max(known, SURE)
+    has_cosine = answer.live.fingerprint in asked.vectors and not hit.by_words
+    cosine = hit.cosine if has_cosine else None
+    # To a model of English, any two texts in Thai are alike: its cosine tells nothing.
+    by_words_alone = is_unspaced and answer.live.english_alone and encoder is not None
+    if by_words_alone:
+        cosine = None
+
+    likely = relevance(weights, cosine, known)
+    if hit.exact:
+        likely = relevance(weights, EXACT_COSINE, EXACT_EVIDENCE)
+    if by_words_alone and known < SURE and not synonyms and not has_word(judged.words, text):
+        likely = min(likely, UNFIT)
+    # It has a name of the query, whatever its meaning.
+    if hit.names:
+        likely = max(likely, relevance(weights, None, known))
+
+    matched = judged.words if answer.hybrid else ()
+    highlights: tuple[str, ...] = ()
+    if encoder is not None and (matched or hit.bm25):
+        highlights = encoder.highlights(answer.all_words, text)
+    return replace(
+        hit,
+        matched=matched,
+        highlights=highlights,
+        synonyms=synonyms,
+        relevance=round(likely, 3),
+    )
+
+
+def _judge(
+    hits: Sequence[SearchHit], asked: Asked, answer: IndexAnswer, encoder: Bm25Encoder
+) -> list[JudgedHit]:
+    """Judge the hits of an index by the words of the query that each has."""
+    words = answer.words
+    having = asked.counts.having
+    rarities: dict[str, float] = {}
+    for name, word in words.items():
+        rarities[name] = max([asked.idf.get(known, UNCOUNTED) for known in word.known(having)])
+    # Each pair of characters shares one with the next, so that two tell what one word tells.
+    pairs = {name for name in words if is_pair(name)}
+    texts = answer.add_synonyms(map(_compared_text, hits))
     matched = encoder.matched(words, texts)
-    # neighbours of pairs tell nothing new, unless the whole query stands there as it was typed
-    is_whole = [len(found) == len(words) > 1 for found in matched]
-    is_counted = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
-    counting = [counted or whole for counted, whole in zip(is_counted, is_whole, strict=True)]
-    own = [word.dimensions for word in words.values()]
-    near = iter(near_scores(encoder, own, list(weights.values()), [*compress(texts, counting)]))
-    points, judged = counts.points or round(math.exp(UNCOUNTED)), []
+
+    # All words of a query of several: it may stand in the text as it was typed.
+    has_all = [len(found) == len(words) > 1 for found in matched]
+    # More words than one, pairs of characters aside: neighbours of pairs tell nothing new.
+    has_several = [len(found) > max(1, 2 * len(pairs.intersection(found))) for found in matched]
+    compared: list[str] = []
+    for text, is_all, is_several in zip(texts, has_all, has_several, strict=True):
+        if is_all or is_several:
+            compared.append(text)
+    dimensions = [word.dimensions for word in words.values()]
+    near = iter(near_scores(encoder, dimensions, list(rarities.values()), compared))
+
+    points = asked.counts.points or round(math.exp(UNCOUNTED))
     corrected = set(asked.question.corrected.values())
-    for found, counts_near, counted, text in zip(matched, counting, is_counted, texts, strict=True):
+    judged: list[JudgedHit] = []
+    for found, is_all, is_several, text in zip(matched, has_all, has_several, texts, strict=True):
+        share = next(near) if is_all or is_several else 0.0
+        neighbours = 0.0
+        if is_several or share > ALL_NEIGHBOURS:
+            neighbours = share * (len(words) - 1)
         shares = _shares([name for name in found if name not in pairs], corrected, text)
-        rarity = sum([weights[name] * shares.get(name, HALF_A_WORD) for name in found])
-        share = next(near) if counts_near else 0.0
-        neighbours = share * (len(own) - 1) if counted or share > WHOLE else 0.0
-        proof = evidence(len(own), len(found), rarity, neighbours, points)
+        rarity = sum([rarities[name] * shares.get(name, HALF_A_WORD) for name in found])
+        proof = evidence(len(words), len(found), rarity, neighbours, points)
         if not corrected.isdisjoint(found):
             proof = min(proof, MAX_CORRECTED_EVIDENCE)
-        judged.append((found, proof))
+        judged.append(JudgedHit(found, proof))
     return judged
 
 
-def _shares(found: Sequence[str], corrected: set[str], text: str) -> dict[str, float]:
-    """Return how much each word counts as evidence that a text was asked for: less if it was not
-    typed as it stands.
+def _compared_text(hit: SearchHit) -> str:
+    """Return the text of a hit that is compared with the query."""
+    texts = (names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text)
+    return "\n".join(filter(None, texts))
 
-    `found` has no pairs of characters of a script without spaces.
+
+def _shares(found: Sequence[str], corrected: set[str], text: str) -> dict[str, float]:
+    """Return how much each word counts as evidence: less if it does not stand in the text as it was
+    typed.
+
+    Args:
+        found: The words of the query that the text has, without pairs of characters.
+        corrected: The words that correct a typing error.
+        text: The text.
     """
-    as_typed = spaced(text)
-    shares = dict[str, float]()
+    spaced_text = spaced(text)
+    shares: dict[str, float] = {}
     for word in found:
         if word in corrected:
             shares[word] = CORRECTED_SHARE
-        elif spaced(word) not in as_typed:
-            shares[word] = STEMMED_SHARE  # "printers", and the text has "printer"
+        # "printers" was typed, and the text has "printer".
+        elif spaced(word) not in spaced_text:
+            shares[word] = STEMMED_SHARE
         else:
             shares[word] = 1.0
     return shares
 
 
 def has_word(matched: Sequence[str], text: str) -> bool:
-    """Return whether words of a query that a text has are more than two sounds, which stand
-    together by chance.
+    """Return whether these words of a query are more than pairs of sounds, which stand together by
+    chance.
 
-    Two characters are often a word of Chinese, Japanese and Korean. In Thai, three that stand
+    In Chinese, Japanese and Korean, two characters are often a word. In Thai, three that stand
     together are one.
     """
     if not all(is_pair_of_sounds(word) for word in matched):
         return True
-    plain = normalized(text) if len(matched) > 1 else ""
-    return any(
-        overlapped(one, other) in plain
-        for one, other in pairwise(matched)
-        if overlapped(one, other)
-    )
+    if len(matched) < 2:
+        return False
+    plain = normalized(text)
+    for word, following in pairwise(matched):
+        three = overlapped(word, following)
+        if three and three in plain:
+            return True
+    return False
 
 
 def collapse_key(hit: SearchHit, by: str) -> Any:
-    """Return what hits have in common that are collapsed: a value of a field, or `BY_TEXT` their
-    text."""
+    """Return the value that collapsed hits have in common: that of a field, or with `BY_TEXT` their
+    text. A hit without the field has a key of its own."""
     value = folded_text(hit.text) if by == BY_TEXT else value_of(hit.payload, by)
-    return (hit.index, hit.document_id) if value is None else repr(value)
+    if value is None:
+        return hit.index, hit.document_id
+    return repr(value)
 
 
 def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
-    """Return the hits without those that repeat a better one, which says in `collapsed` how many it
-    stands for.
-
-    `by` is a payload field with equal values, or `BY_TEXT` for equal texts, whatever their spaces
-    and capitals. A hit that does not have the field stands for itself.
-    """
-    kept: dict[Any, SearchHit] = {}
+    """Return the first hit of each `collapse_key`. Its `collapsed` counts the others, which are left
+    out."""
+    first: dict[Any, SearchHit] = {}
     for hit in hits:
         key = collapse_key(hit, by)
-        kept[key] = replace(kept[key], collapsed=kept[key].collapsed + 1) if key in kept else hit
-    return list(kept.values())
+        if key in first:
+            first[key] = replace(first[key], collapsed=first[key].collapsed + 1)
+        else:
+            first[key] = hit
+    return list(first.values())

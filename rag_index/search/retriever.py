@@ -687,12 +687,14 @@ class Retriever:
         missing = (
             missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
         )
-        missing = f"{asked.unread} {missing}".strip() if asked.unread else missing
+        missing = (
+            f"{asked.synonyms_failure} {missing}".strip() if asked.synonyms_failure else missing
+        )
         hits, failure = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance], ""
         best = max([hit.relevance for hit in asked.hits], default=0.0)
         if reranking and hits:
             hits, failure, asked.seconds["rerank"] = await reranking.rerank(
-                question.meant, hits, question.deadline
+                question.text_with_synonyms, hits, question.deadline
             )
         return SearchResult(
             tuple(sieve.shown(hits)),

@@ -1,22 +1,23 @@
-"""Soft match: how well a chunk's words cover those of the query, where a word that means the same
-counts too.
+"""Soft match: how well the words of a chunk cover those of the query, where words of similar meaning
+count too.
 
 It is a late interaction (Khattab and Zaharia: ColBERT, SIGIR 2020) over the best candidates: for
-each token of the query the best cosine with any token of the chunk, weighted by the inverse
+each token of the query, the best cosine with any token of the chunk, weighted by the inverse
 document frequency of its word. The token vectors are those of the local embedder's table, whichever
 embedder the index has. So "car" in a query counts 0.6 for a chunk with "vehicle", and 1 for one
 with "car".
 
-The table has no vector for a word of several tokens, as most words of other languages than English
-are: its pieces stand in many words and mean nothing. So such a word is compared by its letters:
-"oslepeo" is like "oslepljen".
+A word of several tokens has no vector in the table, because its tokens are parts of many words and
+have no meaning of their own. Most words of other languages than English are such words. They are
+compared by their letters: "oslepeo" resembles "oslepljen".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,42 +28,51 @@ from rag_index.core.documents.batches import RESERVED_KEY, TITLE
 from rag_index.search.concurrency import Deadline, in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from rag_index.components.embedders.bm25 import Bm25Encoder
+    from rag_index.core.documents.batches import StoredPoint
     from rag_index.search.question import Asked, IndexAnswer
 
-NEAR_WEIGHT, NEAR_WORDS = 0.15, 3
-"""How much the neighbours of a query count in soft match, and how far apart they may stand in a
-text."""
+NEAR_WEIGHT = 0.15
+"""Weight of the share of neighbours beside the soft match, which has 1. Chosen."""
+NEAR_WORDS = 3
+"""Neighbours in a text stand at most this many words apart. Chosen."""
 MAX_TOKENS = 96
-"""Tokens of a query that are compared, about."""
+"""About how many tokens of a query are compared. Chosen; the time grows with each."""
 MIN_TOKEN_COSINE = 0.2
-"""Tokens that are less alike have nothing to do with each other."""
-SAME_MEANING, MAX_PIECES = 0.4, 2
-"""The cosine from which two words may be named as synonyms, and the tokens of a word that has a
-meaning."""
-LETTER_SHARE, MIN_SHARED_LETTERS = 0.8, 0.3
-"""How much the letters of a word of several tokens count beside these, and the share of them that
-another word has at least."""
+"""Tokens with a lower cosine count as unrelated. Chosen."""
+SAME_MEANING = 0.4
+"""The cosine from which two words may be named as synonyms. Chosen."""
+MAX_MEANING_TOKENS = 2
+"""Tokens of a word that has a meaning at most. Chosen."""
+LETTER_SHARE = 0.8
+"""Share of the weight of a word of several tokens that its letters get; its tokens get the rest.
+Chosen."""
+MIN_SHARED_LETTERS = 0.3
+"""Words with a smaller share of common letters count as unrelated. Chosen."""
 TOKEN_GROUPS = 2**16
-"""Hash values for groups of three letters; few groups share one."""
+"""Hash values for groups of three letters: so many that few groups share one."""
 TITLE_SHARE = 0.1
-"""How much of the soft match of a chunk is that of its document's title, beside all of title and
-text."""
-LENGTH_SHARE, LENGTH = 0.2, 75
-"""How much a chunk's length counts, and the words of one whose score stays: a long one has more
-words that may fit."""
+"""Share of a chunk's soft match that is that of its document's title alone; the rest is that of
+title and text. Chosen."""
+LENGTH_SHARE = 0.2
+"""How much the length of a chunk counts. A long chunk has more words that may match. Chosen."""
+LENGTH = 75
+"""Words of a chunk whose score does not change with its length. Chosen."""
 MAX_COMPARED_CHARS = 4000
-"""Characters of a chunk that are compared."""
+"""Characters of a chunk that are compared. Chosen; the time grows with each."""
 ONE_THREAD = 2**18
-"""Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they
-save."""
-LATIN, MIN_FOREIGN, MIN_STRANGE = 0x24F, 3, 4
-"""The last letter of Latin alphabets, the fewest words that tell a language, and letters of one
-that may be English."""
+"""Most multiplications of a matrix product for which OpenBLAS starts no threads. Threads would cost
+more time than they save here."""
+LATIN = 0x24F
+"""The last code point of the Latin alphabets."""
+MIN_FOREIGN = 3
+"""Words that a query needs to be in a language. Chosen."""
+MIN_STRANGE = 4
+"""Letters of a word whose number of tokens tells whether it is English. Chosen."""
 OTHER_LANGUAGES = (
     "german",
     "french",
@@ -78,43 +88,53 @@ OTHER_LANGUAGES = (
     "romanian",
     "turkish",
 )
-"""Languages of Latin letters whose frequent words are known."""
+"""Languages with Latin letters whose frequent words are known."""
 
 
 def add_soft_match(asked: Asked) -> None:
-    """Give the candidates of hybrid answers the score of soft match, as far as they have texts.
-
-    Raises SearchTimedOut.
-    """
+    """Set the soft match of the candidates of hybrid answers. Raises SearchTimedOut."""
     by_encoder: dict[Bm25Encoder, list[IndexAnswer]] = {}
     for answer in asked.answered:
         if answer.hybrid and answer.live.encoder:
             by_encoder.setdefault(answer.live.encoder, []).append(answer)
-    for encoder, some in by_encoder.items():
-        words = {word: one.known(asked.counts.having) for word, one in some[0].words.items()}
-        weights = {word: max(asked.idf.get(one, 1.0) for one in own) for word, own in words.items()}
-        ours = [point.payload.get(RESERVED_KEY, {}) for answer in some for point in answer.points]
-        titles, keys = (
-            [str(one.get(TITLE, "")) for one in ours],
-            [str(one.get("document_id", "")) for one in ours],
-        )
-        given = zip(
-            map(key_words, keys), titles, [str(one.get("text", "")) for one in ours], strict=True
-        )
-        texts, limit = ["\n".join(filter(None, one)) for one in given], asked.question.deadline
-        both = some[0].reads(
-            [*texts, *titles]
-        )  # together, so that words which several have are compared once
-        soft = soft_scores(weights, both, identifiers=encoder.model.identifiers, deadline=limit)
-        near = near_scores(encoder, list(words.values()), list(weights.values()), both, limit)
-        points, of_titles = (
-            [point for answer in some for point in answer.points],
-            soft[len(texts) :],
-        )
-        for point, title, one, own, other in zip(
-            points, titles, soft, of_titles, near, strict=False
-        ):
-            point.soft = one + (TITLE_SHARE * (own - one) if title else 0.0) + NEAR_WEIGHT * other
+    for encoder, answers in by_encoder.items():
+        _add_soft_match(asked, encoder, answers)
+
+
+def _add_soft_match(asked: Asked, encoder: Bm25Encoder, answers: Sequence[IndexAnswer]) -> None:
+    """Set the soft match of the candidates of the answers with one encoder."""
+    first = answers[0]
+    deadline = asked.question.deadline
+    dimensions: list[frozenset[int]] = []
+    weights: dict[str, float] = {}
+    for name, word in first.words.items():
+        known = word.known(asked.counts.having)
+        dimensions.append(known)
+        weights[name] = max([asked.idf.get(dimension, 1.0) for dimension in known])
+
+    points: list[StoredPoint] = []
+    for answer in answers:
+        points += answer.points
+    titles = [str(point.payload.get(RESERVED_KEY, {}).get(TITLE, "")) for point in points]
+    texts = [_compared_text(point, title) for point, title in zip(points, titles, strict=True)]
+    # Texts and titles are compared in one call, so that words that several have are compared once.
+    compared = first.add_synonyms([*texts, *titles])
+    identifiers = encoder.model.identifiers
+    scores = soft_scores(weights, compared, identifiers=identifiers, deadline=deadline)
+    near = near_scores(encoder, dimensions, list(weights.values()), compared, deadline)
+    of_titles = scores[len(points) :]
+    for number, point in enumerate(points):
+        soft = scores[number]
+        if titles[number]:
+            soft += TITLE_SHARE * (of_titles[number] - soft)
+        point.soft = soft + NEAR_WEIGHT * near[number]
+
+
+def _compared_text(point: StoredPoint, title: str) -> str:
+    ours = point.payload.get(RESERVED_KEY, {})
+    key = key_words(str(ours.get("document_id", "")))
+    texts = (key, title, str(ours.get("text", "")))
+    return "\n".join(filter(None, texts))
 
 
 def soft_scores(
@@ -124,124 +144,197 @@ def soft_scores(
     identifiers: bool = False,
     deadline: Deadline | None = None,
 ) -> list[float]:
-    """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each.
+    """Return the soft match of each text, from 0 to about 1.2.
 
-    With `identifiers`, names are compared in one spelling. Of many words, those of the most weight
-    are compared.
+    Args:
+        words: The words of a query, each with its weight. Of many words, those of the greatest
+            weight are compared.
+        texts: The texts.
+        identifiers: Whether names of source code are compared in one spelling.
+        deadline: When to give up.
+
+    Raises:
+        SearchTimedOut: the deadline has passed.
     """
-    table = _table()
-    parts, ids, given = list[str](), list[list[int]](), list[float]()
-    for word, weight in sorted(words.items(), key=lambda one: -one[1])[:MAX_TOKENS]:
-        for part in _split(word, identifiers):
-            parts.append(part)
-            ids.append(table.tokens(part))
-            given.append(weight)
-        if sum(map(len, ids)) >= MAX_TOKENS:
-            break
-    if not parts:
+    query = _ComparedQuery.of(words, identifiers=identifiers)
+    if query is None:
         return [0.0] * len(texts)
-    counts, weights, scores = np.array(list(map(len, ids))), np.array(given), list[float]()
-    by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
-    asked, by_tokens = (
-        list(chain.from_iterable(ids)),
-        np.repeat((weights - by_letters) / counts, counts),
-    )
-    spelt = np.flatnonzero(by_letters).tolist()
-    for few in in_time(texts, deadline):
-        found = _words_of(tuple(few), identifiers)[0]
-        alike = table.cosines(asked, [table.tokens(word) for word in found.distinct])
-        alike[alike < MIN_TOKEN_COSINE] = 0
-        covered = found.best(alike) @ by_tokens
-        if spelt and found.distinct:
-            shared = shared_letters(
-                [spelled(parts[one]) for one in spelt], list(map(spelled, found.distinct))
-            )
-            covered += found.best(shared.T) @ by_letters[spelt]
-        lengths = (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * found.counts / LENGTH)
-        scores += (covered / weights.sum() * lengths).tolist()
+    scores: list[float] = []
+    for batch in in_time(texts, deadline):
+        found = _words_of(tuple(batch), identifiers).own
+        scores += query.scores(found).tolist()
     return scores
 
 
-class _Words(NamedTuple):
-    """The words of some texts: each once, which of these the texts have, one after the other, and
-    how many each has."""
+@dataclass(frozen=True, slots=True)
+class _ComparedQuery:
+    """The words of a query, as they are compared with those of texts."""
+
+    tokens: list[int]
+    """The tokens of all words."""
+    token_weights: NDArray[np.float64]
+    """The weight of each token, shape (tokens,)."""
+    spelled: list[str]
+    """The words of several tokens, as `spelled` writes them."""
+    letter_weights: NDArray[np.float64]
+    """The weight of the letters of each of these, shape (spelled,)."""
+    total: float
+    """The weight of all words."""
+
+    @classmethod
+    def of(cls, words: Mapping[str, float], *, identifiers: bool) -> _ComparedQuery | None:
+        """Return the words of the greatest weight with `MAX_TOKENS` tokens together, about. Return
+        None if there are none."""
+        table = _table()
+        parts: list[str] = []
+        tokens: list[list[int]] = []
+        weights_of_parts: list[float] = []
+        heaviest = sorted(words.items(), key=lambda word: -word[1])
+        for word, weight in heaviest[:MAX_TOKENS]:
+            for part in _split(word, identifiers):
+                parts.append(part)
+                tokens.append(table.tokens(part))
+                weights_of_parts.append(weight)
+            if sum(map(len, tokens)) >= MAX_TOKENS:
+                break
+        if not parts:
+            return None
+        counts = np.array(list(map(len, tokens)))
+        weights = np.array(weights_of_parts)
+        # Of a word of several tokens, the letters count most.
+        by_letters = np.where(counts > 1, LETTER_SHARE * weights, 0.0)
+        by_tokens = np.repeat((weights - by_letters) / counts, counts)
+        places = np.flatnonzero(by_letters).tolist()
+        return cls(
+            list(chain.from_iterable(tokens)),
+            by_tokens,
+            [spelled(parts[place]) for place in places],
+            by_letters[places],
+            weights.sum(),
+        )
+
+    def scores(self, texts: _Words) -> NDArray[np.float64]:
+        """Return the soft match of each text, shape (texts,)."""
+        table = _table()
+        similar = table.cosines(self.tokens, [table.tokens(word) for word in texts.distinct])
+        similar[similar < MIN_TOKEN_COSINE] = 0
+        covered = texts.best(similar) @ self.token_weights
+        if self.spelled and texts.distinct:
+            shared = shared_letters(self.spelled, list(map(spelled, texts.distinct)))
+            covered += texts.best(shared.T) @ self.letter_weights
+        lengths = (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * texts.counts / LENGTH)
+        scores: NDArray[np.float64] = covered / self.total * lengths
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The words of several texts."""
 
     distinct: list[str]
+    """Each word once."""
     numbers: NDArray[np.intp]
+    """The number in `distinct` of each word of all texts, one text after the other."""
     counts: NDArray[np.intp]
+    """How many words each text has."""
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[str]]) -> _Words:
         """Return the words of texts that were split."""
-        every = list(chain.from_iterable(texts))
-        known = {word: number for number, word in enumerate(dict.fromkeys(every))}
+        words = list(chain.from_iterable(texts))
+        numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
         return cls(
-            list(known),
-            np.array([known[word] for word in every], dtype=np.intp),
+            list(numbers),
+            np.array([numbers[word] for word in words], dtype=np.intp),
             np.array([*map(len, texts)]),
         )
 
     def best(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the greatest values that the words of each text have, of those of the distinct
-        words; 0 for none."""
-        found = np.zeros((len(self.counts), values.shape[1]), dtype=values.dtype)
-        if filled := np.flatnonzero(self.counts).tolist():
-            found[filled] = np.maximum.reduceat(
-                values[self.numbers], (np.cumsum(self.counts) - self.counts)[filled]
-            )
-        return found
+        """Return the greatest value of the words of each text; 0 for a text without words.
+
+        Args:
+            values: Values of the distinct words, shape (distinct, n).
+
+        Returns:
+            An array of shape (texts, n).
+        """
+        best = np.zeros((len(self.counts), values.shape[1]), dtype=values.dtype)
+        with_words = np.flatnonzero(self.counts).tolist()
+        if with_words:
+            starts = (np.cumsum(self.counts) - self.counts)[with_words]
+            best[with_words] = np.maximum.reduceat(values[self.numbers], starts)
+        return best
+
+
+@dataclass(frozen=True, slots=True)
+class _SplitTexts:
+    """The words of texts, in two ways of splitting."""
+
+    own: _Words
+    """Words as soft match compares them."""
+    neighbours: _Words
+    """Words among which neighbours are found: whole names, and pairs of characters in scripts
+    without spaces."""
 
 
 @lru_cache(maxsize=2)
-def _words_of(texts: Sequence[str], identifiers: bool) -> tuple[_Words, _Words]:
-    """Return the words of texts, and those by which neighbours are found: whole names, and pairs of
-    characters.
-
-    They are remembered from the first of two comparisons to the second.
-    """
+def _words_of(texts: Sequence[str], identifiers: bool) -> _SplitTexts:
+    """Split texts. The result is cached from `soft_scores` to `near_scores`, which split the same
+    texts."""
     plain = [normalized(text[:MAX_COMPARED_CHARS]) for text in texts]
     own = _Words.of([_split(text, identifiers) for text in plain])
     if not identifiers and all(map(is_simple, plain)):
-        return own, own
-    return own, _Words.of([LETTERS.words_in(divided(text)) for text in plain])
+        return _SplitTexts(own, own)
+    neighbours = _Words.of([LETTERS.words_in(divided(text)) for text in plain])
+    return _SplitTexts(own, neighbours)
 
 
 def _split(text: str, identifiers: bool) -> list[str]:
-    """Return the words of a normalized text, without dividing one that has no spaces."""
-    return LETTERS.words_in(split_identifiers(text)[:MAX_COMPARED_CHARS] if identifiers else text)
+    """Return the words of a normalized text. A text without spaces is not divided."""
+    if identifiers:
+        text = split_identifiers(text)[:MAX_COMPARED_CHARS]
+    return LETTERS.words_in(text)
 
 
 def shared_letters(words: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
-    """Return the share of each word's groups of three letters that one word of each text has, shape
-    (words, texts).
+    """Return the share of each word's groups of three letters that the best word of each text has.
 
-    All words are small and stand between spaces, which count as letters. No text is empty.
+    Args:
+        words: Words as `spelled` writes them. The spaces count as letters.
+        texts: Texts of one or more such words, none of them empty.
+
+    Returns:
+        An array of shape (words, texts). A share below `MIN_SHARED_LETTERS` is 0.
     """
     groups, starts = groups_of("".join(texts))
-    firsts = np.searchsorted(starts, np.cumsum([0, *map(len, texts[:-1])]))
+    ends = np.cumsum([0, *map(len, texts[:-1])])
+    first_words = np.searchsorted(starts, ends)
     shares = np.empty((len(words), len(texts)))
     for share, word in zip(shares, words, strict=True):
-        asked = np.zeros(TOKEN_GROUPS, dtype=np.uint8)
-        asked[groups_of(word)[0]] = 1
-        counts = np.add.reduceat(asked[groups], starts, dtype=np.int32)
-        share[:] = np.minimum(1.0, np.maximum.reduceat(counts, firsts) / asked.sum())
+        is_in_word = np.zeros(TOKEN_GROUPS, dtype=np.uint8)
+        is_in_word[groups_of(word)[0]] = 1
+        counts = np.add.reduceat(is_in_word[groups], starts, dtype=np.int32)
+        best = np.maximum.reduceat(counts, first_words)
+        share[:] = np.minimum(1.0, best / is_in_word.sum())
     shares[shares < MIN_SHARED_LETTERS] = 0
     return shares
 
 
 def spelled(word: str) -> str:
-    """Return a word in small letters between two spaces; one of a script without spaces in pairs of
-    characters."""
-    return (
-        f" {word.lower() if word.isascii() else ' '.join(divided(word).lower().split()) or word} "
-    )
+    """Return a word in small letters between two spaces. A word of a script without spaces becomes
+    pairs of characters."""
+    if word.isascii():
+        return f" {word.lower()} "
+    pairs = divided(word).lower().split()
+    return f" {' '.join(pairs) or word} "
 
 
 def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
-    """Return a number for every three neighbours in a text, and where one begins with a space."""
+    """Return a hash of every three neighbouring letters of a text, and the places of those that
+    begin with a space."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    groups = (codes[:-2] * 31 + codes[1:-1]) * 31 + codes[2:]
-    return groups.astype(np.uint16), np.flatnonzero(codes[:-2] == ord(" "))
+    hashes = (codes[:-2] * 31 + codes[1:-1]) * 31 + codes[2:]
+    return hashes.astype(np.uint16), np.flatnonzero(codes[:-2] == ord(" "))
 
 
 def near_scores(
@@ -251,85 +344,125 @@ def near_scores(
     texts: Sequence[str],
     deadline: Deadline | None = None,
 ) -> list[float]:
-    """Return which share of the neighbours in a query are neighbours in each text, by the weights
-    of the words.
+    """Return the share of the neighbours in a query that are neighbours in each text as well.
 
     Neighbours in a text stand at most `NEAR_WORDS` words apart, in either order.
+
+    Args:
+        encoder: The encoder of the texts.
+        words: The dimensions of each word of the query.
+        weights: The weight of each word.
+        texts: The texts.
+        deadline: When to give up.
+
+    Raises:
+        SearchTimedOut: the deadline has passed.
     """
-    pairs = [one + other for one, other in pairwise(weights)]
+    pairs = [weight + following for weight, following in pairwise(weights)]
     if not pairs:
         return [0.0] * len(texts)
-    places, scores = dict[int, set[int]](), list[float]()
-    for number, some in enumerate(words):
-        for one in some:
-            places.setdefault(one, set()).add(number)
-    for few in in_time(texts, deadline):
-        found = _words_of(tuple(few), encoder.model.identifiers)[1]
-        known = {
-            number: {place for one in own for place in places.get(one, ())}
-            for number, own in enumerate(encoder.dimensions_of(found.distinct).values())
-            if not places.keys().isdisjoint(own)
-        }
-        asked = np.zeros(len(found.distinct), dtype=np.bool_)
-        asked[list(known)] = True
-        spots = np.flatnonzero(asked[found.numbers])
-        there = [
-            (spot, known[number])
-            for spot, number in zip(spots.tolist(), found.numbers[spots].tolist(), strict=True)
-        ]
-        bounds = np.searchsorted(spots, [0, *np.cumsum(found.counts)]).tolist()
-        scores += [_share_of_pairs(there[start:end], pairs) for start, end in pairwise(bounds)]
+    places: dict[int, set[int]] = {}
+    for place, dimensions in enumerate(words):
+        for dimension in dimensions:
+            places.setdefault(dimension, set()).add(place)
+    scores: list[float] = []
+    for batch in in_time(texts, deadline):
+        found = _words_of(tuple(batch), encoder.model.identifiers).neighbours
+        for words_of_text in _query_words_of(found, encoder, places):
+            scores.append(_share_of_pairs(words_of_text, pairs))
     return scores
 
 
-def _share_of_pairs(spots: Sequence[tuple[int, set[int]]], pairs: Sequence[float]) -> float:
-    """Return the share of pairs that stand near each other in a text, by the places of words and
-    their numbers."""
-    found, last = set[int](), list[tuple[int, int]]()
-    for place, numbers in spots:
-        last = [one for one in last if place - one[0] <= NEAR_WORDS]
-        for number in numbers:
-            found.update([min(number, other) for _, other in last if abs(number - other) == 1])
-            last.append((place, number))
-    return sum([pairs[number] for number in found]) / sum(pairs) if found else 0.0
+def _query_words_of(
+    texts: _Words, encoder: Bm25Encoder, places: Mapping[int, set[int]]
+) -> Iterator[list[tuple[int, set[int]]]]:
+    """Yield the words of each text that are words of the query, in order: the position of each among
+    the words of the texts, and its places in the query.
+
+    Args:
+        texts: The words of the texts.
+        encoder: Gives the dimensions of each word.
+        places: The places in the query of each dimension.
+    """
+    known: dict[int, set[int]] = {}
+    for number, dimensions in enumerate(encoder.dimensions_of(texts.distinct).values()):
+        if not places.keys().isdisjoint(dimensions):
+            known[number] = set().union(*[places.get(dimension, ()) for dimension in dimensions])
+    is_known = np.zeros(len(texts.distinct), dtype=np.bool_)
+    is_known[list(known)] = True
+    positions = np.flatnonzero(is_known[texts.numbers])
+    places_at = [known[number] for number in texts.numbers[positions].tolist()]
+    words = list(zip(positions.tolist(), places_at, strict=True))
+    bounds = np.searchsorted(positions, [0, *np.cumsum(texts.counts)]).tolist()
+    for start, end in pairwise(bounds):
+        yield words[start:end]
+
+
+def _share_of_pairs(words: Sequence[tuple[int, set[int]]], pairs: Sequence[float]) -> float:
+    """Return the share of the neighbours in the query that stand near each other in a text.
+
+    Args:
+        words: The words of the query that the text has: position and places in the query of each.
+        pairs: The weights of the neighbours in the query, by the place of the first.
+    """
+    found: set[int] = set()
+    # The positions and places of the words just before.
+    last: list[tuple[int, int]] = []
+    for position, places in words:
+        last = [before for before in last if position - before[0] <= NEAR_WORDS]
+        for place in places:
+            for _, other in last:
+                if abs(place - other) == 1:
+                    found.add(min(place, other))
+            last.append((position, place))
+    if not found:
+        return 0.0
+    return sum([pairs[place] for place in found]) / sum(pairs)
 
 
 @lru_cache(maxsize=256)
 def seems_foreign(text: str) -> bool:
-    """Return whether a query seems to be in another language than English; names and single words
-    are in none.
-
-    Most of its letters are of another script, or it has words that another language leaves out and
-    English does not: two of them, or one beside words that are mostly no words of English.
-    """
+    """Return whether a query seems to be in another language than English. Names and single words
+    are in no language."""
     letters = [ord(letter) for letter in text if letter.isalpha()]
-    if sum(one > LATIN for one in letters) > len(letters) / 2:
+    # Most letters are of another script.
+    not_latin = sum(letter > LATIN for letter in letters)
+    if not_latin > len(letters) / 2:
         return True
+
     runs = [run.strip(".,;:!?").lower() for run in text.split()]
     words = [run for run in runs if run.isalpha() and len(run) > 1]
-    own = sum(leaves_out("english", word) for word in words)
+    if len(words) < MIN_FOREIGN:
+        return False
+    # "der" is frequent in German and no word of English, as "the" is in English.
     others = [word for word in words if not leaves_out("english", word)]
-    other = max(sum(leaves_out(language, word) for word in others) for language in OTHER_LANGUAGES)
-    strange = sum(count_tokens(word) > 1 for word in others if len(word) >= MIN_STRANGE) * 2 > len(
-        others
-    )
-    return len(words) >= MIN_FOREIGN and other > own and (other > 1 or strange)
+    english = len(words) - len(others)
+    foreign = 0
+    for language in OTHER_LANGUAGES:
+        foreign = max(foreign, sum(leaves_out(language, word) for word in others))
+    if foreign <= english:
+        return False
+    # Two frequent words of another language, or one beside words that are mostly not English.
+    strange = [word for word in others if len(word) >= MIN_STRANGE and count_tokens(word) > 1]
+    return foreign > 1 or len(strange) * 2 > len(others)
 
 
 def count_tokens(word: str) -> int:
-    """Return how many tokens of the local embedder a word has. A frequent word is one token."""
+    """Return the number of tokens of the local embedder for a word. A frequent word has one."""
     return len(_table().tokens(word))
 
 
 def nearest_word(word: str, others: Sequence[str]) -> str:
-    """Return the word that means most nearly the same; "" if none does."""
+    """Return the word of the most similar meaning; an empty text if none is similar enough."""
     table = _table()
-    known = [one for one in others if len(table.tokens(one)) <= MAX_PIECES]
-    if not known or len(table.tokens(word)) > MAX_PIECES:
+    known = [other for other in others if len(table.tokens(other)) <= MAX_MEANING_TOKENS]
+    if not known or len(table.tokens(word)) > MAX_MEANING_TOKENS:
         return ""
-    own, *vectors = [table.meaning(one) for one in (word, *known)]
-    alike = np.stack(vectors) @ own
-    return known[int(alike.argmax())] if alike.max() >= SAME_MEANING else ""
+    vectors = np.stack([table.meaning(other) for other in known])
+    cosines = vectors @ table.meaning(word)
+    if cosines.max() < SAME_MEANING:
+        return ""
+    return known[int(cosines.argmax())]
 
 
 class _TokenTable:
@@ -340,37 +473,46 @@ class _TokenTable:
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
 
     def tokens(self, word: str) -> list[int]:
-        """Return the tokens of a word, one at least."""
+        """Return the tokens of a word, at least one."""
         return self._tokens[f" {word}"] or [0]
 
     def meaning(self, word: str) -> NDArray[np.float32]:
-        """Return the vector of a word, of length 1."""
-        vector = self._vectors[np.minimum(self.tokens(word), len(self._vectors) - 1)].mean(axis=0)
-        return np.asarray(vector / max(1e-9, float(np.linalg.norm(vector))), dtype=np.float32)
+        """Return the vector of a word, normalized to length 1."""
+        tokens = np.minimum(self.tokens(word), len(self._vectors) - 1)
+        vector = self._vectors[tokens].mean(axis=0)
+        length = max(1e-9, float(np.linalg.norm(vector)))
+        return np.asarray(vector / length, dtype=np.float32)
 
     def cosines(self, tokens: Sequence[int], words: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Return the best cosine of each token with any token of each word, shape (words,
-        tokens)."""
+        """Return the best cosine of each token with any token of each word.
+
+        Args:
+            tokens: The tokens.
+            words: The tokens of each word.
+
+        Returns:
+            An array of shape (words, tokens).
+        """
         last = len(self._vectors) - 1
-        every, own = (
-            np.minimum(some, last)
-            for some in (np.array([*chain.from_iterable(words)], np.intp), tokens)
-        )
-        place = np.zeros(len(self._vectors), dtype=np.intp)
-        place[every] = 1
-        unique = np.flatnonzero(place)
-        place[unique] = np.arange(len(unique))
-        asked = (self._vectors[own] / self._lengths[own, np.newaxis]).T
-        alike = np.empty((len(unique), len(tokens)), dtype=np.float32)
-        step = max(1, ONE_THREAD // asked.size)
+        of_query = np.minimum(tokens, last)
+        of_words = np.minimum(np.array([*chain.from_iterable(words)], np.intp), last)
+        # Each token of the words once, and the row of each in the product.
+        row = np.zeros(len(self._vectors), dtype=np.intp)
+        row[of_words] = 1
+        unique = np.flatnonzero(row)
+        row[unique] = np.arange(len(unique))
+
+        query = (self._vectors[of_query] / self._lengths[of_query, np.newaxis]).T
+        cosines = np.empty((len(unique), len(tokens)), dtype=np.float32)
+        step = max(1, ONE_THREAD // query.size)
         for start in range(0, len(unique), step):
-            some = unique[start : start + step]
-            np.matmul(self._vectors[some], asked, out=alike[start : start + step])
-        alike /= self._lengths[unique, np.newaxis]
+            rows = unique[start : start + step]
+            np.matmul(self._vectors[rows], query, out=cosines[start : start + step])
+        cosines /= self._lengths[unique, np.newaxis]
+        if not words:
+            return cosines
         starts = np.cumsum([0, *map(len, words)])[:-1]
-        best: NDArray[np.float32] = (
-            np.maximum.reduceat(alike[place[every]], starts, axis=0) if words else alike
-        )
+        best: NDArray[np.float32] = np.maximum.reduceat(cosines[row[of_words]], starts, axis=0)
         return best
 
 

@@ -10,7 +10,7 @@ from rag_index.components.embedders import tokenizer
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model, name_dimension
 from rag_index.components.embedders.tokenizer import normalized
 from rag_index.search.highlights import marked
-from rag_index.search.question import spaced, taken_apart
+from rag_index.search.question import TypedQuery, parse_query, spaced
 from rag_index.search.synonyms import Phrases
 
 DOCS = Path(__file__).parents[3] / "docs" / "retrieval.md"
@@ -92,17 +92,18 @@ def test_a_word_of_each_script_is_found_and_marked_as_it_stands(
 @EACH
 def test_quotes_and_a_minus_take_a_word_of_each_script(script: Script) -> None:
     text = spaced(script.text)
-    assert taken_apart(f'x1 "{script.word}"')[1][0] in text
-    assert taken_apart(f'x1 "{script.other}"')[1][0] not in text
-    asked, _, (excluded,) = taken_apart(f"x1 -{script.word}")
-    assert (asked, excluded in text) == ("x1", True)
-    assert taken_apart(f"x1 -{script.other}")[2][0] not in text
+    assert parse_query(f'x1 "{script.word}"').phrases[0] in text
+    assert parse_query(f'x1 "{script.other}"').phrases[0] not in text
+    query = parse_query(f"x1 -{script.word}")
+    assert query.text == "x1"
+    assert query.excluded[0] in text
+    assert parse_query(f"x1 -{script.other}").excluded[0] not in text
 
 
 @EACH
 def test_a_synonym_and_a_name_are_known_in_each_script(script: Script) -> None:
-    assert Phrases([(script.word, "synonym")], None).said(script.text) == (script.word,)
-    assert Phrases([(script.other, "synonym")], None).said(script.text) == ()
+    assert Phrases([(script.word, "synonym")], None).phrases_in(script.text) == (script.word,)
+    assert Phrases([(script.other, "synonym")], None).phrases_in(script.text) == ()
     assert name_dimension(script.word) == name_dimension(script.shown)
     assert name_dimension(script.word) not in (None, name_dimension(script.other))
 
@@ -222,10 +223,10 @@ def test_words_of_several_scripts_side_by_side_are_apart() -> None:
 
 def test_a_short_word_after_a_minus_may_be_an_option() -> None:
     for typed in ("tar -xf", "ls -v", "grep -水 x", "x -да y", "5 -3"):
-        assert taken_apart(typed) == (typed, [], [])
-    assert taken_apart("x1 -打印")[2] == [" 打 印 "]
-    assert taken_apart("x1 -घर")[2] == [" घर "]
-    assert taken_apart("x1 -👍🏽 y")[:1] == ("x1 y",)
+        assert parse_query(typed) == TypedQuery(typed)
+    assert parse_query("x1 -打印").excluded == (" 打 印 ",)
+    assert parse_query("x1 -घर").excluded == (" घर ",)
+    assert parse_query("x1 -👍🏽 y").text == "x1 y"
 
 
 def test_a_part_of_a_word_is_not_marked() -> None:
