@@ -1,5 +1,18 @@
-"""Search: one question to any number of indexes at once, their answers fused into one list. See
-`Retriever`."""
+"""Search: one question to any number of indexes at once, whose answers become one list of hits.
+
+`Retriever` is the way in. A search makes a `Question`, reads the position of each index
+(`positions`), asks the indexes (`fan_out`) and returns a page of hits (`pages`). To ask means: load
+the live collections, count the words (`question_words`), embed the text (`query_model`), request
+candidates, fuse them (`fusion`), compare their texts (`soft_match`) and judge them (`relevance`).
+
+The package imports `components` and `core`, never `etl`; of its modules, each imports those below
+it (contracts in pyproject.toml, `make lint`). Orders that must hold, in tests/search:
+- position before store: test_an_answer_claims_no_commit_that_came_after_its_search
+- words counted in all indexes before one is searched:
+  test_the_bm25_of_a_hit_has_the_document_frequencies_of_all_indexes
+- the database asked about candidates before any is ranked, for a number that words do not change:
+  test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_have
+"""
 
 from __future__ import annotations
 

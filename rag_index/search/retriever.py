@@ -1,4 +1,4 @@
-"""Searching several indexes at once, from asynchronous code, from threads, or from a script."""
+"""The searcher of several indexes, for asynchronous code, threads and scripts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
@@ -24,8 +25,9 @@ from rag_index.search.access import ALL_GROUPS, AccessRules, Caller, Groups, cal
 from rag_index.search.concurrency import CLOSED, Deadline
 from rag_index.search.fan_out import FanOut
 from rag_index.search.filters import Filter, check_field, check_fields, conditions_of
-from rag_index.search.fusion import compares_scores, failure_of, in_order
-from rag_index.search.options import DEFAULT_LIMIT, MAX_HITS, PythonOptions, SearchOptions
+from rag_index.search.fusion import failure_of
+from rag_index.search.options import PythonOptions, SearchOptions
+from rag_index.search.pages import RerankedHits, Sieve, cut_page, make_result, with_depth
 from rag_index.search.positions import Known, Positions, age_seconds, find_too_old
 from rag_index.search.question import (
     LIKE_CHARS,
@@ -36,7 +38,7 @@ from rag_index.search.question import (
     make_question,
     names_document,
 )
-from rag_index.search.relevance import BY_TEXT, FITS, NEAR, collapsed
+from rag_index.search.relevance import BY_TEXT
 from rag_index.search.rerankers import Reranker, Reranking, make_reranker
 from rag_index.search.results import (
     NOTHING_KNOWN,
@@ -48,7 +50,6 @@ from rag_index.search.results import (
     Verified,
     count_values,
     facet_fields,
-    missing_text,
     read_document,
 )
 from rag_index.search.soft_match import add_soft_match
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rag_index.components.embedders import Embedder
+    from rag_index.components.ledger import Reached
     from rag_index.components.stores.protocol import StoreReader
     from rag_index.search.live_collections import LiveCollection
     from rag_index.search.results import SearchHit
@@ -67,55 +69,89 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 BOTH_WEIGHT = 0.5
-"""A weight with which an index is asked for candidates by meaning and by words."""
+"""The dense weight with which `candidates` searches: any between 0 and 1 finds by meaning and by
+words."""
 RERANK_TOP = 50
-"""How many of the best documents a reranker reads."""
+"""How many of the best documents a reranker reads. Chosen; its time grows with each."""
 UNFILLED = {
     "running": "is still being filled",
     "failed": "was never filled, since its last run failed",
     "interrupted": "was never filled, since its last run died",
 }
-"""What is said of an index that was never complete, by the state of its last run."""
+"""What an answer lacks of an index that was never complete, by the state of its last run."""
 SEARCH_BUCKETS = tuple(
-    float(f"{size}e{power}") for power in range(-4, 2) for size in (1, 1.5, 2, 3, 5, 7)
+    float(f"{size}e{power}") for power, size in product(range(-4, 2), (1, 1.5, 2, 3, 5, 7))
 )
-"""The bounds of the times that are counted together, in seconds."""
+"""The upper bounds of the buckets of the metrics, in seconds."""
 CHUNK_PLACE = ("key", "document_id", "chunk")
-"""What is kept of a chunk's payload where thousands of queries are in memory: its place, but no
-texts."""
-WIDER = 3
-"""Documents asked for, for each that is wanted, where some may be collapsed."""
-FURTHER = "There may be documents further down that no search reaches: narrow it to see them."
+"""What `candidates` keeps of a payload: the chunk's place. The texts of thousands of queries would
+fill the memory."""
 REQUEST_SHARE = 0.5
-"""The share of a search's time that one request to the store may take, so that the search can say
-what is wrong."""
+"""Share of a search's time that one request to the store may take, so that the search can still
+report the error. Chosen."""
 REQUEST_PATIENCE = 2.0
-"""Seconds for which a request is retried after a passing fault, such as connections that a restart
-broke."""
+"""Seconds for which a request is retried after a passing error, such as connections that a restart
+of the server broke. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
-    """What is shown of the hits of a search: those that are relevant enough, the best of equal
-    ones, in an order."""
+class ReadDocument:
+    """A document as `Retriever._read` found it.
 
-    model: LikeDocument | None
-    min_relevance: float
-    collapse: str | None
-    order: str | None
+    Attributes:
+        document: The document; None if there is none that the caller may see.
+        as_of: The position up to which that is true.
+        seal: The key of its citations. It is empty if there is no document and the caller may not
+            learn why.
+    """
 
-    def shown(self, hits: Iterable[SearchHit]) -> list[SearchHit]:
-        """Return the hits that are shown."""
-        shown = [hit for hit in hits if hit.relevance >= self.min_relevance]
-        shown = [hit for hit in shown if not self.model.is_same(hit)] if self.model else shown
-        shown = collapsed(shown, self.collapse) if self.collapse else shown
-        return in_order(shown, self.order, FITS) if self.order else shown
+    document: Document | None
+    as_of: AsOf
+    seal: str
 
-    def ends(self, hits: Iterable[SearchHit]) -> bool:
-        """Return whether some hits are left out for their relevance. Those of documents further
-        down would be, too."""
-        least = max(self.min_relevance, FITS if self.order else 0.0)
-        return any(hit.relevance < least for hit in hits)
+
+class SearchMetrics:
+    """How often and how long searches, their stages and their indexes took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        timed = partial(Histogram, buckets=SEARCH_BUCKETS, registry=registry)
+        self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
+        # These stages are listed from the start, before any search.
+        for stage in ("embed", "fuse", "total"):
+            self._stages.labels(stage)
+        self._indexes = timed(
+            "rag_index_search_index_seconds", "Response time of an index.", ["index"]
+        )
+        self._errors = Counter(
+            "rag_index_search_errors",
+            "Searches that an index failed to answer.",
+            ["index"],
+            registry=registry,
+        )
+
+    def count_errors(self, indexes: Iterable[str]) -> None:
+        """Count an error of each index."""
+        for index in indexes:
+            self._errors.labels(index).inc()
+
+    def observe_indexes(self, asked: Asked) -> None:
+        """Count the times and errors of the indexes."""
+        for answer in asked.answers.values():
+            self._indexes.labels(answer.index).observe(answer.seconds)
+        self.count_errors(asked.errors)
+
+    def observe_stages(self, asked: Asked, total: float) -> dict[str, float]:
+        """Count the times of the stages, and return those that took time, and those of the indexes,
+        in milliseconds."""
+        stages = asked.seconds
+        stages["other"] = max(0.0, total - asked.searched - sum(stages.values()))
+        stages["total"] = total
+        for name, seconds in stages.items():
+            self._stages.labels(name).observe(seconds)
+        ordered = {"embed": stages["embed"]}
+        ordered |= {answer.index: answer.seconds for answer in asked.answered}
+        ordered |= {name: seconds for name, seconds in stages.items() if seconds}
+        return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
 
 
 class Retriever:
@@ -127,7 +163,7 @@ class Retriever:
     One object serves any number of callers at once: `search` in any event loop, `search_sync` in
     any thread. Store and models are opened when they are first needed. An embedded store may be
     written by another process at any time. It is closed after five minutes without a search, and
-    the next search opens it again. `close` (or the end of the `with` block) closes everything.
+    the next search opens it again. `close`, or the end of the `with` block, closes everything.
     """
 
     def __init__(
@@ -141,59 +177,57 @@ class Retriever:
     ) -> None:
         """Check each `required_filter`. Nothing is opened yet.
 
-        `open_store`, `open_embedder` and `open_reranker` replace those that the settings name.
-        `collections` names a collection by index, which is searched in place of the live one.
-        Raises SettingsError.
+        Args:
+            settings: The settings of the project.
+            open_store: Opens a store in place of the one that the settings name.
+            open_embedder: Opens an embedder in place of that of the settings.
+            collections: By index: a collection that is searched in place of the live one.
+            open_reranker: Opens a reranker in place of that of the settings.
+
+        Raises:
+            SettingsError: a `required_filter` is not valid.
         """
         self._settings = settings
-        self._registry = registry = CollectorRegistry()
-        timed = partial(Histogram, buckets=SEARCH_BUCKETS, registry=registry)
-        self._stages = timed("rag_index_search_seconds", "Time of a search stage.", ["stage"])
-        for stage in ("embed", "fuse", "total"):
-            self._stages.labels(stage)
-        self._seconds = timed(
-            "rag_index_search_index_seconds", "Response time of an index.", ["index"]
-        )
-        told = "Searches that an index failed to answer."
-        self._errors = Counter("rag_index_search_errors", told, ["index"], registry=registry)
+        self._registry = CollectorRegistry()
+        self._metrics = SearchMetrics(self._registry)
         self._access = AccessRules(settings)
         self._fan_out = FanOut(
             settings,
             self._access,
-            registry,
-            open_store=open_store
-            or partial(
-                open_reader,
-                settings.store,
-                wait=settings.run.wait,
-                timeout=min(settings.store.timeout, REQUEST_SHARE * settings.retrieve.timeout),
-                patience=REQUEST_PATIENCE,
-            ),
+            self._registry,
+            open_store=open_store or partial(_open_store, settings),
             open_embedder=open_embedder,
             collections=collections,
         )
         opener = open_reranker or partial(make_reranker, settings)
-        asks_reranker = open_reranker is not None or settings.retrieve.reranker is not None
-        self._reranking = Reranking(opener, RERANK_TOP) if asks_reranker else None
+        has_reranker = open_reranker is not None or settings.retrieve.reranker is not None
+        self._reranking = Reranking(opener, RERANK_TOP) if has_reranker else None
         self._background = EventLoopThread("rag-index-search")
-        # of another store, or of other collections than the live ones, the ledger says nothing
+        # The ledger has no positions of another store, nor of other collections than the live ones.
         self._positions = None if open_store or collections else Positions(settings)
 
     @classmethod
     def from_settings(
         cls, config: str | Path | Settings | None = None, *, wait: float | None = None
     ) -> Retriever:
-        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here
-        or above).
+        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml in
+        this folder or above).
 
-        `wait` is how many seconds to wait for a collection that another process writes in an
-        embedded store and does not let go of, by default none. Raises SettingsError.
+        Args:
+            config: The settings or the file.
+            wait: Seconds for which to wait for another process that is writing a collection of an
+                embedded store; by default none.
+
+        Raises:
+            SettingsError: the settings are not valid.
         """
-        return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
+        if not isinstance(config, Settings):
+            config = run_settings(config, wait=wait)
+        return cls(config)
 
     @property
     def reranks(self) -> bool:
-        """Return whether there is a reranker."""
+        """Whether there is a reranker."""
         return self._reranking is not None
 
     async def search(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
@@ -217,53 +251,36 @@ class Retriever:
         """
         began = time.perf_counter()
         chosen = PythonOptions.of(options)
-        collapse, like, order, offset = chosen.collapse, chosen.like, chosen.order, chosen.offset
-        if chosen.rerank and self._reranking is None:
-            raise SettingsError(
-                "there is no reranker: set [retrieve] reranker, or leave rerank out"
-            )
-        reranking = None if chosen.rerank is False else self._reranking
+        reranking = self._reranking_of(chosen)
         question, names = make_question(self._settings, query, chosen)
-        if collapse and collapse != BY_TEXT:
-            check_field(collapse, self._settings.named(names), "collapse")
-        if order:
-            check_field(order.removeprefix("-"), self._settings.named(names), "order")
-        if like:
-            question = like_question(question, await self._model(like, question))
-        end, top = offset + question.limit, reranking.top if reranking else 0
-        sifted = bool(collapse or like or order)  # how many of them are shown is known then only
-        depth = max(DEFAULT_LIMIT, question.limit) * (
-            WIDER if sifted else 1
-        )  # and so the same for each page
-        wanted = None if sifted else max(end, top)
-        question = replace(question, limit=min(MAX_HITS, max(depth, top)), hits=wanted)
-        max_age = chosen.max_age
-        asked, as_of = await self._ask_as_of(
-            question, names, None if max_age is None else age_seconds(max_age)
-        )
+        self._check_fields(chosen, names)
+        if chosen.like:
+            question = like_question(question, await self._model(chosen.like, question))
+        sieve = Sieve(question.model, chosen.min_relevance or 0.0, chosen.collapse, chosen.order)
+        end = chosen.offset + question.limit
+        question = with_depth(question, sieve, end, reranking.top if reranking else 0)
+        max_age = None if chosen.max_age is None else age_seconds(chosen.max_age)
+        asked, as_of = await self._ask_as_of(question, names, max_age)
+        # Later, an index may fail whose hits stay.
         seals = {index: answer.live.seal for index, answer in asked.answers.items()}
-        sieve = Sieve(question.model, chosen.min_relevance or 0.0, collapse, order)
-        await self._fill(asked, sieve, end, further=offset > 0)
-        result = await self._result(asked, reranking, sieve)
-        result = _page(asked, sieve, result, offset, end)
-        cited = ((hit, Citation.of(hit, as_of[hit.index], seals[hit.index])) for hit in result.hits)
-        hits = tuple(replace(hit, citation=str(citation)) for hit, citation in cited)
-        closed = {*self.closed(question.caller)} if result.nothing_fits or result.unsure else set()
-        if question.model or (closed and (names is None or not closed.isdisjoint(names))):
+        await self._fill(asked, sieve, end, further=chosen.offset > 0)
+
+        result = make_result(asked, await self._rerank(asked, sieve, reranking), sieve)
+        result = cut_page(asked, sieve, result, chosen.offset, end)
+        hits: list[SearchHit] = []
+        for hit in result.hits:
+            citation = Citation.of(hit, as_of[hit.index], seals[hit.index])
+            hits.append(replace(hit, citation=str(citation)))
+        if not self._may_judge(question, names):
             result = replace(result, nothing_fits=False, unsure=False)
-        return replace(
-            result,
-            hits=hits,
-            as_of=as_of,
-            timings_ms=self._timings(asked, time.perf_counter() - began),
-        )
+        timings = self._metrics.observe_stages(asked, time.perf_counter() - began)
+        return replace(result, hits=tuple(hits), as_of=as_of, timings_ms=timings)
 
     async def candidates(self, query: str, **options: Unpack[SearchOptions]) -> Asked:
-        """Return what `search` would choose from, by meaning and by words, to be put in order with
-        any weight.
+        """Return the candidates of a search, by meaning and by words, which can be ordered with any
+        dense weight: see `rag_index.search.fusion.ranked`.
 
-        `rag_index.search.fusion.ranked` does so. Raises as `search`. It counts as no search in the
-        metrics.
+        Raises as `search`. The metrics do not count it.
         """
         question, names = make_question(self._settings, query, PythonOptions.of(options))
         both = replace(question, dense_weight=BOTH_WEIGHT, every=True)
@@ -274,9 +291,8 @@ class Retriever:
         for answer in asked.answered:
             for point in answer.points:
                 ours = point.payload.get(RESERVED_KEY, {})
-                point.payload = {
-                    RESERVED_KEY: {name: ours[name] for name in CHUNK_PLACE if name in ours}
-                }
+                place = {name: ours[name] for name in CHUNK_PLACE if name in ours}
+                point.payload = {RESERVED_KEY: place}
         return asked
 
     def search_sync(self, query: str = "", **options: Unpack[SearchOptions]) -> SearchResult:
@@ -295,22 +311,21 @@ class Retriever:
 
         def read(store: StoreReader, live: LiveCollection) -> LikeDocument:
             points = store.points(live.collection).retrieve(ids, vectors=True)
-            vectors = np.asarray(
-                [one.vector for one in points if one.vector is not None], dtype=np.float32
-            )
-            if points and not len(vectors):
+            vectors = [point.vector for point in points if point.vector is not None]
+            if points and not vectors:
                 raise StoreError(
                     f"{like} has no vector yet, since its index is being filled: search for its"
                     " words"
                 )
-            if not len(vectors):  # it was deleted just now
+            # It was deleted meanwhile.
+            if not vectors:
                 raise DocumentNotFound(f"index {index} has no document {document_id!r}")
-            text, mean = found.chunks[0].text, vectors.mean(axis=0)
+            mean = np.asarray(vectors, dtype=np.float32).mean(axis=0)
+            text = found.chunks[0].text
             return LikeDocument(index, document_id, found.title, text, live.fingerprint, mean)
 
-        return await self._fan_out.read(
-            index, question.deadline, read, (await self._known()).problems
-        )
+        known = await self._known()
+        return await self._fan_out.read(index, question.deadline, read, known.problems)
 
     async def document(
         self,
@@ -322,17 +337,23 @@ class Retriever:
         choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
         max_chars: int | None = None,
     ) -> Document:
-        """Return a document of the live collection of an index: its chunks in order, and its
-        payload.
+        """Return a document of the live collection of an index: its payload, and its chunks in
+        order.
 
             document = await retriever.document("comments", "17")
 
-        Of a long document, `choose` and `max_chars` spare reading all chunks: it gets the numbers
-        of all, and returns those that are wanted, the most wanted first. As many whole ones come as
-        fit into `max_chars`, one at least.
+        A document that the index's `required_filter` excludes from searches is not found, and
+        neither is one that none of the caller's `groups` may see.
 
-        A document that the index's `required_filter` keeps from searches is not found here either,
-        and one that none of the caller's `groups` may see looks as if it were not there.
+        Args:
+            index: The name of the index.
+            document_id: The id of the document.
+            groups: The groups of the caller.
+            timeout: The time limit in seconds; by default that of `[retrieve]`.
+            choose: Gets the numbers of all chunks, and returns those that are wanted, the most
+                wanted first. The others are not read.
+            max_chars: How many characters the wanted chunks have together at most. At least one
+                chunk is returned.
 
         Raises:
             UnknownIndex: the settings have no index of this name.
@@ -341,13 +362,12 @@ class Retriever:
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
-        given = caller_of(groups)
-        found, _, _ = await self._read(
-            index, document_id, given, timeout, choose=choose, max_chars=max_chars
+        found = await self._read(
+            index, document_id, caller_of(groups), timeout, choose=choose, max_chars=max_chars
         )
-        if found is None:
+        if found.document is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
-        return found
+        return found.document
 
     async def verify(
         self, citation: str | Citation, *, groups: Groups = None, timeout: float | None = None
@@ -357,34 +377,36 @@ class Retriever:
 
             verified = await retriever.verify(hit.citation)
 
-        Whether it was deleted is told only where nothing is kept from the caller. Raises
+        Whether it was deleted is told only where nothing is hidden from the caller. Raises
         SettingsError if the text is no citation, and what `document` raises but for
         DocumentNotFound.
         """
         cited = Citation.parse(citation) if isinstance(citation, str) else citation
-        found, as_of, key = await self._read(
-            cited.index,
-            cited.document_id,
-            caller_of(groups),
-            timeout,
-            choose=lambda numbers: [cited.chunk] if cited.chunk in numbers else numbers[:1],
+
+        def choose(numbers: Sequence[int]) -> Sequence[int]:
+            return [cited.chunk] if cited.chunk in numbers else numbers[:1]
+
+        found = await self._read(
+            cited.index, cited.document_id, caller_of(groups), timeout, choose=choose
         )
-        if not cited.is_sealed(key):
+        document, as_of = found.document, found.as_of
+        # We never gave this citation, or the caller may not learn about the document.
+        if not cited.is_sealed(found.seal):
             return Verified(str(cited), "unknown", as_of)
-        if found is None:
+        if document is None:
             return Verified(str(cited), "deleted", as_of, cited.at)
-        [chunk] = found.chunks
-        if chunk.chunk == cited.chunk and found.text_hash.startswith(cited.text_hash):
+        [chunk] = document.chunks
+        if chunk.chunk == cited.chunk and document.text_hash.startswith(cited.text_hash):
             return Verified(str(cited), "unchanged", as_of)
-        return Verified(str(cited), "changed", as_of, cited.at, chunk.text, found.citation)
+        return Verified(str(cited), "changed", as_of, cited.at, chunk.text, document.citation)
 
     def verify_sync(self, citation: str | Citation, *, groups: Groups = None) -> Verified:
         """Call `verify` and wait for it, as `run` does."""
         return self.run(self.verify(citation, groups=groups))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work of this object, from any thread. An event loop that runs the calling code
-        stands still."""
+        """Run a coroutine of this object, and wait for it, from any thread. An event loop of the
+        calling thread is blocked."""
         try:
             return self._background.run(work)
         except CancelledError:
@@ -392,35 +414,33 @@ class Retriever:
 
     async def _read(
         self, index: str, document_id: str, caller: Caller, timeout: float | None, **part: Any
-    ) -> tuple[Document | None, AsOf, str]:
-        """Return a document, if the caller may see it, what that is true of, and what its citations
-        are sealed with.
+    ) -> ReadDocument:
+        """Return a document if the caller may see it. `part` chooses chunks, as for
+        `read_document`. Raises as `document`."""
+        settings = self._settings.index(index)
+        known = await self._known()
 
-        The last is "" where there is no document and the caller may not be told why. `part` says
-        which chunks, as for `read_document`. Raises as `document`.
-        """
-        settings, known = self._settings.index(index), await self._known()
-
-        def read(store: StoreReader, live: LiveCollection) -> tuple[Document | None, AsOf, str]:
+        def read(store: StoreReader, live: LiveCollection) -> ReadDocument:
             points = store.points(live.collection)
-            # What is read below is not older: these points stay as they are.
-            as_of = known.as_of(index, known.claim(index, live, points.seen_commits()))
+            # The position is read first: the points below are at least as new.
+            position = known.claim(index, live, points.seen_commits())
+            as_of = known.as_of(index, position)
             conditions = self._access.conditions(live, caller)
             found = read_document(points, settings, document_id, conditions, **part)
-            if self._access.asks(
-                index, caller
-            ):  # also if there is none: the time that it takes tells nothing
+            # The database is asked even without a document, so that the time reveals nothing.
+            if self._access.asks(index, caller):
                 keys = [found.key] if found else []
-                found = (
-                    found if self._access.permitted(index, caller, keys, deadline.left) else None
-                )
+                if not self._access.permitted(index, caller, keys, deadline.left):
+                    found = None
             if found is None:
-                return None, as_of, "" if self._access.restricts(live, caller) else live.seal
-            cited = str(Citation.of(found, as_of, live.seal))
-            return replace(found, as_of=as_of, citation=cited, seal_key=live.seal), as_of, live.seal
+                may_learn_why = not self._access.restricts(live, caller)
+                return ReadDocument(None, as_of, live.seal if may_learn_why else "")
+            citation = str(Citation.of(found, as_of, live.seal))
+            found = replace(found, as_of=as_of, citation=citation, seal_key=live.seal)
+            return ReadDocument(found, as_of, live.seal)
 
         if not self._access.is_open(index, caller):
-            return None, NOTHING_KNOWN, ""
+            return ReadDocument(None, NOTHING_KNOWN, "")
         deadline = Deadline.after(timeout or self._settings.retrieve.timeout)
         return await self._fan_out.read(index, deadline, read, known.problems)
 
@@ -437,11 +457,11 @@ class Retriever:
 
             why = await retriever.why("printer offline", "comments/4711", all_groups=True)
 
-        With `all_groups`, the asker may learn of documents that the `groups` may not see. Without,
-        such a document is unknown, whatever the reason; in an index without rights, everything is
-        told. Raises as `search`.
+        With `all_groups`, the caller may learn of documents that the `groups` may not see. Without,
+        such a document is unknown, whatever the reason. An index without rights hides nothing.
+        Raises as `search`.
         """
-        from rag_index.search.why import Inquiry  # here: no search needs the source
+        from rag_index.search.why import Inquiry  # not at the top: no search needs the source
 
         index, _, document_id = document.partition("/")
         if not names_document(document):
@@ -449,21 +469,19 @@ class Retriever:
         settings = self._settings.index(index)
         if all_groups and options.get("groups") is None:
             options["groups"] = ALL_GROUPS
-        asks = (self._settings, self.search, self.document, self._fan_out, self._access)
-        return await Inquiry(*asks, query, settings, document_id, options, all_groups).answer()
+        own = (self._settings, self.search, self.document, self._fan_out, self._access)
+        inquiry = Inquiry(*own, query, settings, document_id, options, all_groups)
+        return await inquiry.answer()
 
     def why_sync(self, query: str, document: str, **options: Any) -> Why:
         """Call `why` and wait for it, as `run` does."""
         return self.run(self.why(query, document, **options))
 
     def closed(self, groups: Groups) -> list[str]:
-        """Return the indexes that answer nothing to a caller, who has no groups, or no role."""
-        given = caller_of(groups)
-        return [
-            index.name
-            for index in self._settings.indexes
-            if not self._access.is_open(index.name, given)
-        ]
+        """Return the indexes that are closed to a caller without groups, or without a role."""
+        caller = caller_of(groups)
+        names = [index.name for index in self._settings.indexes]
+        return [name for name in names if not self._access.is_open(name, caller)]
 
     async def facets(
         self,
@@ -480,59 +498,55 @@ class Retriever:
 
             facets = await retriever.facets(["priority"], filter={"author": "ann"})
 
-        All documents that meet the filter count, of those that a search may find for the caller:
-        `groups` and `required_filter` apply as in `search`. Of source code, chunks count. `fields`
-        are by default all that have a keyword index in `payload_indexes`. An index that fails is in
-        `errors`. So is one with `access = "database"`, since the values of what the caller may not
-        see would count.
+        All documents that a search may find for the caller and that meet the filter count: `groups`
+        and `required_filter` apply as in `search`. Of source code, chunks count. `fields` are by
+        default all that have a keyword index in `payload_indexes`. An index that fails is in
+        `errors`. So is one with `access = "database"`, because the values of hidden documents would
+        count.
 
         Raises:
             SettingsError: an index does not exist, a field has no keyword index, or the filter is
                 not valid.
         """
-        searched, given = self._settings.named(indexes), caller_of(groups)
+        searched = self._settings.named(indexes)
+        caller = caller_of(groups)
         conditions = conditions_of(filter, searched)
         check_fields(conditions, searched)
         known = await self._known()
         deadline = Deadline.after(timeout or self._settings.retrieve.timeout)
 
         async def count(index: str, wanted: Sequence[str]) -> dict[str, dict[str, int]]:
-            if self._access.asks(index, given):
+            if self._access.asks(index, caller):
                 raise StoreError(
                     f"index {index} counts no values, since its database says who sees what"
                 )
 
             def read(store: StoreReader, live: LiveCollection) -> dict[str, dict[str, int]]:
-                own = self._access.conditions(live, given)
+                own = self._access.conditions(live, caller)
                 points = store.points(live.collection)
                 conditions_of_all = (*own, *conditions)
                 return count_values(points, self._settings.index(index), wanted, conditions_of_all)
 
             return await self._fan_out.read(index, deadline, read, known.problems)
 
-        wanted = {
-            name: of
-            for name, of in facet_fields(searched, fields).items()
-            if of and self._access.is_open(name, given)
-        }
-        counted = await asyncio.gather(
-            *(count(*one) for one in wanted.items()), return_exceptions=True
-        )
+        wanted: dict[str, Sequence[str]] = {}
+        for name, fields_of_index in facet_fields(searched, fields).items():
+            if fields_of_index and self._access.is_open(name, caller):
+                wanted[name] = fields_of_index
+        calls = [count(name, fields_of_index) for name, fields_of_index in wanted.items()]
+        counted = await asyncio.gather(*calls, return_exceptions=True)
         return Facets.of(dict(zip(wanted, counted, strict=True)), limit)
 
     async def checked(self, *, counts: bool = False) -> Known:
-        """Return what ledger and store say of the indexes, looked at within the last seconds.
-        Raises what both raise.
-
-        With `counts`, it has how much is in them.
-        """
-        return await self._positions.checked(counts=counts) if self._positions else Known()
+        """Return a snapshot of what ledger and store record of the indexes, taken within the last
+        seconds. With `counts`, it has their sizes. Raises what both raise."""
+        if self._positions is None:
+            return Known()
+        return await self._positions.checked(counts=counts)
 
     async def warm_up(self) -> None:
-        """Load models and open collections, so that the first search does not have to.
-
-        Counts as no search in the metrics, and raises nothing.
-        """
+        """Load models and open collections, so that the first search does not have to. Raises
+        nothing. The metrics do not count it."""
         deadline = Deadline.after(self._settings.retrieve.timeout)
         with suppress(RagIndexError):
             question = Question("warm up", 1, (), deadline, caller=caller_of(ALL_GROUPS))
@@ -540,16 +554,15 @@ class Retriever:
         if self._reranking:
             try:
                 await self._reranking.load()
-            except Exception as exc:  # noqa: BLE001 - each search says so too
+            except Exception as exc:  # noqa: BLE001 - each search reports it too
                 logger.warning("searches are not reranked: %s", exc)
 
     def metrics(self) -> CollectorRegistry:
-        """Return how often and how long embed, each index, fuse and total took so far, as
-        prometheus_client has it."""
+        """Return the registry of the metrics, for prometheus_client."""
         return self._registry
 
     def close(self) -> None:
-        """Close store, models and threads; searches under way end with an error. A second call does
+        """Close store, models and threads. Searches under way end with an error. A second call does
         nothing."""
         self._background.stop()
         if self._positions:
@@ -574,14 +587,30 @@ class Retriever:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def _reranking_of(self, chosen: PythonOptions) -> Reranking | None:
+        """Return the reranker that the options choose. Raises SettingsError."""
+        if chosen.rerank and self._reranking is None:
+            raise SettingsError(
+                "there is no reranker: set [retrieve] reranker, or leave rerank out"
+            )
+        return None if chosen.rerank is False else self._reranking
+
+    def _check_fields(self, chosen: PythonOptions, names: list[str] | None) -> None:
+        """Check the fields by which hits are collapsed and ordered. Raises SettingsError."""
+        searched = self._settings.named(names)
+        if chosen.collapse and chosen.collapse != BY_TEXT:
+            check_field(chosen.collapse, searched, "collapse")
+        if chosen.order:
+            check_field(chosen.order.removeprefix("-"), searched, "order")
+
     async def _ask_as_of(
         self, question: Question, names: list[str] | None, max_age: float | None
     ) -> tuple[Asked, dict[str, AsOf]]:
-        """Ask the indexes, if none is older than `max_age` seconds; return what they answer, and
-        what that is true of.
+        """Ask the indexes if none is older than `max_age` seconds. Return the answers, and the
+        position of each index. Raises as `search`.
 
-        The position is read before the store is asked. The store's reader may have loaded an older
-        state, whose age then counts. Raises as `search`.
+        The position is read before the store is asked, so that the answer is at least as new. But
+        the store's reader may have loaded an older state, which has an older position.
         """
         wanted = names or [index.name for index in self._settings.indexes]
         wanted = [name for name in wanted if self._access.is_open(name, question.caller)]
@@ -589,145 +618,130 @@ class Retriever:
         if max_age is not None:
             known = await self._require_age(known, question, wanted, max_age)
         asked = await self._ask(question, names, wanted, known)
-        answers = asked.answers.values()
-        claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answers}
-        if max_age is not None and (too_old := find_too_old(claims, known, max_age)):
-            raise too_old
-        return asked, {index: known.as_of(index, claim) for index, claim in claims.items()}
+        claims: dict[str, Reached | None] = {}
+        for answer in asked.answers.values():
+            claims[answer.index] = known.claim(answer.index, answer.live, answer.commits)
+        if max_age is not None:
+            too_old = find_too_old(claims, known, max_age)
+            if too_old is not None:
+                raise too_old
+        as_of = {index: known.as_of(index, claim) for index, claim in claims.items()}
+        return asked, as_of
 
     async def _known(self) -> Known:
-        return await self._positions.current() if self._positions else Known()
+        if self._positions is None:
+            return Known()
+        return await self._positions.current()
 
     async def _require_age(
         self, known: Known, question: Question, wanted: Sequence[str], max_age: float
     ) -> Known:
-        """Return what is known, if no wanted index is older than `max_age` seconds. Raises
-        IndexBehind."""
+        """Return a snapshot in which no wanted index is older than `max_age` seconds: `known`, or a
+        new one. Raises IndexBehind."""
         if self._positions is None:
             raise SettingsError("max_age needs the ledger, which knows only the live collections")
         newest = {index: known.newest(index) for index in wanted}
         if find_too_old(newest, known, max_age) is None:
             return known
-        # a run may have ended since the ledger was read
+        # A run may have ended since the ledger was read.
         known = await self._positions.read_again(question.deadline.left)
         newest = {index: known.newest(index) for index in wanted}
-        if too_old := find_too_old(newest, known, max_age):
+        too_old = find_too_old(newest, known, max_age)
+        if too_old is not None:
             raise too_old
         return known
 
     async def _ask(
         self, question: Question, names: list[str] | None, wanted: Sequence[str], known: Known
     ) -> Asked:
-        """Ask the indexes that are open to the caller, and count their answers. Raises as `search`,
+        """Ask the indexes that are open to the caller, and count their answers. Raises as `search`
         if none answers."""
+        # All indexes are closed to the caller.
         if not wanted:
             return Asked(question, [])
         filling = frozenset(name for name in wanted if known.state_of(name) == "running")
+        question = replace(question, filling=filling)
         try:
-            asked = await self._fan_out.ask(
-                replace(question, filling=filling), names, known.problems
-            )
+            asked = await self._fan_out.ask(question, names, known.problems)
         except RagIndexError:
-            for name in wanted:
-                self._errors.labels(name).inc()
+            self._metrics.count_errors(wanted)
             raise
-        for answer in asked.answers.values():
-            self._seconds.labels(answer.index).observe(answer.seconds)
-        for name in asked.errors:
-            self._errors.labels(name).inc()
+        self._metrics.observe_indexes(asked)
         if asked.errors and not asked.answers:
             raise failure_of(asked)
         for index in wanted:
-            state, by_words = known.state_of(index), asked.lacking.get(index, "")
-            if index not in asked.indexes or state in UNFILLED:
-                said = UNFILLED.get(state, "is not indexed yet")
-                if index in known.totals and (findable := known.totals[index].findable):
-                    said += f": {findable}"
-                asked.lacking[index] = f"{said}. It {by_words}" if by_words else said
+            unfilled = _unfilled(index, asked, known)
+            if unfilled:
+                by_words = asked.lacking.get(index)
+                asked.lacking[index] = f"{unfilled}. It {by_words}" if by_words else unfilled
         return asked
 
-    def _timings(self, asked: Asked, total: float) -> dict[str, float]:
-        """Count how long each stage of a search took, and return that in milliseconds."""
-        stages = asked.seconds
-        stages["other"] = max(0.0, total - asked.searched - sum(stages.values()))
-        stages["total"] = total
-        for name in stages:
-            self._stages.labels(name).observe(stages[name])
-        indexes = {answer.index: answer.seconds for answer in asked.answered}
-        ordered = {
-            "embed": stages["embed"],
-            **indexes,
-            **{name: one for name, one in stages.items() if one},
-        }
-        return {name: round(1000 * seconds, 3) for name, seconds in ordered.items()}
-
     async def _fill(self, asked: Asked, sieve: Sieve, end: int, *, further: bool) -> None:
-        """Search deeper until `end` hits are shown, or a step adds none. The order of a field is
-        that of one step.
+        """Search deeper until `end` hits are shown, or a step adds none.
 
-        A `further` page also looks whether others follow: the first is not to cost that.
+        Args:
+            asked: The answers.
+            sieve: What is shown.
+            end: The number of hits up to the end of the page.
+            further: Whether the page is not the first. Then the search also looks for a next page,
+                which would make the first one slower.
         """
+        # A deeper search would change the places of hits that are ordered by a field.
+        if sieve.order:
+            return
         count = len(sieve.shown(asked.hits))
-        while (
-            (count < end or (further and count == end and not asked.left))
-            and not (sieve.order or sieve.ends(asked.hits))
-            and await self._fan_out.deepen(asked)
-        ):
-            before, count = count, len(sieve.shown(asked.hits))
+        while count <= end and not sieve.ends(asked.hits):
+            looks_for_next = further and not asked.left
+            if count == end and not looks_for_next:
+                return
+            if not await self._fan_out.deepen(asked):
+                return
+            before = count
+            count = len(sieve.shown(asked.hits))
             if count == before:
-                break
+                return
 
-    async def _result(
-        self, asked: Asked, reranking: Reranking | None, sieve: Sieve
-    ) -> SearchResult:
-        """Return all that the indexes found, best first."""
-        question, answered = asked.question, asked.answered
-        errors = asked.reasons
-        lacks = errors or asked.lacking
-        missing = (
-            missing_text(errors, asked.lacking, [one.index for one in answered]) if lacks else ""
+    async def _rerank(
+        self, asked: Asked, sieve: Sieve, reranking: Reranking | None
+    ) -> RerankedHits:
+        """Return the relevant hits, reranked if there is a reranker."""
+        question = asked.question
+        hits = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance]
+        if reranking is None or not hits:
+            return RerankedHits(hits)
+        hits, error, seconds = await reranking.rerank(
+            question.text_with_synonyms, hits, question.deadline
         )
-        missing = (
-            f"{asked.synonyms_failure} {missing}".strip() if asked.synonyms_failure else missing
-        )
-        hits, failure = [hit for hit in asked.hits if hit.relevance >= sieve.min_relevance], ""
-        best = max([hit.relevance for hit in asked.hits], default=0.0)
-        if reranking and hits:
-            hits, failure, asked.seconds["rerank"] = await reranking.rerank(
-                question.text_with_synonyms, hits, question.deadline
-            )
-        return SearchResult(
-            tuple(sieve.shown(hits)),
-            {},
-            question.corrected,
-            {
-                typed: tuple(b for a, b in question.synonyms if a == typed)
-                for typed, _ in question.synonyms
-            },
-            unsure=bool(asked.hits) and not missing and NEAR <= best < FITS,
-            nothing_fits=bool(asked.hits) and not missing and best < NEAR,
-            remark=asked.remark,
-            missing=missing,
-            errors=errors,
-            fusion="score" if compares_scores(answered) else "rank",
-            dense_weight=min(
-                (asked.scoring[answer.index].dense_weight for answer in answered), default=1.0
-            ),
-            collections={answer.index: answer.live.collection for answer in answered},
-            reranked="rerank" in asked.seconds and not failure,
-            rerank_error=failure,
-        )
+        asked.seconds["rerank"] = seconds
+        return RerankedHits(hits, is_reranked=not error, error=error)
+
+    def _may_judge(self, question: Question, names: list[str] | None) -> bool:
+        """Return whether a search may report that nothing fits.
+
+        It may not if it is for similar documents, nor if an index is closed to the caller, which
+        might have what fits.
+        """
+        if question.model:
+            return False
+        closed = self.closed(question.caller)
+        if names is None:
+            return not closed
+        return set(names).isdisjoint(closed)
 
 
-def _page(asked: Asked, sieve: Sieve, result: SearchResult, offset: int, end: int) -> SearchResult:
-    """Return a page of a result, with where the next one begins, or why documents that there may be
-    are not shown."""
-    left, ended = asked.left or asked.unranked, sieve.ends(asked.hits)
-    deeper = asked.left or (asked.deeper and asked.question.limit < MAX_HITS and not sieve.order)
-    more = len(result.hits) > end or (len(result.hits) == end and deeper and not ended)
-    following, missing = end if more and end < MAX_HITS else None, result.missing
-    if following is None and left and not ended:
-        missing = f"{missing} {FURTHER}".strip()
-    return replace(
-        result, hits=result.hits[offset:end], offset=offset, next_offset=following, missing=missing
-    )
+def _open_store(settings: Settings) -> StoreReader:
+    timeout = min(settings.store.timeout, REQUEST_SHARE * settings.retrieve.timeout)
+    wait = settings.run.wait
+    return open_reader(settings.store, wait=wait, timeout=timeout, patience=REQUEST_PATIENCE)
+
+
+def _unfilled(index: str, asked: Asked, known: Known) -> str:
+    """Return what an answer lacks because an index was never complete; empty if it was."""
+    state = known.state_of(index)
+    if index in asked.indexes and state not in UNFILLED:
+        return ""
+    text = UNFILLED.get(state, "is not indexed yet")
+    totals = known.totals.get(index)
+    if totals is not None and totals.findable:
+        text += f": {totals.findable}"
+    return text

@@ -16,7 +16,7 @@ from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError
 from rag_index.search.filters import check_fields, conditions_of, required_conditions
 from rag_index.search.options import SearchOptions
-from rag_index.search.retriever import FURTHER
+from rag_index.search.pages import FURTHER
 from rag_index.search.service.mcp_tools import TOOLS
 from rag_index.search.service.models import SearchBody, SearchQuery
 from tests.project import WORDS
