@@ -220,7 +220,8 @@ def _is_known(word: frozenset[int], having: Mapping[int, int]) -> bool:
 
 def _is_left_out(part: str, encoder: Bm25Encoder) -> bool:
     """Return whether a part of a name is a word without meaning, such as "these"."""
-    return len(part) > 1 and part.isalpha() and not encoder.words(part)
+    is_word = len(part) > 1 and part.isalpha()
+    return is_word and not encoder.words(part)
 
 
 def runs_of_keys(query: str) -> list[str]:

@@ -69,8 +69,9 @@ class LikeDocument:
 
     def is_same(self, hit: SearchHit) -> bool:
         """Return whether a hit is this document, or has the same text."""
-        is_itself = (hit.index, hit.document_id) == (self.index, self.document_id)
-        return is_itself or folded_text(hit.text) == folded_text(self.text)
+        if (hit.index, hit.document_id) == (self.index, self.document_id):
+            return True
+        return folded_text(hit.text) == folded_text(self.text)
 
 
 def folded_text(text: str) -> str:
@@ -143,6 +144,7 @@ class Question:
 
     def admits(self, payload: Mapping[str, Any]) -> bool:
         """Return whether a chunk has all phrases in quotes, and no excluded word."""
+        # Most queries have neither.
         if not self.phrases and not self.excluded:
             return True
         text = spaced(text_of(payload))
@@ -211,6 +213,7 @@ class IndexAnswer:
         """Set the words of the question and of its synonyms, as the collection's encoder has
         them."""
         encoder = self.live.encoder
+        # The index is searched by meaning alone.
         if encoder is None:
             self.words = {}
             return
@@ -236,6 +239,7 @@ class IndexAnswer:
         the question, times its idf in all indexes."""
         weights = dict[int, float]()
         for word in (*self.words.values(), *self.synonym_words.values()):
+            # A compound has the dimensions of all of it and of its parts.
             for dimension in word.known(all_counts.having):
                 weight = word.count * idf.get(dimension, 1.0)
                 weights[dimension] = weights.get(dimension, 0.0) + weight
@@ -296,7 +300,11 @@ class Asked:
     @property
     def reasons(self) -> dict[str, str]:
         """The errors as texts, in the order in which the indexes were asked."""
-        return {index: str(self.errors[index]) for index in self.indexes if index in self.errors}
+        reasons: dict[str, str] = {}
+        for index in self.indexes:
+            if index in self.errors:
+                reasons[index] = str(self.errors[index])
+        return reasons
 
     def fail(self, index: str, error: Exception) -> None:
         """Replace the answer of an index by an error."""
@@ -316,6 +324,7 @@ class Asked:
         without a result, which is late."""
         results: dict[str, T] = {}
         for index in indexes:
+            # It was not done in time.
             if index not in found:
                 self.fail_late(index, during)
                 continue
@@ -456,6 +465,7 @@ def make_question(
         conditions = conditions_of(options.filter, searched)
         check_fields(conditions, searched)
 
+    # The weight of the search counts, then that of the settings, then that of each model.
     retrieve = settings.retrieve
     weight = retrieve.dense_weight if options.dense_weight is None else options.dense_weight
     typed = parse_query(query)
@@ -476,6 +486,7 @@ def make_question(
 
 def _check_options(query: str, options: PythonOptions) -> None:
     like = options.like
+    # "comments" instead of "comments/4711", or a query beside it.
     if like is not None and (query or not names_document(like)):
         raise SettingsError(
             "like is a document such as comments/4711, and stands in place of a query, not"

@@ -219,9 +219,11 @@ class _ComparedQuery:
         similar = table.cosines(self.tokens, [table.tokens(word) for word in texts.distinct])
         similar[similar < MIN_TOKEN_COSINE] = 0
         covered = texts.best(similar) @ self.token_weights
+        # Words of several tokens are compared by their letters as well.
         if self.spelled and texts.distinct:
             shared = shared_letters(self.spelled, list(map(spelled, texts.distinct)))
             covered += texts.best(shared.T) @ self.letter_weights
+        # A chunk of 75 words keeps its score, and one of 500 gets about half of it.
         lengths = (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * texts.counts / LENGTH)
         scores: NDArray[np.float64] = covered / self.total * lengths
         return scores
@@ -243,11 +245,9 @@ class _Words:
         """Return the words of texts that were split."""
         words = list(chain.from_iterable(texts))
         numbers = {word: number for number, word in enumerate(dict.fromkeys(words))}
-        return cls(
-            list(numbers),
-            np.array([numbers[word] for word in words], dtype=np.intp),
-            np.array([*map(len, texts)]),
-        )
+        numbers_of_words = np.array([numbers[word] for word in words], dtype=np.intp)
+        counts = np.array([*map(len, texts)])
+        return cls(list(numbers), numbers_of_words, counts)
 
     def best(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the greatest value of the words of each text; 0 for a text without words.
@@ -283,6 +283,7 @@ def _words_of(texts: Sequence[str], identifiers: bool) -> _SplitTexts:
     texts."""
     plain = [normalized(text[:MAX_COMPARED_CHARS]) for text in texts]
     own = _Words.of([_split(text, identifiers) for text in plain])
+    # The two ways give the same words.
     if not identifiers and all(map(is_simple, plain)):
         return _SplitTexts(own, own)
     neighbours = _Words.of([LETTERS.words_in(divided(text)) for text in plain])
@@ -325,6 +326,7 @@ def spelled(word: str) -> str:
     pairs of characters."""
     if word.isascii():
         return f" {word.lower()} "
+    # A word of a script without spaces becomes several: " 打印 印机 ".
     pairs = divided(word).lower().split()
     return f" {' '.join(pairs) or word} "
 
@@ -333,8 +335,9 @@ def groups_of(text: str) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
     """Return a hash of every three neighbouring letters of a text, and the places of those that
     begin with a space."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    hashes = (codes[:-2] * 31 + codes[1:-1]) * 31 + codes[2:]
-    return hashes.astype(np.uint16), np.flatnonzero(codes[:-2] == ord(" "))
+    first, second, third = codes[:-2], codes[1:-1], codes[2:]
+    hashes = (first * 31 + second) * 31 + third
+    return hashes.astype(np.uint16), np.flatnonzero(first == ord(" "))
 
 
 def near_scores(
@@ -359,6 +362,7 @@ def near_scores(
         SearchTimedOut: the deadline has passed.
     """
     pairs = [weight + following for weight, following in pairwise(weights)]
+    # A single word has no neighbours.
     if not pairs:
         return [0.0] * len(texts)
     places: dict[int, set[int]] = {}
@@ -456,6 +460,7 @@ def nearest_word(word: str, others: Sequence[str]) -> str:
     """Return the word of the most similar meaning; an empty text if none is similar enough."""
     table = _table()
     known = [other for other in others if len(table.tokens(other)) <= MAX_MEANING_TOKENS]
+    # A word of many tokens, such as a name, has no meaning in the table.
     if not known or len(table.tokens(word)) > MAX_MEANING_TOKENS:
         return ""
     vectors = np.stack([table.meaning(other) for other in known])
@@ -470,7 +475,9 @@ class _TokenTable:
 
     def __init__(self) -> None:
         self._tokens, self._vectors = load_table()
-        self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
+        lengths = np.linalg.norm(self._vectors, axis=1)
+        # A token without a vector has length 0, by which nothing can be divided.
+        self._lengths = np.maximum(lengths, 1e-9)
 
     def tokens(self, word: str) -> list[int]:
         """Return the tokens of a word, at least one."""
@@ -509,8 +516,10 @@ class _TokenTable:
             rows = unique[start : start + step]
             np.matmul(self._vectors[rows], query, out=cosines[start : start + step])
         cosines /= self._lengths[unique, np.newaxis]
+        # The texts have no words.
         if not words:
             return cosines
+        # Of a word of several tokens, the nearest counts.
         starts = np.cumsum([0, *map(len, words)])[:-1]
         best: NDArray[np.float32] = np.maximum.reduceat(cosines[row[of_words]], starts, axis=0)
         return best

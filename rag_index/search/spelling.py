@@ -274,4 +274,5 @@ def _in_case_of(typed: str, word: str) -> str:
 
 def _plain(text: str) -> str:
     """Return a text without capitals and accents."""
-    return _ACCENTS.sub("", unicodedata.normalize("NFKD", text)).lower()
+    decomposed = unicodedata.normalize("NFKD", text)
+    return _ACCENTS.sub("", decomposed).lower()

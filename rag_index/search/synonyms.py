@@ -68,6 +68,7 @@ class Phrases:
         """The phrases by each form of their first word."""
         for pair in pairs:
             words = [forms for _, _, forms in self._encoder.forms(pair[0])]
+            # A phrase of signs alone has no words.
             if words:
                 for form in words[0]:
                     self._pairs.setdefault(form, []).append((words, pair))
@@ -87,7 +88,8 @@ class Phrases:
 
     def phrases_in(self, text: str) -> tuple[str, ...]:
         """Return the phrases that a text has, each once."""
-        return tuple(dict.fromkeys(found.phrase for found in self.find(text)))
+        phrases = [found.phrase for found in self.find(text)]
+        return tuple(dict.fromkeys(phrases))
 
     def read(self, text: str) -> str:
         """Return a text with the synonym of each phrase in brackets behind it."""
@@ -174,7 +176,8 @@ class Synonyms:
 
     @property
     def _path(self) -> Path:
-        return self._settings.folder / Path(self._given).expanduser()
+        path = Path(self._given).expanduser()
+        return self._settings.folder / path
 
     def _query_if_old(self) -> None:
         """Start to query the database if its last answer is old. Only the first search waits."""
@@ -244,6 +247,7 @@ def parse(lines: Iterable[str]) -> list[Pair]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
+        # "VPN => private network" goes one way, "MBP, MacBook Pro" goes both ways.
         left, arrow, right = line.partition(ONE_WAY)
         phrases = _phrases_of(left)
         synonyms = _phrases_of(right) if arrow else phrases
@@ -260,4 +264,5 @@ def parse(lines: Iterable[str]) -> list[Pair]:
 
 
 def _phrases_of(side: str) -> list[str]:
-    return [" ".join(phrase.split()) for phrase in side.split(",") if phrase.strip()]
+    phrases = [" ".join(phrase.split()) for phrase in side.split(",")]
+    return [phrase for phrase in phrases if phrase]
