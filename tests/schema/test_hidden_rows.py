@@ -62,6 +62,7 @@ def test_a_state_of_work_or_of_another_thing_hides_nothing(propose, flag):
             ("locked BOOLEAN", 0, 1),
             ("fe_group TEXT", "", "3"),
             ("approved_by INTEGER", 3, None),
+            ("deleted_on TEXT", "", "04/05/2024"),
             ("deleted_on TEXT", "", "13/05/2024"),
             ("deletion_date TEXT", "", "13. Mai 2024"),
         ],
@@ -121,6 +122,11 @@ def test_who_deleted_a_row_says_that_it_is_deleted_however_many_are(propose, sha
     columns = article("deleted_by", "INTEGER", lambda n: n if n <= share else None)
     made = propose(article=columns)
     assert shown(made) == every(lambda n: n > share)
+
+
+def test_who_approved_a_row_says_that_it_is_approved_however_many_did(propose):
+    made = propose(article=article("approved_by", "INTEGER", lambda n: None if few(n) else n))
+    assert shown(made) == every(lambda n: not few(n))
 
 
 def test_private_notes_do_not_hide_the_rows_that_have_them(propose):
