@@ -45,10 +45,10 @@ def test_a_declared_key_with_a_role_hides_what_is_said_about_a_hidden_row(propos
 
 
 def test_a_verdict_on_a_remark_on_a_hidden_row_is_hidden_too(propose):
-    kinds = {"about_id": "INTEGER REFERENCES document (id)"}
-    remark = many(48, about_id=cycle(24), subject="Remark {n}", body=TEXT, kinds=kinds)
-    kinds = {"entry_id": "INTEGER REFERENCES remark (id)"}
-    verdict = many(96, entry_id=cycle(48), subject="Verdict {n}", body=TEXT, kinds=kinds)
+    kinds = {"about_item_id": "INTEGER REFERENCES document (id)"}
+    remark = many(48, about_item_id=cycle(24), subject="Remark {n}", body=TEXT, kinds=kinds)
+    kinds = {"on_entry_id": "INTEGER REFERENCES remark (id)"}
+    verdict = many(96, on_entry_id=cycle(48), subject="Verdict {n}", body=TEXT, kinds=kinds)
     made = propose(document=document(), remark=remark, verdict=verdict)
     of_hidden = {n for n in range(1, 97) if is_private((n % 48 + 1) % 24 + 1)}
     assert shown(made, "verdict") == every(count=96) - of_hidden
