@@ -12,7 +12,7 @@ from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import Candidate, CandidateValue, Seen
 from rag_index.first_run.schema.documents import is_of_copies
 from rag_index.first_run.schema.hidden_rows import is_link
-from rag_index.first_run.schema.rule import value_hides
+from rag_index.first_run.schema.rule import is_asked, value_hides
 from rag_index.first_run.schema.rulings import Ruling
 from rag_index.first_run.schema.tables import (
     NOTHING,
@@ -67,7 +67,7 @@ def _listed(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
     hides = is_any(noun, known.HIDE | known.HELD)
     rights = is_any(noun, known.RIGHTS)
     # `moderation_queue`, `document_access`
-    is_named = hides or rights or is_any(noun, known.ASKED)
+    is_named = hides or rights or any(map(is_asked, noun))
     is_of_person = any(one.parent.is_people for one in other.parents)
     is_idle = bool(other.title or is_of_person or other.machine or is_of_copies(other))
     if other.is_people or other.children or (is_idle and not is_named) or not (other.rows or hides):
@@ -90,9 +90,8 @@ def _gives_reasons(other: Table, table: Table) -> bool:
     """Return whether all prose of a list says why rows are on it: `removed_post.reason`, but not
     the text of a `private_note`, which is about a row that everybody sees."""
     remarks = [name for name in other.prose if known.REMARKS & {*map(singular, words(name))}]
-    own = [
-        word for word in other.noun if not is_any((word,), known.HIDE | known.HELD | known.ASKED)
-    ]
+    hiding = known.HIDE | known.HELD
+    own = [word for word in other.noun if not (is_any((word,), hiding) or is_asked(word))]
     return len(remarks) == len(other.prose) and {*own} <= {*table.noun, "queue", "list"}
 
 
