@@ -15,14 +15,14 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from rag_index.components import stores
-from rag_index.components.embedders import EmbedderIdentity, identify, open_embedder
+from rag_index.components.embedders import EmbedderIdentity, identify
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.embedders.identity import IN_PROCESS
 from rag_index.components.embedders.traits import ModelTraits, measure_traits
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rag_index.components.chunking import Chunker
+    from rag_index.components.embedders import Embedder
     from rag_index.components.embedders.bm25 import Bm25Model
     from rag_index.components.ledger import Collection, Ledger
     from rag_index.components.ledger.runs import IndexLease
@@ -658,20 +659,17 @@ def make_searchable(
         points.set_metadata(wanted)
 
 
-def record_traits(opened: Opened, collection: str, identity: EmbedderIdentity) -> None:
+def record_traits(store: Store, collection: str, embedder: Embedder) -> None:
     """Measure the model of a collection and record its traits there, unless a run did so before.
 
     If the model cannot be measured, whatever a plug-in raises, searches do without the traits, and
     the next run tries again.
     """
-    points = opened.store.points(collection)
+    points = store.points(collection)
     recorded = points.metadata().get(stores.TRAITS)
     if ModelTraits.from_metadata(recorded) is not None:
         return
-    with (
-        suppress(Exception),
-        closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder,
-    ):
+    with suppress(Exception):
         traits = measure_traits(embedder)
         points.set_metadata({stores.TRAITS: asdict(traits)})
 

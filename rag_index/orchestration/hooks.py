@@ -5,10 +5,12 @@ Search is imported only if a run needs it.
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from rag_index.components.embedders import EmbedderIdentity
+from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.stores import CALIBRATION, CALIBRATION_RULE, UNLEARNED
+from rag_index.errors import RagIndexError
 from rag_index.etl.collection import record_traits
 
 if TYPE_CHECKING:
@@ -67,11 +69,15 @@ class SearchHooks:
             return
         from rag_index.search.evaluation.calibrate import Learner
 
-        record_traits(opened, collection.name, identity)
-        learner = Learner(
-            opened.settings, opened.index, opened.ledger, opened.store, collection, identity
-        )
-        learner.learn(documents, record.stopwatch)
+        # If the embedder fails, nothing is recorded, and the next run tries again.
+        with (
+            record.stopwatch.stage("gate"),
+            suppress(RagIndexError),
+            closing(open_embedder(opened.settings.embedder, expected=identity)) as embedder,
+        ):
+            record_traits(opened.store, collection.name, embedder)
+            learner = Learner(opened.index, opened.ledger, opened.store, collection, embedder)
+            learner.learn(documents)
 
 
 def to_learn(ledger: Ledger, store: Store, collection: Collection) -> int:

@@ -97,21 +97,15 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
             (LocalEmbedder(settings.embedder), True),
             (SimpleNamespace(embed_queries=noise, close=bool), False),
         ):
-            monkeypatch.setattr(calibrate, "open_embedder", lambda *_, one=embedder, **__: one)
-            learned = calibrate.Learner(
-                settings, settings.indexes[0], ledger, store, collection, None
-            ).ask_own_texts()
-            assert learned.trusted is trusted
+            index = settings.indexes[0]
+            learner = calibrate.Learner(index, ledger, store, collection, embedder)
+            assert learner.ask_own_texts().trusted is trusted
         down = SimpleNamespace(
             embed_queries=lambda texts: [EmbedderUnavailable("down")] * len(texts), close=bool
         )
-        monkeypatch.setattr(calibrate, "open_embedder", lambda *_, **__: down)
-        with pytest.raises(
-            EmbedderUnavailable
-        ):  # so that nothing is recorded, and the next run asks again
-            calibrate.Learner(
-                settings, settings.indexes[0], ledger, store, collection, None
-            ).ask_own_texts()
+        # So nothing is recorded, and the next run asks again.
+        with pytest.raises(EmbedderUnavailable):
+            calibrate.Learner(index, ledger, store, collection, down).ask_own_texts()
 
 
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
@@ -258,7 +252,7 @@ def test_a_rebuilt_collection_is_calibrated_before_it_is_live(tmp_path, monkeypa
     assert run_plain(project).state == "completed"
     asked = []
 
-    def note(learner, documents, stopwatch):
+    def note(learner, documents):
         asked.append((learner.collection.name, learner.store.aliases()["test_notes"], documents))
 
     monkeypatch.setattr(calibrate.Learner, "learn", note)

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 import random
-from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag_index.components.embedders import EmbedderIdentity, open_embedder
 from rag_index.components.embedders.bm25 import Bm25Encoder, bm25_model
 from rag_index.components.embedders.tokenizer import SAMPLED, backwards
 from rag_index.components.embedders.traits import PAIRS, ModelTraits
@@ -34,9 +32,9 @@ from rag_index.search.relevance import DOUBT, NEAR, THRESHOLD, logit
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.components.embedders import Embedder
     from rag_index.components.ledger import Collection, Ledger
-    from rag_index.core.reports.metrics import Stopwatch
-    from rag_index.core.settings import IndexSettings, Settings
+    from rag_index.core.settings import IndexSettings
 
 SAMPLES = 4
 """Samples of a collection. A single one may be wrong: on a desk of similar texts the gap was .076 to
@@ -76,31 +74,29 @@ to be trusted."""
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """Learns the calibration of a collection. `identity` is that of the collection's embedder."""
+    """Learns the calibration of a collection, with the embedder that made it."""
 
-    settings: Settings
     index: IndexSettings
     ledger: Ledger
     store: Store
     collection: Collection
-    identity: EmbedderIdentity
+    embedder: Embedder
 
-    def learn(self, documents: int, stopwatch: Stopwatch) -> None:
+    def learn(self, documents: int) -> None:
         """Store the calibration in the metadata of the collection, which has so many `documents`.
 
-        A small collection also stores their number: it learns again once it has grown. If the store
-        or the embedder fails, nothing is stored.
+        A small collection also stores their number: it learns again once it has grown. Raises what
+        store and embedder raise; then nothing is stored.
         """
-        with stopwatch.stage("gate"), suppress(RagIndexError):
-            learned = self.ask_own_texts() if documents >= MIN_LEARNED_DOCUMENTS else None
-            is_small = learned is None
-            if learned is None:
-                learned = self.ask_foreign_texts()
-            recorded: dict[str, Any] = {} if learned is None else asdict(learned)
-            if is_small:
-                recorded[UNLEARNED] = documents
-            recorded["rule"] = CALIBRATION_RULE
-            self.store.points(self.collection.name).set_metadata({CALIBRATION: recorded})
+        learned = self.ask_own_texts() if documents >= MIN_LEARNED_DOCUMENTS else None
+        is_small = learned is None
+        if learned is None:
+            learned = self.ask_foreign_texts()
+        recorded: dict[str, Any] = {} if learned is None else asdict(learned)
+        if is_small:
+            recorded[UNLEARNED] = documents
+        recorded["rule"] = CALIBRATION_RULE
+        self.store.points(self.collection.name).set_metadata({CALIBRATION: recorded})
 
     def ask_own_texts(self) -> Calibration | None:
         """Return the calibration from known and strange queries; None if there are too few texts.
@@ -114,11 +110,11 @@ class Learner:
                 return None
             chance = random.Random(SAMPLED_TEXTS + number)  # noqa: S311 - the same each time
             queries.append(_queries(chance, texts))
-        # All at once: opening a model in the process takes longer than embedding the queries.
+        # All at once: a server takes one request for many texts.
         texts_to_embed = list[str]()
         for sampled in queries:
             texts_to_embed += [*sampled.known, *sampled.strange]
-        vectors = _embedded(self.settings, self.identity, texts_to_embed)
+        vectors = _embedded(self.embedder, texts_to_embed)
         samples = [self._ask(sampled, vectors) for sampled in queries]
         # Without the samples for which a kind has no vectors.
         complete = [sample for sample in samples if sample.known and sample.strange]
@@ -142,7 +138,7 @@ class Learner:
         if traits is None:
             return None
         queries = [query for query, _ in PAIRS]
-        vectors = _embedded(self.settings, self.identity, queries)
+        vectors = _embedded(self.embedder, queries)
         best = list[float]()
         for query in queries:
             points = self._nearest(vectors, query)
@@ -261,16 +257,13 @@ def by_words_alone() -> Calibration:
     return Calibration(round(bias, 4), 0.0, round(weight, 4))
 
 
-def _embedded(
-    settings: Settings, identity: EmbedderIdentity, queries: Sequence[str]
-) -> dict[str, Any]:
+def _embedded(embedder: Embedder, queries: Sequence[str]) -> dict[str, Any]:
     """Return the vector of each query that has one.
 
     A query that the model refuses has none. Raises the other errors of an embedder, such as an
     outage.
     """
-    with closing(open_embedder(settings.embedder, expected=identity)) as embedder:
-        entries = dict(zip(queries, embedder.embed_queries(queries), strict=True))
+    entries = dict(zip(queries, embedder.embed_queries(queries), strict=True))
     vectors = dict[str, Any]()
     for query, entry in entries.items():
         if isinstance(entry, BadVectors | TextRefused | TextTooLong):
