@@ -38,7 +38,7 @@ logger = logging.getLogger("rag_index.status")
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """A value of a metric."""
 
     name: str
@@ -267,7 +267,7 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
 
 
 @dataclass(frozen=True, slots=True)
-class FailedDocument:
+class ListedDocument:
     """A document that the ledger lists as failed, incomplete or skipped (`kind`); times are ISO, in
     UTC."""
 
@@ -283,13 +283,13 @@ class FailedDocument:
     kind: FailureKind = "failed"
 
 
-def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
+def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[ListedDocument]:
     """Return the documents listed as failed, incomplete or skipped in the live collections of these
     indexes."""
     # Imported when needed: the other reports do not use it.
     from rag_index.core.documents.keys import document_id
 
-    documents = list[FailedDocument]()
+    documents = list[ListedDocument]()
     with closing(Ledger(settings.ledger_url, read_only=True)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
         for index in indexes:
@@ -298,7 +298,7 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
                 continue
             for row in ledger.failures(collection.id).values():
                 is_incomplete = row.kind != "skipped"
-                document = FailedDocument(
+                document = ListedDocument(
                     index=index.name,
                     document_id=document_id(row.key),
                     reason=row.reason,
@@ -353,7 +353,7 @@ def prometheus_registry(
 
     registry = CollectorRegistry()
     gauges = dict[str, Gauge]()
-    samples = list[Sample]()
+    samples = list[MetricSample]()
     for run in runs:
         if "index" in run:
             samples += _run_samples(run)
@@ -366,32 +366,32 @@ def prometheus_registry(
     return registry
 
 
-def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
+def _watch_samples(watch: dict[str, Any]) -> Iterator[MetricSample]:
     labels = {"index": watch["index"]}
-    yield Sample(f"{WATCH_PREFIX}_seconds_behind", labels, watch["seconds_behind"])
+    yield MetricSample(f"{WATCH_PREFIX}_seconds_behind", labels, watch["seconds_behind"])
     if watch["last_applied"]:
         applied_at = _timestamp(watch["last_applied"])
-        yield Sample(f"{WATCH_PREFIX}_last_applied_timestamp_seconds", labels, applied_at)
+        yield MetricSample(f"{WATCH_PREFIX}_last_applied_timestamp_seconds", labels, applied_at)
     for state in WATCH_STATES:
         is_state = int(watch["state"] == state)
-        yield Sample(f"{WATCH_PREFIX}_state", {**labels, "state": state}, is_state)
+        yield MetricSample(f"{WATCH_PREFIX}_state", {**labels, "state": state}, is_state)
 
 
-def _run_samples(run: dict[str, Any]) -> Iterator[Sample]:
+def _run_samples(run: dict[str, Any]) -> Iterator[MetricSample]:
     labels = {"index": run["index"]}
     for state in get_args(State):
         is_state = int(run["state"] == state)
-        yield Sample(f"{RUN_PREFIX}_state", {**labels, "state": state}, is_state)
-    yield Sample(f"{RUN_PREFIX}_ended_timestamp_seconds", labels, _timestamp(run["ended"]))
+        yield MetricSample(f"{RUN_PREFIX}_state", {**labels, "state": state}, is_state)
+    yield MetricSample(f"{RUN_PREFIX}_ended_timestamp_seconds", labels, _timestamp(run["ended"]))
     for name, value in {**run, **run.get("metrics", {})}.items():
         metric = f"{RUN_PREFIX}_{name}"
         # Seconds by stage: {"fetch": 0.3, "embed": 2.1}.
         if name == "stages":
             for stage, seconds in value.items():
-                yield Sample(metric, {**labels, "stage": stage}, seconds)
+                yield MetricSample(metric, {**labels, "stage": stage}, seconds)
         # Other numbers, such as `new`. Texts and lists are no metrics.
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield Sample(metric, labels, value)
+            yield MetricSample(metric, labels, value)
 
 
 def _timestamp(at: str) -> float:

@@ -18,7 +18,7 @@ from rag_index.core.reports.outcome import count_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.care.index_status import FailedDocument, IndexStatus, ProjectStatus
+    from rag_index.care.index_status import IndexStatus, ListedDocument, ProjectStatus
     from rag_index.care.plan import RunPlan, ShownDocument
     from rag_index.core.settings import IndexSettings, Settings
 
@@ -234,7 +234,7 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
     if not documents:
         cli.say("No documents are listed as failed.")
         return
-    alike: dict[Any, list[FailedDocument]] = {}
+    alike: dict[Any, list[ListedDocument]] = {}
     for document in documents:
         patterns = frozenset(kinds_of(document.reason, document.kind))
         group = (document.index, document.kind, patterns)
@@ -255,7 +255,7 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
             cli.say(sentence)
 
 
-def _failed_row(document: FailedDocument, more: str = "") -> tuple[str, ...]:
+def _failed_row(document: ListedDocument, more: str = "") -> tuple[str, ...]:
     return (
         document.index,
         document.document_id + more,

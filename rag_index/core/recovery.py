@@ -189,7 +189,7 @@ def longest_first(outages: Iterable[Outage]) -> list[Outage]:
     return list(first.values())
 
 
-class Service:
+class ServiceState:
     """A service that this process calls, by its name, and whether it answers. Thread-safe."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -279,12 +279,12 @@ class Services:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._known: dict[str, Service] = {}
+        self._known: dict[str, ServiceState] = {}
         self._received: list[Callable[[], Iterable[Outage]]] = []
         """What returns the outages that other processes have sent."""
 
     @contextmanager
-    def asking(self, name: str, *, patience: float = SILENCE_SECONDS) -> Iterator[Service]:
+    def asking(self, name: str, *, patience: float = SILENCE_SECONDS) -> Iterator[ServiceState]:
         """Record, during the block, a call to a service that has to answer within `patience`
         seconds.
 
@@ -293,7 +293,7 @@ class Services:
         (`since`).
         """
         with self._lock:
-            service = self._known.setdefault(name, Service(name, self._clock))
+            service = self._known.setdefault(name, ServiceState(name, self._clock))
             service.begin(patience)
         try:
             yield service
@@ -333,7 +333,7 @@ SERVICES = Services()
 """The only global: a watcher must see each call of the process, in any object and thread."""
 
 
-def asking(name: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[Service]:
+def asking(name: str, *, patience: float = SILENCE_SECONDS) -> AbstractContextManager[ServiceState]:
     """Record a call of this process during the block, as `Services.asking` does."""
     return SERVICES.asking(name, patience=patience)
 

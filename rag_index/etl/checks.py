@@ -1,7 +1,7 @@
 """The services of a run: what a run checks before it writes anything, and how long it waits.
 
 Each check is a step (`etl.steps`): a function whose first argument is the opened run. To add one,
-write such a function, yield a `Question` with it in `questions`, and add its task to `tasks.etl`.
+write such a function, yield a `ServiceCheck` with it in `questions`, and add its task to `tasks.etl`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def check_embedder(opened: Opened) -> EmbedderIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ServiceCheck:
     """A check of a service at the start of a run."""
 
     service: str
@@ -155,7 +155,7 @@ class ServiceChecks:
         self.warnings: set[str] = set()
         """Sentences about a service that one index has reported for all."""
 
-    def ask(self, questions: Iterable[Question]) -> dict[str, Any]:
+    def ask(self, questions: Iterable[ServiceCheck]) -> dict[str, Any]:
         """Return the answers by service. Raises as the questions do, and TransientError at once if
         the run has waited too long for a service already."""
         answers: dict[str, Any] = {}
@@ -163,7 +163,7 @@ class ServiceChecks:
             answers[question.service] = self._answer(question)
         return answers
 
-    def _answer(self, question: Question) -> Any:
+    def _answer(self, question: ServiceCheck) -> Any:
         key = question.key or question.service
         is_kept = question.is_kept or (self._keeps_all and not question.is_count)
         if is_kept and key in self._answers:
@@ -203,32 +203,32 @@ class ServiceChecks:
         self._answers.clear()
 
 
-def questions(opened: Opened, steps: Steps) -> Iterator[Question]:
+def questions(opened: Opened, steps: Steps) -> Iterator[ServiceCheck]:
     """Yield the checks of a run, in their order. Each is answered before the next one is yielded."""
     index, wait = opened.index, steps.wait
     source_wait = max(wait, LOCKED_SECONDS)
     # All tables are in one database; folders of code are sources of their own.
     source_key = "" if index.kind == SQL else ("source", index.name)
     ask_source = partial(steps.call_for, source_wait, check_source, opened)
-    yield Question("source", ask_source, source_key)
+    yield ServiceCheck("source", ask_source, source_key)
 
-    yield Question("store", partial(steps.call_for, wait, check_store, opened))
+    yield ServiceCheck("store", partial(steps.call_for, wait, check_store, opened))
 
     if index.parts:
         ask_parts = partial(steps.call_for, source_wait, check_parts, opened)
-        yield Question("parts", ask_parts, ("parts", index.name), is_count=True)
+        yield ServiceCheck("parts", ask_parts, ("parts", index.name), is_count=True)
 
     if steps.has_shared_workers:
-        yield Question("workers", partial(steps.count_workers, LOCKED_SECONDS))
+        yield ServiceCheck("workers", partial(steps.count_workers, LOCKED_SECONDS))
 
     if index.context is not None:
         context_key = ("context", index.context.model, *(index.context.hosts or []))
         ask_context = partial(steps.call_for, wait, check_context, opened)
-        yield Question("context", ask_context, context_key)
+        yield ServiceCheck("context", ask_context, context_key)
 
     # The store has answered by now. It records with which revision of a model the index was made,
     # and another index may have another one.
     revision = revision_of(opened)
     embedder_key = ("embedder", revision) if revision else ""
     ask_embedder = partial(steps.call_for, wait, check_embedder, opened)
-    yield Question("embedder", ask_embedder, embedder_key, is_kept=True)
+    yield ServiceCheck("embedder", ask_embedder, embedder_key, is_kept=True)

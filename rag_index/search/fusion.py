@@ -117,7 +117,7 @@ thousands are made and sorted in a search."""
 
 
 @dataclass(slots=True)
-class Candidate:
+class ComparedPoint:
     """A point of one of several indexes that are compared with each other."""
 
     place: Place
@@ -280,20 +280,20 @@ def _comparable_groups(answered: Sequence[IndexAnswer]) -> list[Sequence[IndexAn
 
 def _ordered_candidates(
     answers: Iterable[IndexAnswer], scoring: Mapping[str, Scoring]
-) -> list[Candidate]:
+) -> list[ComparedPoint]:
     """Return the candidates of these indexes, best first. Their soft match is not known yet."""
-    candidates: list[Candidate] = []
+    candidates: list[ComparedPoint] = []
     for answer in answers:
         own = scoring[answer.index]
         for point in answer.points:
             score = score_of(point, own, soft=False)
             place = tier_of(point, own), score, point.score
-            candidates.append(Candidate(place, answer.index, point))
+            candidates.append(ComparedPoint(place, answer.index, point))
     candidates.sort(key=attrgetter("place"), reverse=True)
     return candidates
 
 
-def _count_to_read(candidates: Sequence[Candidate], question: Question) -> int:
+def _count_to_read(candidates: Sequence[ComparedPoint], question: Question) -> int:
     """Return how many of the best candidates are read: enough for the requested documents, if there
     are as many."""
     minimum = MIN_READ_OF_PHRASE if question.phrases else MIN_READ
@@ -309,11 +309,11 @@ def _count_to_read(candidates: Sequence[Candidate], question: Question) -> int:
         count *= READ_GROWTH
 
 
-def _count_documents(candidates: Iterable[Candidate]) -> int:
+def _count_documents(candidates: Iterable[ComparedPoint]) -> int:
     return len({(candidate.index, document_key(candidate.point)) for candidate in candidates})
 
 
-def _best_by_words(candidates: Sequence[Candidate], end: int) -> list[Candidate]:
+def _best_by_words(candidates: Sequence[ComparedPoint], end: int) -> list[ComparedPoint]:
     """Return the candidates among the `READ_BY_WORDS` best by words that are not among the first
     `end` candidates. Of equals at the last place, the better candidates are taken."""
     numbers = [number for number, found in enumerate(candidates) if found.point.bm25 > 0]

@@ -16,7 +16,7 @@ from rag_index.cli import settings as commands
 from rag_index.components.embedders import candidates
 from rag_index.components.embedders.candidates import (
     ALL_LANGUAGES,
-    Candidate,
+    ModelCandidate,
     languages_of,
     propose_model,
 )
@@ -261,7 +261,7 @@ def test_a_model_that_fails_or_is_too_slow_leaves_the_others(fake, monkeypatch):
     found = propose_model([fake.url], TEXTS, ["english"])
     assert found.candidate is None
     assert f"{fake.model} did not embed 20 texts" in found.why
-    good = Candidate("ollama", "good", "http://127.0.0.1:9", 2, None)
+    good = ModelCandidate("ollama", "good", "http://127.0.0.1:9", 2, None)
     bad, broken = replace(good, model="bad", size=1), replace(good, model="broken", host="", size=0)
 
     def seconds(candidate, texts, deadline):

@@ -68,7 +68,7 @@ ARGUMENTS = {
     "erase": ["notes"],
     "evaluate": ["golden.jsonl"],
 }
-FAILED = index_status.FailedDocument("notes", "7", "why", 1, "then", "now", "then")
+FAILED = index_status.ListedDocument("notes", "7", "why", 1, "then", "now", "then")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery(
     "no paper", dict.fromkeys(METRICS, 0.0), (Place("notes", "7"),), (Place("notes", "8", 1),)

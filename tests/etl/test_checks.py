@@ -3,7 +3,7 @@
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, TransientError
-from rag_index.etl.checks import MIN_PATIENCE, Question, RecentAnswers, ServiceChecks
+from rag_index.etl.checks import MIN_PATIENCE, RecentAnswers, ServiceCheck, ServiceChecks
 from tests.waiting import Clock
 
 
@@ -14,8 +14,8 @@ class Asked:
         self.times = {"embedder": 0, "parts": 0}
 
     def questions(self):
-        yield Question("embedder", lambda: self._answer("embedder"))
-        yield Question("parts", lambda: self._answer("parts"), is_count=True)
+        yield ServiceCheck("embedder", lambda: self._answer("embedder"))
+        yield ServiceCheck("parts", lambda: self._answer("parts"), is_count=True)
 
     def _answer(self, service):
         self.times[service] += 1
@@ -53,5 +53,5 @@ def test_a_service_on_which_a_run_has_spent_its_patience_is_not_asked_again():
     checks = ServiceChecks(clock=clock)
     for _ in range(2):
         with pytest.raises(TransientError, match="nobody is there"):
-            checks.ask([Question("embedder", fail)])
+            checks.ask([ServiceCheck("embedder", fail)])
     assert len(tries) == 1

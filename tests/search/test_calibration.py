@@ -155,24 +155,24 @@ def test_min_relevance_leaves_out_what_is_less_likely_and_collapse_joins_equal_t
 
 
 def test_scale_and_threshold_are_those_of_the_collections_own_texts():
-    apart = calibrate.Sample([0.6, 0.7, 0.8], [0.2, 0.3, 0.4])
+    apart = calibrate.CosineSample([0.6, 0.7, 0.8], [0.2, 0.3, 0.4])
     learned = calibrate.learn([apart], words=True)
     assert relevance(learned, 0.7, 1.0) > 0.5 > FITS > relevance(learned, 0.2, -1.0)
     assert calibrate.learn([apart], words=False).words == 0
-    narrow = calibrate.Sample([0.75, 0.76, 0.74], [0.68, 0.70, 0.66])
+    narrow = calibrate.CosineSample([0.75, 0.76, 0.74], [0.68, 0.70, 0.66])
     assert relevance(calibrate.learn([narrow], words=True), 0.6, MIN_EVIDENCE) < NEAR, (
         "a narrow gap is one, too"
     )
     several = calibrate.learn(
-        [apart, calibrate.Sample([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])], words=True
+        [apart, calibrate.CosineSample([0.7, 0.8, 0.9], [0.3, 0.4, 0.5])], words=True
     )
-    assert several == calibrate.learn([calibrate.Sample([0.75], [0.25, 0.35, 0.45])], words=True), (
-        "means count"
-    )
+    assert several == calibrate.learn(
+        [calibrate.CosineSample([0.75], [0.25, 0.35, 0.45])], words=True
+    ), "means count"
 
 
 def test_where_cosines_tell_nothing_apart_words_alone_decide_and_reach_both_thresholds():
-    blind = calibrate.learn([calibrate.Sample([0.31, 0.3], [0.2, 0.3, 0.4])], words=True)
+    blind = calibrate.learn([calibrate.CosineSample([0.31, 0.3], [0.2, 0.3, 0.4])], words=True)
     assert blind.cosine == 0
     assert relevance(blind, 0.9, 2.0) > FITS > NEAR > relevance(blind, 0.9, MIN_EVIDENCE)
     assert relevance(blind, None, 2.0) == relevance(blind, 0.1, 2.0)

@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 import rag_index
 from rag_index import Retriever
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.components.stores.edge.shard import Shard
+from rag_index.components.stores.edge.shard import ShardFolder
 from rag_index.errors import EmbedderUnavailable
 from rag_index.search import positions
 from rag_index.search.fan_out import FanOut
@@ -129,8 +129,10 @@ def test_a_search_of_the_embedded_store_asks_the_engine_three_times_an_index(
     embedded, ways, monkeypatch
 ):
     """Its aliases are read for each search, which takes a thread, and no call of the engine."""
-    asked, ask = [], Shard.ask
-    monkeypatch.setattr(Shard, "ask", lambda self, call: asked.append(self.name) or ask(self, call))
+    asked, ask = [], ShardFolder.ask
+    monkeypatch.setattr(
+        ShardFolder, "ask", lambda self, call: asked.append(self.name) or ask(self, call)
+    )
     for indexes in (["titles"], ["titles", "comments"]):
         search(embedded, ways, indexes, before=asked.clear)
         assert len(asked) == 3 * len(indexes)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.components.hosts.clients import Answer, OllamaEndpoint
+from rag_index.components.hosts.clients import GeneratedAnswer, OllamaEndpoint
 from rag_index.components.hosts.endpoint import Endpoint, KnownModel, ModelDetails, agreed_model
 from rag_index.components.hosts.host_call import HostCall
 from rag_index.components.hosts.host_pool import HostPool
@@ -340,7 +340,7 @@ def _num_ctx(context_length: int | None) -> int:
     return min(NUM_CTX, context_length or UNKNOWN_CONTEXT)
 
 
-def extract_context(answer: Answer) -> tuple[str, str]:
+def extract_context(answer: GeneratedAnswer) -> tuple[str, str]:
     """Return the context and "", or "" and the reason why the answer has none.
 
     A context is one line of at most MAX_CHARS characters, without control characters and without

@@ -71,7 +71,7 @@ _RATE = re.compile(r"^# Measured by init: ([\d,]+) characters/s with (\S+)", re.
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ModelCandidate:
     """A model that can be used without a download.
 
     Attributes:
@@ -114,7 +114,7 @@ class ProposedEmbedder:
     """
 
     why: str
-    candidate: Candidate | None = None
+    candidate: ModelCandidate | None = None
     chars_per_second: int = 0
 
     @property
@@ -185,7 +185,7 @@ def propose_model(
     return ProposedEmbedder(why, best, rates[best])
 
 
-def find_candidates(hosts: Sequence[str]) -> list[Candidate]:
+def find_candidates(hosts: Sequence[str]) -> list[ModelCandidate]:
     """Return the embedding models of the first of these servers that answers, and those of the
     hub's cache."""
     deadline = time.monotonic() + LOOK_SECONDS
@@ -200,10 +200,10 @@ def find_candidates(hosts: Sequence[str]) -> list[Candidate]:
     return cached
 
 
-def _models_of_server(host: str, deadline: float) -> list[Candidate]:
+def _models_of_server(host: str, deadline: float) -> list[ModelCandidate]:
     """Return the models of an Ollama server that can embed, as far as it describes them in time.
     Raises what httpx raises."""
-    found = list[Candidate]()
+    found = list[ModelCandidate]()
     with httpx.Client(base_url=host, timeout=LOOK_SECONDS, verify=tls_context()) as client:
         listed = client.get("/api/tags").raise_for_status().json()
         for entry in _objects(listed, "models"):
@@ -216,7 +216,7 @@ def _models_of_server(host: str, deadline: float) -> list[Candidate]:
                 continue
             model = name.removesuffix(":latest")
             size = int(entry.get("size") or 0)
-            found.append(Candidate("ollama", model, host, size, languages_of(model)))
+            found.append(ModelCandidate("ollama", model, host, size, languages_of(model)))
     return found
 
 
@@ -236,7 +236,7 @@ def _objects(answer: Any, key: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def cached_models() -> list[Candidate]:
+def cached_models() -> list[ModelCandidate]:
     """Return the models of fastembed's list whose files are all in the hub's cache. No request is
     sent to the hub."""
     if find_spec("fastembed") is None:
@@ -248,7 +248,7 @@ def cached_models() -> list[Candidate]:
         return []
     from fastembed import TextEmbedding
 
-    found = list[Candidate]()
+    found = list[ModelCandidate]()
     for entry in TextEmbedding.list_supported_models():
         source = entry["sources"].get("hf")
         description = str(entry.get("description", "")).lower()
@@ -260,7 +260,7 @@ def cached_models() -> list[Candidate]:
         if len(files) == len(needed) and all(file.is_file() for file in files):
             known = languages_of(entry["model"], description)
             size = sum(file.stat().st_size for file in files)
-            found.append(Candidate("fastembed", entry["model"], "", size, known))
+            found.append(ModelCandidate("fastembed", entry["model"], "", size, known))
     return found
 
 
@@ -287,7 +287,9 @@ def languages_of(model: str, description: str = "") -> frozenset[str] | None:
     return None
 
 
-def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict[Candidate, int]:
+def measure_rates(
+    candidates: Iterable[ModelCandidate], texts: Sequence[str]
+) -> dict[ModelCandidate, int]:
     """Return the characters per second that each of these models embeds. A model that fails, or
     takes too long, has none.
 
@@ -295,7 +297,7 @@ def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict
     """
     deadline = time.monotonic() + TRY_SECONDS
     chars = sum(map(len, texts))
-    rates = dict[Candidate, int]()
+    rates = dict[ModelCandidate, int]()
     for candidate in sorted(candidates, key=lambda candidate: candidate.size):
         most = deadline - time.monotonic()
         if most <= 0:
@@ -308,7 +310,7 @@ def measure_rates(candidates: Iterable[Candidate], texts: Sequence[str]) -> dict
     return rates
 
 
-def _seconds_on_server(candidate: Candidate, texts: Sequence[str], deadline: float) -> float:
+def _seconds_on_server(candidate: ModelCandidate, texts: Sequence[str], deadline: float) -> float:
     """Return how long a server takes for these texts. Raises what httpx raises, and ValueError."""
     seconds = max(0.1, deadline - time.monotonic())
     with httpx.Client(base_url=candidate.host, timeout=seconds, verify=tls_context()) as client:
@@ -322,7 +324,7 @@ def _seconds_on_server(candidate: Candidate, texts: Sequence[str], deadline: flo
         return time.monotonic() - began
 
 
-def _seconds_in_process(candidate: Candidate, texts: Sequence[str], deadline: float) -> float:
+def _seconds_in_process(candidate: ModelCandidate, texts: Sequence[str], deadline: float) -> float:
     """Return how long a model takes for these texts on one core. Raises RagIndexError, and
     TimeoutError."""
     settings = EmbedderSettings(kind=candidate.kind, model=candidate.model)
@@ -359,7 +361,7 @@ def sample_texts(texts: Iterable[str]) -> list[str]:
     return [by_length[number * last // (SAMPLES - 1)] for number in range(SAMPLES)]
 
 
-def _nothing_better(languages: Sequence[str], candidates: Sequence[Candidate]) -> str:
+def _nothing_better(languages: Sequence[str], candidates: Sequence[ModelCandidate]) -> str:
     """Return why wordllama is proposed, and which model would find more."""
     is_english = set(languages) == {"english"}
     limits = "" if is_english else ", and knows English alone"

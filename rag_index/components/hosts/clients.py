@@ -70,7 +70,7 @@ NO_MODEL = re.compile(
 
 @shows_sizes("ended", "prompt_tokens")
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GeneratedAnswer:
     """The answer of a generating model."""
 
     text: str
@@ -102,7 +102,7 @@ class OllamaEndpoint(Endpoint):
         answer = await self._post(f"{self.url}/api/embed", body)
         return self._vectors(answer["embeddings"])
 
-    async def generate(self, prompt: str, **options: float) -> Answer:
+    async def generate(self, prompt: str, **options: float) -> GeneratedAnswer:
         """Return the model's answer to a prompt, without its thinking.
 
         Args:
@@ -122,7 +122,7 @@ class OllamaEndpoint(Endpoint):
             )
         # A model that repeats itself endlessly does not finish: "length", or not done.
         has_ended = bool(answer.done) and answer.done_reason != "length"
-        return Answer(answer.response or "", has_ended, answer.prompt_eval_count)
+        return GeneratedAnswer(answer.response or "", has_ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
         """Return the details of the model.

@@ -25,7 +25,7 @@ import orjson
 
 from rag_index.core.connections import MAX_ANSWER, proxy_remedy, tls_context, why_failed
 from rag_index.core.documents.vectors import PROBE, broken_reason, same_digest, shorten
-from rag_index.core.recovery import Service, asking
+from rag_index.core.recovery import ServiceState, asking
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -326,7 +326,7 @@ class _Bounded(httpx.AsyncByteStream):
 
 @asynccontextmanager
 async def noticing_work(
-    service: Service, asked: Callable[[], Iterable[Endpoint]]
+    service: ServiceState, asked: Callable[[], Iterable[Endpoint]]
 ) -> AsyncIterator[None]:
     """Record during the block whether a service that has not answered for long is at work.
 
@@ -514,7 +514,7 @@ async def _survey(
 ) -> ModelDetails | RagIndexError:
     """Return the model of a host after it was used once, or the error if it cannot be used."""
 
-    async def answer(service: Service) -> ModelDetails:
+    async def answer(service: ServiceState) -> ModelDetails:
         try:
             async with asyncio.timeout(seconds), noticing_work(service, lambda: [host]):
                 details = await host.details()

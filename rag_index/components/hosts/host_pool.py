@@ -23,7 +23,7 @@ from rag_index import errors
 from rag_index.components.hosts.endpoint import SILENCE_SHARE, noticing_work
 from rag_index.components.hosts.host import Host
 from rag_index.components.hosts.host_call import Batch
-from rag_index.core.recovery import Service, add_downtime, asking
+from rag_index.core.recovery import ServiceState, add_downtime, asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -96,7 +96,7 @@ class HostPool:
         was at fault."""
         self._checks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._service = Service(self.name)
+        self._service = ServiceState(self.name)
         self._failing_since: float | None = None
         """The time at which the last of all servers failed. None while one has not failed. Calls
         one after the other share one wait."""
@@ -148,7 +148,7 @@ class HostPool:
             call.gave_up_at = self._now()
             self._kept = [*self._kept, call][-KEPT_CALLS:]
 
-    def _reported(self) -> AbstractContextManager[Service]:
+    def _reported(self) -> AbstractContextManager[ServiceState]:
         if self._for_queries:
             return nullcontext(self._service)
         return asking(self.name, patience=SILENCE_SHARE * self.hosts[0].endpoint.timeout)

@@ -25,7 +25,7 @@ from rag_index.components.sources.office_package import (
     OFF,
     OfficePackage,
     Pages,
-    Relation,
+    PartRelation,
     TextStyles,
     reason_of,
     slide_script,
@@ -228,7 +228,7 @@ class OfficeFile:
             if target.kind in _UNNAMED | _FILES | _TEXTS:
                 yield from self._part(target.part, target.kind, slides if is_slide else page)
 
-    def _targets(self, relations: dict[str, Relation]) -> list[Relation]:
+    def _targets(self, relations: dict[str, PartRelation]) -> list[PartRelation]:
         """Return the parts that the part just read refers to, and those that belong to it."""
         keys = [_part_key(reference) for reference in self._references]
         targets = [relations[key] for key in keys if key in relations]

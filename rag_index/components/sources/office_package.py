@@ -53,7 +53,7 @@ def values_of(element: Any) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class PartRelation:
     """What an id in a part of Open XML refers to."""
 
     kind: str
@@ -110,13 +110,13 @@ class OfficePackage:
                 remove_pis=True,
             )
 
-    def relations(self, part: str) -> dict[str, Relation]:
+    def relations(self, part: str) -> dict[str, PartRelation]:
         """Return what a part may refer to, by the ids that it uses."""
-        found: dict[str, Relation] = {}
+        found: dict[str, PartRelation] = {}
         # OpenDocument: "Object 1" stands for "Object 1/content.xml"
         for name in self.names:
             if name.endswith("/content.xml"):
-                found[name.removesuffix("/content.xml")] = Relation("", name)
+                found[name.removesuffix("/content.xml")] = PartRelation("", name)
         folder, base = posixpath.split(part)
         path = posixpath.join(folder, "_rels", f"{base}.rels")
         if path not in self.names:
@@ -125,12 +125,12 @@ class OfficePackage:
         for element in self.xml(path).iter("{*}Relationship"):
             key = element.get("Id", "")
             if element.get("TargetMode") == "External":
-                found[key] = Relation(EXTERNAL, "")
+                found[key] = PartRelation(EXTERNAL, "")
                 continue
             _, _, kind = element.get("Type", "").rpartition("/")
             target = unquote(element.get("Target", ""))
             absolute = posixpath.normpath(posixpath.join("/", folder, target))
-            found[key] = Relation(kind, absolute.lstrip("/"))
+            found[key] = PartRelation(kind, absolute.lstrip("/"))
         return found
 
 

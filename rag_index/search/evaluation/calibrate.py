@@ -149,14 +149,14 @@ class Learner:
         share = GAP_OF_ORDER if traits.reads_order else GAP_OF_TOKENS
         strange = float(np.quantile(best, MOST_FOREIGN))
         known = strange + share * max(0.0, traits.known - traits.strange)
-        sample = Sample(known=[known], strange=[strange])
+        sample = CosineSample(known=[known], strange=[strange])
         return learn([sample], words=bm25_model(self.index) is not None)
 
-    def _ask(self, queries: Queries, vectors: Mapping[str, Any]) -> Sample:
+    def _ask(self, queries: Queries, vectors: Mapping[str, Any]) -> CosineSample:
         """Return the best cosines of both kinds of queries."""
         model = bm25_model(self.index)
         encoder = Bm25Encoder(model) if model else None
-        sample = Sample([], [])
+        sample = CosineSample([], [])
         for query in queries.known:
             points = self._nearest(vectors, query, BEST_BY_MEANING)
             if not points:
@@ -197,7 +197,7 @@ class Learner:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CosineSample:
     """The results of the queries of one sample.
 
     Attributes:
@@ -219,7 +219,7 @@ class Queries:
     strange: list[str]
 
 
-def learn(samples: Sequence[Sample], *, words: bool) -> Calibration:
+def learn(samples: Sequence[CosineSample], *, words: bool) -> Calibration:
     """Return the calibration that follows from samples of a collection.
 
     The other weights and the threshold are those of test collections, moved to between the

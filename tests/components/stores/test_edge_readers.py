@@ -382,8 +382,10 @@ def test_a_reader_waits_for_a_process_that_completes_what_a_killed_writer_wrote(
     """Two services may start after a kill. The second one does not take for damage what the first
     one works at."""
     (store / "collections" / "c" / "unflushed").touch()
-    code = "import rag_index.components.stores.edge.shard as c; load = c.WrittenShard._claim"
-    code += "; c.WrittenShard._claim = lambda self: (print(1, flush=True), input(), load(self))"
+    code = "import rag_index.components.stores.edge.shard as c; load = c.WritableShardFolder._claim"
+    code += (
+        "; c.WritableShardFolder._claim = lambda self: (print(1, flush=True), input(), load(self))"
+    )
     with writer(store, "", before=code) as process:
         process.says()
         with closing(EdgeReader(store)) as reader, when(lambda: reader._loading, process.goes_on):

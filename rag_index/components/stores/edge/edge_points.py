@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as e
 
 from rag_index.components.stores.edge.point_reader import OPERATION_POINTS, EdgePointReader
-from rag_index.components.stores.edge.shard import WrittenShard
+from rag_index.components.stores.edge.shard import WritableShardFolder
 from rag_index.components.stores.points import (
     check_ids,
     engine_ids,
@@ -53,7 +53,7 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32] | None) -> li
     return built
 
 
-class EdgePoints(EdgePointReader[WrittenShard], PointCollection):
+class EdgePoints(EdgePointReader[WritableShardFolder], PointCollection):
     """The points of one collection, which this process alone may write from their first use on."""
 
     def set_metadata(self, metadata: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import qdrant_edge as e
 
 from rag_index.components.stores.edge.folder import Catalog
-from rag_index.components.stores.edge.shard import Shard
+from rag_index.components.stores.edge.shard import ShardFolder
 from rag_index.components.stores.protocol import StoreReader
 from rag_index.components.stores.queries import SPARSE
 from rag_index.components.stores.reads import SEARCH_EF, LookUp, PointReader
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S", bound=Shard)
+S = TypeVar("S", bound=ShardFolder)
 OPERATION_POINTS = 500
 """Points per call of the engine. It bounds how long other threads wait for the interpreter."""
 MAX_SCANNED_KB = 10_000

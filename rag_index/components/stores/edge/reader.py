@@ -32,7 +32,7 @@ from rag_index.components.stores.edge.folder import (
     writer,
 )
 from rag_index.components.stores.edge.point_reader import EdgePointReader, EdgeReads
-from rag_index.components.stores.edge.shard import Shard
+from rag_index.components.stores.edge.shard import ShardFolder
 from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.machine import in_thread
 from rag_index.errors import StoreBusy, StoreError
@@ -48,7 +48,7 @@ FRESH_SECONDS = 2.0
 loaded."""
 
 
-class View(Shard):
+class View(ShardFolder):
     """The shard of a collection as it was when a reader linked it. It is closed when nobody has it
     any more."""
 

@@ -87,7 +87,7 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
         (folder / UNWRITTEN).touch()
 
 
-class Shard:
+class ShardFolder:
     """The shard folder of one collection. Safe to use from several threads."""
 
     seen_commits: int | None = None
@@ -144,7 +144,7 @@ class Shard:
                 engine.close()
 
 
-class WrittenShard(Shard):
+class WritableShardFolder(ShardFolder):
     """The shard folder of a collection that this process alone may write. Safe to use from several
     threads.
 

@@ -33,7 +33,7 @@ from rag_index.components.stores.edge.folder import (
     wanted_file,
 )
 from rag_index.components.stores.edge.point_reader import EdgeReads, of_catalog
-from rag_index.components.stores.edge.shard import COPY_MARK, WrittenShard, create_shard
+from rag_index.components.stores.edge.shard import COPY_MARK, WritableShardFolder, create_shard
 from rag_index.components.stores.protocol import Store
 from rag_index.core.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
@@ -68,7 +68,7 @@ class EdgeStore(EdgeReads, Store):
                 private_folder(folder)
         super().__init__(path)
         self._mutex = threading.RLock()
-        self._open: dict[str, WrittenShard] = {}
+        self._open: dict[str, WritableShardFolder] = {}
         self._clean_up()
 
     def points(self, name: str) -> EdgePoints:
@@ -138,7 +138,7 @@ class EdgeStore(EdgeReads, Store):
             for name in [name for name in self._open if wanted_file(self._path, name).exists()]:
                 self._open.pop(name).close()
 
-    def open_shard(self, name: str) -> WrittenShard:
+    def open_shard(self, name: str) -> WritableShardFolder:
         """Return the shard of a collection or alias; this process alone has it until it is closed.
 
         Raises StoreBusy if another process has it.
@@ -150,10 +150,10 @@ class EdgeStore(EdgeReads, Store):
                 self._open[name] = self._shard(name, lock)
             return self._open[name]
 
-    def _shard(self, name: str, lock: WriterLock) -> WrittenShard:
+    def _shard(self, name: str, lock: WriterLock) -> WritableShardFolder:
         try:
             self._catalog.refresh()
-            return WrittenShard(
+            return WritableShardFolder(
                 name, self._catalog, lock, min_free=self._min_free, discard=self._discard
             )
         except BaseException:

@@ -19,7 +19,7 @@ from rag_index.components.chunking.context import (
     extract_context,
     question,
 )
-from rag_index.components.hosts.clients import Answer
+from rag_index.components.hosts.clients import GeneratedAnswer
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.work import Work
 from rag_index.errors import EmbedderError, EmbedderUnavailable, RateLimited
@@ -112,14 +112,14 @@ def test_an_answer_is_used_up_to_the_last_sentence_that_fits_or_has_a_reason():
         ("abc \ud800", "", "not text"),
         ("$%&/()=?! a", "", "not text"),
     ):
-        found, why = extract_context(Answer(text, "cut off" not in text, None))
+        found, why = extract_context(GeneratedAnswer(text, "cut off" not in text, None))
         assert (found, reason in why) == (context, True), text
         assert bool(why) == bool(reason), text
 
 
 @given(st.text(max_size=700), st.booleans())
 def test_a_context_is_one_line_of_300_characters_without_control_characters(text, ended):
-    context, why = extract_context(Answer(text, ended, None))
+    context, why = extract_context(GeneratedAnswer(text, ended, None))
     assert bool(context) != bool(why)
     assert len(context) <= 300
     assert context == " ".join(context.split())
