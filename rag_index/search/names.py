@@ -105,8 +105,9 @@ def looks_like_name(run: str) -> bool:
     """Return whether a run without spaces has the form of a name, and not of a date, an amount or a
     quantity.
 
-    looks_like_name("MBP-HAM805"), looks_like_name("7891-44-6"), looks_like_name("20kg")  # True,
-    True, False
+    Example:
+        looks_like_name("MBP-HAM805")  # True
+        looks_like_name("20kg")  # False
     """
     run = run.strip(_EDGES)
     # No digits: `plan_final.xlsx` is a name, "printer" is not.

@@ -174,10 +174,13 @@ class Positions:
         self._known = Known()
 
     async def current(self) -> Known:
-        """Return the last snapshot, and read a new one if it is not young. Raises nothing.
+        """Return the last snapshot, and read a new one if it is not young.
 
         A search waits for the new one if the last one is old, but only briefly. The first search
         waits longer, until it is known whether store and ledger belong together.
+
+        Raises:
+            StoreError: The positions are closed. Other errors are in the snapshot.
         """
         now = time.monotonic()
         if now - self._read_at < REST_SECONDS:

@@ -414,8 +414,9 @@ class TypedQuery:
 def parse_query(query: str) -> TypedQuery:
     """Take the operators out of a query.
 
-    parse_query('"paper jam" printer -laser')  # TypedQuery("paper jam printer", (" paper jam ",),
-    (" laser ",))
+    Example:
+        parse_query('"paper jam" printer -laser')
+        # TypedQuery("paper jam printer", (" paper jam ",), (" laser ",))
     """
     # A longer text, whose quotes are its own.
     if len(query.split()) > MAX_TYPED:

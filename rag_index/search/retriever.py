@@ -234,8 +234,8 @@ class Retriever:
         """Return the documents that fit a query best, by meaning and words, from all indexes or
         those that are named.
 
-            result = await retriever.search("printer offline", indexes=["comments"],
-            filter={"priority": "high"}) result = await retriever.search(like="comments/4711")
+            result = await retriever.search("printer offline", filter={"priority": "high"})
+            result = await retriever.search(like="comments/4711")
 
         The options are those of `SearchOptions`. Each passage has every `"phrase in quotes"` of the
         query, and no word that stands after a minus (`-word`). Indexes that fail are in `errors`.

@@ -90,8 +90,7 @@ def language_named(value: object) -> str | None:
     without a country or a script. None if it is unknown.
 
     Example:
-        language_named("DE"), language_named("deu "), language_named("Deutsch"),
-        language_named("de_DE.UTF-8")  # "german"
+        language_named("de_DE.UTF-8")  # "german"; so with "DE", "deu " and "Deutsch"
     """
     text = _plain(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
     words = _BETWEEN.sub(" ", text).split()
