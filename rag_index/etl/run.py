@@ -11,7 +11,9 @@ Four objects are given to a run: `steps` carries the steps out, locally or as ta
 are all documents of the index, or a few.
 
 To add a step, write a function whose first argument is the opened run, call it by `steps.call`
-below, and add its task to `TASKS` in `tasks/etl.py`. `etl.steps` lists the steps.
+below, and add its task to `TASKS` in `tasks/etl.py`. If it comes after the last shard, add it to
+`AFTER_THE_SHARDS` in `orchestration/task_steps.py` as well, so that Prefect shows it behind them.
+`etl.steps` lists the steps.
 """
 
 from __future__ import annotations

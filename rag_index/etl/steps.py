@@ -10,6 +10,9 @@ A step is a typed function whose first argument is the opened run:
     publish, build_search_index                                              etl.publish
     erase_after                                                              etl.erase
 
+A run for a few documents (`etl.changed`), which Prefect never carries out, also deletes by
+`delete_some` and asks the source for counts.
+
 `etl.run` calls them in their order by `Steps.call`. `etl.local_steps` carries them out in this
 process and its children; `orchestration.task_steps` as tasks of Prefect, which `tasks.etl` defines.
 How often a step is tried and after which delays is the same in both: `core.recovery`. Embedding and

@@ -60,7 +60,9 @@ class Destination:
     store: Store
     collection: str
     epoch: int | None
-    wait: ClassVar[float] = 0.0  # a write is not tried again here: the store's connection waits
+    wait: ClassVar[float] = 0.0
+    """Prefect's task does not try a write of this process again: `LocalSteps` does, and the store's
+    connection waits."""
     _turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
 
