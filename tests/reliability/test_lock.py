@@ -249,11 +249,11 @@ def test_what_a_run_wrote_after_it_was_overtaken_is_found_by_the_next_one(on_ser
     with on_server.store() as store:
         name = store.aliases()[on_server.settings.alias("notes")]
         points = store.points(name)
-        epoch, upsert = points.metadata()["epoch"], points.upsert
+        epoch, upsert_points = points.metadata()["epoch"], points.upsert
 
         def overtaken(batch):
             points.set_metadata({"epoch": epoch + 1})
-            upsert(batch)
+            upsert_points(batch)
 
         with (
             mock.patch.object(points, "upsert", overtaken),
