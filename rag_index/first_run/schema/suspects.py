@@ -67,19 +67,23 @@ class _Finder:
     def __init__(
         self, catalog: DatabaseCatalog, tables: Sequence[Table], hidden: Conditions
     ) -> None:
-        self._catalog, self._hidden = catalog, hidden
-        keyed = [one for one in tables if hidden[one] and len(one.key) == 1]
-        keyed = [one for one in keyed if (one.prose or one.title) and not one.machine]
-        things = [one for one in keyed if not one.is_people]
-        self._things = [one for one in things if not one.is_label]
+        self._catalog = catalog
+        self._hidden = hidden
+        keyed = [table for table in tables if hidden[table] and len(table.key) == 1]
+        read = [table for table in keyed if (table.prose or table.title) and not table.machine]
+        things = [table for table in read if not table.is_people]
+        self._things = [table for table in things if not table.is_label]
         self._trees = {*things}
         self._by_noun: dict[str, list[Table]] = {}
-        for one in self._things:
-            self._by_noun.setdefault(one.noun[-1], []).append(one)
-        banned = [one for one in tables if one.is_people and any(c.bans for c in hidden[one])]
-        self._named = [
-            (parent, column) for parent in (*things, *banned) for column in unique_names(parent)
-        ]
+        for table in self._things:
+            self._by_noun.setdefault(table.noun[-1], []).append(table)
+        people = [table for table in tables if table.is_people]
+        banned = [table for table in people if any(one.bans for one in hidden[table])]
+        self._named: list[tuple[Table, str]] = []
+        """Tables with hidden rows, each with a column of unique names: (`member`, `nickname`)."""
+        for parent in (*things, *banned):
+            for column in unique_names(parent):
+                self._named.append((parent, column))
 
     def relations_of(self, table: Table, column: Column) -> list[Relation]:
         """Return the relations of a column to tables with hidden rows; [] if it is no suspect."""
@@ -149,7 +153,7 @@ class _Finder:
         if table in self._trees and _may_lie_below(table, column, values):
             relation = self._to_key(table, column, values, table)
             if relation:
-                # otherwise a row that was copied, or the next one
+                # `in_folder_id`, but not the row that was copied, or the next one (`next_id`)
                 is_above = _is_called(column, table) and _forms_tree(relation)
                 return [relation] if is_above else []
         if not _may_refer(column, values):
@@ -187,13 +191,16 @@ class _Finder:
 
     def _by_kind(self, table: Table, column: Column, values: Sequence[Any]) -> list[Relation]:
         """Return the relations of a column with values such as `article:4`, one for each kind."""
-        numbers, others = _split(values, _NUMBER_AT_END), _split(values, _KEY_AT_END)
+        numbers = _split(values, _NUMBER_AT_END)
+        others = _split(values, _KEY_AT_END)
         keys: dict[tuple[str, Table], list[Any]] = {}
         for kind in {**numbers, **others}:
             last = singular(words(kind)[-1])
             for parent in self._by_noun.get(last, ()):
-                is_number = parent.columns[parent.key[0]].kind == "number"
-                named = [*map(int, numbers.get(kind, ()))] if is_number else others.get(kind)
+                named: list[Any] = others.get(kind, [])
+                if parent.columns[parent.key[0]].kind == "number":
+                    # "4" of `article-4` is the key 4
+                    named = [*map(int, numbers.get(kind, ()))]
                 if named and parent is not table and _names_kind(kind, parent):
                     keys[kind, parent] = named
         found = []
@@ -228,13 +235,18 @@ def _is_called(column: Column, parent: Table) -> bool:
     """Return whether a column has a word of what the rows of a table are called."""
     called = {*parent.noun, *words(parent.own_name)}
     named = words(column.name)
-    return not called.isdisjoint((*named, *map(singular, named)))
+    # `articles_ref` of an `article`
+    singulars = map(singular, named)
+    return not called.isdisjoint((*named, *singulars))
 
 
 def _names_kind(text: str, parent: Table) -> bool:
     """Return whether what stands before a key is what the rows of a table are called."""
-    said = tuple(singular(word) for word in words(text))
-    return said[-len(parent.noun) :] == parent.noun or said == parent.noun[-1:]
+    called = tuple(map(singular, words(text)))
+    # `article-` for rows of `blog_article`
+    if called == parent.noun[-1:]:
+        return True
+    return called[-len(parent.noun) :] == parent.noun
 
 
 def _may_refer(column: Column, values: Sequence[Any]) -> bool:
@@ -263,20 +275,23 @@ def _forms_tree(relation: Relation) -> bool:
     """Return whether rows of a table lie below each other: some have nothing above them, and no row
     is above itself. What each names the next row (`next_id`) is a sequence."""
     here, there = relation.pairs[0]
-    above = {
-        key: value
-        for value, key in relation.child.rows_of(here, there)
-        if value not in NOTHING and value != key
-    }
-    if not above or len(above) == len(relation.child.columns[here].values):
+    rows = relation.child.rows_of(here, there)
+    above = {}
+    for value, key in rows:
+        if value not in NOTHING and value != key:
+            above[key] = value
+    if not above or len(above) == len(rows):
         return False
     deepest = max(_depth(key, above) for key in above)
+    # a row that is above itself
+    if deepest > len(above):
+        return False
     repeats = len({*above.values()}) < len(above)
-    return deepest < len(above) + 1 and (repeats or deepest <= MAX_DEPTH)
+    return repeats or deepest <= MAX_DEPTH
 
 
 def _depth(key: Any, above: dict[Any, Any]) -> int:
-    """Return the number of rows above a row; more than there are if it is in a circle."""
+    """Return the number of rows above a row; `len(above) + 1` if they form a circle."""
     depth = 0
     while key in above and depth <= len(above):
         key = above[key]
