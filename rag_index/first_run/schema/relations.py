@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def read_tables(catalog: DatabaseCatalog) -> list[Table]:
     """Return the tables of a database with what their columns are, and a key of values where none
     is declared."""
-    prefix = _common_prefix([words(table.own_name) for table in catalog.tables])
+    names = [words(table.own_name) for table in catalog.tables]
+    prefix = _common_prefix(names)
     return [_read_table(catalog, table, prefix) for table in catalog.tables]
 
 
@@ -42,9 +43,11 @@ def _common_prefix(names: Sequence[tuple[str, ...]]) -> str:
 
 def _read_table(catalog: DatabaseCatalog, table: Table, prefix: str) -> Table:
     name = words(table.own_name)
+    # `wp_posts` is `posts` where most tables begin with `wp`
     has_prefix = name[0] == prefix and len(name) > 1
     called = name[1:] if has_prefix else name
-    noun = tuple(singular(word) for word in called if word not in ("table", "tbl")) or called
+    noun = tuple(singular(word) for word in called if word not in ("table", "tbl"))
+    noun = noun or called
     columns: dict[str, Column] = {}
     for column in table.columns.values():
         # what is proposed with other answers is of the same columns
@@ -53,7 +56,8 @@ def _read_table(catalog: DatabaseCatalog, table: Table, prefix: str) -> Table:
         columns[column.name] = catalog.read_columns[column]
     # no array can be compared with one
     is_key = all(table.columns[key].kind != "json" for key in table.key)
-    made = replace(table, noun=noun, columns=columns, key=[*table.key] if is_key else [])
+    key = [*table.key] if is_key else []
+    made = replace(table, noun=noun, columns=columns, key=key)
     made.key = _random_of_key(catalog, made) or made.key or _key_by_values(catalog, made)
     return made
 
@@ -74,22 +78,28 @@ class _Finder:
     def __init__(self, catalog: DatabaseCatalog, tables: Sequence[Table]) -> None:
         self._catalog = catalog
         self._tables = tables
-        self._keyed = [one for one in tables if len(one.key) == 1 and one.rows]
-        self._random = [one for one in self._keyed if is_random(one.columns[one.key[0]].given)]
+        self._keyed = [table for table in tables if len(table.key) == 1 and table.rows]
+        self._random: list[Table] = []
         self._by_name: dict[Any, list[Table]] = {}
         """Tables with keys by the last word of what they are called, all of it, and the words of
-        their keys."""
-        for one in self._keyed:
-            key = [] if one.key[0].lower() in known.KEY_WORDS else [words(one.key[0])]
-            for name in {one.noun[-1], "".join(one.noun), *key}:
-                self._by_name.setdefault(name, []).append(one)
+        their keys: `item`, `orderitem` and `("item", "code")` for `order_item (item_code)`."""
+        for table in self._keyed:
+            key = table.key[0]
+            if is_random(table.columns[key].given):
+                self._random.append(table)
+            called: set[Any] = {table.noun[-1], "".join(table.noun)}
+            # `item_code`, but not `id`
+            if key.lower() not in known.KEY_WORDS:
+                called.add(words(key))
+            for name in called:
+                self._by_name.setdefault(name, []).append(table)
         self._by_noun: dict[tuple[str, ...], list[Table]] = {}
-        for one in tables:
-            for called in {one.noun, one.noun[-1:]}:
-                self._by_noun.setdefault(called, []).append(one)
+        for table in tables:
+            for noun in {table.noun, table.noun[-1:]}:
+                self._by_noun.setdefault(noun, []).append(table)
 
     def parents_of(self, table: Table) -> list[Relation]:
-        """Return the relations of a table to what its rows name."""
+        """Return the relations of a table to the tables whose rows its rows name."""
         found = self._declared(table)
         done = {column for one in found for column, _ in one.pairs}
         if not table.rows:
@@ -97,7 +107,7 @@ class _Finder:
         for column in table.columns.values():
             if column.name not in done and [column.name] != table.key:
                 found += self._of_column(table, column)
-        # first the columns that are called so, then those whose values name tables
+        # first `about_type`; `about` with the values `article` and `image` only if there is none
         for is_called in (True, False):
             for type_column in table.columns:
                 if not is_called and any(one.type_column for one in found):
@@ -127,8 +137,9 @@ class _Finder:
     def _referred(self, key: Mapping[str, Any]) -> Table | None:
         """Return the table that a foreign key refers to; None if it was not read."""
         called = key["referred_table"].lower()
+        schema = key["referred_schema"]
         named = [table for table in self._tables if table.own_name.lower() == called]
-        in_schema = [table for table in named if table.schema == key["referred_schema"]]
+        in_schema = [table for table in named if table.schema == schema]
         return next(iter(in_schema or named), None)
 
     def _found(self, values: Sequence[Any], parent: Table) -> float:
@@ -187,21 +198,24 @@ class _Finder:
         found = self._called_like(table, column, bare) if bare else []
         is_short = len(bare) == 1 and len(bare[0]) >= known.MIN_ROWS and bare != named
         if is_short and not found:
-            # `repo_id`
-            begin = [one for one in self._keyed if not one.noun[1:]]
-            begin = [one for one in begin if one.noun[0].startswith(bare[0])]
-            found += begin if len(begin) == 1 and table not in begin else []
+            # `repo_id` of the only table that begins so, `repository`
+            begin = [other for other in self._keyed if len(other.noun) == 1]
+            begin = [other for other in begin if other.noun[0].startswith(bare[0])]
+            if len(begin) == 1 and table not in begin:
+                found += begin
         if known.PARENT_WORDS & {*named} and len(table.key) == 1:
-            trees = [one for one in self._keyed if one.noun[-1] in known.CONTAINERS]
-            trees = [one for one in trees if column.name in one.columns]
-            trees.sort(key=lambda one: one is not table)
+            # `parent_id` of `page`: a `folder` that has a `parent_id`, too, or a page
+            trees = [other for other in self._keyed if other.noun[-1] in known.CONTAINERS]
+            trees = [tree for tree in trees if column.name in tree.columns]
+            trees.sort(key=lambda tree: tree is not table)
             found += trees
             if "pid" not in named or not trees:
                 found.append(table)
+        # `author_id`, accounts before other persons
         is_writer = known.WRITERS & {*named} and not known.ORDERS & {*named}
         if is_writer and column.kind in ("number", "id"):
-            people = [one for one in self._keyed if one.is_people]
-            found += sorted(people, key=lambda one: not one.is_accounts)
+            people = [other for other in self._keyed if other.is_people]
+            found += sorted(people, key=lambda person: not person.is_accounts)
         return found
 
     def _called_like(self, table: Table, column: Column, bare: tuple[str, ...]) -> list[Table]:
@@ -210,9 +224,10 @@ class _Finder:
         Args:
             bare: The words of the column's name without those of keys.
         """
-        called, lower = words(column.name), column.name.lower()
-        # `userid`
-        glued = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", lower).replace("_", "")
+        called = words(column.name)
+        # `userid` is called like `user`
+        stem = re.sub(r"_?(?:id|guid|handle|key|no|uid)$", "", column.name.lower())
+        glued = stem.replace("_", "")
         keys = [called[at:] for at in range(len(called))]
         near: list[Any] = [bare[-1]]
         near += [glued] if len(glued) > known.MIN_ROWS else []
@@ -225,9 +240,10 @@ class _Finder:
                     found[other] = None
 
         def rank(other: Table) -> tuple[Any, ...]:
-            is_other = other.noun[-1] not in (bare[-1], glued)
+            noun = other.noun
+            is_other = noun[-1] not in (bare[-1], glued)
             is_other_key = other.key[0] != column.name
-            return is_other, is_other_key, other.noun != bare, len(other.noun), -other.rows
+            return is_other, is_other_key, noun != bare, len(noun), -other.rows
 
         return sorted(found, key=rank)
 
@@ -243,7 +259,9 @@ class _Finder:
     def _called_so(self, kind: Any, table: Table) -> set[Table]:
         """Return the other tables whose rows are called like a value: `App\\Models\\Article`."""
         called = _called(kind)
-        found = {*self._by_noun.get(called, ()), *self._by_noun.get(called[-1:], ())}
+        found: set[Table] = set()
+        for noun in (called, called[-1:]):
+            found.update(self._by_noun.get(noun, ()))
         return found - {table}
 
     def _typed(
@@ -317,15 +335,17 @@ class _Finder:
             if is_key and name not in taken:
                 free[name] = called
         starts = (*stem,)
-        near = [
-            name
-            for name, called in free.items()
-            if not stem or any(word.startswith(starts) for word in called)
-        ]
+        near = []
+        for name, called in free.items():
+            # `about_id` beside `about_type`
+            if not stem or any(word.startswith(starts) for word in called):
+                near.append(name)
+        # `object_type` goes with a key of any name
         if not near and not stem - {"content", "object"}:
             near = [*free]
         near = [name for name in near if [name] != table.key]
         others = [name for name in free if [name] != table.key]
+        # `about` with the names of tables, and one key beside it
         if not near and not end and len(others) == 1:
             near = others
         return near
@@ -358,7 +378,8 @@ class _Finder:
         out = {*known.KEY_WORDS, "ptr"}
         bare = tuple(singular(word) for word in words(key) if word not in out)
         # `post_id` of `post_text`
-        if bare and table.noun not in (bare, other.noun) and other.noun[-len(bare) :] == bare:
+        is_other = table.noun not in (bare, other.noun)
+        if bare and is_other and other.noun[-len(bare) :] == bare:
             return True
         size = len(other.noun)
         begins = size < len(table.noun) and other.noun == table.noun[:size]
@@ -368,7 +389,7 @@ class _Finder:
 def _called(kind: Any) -> tuple[str, ...]:
     """Return what the rows of the table are called that a type names: `App\\Models\\Article`."""
     last = re.split(r"[\\.:]", str(kind))[-1]
-    return tuple(singular(word) for word in words(last))
+    return tuple(map(singular, words(last)))
 
 
 def _random_of_key(catalog: DatabaseCatalog, table: Table) -> list[str]:
@@ -395,7 +416,8 @@ def _key_by_values(catalog: DatabaseCatalog, table: Table) -> list[str]:
             free.append(column)
 
     def rank(column: Column) -> tuple[bool, bool]:
-        return not known.KEY_WORDS & {*words(column.name)}, column.role == "time"
+        is_key = bool(known.KEY_WORDS & {*words(column.name)})
+        return not is_key, column.role == "time"
 
     for column in sorted(free, key=rank):
         if catalog.is_key(table, [column.name]):
