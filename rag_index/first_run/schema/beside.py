@@ -1,5 +1,5 @@
-"""What other tables and the names of rows tell of who may see a row: lists of hidden rows and
-banned persons, old versions, labels, secrets."""
+"""Rulings by other tables and by the names of rows: lists of hidden rows and of banned persons, old
+versions, labels with hidden names, names of secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rag_index.first_run.schema.tables import (
     listed,
     unique_names,
 )
-from rag_index.first_run.schema.words import base, is_any, singular, words
+from rag_index.first_run.schema.words import is_any, singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,8 +38,8 @@ BANS = re.compile(r"ban(?:list)?|black(?:list)?|block(?:ed|list)|shadowban|spamm
 
 
 def other_rulings(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator[Ruling]:
-    """Yield the rulings of tables that list hidden rows, of old versions, of labels, and of names
-    of secrets."""
+    """Yield the rulings that no column of flags decides: of lists of hidden rows and banned
+    persons, old versions, labels, and names of secrets."""
     for table in tables:
         if not table.rows:
             continue
@@ -48,6 +48,7 @@ def other_rulings(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator
         yield from _older_versions(catalog, table)
         for own in table.children:
             is_single = len(own.pairs) == 1 and own.child is not table
+            # a list refers to its rows by one column: `private_note.note_id`
             if not is_single or own.is_pointer:
                 continue
             ruling = _banned(catalog, own) if table.is_people else _listed(catalog, own)
@@ -61,58 +62,88 @@ def other_rulings(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator
 
 def _listed(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
     """Return the ruling of a table that lists some rows of another one: as private, as held back,
-    for a group; None if it lists none."""
+    for a group; None if it is no such list.
+
+    Args:
+        own: The relation of the list to the table whose rows it lists.
+    """
     table, other = own.parent, own.child
     noun = tuple(words(other.own_name))
     hides = is_any(noun, known.HIDE | known.HELD)
     rights = is_any(noun, known.RIGHTS)
     # `moderation_queue`, `document_access`
     is_named = hides or rights or any(map(is_asked, noun))
-    is_of_person = any(one.parent.is_people for one in other.parents)
-    is_idle = bool(other.title or is_of_person or other.machine or is_of_copies(other))
-    if other.is_people or other.children or (is_idle and not is_named) or not (other.rows or hides):
+    # an empty list is one by its name only: `hidden_post`
+    if other.is_people or other.children or not (other.rows or hides):
         return None
+    # `favourite (user_id, post_id)` is no list of hidden posts
+    is_of_person = any(relation.parent.is_people for relation in other.parents)
+    is_idle = other.title or is_of_person or other.machine or is_of_copies(other)
+    if is_idle and not is_named:
+        return None
+    # a text about the row is no reason to hide it: `private_note.body`
     if other.prose and not (is_named and _gives_reasons(other, table)):
         return None
     refused = _refused(catalog, other) if rights else ""
     condition = _not_listed(own, refused)
     rows = catalog.rows_that(table, f"NOT ({condition})")
-    is_sure = (hides and rows < table.rows) or (rights and 0 < rows <= known.SOME * table.rows)
-    if not is_sure:
-        most = known.HALF if is_named else known.FEW
-        is_few = 0 < rows <= most * table.rows and table.rows > known.MAX_TEXTS
-        if not is_few or not (is_named or _is_list(catalog, own) or _names_groups(own)):
-            return None
-    return _list_ruling(own, condition, rows, "understood" if is_sure else "asked")
+    is_some = rights and 0 < rows <= known.SOME * table.rows
+    if is_some or (hides and rows < table.rows):
+        return _list_ruling(own, condition, rows, "understood")
+    # a list without such a name is asked about if it has few of the rows
+    most = known.HALF if is_named else known.FEW
+    is_few = 0 < rows <= most * table.rows and table.rows > known.MAX_TEXTS
+    if is_few and (is_named or _is_list(catalog, own) or _names_groups(own)):
+        return _list_ruling(own, condition, rows, "asked")
+    return None
 
 
 def _gives_reasons(other: Table, table: Table) -> bool:
     """Return whether all prose of a list says why rows are on it: `removed_post.reason`, but not
     the text of a `private_note`, which is about a row that everybody sees."""
-    remarks = [name for name in other.prose if known.REMARKS & {*map(singular, words(name))}]
+    if not all(_is_remark(name) for name in other.prose):
+        return False
+    usual = {*table.noun, "queue", "list"}
     hiding = known.HIDE | known.HELD
-    own = [word for word in other.noun if not (is_any((word,), hiding) or is_asked(word))]
-    return len(remarks) == len(other.prose) and {*own} <= {*table.noun, "queue", "list"}
+    for word in other.noun:
+        is_reason = is_any((word,), hiding) or is_asked(word)
+        # `note` of `private_note`, where the rows are documents
+        if not is_reason and word not in usual:
+            return False
+    return True
+
+
+def _is_remark(name: str) -> bool:
+    named = map(singular, words(name))
+    return not known.REMARKS.isdisjoint(named)
 
 
 def _names_groups(own: Relation) -> bool:
     """Return whether a list says for which group a row is."""
-    others = [one for one in own.child.parents if one.column != own.column]
-    return any(one.parent.noun[-1] in known.GROUPS for one in others)
+    for other in own.child.parents:
+        if other.column == own.column:
+            continue
+        # `document_access (document_id, team_id)`
+        if other.parent.noun[-1] in known.GROUPS:
+            return True
+    return False
 
 
 def _is_list(catalog: DatabaseCatalog, own: Relation) -> bool:
     """Return whether a table is nothing but a list of rows of another one, each once."""
-    other, column = own.child, own.column
-    is_alone = all(one.parent is own.parent or one.parent.is_people for one in other.parents)
-    if not is_alone or len(other.columns) > known.MAX_JOINS:
+    other = own.child
+    if len(other.columns) > known.MAX_JOINS:
         return False
-    return [column] == other.key or catalog.is_key(other, [column])
+    parents = [relation.parent for relation in other.parents]
+    if not all(parent is own.parent or parent.is_people for parent in parents):
+        return False
+    column = [own.column]
+    return column == other.key or catalog.is_key(other, column)
 
 
 def _refused(catalog: DatabaseCatalog, rights: Table) -> str:
-    """Return in SQL that a row of rights says no to readers; "" if none does, so that each says who
-    may read."""
+    """Return in SQL that a row of rights denies reading: `can_view = 0`. "" if no row does: then
+    each row says who may read."""
     for name, named in rights.named.items():
         if not {"view", "read"} & {*named}:
             continue
@@ -128,7 +159,8 @@ def _not_listed(own: Relation, refused: str = "") -> str:
     """Return in SQL that a row is not on a list."""
     column, key = own.pairs[0]
     sql = own.child.columns[column].sql
-    where = " AND ".join(filter(None, (own.where, f"{sql} IS NOT NULL", refused)))
+    conditions = filter(None, (own.where, f"{sql} IS NOT NULL", refused))
+    where = " AND ".join(conditions)
     some = f"SELECT {sql} FROM {own.child.sql} WHERE {where}"
     return f"{own.parent.columns[key].sql} NOT IN ({some})"
 
@@ -150,11 +182,12 @@ def _list_ruling(
 
 def _banned(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
     """Return the ruling of a table that lists banned persons; None if it is no such list."""
-    persons = [one for one in own.child.parents if one.parent is own.parent and not _acts(one)]
-    persons = persons or [own]
-    # who blocks whom is no ban: `user_block (user_id, blocked_id)`
-    if not _lists_bans(own.child) or _acts(own) or persons != [own]:
+    if not _lists_bans(own.child) or _acts(own):
         return None
+    for other in own.child.parents:
+        # who blocks whom is no ban: `user_block (user_id, blocked_id)`
+        if other.parent is own.parent and other is not own and not _acts(other):
+            return None
     condition = _not_listed(own)
     rows = max(0, catalog.rows_that(own.parent, f"NOT ({condition})"))
     return _list_ruling(own, condition, rows, "understood", bans=True)
@@ -164,29 +197,36 @@ def _lists_bans(table: Table) -> bool:
     """Return whether a table is called like a list of banned persons, and has no texts but
     reasons, as a block of a page has."""
     noun = words(table.own_name)
-    banned = [word for word in noun if base(word, known.BANNED - {"block"})]
-    banned += [word for word in noun if BANS.fullmatch(singular(word))]
-    is_of_persons = bool(known.PERSONS & {*map(singular, noun)})
-    is_called = bool(banned) or (is_of_persons and is_any(noun, known.BANNED))
-    texts = [*table.prose, *(name for name in table.title_columns if name in table.columns)]
-    return is_called and all(_is_reason(table.columns[name]) for name in texts)
+    nouns = [*map(singular, noun)]
+    # `banlist`, `banned_ip`
+    is_called = any(map(BANS.fullmatch, nouns)) or is_any(noun, known.BANNED - {"block"})
+    # `user_block`, but not `block`
+    is_of_persons = not known.PERSONS.isdisjoint(nouns)
+    if not is_called and not (is_of_persons and is_any(noun, known.BANNED)):
+        return False
+    for name in (*table.prose, *table.title_columns):
+        if name in table.columns and not _is_reason(table.columns[name]):
+            return False
+    return True
 
 
 def _is_reason(column: Column) -> bool:
-    is_remark = bool(known.REMARKS & {*map(singular, words(column.name))})
-    return is_remark or (column.distinct == 1 and column.role == "name")
+    # `ban.reason`, or the name of who is banned
+    is_name = column.distinct == 1 and column.role == "name"
+    return is_name or _is_remark(column.name)
 
 
 def _banned_by_value(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator[Ruling]:
     """Yield the rulings of lists of banned persons that no key declares: their values are keys or
     names of persons."""
-    people = [one for one in tables if one.is_people and one.rows and len(one.key) == 1]
+    people = [table for table in tables if table.is_people and table.rows and len(table.key) == 1]
     for table in tables:
         if not table.rows or not _lists_bans(table):
             continue
-        people_here = [one for one in people if one is not table]
-        if any(one.parent.is_people for one in table.parents):
+        # `other_rulings` asks `_banned` about declared keys
+        if any(relation.parent.is_people for relation in table.parents):
             continue
+        people_here = [person for person in people if person is not table]
         for column in table.columns.values():
             own = _names_person(catalog, table, column, people_here)
             ruling = _banned(catalog, own) if own else None
@@ -204,9 +244,9 @@ def _names_person(
         return None
     named = {*map(singular, words(column.name))}
     for person in people:
-        # small numbers are keys of any table
-        called = named & (known.PERSONS | known.WRITERS | {"member", "account", *person.noun})
-        keys = person.key if called else []
+        # small numbers are keys of any table: `ban.account` has to say whose keys its values are
+        persons = known.PERSONS | known.WRITERS | {"member", "account", *person.noun}
+        keys = [] if named.isdisjoint(persons) else person.key
         for name in (*keys, *unique_names(person)):
             is_same_kind = person.columns[name].kind == column.kind
             if is_same_kind and catalog.share_found(values, person, name) == 1:
@@ -247,22 +287,32 @@ def _are_labels(table: Table) -> bool:
     """Return whether rows of a larger table are labels of others, by a column or by links: sections
     of articles, tags with a description."""
     length = sum(table.columns[name].length for name in table.title_columns)
-    is_short = length <= known.MAX_CODE_CHARS and len(table.columns) <= known.MANY_TOLD
-    # words of an index for a search are no labels
-    is_idle = table.written or table.machine or is_of_copies(table)
-    if not is_short or is_idle or table.noun[-1] in known.TYPE_WORDS:
+    if length > known.MAX_CODE_CHARS or len(table.columns) > known.MANY_TOLD:
         return False
-    children = [relation.child for relation in table.children if relation.child is not table]
-    carriers = [one for one in children if one.title and one.rows >= table.rows]
-    links = [one for one in children if is_link(one) and len(one.parents) > 1]
-    return bool(carriers or links)
+    # words of an index for a search are no labels
+    if table.written or table.machine or is_of_copies(table):
+        return False
+    if table.noun[-1] in known.TYPE_WORDS:
+        return False
+    for relation in table.children:
+        child = relation.child
+        if child is table:
+            continue
+        # `article.section_id`
+        if child.title and child.rows >= table.rows:
+            return True
+        # `article_tag (article_id, tag_id)`
+        if len(child.parents) > 1 and is_link(child):
+            return True
+    return False
 
 
 def _names_of_secrets(table: Table) -> Iterator[Ruling]:
     """Yield the ruling of rows that are names with values, some of them of secrets."""
+    # `setting (name, value)`
     free = [name for name in table.columns if name not in table.references]
     keys = [name for name in free if words(name)[-1] in known.NAME_KEYS]
-    has_values = known.NAME_VALUES & {word for name in free for word in words(name)}
+    has_values = any(known.NAME_VALUES.intersection(words(name)) for name in free)
     if not keys or not has_values:
         return
     column = table.columns[keys[0]]
@@ -284,11 +334,15 @@ def _named(table: Table, column: Column, hidden: Sequence[str], why: str) -> Rul
     """Return the ruling that leaves out rows with some names. All other names are shown, also later
     ones."""
     counts = Counter(column.given)
-    values = [CandidateValue(str(name), str(name), counts[name], is_shown=False) for name in hidden]
-    rest = sum(counts.values()) - sum(value.rows for value in values)
+    rest = len(column.given)
+    values = []
+    for name in hidden:
+        rows = counts[name]
+        rest -= rows
+        values.append(CandidateValue(str(name), str(name), rows, is_shown=False))
     values.append(CandidateValue("all others", "all others", rest, is_shown=True))
-    name, why = table.id_of(column.name), f"{why}{hidden[0]}"
-    candidate = Candidate(name, table.name, column.name, "understood", why, tuple(values))
+    id_, why = table.id_of(column.name), f"{why}{hidden[0]}"
+    candidate = Candidate(id_, table.name, column.name, "understood", why, tuple(values))
     sql = f"({column.sql} IS NULL OR {column.sql} NOT IN ({listed(hidden)}))"
     return Ruling(candidate, Condition(table, sql, candidate.says, column.name))
 
@@ -297,17 +351,17 @@ def _named(table: Table, column: Column, hidden: Sequence[str], why: str) -> Rul
 
 
 def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
-    """Yield the ruling that leaves out versions to which the row that has them does not point as
-    its newest."""
+    """Yield the rulings that hide all versions except those that their owners reference as
+    current: `page.latest_revision_id`."""
     if table.noun[-1] not in known.VERSIONS or len(table.key) != 1:
         return
-    owners = dict.fromkeys(one.parent for one in table.parents if one.parent is not table)
+    owners = dict.fromkeys(relation.parent for relation in table.parents)
+    owners.pop(table, None)
     for owner in owners:
         for column in owner.columns.values():
-            named = [value for value in column.given if value not in NOTHING]
-            is_newest = is_any(words(column.name), known.NEWEST | known.SHOW | {"last"})
-            if not is_newest:
+            if not is_any(words(column.name), known.NEWEST | known.SHOW | {"last"}):
                 continue
+            named = [value for value in column.given if value not in NOTHING]
             if catalog.share_found(named, table, table.key[0]) >= known.MIN_FOUND:
                 yield _older_than(catalog, table, owner, column)
 
@@ -315,7 +369,8 @@ def _older_versions(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
 def _older_than(catalog: DatabaseCatalog, table: Table, owner: Table, column: Column) -> Ruling:
     """Return the ruling of versions to which a column does not point."""
     key = table.key[0]
-    some = f"SELECT {column.sql} FROM {owner.sql} WHERE {column.sql} IS NOT NULL"
+    value = column.sql
+    some = f"SELECT {value} FROM {owner.sql} WHERE {value} IS NOT NULL"
     sql = f"{table.columns[key].sql} IN ({some})"
     older = catalog.rows_that(table, f"NOT ({sql})")
     values = (CandidateValue("older", "older versions", older, is_shown=False),)
