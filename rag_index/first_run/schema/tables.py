@@ -86,20 +86,24 @@ class Relation:
     @property
     def is_whole(self) -> bool:
         """Return whether the whole key of the parent is named."""
+        key = self.parent.key
         named = {there for _, there in self.pairs}
-        return len(self.pairs) == len(self.parent.key) and named == {*self.parent.key}
+        return len(self.pairs) == len(key) and named == {*key}
 
     @property
     def extends(self) -> bool:
         """Return whether the child has at most one row for each of the parent."""
-        return [here for here, _ in self.pairs] == self.child.key
+        columns = [here for here, _ in self.pairs]
+        return columns == self.child.key
 
     @cached_property
     def named(self) -> list[Any]:
         """Return the sampled values, or tuples of them, that name a row."""
         columns = [here for here, _ in self.pairs]
         rows = [row for row in self.child.rows_of(*columns) if row[0] not in NOTHING]
-        return rows if columns[1:] else [row[0] for row in rows]
+        if len(columns) > 1:
+            return rows
+        return [value for (value,) in rows]
 
     @property
     def is_crowd(self) -> bool:
@@ -113,13 +117,15 @@ class Relation:
     def gives_values(self) -> bool:
         """Return whether the child links rows with values that have no name, such as those of
         fields."""
-        return any(one.parent.is_value for one in self.child.parents)
+        parents = [relation.parent for relation in self.child.parents]
+        return any(parent.is_value for parent in parents)
 
     @property
     def is_pointer(self) -> bool:
         """Return whether it names one of the rows that belong to this one, such as the last post of
         a topic."""
-        return bool(known.POINTERS & {*words(self.column)})
+        named = words(self.column)
+        return not known.POINTERS.isdisjoint(named)
 
     @property
     def belongs(self) -> bool:
@@ -128,7 +134,10 @@ class Relation:
         A pointer does not say so, nor a column with a role of its own (`agent_representation_id`),
         nor a list of all kinds.
         """
-        named = {singular(word) for here, _ in self.pairs for word in words(here)} - {"id"}
+        named: set[str] = set()
+        for here, _ in self.pairs:
+            named.update(map(singular, words(here)))
+        named.discard("id")
         is_called = self.parent.noun[-1] in named
         has_role = len(self.pairs) == 1 and len(named) > 1 and not is_called
         return not (self.is_pointer or has_role or self.is_list)
@@ -137,16 +146,22 @@ class Relation:
     def is_list(self) -> bool:
         """Return whether the parent is a list of all kinds, to which rows of some tables refer by
         several columns."""
-        columns = Counter(other.child for other in self.parent.children if not other.is_pointer)
-        several = [child for child, count in columns.items() if count > 1]
+        others = [other.child for other in self.parent.children if not other.is_pointer]
+        counts = Counter(others)
+        several = [count for count in counts.values() if count > 1]
         return len(several) >= known.MIN_ROWS
 
     def of_hidden(self, conditions: Sequence[Condition]) -> str:
-        """Return in SQL that a row refers to a hidden row of its parent, given the conditions of
-        that."""
+        """Return in SQL that a row refers to a hidden row of its parent.
+
+        Args:
+            conditions: What the rows of the parent must meet to be shown.
+        """
         columns = [self.child.columns[here].sql for here, _ in self.pairs]
         keys = [self.parent.columns[there].sql for _, there in self.pairs]
-        left = columns[0] if len(columns) == 1 else f"({', '.join(columns)})"
+        left = ", ".join(columns)
+        if len(columns) > 1:
+            left = f"({left})"
         where = self.where
         if self.prefix:
             # `article:4`: the rest of the text is the key
@@ -213,16 +228,19 @@ class Table:
     @property
     def name(self) -> str:
         """Return the name with its schema, if there is one."""
-        return f"{self.schema}.{self.own_name}" if self.schema else self.own_name
+        if self.schema:
+            return f"{self.schema}.{self.own_name}"
+        return self.own_name
 
     @property
     def id(self) -> str:
         """Return the name as a person's answers have it."""
-        return make_id(*filter(None, [self.schema]), self.own_name)
+        return self.id_of()
 
     def id_of(self, *names: str) -> str:
         """Return the id of a column, or of a key in its JSON."""
-        return make_id(*filter(None, [self.schema]), self.own_name, *names)
+        schema = [self.schema] if self.schema else []
+        return make_id(*schema, self.own_name, *names)
 
     def forget(self) -> None:
         """Forget what was understood of columns that have changed since."""
@@ -239,14 +257,15 @@ class Table:
     def named(self) -> dict[str, tuple[str, ...]]:
         """Return the words of the name of each column, without a prefix that most of them have."""
         found = {name: words(name) for name in self.columns}
-        first = Counter(named[0] for named in found.values()).most_common(1)
-        prefix, count = first[0] if first else ("", 0)
-        if prefix in ("is", "has") or not 2 * count > len(found) > 2:
-            return found
-        # `post_title`, `post_body`
-        for name, named in found.items():
-            if named[0] == prefix and len(named) > 1:
-                found[name] = named[1:]
+        firsts = Counter(named[0] for named in found.values())
+        for prefix, count in firsts.most_common(1):
+            # `is_open`, `is_private`
+            if prefix in ("is", "has") or not 2 * count > len(found) > 2:
+                return found
+            # `post_title`, `post_body`
+            for name, named in found.items():
+                if named[0] == prefix and len(named) > 1:
+                    found[name] = named[1:]
         return found
 
     @cached_property
@@ -287,16 +306,22 @@ class Table:
         return False
 
     def _is_mail(self, column: Column) -> bool:
-        named = {*words(column.name)}
-        return column.role == "personal" and bool({"mail", "email"} & named)
+        named = words(column.name)
+        is_called = "mail" in named or "email" in named
+        return is_called and column.role == "personal"
 
     @cached_property
     def _first_and_last(self) -> list[str]:
         """Return the columns with the first and the last name of a person; [] if there are not
         both."""
         named = {"".join(words(name)): name for name in self.columns}
-        found = [named.get("".join(called), "") for called in (known.FIRST_NAME, known.LAST_NAME)]
-        return found if all(found) else []
+        found = []
+        for called in (known.FIRST_NAME, known.LAST_NAME):
+            name = named.get("".join(called))
+            if name is None:
+                return []
+            found.append(name)
+        return found
 
     @cached_property
     def is_people(self) -> bool:
@@ -338,10 +363,13 @@ class Table:
     def _title_rank(self, one: Column) -> tuple[Any, ...]:
         """Return the smaller the likelier: not the title of a person, not the same again and again,
         by its words."""
-        order = (*known.TITLES, one.last_word)
-        is_form = one.last_word == "title" and bool(known.PERSONS & {*self.noun})
+        last = one.last_word
+        order = (*known.TITLES, last)
+        # `person.title` is "Dr"
+        is_form = last == "title" and not known.PERSONS.isdisjoint(self.noun)
         repeats = one.distinct < 2 * known.FEW
-        return is_form, repeats, order.index(one.last_word), len(self.named[one.name])
+        length = len(self.named[one.name])
+        return is_form, repeats, order.index(last), length
 
     @cached_property
     def title_columns(self) -> list[str]:
@@ -354,12 +382,16 @@ class Table:
     def code(self) -> str:
         """Return the column with the code by which people know a row; "" if there is none."""
         out = {*self.references, *self.title_columns, *self.key}
-        for one in self.columns.values() if self.rows > known.MIN_ROWS else ():
-            named = known.CODE_NAMES & {*words(one.name)}
-            unique = one.distinct > known.NEARLY_ALL and one.filled > known.HALF
-            short = one.role in ("code", "name", "number") and one.length <= known.MAX_CODE_CHARS
-            if named and unique and short and one.name not in out:
-                return one.name
+        if self.rows <= known.MIN_ROWS:
+            return ""
+        for column in self.columns.values():
+            # `order_no`
+            if column.name in out or known.CODE_NAMES.isdisjoint(words(column.name)):
+                continue
+            is_short = column.length <= known.MAX_CODE_CHARS
+            is_unique = column.distinct > known.NEARLY_ALL and column.filled > known.HALF
+            if is_short and is_unique and column.role in ("code", "name", "number"):
+                return column.name
         return ""
 
     @cached_property
@@ -368,14 +400,21 @@ class Table:
         the same again."""
         out = {*self.title_columns, *self.references, *self.key}
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
-        said = [[*map(_head, self.columns[name].values)] for name in self.title_columns]
+        found.sort(key=lambda column: column.role != "prose")
+        said = [self._heads(name) for name in self.title_columns]
         kept: list[str] = []
-        for one in sorted(found, key=lambda one: one.role != "prose"):
-            heads = [*map(_head, one.values)]
-            if len(kept) < known.MAX_TEXTS and not any(_says_again(heads, other) for other in said):
-                kept.append(one.name)
+        for column in found:
+            if len(kept) == known.MAX_TEXTS:
+                break
+            heads = self._heads(column.name)
+            # `body_html` beside `body`
+            if not any(_says_again(heads, other) for other in said):
+                kept.append(column.name)
                 said.append(heads)
         return kept
+
+    def _heads(self, name: str) -> list[str]:
+        return [*map(_head, self.columns[name].values)]
 
     @cached_property
     def prose(self) -> list[str]:
@@ -419,7 +458,9 @@ class Table:
     @cached_property
     def is_label(self) -> bool:
         """Return whether it is a small list of names that other rows carry."""
-        if self.rows > known.MAX_CHOICES or not self.children or self.texts or self.written:
+        if self.rows > known.MAX_CHOICES or not self.children:
+            return False
+        if self.texts or self.written:
             return False
         length = sum(self.columns[name].length for name in self.title_columns)
         # rows that have no name of their own tell of it
@@ -433,7 +474,8 @@ class Table:
         out = {*self.references, *self.key}
         roles = ("name", "choice", "time", "number", "prose")
         told = [one for one in self.columns.values() if one.role in roles and one.name not in out]
-        return sum(one.filled > known.HALF for one in told)
+        usual = [column for column in told if column.filled > known.HALF]
+        return len(usual)
 
     @cached_property
     def repeats(self) -> bool:
@@ -454,8 +496,13 @@ class Table:
         """Return whether rows of other tables name a good share of its rows: of a list that was
         brought, few are."""
         least = min(known.CROWD, known.SOME * self.rows)
-        others = [one for one in self.children if one.child is not self]
-        return any(len({*one.named}) >= least for one in others)
+        for relation in self.children:
+            if relation.child is self:
+                continue
+            named = {*relation.named}
+            if len(named) >= least:
+                return True
+        return False
 
     @cached_property
     def is_settings(self) -> bool:
@@ -464,10 +511,12 @@ class Table:
         named = [column for word, column in last.items() if word in known.NAME_KEYS]
         if "value" not in last or not named:
             return False
-        owners = [one.parent for one in self.parents if one.parent.title]
-        owners = [one for one in owners if not (known.MACHINE | known.BROUGHT) & {*one.noun}]
-        if any(not (one.is_accounts or one.is_label) for one in owners):
-            return False
+        programs = known.MACHINE | known.BROUGHT
+        for owner in (relation.parent for relation in self.parents):
+            is_named = owner.title and programs.isdisjoint(owner.noun)
+            # the fields of a product say what it is; `user_setting` says nothing of the person
+            if is_named and not (owner.is_accounts or owner.is_label):
+                return False
         return len(self.columns) <= known.MANY_TOLD or any(map(names_for_programs, named))
 
     @cached_property
@@ -484,16 +533,15 @@ class Table:
         is_doubtful = known.DOUBTFUL & noun and not (title and first)
         if known.MACHINE & noun or is_log or is_doubtful:
             return "is for programs, by its name"
-        named = {word for name in self.columns for word in words(name)}
-        if self.repeats and {"ip", "host", "hostname", "referer"} & named:
+        hosts = {"ip", "host", "hostname", "referer"}
+        if self.repeats and any(hosts.intersection(words(name)) for name in self.columns):
             return "is a log of programs"
         if first and is_template(first):
             return "has templates that programs fill in"
         if title and not first and names_for_programs(title):
             return "has names that programs give"
-        is_used = (
-            self.is_used or self.written or any(one.parent.is_accounts for one in self.parents)
-        )
+        is_own = any(relation.parent.is_accounts for relation in self.parents)
+        is_used = self.is_used or self.written or is_own
         if not is_used and self.said < known.PROSE and self._has_slugs():
             return "came with the application: programs know its rows by a name"
         return ""
@@ -512,17 +560,27 @@ class Table:
         has one."""
         if "slug" in words(one.name):
             return True
-        if not self.title_columns or names_for_programs(self.columns[self.title_columns[0]]):
+        if not self.title_columns:
             return False
-        rows = self.rows_of(one.name, self.title_columns[0])
-        letters = [(_head(name), _head(title)) for name, title in rows if name and title]
-        same = [name for name, title in letters if title[:12] in name or name[:12] in title]
-        return len(same) > known.HALF * len(letters)
+        title_column = self.title_columns[0]
+        if names_for_programs(self.columns[title_column]):
+            return False
+        count, same = 0, 0
+        for row in self.rows_of(one.name, title_column):
+            if not all(row):
+                continue
+            # `the-bridge-of-the-river` of "The bridge of the river"
+            name, title = map(_head, row)
+            count += 1
+            same += title[:12] in name or name[:12] in title
+        return same > known.HALF * count
 
 
 def _is_password(name: str) -> bool:
+    named = words(name)
     passwords = {"password", "passwd", "pass", "pwd", "pw", "passhash"}
-    return bool(passwords & {*words(name), "".join(words(name))})
+    # `pass_hash`
+    return not passwords.isdisjoint((*named, "".join(named)))
 
 
 def unique_names(table: Table) -> list[str]:
@@ -540,25 +598,36 @@ def is_random(values: Iterable[Any]) -> bool:
     """Return whether keys are so long that nothing else has the same by chance: UUIDs, digests,
     large numbers."""
     texts = [str(value) for value in values][:50]
+    distinct = len({*texts})
+    lengths = [*map(len, texts)]
+    # 7034982115
     if all(text.isdigit() for text in texts):
-        return len({*texts}) > 2 and all(len(text) >= known.MAX_JOINS for text in texts)
-    if any(" " in text for text in texts) or len({*texts}) < 2:
+        return distinct > 2 and min(lengths) >= known.MAX_JOINS
+    if distinct < 2 or any(" " in text for text in texts):
         return False
-    is_long = sum(map(len, texts)) >= known.MIN_RANDOM_CHARS * len(texts)
-    return is_long and all(re.search(r"\d", text) or len(text) > 20 for text in texts)
+    if sum(lengths) < known.MIN_RANDOM_CHARS * len(texts):
+        return False
+    # a word without a digit is a name, unless it is as long as `ad8bcbfa…`
+    return all(re.search(r"\d", text) or len(text) > 20 for text in texts)
 
 
 def _are_headings(texts: Sequence[str]) -> bool:
     """Return whether nearly all texts are lines without the end of a sentence."""
-    lines = [text for text in texts if text[-1] not in ".!?;:。" and "\n" not in text]
-    return len(lines) >= known.MIN_FOUND * len(texts)
+    lines = 0
+    for text in texts:
+        is_sentence = text[-1] in ".!?;:。"
+        lines += not is_sentence and "\n" not in text
+    return lines >= known.MIN_FOUND * len(texts)
 
 
 def _says_again(heads: Sequence[str], others: Sequence[str]) -> bool:
     """Return whether most values of a column begin as those of another one of the same row."""
-    pairs = [pair for pair in zip(heads, others, strict=True) if pair[0]]
-    equal = [head for head, other in pairs if head == other]
-    return bool(pairs) and len(equal) >= known.MIN_FOUND * len(pairs)
+    filled, equal = 0, 0
+    for head, other in zip(heads, others, strict=True):
+        if head:
+            filled += 1
+            equal += head == other
+    return filled > 0 and equal >= known.MIN_FOUND * filled
 
 
 def _head(value: Any) -> str:
