@@ -32,11 +32,14 @@ def make_id(*names: str) -> str:
     >>> make_id("press", "ticket", "extra", "is.private")
     'press.ticket.extra."is.private"'
     """
-    quoted = [
-        '"' + name.replace('"', '""') + '"' if _NEEDS_QUOTES.search(name) else name
-        for name in names
-    ]
-    return ".".join(quoted)
+    written = []
+    for name in names:
+        if _NEEDS_QUOTES.search(name):
+            doubled = name.replace('"', '""')
+            written.append(f'"{doubled}"')
+        else:
+            written.append(name)
+    return ".".join(written)
 
 
 def split_id(text: str) -> list[str]:
@@ -104,16 +107,24 @@ class Candidate:
     @property
     def is_open(self) -> bool:
         """Return whether a person has to answer it. A value that all rows have needs no answer."""
-        several = not self.column or sum(one.rows > 0 for one in self.values) > 1
-        return self.result == "asked" and several and not self.is_answered
+        if self.result != "asked" or self.is_answered:
+            return False
+        # the question about a small table has one value, "all"
+        return not self.column or sum(one.rows > 0 for one in self.values) > 1
 
     @property
     def says(self) -> str:
         """Return what hidden rows have: `state is draft or spam`; "" if all rows are shown."""
         out = [one.spoken for one in self.values if not one.is_shown]
-        named = ".".join(filter(None, (self.column or self.table, self.key)))
-        listed = " or ".join(filter(None, [", ".join(out[:-1]), *out[-1:]]))
-        return f"{named} is {listed}" if out else ""
+        if not out:
+            return ""
+        named = self.column or self.table
+        if self.key:
+            named = f"{named}.{self.key}"
+        *others, listed = out
+        if others:
+            listed = f"{', '.join(others)} or {listed}"
+        return f"{named} is {listed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +150,11 @@ class Decisions:
 
 def answered(one: Candidate, said: ShownAndHidden) -> Candidate:
     """Return a candidate with what a person decided. A value that is not named keeps what holds."""
-    values = tuple(
-        replace(
-            value,
-            is_shown=value.value in said.show or (value.is_shown and value.value not in said.hide),
-        )
-        for value in one.values
-    )
-    return replace(one, values=values, is_answered=True)
+    values = []
+    for value in one.values:
+        keeps = value.is_shown and value.value not in said.hide
+        values.append(replace(value, is_shown=keeps or value.value in said.show))
+    return replace(one, values=tuple(values), is_answered=True)
 
 
 # --- What the rule looks at, and what it says ---
@@ -188,6 +196,25 @@ class Seen:
     tables."""
     names: tuple[str, ...] = ()
     """What the rows are called that it refers to."""
+
+    @property
+    def filled(self) -> list[SeenValue]:
+        """Return the values without the lack of one."""
+        return [one for one in self.values if not one.is_empty]
+
+    @property
+    def empty(self) -> frozenset[str]:
+        """Return no value at all, as in the settings, if rows may have none."""
+        return frozenset(one.value for one in self.values if one.is_empty)
+
+    @property
+    def all_values(self) -> frozenset[str]:
+        """Return all values, as in the settings."""
+        return frozenset(one.value for one in self.values)
+
+    def rows_of(self, spoken: str) -> int:
+        """Return the number of rows with a value as people read it, such as `yes`."""
+        return sum(one.rows for one in self.values if one.spoken == spoken)
 
 
 @dataclass(frozen=True, slots=True)

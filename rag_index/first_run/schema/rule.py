@@ -25,7 +25,8 @@ the table is asked as a whole.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import EMPTY, FUTURE, INVALID, PAST, Seen, Verdict
@@ -41,9 +42,9 @@ from rag_index.first_run.schema.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
-    from rag_index.first_run.schema.candidates import SeenValue
+    from rag_index.first_run.schema.candidates import Result, SeenValue
 
 RARE = 0.2
 """The share of rows under which the rarer of two values may be an exception, and a time a rare
@@ -57,34 +58,32 @@ BETWEEN = re.compile(r"[][(){}\"',;|/]+|\s-+\s|:\s")
 
 
 def decide(seen: Seen) -> Verdict:
-    """Return what the rule says of a column."""
-    verdict = _understood(seen) or _harmless(seen) or _asked(seen)
-    return verdict or Verdict("facet", "says nothing of who may see a row", _all(seen), False)
+    """Return the rule's verdict on a column: that of the first of the four results that applies."""
+    for judge in (_understood, _harmless, _asked):
+        verdict = judge(seen)
+        if verdict is not None:
+            return verdict
+    return Verdict("facet", "says nothing of who may see a row", seen.all_values, False)
 
 
 def is_asked(word: str) -> bool:
     """Return whether a word of a name says that a person has to answer for the column."""
-    state = base(singular(word), known.ASKED) or known.STATE.fullmatch(word)
-    return bool(state) or verb_of(word) not in ("", "publish")
+    if base(singular(word), known.ASKED) or known.STATE.fullmatch(word):
+        # `status`, `statut`, `audience`
+        return True
+    # `approval`, `visibility`, but not `publication`
+    return verb_of(word) not in ("", "publish")
 
 
-def _is_work(seen: Seen) -> bool:
-    """Return whether rows are what people work on: `order`, but not `order_review`."""
-    told = [word for word in seen.noun if is_any((word,), known.WORK | known.WRITTEN)]
-    return bool(told) and is_any(tuple(told[-1:]), known.WORK)
-
-
-def _is_written(seen: Seen) -> bool:
-    """Return whether rows are what people write."""
-    return is_any(seen.noun, known.WRITTEN) and not _is_work(seen)
-
-
-def _all(seen: Seen) -> frozenset[str]:
-    return frozenset(one.value for one in seen.values)
-
-
-def _filled(seen: Seen) -> list[SeenValue]:
-    return [one for one in seen.values if not one.is_empty]
+def _rows_are(seen: Seen) -> Literal["work", "written", ""]:
+    """Return whether rows are what people work on or write, by the last word of their noun that
+    says so: an `order` is work, an `order_review` is written."""
+    for word in reversed(seen.noun):
+        if base(word, known.WORK):
+            return "work"
+        if base(word, known.WRITTEN):
+            return "written"
+    return ""
 
 
 # --- 1. Understood ---
@@ -94,44 +93,70 @@ def _understood(seen: Seen) -> Verdict | None:
     """Return the verdict for a column whose name or values say a direction."""
     said = says_of_rows(seen)
     if said.hides is not None and seen.kind == "time":
-        return _by_time(seen, said)
-    by_name = _by_name(seen, said) if said.hides is not None else None
-    return by_name or (_by_values(seen) if seen.kind == "value" else None)
+        return _extended(seen, said, _shown_times(seen, said), is_unsure=False)
+    verdict = None
+    if said.hides is not None:
+        verdict = _by_name(seen, said)
+    if verdict is None and seen.kind == "value":
+        verdict = _by_values(seen)
+    return verdict
 
 
 def _verdict(seen: Seen, why: str, shown: Collection[str], *, is_unsure: bool) -> Verdict:
     """Return the verdict that shows some values. It is asked if it is unsure, or if most rows are
     hidden because they have no value yet."""
     hidden = sum(one.rows for one in seen.values if one.is_empty and one.value not in shown)
-    is_unsure = is_unsure or hidden > known.HALF * seen.rows
-    why = f"says who may see a row by {why}"
-    return Verdict("asked" if is_unsure else "understood", why, frozenset(shown))
+    result: Result = "understood"
+    if is_unsure or hidden > known.HALF * seen.rows:
+        result = "asked"
+    return Verdict(result, f"says who may see a row by {why}", frozenset(shown))
 
 
 def says_of_rows(seen: Seen) -> Direction:
     """Return what the name of a column says of the rows with a yes, or with a time in the past."""
-    hide, show, named = known.HIDE, known.SHOW, seen.named
-    if seen.kind != "value" or [_yes_or_no(one) for one in _filled(seen)] == [True]:
+    named = seen.named
+    if seen.kind != "value" or [_yes_or_no(one) for one in seen.filled] == [True]:
         # deletion_date, approval: X or nothing; but not `visibility`: 1, `publication`: Nature
         named = tuple(word if _is_privacy((word,)) else verb_of(word) or word for word in named)
-    # blocked_at, suspension_date; but not a reference to a `block`
-    is_ban = any(word.endswith("ed") or verb_of(word) for word in seen.named)
-    if seen.is_people or (is_ban and seen.kind != "value" and not _is_work(seen)):
+    hide, show = known.HIDE, known.SHOW
+    if seen.is_people or _is_ban(seen):
         hide |= known.BANNED
-    if _is_written(seen):
-        hide, show = hide | known.HELD, show | {"moderate"}
+    if _rows_are(seen) == "written":
+        # a comment is held, or moderated
+        hide |= known.HELD
+        show |= {"moderate"}
     said = direction(named, hide, show)
     if said.hides is None:
         return _says_of_use(seen) if seen.kind == "flag" else said
-    rest = tuple(word for word in said.rest if singular(word) not in seen.noun)
-    if not rest or (known.READERS & {*named} and not is_any(rest, known.PERSONAL)):
+    rest = tuple(singular(word) for word in said.rest if singular(word) not in seen.noun)
+    has_readers = known.READERS & {*seen.named} and not is_any(rest, known.PERSONAL)
+    if not rest or has_readers:
         # `comment_approved` of a comment, `visible_to_customer`
         return Direction(said.hides, said.word)
-    is_command = said.after and said.word in known.VERBS & {*seen.named}
-    others = known.PERSONAL if known.PLACED & {*named} else known.PERSONAL | seen.about
-    is_other = seen.kind == "value" or is_any(tuple(map(singular, rest)), others)
-    # `hide_sidebar`, `comments_hidden` where there are comments; but not `visible_in_portal`
-    return Direction(None) if is_command or is_other else said
+    return Direction(None) if _is_of_another(seen, said, rest) else said
+
+
+def _is_ban(seen: Seen) -> bool:
+    """Return whether a yes and no or a time may tell of a ban: `blocked_at`, `suspension_date`, but
+    not a reference to a `block`, nor a task that is blocked."""
+    if seen.kind == "value" or _rows_are(seen) == "work":
+        return False
+    return any(word.endswith("ed") or verb_of(word) for word in seen.named)
+
+
+def _is_of_another(seen: Seen, said: Direction, rest: tuple[str, ...]) -> bool:
+    """Return whether a direction is about something else than the row, given the other words of the
+    name in the singular."""
+    if seen.kind == "value":
+        return True
+    if said.after and said.word in known.VERBS and said.word in seen.named:
+        # `hide_sidebar` is a command
+        return True
+    others = known.PERSONAL
+    if not known.PLACED & {*seen.named}:
+        # `comments_hidden` where there are comments; but not `visible_in_portal`
+        others |= seen.about
+    return is_any(rest, others)
 
 
 def _says_of_use(seen: Seen) -> Direction:
@@ -140,55 +165,55 @@ def _says_of_use(seen: Seen) -> Direction:
     if said.hides is None and is_any(seen.named, known.NEWEST) and not said.rest[1:]:
         # older versions, however many they are
         return Direction(False, said.rest[0])
-    if said.hides is None and not _is_work(seen) and seen.named[-1] in known.STATES:
+    last = seen.named[-1]
+    if said.hides is None and last in known.STATES and _rows_are(seen) != "work":
         # a status that is on or off
-        said = Direction(False, seen.named[-1])
-    hidden = "yes" if said.hides else "no"
-    rows = sum(one.rows for one in seen.values if one.spoken == hidden)
-    is_most = 2 * rows >= seen.rows
+        said = Direction(False, last)
+    hidden = seen.rows_of("yes" if said.hides else "no")
+    is_most = 2 * hidden >= seen.rows
     return Direction(None) if said.rest or is_most else said
 
 
-def _by_time(seen: Seen, said: Direction) -> Verdict:
-    """Return the verdict for a time: which of empty, past and future are shown."""
-    is_end = bool(known.ENDS & {*seen.named}) or is_any((said.word,), known.ENDS)
-    filled = sum(one.rows for one in _filled(seen))
-    if said.hides and is_any((said.word,), frozenset({"expire"})):
+def _shown_times(seen: Seen, said: Direction) -> set[str]:
+    """Return which of empty, past and future are shown of a time whose name says a direction."""
+    is_end = known.ENDS & {*seen.named} or base(said.word, known.ENDS)
+    if said.hides and base(said.word, frozenset({"expire"})):
         # expires_at: until then
-        shown = {EMPTY, FUTURE}
-    elif said.hides and is_end:
-        # hidden_until: from then on
-        shown = {EMPTY, PAST}
-    elif said.hides:
-        # deleted_at: once it is set
-        shown = {EMPTY}
-    elif is_end:
+        return {EMPTY, FUTURE}
+    if said.hides:
+        # hidden_until: from then on; deleted_at: once it is set
+        return {EMPTY, PAST} if is_end else {EMPTY}
+    if is_end:
         # valid_until
-        shown = {EMPTY, FUTURE}
-    elif not _is_release(seen) or ("publish" in seen.named and filled < RARE * seen.rows):
-        # valid_from; publish_at, which only those have that are planned
-        shown = {PAST, EMPTY}
-    else:
-        # published_at, approval_date
-        shown = {PAST}
-    return _extended(seen, said, shown, is_unsure=False)
+        return {EMPTY, FUTURE}
+    filled = sum(one.rows for one in seen.filled)
+    is_plan = "publish" in seen.named and filled < RARE * seen.rows
+    if is_plan or not _is_release(seen):
+        # publish_at, which only those have that are planned; valid_from
+        return {PAST, EMPTY}
+    # published_at, approval_date
+    return {PAST}
 
 
 def _extended(seen: Seen, said: Direction, shown: Collection[str], *, is_unsure: bool) -> Verdict:
     """Return the verdict for what a name says. If another word of it may turn that, it is asked,
     and hides no more than half of the rows."""
-    hidden = sum(one.rows for one in seen.values if one.value not in shown)
-    if said.rest and hidden > known.HALF * seen.rows:
-        shown = _all(seen)
-    return _verdict(seen, f"the word {said.word}", shown, is_unsure=is_unsure or bool(said.rest))
+    if said.rest:
+        # `visible_in_portal`
+        is_unsure = True
+        hidden = sum(one.rows for one in seen.values if one.value not in shown)
+        if hidden > known.HALF * seen.rows:
+            shown = seen.all_values
+    return _verdict(seen, f"the word {said.word}", shown, is_unsure=is_unsure)
 
 
 def _is_release(seen: Seen) -> bool:
     """Return whether a column is about approval or publication: no value means "not yet"."""
-    parts: list[str] = []
     for word in seen.named:
-        parts += parts_of(verb_of(word) or word)
-    return is_any(tuple(parts), known.RELEASE)
+        parts = parts_of(verb_of(word) or word)
+        if is_any(tuple(parts), known.RELEASE):
+            return True
+    return False
 
 
 def _yes_or_no(one: SeenValue) -> bool | None:
@@ -207,24 +232,22 @@ def _by_name(seen: Seen, said: Direction) -> Verdict | None:
     person answers (`published` = 2).
     """
     hides: dict[str, bool | None] = {}
-    has_yes = has_no = False
-    for one in _filled(seen):
+    for one in seen.filled:
         says = value_hides(one.spoken, seen) if seen.kind == "value" else None
         answer = _yes_or_no(one)
         if says is None and answer is not None:
             says = said.hides == answer
         hides[one.value] = says
-        has_yes |= bool(one.rows) and says is False
-        has_no |= bool(one.rows) and says is True
-    is_deed = said.hides and is_any((said.word,), known.VERBS)
-    if hides and all(says is None for says in hides.values()) and not is_deed:
+    is_deed = said.hides and base(said.word, known.VERBS)
+    if {*hides.values()} == {None} and not is_deed:
         # `visible` is ja or nein; but `removed` is "by its author" or empty
         return None
-    # `visible` is X or nothing
-    is_no = has_yes and not has_no
-    hides_empty = not said.hides and (_is_release(seen) or is_no)
     shown = {value for value, says in hides.items() if says is False}
-    shown |= {one.value for one in seen.values if one.is_empty and not hides_empty}
+    # `visible` is X or nothing
+    of_rows = {hides[one.value] for one in seen.filled if one.rows}
+    is_no = False in of_rows and True not in of_rows
+    if said.hides or not (is_no or _is_release(seen)):
+        shown |= seen.empty
     return _extended(seen, said, shown, is_unsure=None in hides.values())
 
 
@@ -232,32 +255,41 @@ def value_hides(spoken: str, seen: Seen) -> bool | None:
     """Return whether the words of a value hide its rows, or show them to all; None if they say
     neither, or may describe something else."""
     said = _said_by_value(spoken, seen)
-    # of names of rows: "Delete all posts" is what somebody may do
-    is_command = not seen.values and known.VERBS & {*words(spoken)}
-    return None if said.after or is_command else said.hides
+    if not seen.values and known.VERBS & {*words(spoken)}:
+        # of names of rows: "Delete all posts" is what somebody may do
+        return None
+    return None if said.after else said.hides
 
 
 def _said_by_value(spoken: str, seen: Seen) -> Direction:
     """Return what a value says: what one of several says that hides, or else the first. `after` is
     the noun that its word may describe."""
-    hide = known.HIDE | {"sensitive"} | (known.BANNED if seen.is_people else frozenset())
-    hide |= known.HELD if _is_written(seen) else frozenset()
+    hide = known.HIDE | {"sensitive"}
+    if seen.is_people:
+        hide |= known.BANNED
+    if _rows_are(seen) == "written":
+        hide |= known.HELD
     if is_any(seen.noun, known.ROOMS):
         # D and P are direct and private
         hide |= known.DIRECT | ({spoken.lower()} & {"d", "p"})
-    parts = BETWEEN.split(spoken) if INVALID not in spoken else []
-    found = [_said_by_words(words(part), hide) for part in parts if part.strip()]
-    found = [one for one in found if one.hides is not None]
-    first = next((one for one in found if one.hides), found[0] if found else Direction(None))
-    if not first.after:
-        return first
-    # "internal note" of a note, "private group" beside "open group", but not "draft beer"
-    own = {*seen.noun, *known.WRITTEN, *known.CONTAINERS, *known.ROOMS, *known.GROUPS}
-    others: set[str] = set()
-    for one in seen.values:
-        others |= {*words(one.spoken)} if one.spoken != spoken else set()
-    is_own = singular(first.after) in own or first.after in others
-    return Direction(first.hides, first.word) if is_own else first
+    found = Direction(None)
+    for part in BETWEEN.split(spoken) if INVALID not in spoken else ():
+        said = _said_by_words(words(part), hide)
+        if found.hides is None or (said.hides and not found.hides):
+            # `news, hidden`
+            found = said
+    if found.after and _is_of_rows(found.after, spoken, seen):
+        return replace(found, after="")
+    return found
+
+
+def _is_of_rows(noun: str, spoken: str, seen: Seen) -> bool:
+    """Return whether a word of a value describes rows by a noun: "internal note" of a note,
+    "private group" beside "open group", but not "draft beer"."""
+    own = known.WRITTEN | known.CONTAINERS | known.ROOMS | known.GROUPS
+    if singular(noun) in own.union(seen.noun):
+        return True
+    return any(noun in words(one.spoken) for one in seen.values if one.spoken != spoken)
 
 
 def _said_by_words(named: tuple[str, ...], hide: frozenset[str]) -> Direction:
@@ -266,53 +298,61 @@ def _said_by_words(named: tuple[str, ...], hide: frozenset[str]) -> Direction:
         # "not for publication", but not "waiting for approval"
         named = tuple(verb_of(word) or word for word in named)
     said = direction(named, hide)
-    readers = [word for word in named if singular(word) != word]
-    if said.hides is None and named[-1:] == ("only",) and readers and not named[2:]:
+    if said.hides is None and named[1:] == ("only",) and singular(named[0]) != named[0]:
         # "Directors only" or "weekends only"
-        return Direction(True, "only", after=readers[0])
+        return Direction(True, "only", after=named[0])
     return said
 
 
 def _are_deeds(seen: Seen) -> bool:
     """Return whether values are what somebody did, as a log has it, and not the result: `delete`
     beside `login`, but not `hide` beside `show`."""
-    named = [words(one.spoken) for one in _filled(seen)]
-    is_bare = any(known.VERBS & {*said} for said in named)
-    return is_bare and not {True, False} <= {direction(said).hides for said in named}
+    named = [words(one.spoken) for one in seen.filled]
+    if all(known.VERBS.isdisjoint(said) for said in named):
+        return False
+    directions = {direction(said).hides for said in named}
+    return not directions >= {True, False}
 
 
 def _by_values(seen: Seen) -> Verdict | None:
     """Return the verdict for a column some of whose values say a direction."""
-    is_harmless = bool(_harmless_word(seen))
-    is_unsure, hides = False, dict[str, bool | None]()
-    for one in _filled(seen) if not _are_deeds(seen) else ():
-        said = _said_by_value(one.spoken, seen)
-        # "public health" says nothing, and "internal circular" may hide
-        is_about = said.after and (is_harmless or not said.hides)
-        hides[one.value] = None if is_about else said.hides
-        is_unsure |= bool(said.after and not is_about)
-    first = next((one for one in _filled(seen) if hides.get(one.value) is True), None)
-    first = first or next((one for one in _filled(seen) if hides.get(one.value) is False), None)
-    if first is None:
+    if _are_deeds(seen):
         return None
-    asked, releases, work = any(map(is_asked, seen.named)), False in hides.values(), _is_work(seen)
-    for one in seen.values:
-        said_words = words(one.spoken)
-        if one.is_empty:
-            # the others are published, this one is not yet
-            hides[one.value] = releases or _is_release(seen)
-        elif hides[one.value] is not None:
+    hides: dict[str, bool | None] = {}
+    is_unsure, is_harmless = False, bool(_harmless_word(seen))
+    for one in seen.filled:
+        said = _said_by_value(one.spoken, seen)
+        hides[one.value] = said.hides
+        if said.after and (is_harmless or not said.hides):
+            # "public health" says nothing
+            hides[one.value] = None
+        elif said.after:
+            # "internal circular" may hide
+            is_unsure = True
+    telling = [one for one in seen.filled if hides[one.value] is not None]
+    # one that hides is the reason before one that shows
+    telling.sort(key=lambda one: not hides[one.value])
+    if not telling:
+        return None
+    releases, is_work = False in hides.values(), _rows_are(seen) == "work"
+    common = _common(seen) if any(map(is_asked, seen.named)) else seen.all_values
+    for one in seen.filled:
+        if hides[one.value] is not None:
             continue
-        elif not work and is_any(said_words, known.HELD):
+        named = words(one.spoken)
+        if not is_work and is_any(named, known.HELD):
             # pending, where others are drafts, published or approved
             hides[one.value] = True
-        elif is_any(said_words, known.PROGRESS):
-            hides[one.value] = False
-        elif (releases and not work) or (asked and one.value not in _common(seen)):
+        elif is_any(named, known.PROGRESS):
+            continue
+        elif (releases and not is_work) or one.value not in common:
             # "in review" or "scheduled", where others are published
             hides[one.value] = is_unsure = True
-    shown = {one.value for one in seen.values if not hides[one.value]}
-    return _verdict(seen, f"its value {first.spoken}", shown, is_unsure=is_unsure)
+    shown = {value for value, says in hides.items() if not says}
+    if not (releases or _is_release(seen)):
+        # where others are published, no value says that this one is not yet
+        shown |= seen.empty
+    return _verdict(seen, f"its value {telling[0].spoken}", shown, is_unsure=is_unsure)
 
 
 # --- 2. Harmless ---
@@ -322,31 +362,44 @@ def _harmless_word(seen: Seen) -> str:
     """Return the word of a name that says that the column is about something else: `language`."""
     if any(map(is_asked, seen.named)):
         # `status_position`, but not `access_category`
-        return next((word for word in seen.named[-1:] if word in known.ORDERS), "")
+        last = seen.named[-1]
+        return last if last in known.ORDERS else ""
     return next((word for word in map(singular, seen.named) if word in known.HARMLESS), "")
 
 
 def _harmless(seen: Seen) -> Verdict | None:
     """Return the verdict for a column whose name or values say something else of a row."""
-    word, work = _harmless_word(seen), _is_work(seen)
-    if word:
-        return Verdict("harmless", f"is harmless by the word {word} in its name", _all(seen), False)
-    if seen.named[-1:] == ("state",) and is_any(tuple(seen.about), known.PLACE_WORDS):
-        why = "is a place: there is a city or a country beside it"
-        return Verdict("harmless", why, _all(seen), False)
-    if seen.kind != "value":
-        is_progress = work and is_any(seen.named, known.PROGRESS)
-        why = "says how far the work is"
-        return Verdict("harmless", why, _all(seen), False) if is_progress else None
-    told = [is_any(words(one.spoken), known.PROGRESS) for one in _filled(seen)]
-    # `state` is waiting, done and "at work"; a word alone tells it of work
-    is_state = is_any((*seen.named, *seen.names), known.STATES) and not _is_written(seen)
-    needed: float = len(told)
-    if is_state:
-        needed = 1 if work else len(told) / 2
-    if any(told) and sum(told) >= needed:
-        return Verdict("harmless", "says how far a row is by its values", _all(seen))
+    why = _why_harmless(seen)
+    if why:
+        return Verdict("harmless", why, seen.all_values, False)
+    if seen.kind == "value" and _are_progress(seen):
+        return Verdict("harmless", "says how far a row is by its values", seen.all_values)
     return None
+
+
+def _why_harmless(seen: Seen) -> str:
+    """Return why a column is harmless by its name; "" if it is not."""
+    word = _harmless_word(seen)
+    if word:
+        return f"is harmless by the word {word} in its name"
+    if seen.named[-1] == "state" and is_any(tuple(seen.about), known.PLACE_WORDS):
+        return "is a place: there is a city or a country beside it"
+    is_flag = seen.kind != "value" and _rows_are(seen) == "work"
+    if is_flag and is_any(seen.named, known.PROGRESS):
+        # `completed` of a task
+        return "says how far the work is"
+    return ""
+
+
+def _are_progress(seen: Seen) -> bool:
+    """Return whether values say how far a row is. In a column that is called a state, half of them
+    are enough; of work, a single one: `state` is waiting, done and "at work"."""
+    told = [is_any(words(one.spoken), known.PROGRESS) for one in seen.filled]
+    rows = _rows_are(seen)
+    needed: float = len(told)
+    if rows != "written" and is_any((*seen.named, *seen.names), known.STATES):
+        needed = 1 if rows == "work" else len(told) / 2
+    return any(told) and sum(told) >= needed
 
 
 # --- 3. Asked ---
@@ -358,7 +411,8 @@ def _asked(seen: Seen) -> Verdict | None:
     if not why:
         return None
     if seen.rows < FEW_ROWS:
-        return Verdict("asked", f"{why}; {seen.rows} rows are too few for shares", _all(seen))
+        why = f"{why}; {seen.rows} rows are too few for shares"
+        return Verdict("asked", why, seen.all_values)
     return Verdict("asked", why, _common(seen))
 
 
@@ -375,9 +429,9 @@ def _why_asked(seen: Seen) -> str:
     if seen.kind == "value" or _is_explained(seen):
         return ""
     total = max(1, sum(one.rows for one in seen.values))
-    rarer = sum(one.rows for one in _filled(seen))
+    rarer = sum(one.rows for one in seen.filled)
     if seen.kind == "flag":
-        yes = sum(one.rows for one in seen.values if one.spoken == "yes")
+        yes = seen.rows_of("yes")
         rarer = min(yes, total - yes)
     is_rare = 0 < rarer < RARE * total
     return f"has an exception in {rarer / total:.0%} of the rows" if is_rare else ""
@@ -387,47 +441,51 @@ def _names_few_groups(seen: Seen) -> bool:
     """Return whether a column names groups, and most rows name none."""
     own = [word for word in seen.named if word not in known.KEY_WORDS]
     # `vlan_group`, if it refers to a table of these, is none of readers
-    named = is_any(tuple(map(singular, seen.names or own[-1:])), known.GROUPS)
+    nouns = map(singular, seen.names or own[-1:])
+    if seen.kind != "value" or not is_any(tuple(nouns), known.GROUPS):
+        return False
     filled = sum(one.rows for one in seen.values if one.value not in known.NO_GROUP)
-    return named and seen.kind == "value" and 0 < filled < seen.rows / 2
+    return 0 < filled < seen.rows / 2
 
 
 def _is_explained(seen: Seen) -> bool:
     """Return whether a yes and no is about something else that the database knows: the comments of
     a row, its phone."""
-    rest = tuple(map(singular, direction(seen.named).rest))
-    # a date in the past tells what happened: last_made, date of modification
-    is_future = any(one.rows for one in seen.values if one.spoken == FUTURE)
-    is_fact = known.POINTERS & {*seen.named} or ("date" in seen.named and not is_future)
-    if seen.kind == "time" and is_fact:
+    if seen.kind == "time":
+        # a date in the past tells what happened: last_made, date of modification
+        is_past_date = "date" in seen.named and not seen.rows_of(FUTURE)
+        if is_past_date or known.POINTERS & {*seen.named}:
+            return True
+    if seen.named[0] in known.EXPLAINED:
+        # `has_invoice`
         return True
-    return seen.named[0] in known.EXPLAINED or is_any(rest, known.PERSONAL | seen.about)
+    rest = map(singular, direction(seen.named).rest)
+    return is_any(tuple(rest), known.PERSONAL | seen.about)
 
 
-def _is_privacy(named: Sequence[str]) -> bool:
+def _is_privacy(named: tuple[str, ...]) -> bool:
     """Return whether a name is about privacy: `access`, `confidentiality`, but not `approval`."""
-    verbs = {verb_of(word) or base(word, known.HIDE | known.SHOW) for word in named}
-    is_deed = known.HELD | known.BANNED | known.RELEASE | {"delete", "remove", "expire", ""}
-    return is_any(tuple(named), known.PRIVACY) or bool(verbs - is_deed)
+    if is_any(named, known.PRIVACY):
+        return True
+    directed = known.HIDE | known.SHOW
+    verbs = {verb_of(word) or base(word, directed) for word in named}
+    deeds = known.HELD | known.BANNED | known.RELEASE | {"delete", "remove", "expire", ""}
+    return not verbs <= deeds
 
 
 def _common(seen: Seen) -> frozenset[str]:
     """Return the values that are common enough to be shown until a person answers."""
-    empty = {one.value for one in seen.values if one.is_empty and not _is_release(seen)}
     if _names_few_groups(seen):
-        return frozenset(one.value for one in seen.values if one.value in known.NO_GROUP)
-    if seen.kind == "time":
-        # a time that few rows have
-        return frozenset(empty)
+        return seen.all_values & known.NO_GROUP
     shown: set[str] = set()
     total = sum(one.rows for one in seen.values)
     is_privacy = _is_privacy(seen.named)
     before, last = 0, 0
-    for one in seen.values:
+    # of a time that few rows have, none is common
+    for one in seen.values if seen.kind != "time" else ():
         is_common = one.rows >= known.MIN_ROWS and (before < COMMON * total or one.rows == last)
         if one.rows and (before == 0 or (is_common and not is_privacy)):
             shown.add(one.value)
             last = one.rows
         before += one.rows
-    hidden = {one.value for one in seen.values if one.is_empty} - empty
-    return frozenset((shown | empty) - hidden)
+    return frozenset(shown - seen.empty if _is_release(seen) else shown | seen.empty)
