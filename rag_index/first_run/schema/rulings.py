@@ -81,10 +81,13 @@ class Rulings:
     def settings_of(self, name: str) -> dict[str, Any]:
         """Return the decision of a candidate, by its id, as the settings have it."""
         one = next(ruling.candidate for ruling in self.found if ruling.candidate.id == name)
-        shown = [value.value for value in one.values if value.is_shown]
-        hidden = [
-            value.value for value in one.values if not value.is_shown and INVALID not in value.value
-        ]
+        shown: list[str] = []
+        hidden: list[str] = []
+        for value in one.values:
+            if value.is_shown:
+                shown.append(value.value)
+            elif INVALID not in value.value:
+                hidden.append(value.value)
         kind = {} if one.kind == "value" else {"kind": one.kind}
         return {**kind, "show": shown or ["(none of these)"], "hide": hidden}
 
@@ -95,9 +98,10 @@ def find_rulings(
     """Return what the rule says of all columns, with what a person decided."""
     rulings = Rulings()
     nouns = {table.noun[-1] for table in tables}
-    for table in [one for one in tables if one.rows]:
-        found = _TableRulings(catalog, table, nouns, decisions, rulings.excused)
-        rulings.found += found.made()
+    for table in tables:
+        if table.rows:
+            found = _TableRulings(catalog, table, nouns, decisions, rulings.excused)
+            rulings.found += found.made()
     return rulings
 
 
@@ -112,8 +116,10 @@ class _TableRulings:
         decisions: Decisions,
         excused: dict[str, str],
     ) -> None:
-        self._catalog, self._table = catalog, table
-        self._decisions, self._excused = decisions, excused
+        self._catalog = catalog
+        self._table = table
+        self._decisions = decisions
+        self._excused = excused
         self._nouns = nouns - {*table.noun}
         self._columns = {name: {*map(singular, named)} for name, named in table.named.items()}
 
@@ -139,12 +145,11 @@ class _TableRulings:
     def _whole_table(self, asked: Sequence[str]) -> Ruling:
         """Return the question about all rows of a small table."""
         table = self._table
-        why = (
-            f"has {table.rows} rows, too few for shares, and {', '.join(asked[:3])} may say who"
-            " sees them"
-        )
-        values = (CandidateValue(ALL, f"all {table.rows} rows", table.rows, is_shown=True),)
-        one = self._answered(Candidate(table.id, table.name, "", "asked", why, values))
+        names = ", ".join(asked[:3])
+        why = f"has {table.rows} rows, too few for shares, and {names} may say who sees them"
+        every = CandidateValue(ALL, f"all {table.rows} rows", table.rows, is_shown=True)
+        made = Candidate(table.id, table.name, "", "asked", why, (every,))
+        one = self._answered(made)
         if one.values[0].is_shown:
             return Ruling(one)
         return Ruling(one, Condition(table, "1 = 0", "all rows are hidden, as you said"))
@@ -215,13 +220,16 @@ class _TableRulings:
     def _deeds(self, column: Column) -> Direction | None:
         """Return what the name of a column says of the rows where it is set, if it tells what
         somebody did: `deleted_by`, `hidden_reason`, but not `private_note`."""
-        named = [word for word in words(column.name) if word not in ("by", "id", *known.REMARKS)]
-        said = says_of_rows(self._set_seen(column, (0, 0)))
+        seen = self._set_seen(column, (0, 0))
+        said = says_of_rows(seen)
+        if said.hides is None or said.rest:
+            return None
         deeds = known.VERBS
         if self._table.is_people or is_any(self._table.noun, known.WRITTEN):
+            # `banned_by` of an account, `held_by` of a comment
             deeds |= known.BANNED | known.HELD
-        is_deed = any(base(verb_of(word) or word, deeds) for word in named)
-        return said if is_deed and said.hides is not None and not said.rest else None
+        is_deed = any(base(verb_of(word) or word, deeds) for word in seen.named)
+        return said if is_deed else None
 
     def _is_set(self, column: Column) -> bool:
         """Return whether a column is set for what is not for all, and has names, reasons or a
@@ -242,10 +250,10 @@ class _TableRulings:
         """Return a column as a yes and no: whether it is set, given the rows where it is and is
         not."""
         table = self._table
-        named = tuple(
-            word for word in words(column.name) if word not in ("by", "id", *known.REMARKS)
-        )
-        values = (SeenValue(SET, "yes", rows[0]), SeenValue("", EMPTY, rows[1]))
+        others = {"by", "id", *known.REMARKS}
+        named = tuple(word for word in words(column.name) if word not in others)
+        filled, empty = rows
+        values = (SeenValue(SET, "yes", filled), SeenValue("", EMPTY, empty))
         return Seen(named or (SET,), values, "flag", table.noun, table.rows, table.is_people)
 
     def _set_ruling(self, column: Column) -> Ruling:
@@ -257,18 +265,15 @@ class _TableRulings:
         if column.role == "secret":
             why = "is a secret that readers must know"
             verdict = Verdict("understood", why, frozenset([""]))
-        values = (
-            CandidateValue("", EMPTY, rows, is_shown="" in verdict.shown),
-            CandidateValue(SET, SET, table.rows - rows, is_shown=SET in verdict.shown),
-        )
-        name = table.id_of(column.name)
-        made = Candidate(name, table.name, column.name, verdict.result, verdict.why, values)
-        one = self._answered(made)
+        values = [SeenValue("", EMPTY, rows), SeenValue(SET, SET, table.rows - rows)]
+        one = self._candidate(column, "", "value", values, verdict)
         is_empty_shown, is_set_shown = (value.is_shown for value in one.values)
         if is_empty_shown and is_set_shown:
             return Ruling(one)
-        sql = empty if is_empty_shown else "1 = 0"
-        if is_set_shown:
+        sql = "1 = 0"
+        if is_empty_shown:
+            sql = empty
+        elif is_set_shown:
             sql = f"NOT {empty}"
         bans = _bans(table, words(column.name), one)
         return Ruling(one, Condition(table, sql, one.says, column.name, bans=bans))
@@ -289,12 +294,8 @@ class _TableRulings:
             return f"has {column.role} data" if column.role != "prose" else "is prose"
         if column.kind == "bytes":
             return "has bytes"
-        plain = all(
-            isinstance(one, int) or float(one).is_integer()
-            for one in column.given
-            if isinstance(one, float)
-        )
-        if column.kind == "number" and not plain:
+        is_whole = all(one.is_integer() for one in column.given if isinstance(one, float))
+        if column.kind == "number" and not is_whole:
             return "has amounts"
         long = max((len(one) for one in column.given if isinstance(one, str)), default=0)
         return "has long texts" if long > MAX_CHARS and not column.is_time else ""
@@ -302,7 +303,9 @@ class _TableRulings:
     def _is_list(self, parent: Table) -> bool:
         """Return whether a table is a small list of states, and none of persons, products or
         places."""
-        return parent.rows <= known.MAX_VALUES and not parent.is_people and not parent.prose
+        if parent.is_people or parent.prose:
+            return False
+        return parent.rows <= known.MAX_VALUES
 
     def _values(
         self, column: Column, path: str, kind: Kind, counted: Sequence[tuple[str, int]]
@@ -326,29 +329,31 @@ class _TableRulings:
         ]
 
     def _is_flag(self, column: Column, found: Mapping[str, int]) -> bool:
+        """Return whether a column is a yes and no, by its type or by all of its values."""
+        if column.kind == "bool":
+            return True
         filled = {value.lower() for value in found if value}
-        return column.kind == "bool" or set() < filled <= known.YES | known.NO
+        return set() < filled <= known.YES | known.NO
 
     def _labels(self, column: Column) -> dict[str, str]:
         """Return what the rows are called to which a column refers, by the text of their key."""
         for one in self._table.parents:
-            if (
-                one.column == column.name
-                and len(one.pairs) == 1
-                and one.parent.title in one.parent.columns
-            ):
-                rows = one.parent.rows_of(one.pairs[0][1], one.parent.title)
+            parent = one.parent
+            if one.column != column.name or len(one.pairs) != 1:
+                continue
+            if parent.title in parent.columns:
+                _, key_column = one.pairs[0]
+                rows = parent.rows_of(key_column, parent.title)
                 return {str(key): str(name) for key, name in rows}
         return {}
 
     def _seen(self, column: Column, path: str, kind: Kind, values: list[SeenValue]) -> Seen:
+        """Return what the rule looks at: a column or a key of its JSON, with these values."""
         table = self._table
-        others: set[str] = set()
-        for name, used in self._columns.items():
-            others |= used if name != column.name else set()
-        told = table.named[column.name]
-        if path:
-            told = _words_of(path)
+        others = self._nouns.union(
+            *(self._columns[name] for name in self._columns if name != column.name)
+        )
+        told = _words_of(path) if path else table.named[column.name]
         seen_as: Literal["value", "flag", "time"] = "time" if kind == "time" else "value"
         if kind == "value" and {one.spoken for one in values} <= {"yes", "no", EMPTY}:
             seen_as = "flag"
@@ -360,7 +365,7 @@ class _TableRulings:
         names: list[str] = []
         for one in table.parents:
             names += one.parent.noun if one.column == column.name else ()
-        about = {word for word in others | self._nouns if not is_asked(word)} - known.PERSONS
+        about = frozenset(word for word in others if not is_asked(word))
         return Seen(
             named or words(column.name),
             tuple(values),
@@ -368,7 +373,7 @@ class _TableRulings:
             table.noun,
             table.rows,
             table.is_people,
-            frozenset(about),
+            about - known.PERSONS,
             tuple(names),
         )
 
@@ -379,15 +384,7 @@ class _TableRulings:
     ) -> Ruling:
         """Return the ruling of a verdict, with what a person decided."""
         table = self._table
-        values = tuple(
-            CandidateValue(one.value, one.spoken, one.rows, is_shown=one.value in verdict.shown)
-            for one in seen.values
-        )
-        name = table.id_of(column.name, *split_id(path))
-        result, why = verdict.result, verdict.why
-        one = self._answered(
-            Candidate(name, table.name, column.name, result, why, values, path, kind)
-        )
+        one = self._candidate(column, path, kind, seen.values, verdict)
         # A value that the column has: "open" and "closed", but not the empty one that no row has.
         filtered = [value for value in one.values if value.is_shown and value.rows]
         hides = any(not value.is_shown and value.rows for value in one.values)
@@ -399,16 +396,25 @@ class _TableRulings:
             decides = False
         if not decides:
             return Ruling(one)
-        condition = Condition(
-            table,
-            f"$visible({one.id})",
-            one.says,
-            column.name,
-            is_own=True,
-            shown_values=0 if one.key or one.kind == "time" else len(filtered),
-            bans=_bans(table, seen.named, one),
-        )
-        return Ruling(one, condition)
+        shown_values = 0 if one.key or one.kind == "time" else len(filtered)
+        bans = _bans(table, seen.named, one)
+        sql = f"$visible({one.id})"
+        made = Condition(table, sql, one.says, column.name, True, shown_values, bans=bans)
+        return Ruling(one, made)
+
+    def _candidate(
+        self, column: Column, path: str, kind: Kind, seen: Sequence[SeenValue], verdict: Verdict
+    ) -> Candidate:
+        """Return the candidate with the values and the verdict, and with what a person decided."""
+        table = self._table
+        values = []
+        for one in seen:
+            is_shown = one.value in verdict.shown
+            values.append(CandidateValue(one.value, one.spoken, one.rows, is_shown))
+        name = table.id_of(column.name, *split_id(path))
+        result, why = verdict.result, verdict.why
+        made = Candidate(name, table.name, column.name, result, why, tuple(values), path, kind)
+        return self._answered(made)
 
     def _answered(self, one: Candidate) -> Candidate:
         """Return a candidate with what a person decided."""
@@ -427,7 +433,8 @@ class _TableRulings:
 
 def _says(word: str) -> bool:
     """Return whether a word of a name says who may see a row, alone."""
-    return direction((verb_of(word) or word,)).hides is not None
+    verb = verb_of(word) or word
+    return direction((verb,)).hides is not None
 
 
 def _may_decide(path: str) -> bool:
@@ -479,9 +486,11 @@ def _spoken(value: str, labels: Mapping[str, str], *, is_flag: bool) -> str:
 def _bans(table: Table, named: Sequence[str], one: Candidate) -> bool:
     """Return whether a decision about a person hides what the person wrote: a ban, or that an
     account is private."""
-    hidden = [value.spoken for value in one.values if not value.is_shown]
-    said = (*named, *(word for spoken in hidden for word in words(spoken)))
-    if is_any(said, known.BANNED) or one.is_answered:
+    said = [*named]
+    for value in one.values:
+        if not value.is_shown:
+            said += words(value.spoken)
+    if one.is_answered or is_any(tuple(said), known.BANNED):
         return True
-    private = is_any(said, known.HIDE - {"delete", "remove"})
-    return table.is_accounts and private
+    private = known.HIDE - {"delete", "remove"}
+    return table.is_accounts and is_any(tuple(said), private)
