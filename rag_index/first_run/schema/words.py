@@ -24,6 +24,7 @@ NOUN_ENDS = (
 """What nouns end with, and the words that they are made of: approval, deletion, rejection,
 expiration, suspension; visibility, sensitivity, confidentiality, privacy, secrecy, expiry."""
 PUBLISHED_ELSEWHERE = re.compile(r"pub+li(?:[eé]e?|cad[oa]|cat[oa]|ziert)")
+"""`published` in French, Spanish, Portuguese, Italian and German."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,7 +36,8 @@ def words(name: str) -> tuple[str, ...]:
     """Return the words of a name in small letters: `postTitle` and `post_title` are both post,
     title."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
-    return tuple(spaced.lower().split()) or (name.lower(),)
+    found = tuple(spaced.lower().split())
+    return found or (name.lower(),)
 
 
 @lru_cache(maxsize=50_000)
@@ -60,10 +62,12 @@ def base(word: str, known: frozenset[str]) -> str:
     if len(word) > 4:
         # "needs", "removed", "publishes", "privately", "pending"
         forms += [word.removesuffix(end) for end in ("s", "d", "n", "ed", "es", "ly", "ing")]
-        # banned, cancelled
-        forms += [word[:-3]] if word.endswith("ed") and word[-3] == word[-4] else []
-    # publie, publicado
-    forms += ["publish"] if PUBLISHED_ELSEWHERE.fullmatch(word) else []
+        if word.endswith("ed") and word[-3] == word[-4]:
+            # banned, cancelled
+            forms.append(word[:-3])
+    if PUBLISHED_ELSEWHERE.fullmatch(word):
+        # publie, publicado
+        forms.append("publish")
     return next((one for one in forms if one in known), "")
 
 
@@ -287,7 +291,7 @@ def direction(
     parts: list[str] = []
     for word in named:
         parts += parts_of(word, hide | show)
-    for number, part in enumerate(parts):
+    for part, behind in zip(parts, [*parts[1:], ""], strict=False):
         if part in BEGINNINGS and part in named:
             # "show in public": a word of its own, and not the beginning of "invisible"
             continue
@@ -296,7 +300,6 @@ def direction(
             negation = "" if negation else f"{part} "
         elif base(part, hide | show):
             hides = bool(base(part, hide)) != bool(negation)
-            behind = parts[number + 1] if parts[number + 1 :] else ""
             is_next = behind in ("only", *NOT) or base(behind, hide | show)
             after = "" if is_next else _telling(behind)
             found.append(Direction(hides, f"{negation}{part}", after=after))
@@ -310,14 +313,17 @@ def direction(
         # internal_only
         rest = [one for one in rest if one not in ("only", "required")]
     # "hide from public" hides: a word that hides counts before one that shows
-    first = next((one for one in found if one.hides), found[0] if found else Direction(None))
+    found.sort(key=lambda said: not said.hides)
+    first = found[0] if found else Direction(None)
     return replace(first, rest=tuple(rest))
 
 
 def _telling(part: str) -> str:
     """Return a word if it says something of its own, or else ""."""
-    is_filler = len(part) <= 3 or is_any((part, singular(part)), FILLERS)
-    return "" if is_filler else part
+    if len(part) <= 3 or is_any((part, singular(part)), FILLERS):
+        # `is`, `flag`, `user`
+        return ""
+    return part
 
 
 def parts_of(word: str, known: frozenset[str] = HIDE | SHOW) -> list[str]:
