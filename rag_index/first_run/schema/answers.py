@@ -123,10 +123,10 @@ class Answers(RootModel[dict[str, Answer]]):
         """Return the answers to questions of a proposal."""
         ids = {one.id for one in proposal.candidates}
         for table in proposal.tables:
-            ids |= {table.name, *(column.id for column in table.columns)}
-        return Answers(
-            {question: answer for question, answer in self.root.items() if question in ids}
-        )
+            ids.add(table.name)
+            ids.update(column.id for column in table.columns)
+        known = {question: self.root[question] for question in self.root if question in ids}
+        return Answers(known)
 
     def decisions(self, first: Proposal) -> Decisions:
         """Check the answers against the proposal without any, and return what they decide.
@@ -136,7 +136,9 @@ class Answers(RootModel[dict[str, Answer]]):
         """
         candidates = {one.id: one for one in first.candidates}
         tables = {one.name for one in first.tables}
-        columns = {column.id for table in first.tables for column in table.columns}
+        columns: set[str] = set()
+        for table in first.tables:
+            columns.update(column.id for column in table.columns)
         values: dict[str, ShownAndHidden] = {}
         places: dict[str, Place] = {}
         uses: dict[str, Use] = {}
@@ -170,13 +172,18 @@ def _checked(candidate: Candidate, answer: ValuesAnswer) -> ShownAndHidden:
     Raises:
         SettingsError: the column has no such value, or it is named as shown and as hidden.
     """
-    show = frozenset[str]().union(*(values_of(candidate, value) for value in answer.show))
-    hide = frozenset[str]().union(*(values_of(candidate, value) for value in answer.hide))
+    show: set[str] = set()
+    for named in answer.show:
+        show |= values_of(candidate, named)
+    hide: set[str] = set()
+    for named in answer.hide:
+        hide |= values_of(candidate, named)
     for both in sorted(show & hide):
+        spoken = both or "empty"
         raise SettingsError(
-            f"{candidate.id} cannot both show and hide {both or 'empty'}: name the value once"
+            f"{candidate.id} cannot both show and hide {spoken}: name the value once"
         )
-    return ShownAndHidden(show, hide)
+    return ShownAndHidden(frozenset(show), frozenset(hide))
 
 
 def values_of(candidate: Candidate, named: str) -> set[str]:
@@ -193,13 +200,13 @@ def values_of(candidate: Candidate, named: str) -> set[str]:
             f'{candidate.id} is {named} in two ways: write "" for no value and "\\"{named}\\"" for the'
             " text"
         )
-    if read or written:
-        return read or written
+    found = read or written
+    if found:
+        return found
     spoken = [one.spoken for one in candidate.values]
-    near = get_close_matches(named, spoken, MAX_NEAR) or spoken
-    raise SettingsError(
-        f"{candidate.id} is never {shortened(named, MAX_SHOWN)}: it is {', '.join(near)}"
-    )
+    near = ", ".join(get_close_matches(named, spoken, MAX_NEAR) or spoken)
+    unknown = shortened(named, MAX_SHOWN)
+    raise SettingsError(f"{candidate.id} is never {unknown}: it is {near}")
 
 
 def _misplaced(

@@ -63,33 +63,35 @@ def _examples(
         conditions.append(has_value)
     names = _readable(table)
     found = []
-    for row in catalog.rows_with(table, names, " AND ".join(conditions) or "1 = 1", MAX_ROWS):
-        texts = {
-            name: shortened(str(given), MAX_CHARS)
-            for name, given in zip(names, row, strict=True)
-            if given
-        }
-        found.append(
-            {
-                name: text
-                for name, text in texts.items()
-                if not (looks_secret(text) or CONTACT.search(text))
-            }
-        )
+    condition = " AND ".join(conditions) or "1 = 1"
+    for row in catalog.rows_with(table, names, condition, MAX_ROWS):
+        example = {}
+        for name, given in zip(names, row, strict=True):
+            if not given:
+                continue
+            text = shortened(str(given), MAX_CHARS)
+            if not (looks_secret(text) or CONTACT.search(text)):
+                example[name] = text
+        found.append(example)
     return found
 
 
 def _is_about_persons(table: Table) -> bool:
     """Return whether rows are persons: by their noun, or as an `applicant` with a name."""
-    has_name = any(words(name)[-1] == "name" for name in table.title_columns)
-    is_called = bool(has_name and PERSON.fullmatch(table.noun[-1]))
-    return table.is_people or is_called or bool(known.PERSONS & {*table.noun})
+    if table.is_people or known.PERSONS & {*table.noun}:
+        return True
+    if not PERSON.fullmatch(table.noun[-1]):
+        return False
+    # an `applicant` with a name, but not a `document` with a title
+    return any(words(name)[-1] == "name" for name in table.title_columns)
 
 
 def _readable(table: Table) -> list[str]:
     """Return the columns that anybody may read who sees the row."""
-    guarded = {
-        name for name, one in table.columns.items() if one.role in ("secret", "personal") or one.why
-    }
     read = [name for name, one in table.columns.items() if one.role in READ]
-    return [name for name in dict.fromkeys([*table.title_columns, *read]) if name not in guarded]
+    found = []
+    for name in dict.fromkeys([*table.title_columns, *read]):
+        column = table.columns.get(name)
+        if column is None or not (column.why or column.role in ("secret", "personal")):
+            found.append(name)
+    return found

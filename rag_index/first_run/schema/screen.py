@@ -77,10 +77,11 @@ def lines(first: Proposal, now: Proposal, *, all_of_it: bool = False) -> list[Li
 
 def _folded(found: Sequence[Line], limit: int, noun: str, all_of_it: bool) -> list[Line]:
     """Return the first lines, and one for the others."""
-    hidden = 0 if all_of_it else len(found) - limit
-    if hidden <= 0:
+    hidden = len(found) - limit
+    if all_of_it or hidden <= 0:
         return [*found]
-    return [*found[:limit], Line("folded", "", f"{hidden:,} {noun}")]
+    rest = Line("folded", "", f"{hidden:,} {noun}")
+    return [*found[:limit], rest]
 
 
 def _candidate_lines(kind: Kind, candidates: Iterable[Candidate]) -> list[Line]:
@@ -102,7 +103,10 @@ def treatment(candidate: Candidate) -> str:
 
 def _counts(values: Sequence[CandidateValue]) -> str:
     """Return values with their rows: `open 30, closed 12`."""
-    said = [f"{shortened(one.spoken, MAX_NAME_CHARS // 3)} {one.rows:,}" for one in values]
+    said = []
+    for value in values:
+        spoken = shortened(value.spoken, MAX_NAME_CHARS // 3)
+        said.append(f"{spoken} {value.rows:,}")
     return _listed(said, MAX_VALUES)
 
 
@@ -164,9 +168,11 @@ def _column_lines(first: Proposal, now: Proposal) -> list[Line]:
 
 def _columns(proposal: Proposal) -> list[ColumnUse]:
     """Return the columns with text of all tables that are searched."""
-    return [
-        column for table in proposal.tables if table.becomes != "out" for column in table.columns
-    ]
+    found: list[ColumnUse] = []
+    for table in proposal.tables:
+        if table.becomes != "out":
+            found += table.columns
+    return found
 
 
 def _columns_left_out(proposal: Proposal) -> list[ColumnUse]:
@@ -196,20 +202,21 @@ def answer_to(line: Line, now: Proposal, *, show: bool, values: str = "") -> Ans
 def _values_answer(candidate: Candidate, *, show: bool, values: str) -> ValuesAnswer:
     """Return what is shown and hidden of a candidate once these values are: all, if none is
     named."""
-    if values:
-        changed = set[str]().union(
-            *(values_of(candidate, one) for one in _named(candidate, values))
-        )
-    elif show:
-        changed = {one.value for one in candidate.values}
-    else:
+    every = {one.value for one in candidate.values}
+    changed: set[str] = set()
+    for named in _named(candidate, values) if values else ():
+        # "held, taken down"
+        changed |= values_of(candidate, named)
+    if not values and show:
+        changed = every
+    elif not values:
         spoken = ", ".join(one.spoken for one in candidate.values)
         raise SettingsError(
             f"which rows of {candidate.id} are left out? Name the values after it: {spoken}"
         )
     shown = {one.value for one in candidate.values if one.is_shown}
     shown = shown | changed if show else shown - changed
-    hidden = {one.value for one in candidate.values} - shown
+    hidden = every - shown
     return ValuesAnswer(show=tuple(sorted(shown)), hide=tuple(sorted(hidden)))
 
 
@@ -247,11 +254,8 @@ def documents_about(proposal: Proposal, line: Line) -> set[str]:
     tables = {one.table for one in proposal.candidates if one.id == line.id}
     found = set[str]()
     for table in proposal.tables:
-        if (
-            table.name in tables
-            or table.name == line.id
-            or any(one.id == line.id for one in table.columns)
-        ):
+        ids = {table.name, *(column.id for column in table.columns)}
+        if table.name in tables or line.id in ids:
             found |= {table.name, *table.of}
     return found
 
@@ -268,17 +272,22 @@ def to_json(proposal: Proposal) -> dict[str, Any]:
     asked = proposal.questions
     rest = [one for one in proposal.ranked if one not in asked]
     rest.sort(key=lambda one: not one.says)
-    questions = [candidate_json(one) for one in [*asked, *rest]]
-    tables = [{"id": one.name} | asdict(one) for one in proposal.tables]
-    indexes = [{"name": one.name} | one.settings for one in proposal.indexes]
-    found = {"questions": questions, "tables": tables, "indexes": indexes, "notes": proposal.notes}
-    return found | {"chars": proposal.chars, "searched": proposal.searched}
+    found: dict[str, Any] = {}
+    found["questions"] = [candidate_json(one) for one in [*asked, *rest]]
+    found["tables"] = [{"id": one.name} | asdict(one) for one in proposal.tables]
+    found["indexes"] = [{"name": one.name} | one.settings for one in proposal.indexes]
+    found["notes"] = proposal.notes
+    found["chars"] = proposal.chars
+    found["searched"] = proposal.searched
+    return found
 
 
 def candidate_json(candidate: Candidate) -> dict[str, Any]:
     """Return a candidate as a question: what it is, why, and what holds."""
-    is_open = candidate.is_open and candidate.chars > 0
-    return asdict(candidate) | {"chars": round(candidate.chars), "is_open": is_open}
+    found = asdict(candidate)
+    found["chars"] = round(candidate.chars)
+    found["is_open"] = candidate.is_open and candidate.chars > 0
+    return found
 
 
 # --- Sentences ---
@@ -334,12 +343,15 @@ def size(chars: int) -> str:
 
 def count(number: int, noun: str) -> str:
     """Return a number with its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    if number != 1:
+        noun = f"{noun}s"
+    return f"{number:,} {noun}"
 
 
 def _listed(names: Sequence[str], limit: int) -> str:
     """Return the first of some names, and how many more there are."""
     named = [shortened(name, MAX_NAME_CHARS) for name in names[:limit]]
-    if len(names) > limit:
-        named.append(f"{len(names) - limit:,} more")
+    more = len(names) - limit
+    if more > 0:
+        named.append(f"{more:,} more")
     return ", ".join(named)
