@@ -109,7 +109,8 @@ class DatabaseCatalog:
         """Return in SQL that a column, or a key of its JSON, has one of these values, as the
         settings have them."""
         sql = value_sql(self.connection.dialect)
-        return sql.is_any(sql.text(table.columns[column].sql, split_id(key), kind=kind), values)
+        text = sql.text(table.columns[column].sql, split_id(key), kind=kind)
+        return sql.is_any(text, values)
 
     def value_rows(
         self, table: Table, column: Column, key: str = "", kind: Kind = "value"
@@ -121,96 +122,104 @@ class DatabaseCatalog:
         for more than `MAX_COUNTED` values, and if the database cannot count them.
         """
         sql = value_sql(self.connection.dialect)
-        rows = MAX_ROWS if len(table.columns) <= MANY_COLUMNS else 2 * SAMPLED_ROWS
-        text = sql.text(column.sql, split_id(key), kind=kind)
-        some = f"SELECT {text} AS one FROM {table.sql} LIMIT {rows}"
-        grouped = (
-            f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {MAX_COUNTED + 1}"
-        )
+        limit = MAX_ROWS if len(table.columns) <= MANY_COLUMNS else 2 * SAMPLED_ROWS
+        expression = sql.text(column.sql, split_id(key), kind=kind)
+        grouped = _grouped(expression, table, limit)
+        rows = self._asked(grouped, is_raw=True) or ()
+        if len(rows) > MAX_COUNTED:
+            return []
+        share = max(1.0, table.rows / limit)
         found = []
-        for value, count in self._asked(grouped, is_raw=True) or ():
+        for value, count in rows:
             # bytes that are no text keep a mark: such a value has no name in the settings
             text = value.decode(errors="replace") if isinstance(value, bytes) else sql.read(value)
-            found.append((text, int(count)))
-        share = max(1.0, table.rows / rows)
-        found = [(value, round(count * share)) for value, count in found]
-        return sorted(found, key=lambda one: (-one[1], one[0])) if len(found) <= MAX_COUNTED else []
+            found.append((text, round(int(count) * share)))
+        return sorted(found, key=lambda value_rows: (-value_rows[1], value_rows[0]))
 
     def is_key(self, table: Table, names: Sequence[str]) -> bool:
         """Return whether columns are a key, though none is declared: first in the sample, then in
         all rows."""
-        rows, columns = table.rows_of(*names), [table.columns[name].sql for name in names]
-        distinct = len({*rows}) == len(rows) > 0 and all(None not in row for row in rows)
-        again = " OR ".join(["COUNT(*) > 1", *(f"{one} IS NULL" for one in columns)])
-        sql = f"SELECT 1 FROM {table.sql} GROUP BY {', '.join(columns)} HAVING {again} LIMIT 1"
         # a large table is not scanned
-        return distinct and table.counted and (table.is_whole or self._asked(sql) == [])
+        if not table.counted:
+            return False
+        rows = table.rows_of(*names)
+        is_key = len({*rows}) == len(rows) > 0 and not any(None in row for row in rows)
+        if not is_key or table.is_whole:
+            return is_key
+        columns = [table.columns[name].sql for name in names]
+        nulls = [f"{column} IS NULL" for column in columns]
+        again = " OR ".join(["COUNT(*) > 1", *nulls])
+        key = ", ".join(columns)
+        rows = self._asked(f"SELECT 1 FROM {table.sql} GROUP BY {key} HAVING {again} LIMIT 1")
+        return rows == []
 
     def chars(self, table: Table, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""
-        sums = {name: sum(map(_length, table.columns[name].given)) for name in names}
-        longest = max(
-            (_length(value) for name in names for value in table.columns[name].given), default=0
-        )
-        if table.is_whole and longest < MAX_CHARS:
-            return sums
+        if not names:
+            return {}
+        sums: list[int] = []
+        longest = 0
         cast = "CHAR" if self.is_mysql else "TEXT"
-        columns = [table.columns[name] for name in names]
-        read = [one.sql if one.kind == "bytes" else f"CAST({one.sql} AS {cast})" for one in columns]
-        some = (
-            f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS if table.counted else COUNTED_ROWS}) AS"
-            " first_rows"
-        )
-        found = (
-            self._asked(f"SELECT {', '.join(f'SUM(LENGTH({one}))' for one in read)} FROM {some}")
-            if names
-            else None
-        )
-        counted = found[0] if found else sums.values()
-        rows = (table.rows if table.counted else COUNTED_ROWS) if found else max(1, table.sampled)
-        return {
-            name: round(int(value or 0) * table.rows / rows)
-            for name, value in zip(names, counted, strict=True)
-        }
+        lengths = []
+        for column in map(table.columns.__getitem__, names):
+            sampled = [*map(_length, column.given)]
+            sums.append(sum(sampled))
+            longest = max(longest, *sampled, 0)
+            text = column.sql if column.kind == "bytes" else f"CAST({column.sql} AS {cast})"
+            lengths.append(f"SUM(LENGTH({text}))")
+        # the sample has all texts, uncut
+        if table.is_whole and longest < MAX_CHARS:
+            return dict(zip(names, sums, strict=True))
+        limit = MAX_ROWS if table.counted else COUNTED_ROWS
+        some = f"(SELECT * FROM {table.sql} LIMIT {limit}) AS first_rows"
+        found = self._asked(f"SELECT {', '.join(lengths)} FROM {some}")
+        if found:
+            counted = found[0]
+            rows = table.rows if table.counted else COUNTED_ROWS
+        else:
+            counted = sums
+            rows = max(1, table.sampled)
+        chars = [round(int(value or 0) * table.rows / rows) for value in counted]
+        return dict(zip(names, chars, strict=True))
 
     def rows_that(self, table: Table, condition: str) -> int:
         """Return how many rows meet a condition, of a large table about; -1 if the database cannot
         say."""
         if not table.rows:
             return -1
-        read = (
-            table.sql
-            if table.counted
-            else f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
-        )
+        read = table.sql
+        if not table.counted:
+            read = f"(SELECT * FROM {table.sql} LIMIT {MAX_ROWS}) AS first_rows"
         rows = self._asked(f"SELECT COUNT(*) FROM {read} WHERE {self._expanded(condition)}")
-        return round(int(rows[0][0]) * max(1.0, table.rows / MAX_ROWS)) if rows else -1
+        if not rows:
+            return -1
+        share = max(1.0, table.rows / MAX_ROWS)
+        return round(int(rows[0][0]) * share)
 
     def texts_that(self, table: Table, name: str, condition: str, limit: int) -> list[str]:
         """Return some texts of a column of rows that meet a condition."""
-        column = table.columns[name].sql
-        where = f"{column} IS NOT NULL AND ({self._expanded(condition)})"
-        found = self._asked(f"SELECT {column} FROM {table.sql} WHERE {where} LIMIT {limit}")
-        return [str(row[0]) for row in found or ()]
+        is_given = f"{table.columns[name].sql} IS NOT NULL AND ({condition})"
+        found = self.rows_with(table, [name], is_given, limit)
+        return [str(value) for (value,) in found]
 
     def whole_texts(self, table: Table, column: Column, limit: int) -> list[str]:
         """Return the texts of a column in the first rows, which the sample may have cut."""
         text = value_sql(self.connection.dialect).text(column.sql)
         found = self._asked(f"SELECT {text} FROM {table.sql} LIMIT {limit}", is_raw=True)
-        return [
-            one.decode(errors="replace") if isinstance(one, bytes) else str(one)
-            for (one,) in found or ()
-        ]
+        texts = []
+        for (value,) in found or ():
+            is_bytes = isinstance(value, bytes)
+            texts.append(value.decode(errors="replace") if is_bytes else str(value))
+        return texts
 
     def rows_with(
         self, table: Table, names: Sequence[str], condition: str, limit: int
     ) -> list[tuple[Any, ...]]:
         """Return the values of some columns in the first rows that meet a condition."""
         columns = ", ".join(table.columns[name].sql for name in names)
-        found = self._asked(
-            f"SELECT {columns} FROM {table.sql} WHERE {self._expanded(condition)} LIMIT {limit}"
-        )
-        return [tuple(row) for row in found or ()]
+        where = self._expanded(condition)
+        found = self._asked(f"SELECT {columns} FROM {table.sql} WHERE {where} LIMIT {limit}")
+        return [*(found or ())]
 
     def _expanded(self, sql: str) -> str:
         """Return SQL with the conditions in place of each `$visible(ID)`."""
@@ -219,58 +228,56 @@ class DatabaseCatalog:
     def counts(self, table: Table, column: Column) -> Counter[Any]:
         """Return the rows of each value of a column, of the first rows of a large table; none if it
         has many values."""
-        found = Counter(
-            value if not isinstance(value, str) or value.strip() else "" for value in column.values
-        )
-        if len(found) > MAX_COUNTED or any(
-            isinstance(value, bytes | dict | list) for value in found
-        ):
+        found = Counter[Any]()
+        for value in column.values:
+            is_blank = isinstance(value, str) and not value.strip()
+            found["" if is_blank else value] += 1
+        if any(isinstance(value, bytes | dict | list) for value in found):
             return Counter()
-        if not table.is_whole:
-            some = (
-                f"SELECT {_value(self.connection, column)} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
-            )
-            grouped = (
-                f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT"
-                f" {MAX_COUNTED + 1}"
-            )
-            found = Counter(
-                {
-                    value: max(1, rows)
-                    for value, rows in [*found.items(), *(self._asked(grouped) or ())]
-                }
-            )
+        if len(found) <= MAX_COUNTED and not table.is_whole:
+            expression = _value(self.connection, column)
+            grouped = _grouped(expression, table, MAX_ROWS)
+            for value, rows in self._asked(grouped) or ():
+                found[value] = max(1, rows)
         return found if len(found) <= MAX_COUNTED else Counter()
 
     def values_with(self, table: Table, name: str, other: str, value: Any) -> list[Any]:
         """Return some values of a column where another one has this value: the sampled ones, if
         there are any."""
-        found = [
-            one for said, one in table.rows_of(other, name) if said == value and one is not None
-        ]
-        where = (
-            f"{table.columns[other].sql} = {literal(value)} AND {table.columns[name].sql} IS NOT"
-            " NULL"
-        )
-        asked = (
-            f"SELECT {table.columns[name].sql} FROM {table.sql} WHERE {where} LIMIT"
-            f" {CHECKED_VALUES}"
-        )
-        return found or [row[0] for row in self._asked(asked) or ()]
+        found = []
+        for other_value, own in table.rows_of(other, name):
+            if other_value == value and own is not None:
+                found.append(own)
+        if found:
+            return found
+        column = table.columns[name].sql
+        where = f"{table.columns[other].sql} = {literal(value)} AND {column} IS NOT NULL"
+        sql = f"SELECT {column} FROM {table.sql} WHERE {where} LIMIT {CHECKED_VALUES}"
+        return [row[0] for row in self._asked(sql) or ()]
 
     def share_found(self, values: Sequence[Any], table: Table, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))
-        asked = asked[
-            :: 1 + len(asked) // CHECKED_VALUES
-        ]  # from all over the sample: the first keys are in each table
+        # from all over the sample: the first keys are in each table
+        step = 1 + len(asked) // CHECKED_VALUES
+        asked = asked[::step]
         if not asked:
             return 0.0
         if table.is_whole:
-            return len({*map(str, table.columns[column].values)} & {*map(str, asked)}) / len(asked)
+            found = {*map(str, table.columns[column].values)} & {*map(str, asked)}
+            return len(found) / len(asked)
         name = table.columns[column].sql
         rows = self._asked(f"SELECT DISTINCT {name} FROM {table.sql} WHERE {name} IN", asked)
-        return len({str(row[0]) for row in rows or []}) / len(asked)
+        found = {str(row[0]) for row in rows or ()}
+        return len(found) / len(asked)
+
+
+def _grouped(expression: str, table: Table, limit: int) -> str:
+    """Return in SQL the values of an expression with their rows, of the first rows of a table."""
+    some = f"SELECT {expression} AS one FROM {table.sql} LIMIT {limit}"
+    # one more shows that there are too many
+    most = MAX_COUNTED + 1
+    return f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one LIMIT {most}"
 
 
 @contextmanager
@@ -336,16 +343,18 @@ def _connected(url: URL) -> Iterator[Connection]:
 
 def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
     """Return the schemas to read. What MariaDB and MySQL call schemas are other databases."""
+    default = inspector.default_schema_name
     if connection.dialect.name in ("sqlite", "mysql", "mariadb"):
-        return [inspector.default_schema_name]
+        return [default]
     found = [name for name in inspector.get_schema_names() if not SYSTEM_SCHEMAS.fullmatch(name)]
-    return sorted(found, key=lambda name: (name != inspector.default_schema_name, name))
+    return sorted(found, key=lambda name: (name != default, name))
 
 
 def _declared(connection: Connection, inspector: Any, schema: str | None) -> list[Table]:
     """Return the tables of a schema with what is declared of them; one that is broken has its
     problem."""
-    kinds, problems = ("columns", "pk_constraint", "foreign_keys"), dict[str, str]()
+    kinds = ("columns", "pk_constraint", "foreign_keys")
+    problems: dict[str, str] = {}
 
     def read(**only: Any) -> list[Any]:
         return [getattr(inspector, f"get_multi_{kind}")(schema=schema, **only) for kind in kinds]
@@ -368,30 +377,31 @@ def _declared(connection: Connection, inspector: Any, schema: str | None) -> lis
             except exc.SQLAlchemyError as broken:
                 problems[name] = _check(connection, broken)
     left_out = _within_others(connection, schema or inspector.default_schema_name)
-    quote, tables = connection.dialect.identifier_preparer.quote, []
+    quote = connection.dialect.identifier_preparer.quote
+    tables = []
     for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
-        if place[1] not in left_out:
-            key = [*((keys.get(place) or {}).get("constrained_columns") or [])]
-            sql = ".".join(map(quote, filter(None, [schema, place[1]])))
-            named = {
-                one["name"]: Column(
-                    one["name"],
-                    quote(one["name"]),
-                    _kind(one["type"]),
-                    one.get("nullable", True),
-                    is_enum=isinstance(one["type"], sa.Enum),
-                )
-                for one in found
-            }
-            tables.append(
-                Table(schema, str(place[1]), key, named, references.get(place) or (), sql)
-            )
+        name = place[1]
+        if name in left_out:
+            continue
+        key = (keys.get(place) or {}).get("constrained_columns") or []
+        sql = f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+        named = {column["name"]: _column(column, quote) for column in found}
+        tables.append(Table(schema, str(name), [*key], named, references.get(place) or (), sql))
     if connection.dialect.name == "sqlite":
         for table in tables:
             _without_own_collations(connection, table)
     return tables + [
         Table(schema, name, [], {}, (), name, problem=problem) for name, problem in problems.items()
     ]
+
+
+def _column(declared: Any, quote: Callable[[str], str]) -> Column:
+    """Return a column as the inspector of SQLAlchemy describes it."""
+    name = declared["name"]
+    type_ = declared["type"]
+    is_enum = isinstance(type_, sa.Enum)
+    nullable = declared.get("nullable", True)
+    return Column(name, quote(name), _kind(type_), nullable, is_enum=is_enum)
 
 
 def _without_own_collations(connection: Connection, table: Table) -> None:
@@ -432,24 +442,26 @@ def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[st
     found: dict[tuple[str, str], set[str]] = {}
     for schema, table, column in connection.exec_driver_sql(denied):
         found.setdefault((schema, table), set()).add(column)
-    default, notes = sa.inspect(connection).default_schema_name, list[str]()
-    user = connection.dialect.identifier_preparer.quote(
-        str(connection.scalar(sa.text("SELECT current_user")))
-    )
+    default = sa.inspect(connection).default_schema_name
+    notes = []
+    current = str(connection.scalar(sa.text("SELECT current_user")))
+    user = connection.dialect.identifier_preparer.quote(current)
     for table in tables:
-        names = (
-            found.get((str(table.schema or default), table.own_name), set()) & table.columns.keys()
-        )
+        place = (str(table.schema or default), table.own_name)
+        names = found.get(place, set()) & table.columns.keys()
         if names and names == table.columns.keys():
             table.problem = f"ask for GRANT SELECT ON {table.sql} TO {user}"
         elif names:
-            told = ", ".join(one.sql for name, one in table.columns.items() if name in names)
-            right = f"GRANT SELECT ({told}) ON {table.sql} TO {user}"
+            columns = ", ".join(one.sql for name, one in table.columns.items() if name in names)
+            right = f"GRANT SELECT ({columns}) ON {table.sql} TO {user}"
             notes.append(f"{table.name}: not all columns can be read: {right}")
             table.columns = {name: one for name, one in table.columns.items() if name not in names}
-            table.key = [] if {*table.key} & names else table.key
+            if not names.isdisjoint(table.key):
+                table.key = []
             table.declared = [
-                one for one in table.declared if not {*one["constrained_columns"]} & names
+                reference
+                for reference in table.declared
+                if names.isdisjoint(reference["constrained_columns"])
             ]
     return tuple(notes)
 
@@ -484,15 +496,16 @@ def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
 def _unique(inspector: Any, table: Table) -> list[str]:
     """Return the columns of a unique index or constraint without NULL in the sample; [] if there is
     none."""
-    unique = [
-        one
-        for one in inspector.get_indexes(table.own_name, schema=table.schema)
-        if one.get("unique")
-    ]
+    indexes = inspector.get_indexes(table.own_name, schema=table.schema)
+    unique = [index for index in indexes if index.get("unique")]
     unique += inspector.get_unique_constraints(table.own_name, schema=table.schema)
-    filled = {name for name, one in table.columns.items() if None not in one.values}
-    found = (one["column_names"] for one in unique)
-    return min(([*names] for names in found if names and {*names} <= filled), key=len, default=[])
+    filled = {name for name, column in table.columns.items() if None not in column.values}
+    found = []
+    for index in unique:
+        names = index["column_names"]
+        if names and filled.issuperset(names):
+            found.append([*names])
+    return min(found, key=len, default=[])
 
 
 def _read_rows(connection: Connection, table: Table, sampled: int) -> None:
@@ -548,60 +561,67 @@ def _sample(connection: Connection, table: Table, names: Sequence[str], sampled:
     They are the first ones if there is no key, and all if they are few, for which one statement is
     enough.
     """
-    columns = [_value(connection, table.columns[name]) for name in names]
-    ordered = [table.columns[name].sql for name in table.key] if {*table.key} <= {*names} else []
-    select = f"SELECT {', '.join(columns)} FROM {table.sql}"
-    first = f"{select} ORDER BY {', '.join(ordered)}" if ordered else select
+    columns = ", ".join(_value(connection, table.columns[name]) for name in names)
+    select = f"SELECT {columns} FROM {table.sql}"
+    key = [table.columns[name].sql for name in table.key] if {*table.key} <= {*names} else []
+    first = f"{select} ORDER BY {', '.join(key)}" if key else select
     rows = _rows(connection, f"{first} LIMIT {sampled + 1}") if columns else None
     if rows is not None and len(rows) <= sampled:
         table.rows = len(rows)
         return list(rows)
-    found = _rows(
-        connection,
-        f"SELECT COUNT(*) FROM (SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows",
-    )
+    some = f"(SELECT 1 FROM {table.sql} LIMIT {MAX_ROWS + 1}) AS first_rows"
+    found = _rows(connection, f"SELECT COUNT(*) FROM {some}")
     table.rows = found[0][0] if found else MAX_ROWS + 1
     if table.rows > MAX_ROWS:
         table.rows = max(table.rows, _about(connection, table))
-    half = sampled // 2 if ordered else sampled
-    last = f"{select} ORDER BY {', '.join(f'{one} DESC' for one in ordered)} LIMIT {half}"
-    return [*(rows or [])[:half], *((_rows(connection, last) or []) if ordered else [])]
+    if not key:
+        return [*(rows or ())][:sampled]
+    half = sampled // 2
+    backwards = ", ".join(f"{column} DESC" for column in key)
+    last = _rows(connection, f"{select} ORDER BY {backwards} LIMIT {half}")
+    return [*(rows or ())[:half], *(last or ())]
 
 
 def _about(connection: Connection, table: Table) -> int:
     """Return about how many rows a large table has, as the database knows without counting; 0 if it
     does not."""
-    known = {
-        "sqlite": f"SELECT MAX(rowid) FROM {table.sql}",
-        "postgresql": (
-            f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})"
-        ),
-    }
-    otherwise = (
-        "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND"
-        " table_name = "
-    )
-    rows = _try(connection, known.get(connection.dialect.name, otherwise + literal(table.own_name)))
-    return int(rows[0][0] or 0) if rows else 0  # a table of SQLite may have no row ids
+    if connection.dialect.name == "sqlite":
+        sql = f"SELECT MAX(rowid) FROM {table.sql}"
+    elif connection.dialect.name == "postgresql":
+        sql = f"SELECT reltuples FROM pg_class WHERE oid = to_regclass({literal(table.sql)})"
+    else:
+        sql = (
+            "SELECT table_rows FROM information_schema.tables WHERE table_schema = DATABASE() AND"
+            f" table_name = {literal(table.own_name)}"
+        )
+    rows = _try(connection, sql)
+    # a table of SQLite may have no row ids
+    return int(rows[0][0] or 0) if rows else 0
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | bytes) else len(str(value))
+    if not isinstance(value, str | bytes):
+        value = str(value)
+    return len(value)
 
 
 def _value(connection: Connection, column: Column) -> str:
     """Return in SQL what is read of a column: of long values only the beginning."""
     if column.kind == "bool" and connection.dialect.name in ("mysql", "mariadb"):
         return f"{column.sql} + 0"  # a BIT is bytes
-    told = column.kind in ("text", "bytes", "json")
-    return f"SUBSTR({_readable(connection, column)}, 1, {MAX_CHARS})" if told else column.sql
+    if column.kind not in ("text", "bytes", "json"):
+        return column.sql
+    return f"SUBSTR({_readable(connection, column)}, 1, {MAX_CHARS})"
 
 
 def _readable(connection: Connection, column: Column) -> str:
     """Return in SQL a text, an object or an array of a column, or its bytes."""
     if connection.dialect.name != "postgresql" or column.kind == "bytes":
         return column.sql
-    return f"CAST({f'TO_JSONB({column.sql})' if column.kind == 'json' else column.sql} AS TEXT)"
+    if column.kind == "json":
+        # an array is no JSON
+        return f"CAST(TO_JSONB({column.sql}) AS TEXT)"
+    return f"CAST({column.sql} AS TEXT)"
 
 
 def _try(

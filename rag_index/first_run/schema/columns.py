@@ -127,11 +127,12 @@ class Column:
     @cached_property
     def given(self) -> list[Any]:
         """Return the values that are neither NULL nor empty."""
-        return [
-            value
-            for value in self.values
-            if value is not None and (not isinstance(value, str) or value.strip())
-        ]
+        found = []
+        for value in self.values:
+            is_blank = isinstance(value, str) and not value.strip()
+            if value is not None and not is_blank:
+                found.append(value)
+        return found
 
     @property
     def is_strong(self) -> bool:
@@ -146,26 +147,32 @@ class Column:
     @property
     def is_time(self) -> bool:
         """Return whether it holds times, if only as seconds since 1970."""
-        numbers = [at for at in self.given if at] if self.kind == "number" else []
-        seconds = numbers and all(
-            isinstance(at, int) and at > known.MIN_UNIX_SECONDS for at in numbers
-        )
-        return "time" in (self.kind, self.role) or bool(seconds)
+        if "time" in (self.kind, self.role):
+            return True
+        if self.kind != "number":
+            return False
+        # 1735689600; 0 stands for no time
+        numbers = [value for value in self.given if value]
+        return bool(numbers) and all(map(_is_unix_time, numbers))
 
     @property
     def last_word(self) -> str:
         """Return what the name of the column ends with, but for numbers."""
-        named = [word for word in words(self.name) if not word.isdigit()]
-        return named[-1] if named else ""
+        for word in reversed(words(self.name)):
+            if not word.isdigit():
+                return word
+        return ""
+
+
+def _is_unix_time(value: Any) -> bool:
+    return isinstance(value, int) and value > known.MIN_UNIX_SECONDS
 
 
 def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Column:
-    """Return what a column holds, of a table with this key whose rows are called so."""
+    """Return what a column holds, of a table with this key whose rows are called `noun`."""
     values = column.given
-    distinct, filled = (
-        len({*map(str, values)}) / max(1, len(values)),
-        len(values) / max(1, len(column.values)),
-    )
+    distinct = len({*map(str, values)}) / max(1, len(values))
+    filled = len(values) / max(1, len(column.values))
     made = replace(column, filled=filled, distinct=distinct)
     if column.problem:
         return replace(made, why=column.problem)
@@ -175,57 +182,64 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
         return replace(made, role="secret", why="is named like a secret")
     if column.kind not in ("text", "bytes", "json"):
         return replace(made, role=_plain_role(column, key, _personal_words(column.name, noun)))
-    if any(isinstance(one, bytes) and _FILE_BYTES.match(one) for one in values):
+    if any(isinstance(value, bytes) and _FILE_BYTES.match(value) for value in values):
         return replace(made, role="prose", form=FILE, length=FILE_CHARS, said=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
-    texts = _texts(values, form)
-    if any(re.match(CALENDAR, str(one)[:40]) for one in values):
-        return replace(
-            made, role="personal", texts=tuple(texts), why="has calendars, which may be private"
-        )
+    texts = tuple(_texts(values, form))
+    if any(CALENDAR.match(str(value)[:40]) for value in values):
+        why = "has calendars, which may be private"
+        return replace(made, role="personal", texts=texts, why=why)
     if not texts:
         return made
-    length, said = (sum(map(count, texts)) / len(texts) for count in (len, _characters_said))
-    raw = sum(len(one) for one in values if isinstance(one, str | bytes))
+    length = sum(map(len, texts)) / len(texts)
+    said = sum(map(_characters_said, texts)) / len(texts)
+    raw = sum(len(value) for value in values if isinstance(value, str | bytes))
     readable = min(1.0, length * len(texts) / max(1, raw))
-    made = replace(made, form=form, texts=tuple(texts), length=length, said=said, readable=readable)
+    made = replace(made, form=form, texts=texts, length=length, said=said, readable=readable)
     role, why = _guarded(made, values, key, noun)
     return replace(made, role=role or _text_role(made, values), why=why)
 
 
 def _personal_words(name: str, noun: Sequence[str]) -> frozenset[str]:
-    """Return the words of a column that say that it is about a person; anybody may read where a
-    company is."""
-    found = known.PERSONAL & {*words(name), "_".join(words(name)[-2:])}
-    return found - known.PLACES if known.ORGANISATIONS & {*noun} else found
+    """Return the words in a column's name that mark it as personal data."""
+    named = words(name)
+    last_two = "_".join(named[-2:])
+    found = known.PERSONAL & {*named, last_two}
+    if known.ORGANISATIONS & {*noun}:
+        # the address of a company is not personal
+        return found - known.PLACES
+    return found
 
 
 def _plain_role(column: Column, key: Sequence[str], personal: frozenset[str]) -> Role:
     """Return the role of a column that has no text."""
     if personal and words(column.name)[-1] not in known.KEY_WORDS and column.kind != "bool":
         return "personal"
-    zero_or_one = (
-        {*map(str, column.given)} <= {"0", "1"} and column.given and column.name not in key
-    )
+    values = {*map(str, column.given)}
+    zero_or_one = values and values <= {"0", "1"} and column.name not in key
     if column.kind == "bool" or zero_or_one:
         return "flag"
-    return "time" if column.kind == "time" else "number" if column.kind == "number" else "other"
+    if column.kind in ("time", "number"):
+        return column.kind
+    return "other"
 
 
 def _form(values: Sequence[Any]) -> str:
     """Return the format of a column, from those of its values."""
     texts = [value for value in values if isinstance(value, str)][: known.PROSE]
-    forms = Counter(_format(text) for text in texts)
-    marked = [one for one in ("html", "bbcode") if forms[one] >= max(1, 0.01 * len(texts))]
-    if forms["serialised"] or len(marked) > 1 or 0 < forms["json"] < known.HALF * len(texts):
+    forms = Counter(map(_format, texts))
+    min_marked = max(1, 0.01 * len(texts))
+    marked = [form for form in ("html", "bbcode") if forms[form] >= min_marked]
+    is_mixed = 0 < forms["json"] < known.HALF * len(texts)
+    if forms["serialised"] or len(marked) > 1 or is_mixed:
         return "auto"
-    if marked or forms["json"]:
-        return [*marked, "json"][0]
-    return (
-        "markdown"
-        if forms["markdown"] and forms["markdown"] >= 2 * known.FEW * len(texts)
-        else "plain"
-    )
+    if marked:
+        return marked[0]
+    if forms["json"]:
+        return "json"
+    # one text with a * is no Markdown
+    min_markdown = max(1, 2 * known.FEW * len(texts))
+    return "markdown" if forms["markdown"] >= min_markdown else "plain"
 
 
 def _format(text: str) -> str:
@@ -236,15 +250,21 @@ def _format(text: str) -> str:
 
 
 def _texts(values: Sequence[Any], form: str) -> list[str]:
-    """Return the texts of the values. If nearly all values are no text, or a few bytes, the column
-    is none."""
-    found = [
-        value if form == "plain" and isinstance(value, str) else read_value(value, form)
-        for value in values
-    ]
-    most = known.FEW if any(isinstance(value, bytes) for value in values) else known.NEARLY_ALL
-    refused = sum(text is None for text in found) > most * len(values)
-    return [] if refused else [text.strip() for text in found if text and text.strip()]
+    """Return the texts of the values; none if nearly all values are no text. Of bytes, a few are
+    enough."""
+    found = []
+    refused = 0
+    most = known.NEARLY_ALL
+    for value in values:
+        if isinstance(value, bytes):
+            most = known.FEW
+        is_read = form == "plain" and isinstance(value, str)
+        text = value if is_read else read_value(value, form)
+        if text is None:
+            refused += 1
+        elif stripped := text.strip():
+            found.append(stripped)
+    return [] if refused > most * len(values) else found
 
 
 def read_value(value: Any, form: str) -> str | None:
@@ -256,135 +276,153 @@ def read_value(value: Any, form: str) -> str | None:
 
 
 def _characters_said(text: str) -> int:
-    """Return how many characters of a text are in sentences; what the keys of an object are called
-    is said by none."""
-    return sum(len(found[0]) for found in SENTENCE.finditer(_KEY.sub("", text)))
+    """Return how many characters of a text are in sentences. The keys of an object are in none."""
+    without_keys = _KEY.sub("", text)
+    sentences = SENTENCE.finditer(without_keys)
+    return sum(len(found[0]) for found in sentences)
 
 
 def share(texts: Sequence[Any], pattern: re.Pattern[str], *, whole: bool = True) -> float:
     """Return the share of texts that a pattern matches, as a whole or at their beginning."""
     match = pattern.fullmatch if whole else pattern.match
-    return sum(match(str(text)) is not None for text in texts) / max(1, len(texts))
+    matches = [text for text in texts if match(str(text))]
+    return len(matches) / max(1, len(texts))
+
+
+def _share_with(texts: Sequence[str], pattern: re.Pattern[str]) -> float:
+    """Return the share of texts in which a pattern is found; 0 without texts."""
+    found = [text for text in texts if pattern.search(text)]
+    return len(found) / max(1, len(texts))
 
 
 def _guarded(
     made: Column, values: Sequence[Any], key: Sequence[str], noun: Sequence[str]
 ) -> tuple[Role | None, str]:
     """Return the role of a column that is not for everybody, and why; no role if it may be."""
-    named, last = {*map(singular, words(made.name))}, singular(made.last_word)
+    named = {*map(singular, words(made.name))}
+    last = singular(made.last_word)
     is_key = made.name in key or last in known.KEY_WORDS
-    if not is_key and sum(map(looks_secret, values)) >= 2 * known.FEW * len(values):
+    secrets = sum(map(looks_secret, values))
+    if not is_key and secrets >= 2 * known.FEW * len(values):
         return "secret", "looks like a secret"
-    if named & known.REMARKS and (named & known.PERSONS or is_any(tuple(named), known.HELD)):
+    is_remark = bool(named & known.REMARKS)
+    # `moderator_note`
+    if is_remark and (named & known.PERSONS or is_any(tuple(named), known.HELD)):
         return "personal", "is a remark for few"
-    if is_any(words(made.name), known.HIDE) and (
-        named & known.REMARKS or made.length > known.MIN_PROSE_CHARS
-    ):
-        return "personal", "is for few, by its name"  # `private_notes`
+    # `private_notes`
+    is_long = made.length > known.MIN_PROSE_CHARS
+    if (is_remark or is_long) and is_any(words(made.name), known.HIDE):
+        return "personal", "is for few, by its name"
     # 04/05/2024 is no telephone number
     others = [text for text in made.texts if not _TIME.fullmatch(text)]
-    if others and share(others, _EMAIL) + share(others, _PERSONAL) > known.SOME:
+    if share(others, _EMAIL) + share(others, _PERSONAL) > known.SOME:
         return "personal", "looks like personal data"
-    of_persons = known.PERSONS & {*map(singular, noun)}
-    says = (
-        not is_key
-        and (made.length < known.PROSE or of_persons)
-        and last not in ("status", "type", "kind")
-    )
-    return (
-        ("personal", "is personal, by its name")
-        if says and _personal_words(made.name, noun)
-        else (None, "")
-    )
+    # `phone_type` has no telephone numbers
+    if is_key or last in ("status", "type", "kind"):
+        return None, ""
+    # a long text may mention an address, unless it is about a person
+    if made.length >= known.PROSE and not known.PERSONS & {*map(singular, noun)}:
+        return None, ""
+    if _personal_words(made.name, noun):
+        return "personal", "is personal, by its name"
+    return None, ""
 
 
 def _text_role(made: Column, values: Sequence[Any]) -> Role:
     """Return the role of a column whose texts people may read."""
-    texts, length, said = made.texts, made.length, made.said
+    texts, length = made.texts, made.length
     if share(texts, _TIME) > known.MIN_FOUND:
         return "time"
     if {text.lower() for text in texts} <= known.YES | known.NO:
         return "flag"
-    if {*words(made.name)} & {"locale", "lang", "language", "langcode"} and share(
-        texts, LOCALE
-    ) == 1:
+    is_language = {*words(made.name)} & {"locale", "lang", "language", "langcode"}
+    if is_language and share(texts, LOCALE) == 1:
         return "locale"
     if share(texts, _FILLER, whole=False) == 1:
         return "other"
     letters = sum(any(map(str.isalpha, text)) for text in texts) / len(texts)
+    # 2024-0017
     if letters < known.HALF and length <= known.MAX_CODE_CHARS and made.kind != "json":
         return "code"
-    items = {item for text in texts for item in text.split(", ")}
-    if (
-        made.kind == "json"
-        and share(values, _LIST) == 1
-        and len(items) <= min(known.MAX_CHOICES, len(texts))
-    ):
-        return "choice"
+    # tags: `["urgent", "printer"]`
+    if made.kind == "json" and share(values, _LIST) == 1:
+        items = {*", ".join(texts).split(", ")}
+        if len(items) <= min(known.MAX_CHOICES, len(texts)):
+            return "choice"
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
-        return (
-            "prose"
-            if len(texts) >= known.SOME * len(values) and said >= known.SOME * length
-            else "other"
-        )
-    wordy = sum(_WORDS.search(text) is not None for text in texts) / len(texts)
-    signs = sum(len(found) for text in texts for found in _SIGNS.findall(text)) / sum(
-        map(len, texts)
-    )
-    weight = length * (3 if signs > known.SOME else 1)  # a Chinese sign says more than a letter
-    named = made.last_word in known.TITLES
-    sentences = weight >= known.MIN_PROSE_CHARS and said >= known.SOME * length
-    lines = (
-        length >= 2 * known.MIN_PROSE_CHARS and wordy > known.HALF and said >= known.FEW * length
-    )
-    if (
-        sentences
-        or lines
-        or (weight >= known.MAX_CODE_CHARS and said >= known.HALF * length and not named)
-    ):
+        # a serialised object with sentences in it
+        is_often_text = len(texts) >= known.SOME * len(values)
+        return "prose" if is_often_text and made.said >= known.SOME * length else "other"
+    wordy = _share_with(texts, _WORDS)
+    if _is_prose(made, wordy):
         return "prose"
     is_place = share(texts, PLACE) + share(texts, UUID) > known.HALF
-    if (
-        letters < known.HALF
-        or is_place
-        or (length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME)
-    ):
+    is_wordless = length > 2 * known.MIN_PROSE_CHARS and wordy < known.SOME
+    if letters < known.HALF or is_place or is_wordless:
         return "other"
     return _short_role(made, wordy)
 
 
+def _is_prose(made: Column, wordy: float) -> bool:
+    """Return whether texts are sentences, given the share of them that have words in a row."""
+    length, said = made.length, made.said
+    signs = "".join(_SIGNS.findall("\n".join(made.texts)))
+    characters = sum(map(len, made.texts))
+    # a Chinese sign says more than a letter
+    is_chinese = len(signs) / characters > known.SOME
+    weight = 3 * length if is_chinese else length
+    if weight >= known.MIN_PROSE_CHARS and said >= known.SOME * length:
+        return True
+    # log lines: long, with few sentences
+    is_long = length >= 2 * known.MIN_PROSE_CHARS
+    if is_long and wordy > known.HALF and said >= known.FEW * length:
+        return True
+    # short sentences; a `subject` may be one, and remains a title
+    is_sentence = weight >= known.MAX_CODE_CHARS and said >= known.HALF * length
+    return is_sentence and made.last_word not in known.TITLES
+
+
 def _short_role(made: Column, wordy: float) -> Role:
     """Return the role of a column with short texts."""
-    texts, count, longest = made.texts, len({*made.texts}), max(map(len, made.texts))
-    strong = made.is_strong or (made.last_word in known.TITLES and made.distinct > known.SOME)
-    few = count <= known.MAX_CHOICES and len(texts) >= max(known.MANY_TOLD, 2 * count)
+    texts = made.texts
+    count = len({*texts})
+    is_title = made.last_word in known.TITLES
+    strong = made.is_strong or (is_title and made.distinct > known.SOME)
+    min_texts = max(known.MANY_TOLD, 2 * count)
+    few = count <= known.MAX_CHOICES and len(texts) >= min_texts
+    longest = max(map(len, texts))
+    # open, in progress, closed
     if few and longest <= 2 * known.MIN_PROSE_CHARS and not strong:
         return "choice"
+    # `user.login`
     if share(texts, _SLUG) > known.HALF and not strong:
         return "other" if made.length > known.MAX_VALUES or wordy else "code"
-    coded = [one for one in texts if any(map(str.isdigit, one)) and " " not in one]
-    coded = [
-        one
-        for one in coded
-        if len(one) >= known.MAX_VALUES or sum(map(str.isalpha, one)) < known.HALF * len(one)
-    ]
-    return (
-        "code"
-        if len(coded) > known.HALF * len(texts) and not (strong and wordy > 2 * known.FEW)
-        else "name"
-    )
+    # titles with some words are names, though most are codes
+    if strong and wordy > 2 * known.FEW:
+        return "name"
+    codes = sum(map(_is_code, texts))
+    return "code" if codes > known.HALF * len(texts) else "name"
+
+
+def _is_code(text: str) -> bool:
+    """Return whether a text is one word with digits: `AB-1024`, not `Windows11`."""
+    if " " in text or not any(map(str.isdigit, text)):
+        return False
+    if len(text) >= known.MAX_VALUES:
+        return True
+    letters = sum(map(str.isalpha, text))
+    return letters < known.HALF * len(text)
 
 
 def is_template(column: Column) -> bool:
     """Return whether most texts have places that a program fills in."""
-    return sum(_TEMPLATE.search(text) is not None for text in column.texts) > known.HALF * max(
-        1, len(column.texts)
-    )
+    return _share_with(column.texts, _TEMPLATE) > known.HALF
 
 
 def names_for_programs(column: Column) -> bool:
     """Return whether values are names that a programmer gave."""
     slugs = share(column.texts, _SLUG)
-    return slugs > known.HALF or (
-        slugs > known.SOME and share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL
-    )
+    if slugs <= known.SOME or slugs > known.HALF:
+        return slugs > known.HALF
+    # `login`, beside `user.login`
+    return share(column.texts, _WORD_OF_PROGRAMS) > known.NEARLY_ALL

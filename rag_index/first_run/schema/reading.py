@@ -34,7 +34,9 @@ MAX_ROUNDS = 4
 def propose(catalog: DatabaseCatalog, decisions: Decisions | None = None) -> Proposal:
     """Return what becomes of each table of a database, as far as a person did not decide, and the
     indexes."""
-    return _Reading(catalog, decisions or Decisions()).proposal()
+    if decisions is None:
+        decisions = Decisions()
+    return _Reading(catalog, decisions).proposal()
 
 
 def tables_read(catalog: DatabaseCatalog, decisions: Decisions) -> list[Table]:
@@ -105,18 +107,16 @@ class _Reading:
         The first page of a site may be an exception: with all that is below it, everything would be
         hidden.
         """
-        condition, one = ruling.condition, ruling.candidate
-        if (
-            condition is None
-            or not one.is_open
-            or all(value.is_shown or not value.rows for value in one.values)
-        ):
+        condition = ruling.condition
+        if condition is None or not ruling.candidate.is_open or not _hides(ruling.candidate):
             return ruling
-        told = conditions(self.tables, [condition])
-        for table in [
-            table for table in self.tables if told[table] and (table.prose or table.title)
-        ]:
-            if self._catalog.rows_that(table, unmet(told[table])) > known.HALF * table.rows:
+        found = conditions(self.tables, [condition])
+        for table in self.tables:
+            has_text = table.prose or table.title
+            if not (found[table] and has_text):
+                continue
+            hidden = self._catalog.rows_that(table, unmet(found[table]))
+            if hidden > known.HALF * table.rows:
                 return replace(ruling, condition=replace(condition, reaches=False))
         return ruling
 
@@ -155,54 +155,56 @@ class _Reading:
         # a person wants documents of a table that has personal texts alone
         is_wanted = self._decisions.tables.get(table.name) == "document"
         if is_wanted and not any(one.is_text for one in table.columns.values()):
-            personal = {
-                name: one
-                for name, one in table.columns.items()
-                if one.role == "personal" and one.texts
-            }
-            table.columns |= {
-                name: replace(one, role="name", why="") for name, one in personal.items()
-            }
+            for name, column in table.columns.items():
+                if column.role == "personal" and column.texts:
+                    table.columns[name] = replace(column, role="name", why="")
 
     # --- What is left out together ---
 
     def _candidates(self) -> Iterator[Candidate]:
         """Yield all candidates, with the rows that each of them leaves out of indexes."""
         for ruling in self._rulings.found:
-            one = ruling.candidate
+            candidate = ruling.candidate
             # a question about rows that are all shown has no condition
-            told: Conditions = {}
+            found: Conditions = {}
             if ruling.condition:
                 below = ruling.condition.table.below
-                told = conditions(
-                    [table for table in self._read if table in below], [ruling.condition]
-                )
-            reached = [table for table in self._read if told.get(table) or table.name == one.table]
-            hides = any(not value.is_shown and value.rows for value in one.values)
-            rows = [
-                self._catalog.rows_that(table, unmet(told[table]))
-                for table in reached
-                if hides and told.get(table)
-            ]
+                read = [table for table in self._read if table in below]
+                found = conditions(read, [ruling.condition])
+            hides = _hides(candidate)
+            rows = []
+            of = chars = 0
+            for table in self._read:
+                unshown = found.get(table)
+                if unshown and hides:
+                    rows.append(self._catalog.rows_that(table, unmet(unshown)))
+                if unshown or table.name == candidate.table:
+                    of += table.rows
+                    chars += table.chars
+            # the database could not count the rows of a table
             hidden = -1 if -1 in rows else sum(rows)
-            of = sum(table.rows for table in reached)
-            yield replace(one, hidden=hidden, of=of, chars=sum(table.chars for table in reached))
+            yield replace(candidate, hidden=hidden, of=of, chars=chars)
 
     # --- What follows ---
 
     def proposal(self) -> Proposal:
         """Return what becomes of each table, and the indexes."""
-        made, taken = self._plan, set[str]()
-        indexes = {
-            table: IndexMaker(table, made, taken, self._rulings).made() for table in made.documents
-        }
-        uses = [self._use(one, indexes) for one in self.tables]
-        told = "is a view: what it shows is in tables"
-        uses += [TableUse(one, 0, 0, True, "out", why=told) for one in self._catalog.views]
-        ranked = sorted(uses, key=lambda one: -one.chars)
-        notes = (*self._catalog.notes, *self._policies([*indexes.values()]))
-        found = tuple(self._candidates())
-        return Proposal(tuple(ranked), tuple(indexes.values()), found, self._rulings.excused, notes)
+        taken = set[str]()
+        indexes = {}
+        for table in self._plan.documents:
+            indexes[table] = IndexMaker(table, self._plan, taken, self._rulings).made()
+        uses = [self._use(table, indexes) for table in self.tables]
+        why = "is a view: what it shows is in tables"
+        uses += [TableUse(view, 0, 0, True, "out", why=why) for view in self._catalog.views]
+        uses.sort(key=lambda use: -use.chars)
+        made = tuple(indexes.values())
+        return Proposal(
+            tables=tuple(uses),
+            indexes=made,
+            candidates=tuple(self._candidates()),
+            excused=self._rulings.excused,
+            notes=(*self._catalog.notes, *self._policies(made)),
+        )
 
     def _policies(self, indexes: Sequence[ProposedIndex]) -> list[str]:
         """Return what row level security means for the indexes: first what everybody would see for
@@ -217,55 +219,81 @@ class _Reading:
 
     def _use(self, table: Table, indexes: Mapping[Table, ProposedIndex]) -> TableUse:
         """Return what becomes of a table, with its numbers."""
-        chars, made = self._chars(table), self._plan
-        reached = [name for name in chars if (table, name) in made.read]
+        chars = self._chars(table)
+        reached = [name for name in chars if (table, name) in self._plan.read]
         becomes, of = self._role(table)
-        told = table.conditions if becomes in ("document", "part") else []
-        lost = self._catalog.rows_that(table, unmet(told)) if told else 0
-        share = (1 - max(0, lost) / max(1, table.rows)) * (becomes != "out")
-        if becomes == "part" and table in made.parts:
-            share *= min(1.0, sum(one.share for one in made.parts[table]))
+        why = ""
+        hidden = 0
+        searched: float = sum(chars[name] for name in reached)
+        if becomes == "out":
+            why = self._plan.out.get(table, "has nothing that people look for")
+            searched = 0
+        elif becomes != "label" and table.conditions:
+            hidden = self._catalog.rows_that(table, unmet(table.conditions))
+        share = 1 - max(0, hidden) / max(1, table.rows)
+        if becomes == "part" and table in self._plan.parts:
+            # documents may have the newest parts alone
+            share *= min(1.0, sum(part.share for part in self._plan.parts[table]))
+        index = indexes[table].name if table in indexes else ""
+        columns = tuple(_column_uses(table, chars, reached))
+        total = sum(chars.values())
+        is_hidden = 0 < table.rows <= hidden
         return TableUse(
-            table.name,
-            table.rows,
-            sum(chars.values()),
-            table.counted,
-            becomes,
-            of,
-            "" if becomes != "out" else made.out.get(table, "has nothing that people look for"),
-            indexes[table].name if table in indexes else "",
-            tuple(_column_uses(table, chars, reached)),
-            round(share * sum(chars[name] for name in reached)),
-            0 < table.rows <= lost,
+            name=table.name,
+            rows=table.rows,
+            chars=total,
+            exact=table.counted,
+            becomes=becomes,
+            of=of,
+            why=why,
+            index=index,
+            columns=columns,
+            searched=round(share * searched),
+            is_hidden=is_hidden,
         )
 
     def _chars(self, table: Table) -> dict[str, int]:
         """Return how many characters each column has that people can read, whether they may or
         not."""
-        keys, read = {*table.key, *table.references}, ("prose", "name", "personal")
-        texts = {name: one for name, one in table.columns.items() if one.texts and name not in keys}
-        texts = {
-            name: one
-            for name, one in texts.items()
-            if one.role in read or (one.role == "other" and one.why)
-        }
-        counted = self._catalog.chars(table, [*texts]) if texts and table.rows else {}
-        return {name: round(count * (texts[name].readable or 1)) for name, count in counted.items()}
+        names = []
+        for name, column in table.columns.items():
+            is_key = name in table.key or name in table.references
+            is_read = column.role in ("prose", "name", "personal")
+            # `source`, with copies of hidden rows
+            is_left_out = column.role == "other" and column.why
+            if column.texts and not is_key and (is_read or is_left_out):
+                names.append(name)
+        if not (names and table.rows):
+            return {}
+        chars = self._catalog.chars(table, names)
+        for name in names:
+            chars[name] = round(chars[name] * (table.columns[name].readable or 1))
+        return chars
 
     def _role(self, table: Table) -> tuple[Any, tuple[str, ...]]:
+        """Return what a table becomes, and the tables whose part or label it is."""
         documents = self._plan.documents
         if table in documents:
             return "document", ()
-        parts = [(root.name, part) for root, some in documents.items() for part in some]
-        if of := [root for root, part in parts if part.table is table]:
-            return "part", tuple(dict.fromkeys(of))
-        named = [one.child.name for one in table.children if one.child in documents]
-        named += [root for root, part in parts if part.far and part.far.parent is table]
-        return (
-            ("label", tuple(dict.fromkeys(named)))
-            if (table, "") in self._plan.read
-            else ("out", ())
-        )
+        part_of = []
+        label_of = [one.child.name for one in table.children if one.child in documents]
+        for root, parts in documents.items():
+            # `comment`, of `ticket`
+            if any(part.table is table for part in parts):
+                part_of.append(root.name)
+            # `tag`, of `ticket` by `ticket_tag`
+            if any(part.far and part.far.parent is table for part in parts):
+                label_of.append(root.name)
+        if part_of:
+            return "part", tuple(part_of)
+        if (table, "") in self._plan.read:
+            return "label", tuple(dict.fromkeys(label_of))
+        return "out", ()
+
+
+def _hides(candidate: Candidate) -> bool:
+    """Return whether a value that rows have is not shown."""
+    return any(not value.is_shown and value.rows for value in candidate.values)
 
 
 def _column_uses(

@@ -93,9 +93,8 @@ class Scaffold:
     def answered(self, answers: Answers) -> Scaffold:
         """Return the scaffold with other answers, without reading the database again. Raises
         SettingsError."""
-        made = scaffold(
-            self.source, self.folder, answers=answers, catalog=self.catalog, first=self.first
-        )
+        catalog, first = self.catalog, self.first
+        made = scaffold(self.source, self.folder, answers=answers, catalog=catalog, first=first)
         return made.with_embedder(self.embedder)
 
     def with_embedder(self, proposed: ProposedEmbedder | None) -> Scaffold:
@@ -109,11 +108,11 @@ class Scaffold:
 def source_url(source: str) -> str:
     """Return the URL of a database that a person named, by its URL or by the path of an SQLite
     file."""
-    return (
-        URL.create("sqlite", database=source).render_as_string()
-        if Path(source).is_file()
-        else source
-    )
+    if not Path(source).is_file():
+        return source
+    # desk.db
+    url = URL.create("sqlite", database=source)
+    return url.render_as_string()
 
 
 def scaffold(
@@ -224,24 +223,35 @@ def nothing_found(made: Scaffold) -> SettingsError:
         return SettingsError(
             f"{url} has no table: name another database, or ask for the right to read its tables"
         )
-    unread = [f"{one.name}: {one.why}" for one in tables if one.why.startswith(UNREAD)]
-    told = [one for one in tables if one.chars and not one.why.startswith(UNREAD)]
-    said = f"{url} has no table whose rows people would look for"
-    if told:
-        answer = json.dumps({told[0].name: "document"}, ensure_ascii=False)
-        said += f": {told[0].name} {told[0].why}; to search it, answer {answer} with --answers FILE"
-    return SettingsError("; ".join([said, *unread[:3]]))
+    message = f"{url} has no table whose rows people would look for"
+    unread = []
+    readable = []
+    for table in tables:
+        if table.why.startswith(UNREAD):
+            unread.append(f"{table.name}: {table.why}")
+        elif table.chars:
+            readable.append(table)
+    if readable:
+        # the largest table: `member` has names alone, but a person may want to search them
+        largest = readable[0]
+        answer = json.dumps({largest.name: "document"}, ensure_ascii=False)
+        message += f": {largest.name} {largest.why}"
+        message += f"; to search it, answer {answer} with --answers FILE"
+    return SettingsError("; ".join([message, *unread[:3]]))
 
 
 def _comments(title: str, sentences: Sequence[str]) -> str:
     """Return a comment with a title, and a line for each sentence."""
-    return f"# {title}{':' if sentences else '.'}\n{''.join(map(_comment, sentences))}"
+    end = ":" if sentences else "."
+    comments = "".join(map(_comment, sentences))
+    return f"# {title}{end}\n{comments}"
 
 
 def _comment(sentence: str) -> str:
-    """Return a comment of lines that are not too long."""
+    """Return a sentence as an item of a list, in comment lines of at most 120 characters."""
     lines = textwrap.wrap(_printable(sentence), 116, break_on_hyphens=False)
-    return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
+    text = "\n#   ".join(lines)
+    return f"# - {text}\n"
 
 
 def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) -> Iterator[str]:
@@ -250,24 +260,34 @@ def _lines(table: str, settings: Mapping[str, Any], reasons: Mapping[str, str]) 
     yield f"[{table}]"
     for key, value in settings.items():
         if key not in ("visible", "joins", "parts"):
+            # `where` has a reason by its SQL
             reason = reasons.get(key) or reasons.get(str(value), "")
-            yield f"{key} = {_toml(value)}" + (f"  # {_printable(reason)}" if reason else "")
+            yield _with_reason(f"{key} = {_toml(value)}", reason)
     inner = table.strip("[]")
     for name, decision in settings.get("visible", {}).items():
+        column = tomlkit.key(name).as_string()
         reason = reasons.get(f"visible.{name}", "")
-        yield f"[{inner}.visible.{tomlkit.key(name).as_string()}]" + (
-            f"  # {_printable(reason)}" if reason else ""
-        )
-        yield from (f"{key} = {_toml(value)}" for key, value in decision.items())
+        yield _with_reason(f"[{inner}.visible.{column}]", reason)
+        for key, value in decision.items():
+            yield f"{key} = {_toml(value)}"
     for name, join in settings.get("joins", {}).items():
         yield from _lines(f"{inner}.joins.{name}", join, reasons)
     for part in settings.get("parts", ()):
         yield from _lines(f"[{inner}.parts]", part, reasons)
 
 
+def _with_reason(line: str, reason: str) -> str:
+    """Return a line with a comment that gives its reason, if there is one."""
+    if not reason:
+        return line
+    return f"{line}  # {_printable(reason)}"
+
+
 def _printable(text: str) -> str:
     """Return a text as it may stand in a comment: a name of a database holds any character."""
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    chars = [char if char.isprintable() else " " for char in text]
+    printable = "".join(chars)
+    return " ".join(printable.split())
 
 
 def _toml(value: Any) -> str:
@@ -296,8 +316,11 @@ def _without_secrets(source: str, here: Path, folder: Path) -> str:
     """Return the URL for the settings file: without password, and with the path of a file relative
     to `folder`."""
     url = make_url(source)
-    if is_file(url) and not Path(str(url.database)).expanduser().is_absolute():
-        url = url.set(database=os.path.relpath(here / str(url.database), folder.absolute()))
+    file = Path(str(url.database))
+    if is_file(url) and not file.expanduser().is_absolute():
+        # desk.db, for a settings file in search/: ../desk.db
+        url = url.set(database=os.path.relpath(here / file, folder.absolute()))
+    # `sslpassword`
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     stripped = type(url).create(
         url.drivername, url.username, None, url.host, url.port, url.database, query
