@@ -151,7 +151,7 @@ class DatabaseCatalog:
         again = " OR ".join(["COUNT(*) > 1", *nulls])
         key = ", ".join(columns)
         rows = self._asked(f"SELECT 1 FROM {table.sql} GROUP BY {key} HAVING {again} LIMIT 1")
-        return rows == []
+        return bool(rows == [])
 
     def chars(self, table: Table, names: Sequence[str]) -> dict[str, int]:
         """Return how many characters each column has: counted, or about if the table is large."""

@@ -172,8 +172,9 @@ class _Reading:
                 read = [table for table in self._read if table in below]
                 found = conditions(read, [ruling.condition])
             hides = _hides(candidate)
-            rows = []
-            of = chars = 0
+            rows: list[int] = []
+            of = 0
+            chars: float = 0
             for table in self._read:
                 unshown = found.get(table)
                 if unshown and hides:
