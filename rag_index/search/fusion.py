@@ -6,7 +6,7 @@ a·c + (1 - a)·b / B. B is the best BM25 score of the query in any searched ind
 Gai and Ingber: An Analysis of Fusion Functions for Hybrid Retrieval, ACM TOIS 42, 2023). As B is
 one number for all indexes, their scores can be compared. The best candidates by this score are
 read. Their soft match s (`soft_match.py`) is added with a weight w, and the sum divided by 1 + w,
-so that a score is at most about 1. With an a of 0 or 1, only words or only meaning count.
+so that a score without names is at most about 1. With an a of 0 or 1, only words or only meaning count.
 
 The weight a is for an embedder that knows the texts. Another one would put noise before what the
 words find. That is the case if, for most of the collection's own texts, none of the ten best chunks
