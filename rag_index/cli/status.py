@@ -170,7 +170,7 @@ def _languages(settings: Settings, project: ProjectStatus) -> Iterator[str]:
     for index in project.indexes:
         languages = set(split_languages(settings.index(index.index).language))
         others = sorted(languages - {"english", NO_LANGUAGE})
-        # An embedder is shown as "local wordllama (256 dimensions)".
+        # An embedder is shown as "256-d wordllama (local, 4f76a02e27ab, no prefixes)".
         model = index.embedder.split(" ")[1] if index.embedder else ""
         if others and knows_english_alone(model):
             unknown.setdefault(model, []).append(f"{index.index} has {' and '.join(others)}")
