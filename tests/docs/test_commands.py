@@ -55,7 +55,9 @@ def typed_commands() -> list[str]:
     help."""
     found = [command.epilog.split("rag-index ", 1)[1] for command in program.commands.values()]
     for text in ALL.values():
-        snippets = "\n".join([*blocks(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
+        snippets = "\n".join(
+            [*blocks(text, r"sh(?: [^\n]*)?"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)]
+        )
         found += re.findall(r"^(?:\S*/)?rag-index (.+?)(?: >>? \S+)?$", snippets, re.MULTILINE)
     return found
 

@@ -55,7 +55,7 @@ def test_the_command_of_an_example_prints_what_its_page_says(name, tmp_path, req
 @pytest.mark.long
 def test_the_example_prints_what_the_page_shows(tmp_path):
     first = section(PAGE, "## Measure with a golden file")
-    (tmp_path / "golden.jsonl").write_text(blocks(first, "json")[0])
-    assert blocks(section(PAGE, "## Read the table"), "text")[0] in type_in(
+    (tmp_path / "golden.jsonl").write_text(blocks(first, "json golden.jsonl")[0])
+    assert blocks(section(PAGE, "## Read the table"), "text printed")[0] in type_in(
         tmp_path, blocks(first, "sh")[0]
     )

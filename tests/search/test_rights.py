@@ -334,7 +334,9 @@ def test_the_database_is_asked_for_as_many_documents_whatever_words_hidden_ones_
             found = retriever.search_sync(query, indexes=["tickets"], groups=north(world))
             return list(asked), len(found.hits)
 
-        assert told("printer room") == told('"printer" room') == ([200], 10)
+        assert told("printer room") == ([200], 10)
+        # Candidates of a phrase are all requested at once: 2,000, of which there are 1,400.
+        assert told('"printer" room') == ([1400], 10)
         # Far from 50 of 150, which are enough: equal texts come in any order, so 2/7 are enough or
         # not by chance.
         for rule in ("id % 7 <> 0", "id % 7 IN (1, 2, 3, 4)"):
