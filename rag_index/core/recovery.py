@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 T = TypeVar("T")
-RETRIES = 50
-"""Retries of a step at most. `DELAYS` make them 12 minutes, more than the default of
-`wait_for_recovery`."""
+RETRIES = 10_000
+"""Retries of a step at most, because Prefect needs a number. `DELAYS` make them 40 hours, more than
+anybody sets as `wait_for_recovery`, which is what ends them."""
+RETRIES_WITHOUT_LIMIT = 50
+"""Retries of an error for which nobody set a time. `DELAYS` make them 12 minutes. Chosen."""
 DELAYS = [1.0, 2.0, 4.0, 8.0, 15.0]
 """Seconds before each further try; the last one repeats."""
 JITTER = 0.2
@@ -68,23 +70,34 @@ def may_try_again(error: BaseException | None, tries: int, first: float) -> bool
     It is retried for `error.wait` seconds after its service failed first. `first` is when the step
     itself failed first (`time.time`); it counts if the service's time is unknown.
     """
+    return not _why_last(error, tries, first)
+
+
+def _why_last(error: BaseException | None, tries: int, first: float) -> str:
+    """Return why an attempt is the last one; empty if the step is tried again."""
     if not isinstance(error, TransientError):
-        return False
+        return "terminal"
     # A query that took all of its time gets one retry.
-    allowed = 1 if isinstance(error, SourceTimedOut) else RETRIES
+    if isinstance(error, SourceTimedOut):
+        allowed = 1
+    elif error.wait is None:
+        allowed = RETRIES_WITHOUT_LIMIT
+    else:
+        allowed = RETRIES
     if tries > allowed:
-        return False
+        return "tried often enough"
     next_try = time.time() + (error.retry_after or 0.0)
-    return next_try < _deadline(error, first)
+    if next_try >= _deadline(error, first):
+        return "waited for too long"
+    return ""
 
 
 def said_of_try(error: BaseException | None, tries: int, first: float) -> str:
     """Return the log line that says which attempt failed, and whether the step is tried again."""
-    named = f"{type(error).__name__}: {error}"
-    if not isinstance(error, TransientError):
-        return f"try {tries} failed, and is the last (terminal): {named}"
-    if not may_try_again(error, tries, first):
-        return f"try {tries} failed, and is the last (waited for too long): {named}"
+    why_last = _why_last(error, tries, first)
+    if why_last or not isinstance(error, TransientError):
+        named = f"{type(error).__name__}: {error}"
+        return f"try {tries} failed, and is the last ({why_last}): {named}"
     deadline = _deadline(error, first)
     if deadline == math.inf:
         return f"try {tries} failed, trying again: {error}"
