@@ -159,6 +159,12 @@ class HostCall(ABC, Generic[Item]):
         has_any = self.fresh or self.again or self.suspects
         return bool(has_any)
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether it has answers or suspects, which a later call with the same items goes on from.
+        A call that no server ever took an item of has none."""
+        return bool(self.entries or self.suspects)
+
     def next_batch(self, most: int, *, free: int, used: int) -> Batch[Item]:
         """Take the next batch for a server.
 
@@ -239,7 +245,11 @@ class HostCall(ABC, Generic[Item]):
             self.suspects.clear()
 
     def take_over(self, kept: HostCall[Item]) -> None:
-        """Go on from where a call gave up, with the items that both have. That call loses them."""
+        """Go on from where a call gave up, with the items that both have. That call loses them.
+
+        A call that sends its items one by one takes over only answers of a call that did not: what
+        failed there failed beside others, and proves nothing of a single item.
+        """
         wanted = {*self.fresh, *_items_of(self.suspects)}
         done = wanted & kept.entries.keys()
         for item in done:
@@ -249,6 +259,9 @@ class HostCall(ABC, Generic[Item]):
             if ours:
                 self.unconfirmed.setdefault(host, []).extend(ours)
             kept.unconfirmed[host] = [item for item in items if item not in done]
+        if self.one_by_one and not kept.one_by_one:
+            self.suspects = [batch for batch in self.suspects if done.isdisjoint(batch.items)]
+            return
         failed: list[Batch[Item]] = []
         others: list[Batch[Item]] = []
         for batch in kept.suspects:

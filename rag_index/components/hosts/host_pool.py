@@ -127,6 +127,9 @@ class HostPool:
         self._kept = [kept for kept in self._kept if came - kept.gave_up_at < KEPT_SECONDS]
         for kept in self._kept:
             call.take_over(kept)
+        # A call whose items have all gone over to others takes the place of none that still knows
+        # something.
+        self._kept = [kept for kept in self._kept if kept.is_worth_keeping]
         self._end_rests()
         with self._reported() as self._service:
             noticing: AbstractAsyncContextManager[None] = nullcontext()
@@ -144,9 +147,10 @@ class HostPool:
         add_downtime(call.down_seconds)
 
     def _keep(self, call: HostCall[Any]) -> None:
-        if not self._for_queries:
-            call.gave_up_at = self._now()
-            self._kept = [*self._kept, call][-KEPT_CALLS:]
+        if self._for_queries or not call.is_worth_keeping:
+            return
+        call.gave_up_at = self._now()
+        self._kept = [*self._kept, call][-KEPT_CALLS:]
 
     def _reported(self) -> AbstractContextManager[ServiceState]:
         if self._for_queries:

@@ -277,6 +277,38 @@ def test_the_halves_of_a_call_that_gave_up_take_over_what_it_has(warm):
     assert hosts[0].embedded - before == len(TEXTS), "none was embedded twice"
 
 
+def test_what_a_call_knows_is_kept_while_others_give_up_before_a_server_takes_their_texts(warm):
+    """A shard waits behind the other shards of its process, each of which is tried several times."""
+    hosts = warm(1, seconds_per_text=[0.01], patience=10.0)
+    before = hosts[0].embedded
+    hosts.at(1.0, hosts[0].stop)
+    with pytest.raises(EmbedderUnavailable):
+        hosts.embed(TEXTS)
+    for number in range(20):
+        with pytest.raises(EmbedderUnavailable):
+            hosts.embed([f"text of shard {number}"])
+    hosts[0].start()
+    assert_own_vectors(embed_again(hosts, TEXTS), TEXTS)
+    assert hosts[0].embedded - before == len(TEXTS), "none was embedded twice"
+
+
+def test_what_a_call_knows_is_kept_while_another_is_made_again_and_again(warm):
+    """Each try of the other one goes on from its former try."""
+    hosts = warm(1, seconds_per_text=[0.01], patience=10.0)
+    hosts.at(1.0, hosts[0].stop)
+    with pytest.raises(EmbedderUnavailable):
+        hosts.embed(TEXTS)
+    hosts[0].ended_by(POISON, back_after=20.0)
+    hosts[0].start()
+    for _ in range(6):
+        with pytest.raises(EmbedderUnavailable):
+            hosts.embed([POISON, "another text"])
+        hosts.pass_time(30.0)
+    before = hosts[0].embedded
+    assert_own_vectors(embed_again(hosts, TEXTS), TEXTS)
+    assert hosts[0].embedded - before < len(TEXTS), "not all were embedded twice"
+
+
 def test_vectors_of_a_call_that_gave_up_count_only_if_the_model_is_still_the_same(warm):
     hosts = warm(1, seconds_per_text=[0.01], patience=10.0)
     hosts.at(1.0, hosts[0].stop)
@@ -538,6 +570,21 @@ def test_a_text_that_ended_a_server_is_convicted_by_a_later_call_if_that_is_back
         hosts.pass_time(5.0)
     assert isinstance(entries[0], TextEndsServer)
     assert hosts[0].requests_with(POISON) == 1
+
+
+def test_a_text_alone_is_sent_alone_also_after_a_call_that_gave_up_with_several(warm):
+    """That call's batches of several texts, and their failures, prove nothing of one text."""
+    hosts = warm(1, patience=10.0)
+    texts = [f"text {number}" for number in range(4)]
+    hosts[0].ended_by(texts[0], back_after=100.0)
+    with pytest.raises(EmbedderUnavailable):
+        hosts.embed(texts)
+    hosts.pass_time(200.0)
+    hosts[0].sent.clear()
+    with suppress(EmbedderUnavailable):
+        hosts.embed(texts, one_by_one=True)
+    assert [texts[0]] in hosts[0].sent
+    assert all(len(sent) == 1 for sent in hosts[0].sent), hosts[0].sent
 
 
 def test_a_server_that_is_down_before_or_asks_for_a_pause_convicts_no_text(warm):
