@@ -26,8 +26,6 @@ from rag_index.quotes import without_values
 from rag_index.redaction import keep_url, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import sqlalchemy as sa
 
 DRIVERS: Mapping[str, tuple[str, str, str]] = {
