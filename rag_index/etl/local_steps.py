@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import attrs
 
-from rag_index.core.machine import InlineExecutor, Process, in_thread
+from rag_index.core.machine import InlineExecutor, in_thread
+from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError

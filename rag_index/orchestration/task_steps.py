@@ -24,7 +24,8 @@ from prefect.client.schemas.objects import StateDetails
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.core.machine import Process, in_thread
+from rag_index.core.machine import in_thread
+from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import memory_per_worker
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from rag_index.core import recovery
-from rag_index.core.machine import Process
+from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import (
     Machine,
     choose_worker_count,

@@ -25,7 +25,7 @@ from rag_index.components.embedders import identify
 from rag_index.core.documents.batches import DocumentBatch, Shard, WrittenShard
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.work import Work
-from rag_index.core.machine import Process
+from rag_index.core.machine.child import Process
 from rag_index.core.recovery import add_downtime
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import (

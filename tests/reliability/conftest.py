@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.components.embedders import open_embedder
-from rag_index.core.machine import Process
+from rag_index.core.machine.child import Process
 from rag_index.etl import local_steps
 from tests.reliability.scenario import make_project
 

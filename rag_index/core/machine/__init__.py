@@ -1,5 +1,6 @@
-"""This process: signals, garbage collection, threads, child processes, and an end of calls that
-hang. `resources` has its memory. Every command imports this module, so it imports little."""
+"""This process: signals, garbage collection, threads, and an end of calls that hang. `child` has
+child processes, and `resources` its memory. Every command imports this module, so it imports
+little."""
 
 from __future__ import annotations
 
@@ -7,30 +8,22 @@ import asyncio
 import contextvars
 import faulthandler
 import gc
-import multiprocessing
-import os
-import resource
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 ALLOCATIONS = 100_000
 """New containers between two collections: see `collect_seldom`."""
-TELL_SECONDS = 1.0
-"""Seconds between two reports of a child process's state. Chosen."""
 NOTICE_SECONDS = 1.0
 """Seconds after which Python checks for an interrupt that arrived just before it began to wait."""
 
@@ -154,109 +147,6 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
         return future
-
-
-class Process(Executor):
-    """An executor with one child process, which starts with the first call, and again after it
-    died. It ends with `shutdown` or with its parent.
-
-    The call that runs when the process dies, and the calls that wait for it, raise BrokenExecutor.
-    With `memory`, in bytes, a call that needs more raises MemoryError or ends the process. If
-    `state` is given (a function of a module), the process calls it once a second, and `last_state`
-    is its last result.
-    """
-
-    def __init__(self, memory: int = 0, state: Callable[[], Any] | None = None) -> None:
-        self._memory = memory
-        self._state = state
-        self._last_state: Any = None
-        self._lock = threading.Lock()
-        self._pool: ProcessPoolExecutor | None = None
-        self._lifeline: Connection | None = None
-        """Our end of a pipe. The process ends when it is closed, and sends its state through it."""
-        self._ended = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Make this call in the process. Raises BrokenExecutor after `shutdown`."""
-        with self._lock:
-            # A run failed while another of its threads was about to call.
-            if self._ended:
-                raise BrokenExecutor("the run has ended")
-            if self._pool is not None:
-                with suppress(BrokenExecutor):
-                    return self._pool.submit(fn, *args, **kwargs)
-                # The process died. Start another one.
-                self._end()
-            return self._start(fn, *args, **kwargs)
-
-    def _start(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start the process with its first call."""
-        context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
-        theirs, self._lifeline = context.Pipe()
-        begin = partial(_begin, theirs, self._memory, self._state)
-        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=begin)
-        future = self._pool.submit(fn, *args, **kwargs)
-        # The process has its own copies of these ends. With ours open, half a result of a process
-        # that died would be waited for without end, and `last_state` would not notice its death.
-        queue: Any = self._pool._result_queue
-        queue._writer.close()
-        theirs.close()
-        return future
-
-    @property
-    def last_state(self) -> Any:
-        """The last result of `state` in the present process; None before the first one, or if the
-        process died."""
-        with self._lock:
-            try:
-                while self._lifeline is not None and self._lifeline.poll():
-                    self._last_state = self._lifeline.recv()
-            except (EOFError, OSError):  # the process died
-                self._last_state = None
-            return self._last_state
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the process at once, in whatever call it is."""
-        with self._lock:
-            self._ended = True
-            self._end()
-
-    def _end(self) -> None:
-        pool = self._pool
-        lifeline = self._lifeline
-        self._pool = None
-        self._lifeline = None
-        self._last_state = None
-        if lifeline is not None:
-            lifeline.close()
-        if pool is not None:
-            # Code that holds the interpreter's lock does not notice the closed pipe.
-            processes: Mapping[int, BaseProcess] = pool._processes or {}
-            for process in list(processes.values()):
-                process.kill()
-            # Without it Python, as it exits, wakes up a thread that is just ending.
-            pool.shutdown()
-
-
-def _begin(lifeline: Connection, memory: int, state: Callable[[], Any] | None) -> None:
-    """Prepare a child process: limit its memory, send changes of its state to the parent, and end
-    the process when the parent closes its end of the pipe, or dies."""
-    if memory:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
-
-    def watch_parent() -> None:
-        sent = None
-        with suppress(OSError):
-            # The parent sends nothing: `poll` returns true once it has closed the pipe.
-            while not lifeline.poll(TELL_SECONDS):
-                now = None if state is None else state()
-                if now != sent:
-                    lifeline.send(now)
-                    sent = now
-        os._exit(1)
-
-    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 class EventLoopThread:
