@@ -1,6 +1,7 @@
 """Words first: a first run with a slow embedder writes all documents by their words before it
 embeds them."""
 
+import itertools
 import json
 import os
 import re
@@ -362,14 +363,23 @@ def test_what_is_handed_out_after_the_pass_has_read_it_is_not_written_by_its_wor
 def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(
     project, fake, monkeypatch
 ):
-    """Two processes have four shards; each note is a write of the pass, which waits for the first
-    of them."""
+    """Each note is a write of the pass. The server answers the second shard and later ones only
+    once the pass has written three, which then waits for one of them."""
     writes, committed, due, calls = (
         Writes(monkeypatch),
         [],
         WordsFirst.write_if_due,
         iter(range(100)),
     )
+    embed_texts, requests, three_written = fake.embed, itertools.count(), threading.Event()
+
+    def embed_in_time(texts, **how):
+        # A single text compares models.
+        if len(texts) > 1 and next(requests) > 0:
+            three_written.wait(60)
+        return embed_texts(texts, **how)
+
+    monkeypatch.setattr(fake, "embed", embed_in_time)
     monkeypatch.setattr(words_first, "MAX_DOCUMENTS", 1)
     monkeypatch.setattr(
         WordsFirst, "write_if_due", lambda self: due(self) if next(calls) >= 4 else None
@@ -382,6 +392,7 @@ def test_shards_that_are_handed_out_are_embedded_and_committed_during_the_pass(
 
     def write_in_time(self, documents, chunker):
         if committed.count(True) == 3:
+            three_written.set()
             shards = self.commit_done.__self__._done
             eventually(lambda: not shards.empty(), "no shard was embedded meanwhile")
         write(self, documents, chunker)
