@@ -11,7 +11,7 @@ one-by-one  as Ollama: 18 ms a request and 4.05 ms a text, one text after anothe
 batches     as one that batches, slowed so that two cores follow: 90 ms a request and 1 ms a text
 
 Each line has the texts per second of the bare loop and of the run, from the first request with
-several texts to the last answer, the share of that time in which the server was busy, and the run's
+several texts to the last answer for a document, the share of that time in which the server was busy, and the run's
 advice.
 """
 
@@ -114,8 +114,8 @@ class Server:
                 b'{"index":%d,"embedding":%s}' % (i, row) for i, row in enumerate(rows)
             )
             return b'{"object":"list","data":[' + data + b'],"model":"m"}'
-        if path == "/stats":
-            return orjson.dumps(self._stats())
+        if path.startswith("/stats/"):
+            return orjson.dumps(self._stats(int(path.removeprefix("/stats/"))))
         if path == "/api/tags":
             one = {
                 "name": MODEL,
@@ -140,10 +140,21 @@ class Server:
         await asyncio.sleep(self.free_at - now)
         return [rows[zlib.crc32(text.encode()) % len(rows)] for text in texts]
 
-    def _stats(self) -> dict[str, Any]:
-        """Return what was done since the first request with several texts, and begin anew."""
+    def _stats(self, count: int) -> dict[str, Any]:
+        """Return what was done from the first request with several texts until so many texts were
+        embedded, and begin anew.
+
+        What a first run asks afterwards, to calibrate the search, is not counted.
+        """
         first = next((place for place, one in enumerate(self.log) if one[3] > 1), len(self.log))
         log, self.log = self.log[first:], []
+        embedded = 0
+        for place, (_, _, _, texts_of_request) in enumerate(log):
+            # A single text compares models.
+            embedded += texts_of_request if texts_of_request > 1 else 0
+            if embedded >= count:
+                log = log[: place + 1]
+                break
         seconds = log[-1][2] - log[0][0] if log else 0.0
         busy, texts = sum(end - begin for _, begin, end, _ in log), sum(one[3] for one in log)
         course = [
@@ -234,8 +245,8 @@ async def bare(url: str, kind: Kind, documents: list[str]) -> None:
         await asyncio.gather(*(ask() for _ in range(kind.at_once)))
 
 
-def stats(url: str) -> dict[str, Any]:
-    return dict(httpx.get(f"{url}/stats").json())
+def stats(url: str, count: int) -> dict[str, Any]:
+    return dict(httpx.get(f"{url}/stats/{count}").json())
 
 
 def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
@@ -245,7 +256,7 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
         project(url, kind, documents, arguments.settings.replace("\\n", "\n")) as config,
     ):
         asyncio.run(bare(url, kind, documents))
-        alone = stats(url)
+        alone = stats(url, count)
         workers = ["--workers", str(arguments.workers)] if arguments.workers else []
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("RAG_INDEX_")
@@ -264,7 +275,7 @@ def measure(name: str, count: int, arguments: argparse.Namespace) -> None:
         wall = time.monotonic() - began
         if done.returncode:
             sys.exit(f"the run failed: {done.stdout}{done.stderr}")
-        found = stats(url)
+        found = stats(url, count)
         report = [*PROGRAM, "--config", str(config), "status", "--report"]
         advice = subprocess.run(
             report, capture_output=True, text=True, check=True, env=environment
