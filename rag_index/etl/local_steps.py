@@ -120,12 +120,6 @@ class LocalSteps(Steps):
         _log(opened, result)
         return result
 
-    def start(self) -> None:
-        # A model in the process is loaded by this one for the first shard, and by children only if
-        # there are more.
-        if self._on_servers:
-            self._start_children()
-
     def write(self, job: EmbedJob, to: Destination) -> Future[WrittenShard]:
         is_first = not self._has_shards
         self._has_shards = True
