@@ -49,7 +49,7 @@ _WORDS_OF_SERVERS = """
 _OF_SERVERS = frozenset(_WORDS_OF_SERVERS.split())
 
 
-def without_texts(said: str, sent: Iterable[str]) -> str:
+def without_texts(message: str, sent: Iterable[str]) -> str:
     """Return a server's answer without the words of the texts that it was sent. Words by which
     servers name a fault stay, and so do all that were not sent.
 
@@ -59,7 +59,7 @@ def without_texts(said: str, sent: Iterable[str]) -> str:
     """
     texts = "\n".join(sent).casefold()
     if not texts:
-        return said
+        return message
     words = set(_PART.findall(texts))
 
     def is_sent(part: str) -> bool:
@@ -80,7 +80,7 @@ def without_texts(said: str, sent: Iterable[str]) -> str:
         is_quoted = any(map(is_sent, _PART.findall(word)))
         return LEFT_OUT if is_quoted else found[0]
 
-    return _LEFT_OUT.sub(LEFT_OUT, _WORD.sub(shown, said))
+    return _LEFT_OUT.sub(LEFT_OUT, _WORD.sub(shown, message))
 
 
 def values_in(value: object) -> Iterator[str]:
@@ -96,7 +96,7 @@ def values_in(value: object) -> Iterator[str]:
         yield str(value)
 
 
-def without_values(said: str) -> str:
+def without_values(message: str) -> str:
     """Return a database's message about a value, without what it quotes: everything from the first
     quotation mark to the last of its kind, since the value may have quotation marks itself.
 
@@ -105,7 +105,7 @@ def without_values(said: str) -> str:
         # invalid input syntax for type integer: "…"
     """
     replacement = rf"\g<quote>{LEFT_OUT}\g<quote>"
-    return _IN_QUOTES.sub(replacement, said)
+    return _IN_QUOTES.sub(replacement, message)
 
 
 def described(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import httpx
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
-from rag_index.core.recovery import may_try_again, said_of_try
+from rag_index.core.recovery import may_try_again, retry_message
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.interruption import stop_in
 from rag_index.quotes import LEFT_OUT, described, without_messages
@@ -57,7 +57,7 @@ def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     began = start.timestamp()
     is_retried = may_try_again(error, run.run_count, began)
     level = logging.WARNING if is_retried else logging.ERROR
-    get_run_logger().log(level, "%s", said_of_try(error, run.run_count, began))
+    get_run_logger().log(level, "%s", retry_message(error, run.run_count, began))
     return is_retried
 
 

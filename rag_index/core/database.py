@@ -437,7 +437,7 @@ class DatabaseFailure:
     """Whether the database reported what is wrong."""
     lost: bool
     """Whether the connection is lost."""
-    said: str
+    message: str
     """The first line of the driver's message, without secrets, and the remedy if one is known."""
     code: str | int | None = None
     """SQLSTATE, the error number of MySQL, or SQLite's primary result code."""
@@ -461,13 +461,13 @@ def failure_of(error: exc.SQLAlchemyError, url: URL, setting: str) -> DatabaseFa
     advice = remedy.format(setting=setting, variable=variable)
     if not advice and code not in RAISED_STATES and not _is_about_value(error, origin, code):
         advice = _hint(origin)
-    said = "; ".join(filter(None, [first_line(error, url), advice]))
+    message = "; ".join(filter(None, [first_line(error, url), advice]))
     return DatabaseFailure(
         # A new connection may help after a lost one, but a pooler's mode stays.
         transient=transient or (lost and remedy != _POOLER),
         answered=remedy != SILENCE,
         lost=lost or remedy == SILENCE,
-        said=said,
+        message=message,
         code=code,
     )
 

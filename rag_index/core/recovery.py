@@ -92,8 +92,9 @@ def _why_last(error: BaseException | None, tries: int, first: float) -> str:
     return ""
 
 
-def said_of_try(error: BaseException | None, tries: int, first: float) -> str:
-    """Return the log line that says which attempt failed, and whether the step is tried again."""
+def retry_message(error: BaseException | None, tries: int, first: float) -> str:
+    """Return the log line about a failed attempt: its number, its error, and whether the step is
+    tried again."""
     why_last = _why_last(error, tries, first)
     if why_last or not isinstance(error, TransientError):
         named = f"{type(error).__name__}: {error}"
@@ -119,7 +120,7 @@ def with_retries(call: Callable[[], T], wait: float) -> T:
             first = first or time.time()
             if not may_try_again(error, tries, first):
                 raise
-            logger.warning("%s", said_of_try(error, tries, first))
+            logger.warning("%s", retry_message(error, tries, first))
         # The last delay repeats.
         delay = DELAYS[min(tries, len(DELAYS)) - 1]
         time.sleep(jittered(delay))

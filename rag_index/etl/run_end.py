@@ -13,7 +13,7 @@ from rag_index.components.ledger.runs import WATCH
 from rag_index.components.ledger.tables import DAY
 from rag_index.core.recovery import outages
 from rag_index.core.reports.outcome import count_of
-from rag_index.core.reports.progress import said_outages
+from rag_index.core.reports.progress import report_outages
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.etl.interruption import RunPaused, stop_in
 from rag_index.quotes import described, without_messages
@@ -74,7 +74,7 @@ def log_outages(opened: Opened, record: RunRecord) -> AbstractContextManager[Non
         record.note_outages(outages())
         return progress.outages
 
-    return said_outages(partial(record.logger.warning, "%s"), look=look, wait=wait)
+    return report_outages(partial(record.logger.warning, "%s"), look=look, wait=wait)
 
 
 def _record_success(opened: Opened, record: RunRecord) -> None:

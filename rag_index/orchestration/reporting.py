@@ -51,7 +51,7 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.machine import given
 from rag_index.core.reports.metrics import report_lines
 from rag_index.core.reports.outcome import IndexOutcome, RunReport, count_of
-from rag_index.core.reports.progress import Progress, RunRecord, open_display, said_outages
+from rag_index.core.reports.progress import Progress, RunRecord, open_display, report_outages
 from rag_index.errors import IndexLocked
 from rag_index.etl.checks import ServiceChecks
 from rag_index.etl.interruption import STOPPED
@@ -277,7 +277,7 @@ class MultiIndexRun(ArtifactDisplay):
     def log_outages_of(self, progress: Progress) -> AbstractContextManager[None]:
         """Log the outages that the run of an index meets in the log of this run as well."""
         log = partial(self._log.warning, "%s: %s", progress.index)
-        return said_outages(log, look=lambda: progress.outages, wait=progress.wait)
+        return report_outages(log, look=lambda: progress.outages, wait=progress.wait)
 
     def outcome_of(self, state: State[Any], index: str) -> IndexOutcome:
         """Return the outcome of an index, whose subflow ended in this state."""

@@ -10,7 +10,7 @@ import pytest
 from rag_index.components.embedders import servers
 from rag_index.components.hosts.endpoint import PLAIN_TEXT
 from rag_index.core import recovery
-from rag_index.core.recovery import may_try_again, said_of_try, waiting, with_retries
+from rag_index.core.recovery import may_try_again, retry_message, waiting, with_retries
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
 from rag_index.etl.sharding import Sharder
 from tests.etl.plain import listed_as_deadly, printed
@@ -211,15 +211,15 @@ def test_a_step_waits_as_long_as_settings_say_however_often_it_is_tried_until_th
     error.wait = 10_800.0
     began = time.time() - 10_000.0
     assert may_try_again(error, 600, began)
-    assert "trying again until" in said_of_try(error, 600, began)
-    assert "waited for too long" in said_of_try(error, 600, began - 1000.0)
+    assert "trying again until" in retry_message(error, 600, began)
+    assert "waited for too long" in retry_message(error, 600, began - 1000.0)
 
 
 def test_the_last_try_of_a_query_that_took_too_long_is_said_to_be_that():
     error = SourceTimedOut("slow")
     error.wait = 600.0
     assert may_try_again(error, 1, time.time())
-    assert "tried often enough" in said_of_try(error, 2, time.time())
+    assert "tried often enough" in retry_message(error, 2, time.time())
 
 
 def test_a_pause_longer_than_the_time_left_is_not_waited_for():

@@ -399,9 +399,9 @@ class LedgerConnection:
         # "database is locked", "connection refused"
         if failure.transient:
             verdict = "cannot be used now" if failure.answered else "does not answer"
-            return LedgerUnavailable(f"{ledger} {verdict}: {failure.said}")
+            return LedgerUnavailable(f"{ledger} {verdict}: {failure.message}")
         # "permission denied for table rag_index_runs"
-        return LedgerError(f"{ledger} refuses: {failure.said}")
+        return LedgerError(f"{ledger} refuses: {failure.message}")
 
     def _lacks_shared_bytes(self, failure: database.DatabaseFailure) -> bool:
         """Return whether SQLite has an I/O error because the disk has no room for its own files."""

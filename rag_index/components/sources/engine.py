@@ -273,12 +273,12 @@ def errors_as_ours(url: URL, what: str) -> Iterator[None]:
         failure = database.failure_of(error, url, "[source] url")
         source = f"source {database.redacted_url(url)}"
         if not failure.answered:
-            raise SourceUnavailable(f"{source} does not answer: {failure.said}") from error
+            raise SourceUnavailable(f"{source} does not answer: {failure.message}") from error
         if failure.transient:
             raise SourceUnavailable(
-                f"{what}: {source} cannot be read now: {failure.said}"
+                f"{what}: {source} cannot be read now: {failure.message}"
             ) from error
-        raise SourceError(f"{what}: {source} cannot be read: {failure.said}") from error
+        raise SourceError(f"{what}: {source} cannot be read: {failure.message}") from error
     except RuntimeError as error:
         if "package is required" not in str(error):
             raise
@@ -461,7 +461,7 @@ def limited(connection: Connection, seconds: float, what: str) -> Iterator[None]
         ) from cause
     # By another limit, such as one of the role
     if cause is not None and was_ended:
-        reason = database.failure_of(cause, connection.engine.url, "[source] url").said
+        reason = database.failure_of(cause, connection.engine.url, "[source] url").message
         raise SourceTimedOut(
             f"{what}: the database ended a query after {took:.1f} s: {reason}"
         ) from cause

@@ -145,7 +145,7 @@ def without_secrets(text: str) -> str:
     return _GIVEN.sub(_mask_named, text)
 
 
-def said_in_words(key: str, text: str, *, is_field: bool = False) -> str:
+def masked_prose(key: str, text: str, *, is_field: bool = False) -> str:
     """Return the text below a key with the name of a secret if it is prose, with a mask in place of
     what looks like a token; otherwise "".
 

@@ -431,7 +431,7 @@ def first_rows(
             raise
         near = "" if table is None else _similar(connection, table)
         raise SettingsError(
-            f"index {index.name}: {what} cannot be read: {failure.said}{near}"
+            f"index {index.name}: {what} cannot be read: {failure.message}{near}"
         ) from error
 
 

@@ -19,7 +19,7 @@ from rag_index.components.sources.charsets import (
     find_codec,
 )
 from rag_index.components.sources.markup import BLOCK, html_text, is_html, without_data
-from rag_index.components.sources.secret_values import said_in_words
+from rag_index.components.sources.secret_values import masked_prose
 from rag_index.core.documents.text_languages import language_of
 from rag_index.core.settings.index import is_named_like_a_secret
 
@@ -70,7 +70,7 @@ _SERIALISED = re.compile(
     re.DOTALL,
 )
 _PHP_TEXT, _PHP_OBJECT = re.compile(rb"s:(\d{1,9}):\""), re.compile(rb"[aOC]:\d+:[{\"]")
-_SAID = re.compile(
+_HAS_WORDS = re.compile(
     r"[^\W\d_][,;:.!?)\"']*\s+[(\"']?[^\W\d_]|\A\s*[A-Z][a-z]{2,}\s*\Z|[^\W\d_\x00-\x7f]"
 )
 """Words for people in a serialised object: two words, a single word with a capital, or letters
@@ -338,8 +338,8 @@ def serialised_text(text: str) -> str:
     name = ""
     for found in _php_texts(text.encode("utf-8", "replace")):
         value = _scalar(found)
-        line = said_in_words(name, value) if is_named_like_a_secret(name) else value
-        if _SAID.search(line):
+        line = masked_prose(name, value) if is_named_like_a_secret(name) else value
+        if _HAS_WORDS.search(line):
             lines.append(line)
         name = value
     return "\n".join(lines)
@@ -492,7 +492,7 @@ def _lines(
     # "red", or ["red", "green"]
     texts = list[str]()
     for inner in values:
-        text = _said(name, inner, secret) if secret else _scalar(inner)
+        text = _text_below_secret(name, inner, secret) if secret else _scalar(inner)
         if text:
             texts.append(text)
     if texts:
@@ -500,7 +500,7 @@ def _lines(
         yield label + ", ".join(texts)
 
 
-def _said(name: str, value: Any, secret: str) -> str:
+def _text_below_secret(name: str, value: Any, secret: str) -> str:
     """Return the words of a value below a key that is named like a secret."""
     text = _scalar(value)
     # a switch or a count: {"password_expired": true, "password_length": 12}
@@ -508,7 +508,7 @@ def _said(name: str, value: Any, secret: str) -> str:
         return text
     if isinstance(value, int | float) and abs(value) < MIN_SECRET:
         return text
-    return said_in_words(secret, text, is_field=name != secret)
+    return masked_prose(secret, text, is_field=name != secret)
 
 
 def _is_by_language(value: dict[Any, Any]) -> bool:

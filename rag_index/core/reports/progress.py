@@ -464,7 +464,7 @@ def shown(command: str, say: Callable[[str], object]) -> Iterator[None]:
 
     token = _SHOWN.set(progress)
     try:
-        with said_outages(say, look=look):
+        with report_outages(say, look=look):
             yield
     finally:
         _SHOWN.reset(token)
@@ -484,7 +484,7 @@ def counted(
 
 
 @contextmanager
-def said_outages(
+def report_outages(
     say: Callable[[str], object],
     *,
     look: Callable[[], Iterable[Outage]] = outages,

@@ -482,7 +482,7 @@ def _within_others(connection: Connection, schema: str) -> set[str]:
 
 
 def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
-    """Return what the database said, ready for the next statement; raise the error if the
+    """Return the database's message, ready for the next statement; raise the error if the
     connection is lost."""
     if not isinstance(error, exc.DBAPIError):
         return str(error)
@@ -490,7 +490,7 @@ def _check(connection: Connection, error: exc.SQLAlchemyError) -> str:
     if failure.lost:
         raise error
     connection.rollback()
-    return failure.said
+    return failure.message
 
 
 def _unique(inspector: Any, table: Table) -> list[str]:
