@@ -147,7 +147,7 @@ def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> N
 def index(project: Path, root: Path, workers: int | str) -> dict[str, float]:
     """Index the folder in a project of its own and return the metrics of the run."""
     from rag_index.etl.opened import RunOptions
-    from rag_index.orchestration.launch import run_plainly
+    from rag_index.orchestration.launch import run_locally
 
     project.mkdir(exist_ok=True)
     config = project / "rag-index.toml"
@@ -155,7 +155,7 @@ def index(project: Path, root: Path, workers: int | str) -> dict[str, float]:
     cpu = time.process_time()
     settings = load_settings(config)
     with contextlib.redirect_stderr(io.StringIO()):
-        run_plainly(settings, settings.indexes, RunOptions())
+        run_locally(settings, settings.indexes, RunOptions())
     cpu = time.process_time() - cpu
     (report,) = run_reports(settings, settings.indexes)
     metrics: dict[str, float] = {**report["metrics"], "documents": report["documents"], "cpu": cpu}

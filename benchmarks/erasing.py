@@ -24,7 +24,7 @@ from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
 from rag_index.etl.erase import erase
 from rag_index.etl.opened import RunOptions
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 
 SETTINGS = """\
 project = "erasing{points}"
@@ -74,10 +74,10 @@ def measure(points: int, server: str | None, folder: Path | None) -> str:
                 ((i, f"{text} {i}") for i, text in enumerate(words)),
             )
         settings = run_settings(config, serial=True)
-        run_plainly(settings, settings.indexes, RunOptions())
+        run_locally(settings, settings.indexes, RunOptions())
         with closing(sqlite3.connect(here / "source.db")) as db, db:
             db.execute("UPDATE note SET body = body || ' changed' WHERE id % 100 = 0")
-        run_plainly(settings, settings.indexes, RunOptions())
+        run_locally(settings, settings.indexes, RunOptions())
         settings = load_settings(config)
         files = folder or settings.store.path
         before, began, used = bytes_of(files), time.perf_counter(), time.process_time()

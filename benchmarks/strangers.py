@@ -40,7 +40,7 @@ from rag_index.core.settings import load_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.first_run.schema import Answers, scaffold
 from rag_index.first_run.schema.screen import treatment
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from rag_index.search.retriever import Retriever
 from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
@@ -167,7 +167,7 @@ def judge(
     }
     settings = load_settings(folder / "rag-index.toml", **own)
     with contextlib.redirect_stderr(io.StringIO()):
-        run_plainly(settings, settings.indexes, RunOptions())
+        run_locally(settings, settings.indexes, RunOptions())
     texts, noise = documents(settings, asked["wanted"])
     held, right, evidence, failed = plain(*texts), 0, 0, []
     with Retriever.from_settings(settings) as retriever:

@@ -22,7 +22,7 @@ from rag_index.components.stores.protocol import Store
 from rag_index.core.reports.outcome import RunReport
 from rag_index.core.settings import Settings, load_settings, run_settings
 from rag_index.etl.opened import RunOptions
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from rag_index.orchestration.prefect_api import result_of
 from tests.forked_program import PROGRAM, run_program
 
@@ -97,7 +97,7 @@ class Project:
         """Run indexes in this process as a user does without Prefect, with the steps of the flow in
         its order."""
         settings = run_settings(self.config, serial=True, wait=wait)
-        return run_plainly(settings, settings.named(list(names) or None), RunOptions(**options))
+        return run_locally(settings, settings.named(list(names) or None), RunOptions(**options))
 
     def index(self, *names: str, **parameters: Any) -> RunReport:
         """Run the flow in this process, against the session's Prefect server."""

@@ -97,12 +97,12 @@ def launch_run(
     to: StoreSettings | None = None,
 ) -> RunReport:
     """Run these indexes (None: all), or rebuild them in the store `to`."""
-    from rag_index.orchestration.launch import make_folder, run_plainly
+    from rag_index.orchestration.launch import make_folder, run_locally
 
     log_of_run(verbose=context.verbose)
     if not settings.data.exists():
         make_folder(settings.data)
-    return run_plainly(settings, settings.named(names), chosen, to=to)
+    return run_locally(settings, settings.named(names), chosen, to=to)
 
 
 def log_of_run(*, verbose: bool) -> None:
@@ -450,11 +450,11 @@ def benchmark(
 
     Real collections are not touched.
     """
-    from rag_index.orchestration.launch import benchmark_plainly
+    from rag_index.orchestration.launch import benchmark_locally
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
-    report = benchmark_plainly(
+    report = benchmark_locally(
         settings, index=index, sample_size=sample_size, workers=list(workers)
     )
     if as_json:

@@ -121,12 +121,12 @@ def _index_newest(
     from rag_index.cli.runs import log_of_run
     from rag_index.cli.settings import without_file
     from rag_index.etl.opened import RunOptions
-    from rag_index.orchestration.launch import make_folder, run_plainly
+    from rag_index.orchestration.launch import make_folder, run_locally
 
     log_of_run(verbose=verbose)
     bounded = _with_newest(settings, made.proposal.indexes, newest)
     make_folder(settings.data)
-    report = run_plainly(bounded, bounded.indexes, RunOptions())
+    report = run_locally(bounded, bounded.indexes, RunOptions())
     failed = [outcome for outcome in report.indexes if outcome.state == "failed"]
     for outcome in failed:
         say(

@@ -66,7 +66,7 @@ class LocalSteps(Steps):
     this process embeds all shards.
 
     Args:
-        embed_here: Embeds a job in this process, by default as in any other.
+        embed_in_process: Embeds a job in this process, by default as in any other.
         turn: A lock that is held while this process embeds, since its one embedder serves one
             caller at a time. Runs that share a process, as those of a watch do, give the same lock.
     """
@@ -75,12 +75,12 @@ class LocalSteps(Steps):
         self,
         settings: Settings,
         *,
-        embed_here: Callable[[EmbedJob], EmbeddedShard] = embed,
+        embed_in_process: Callable[[EmbedJob], EmbeddedShard] = embed,
         turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.wait = settings.run.wait
         self.recovery = settings.run.wait_for_recovery
-        self._embed_here = embed_here
+        self._embed_in_process = embed_in_process
         self._turn = turn or nullcontext()
         child_count = 0 if settings.parallel.serial else worker_count(settings)
         self._is_serial = child_count == 0
@@ -226,7 +226,7 @@ class LocalSteps(Steps):
 
     def _embed_in_turn(self, job: EmbedJob) -> EmbeddedShard:
         with self._turn:
-            return self._embed_here(job)
+            return self._embed_in_process(job)
 
     def _upsert(self, shard: EmbeddedShard, to: Destination) -> WrittenShard:
         with to.turn():

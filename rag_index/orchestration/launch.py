@@ -55,7 +55,7 @@ def make_folder(folder: Path) -> None:
         raise SettingsError(unwritable(folder, error, "set `data` to another folder")) from error
 
 
-def run_plainly(
+def run_locally(
     settings: Settings,
     indexes: Sequence[IndexSettings],
     options: RunOptions,
@@ -74,7 +74,7 @@ def run_plainly(
     return report
 
 
-def benchmark_plainly(
+def benchmark_locally(
     settings: Settings, *, index: str, sample_size: int, workers: list[int]
 ) -> BenchmarkReport:
     """Compare the serial way with each number of workers, as the flow `benchmark` does."""

@@ -277,7 +277,7 @@ class TaskSteps(Steps):
         if to.epoch is None:
             self._to = to
             write = partial(upsert, embedded, to, return_state=True)
-            return in_thread(partial(self._upsert_here, job, write, embedded, to), "upsert")
+            return in_thread(partial(self._upsert_in_process, job, write, embedded, to), "upsert")
         # A server: the worker writes.
         of_worker = WorkerDestination(
             self._settings.store, to.collection, to.epoch, self._settings.run.wait_for_recovery
@@ -293,7 +293,7 @@ class TaskSteps(Steps):
         self._written.append(_bare(state))
         return written
 
-    def _upsert_here(
+    def _upsert_in_process(
         self,
         job: EmbedJob,
         upsert: Callable[[], State[Any]],

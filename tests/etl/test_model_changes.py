@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.core.settings import run_settings
 from rag_index.etl.opened import RunOptions
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.project import Project
 
@@ -47,7 +47,7 @@ def made_by(project: Project) -> set[str]:
 
 def run(project: Project, *, serial: bool):
     settings = run_settings(project.config, serial=serial, workers=2, shard_documents=10)
-    [outcome] = run_plainly(settings, settings.indexes, RunOptions()).indexes
+    [outcome] = run_locally(settings, settings.indexes, RunOptions()).indexes
     return outcome
 
 

@@ -21,7 +21,7 @@ from rag_index.errors import TerminalError
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions
 from rag_index.orchestration.cluster import count_workers, run_workers
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from rag_index.orchestration.prefect_api import api_settings, why_no_api
 from rag_index.orchestration.task_steps import flow_client
 from tests.fakes.ollama import FakeOllama
@@ -62,7 +62,7 @@ def first_shards(tmp_path, index) -> tuple[dict, dict]:
 def test_a_plain_run_embeds_its_first_shard_itself_and_further_ones_in_children(tmp_path):
     def index(project, **options):
         settings = run_settings(project.config, shard_documents=options["shard_documents"])
-        return run_plainly(settings, settings.indexes, RunOptions(**options))
+        return run_locally(settings, settings.indexes, RunOptions(**options))
 
     one, three = first_shards(tmp_path, index)
     assert [(metrics["shards"], metrics["workers"]) for metrics in (one, three)] == [(1, 1), (3, 2)]

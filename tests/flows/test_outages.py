@@ -18,7 +18,7 @@ from rag_index.components.embedders import servers
 from rag_index.components.stores.server import link
 from rag_index.core.settings import load_settings
 from rag_index.etl.opened import RunOptions
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from tests.etl.plain import listed_as_deadly, printed
 from tests.fakes.ollama import FakeOllama, ended_by
 from tests.fakes.qdrant import FakeQdrant
@@ -162,7 +162,7 @@ def test_a_local_run_names_the_server_that_its_child_processes_wait_for_and_no_o
             when(lambda: sum(len(one.texts) for one in fake.embeds()) > 40, fake.stop_listening),
             when(lambda: shown.says(silent(fake)), fake.listen),
         ):
-            report = run_plainly(settings, settings.indexes, RunOptions())
+            report = run_locally(settings, settings.indexes, RunOptions())
         assert report.state == "completed", report.sentence()
         assert_no_eta(shown)
         assert silent(fake) in caplog.text, "the log of the run says it, too"

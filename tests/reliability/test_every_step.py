@@ -163,7 +163,7 @@ class SmallSteps(LocalSteps):
     shards_per_worker = 1
 
     def __init__(self, settings, embedder):
-        super().__init__(serially(settings), embed_here=lambda job: job.embed(embedder))
+        super().__init__(serially(settings), embed_in_process=lambda job: job.embed(embedder))
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):

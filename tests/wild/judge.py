@@ -14,7 +14,7 @@ from rag_index.components.stores import open_store
 from rag_index.core.settings import load_settings, run_settings
 from rag_index.etl.opened import RunOptions
 from rag_index.first_run.schema import Answers, scaffold
-from rag_index.orchestration.launch import run_plainly
+from rag_index.orchestration.launch import run_locally
 from rag_index.search.retriever import Retriever
 from tests.wild.sample import Question, Sample
 
@@ -64,7 +64,7 @@ def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
     verdict = Verdict(len(made.questions), init_seconds=init_seconds)
     settings = run_settings(config, serial=True)
     began = time.monotonic()
-    report = run_plainly(settings, settings.indexes, RunOptions())
+    report = run_locally(settings, settings.indexes, RunOptions())
     verdict.index_seconds = time.monotonic() - began
     assert report.exit_code in (0, 3), [outcome.message for outcome in report.indexes]
     verdict.indexes = len(settings.indexes)
