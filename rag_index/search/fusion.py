@@ -186,14 +186,14 @@ def tier_of(point: StoredPoint, scoring: Scoring) -> Tier:
     return Tier(point.exact, point.names, point.has_words)
 
 
-def agree(near: Sequence[StoredPoint], worded: Sequence[StoredPoint]) -> bool:
+def agree(near: Sequence[StoredPoint], by_words: Sequence[StoredPoint]) -> bool:
     """Return whether some chunk is among the best by meaning and among the best by words.
 
     Args:
         near: The chunks found by meaning, best first.
-        worded: The chunks found by words, best first.
+        by_words: The chunks found by words, best first.
     """
-    best_by_words = {point.id for point in worded[:BEST_BY_WORDS]}
+    best_by_words = {point.id for point in by_words[:BEST_BY_WORDS]}
     return not best_by_words.isdisjoint(point.id for point in near[:BEST_BY_MEANING])
 
 

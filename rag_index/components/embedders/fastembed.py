@@ -100,7 +100,7 @@ class FastEmbedEmbedder(InProcessEmbedder):
             own,
             place=files.place,
             revision=files.revision,
-            pooling=f"{files.pooling}, by {files.told_by}",
+            pooling=f"{files.pooling}, by {files.pooling_source}",
             processor=processor_name(),
             probe=self._probe(self._model),
         )
@@ -148,10 +148,10 @@ class FastEmbedEmbedder(InProcessEmbedder):
         try:
             model = _opened(files)
             _require_embedder(model, given)
-            if files.told_by == POOLING and _pools_itself(model):
+            if files.pooling_source == POOLING and _pools_itself(model):
                 name = library.register(files.folder, files.weights, POOLED_IN_MODEL)
                 files = replace(
-                    files, name=name, pooling=POOLED_IN_MODEL, told_by="the model itself"
+                    files, name=name, pooling=POOLED_IN_MODEL, pooling_source="the model itself"
                 )
                 model = _opened(files)
             self._limit(model.model.tokenizer, files.folder / LIMITS)

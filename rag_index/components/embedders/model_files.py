@@ -91,7 +91,7 @@ class ModelFiles:
         weights: The ONNX file and its data files, relative to the folder.
         pooling: How the vectors of tokens become one, as fastembed names it; "" for a model that
             makes none.
-        told_by: What names the pooling: a file, or the name of a listed model.
+        pooling_source: What names the pooling: a file, or the name of a listed model.
         place: What the settings have to name to find it again: a folder, or a name of the hub.
         revision: The commit of the hub that the files are of; "" for a folder.
     """
@@ -100,7 +100,7 @@ class ModelFiles:
     folder: Path
     weights: tuple[str, ...]
     pooling: str
-    told_by: str
+    pooling_source: str
     place: str
     revision: str = ""
 
