@@ -32,7 +32,7 @@ from rag_index.etl import deletes as deleting
 from rag_index.etl import erase as erasing
 from rag_index.etl import fetch as fetching
 from rag_index.etl import publish as publishing
-from rag_index.etl.embed import NO_MEMORY, embed, process_died
+from rag_index.etl.embed import NO_MEMORY, embed, process_died_error
 from rag_index.etl.local_steps import embedded_by
 from rag_index.etl.steps import sentence_of
 from tasks.assets import note_published
@@ -225,7 +225,7 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
 def _no_memory(shard: Shard | EmbeddedShard) -> State[Any]:
     """Return the state of a task whose process had no memory left. Its documents are tried
     alone."""
-    error = process_died(shard, NO_MEMORY)
+    error = process_died_error(shard, NO_MEMORY)
     return Crashed(message=str(error))
 
 

@@ -174,7 +174,9 @@ class Bench:
             # Loads the model, before the time is measured.
             embedder.embed_documents(["start up"])
             usual: Any = SimpleNamespace(embed_documents=one_by_one, stats=embedder.stats)
-            with closing(LocalSteps(settings, embed_in_process=lambda job: job.embed(usual))) as steps:
+            with closing(
+                LocalSteps(settings, embed_in_process=lambda job: job.embed(usual))
+            ) as steps:
                 self._measure(begun, "serial", steps)
 
     def measure(self, workers: int, begun: BegunRun, steps: Steps) -> None:

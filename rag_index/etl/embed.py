@@ -146,7 +146,7 @@ def weigh(shard: Shard, chunker: Chunker, bm25: Bm25Model) -> EmbeddedShard:
     return complete.shard(shard, no_vectors, Work(), sparse)
 
 
-def process_died(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
+def process_died_error(shard: Shard | EmbeddedShard, why: str) -> ProcessDied:
     """Return the error of a process that died while it embedded a shard. Its message names the
     command that lists the document at fault."""
     count = len(shard.documents)

@@ -30,7 +30,7 @@ from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import RagIndexError, TerminalError
-from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died
+from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died_error
 from rag_index.etl.steps import Steps, sentence_of
 from rag_index.quotes import described
 
@@ -302,9 +302,9 @@ def embedded_by(future: Future[EmbeddedShard], job: EmbedJob) -> EmbeddedShard:
     try:
         return future.result()
     except BrokenExecutor as error:
-        raise process_died(job.shard, "the process that embeds died") from error
+        raise process_died_error(job.shard, "the process that embeds died") from error
     except MemoryError as error:
-        raise process_died(job.shard, NO_MEMORY) from error
+        raise process_died_error(job.shard, NO_MEMORY) from error
     except RagIndexError:
         raise
     except Exception as error:

@@ -13,7 +13,12 @@ from rag_index.core.machine import collect_seldom
 from rag_index.etl.opened import open_index
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.hooks import SearchHooks
-from rag_index.orchestration.reporting import current_multi_run, end_died, flow_run_id, shown_record
+from rag_index.orchestration.reporting import (
+    current_multi_run,
+    end_crashed_run,
+    flow_run_id,
+    shown_record,
+)
 from rag_index.orchestration.task_steps import TaskSteps
 
 if TYPE_CHECKING:
@@ -56,5 +61,5 @@ def open_index_run(settings: Settings, index: str, options: RunOptions) -> Itera
         if parent is not None:
             stack.enter_context(parent.log_outages_of(record.progress))
         steps = stack.enter_context(closing(TaskSteps(settings, record, workers)))
-        end_died(opened.lease)
+        end_crashed_run(opened.lease)
         yield IndexRun(opened, steps, record, hooks, parent.checks if parent else None)

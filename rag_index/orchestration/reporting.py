@@ -221,7 +221,7 @@ def only_run(settings: Settings) -> Iterator[None]:
         waiting = IndexLease(ledger, f"{name} next", run, "the next run of all indexes waits in")
         running = IndexLease(ledger, name, run, "all indexes are being written by")
         with waiting:
-            end_died(waiting)
+            end_crashed_run(waiting)
             _wait_for_lease(stack, running, waiting)
         yield
 
@@ -232,7 +232,7 @@ def _wait_for_lease(stack: ExitStack, running: IndexLease, waiting: IndexLease) 
     is_logged = False
     while True:
         try:
-            end_died(stack.enter_context(running))
+            end_crashed_run(stack.enter_context(running))
             return
         except IndexLocked as error:
             if not is_logged:
@@ -374,7 +374,7 @@ def end_suspended() -> None:
         client.set_flow_run_state(run_id, Cancelled(message=message), force=True)
 
 
-def end_died(lease: IndexLease) -> None:
+def end_crashed_run(lease: IndexLease) -> None:
     """Set the flow run that held this lease when it was killed to Crashed, if Prefect shows it as
     running.
 

@@ -30,7 +30,7 @@ from rag_index.core.machine.resources import memory_per_worker
 from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.deletes import delete_gone
-from rag_index.etl.embed import close_process_embedder, embed, process_died
+from rag_index.etl.embed import close_process_embedder, embed, process_died_error
 from rag_index.etl.erase import erase_after
 from rag_index.etl.fetch import fetch_page
 from rag_index.etl.publish import build_search_index, publish
@@ -352,15 +352,15 @@ class TaskSteps(Steps):
 
         # The worker died under the shard: it ran out of memory, or crashed.
         if isinstance(error, KilledWorker):
-            died = process_died(job.shard, "the worker died (out of memory, or a crash)")
-            state: State[Any] = Crashed(message=str(died))
+            crash = process_died_error(job.shard, "the worker died (out of memory, or a crash)")
+            state: State[Any] = Crashed(message=str(crash))
             try:
                 with impatient(), get_client(sync_client=True) as client:
                     client.set_task_run_state(embed_run, state, force=True)
             except UNANSWERED:
                 # It is reported at the end.
                 self._unreported.append((embed_run, state))
-            return died
+            return crash
         # An error of ours, or a Ctrl-C.
         if isinstance(error, RagIndexError) or not isinstance(error, Exception):
             return error
