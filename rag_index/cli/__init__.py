@@ -145,7 +145,7 @@ def program(context: click.Context, config: str | None, verbose: bool) -> None:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class WholeNumber(click.IntRange):
+class IntegerOption(click.IntRange):
     """A whole number within limits. Messages of click show its name."""
 
     name = "whole number"
@@ -157,7 +157,7 @@ class Number(click.FloatRange):
     name = "number"
 
 
-POSITIVE = WholeNumber(min=1)
+POSITIVE = IntegerOption(min=1)
 
 name_argument = click.argument("name", metavar="INDEX")
 names_argument = click.argument("names", nargs=-1, metavar="[INDEX]…")

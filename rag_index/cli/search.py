@@ -13,7 +13,7 @@ import click
 from rag_index.cli import (
     FILE,
     Context,
-    WholeNumber,
+    IntegerOption,
     caller_options,
     command,
     json_option,
@@ -370,7 +370,7 @@ def _explanation(hit: SearchHit, fusion: str) -> str:
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option(
     "--port",
-    type=WholeNumber(0, 65_535),
+    type=IntegerOption(0, 65_535),
     metavar="N",
     help="The port to listen on; 0 takes a free one.",
 )
@@ -457,7 +457,7 @@ def mcp(context: Context, caller: Caller, kind: str | None, wait: float | None) 
 )
 @click.option(
     "--worst",
-    type=WholeNumber(min=0),
+    type=IntegerOption(min=0),
     metavar="N",
     default=5,
     show_default=True,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, WholeNumber, command, say
+from rag_index.cli import Context, IntegerOption, command, say
 from rag_index.errors import RagIndexError, SettingsError, SourceError, TerminalError, one_line
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ PROGRAM = "from rag_index.cli import main; main()"
 @click.argument("url", metavar="URL|FILE")
 @click.option(
     "--newest",
-    type=WholeNumber(min=1),
+    type=IntegerOption(min=1),
     default=NEWEST,
     show_default=True,
     metavar="N",
@@ -54,7 +54,7 @@ PROGRAM = "from rag_index.cli import main; main()"
 )
 @click.option(
     "--port",
-    type=WholeNumber(0, 65_535),
+    type=IntegerOption(0, 65_535),
     default=0,
     metavar="N",
     help="The port of the page [a free one].",

@@ -196,7 +196,7 @@ def names_in(answer: IndexAnswer, query: str, having: Mapping[int, int]) -> list
         return []
     names: list[QueryName] = []
     for run in runs_of_names(query):
-        words = tuple(word.whole for word in encoder.words(run).values() if word.whole)
+        words = tuple(word.full for word in encoder.words(run).values() if word.full)
         # If no chunk has one of the words, no chunk has the name.
         if not words or not all(_is_known(word, having) for word in words):
             continue
@@ -255,12 +255,12 @@ def plain_words(answer: IndexAnswer, having: Mapping[int, int], points: int) -> 
         return None
     counts: list[int] = []
     for word in words.values():
-        counts.append(max([having.get(dimension, 0) for dimension in word.whole], default=0))
+        counts.append(max([having.get(dimension, 0) for dimension in word.full], default=0))
     # The rarer word limits how many chunks have both.
     most = max(MIN_PLAIN_CHUNKS, points // PLAIN_SHARE)
     if not 0 < min(counts) <= most:
         return None
-    return QueryName(tuple(word.whole for word in words.values()))
+    return QueryName(tuple(word.full for word in words.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def suspects(answers: Iterable[IndexAnswer]) -> dict[str, int]:
         having = answer.counts.having
         for word, own in answer.words.items():
             if MIN_WORD_LETTERS <= len(word) <= MAX_WORD_LETTERS and _is_spelled(word):
-                found[word] += max([having.get(dimension, 0) for dimension in own.whole], default=0)
+                found[word] += max([having.get(dimension, 0) for dimension in own.full], default=0)
     points = sum(answer.counts.points for answer in answers)
     # An older server counts all documents, also those that the caller may not see.
     if any(answer.own for answer in answers):

@@ -437,7 +437,7 @@ class Inquiry:
         # The row may have texts that are hidden from whoever may not see all.
         if not missing or not self.sees_all or index.kind != SQL:
             return {}
-        row = RowFinder(self.settings, index, self.document_id).whole_row()
+        row = RowFinder(self.settings, index, self.document_id).full_row()
         indexed = {*index.title_columns, *index.text_columns, *index.key_columns}
         names = [name for name in row if name not in indexed]
         matched = encoder.matched(missing, [str(row[name]) for name in names])

@@ -262,7 +262,7 @@ def _name_dimensions(names: Iterable[str]) -> list[int]:
 class QueryWord:
     """A word of a query."""
 
-    whole: frozenset[int]
+    full: frozenset[int]
     """The dimensions of the complete word."""
     parts: frozenset[int] = frozenset()
     """The dimensions of its parts, if it is a compound."""
@@ -274,12 +274,12 @@ class QueryWord:
 
     @property
     def dimensions(self) -> frozenset[int]:
-        return self.whole | self.parts
+        return self.full | self.parts
 
     def known(self, having: Mapping[int, int]) -> frozenset[int]:
         """Return the dimensions that count where this many chunks have each of them."""
-        if self.strict and any(having.get(dimension) for dimension in self.whole):
-            return self.whole
+        if self.strict and any(having.get(dimension) for dimension in self.full):
+            return self.full
         return self.dimensions
 
     def counting(self, count: float) -> QueryWord:
@@ -288,7 +288,7 @@ class QueryWord:
 
     def is_in(self, found: set[int]) -> bool:
         """Return whether a text with these dimensions has the word."""
-        if not self.whole.isdisjoint(found):
+        if not self.full.isdisjoint(found):
             return True
         # "boundary layer" has the parts of "boundary-layer"
         if self.strict or not self.parts:
@@ -482,7 +482,7 @@ class Bm25Encoder:
         # MBPs; no stemmer knows them
         if word.endswith("s") and word[:-1].isupper():
             word = word[:-1]
-        dimensions = self._query_word(word, 1).whole
+        dimensions = self._query_word(word, 1).full
         if dimensions:
             return dimensions
         return frozenset([word if word.isupper() else word.lower()])

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {"mariadb": "mysql", "mysql": "mysql", "postgresql": "postgresql", "sqlite": "sqlite"}
 """The databases whose buckets have digests, each with the dialect that it shares."""
-WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
+INTEGER_TYPE_CODES = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}
 """The drivers' type codes of whole numbers."""
 SQLITE_ROWS = 20_000
 """Rows per query in SQLite, whose writers wait as long as the query lasts. Chosen; nothing depends
@@ -338,7 +338,7 @@ class DigestSource(SqlSource):
             return False
         if self._backend == "sqlite":
             return True
-        return types[0] in WHOLE_NUMBERS[self._backend]
+        return types[0] in INTEGER_TYPE_CODES[self._backend]
 
     def _try_columns(self, connection: Connection) -> None:
         """Prepare to read all rows: test the digests, and count the rows of hashed buckets.

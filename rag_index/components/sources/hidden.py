@@ -131,11 +131,11 @@ class RowFinder:
         visible = self._index.visible
         return {name: visible[name] for name, _ in tokens_of(sql)}
 
-    def whole_row(self) -> dict[str, Any]:
+    def full_row(self) -> dict[str, Any]:
         """Return all columns of the row, also those that are not indexed, except columns with the
         names of secrets."""
         with self._source(self._bare) as source:
-            row = source.whole_row(self._id)
+            row = source.full_row(self._id)
         return {name: value for name, value in row.items() if not is_named_like_a_secret(name)}
 
     def _is_there(self, **conditions: Any) -> bool:

@@ -546,8 +546,8 @@ def _text(value: Any) -> str:
         return _elapsed(milliseconds, has_seconds=milliseconds % 60_000 != 0)
     if isinstance(value, float):
         # doubles have 15 exact digits
-        is_whole = value.is_integer() and abs(value) < 1e15
-        return str(int(value)) if is_whole else f"{value:.12g}"
+        is_integer = value.is_integer() and abs(value) < 1e15
+        return str(int(value)) if is_integer else f"{value:.12g}"
     return " ".join(str(value).split())
 
 

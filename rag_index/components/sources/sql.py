@@ -329,7 +329,7 @@ class SqlSource:
 
         return self._with_any_text(read) or bool(self._with_invalid_keys([given]).unreadable)
 
-    def whole_row(self, given: str) -> dict[str, Any]:
+    def full_row(self, given: str) -> dict[str, Any]:
         """Return all columns of the row with this id, also those that the index does not read.
         Raises as `page`."""
         index = self._index

@@ -51,7 +51,7 @@ def test_phrases_are_folded_as_the_engine_folds_words() -> None:
 
 def test_a_name_with_signs_is_one_word_and_another_than_that_without() -> None:
     names = ("C", "C++", "c#", ".NET", "g++", "Notepad++", "#42", "A*")
-    whole = [ENGLISH.words(name)[name].whole for name in names]
+    whole = [ENGLISH.words(name)[name].full for name in names]
     assert all(len(one) == 1 for one in whole)
     assert len(set().union(*whole)) == len(names)
     assert words("nodejs") < words("Node.js")

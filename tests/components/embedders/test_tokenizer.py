@@ -75,7 +75,7 @@ def stored(text: str, encoder: Bm25Encoder = PLAIN) -> set[int]:
 def test_a_word_of_each_script_is_found_and_marked_as_it_stands(
     script: Script, encoder: Bm25Encoder
 ) -> None:
-    every = set().union(*[word.whole for word in encoder.words(script.word).values()])
+    every = set().union(*[word.full for word in encoder.words(script.word).values()])
     assert (
         every & stored(script.text, encoder)
         if encoder is CODE
@@ -85,7 +85,7 @@ def test_a_word_of_each_script_is_found_and_marked_as_it_stands(
     assert encoder.highlights(encoder.words(script.word), script.text) == (script.shown,)
     before, _, after = script.text.rpartition(script.shown)
     assert marked(script.text, [script.shown], "[", "]") == f"{before}[{script.shown}]{after}"
-    others = set().union(*[word.whole for word in encoder.words(script.other).values()])
+    others = set().union(*[word.full for word in encoder.words(script.other).values()])
     assert not others <= stored(script.text, encoder)
 
 

@@ -172,7 +172,7 @@ class WritableShardFolder(ShardFolder):
         self._copied = bool(entry.writing)
         """Whether the folder is a copy, perhaps of a writer that was killed, which no reader can
         have."""
-        self._whole = False
+        self._is_intact = False
         """Whether the folder could be loaded, or copied."""
         self._in_place = FileLock(self._folder)
         """Held from the first write in place until the next flush."""
@@ -265,7 +265,7 @@ class WritableShardFolder(ShardFolder):
 
     def _hand_over(self) -> None:
         """Let the copy, if there is a complete one, replace the folder that readers link."""
-        if not (self._copied and self._whole):
+        if not (self._copied and self._is_intact):
             return
         old = self._catalog.entry(self.name).folder
         self._catalog.set_folders(self.name, folder=self._folder.name, writing="")
@@ -289,7 +289,7 @@ class WritableShardFolder(ShardFolder):
 
     def _loaded(self) -> e.EdgeShard:
         engine = super()._loaded()
-        self._whole = True
+        self._is_intact = True
         return engine
 
     def _claim(self) -> None:
@@ -321,7 +321,7 @@ class WritableShardFolder(ShardFolder):
                 raise
         self._folder = target
         self._copied = True
-        self._whole = True
+        self._is_intact = True
 
     def _flush(self) -> None:
         if self._engine is not None:
