@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_client import grpc as proto
 
-from rag_index.components.stores.points import MARK_ID
+from rag_index.components.stores.points import COMMIT_MARK_ID
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import CALLS, FakeQdrantGrpc
 
@@ -112,7 +112,7 @@ class _Counter:
         self._lock = threading.Lock()
 
     def upsert(self, fake: FakeQdrant, request: Any) -> Any:
-        if [point.id.uuid for point in request.points] == [MARK_ID]:
+        if [point.id.uuid for point in request.points] == [COMMIT_MARK_ID]:
             self._marks = 1
             return self._keep(fake, request)
         with self._lock:

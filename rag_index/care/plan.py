@@ -308,8 +308,10 @@ def _plan(
                 if live is not None:
                     identity = on_its_processor(identity, store.find(live.name) or {})
         if live is not None:
-            read_marks = partial(commit_marks, settings.store)
-            plan.say(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
+            read_commit_marks = partial(commit_marks, settings.store)
+            plan.say(
+                ledger.find_restored({index.name: live.name}, read_commit_marks).get(index.name, "")
+            )
         _check_embedder(plan, settings, index, identity, live)
         _compare(plan, settings, index, source, ledger, live)
     return plan

@@ -18,7 +18,7 @@ from rag_index.errors import SettingsError
 
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
-OTHER_MARKS = {
+REFUSED_BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -42,7 +42,9 @@ def read_written(path: Path, what: str = "") -> str:
             f"{named} cannot be read: {error.strerror or error}; name one that exists and that this"
             " user may read"
         ) from error
-    other = next((name for mark, name in OTHER_MARKS.items() if content.startswith(mark)), "")
+    other = next(
+        (name for mark, name in REFUSED_BYTE_ORDER_MARKS.items() if content.startswith(mark)), ""
+    )
     if other or b"\0" in content:
         raise SettingsError(f"{named} is {other or 'UTF-16, or no text'}: save it as UTF-8")
     try:

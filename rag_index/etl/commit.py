@@ -268,7 +268,7 @@ class Committer:
     _rows_before: dict[str, RecordedDocument | None] = attrs.field(factory=dict, init=False)
     """The ledger rows of documents between `begin` and `commit`, as they were before they became
     pending. None if the ledger had no row."""
-    _has_moved_mark: bool = attrs.field(default=False, init=False)
+    _has_moved_commit_mark: bool = attrs.field(default=False, init=False)
 
     @property
     def points(self) -> PointCollection:
@@ -291,10 +291,10 @@ class Committer:
         # The first call commits nothing, which moves the commit marks on. If the run dies before
         # its first shard is committed, a copy of the ledger from before the run is then older than
         # the store, and the next run detects that.
-        if keys and not self._has_moved_mark:
+        if keys and not self._has_moved_commit_mark:
             with self._committing():
                 pass
-            self._has_moved_mark = True
+            self._has_moved_commit_mark = True
 
     def commit(self, written: WrittenShard, *, by_words: bool = False) -> int:
         """Commit a shard whose points are durable. Return how many of its documents are new.
@@ -387,18 +387,18 @@ class Committer:
             raise StoreMismatch(
                 f"{name} was dropped from ledger {url} while a run wrote it: run again"
             )
-        mark = next_commit_mark(self.ledger, known.commit_mark)
+        commit_mark = next_commit_mark(self.ledger, known.commit_mark)
         points = self.points
         difference = self.ledger.different_commits(known, points.commit_mark())
         if difference:
             raise StoreRestored(
                 f"{difference} while a run wrote it; the next run compares every point"
             )
-        points.set_commit_mark(mark)
+        points.set_commit_mark(commit_mark)
         with self.ledger.transaction():
             self._check_lease()
             yield
-            self.ledger.record_commit(self.collection.id, mark)
+            self.ledger.record_commit(self.collection.id, commit_mark)
 
     def _check_lease(self) -> None:
         if self._lease is not None:

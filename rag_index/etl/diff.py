@@ -18,7 +18,7 @@ from rag_index.components.sources.attachments import with_files
 from rag_index.components.sources.scan_state import ScanState
 from rag_index.core.documents.batches import DocumentBatch
 from rag_index.core.documents.canonical import decode_payload
-from rag_index.core.documents.keys import document_id, key_mark
+from rag_index.core.documents.keys import document_id, untyped_key_hash
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import SourceError
@@ -432,15 +432,17 @@ def _former_keys(
     """Return some keys of the ledger with the values of these keys; none if a key there has the
     types of these."""
     columns, after = opened.index.key_columns, ""
-    marks: set[str] = set()
+    wanted_hashes: set[str] = set()
     found: list[str] = []
     while known := opened.ledger.keys(collection.id, after=after, limit=PAGE_KEYS):
         after = known[-1]
         if any(key_types(former) == types for former in known):
             return []
-        marks = marks or {key_mark(key, columns) for key in keys}
+        wanted_hashes = wanted_hashes or {untyped_key_hash(key, columns) for key in keys}
         if len(found) < SAMPLE:
-            found += [former for former in known if key_mark(former, columns) in marks]
+            found += [
+                former for former in known if untyped_key_hash(former, columns) in wanted_hashes
+            ]
     return found[:SAMPLE]
 
 

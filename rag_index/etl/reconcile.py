@@ -182,9 +182,9 @@ class Comparison:
         ledger, store = self._ledger, self._store
         name, cid = self._collection.name, self._collection.id
         points = store.points(name)
-        mark = points.commit_mark()
+        commit_mark = points.commit_mark()
         overtaken = _overtaken(store, name)
-        is_deleted = self._is_deleted(mark)
+        is_deleted = self._is_deleted(commit_mark)
         ledger.drop_position(self._collection.alias)
         pending_before = ledger.totals(cid).pending
         deleted = self._delete(is_deleted)
@@ -192,7 +192,7 @@ class Comparison:
         ledger.forget_digests(cid)
         self._mark_pending(is_deleted)
         pending = ledger.totals(cid).pending - pending_before
-        newest = next_commit_mark(ledger, max(mark, self._collection.commit_mark))
+        newest = next_commit_mark(ledger, max(commit_mark, self._collection.commit_mark))
         points.set_commit_mark(newest)
         ledger.record_commit(cid, newest)
         # No further run was overtaken since the points were read.
@@ -200,14 +200,14 @@ class Comparison:
             points.set_metadata({OVERTAKEN: None})
         return deleted, pending
 
-    def _is_deleted(self, mark: CommitMark) -> sa.ColumnElement[bool]:
+    def _is_deleted(self, commit_mark: CommitMark) -> sa.ColumnElement[bool]:
         """Return the condition for orphans that are deleted. All others become pending."""
         # The source was read to its end: it has no such document.
         if self.complete:
             return self._of_none()
         # The store was restored from a backup: its documents that the ledger does not know were
         # deleted since.
-        if mark < self._collection.commit_mark:
+        if commit_mark < self._collection.commit_mark:
             return o.key.is_not(None)
         # The ledger was restored: the documents may be in the source.
         return sa.false()

@@ -28,9 +28,9 @@ from rag_index.core.documents.keys import (
     document_id,
     encode_key,
     encode_keys,
-    key_mark,
     point_id,
     possible_keys,
+    untyped_key_hash,
 )
 from rag_index.errors import SourceError
 
@@ -341,10 +341,14 @@ def test_groups_in_a_payload_come_back(groups):
     ids=lambda values: str(values[0]),
 )
 def test_a_key_is_recognised_in_another_type(values):
-    assert len({key_mark(encode_key([value])) for value in values}) == 1
+    assert len({untyped_key_hash(encode_key([value])) for value in values}) == 1
 
 
 def test_keys_that_look_alike_are_others_and_the_columns_of_a_key_may_change_places():
-    assert key_mark(encode_key([1])) != key_mark(encode_key([10]))
-    assert key_mark(encode_key([1, 2]), ("a", "b")) == key_mark(encode_key([2, 1]), ("b", "a"))
-    assert key_mark(encode_key([1, 2]), ("a", "b")) != key_mark(encode_key([2, 1]), ("a", "b"))
+    assert untyped_key_hash(encode_key([1])) != untyped_key_hash(encode_key([10]))
+    assert untyped_key_hash(encode_key([1, 2]), ("a", "b")) == untyped_key_hash(
+        encode_key([2, 1]), ("b", "a")
+    )
+    assert untyped_key_hash(encode_key([1, 2]), ("a", "b")) != untyped_key_hash(
+        encode_key([2, 1]), ("a", "b")
+    )

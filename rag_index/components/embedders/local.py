@@ -34,7 +34,7 @@ TEXTS_AT_ONCE = 1024
 alive."""
 MAX_CACHED_WORDS, MAX_WORD = 50_000, 32
 """The number of words whose tokens are cached, some 15 MB, and the most characters of one."""
-MARKS = ("\u2581", "<s>", "</s>", "<unk>")
+TOKENIZER_SIGNS = ("\u2581", "<s>", "</s>", "<unk>")
 """How the tokenizer writes a space, and its own signs, which it takes for tokens wherever they
 stand."""
 _words = re.compile(" +[^ ]*").findall
@@ -184,7 +184,7 @@ class Tokens(dict[str, list[int]]):
         Unicode."""
         if not text:
             return []
-        if text.endswith(" ") or any(map(text.__contains__, MARKS)):
+        if text.endswith(" ") or any(map(text.__contains__, TOKENIZER_SIGNS)):
             # of a batch of one, which keeps the tokenizer on this thread and computes no offsets
             [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
             ids: list[int] = encoding.ids
@@ -193,7 +193,7 @@ class Tokens(dict[str, list[int]]):
         return list(chain.from_iterable(map(self.__getitem__, words)))
 
     def __missing__(self, word: str) -> list[int]:
-        ids = [token.id for token in self._model.tokenize(word.replace(" ", MARKS[0]))]
+        ids = [token.id for token in self._model.tokenize(word.replace(" ", TOKENIZER_SIGNS[0]))]
         if len(word) <= MAX_WORD:
             if len(self) >= MAX_CACHED_WORDS:
                 self.clear()

@@ -94,7 +94,7 @@ class Ledger(DocumentRows, RunRows, WatchRows):
     def find_restored(
         self,
         indexes: Mapping[str, str],
-        read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
+        read_commit_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
     ) -> dict[str, str]:
         """Return a message for each index whose store and ledger are at different commits.
 
@@ -102,12 +102,12 @@ class Ledger(DocumentRows, RunRows, WatchRows):
 
         Args:
             indexes: The name of the live collection of each index.
-            read_marks: Returns the commit marks in the store by name of collection. Collections
-                that the store does not have are missing.
+            read_commit_marks: Returns the commit marks in the store by name of collection.
+                Collections that the store does not have are missing.
         """
-        first = self._find_different(indexes, read_marks)
+        first = self._find_different(indexes, read_commit_marks)
         different = {name: live for name, live in indexes.items() if name in first}
-        second = self._find_different(different, read_marks)
+        second = self._find_different(different, read_commit_marks)
         messages: dict[str, str] = {}
         for name, difference in second.items():
             if difference == first[name]:
@@ -117,13 +117,13 @@ class Ledger(DocumentRows, RunRows, WatchRows):
     def _find_different(
         self,
         indexes: Mapping[str, str],
-        read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
+        read_commit_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]],
     ) -> dict[str, str]:
         """Return how store and ledger differ now, for each index where they do."""
         # Without an index, the store is not opened.
         if not indexes:
             return {}
-        marks = read_marks(indexes.values())
+        marks = read_commit_marks(indexes.values())
         collections: dict[str, Collection] = {}
         for name, live in indexes.items():
             collection = self.collection(live) if live in marks else None

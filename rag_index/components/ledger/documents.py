@@ -316,23 +316,24 @@ class DocumentRows(ScanRows):
         is_ours = self._is_in_index(collection_id)
         return self._column(sa.select(d.key).where(is_ours, PENDING))
 
-    def different_commits(self, collection: Collection, store_mark: CommitMark) -> str:
+    def different_commits(self, collection: Collection, store_commit_mark: CommitMark) -> str:
         """Return a message if store and ledger are at different commits; "" if they are not.
 
         Args:
-            store_mark: The commit mark of the collection in the store.
+            store_commit_mark: The commit mark of the collection in the store.
         """
         ours = collection.commit_mark
-        if store_mark == ours:
+        if store_commit_mark == ours:
             return ""
         # A run was interrupted within a commit, after the store and before the ledger: the store is
         # one commit ahead, and the documents of that commit are pending.
-        is_one_ahead = store_mark.number == ours.number + 1
+        is_one_ahead = store_commit_mark.number == ours.number + 1
         if is_one_ahead and self.pending_keys(collection.id):
             return ""
-        older = "the store" if store_mark < ours else "the ledger"
+        older = "the store" if store_commit_mark < ours else "the ledger"
         return (
-            f"{collection.name} is at {store_mark} in the store and at {ours} in the ledger: "
+            f"{collection.name} is at {store_commit_mark} in the store"
+            f" and at {ours} in the ledger: "
             f"{older} was put back to an older copy"
         )
 

@@ -50,7 +50,7 @@ MAGIC = {
     b"SQLite format 3": "an SQLite file",
     b"\x78\x9f\x3e\x22": "an attachment of Outlook (TNEF)",
 }
-_ANY_MARK = re.compile(
+_ANY_MARKUP = re.compile(
     r"<[^<>]*+>|&#?\w++;|\]\([^()\n]*+\)|^"
     r" {0,3}\[[^\[\]\n]*+\]:.*+|\[/?[a-z*]++(?:=[^\[\]\n]*+)?\](?!\()",
     re.IGNORECASE | re.MULTILINE,
@@ -325,7 +325,7 @@ def _outside_markup(value: Any, form: str) -> str:
         return ""
     if form == "plain":
         return value
-    return _ANY_MARK.sub("", value)
+    return _ANY_MARKUP.sub("", value)
 
 
 def serialised_text(text: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rag_index.components.stores.queries import Conditions
 
 T = TypeVar("T")
-MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
+COMMIT_MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
 """The point in which a server keeps the commit mark of a collection. It has no vector, so no search
 finds it. The metadata cannot have the mark: if a snapshot is recovered into an existing collection,
 the points go back and the metadata stays."""

@@ -185,7 +185,7 @@ class PointCollection(PointReader, ABC):
         """
 
     @abstractmethod
-    def set_commit_mark(self, mark: CommitMark) -> None:
+    def set_commit_mark(self, commit_mark: CommitMark) -> None:
         """Write the mark of the last commit, durably, and where it stays with the points.
 
         If an older copy of the points is put in their place, the mark of that time comes with them.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rag_index.components.stores.points import (
-    MARK_ID,
+    COMMIT_MARK_ID,
     Json,
     check_ids,
     count_having,
@@ -301,7 +301,7 @@ class PointReader(ABC):
             records, offset = self._page(which, limit=page, offset=offset, vectors=vectors)
             for record in records:
                 # A server keeps the commit mark in a point.
-                if record.id != MARK_ID:
+                if record.id != COMMIT_MARK_ID:
                     yield stored_point(record)
             if offset is None:
                 return

@@ -200,7 +200,7 @@ def possible_document_keys(columns: Sequence[str], document_id: str) -> list[str
     return keys
 
 
-def key_mark(key: str, columns: Sequence[str] = ()) -> str:
+def untyped_key_hash(key: str, columns: Sequence[str] = ()) -> str:
     """Return a hash that recognises a typed key after its columns got other types or another
     order: equal values have equal hashes, whatever their types."""
     values = decode_values(key)

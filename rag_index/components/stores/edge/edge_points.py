@@ -119,8 +119,8 @@ class EdgePoints(EdgePointReader[WritableShardFolder], PointCollection):
                     found.append(point.id)
         self.delete_points(found)
 
-    def set_commit_mark(self, mark: CommitMark) -> None:
-        self._shard().set_commit_mark(mark)
+    def set_commit_mark(self, commit_mark: CommitMark) -> None:
+        self._shard().set_commit_mark(commit_mark)
 
     def flush(self) -> None:
         self._shard().flush()

@@ -1,7 +1,7 @@
 """The folder of the embedded store: its locks, free space and errors, its catalog, and the files of
-a shard folder. In a shard folder are marks beside the engine's own files, copies that a writer
-changes, and views of readers. The engine writes its files in place, so a file that two folders
-share must not be written. What it corrects when it loads a shard (versions of deleted points,
+a shard folder. In a shard folder are marker files beside the engine's own files, copies that a
+writer changes, and views of readers. The engine writes its files in place, so a file that two
+folders share must not be written. What it corrects when it loads a shard (versions of deleted points,
 counters) is in small files. A view has copies of those, and shares the rest."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LET_GO_SECONDS = 0.3
 """How long a writer waits for an idle reader to let go of a collection, before it writes a copy."""
 LOCK_SECONDS = 10.0
 """How long to wait for another process that locks the store, which takes milliseconds."""
-MARK = "commit.json"
+COMMIT_FILE = "commit.json"
 """The file with the collection's last commit. It is in the shard folder, so a copy of the folder
 has it too."""
 UNWRITTEN = "unwritten"
@@ -275,19 +275,19 @@ def allocated_bytes(folder: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in files)
 
 
-def read_mark(folder: Path) -> CommitMark:
+def read_commit_mark(folder: Path) -> CommitMark:
     """Return the mark of the last commit whose points the folder has; number 0 if there is none.
     Raises OSError."""
     try:
-        return CommitMark.parse(json.loads((folder / MARK).read_bytes()))
+        return CommitMark.parse(json.loads((folder / COMMIT_FILE).read_bytes()))
     except (FileNotFoundError, ValueError):
         return CommitMark()
 
 
-def write_mark(folder: Path, mark: CommitMark) -> None:
+def write_commit_mark(folder: Path, commit_mark: CommitMark) -> None:
     """Write the commit mark, so that a power cut leaves the old or the new one. Raises OSError."""
-    content = json.dumps(asdict(mark)).encode()
-    replace_file(folder / MARK, content)
+    content = json.dumps(asdict(commit_mark)).encode()
+    replace_file(folder / COMMIT_FILE, content)
 
 
 def note_writing(folder: Path) -> None:
@@ -416,7 +416,7 @@ class Catalog:
 
     def commit_mark(self, name: str) -> CommitMark:
         with folder_errors(self._store):
-            return read_mark(self.folder(self.entry(name).newest))
+            return read_commit_mark(self.folder(self.entry(name).newest))
 
     def aliases(self) -> dict[str, str]:
         return dict(self._state[1])

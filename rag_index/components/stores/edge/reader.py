@@ -28,7 +28,7 @@ from rag_index.components.stores.edge.folder import (
     last_writer,
     link_shard,
     locked,
-    read_mark,
+    read_commit_mark,
     writer,
 )
 from rag_index.components.stores.edge.point_reader import EdgePointReader, EdgeReads
@@ -131,7 +131,7 @@ class EdgeReader(EdgeReads):
         name = self.known().resolve(name)
         entry = self._catalog.entry(name)
         with folder_errors(self._path):
-            commits = read_mark(self._catalog.folder(entry.folder)).number
+            commits = read_commit_mark(self._catalog.folder(entry.folder)).number
         self._renew(name, entry)
         with self._mutex:
             self.known()
@@ -224,7 +224,7 @@ class EdgeReader(EdgeReads):
                 view.shared.release()
             if not self._is_shown(self.known().entry(name), view):
                 return None
-            view.seen_commits = read_mark(path).number
+            view.seen_commits = read_commit_mark(path).number
             view.load()
             stack.pop_all()
             return view

@@ -35,7 +35,7 @@ from rag_index.components.stores.edge.folder import (
     folder_errors,
     note_writing,
     require_space,
-    write_mark,
+    write_commit_mark,
 )
 from rag_index.components.stores.queries import SPARSE
 from rag_index.errors import StoreError
@@ -56,7 +56,7 @@ shard.optimize()
 shard.flush()
 shard.close()
 """
-COPY_MARK = "~"
+COPY_SEPARATOR = "~"
 """What follows the collection in the name of a copied folder. No collection's name contains it."""
 FLUSH_POINTS = 20_000
 """Points written between flushes, unless the caller asks for one before; more would make the next
@@ -198,10 +198,10 @@ class WritableShardFolder(ShardFolder):
             if self._unflushed >= FLUSH_POINTS:
                 self._flush()
 
-    def set_commit_mark(self, mark: CommitMark) -> None:
+    def set_commit_mark(self, commit_mark: CommitMark) -> None:
         with self._lock, folder_errors(self._folder):
             self._check_open()
-            write_mark(self._folder, mark)
+            write_commit_mark(self._folder, commit_mark)
 
     def flush(self) -> None:
         with self._lock:
@@ -309,7 +309,7 @@ class WritableShardFolder(ShardFolder):
         """Copy the folder, whose shard is closed; the copy is written from now on. Raises
         StoreError if the disk has no room for it."""
         source = self._folder
-        target = self._catalog.folder(f"{self.name}{COPY_MARK}{uuid.uuid4().hex[:8]}")
+        target = self._catalog.folder(f"{self.name}{COPY_SEPARATOR}{uuid.uuid4().hex[:8]}")
         with folder_errors(source):
             require_space(source.parent, self._min_free + allocated_bytes(source))
             try:

@@ -33,7 +33,7 @@ from rag_index.components.stores.edge.folder import (
     wanted_file,
 )
 from rag_index.components.stores.edge.point_reader import EdgeReads, of_catalog
-from rag_index.components.stores.edge.shard import COPY_MARK, WritableShardFolder, create_shard
+from rag_index.components.stores.edge.shard import COPY_SEPARATOR, WritableShardFolder, create_shard
 from rag_index.components.stores.protocol import Store
 from rag_index.core.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
@@ -175,7 +175,7 @@ class EdgeStore(EdgeReads, Store):
         self._empty_trash()
         published = {entry.folder for entry in self._catalog.entries().values()}
         for folder in self._catalog.folder("").iterdir():
-            copied = COPY_MARK in folder.name and folder.name not in published
+            copied = COPY_SEPARATOR in folder.name and folder.name not in published
             if copied or (folder / UNFLUSHED).exists():
                 with suppress(StoreBusy):  # its writer lives
                     self._finish(folder)
@@ -183,7 +183,7 @@ class EdgeStore(EdgeReads, Store):
     def _finish(self, folder: Path) -> None:
         """Complete what a killed writer wrote to a folder, or delete the copy that it did not
         finish."""
-        name = folder.name.partition(COPY_MARK)[0]
+        name = folder.name.partition(COPY_SEPARATOR)[0]
         lock = WriterLock(self._path, name)
         self._catalog.refresh()
         entry = self._catalog.entries().get(name)

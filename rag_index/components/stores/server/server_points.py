@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
 
 from rag_index.components.stores.points import (
-    MARK_ID,
+    COMMIT_MARK_ID,
     Json,
     check_ids,
     engine_ids,
@@ -232,10 +232,10 @@ class ServerPoints(PointCollection):
         if keys is not None:
             return found
         # The point of the commit mark is none of the collection's.
-        return found - len(self._get([MARK_ID], vectors=False))
+        return found - len(self._get([COMMIT_MARK_ID], vectors=False))
 
     def commit_mark(self) -> CommitMark:
-        found = self._get([MARK_ID], vectors=False)
+        found = self._get([COMMIT_MARK_ID], vectors=False)
         if not found:
             return CommitMark()
         payload = found[0].payload or {}
@@ -384,9 +384,9 @@ class ServerPoints(PointCollection):
             ):
                 self._delete(models.FilterSelector(filter=some))
 
-    def set_commit_mark(self, mark: CommitMark) -> None:
-        payload = {RESERVED_KEY: asdict(mark)}
-        point = models.PointStruct(id=MARK_ID, vector={}, payload=payload)
+    def set_commit_mark(self, commit_mark: CommitMark) -> None:
+        payload = {RESERVED_KEY: asdict(commit_mark)}
+        point = models.PointStruct(id=COMMIT_MARK_ID, vector={}, payload=payload)
         self._write(lambda client: [client.upsert(self.name, [point], wait=True)])
 
     def _delete(self, selector: models.PointIdsList | models.FilterSelector) -> None:
