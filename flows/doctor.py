@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from rag_index.care.doctor import Diagnosis, examine
-from rag_index.core.recovery import with_retries
+from rag_index.core.recovery import retry_step
 from rag_index.core.settings import run_settings
 from rag_index.orchestration.reporting import OWN_END, diagnosis_state, run_name
 from rag_index.orchestration.stopping import failing, stoppable
@@ -35,5 +35,5 @@ def doctor(
     with stoppable() as stop, failing(stop), only_our_errors("the check-up"):
         settings = run_settings(config, wait=wait)
         recovery = settings.run.wait_for_recovery
-        diagnosis = with_retries(lambda: examine(settings, indexes), recovery)
+        diagnosis = retry_step(lambda: examine(settings, indexes), recovery)
     return stop.state or diagnosis_state(settings.project, diagnosis)

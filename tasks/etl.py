@@ -24,7 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Crashed
 
-from rag_index.core.recovery import DELAYS, JITTER, RETRIES, waiting
+from rag_index.core.recovery import DELAYS, JITTER, RETRIES, retryable_for
 from rag_index.core.reports.outcome import count_of
 from rag_index.errors import ProcessDied, ShardHalved
 from rag_index.etl import checks, words_first
@@ -93,7 +93,7 @@ def task_of(
 
     @wraps(step)
     def carry_out(*args: Any, wait: float, **kwargs: Any) -> Any:
-        with only_our_errors(name), waiting(wait):
+        with only_our_errors(name), retryable_for(wait):
             result = step(*args, **kwargs)
         sentence = sentence_of(result)
         if sentence:
@@ -213,7 +213,7 @@ def upsert_shard(embedded: EmbeddedShard, to: Destination | WorkerDestination) -
     Qdrant's `/readyz`.
     """
     try:
-        with waiting(to.wait):
+        with retryable_for(to.wait):
             written = to.write(embedded)
     except MemoryError:
         return _no_memory(embedded)  # type: ignore[return-value]

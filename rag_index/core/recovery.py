@@ -1,6 +1,18 @@
 """How often a step of a run is tried, how long it waits for an unavailable service, and which
 services are unavailable now. Tasks of Prefect use these numbers in their decorators, and local
-steps use the same."""
+steps use the same.
+
+Three layers retry, each for its own time:
+
+1. An attempt: `HostPool` and `Link.ask` retry a call to an embedder or to Qdrant, at another host
+   or over a new connection, for their `patience`. That is `PATIENCE` in processes that embed, and
+   `[run] wait_for_recovery` for the store of the run's own process.
+2. A step: if its attempt failed with a TransientError, `retry_step` starts another one, for a task
+   of Prefect `may_try_again` decides that. `retryable_for` sets for how many seconds after the first
+   failure of the service: `[run] wait_for_recovery`, and `--wait` for the checks before a run.
+3. A run: entering `IndexLease` waits for the lease of a watch's run or of a check-up. A run that
+   failed is not retried. The next run continues from its last commit.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +65,9 @@ def jittered(seconds: float) -> float:
 
 
 @contextmanager
-def waiting(seconds: float) -> Iterator[None]:
-    """Set, on a TransientError that leaves the block, for how many seconds a retry is
-    worthwhile."""
+def retryable_for(seconds: float) -> Iterator[None]:
+    """Set, on a TransientError that leaves the block, for how many seconds its step is retried
+    (`TransientError.wait`), unless that is set already."""
     try:
         yield
     except TransientError as error:
@@ -106,16 +118,16 @@ def retry_message(error: BaseException | None, tries: int, first: float) -> str:
     return f"try {tries} failed, trying again until {until}: {error}"
 
 
-def with_retries(call: Callable[[], T], wait: float) -> T:
-    """Return the result of `call`, which must be harmless to repeat. Retries it after transient
-    errors, for `wait` seconds after its service failed first."""
+def retry_step(step: Callable[[], T], seconds: float) -> T:
+    """Return the result of `step`, which must be harmless to repeat. Retries it after transient
+    errors, for `seconds` after its service failed first."""
     first = 0.0
     tries = 0
     while True:
         tries += 1
         try:
-            with waiting(wait):
-                return call()
+            with retryable_for(seconds):
+                return step()
         except TransientError as error:
             first = first or time.time()
             if not may_try_again(error, tries, first):

@@ -43,7 +43,7 @@ from rag_index.core.documents.keys import document_id
 from rag_index.core.documents.sizes import shows_sizes
 from rag_index.core.documents.work import Work
 from rag_index.core.machine import collect_seldom, end_process_after
-from rag_index.core.recovery import PATIENCE, downtime, waiting
+from rag_index.core.recovery import PATIENCE, downtime, retryable_for
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -235,7 +235,7 @@ def embed(job: EmbedJob, *, home: int | None = None, limited: bool | None = None
     before = embedder.stats.requests
     try:
         with (
-            waiting(job.wait),
+            retryable_for(job.wait),
             end_process_after(job.shard.limit if limited else None),
             collect_seldom(),
         ):

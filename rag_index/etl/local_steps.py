@@ -28,7 +28,7 @@ from rag_index.components.chunking.text_chunker import TextChunker
 from rag_index.core.machine import InlineExecutor, in_thread
 from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import memory_per_worker, worker_count
-from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
+from rag_index.core.recovery import SERVICES, Outage, outages, retry_step
 from rag_index.errors import RagIndexError, TerminalError
 from rag_index.etl.embed import NO_MEMORY, close_process_embedder, embed, process_died_error
 from rag_index.etl.steps import Steps, sentence_of
@@ -105,7 +105,7 @@ class LocalSteps(Steps):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        result = with_retries(partial(step, opened, *args, **kwargs), wait)
+        result = retry_step(partial(step, opened, *args, **kwargs), wait)
         _log(opened, result)
         return result
 
@@ -201,7 +201,7 @@ class LocalSteps(Steps):
             with self._places.taken() as executor:
                 return embedded_by(self._submit(executor, job), job)
 
-        return partial(with_retries, embed_at_a_place, self.recovery)
+        return partial(retry_step, embed_at_a_place, self.recovery)
 
     def _embed_on(self, executor: Executor, job: EmbedJob) -> Callable[[], EmbeddedShard]:
         """Submit a shard. Return a function that waits for it, and submits it again after a
@@ -213,7 +213,7 @@ class LocalSteps(Steps):
             future = futures.pop() if futures else self._submit(executor, job)
             return embedded_by(future, job)
 
-        return partial(with_retries, wait_for_embedded, self.recovery)
+        return partial(retry_step, wait_for_embedded, self.recovery)
 
     def _submit(self, executor: Executor, job: EmbedJob) -> Future[EmbeddedShard]:
         if isinstance(executor, Process):
@@ -230,7 +230,7 @@ class LocalSteps(Steps):
 
     def _upsert(self, shard: EmbeddedShard, to: Destination) -> WrittenShard:
         with to.turn():
-            return with_retries(partial(to.write, shard), self.recovery)
+            return retry_step(partial(to.write, shard), self.recovery)
 
 
 class Places:

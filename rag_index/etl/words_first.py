@@ -27,7 +27,7 @@ from rag_index.components.chunking import open_chunker
 from rag_index.components.embedders.bm25 import bm25_model
 from rag_index.components.sources import open_source
 from rag_index.core.documents.batches import DocumentBatch, Shard
-from rag_index.core.recovery import with_retries
+from rag_index.core.recovery import retry_step
 from rag_index.core.reports.outcome import count_of
 from rag_index.etl.embed import weigh
 from rag_index.etl.fetch import fetch_page
@@ -155,7 +155,7 @@ class WordsFirst:
     def _fetch(self, opened: Opened, number: int, cursor: object, rows: int) -> SourcePage:
         """Read a page of the source. It is no task of its own: the pass is one."""
         read = partial(fetch_page, opened, number, cursor, rows)
-        return with_retries(read, self.steps.recovery)
+        return retry_step(read, self.steps.recovery)
 
     def _new(self, documents: DocumentBatch) -> DocumentBatch:
         """Return the documents that the pass writes."""
@@ -200,7 +200,7 @@ class WordsFirst:
         committer.begin(shard)
         weighed = weigh(shard, chunker, bm25)
         wait = self.opened.settings.run.wait_for_recovery
-        written = with_retries(partial(self.to.write, weighed), wait)
+        written = retry_step(partial(self.to.write, weighed), wait)
         committer.commit(written, by_words=True)
         return len(written.keys)
 

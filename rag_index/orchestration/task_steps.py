@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Completed, Crashed
 from rag_index.core.machine import in_thread
 from rag_index.core.machine.child import Process
 from rag_index.core.machine.resources import memory_per_worker
-from rag_index.core.recovery import SERVICES, Outage, outages, with_retries
+from rag_index.core.recovery import SERVICES, Outage, outages, retry_step
 from rag_index.errors import NoWorkers, ProcessDied, RagIndexError, TerminalError, TransientError
 from rag_index.etl.deletes import delete_gone
 from rag_index.etl.embed import close_process_embedder, embed, process_died_error
@@ -146,7 +146,7 @@ class TaskSteps(Steps):
     def count_workers(self, wait: float) -> int:
         # If Dask cannot be imported, the first shard reports it.
         with suppress(NoWorkers):
-            count = with_retries(partial(count_workers, self._settings.parallel), wait)
+            count = retry_step(partial(count_workers, self._settings.parallel), wait)
             self.workers = max(1, count)
         return self.workers
 

@@ -10,7 +10,7 @@ import pytest
 from rag_index.components.embedders import servers
 from rag_index.components.hosts.endpoint import PLAIN_TEXT
 from rag_index.core import recovery
-from rag_index.core.recovery import may_try_again, retry_message, waiting, with_retries
+from rag_index.core.recovery import may_try_again, retry_message, retryable_for, retry_step
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
 from rag_index.etl.sharding import Sharder
 from tests.etl.plain import listed_as_deadly, printed
@@ -160,12 +160,12 @@ def failing(times: int, error: Exception):
 
 def test_a_step_is_tried_again_until_so_long_after_the_first_failure(quick):
     step, tries = failing(3, StoreUnavailable("away"))
-    assert (with_retries(step, 60), len(tries)) == ("done", 4)
+    assert (retry_step(step, 60), len(tries)) == ("done", 4)
     late = StoreUnavailable("away")
     late.since = time.time() - 61
     step, tries = failing(3, late)
     with pytest.raises(StoreUnavailable):
-        with_retries(step, 60)
+        retry_step(step, 60)
     assert len(tries) == 1, "it was away for longer before this try"
 
 
@@ -175,7 +175,7 @@ def test_a_step_is_tried_again_until_so_long_after_the_first_failure(quick):
 def test_what_another_try_cannot_help_is_not_tried_for_long(quick, error, tries):
     step, made = failing(99, error)
     with pytest.raises(type(error)):
-        with_retries(step, 60)
+        retry_step(step, 60)
     assert len(made) == tries
     assert not may_try_again(error, tries, time.time()), "nor by a task of Prefect"
 
@@ -194,7 +194,7 @@ def test_a_service_that_does_not_say_since_when_it_fails_is_waited_for_as_long(m
         raise StoreUnavailable("away")
 
     with pytest.raises(StoreUnavailable):
-        with_retries(step, 20)
+        retry_step(step, 20)
     assert made == [1000, 1001, 1003, 1007, 1015, 1030]
 
 
@@ -224,7 +224,7 @@ def test_the_last_try_of_a_query_that_took_too_long_is_said_to_be_that():
 
 def test_a_pause_longer_than_the_time_left_is_not_waited_for():
     error = StoreUnavailable("asks for a pause", 120)
-    with pytest.raises(StoreUnavailable), waiting(60):
+    with pytest.raises(StoreUnavailable), retryable_for(60):
         raise error
     assert not may_try_again(error, 1, time.time())
     error.retry_after = 30

@@ -1,8 +1,8 @@
 """The folder of the embedded store: its locks, free space and errors, its catalog, and the files of
 a shard folder. In a shard folder are marker files beside the engine's own files, copies that a
 writer changes, and views of readers. The engine writes its files in place, so a file that two
-folders share must not be written. What it corrects when it loads a shard (versions of deleted points,
-counters) is in small files. A view has copies of those, and shares the rest."""
+folders share must not be written. What it corrects when it loads a shard (versions of deleted
+points, counters) is in small files. A view has copies of those, and shares the rest."""
 
 from __future__ import annotations
 
