@@ -32,7 +32,7 @@ from rag_index.etl.embed import EmbedJob
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.run import index_pages
-from rag_index.etl.scan import Scan, begin
+from rag_index.etl.scan import Scan, begin_scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -295,7 +295,7 @@ def sample_run(
     ):
         chunker = open_chunker(settings, opened.index)
         record = RunRecord(name)
-        scan = begin(opened, record, identity, chunker, workers=workers)
+        scan = begin_scan(opened, record, identity, chunker, workers=workers)
         yield BegunRun(opened, scan, record)
 
 

@@ -8,8 +8,8 @@ Three layers retry, each for its own time:
    or over a new connection, for their `patience`. That is `PATIENCE` in processes that embed, and
    `[run] wait_for_recovery` for the store of the run's own process.
 2. A step: if its attempt failed with a TransientError, `retry_step` starts another one, for a task
-   of Prefect `may_try_again` decides that. `retryable_for` sets for how many seconds after the first
-   failure of the service: `[run] wait_for_recovery`, and `--wait` for the checks before a run.
+   of Prefect `may_try_again` decides that. `retryable_for` sets for how many seconds after the
+   service failed first: `[run] wait_for_recovery`, and `--wait` for the checks before a run.
 3. A run: entering `IndexLease` waits for the lease of a watch's run or of a check-up. A run that
    failed is not retried. The next run continues from its last commit.
 """
@@ -228,7 +228,7 @@ class ServiceState:
         self._patience = SILENCE_SECONDS
         self.answered()
 
-    def begin(self, patience: float) -> None:
+    def call_started(self, patience: float) -> None:
         """Record the start of a call. It continues the outage of an earlier call that gave up less
         than `GIVEN_UP_SECONDS` ago."""
         if self._is_over():
@@ -236,7 +236,7 @@ class ServiceState:
         self._patience = patience
         self._calls += 1
 
-    def end(self) -> None:
+    def call_ended(self) -> None:
         """Record the end of a call."""
         self._calls -= 1
         self._left = self._clock()
@@ -320,7 +320,7 @@ class Services:
         """
         with self._lock:
             service = self._known.setdefault(name, ServiceState(name, self._clock))
-            service.begin(patience)
+            service.call_started(patience)
         try:
             yield service
             service.answered()
@@ -331,7 +331,7 @@ class Services:
             raise
         finally:
             with self._lock:
-                service.end()
+                service.call_ended()
 
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest outage first."""

@@ -26,7 +26,7 @@ from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import Opened, RunOptions, open_index
 from rag_index.etl.publish import counted
 from rag_index.etl.run import AllDocuments, note_rate, run_index
-from rag_index.etl.scan import Scan, begin
+from rag_index.etl.scan import Scan, begin_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +79,9 @@ class NamedDocuments(AllDocuments):
         self.page = SourcePage(DocumentBatch.empty(), None)
         self._gone: list[str] = []
 
-    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan:
+    def begin_run(
+        self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks
+    ) -> Scan:
         """Read the documents, and begin a run of them alone. Raises SettingsError before anything
         is written."""
         name = opened.index.name
@@ -98,7 +100,7 @@ class NamedDocuments(AllDocuments):
             self._gone = self._find_gone(opened)
         identity = identify_for(opened)
         chunker = open_chunker(opened.settings, opened.index)
-        return begin(opened, record, identity, chunker, documents=len(self._ids))
+        return begin_scan(opened, record, identity, chunker, documents=len(self._ids))
 
     def _find_gone(self, opened: Opened) -> list[str]:
         """Return the keys of the documents that the index has and the source has not. Raises
@@ -125,7 +127,7 @@ class NamedDocuments(AllDocuments):
         return sorted(known - present)
 
     def pages(self, opened: Opened, fetch: Fetch, record: RunRecord) -> Iterator[SourcePage]:
-        """Yield the documents, which `begin` has read."""
+        """Yield the documents, which `begin_run` has read."""
         yield self.page
 
     def delete(self, opened: Opened, scan: Scan, steps: Steps, record: RunRecord) -> Deleted:

@@ -256,8 +256,8 @@ def next_commit_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
 class Committer:
     """The commits of one run to one collection.
 
-    For each shard, `begin` comes first, then its points are written and made durable, then `commit`
-    is called.
+    For each shard, `begin_shard` comes first, then its points are written and made durable, then
+    `commit` is called.
     """
 
     index: str
@@ -266,8 +266,8 @@ class Committer:
     collection: Collection
     _lease: IndexLease | None = None
     _rows_before: dict[str, RecordedDocument | None] = attrs.field(factory=dict, init=False)
-    """The ledger rows of documents between `begin` and `commit`, as they were before they became
-    pending. None if the ledger had no row."""
+    """The ledger rows of documents between `begin_shard` and `commit`, as they were before they
+    became pending. None if the ledger had no row."""
     _has_moved_commit_mark: bool = attrs.field(default=False, init=False)
 
     @property
@@ -275,7 +275,7 @@ class Committer:
         """The points of the collection."""
         return self.store.points(self.collection.name)
 
-    def begin(self, shard: Shard) -> None:
+    def begin_shard(self, shard: Shard) -> None:
         """Make the documents of a shard pending, and remember their ledger rows for `commit`."""
         keys = shard.documents.keys
         known = self.ledger.known(self.collection.id, keys)

@@ -25,8 +25,8 @@ class Interruption:
     By default it never does. Runs of a watch take turns (`watch.kept_runs`).
     """
 
-    def begin(self, scan: Scan) -> None:
-        """Take note that a run begins to read."""
+    def on_scan_start(self, scan: Scan) -> None:
+        """Handle the start of a scan. By default nothing is done."""
 
     def before_page(self) -> None:
         """Return, or raise RunPaused if no further page is to be read."""

@@ -29,7 +29,7 @@ from rag_index.etl.fetch import fetch_page, read_pages
 from rag_index.etl.interruption import Interruption
 from rag_index.etl.publish import build_search_index, publish
 from rag_index.etl.run_end import log_outages, recorded_end
-from rag_index.etl.scan import begin
+from rag_index.etl.scan import begin_scan
 from rag_index.etl.window import Window
 from rag_index.etl.words_first import WordsFirst
 
@@ -79,9 +79,9 @@ def run_index(
     target: Target | None = None
 
     with recorded_end(opened, record, checks), log_outages(opened, record):
-        scan = documents.begin(opened, steps, record, checks)
+        scan = documents.begin_run(opened, steps, record, checks)
         target = scan.target
-        interruption.begin(scan)
+        interruption.on_scan_start(scan)
 
         index_pages(opened, scan, steps, record, documents=documents, interruption=interruption)
 
@@ -151,13 +151,17 @@ def index_pages(
 class AllDocuments:
     """All documents of an index. A run over a few documents overrides each method."""
 
-    def begin(self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks) -> Scan:
+    def begin_run(
+        self, opened: Opened, steps: Steps, record: RunRecord, checks: ServiceChecks
+    ) -> Scan:
         """Check the services, wait for those that are unavailable, and begin the run."""
         answers = checks.ask(questions(opened, steps))
         identity: EmbedderIdentity = answers["embedder"]
         chunker = answers.get("context") or open_chunker(opened.settings, opened.index)
         part_rows = answers.get("parts")
-        scan = begin(opened, record, identity, chunker, workers=steps.workers, part_rows=part_rows)
+        scan = begin_scan(
+            opened, record, identity, chunker, workers=steps.workers, part_rows=part_rows
+        )
         # A new collection: the prefixes are those that its vectors will have.
         is_new = not scan.target.collection.commits
         warning = prefix_warning(opened.settings.embedder, identity) if is_new else ""

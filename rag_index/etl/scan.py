@@ -44,7 +44,7 @@ class Scan:
     """How many rows each part has in the source."""
 
 
-def begin(
+def begin_scan(
     opened: Opened,
     record: RunRecord,
     identity: EmbedderIdentity,

@@ -137,7 +137,7 @@ class Window:
         """
         self._record.note_first_shard()
         # Pending, before anything may write it.
-        self._scan.committer.begin(shard)
+        self._scan.committer.begin_shard(shard)
         if shard.suspect:
             self._alone.append(shard)
             return

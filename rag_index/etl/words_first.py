@@ -197,7 +197,7 @@ class WordsFirst:
         chars = sum(map(len, new.texts))
         shard = Shard(self.opened.index.name, 0, new, chars)
         # Pending before they are chunked: a document that kills this process is left to the scan.
-        committer.begin(shard)
+        committer.begin_shard(shard)
         weighed = weigh(shard, chunker, bm25)
         wait = self.opened.settings.run.wait_for_recovery
         written = retry_step(partial(self.to.write, weighed), wait)

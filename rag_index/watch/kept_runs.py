@@ -64,7 +64,7 @@ class TakingTurns(Interruption):
         self._may_pause = False
         self._embeds_since: float | None = None
 
-    def begin(self, scan: Scan) -> None:
+    def on_scan_start(self, scan: Scan) -> None:
         self._may_pause = scan.target.collection.whole_in > 0
 
     def before_page(self) -> None:

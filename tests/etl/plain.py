@@ -20,7 +20,7 @@ from rag_index.etl.deletes import count_parts_of
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import AllDocuments, run_index
-from rag_index.etl.scan import begin
+from rag_index.etl.scan import begin_scan
 from rag_index.orchestration.hooks import SearchHooks
 from rag_index.watch.kept_runs import KeptRuns, RunEnd
 from tests.fakes.ollama import FakeOllama
@@ -85,7 +85,7 @@ def begun_run(settings: Settings, options: RunOptions):
         closing(LocalSteps(serially(settings))) as steps,
     ):
         identity, chunker = identify(settings.embedder), open_chunker(settings, opened.index)
-        yield opened, begin(opened, record, identity, chunker), steps, record
+        yield opened, begin_scan(opened, record, identity, chunker), steps, record
 
 
 class Documents(AllDocuments):
@@ -95,14 +95,14 @@ class Documents(AllDocuments):
     def __init__(self, *, delete: bool = True) -> None:
         self._delete = delete
 
-    def begin(self, opened, steps, record, checks):
+    def begin_run(self, opened, steps, record, checks):
         opened.source.check()
         parts = count_parts_of(opened)
         identity, chunker = (
             identify(opened.settings.embedder),
             open_chunker(opened.settings, opened.index),
         )
-        return begin(opened, record, identity, chunker, part_rows=parts)
+        return begin_scan(opened, record, identity, chunker, part_rows=parts)
 
     def delete(self, opened, scan, steps, record):
         if not self._delete:

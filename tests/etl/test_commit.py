@@ -74,7 +74,7 @@ def test_a_document_keeps_what_it_had_if_nothing_new_was_written_and_otherwise_l
     committer, keys = Committer("notes", ledger, store, collection), ["7", "8"]
     if earlier:
         ledger.mark_pending(collection.id, keys)
-    committer.begin(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
+    committer.begin_shard(Shard("notes", 1, DocumentBatch(keys, [], [], [], []), 0))
     failures = [Failure(key, "it kills", NEW, process_died=not earlier) for key in keys]
     committer.commit(WrittenShard(1, [], [], [], [], failures, Work()))
     assert {point.payload["_rag"]["key"] for point in store.points("p_notes__1").scroll()} == (
@@ -243,7 +243,7 @@ def test_a_commit_that_dies_before_its_mark_is_in_the_ledger_leaves_documents_pe
     collection = add(ledger)
     ledger.record(collection.id, [("7", OLD, PAYLOAD, 1)])
     committer = Committer("notes", ledger, store, collection)
-    committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+    committer.begin_shard(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
     write(store, "7", NEW, range(1))
     with mock.patch.object(ledger, "record_commit", die), pytest.raises(Died):
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
@@ -285,7 +285,7 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
     committer = Committer("notes", ledger, store, collection, TakenLease(checks))
 
     def write_shard() -> None:
-        committer.begin(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+        committer.begin_shard(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
         committer.commit(WrittenShard(1, ["7"], [NEW], [PAYLOAD], [1], [], Work()))
 
     with pytest.raises(IndexLocked):

@@ -10,7 +10,7 @@ import pytest
 from rag_index.components.embedders import servers
 from rag_index.components.hosts.endpoint import PLAIN_TEXT
 from rag_index.core import recovery
-from rag_index.core.recovery import may_try_again, retry_message, retryable_for, retry_step
+from rag_index.core.recovery import may_try_again, retry_message, retry_step, retryable_for
 from rag_index.errors import SourceTimedOut, StoreUnavailable, TerminalError
 from rag_index.etl.sharding import Sharder
 from tests.etl.plain import listed_as_deadly, printed

@@ -19,7 +19,7 @@ from rag_index.etl.changed import serially
 from rag_index.etl.local_steps import LocalSteps
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.etl.run import AllDocuments, run_index
-from rag_index.etl.scan import begin
+from rag_index.etl.scan import begin_scan
 from tests.etl.plain import Died
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
@@ -137,8 +137,8 @@ def _half(batch):
 class SmallShards(AllDocuments):
     """All documents, in small pages, and in small shards, whose size no rate changes."""
 
-    def begin(self, opened, steps, record, checks):
-        scan = begin(
+    def begin_run(self, opened, steps, record, checks):
+        scan = begin_scan(
             opened,
             record,
             identify(opened.settings.embedder),

@@ -192,7 +192,7 @@ def test_a_run_that_stood_still_changes_nothing_in_the_ledger(tmp_path, monkeypa
         if when == "documents become pending":
             stands_still()
         elif when == "it has written points":
-            after(monkeypatch, Committer, "begin", stands_still)
+            after(monkeypatch, Committer, "begin_shard", stands_still)
         else:
             scan.committer.mark_pending(["1"])  # the commit of which is not the one that is meant
             after(monkeypatch, EdgePoints, "set_commit_mark", stands_still)
