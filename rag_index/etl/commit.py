@@ -176,7 +176,7 @@ class CommitPlan:
             if row.text_hash != document.text_hash:
                 self.erasable += 1
 
-    def add_failed(self, failed: FailedWrite, *, is_damaged: bool) -> None:
+    def add_failed_write(self, failed: FailedWrite, *, is_damaged: bool) -> None:
         """Add a failed document: it keeps all of its former points, or none.
 
         Args:
@@ -317,7 +317,7 @@ class Committer:
         failed = self._failed_writes(written.failures)
         damaged = self._find_damaged(failed)
         for failed_write in failed:
-            plan.add_failed(failed_write, is_damaged=failed_write.key in damaged)
+            plan.add_failed_write(failed_write, is_damaged=failed_write.key in damaged)
 
         cid, points = self.collection.id, self.points
         if delete_chunks(points, self.index, plan.stale):

@@ -257,7 +257,7 @@ class DeleteGuard:
         sizes.pop("", None)  # the size of the collection itself
         return sizes
 
-    def excess(self, lost: IndexedDocuments) -> ExcessiveLoss | None:
+    def excessive_loss(self, lost: IndexedDocuments) -> ExcessiveLoss | None:
         """Return what would be lost if that is more than the share. None if it is not.
 
         Rows of a wrong source must not hide the loss of the right ones. So documents count that the
@@ -289,11 +289,11 @@ class DeleteGuard:
         lost = self.ledger.count_deletions(self.collection)
         if self.hidden and lost.all:
             return lost.all, f"the run would hold back {lost.all:,} documents: {self.hidden}"
-        excess = self.excess(lost)
-        if excess is None:
+        loss = self.excessive_loss(lost)
+        if loss is None:
             return 0, ""
         limit = f"more than delete_guard ({self.share:.0%}) allows"
-        return lost.all, f"the run would hold back {excess.text}, {limit}"
+        return lost.all, f"the run would hold back {loss.text}, {limit}"
 
     def refuse(self, *, leaves_some: bool = False) -> tuple[int, str]:
         """Return how many documents a run would delete, and why it may not; "" if it may.
@@ -305,7 +305,7 @@ class DeleteGuard:
                 that are held back then, so the ledger goes on to list them.
         """
         lost = self.ledger.count_deletions(self.collection)
-        excess = self.excess(lost) if lost.all else None
+        loss = self.excessive_loss(lost) if lost.all else None
         refused = ""
         if self.hidden and lost.all:
             # The policies or the reader changed: any loss is refused.
@@ -313,16 +313,16 @@ class DeleteGuard:
                 f"{lost.all:,} documents would be deleted, but {self.hidden}; if they are to go,"
                 f" {AGAIN}"
             )
-        elif excess is not None:
+        elif loss is not None:
             limit = f"more than delete_guard ({self.share:.0%}) allows"
             refused = (
-                f"{excess.text} would be deleted, {limit}; nothing was deleted: if the source is"
+                f"{loss.text} would be deleted, {limit}; nothing was deleted: if the source is"
                 f" right, {AGAIN}"
             )
         with self.ledger.transaction():
             # Later documents alone were too many: from now on all that the index has count as those
             # of a complete index.
-            if excess is not None and not excess.is_of_complete:
+            if loss is not None and not loss.is_of_complete:
                 self.ledger.record_complete(self.collection.id)
             if refused:
                 self.ledger.hold_back(self.collection, lost.all)
@@ -349,9 +349,9 @@ class DeleteGuard:
             max(0, unmatched.all - undecided.all),
             max(0, unmatched.when_complete - undecided.when_complete),
         )
-        excess = self.excess(lost)
-        if excess is not None:
-            lacking = excess.text
+        loss = self.excessive_loss(lost)
+        if loss is not None:
+            lacking = loss.text
             reason = f"more than delete_guard ({self.share:.0%}) allows"
         elif self.hidden and lost.all:
             lacking = f"{lost.all:,} documents"

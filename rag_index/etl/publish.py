@@ -298,7 +298,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
     # The next runs know how large the former collection was, so that losses before and after a
     # rebuild count together.
     if live is not None:
-        ledger.record_size(live.id, ledger.count_documents(live).when_complete)
+        ledger.record_largest_size(live.id, ledger.count_documents(live).when_complete)
         ledger.reduce_size(live.id, undecided.when_complete)
         ledger.copy_sizes(live.id, collection.id)
     publish_collection(ledger, store, collection, keep=settings.store.keep_previous)

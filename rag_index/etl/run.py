@@ -196,7 +196,7 @@ class AllDocuments:
         note_rate(opened, scan)
         steps.call(publish, opened, scan, record, hooks, all_deleted=deleted.complete)
         for part, rows in scan.part_rows.items():
-            opened.ledger.record_size(scan.target.collection.id, rows, part)
+            opened.ledger.record_largest_size(scan.target.collection.id, rows, part)
 
 
 def note_rate(opened: Opened, scan: Scan) -> None:

@@ -75,7 +75,7 @@ def begin_scan(
     before = ledger.count_documents(target.collection)
     # So that later runs notice if the index shrinks little by little.
     if not opened.single:
-        ledger.record_size(target.collection.id, before.when_complete)
+        ledger.record_largest_size(target.collection.id, before.when_complete)
     committer = Committer(opened.index.name, ledger, opened.store, target.collection, opened.lease)
     diff = Diff(opened, target, committer, record)
     record.progress.start(documents)

@@ -232,7 +232,7 @@ ALL = [StaleChunks("7", 0, None)]
 )
 def test_a_failed_document_keeps_all_of_its_points_or_none(row, is_uncertain, is_damaged, expected):
     plan = CommitPlan()
-    plan.add_failed(FailedWrite("7", row, is_uncertain), is_damaged=is_damaged)
+    plan.add_failed_write(FailedWrite("7", row, is_uncertain), is_damaged=is_damaged)
     assert plan == expected
 
 

@@ -66,7 +66,7 @@ WRITES = {
         "record_emptied",
         "find_deleted",
         "forget_lost",
-        "record_size",
+        "record_largest_size",
         "copy_sizes",
         "hold_back",
         "record_complete",

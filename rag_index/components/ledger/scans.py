@@ -537,7 +537,7 @@ class ScanRows(LedgerConnection):
         found = self._first(sa.select(*sums).select_from(joined))
         return IndexedDocuments(*map(int, found))
 
-    def record_size(self, collection_id: int, count: int, part: str = "") -> None:
+    def record_largest_size(self, collection_id: int, count: int, part: str = "") -> None:
         """Record the size of a collection or of a part of its source, unless a larger one is valid.
 
         A size is valid for a day, so that several losses within a day count as one loss.
@@ -604,8 +604,8 @@ def _sum_above(
     count: sa.ColumnElement[Any], matched: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[Any]:
     """Return the sum of `count - matched` over the rows where that is positive."""
-    excess = sa.case((count > matched, count - matched), else_=0)
-    return sa.func.coalesce(sa.func.sum(excess), 0)
+    above = sa.case((count > matched, count - matched), else_=0)
+    return sa.func.coalesce(sa.func.sum(above), 0)
 
 
 def _counts(table: sa.FromClause, collection: Collection) -> list[sa.ColumnElement[Any]]:

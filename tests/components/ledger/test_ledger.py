@@ -43,7 +43,7 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
         ledger.record(made.id, [("1", b"t", b"p", 1)])
         ledger.record_scan(made.id, ScanRecord("w", "s", 1.0))
         ledger.record_files(made.id, [("1", "stamp", b"t", b"p")])
-        ledger.record_size(made.id, 1)
+        ledger.record_largest_size(made.id, 1)
         ledger.begin_scan("p_notes")
         ledger.complete_scan(made.alias, made.id, began=1.0, how="run")
         ledger.fail(made.id, [Failure("2", "why", b"t")])
@@ -106,7 +106,7 @@ def test_gone_documents_that_nobody_decided_on_are_no_deletions(each_ledger):
     ledger, collection = each_ledger, add(each_ledger)
     cid = collection.id
     ledger.record(cid, [(key, A, B, 1) for key in KEYS])
-    ledger.record_size(cid, len(KEYS))
+    ledger.record_largest_size(cid, len(KEYS))
     ledger.begin_scan("p_notes")
     ledger.see(KEYS[:1], page=1)
     ledger.record_emptied([(KEYS[1], C, B)])
