@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from rag_index.components.stores.protocol import Condition
+from rag_index.components.stores.protocol import PayloadCondition
 from rag_index.core.settings.parts import GROUPS_FIELD
 from rag_index.errors import RagIndexError, SettingsError, SourceUnavailable, StoreError
 from rag_index.search.filters import required_conditions
@@ -161,7 +161,7 @@ class AccessRules:
         # The collection counts besides the settings: they may be older than its documents' groups.
         return live.restricted or live.index in self._restricted
 
-    def conditions(self, live: LiveCollection, caller: Caller) -> tuple[Condition, ...]:
+    def conditions(self, live: LiveCollection, caller: Caller) -> tuple[PayloadCondition, ...]:
         """Return the conditions that every request for this caller must have.
 
         Raises:
@@ -185,7 +185,7 @@ class AccessRules:
                 " `access`, or ask with groups"
             )
         # Each document needs one of the caller's groups.
-        return (*required, Condition(GROUPS_FIELD, "any", sorted(caller.groups)))
+        return (*required, PayloadCondition(GROUPS_FIELD, "any", sorted(caller.groups)))
 
     def permitted(
         self, index: str, caller: Caller, keys: Sequence[str], seconds: float

@@ -24,7 +24,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rag_index.components.stores.points import BOUNDS, INT64, payload_filter
-from rag_index.components.stores.protocol import Condition
+from rag_index.components.stores.protocol import PayloadCondition
 from rag_index.core.documents.batches import RESERVED_KEY
 from rag_index.core.settings.parts import PAYLOAD_KINDS
 from rag_index.errors import SettingsError, StoreError
@@ -32,7 +32,7 @@ from rag_index.errors import SettingsError, StoreError
 if TYPE_CHECKING:
     from rag_index.core.settings import IndexSettings
 
-Filter = Mapping[str, Any] | str | Iterable[Condition | str]
+Filter = Mapping[str, Any] | str | Iterable[PayloadCondition | str]
 """A table of fields, conditions, or text as on the command line."""
 
 FILTER_WORDS = (*BOUNDS, "eq", "any", "not", "exists")
@@ -55,7 +55,7 @@ INTEGER = re.compile(r"[+-]?\d+")
 
 def conditions_of(
     given: Filter | None, indexes: Sequence[IndexSettings] = ()
-) -> tuple[Condition, ...]:
+) -> tuple[PayloadCondition, ...]:
     """Return the conditions of a filter on these indexes.
 
     Raises:
@@ -77,7 +77,7 @@ def conditions_of(
     return tuple(found)
 
 
-def _conditions(given: Filter | None) -> Iterator[Condition]:
+def _conditions(given: Filter | None) -> Iterator[PayloadCondition]:
     if given is None:
         return
     # A table: {"priority": "high"}.
@@ -87,10 +87,10 @@ def _conditions(given: Filter | None) -> Iterator[Condition]:
         return
     # Conditions or texts, or one of them: ["priority=high", "author"], "priority=high".
     for item in given if _is_list(given) else [given]:
-        yield item if isinstance(item, Condition) else _parse(item)
+        yield item if isinstance(item, PayloadCondition) else _parse(item)
 
 
-def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
+def required_conditions(index: IndexSettings) -> tuple[PayloadCondition, ...]:
     """Return the conditions that the index's settings add to every search of it.
 
     Raises SettingsError if the required filter is not valid, or names a field that the index does
@@ -104,7 +104,7 @@ def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
     return conditions
 
 
-def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSettings]) -> None:
+def check_fields(conditions: Sequence[PayloadCondition], indexes: Sequence[IndexSettings]) -> None:
     """Raise SettingsError if no index has a field, or if its payload index is of another kind than
     the compared values."""
     for condition in conditions:
@@ -128,7 +128,7 @@ def check_field(field: str, indexes: Sequence[IndexSettings], purpose: str) -> N
     raise SettingsError(f"there is no field {field!r} to {purpose} by; {owner}{known}")
 
 
-def _check_kind(condition: Condition, kind: str | None) -> None:
+def _check_kind(condition: PayloadCondition, kind: str | None) -> None:
     """Check a comparison against the kind of the field's payload index, which answers for the whole
     field.
 
@@ -155,7 +155,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _typed(condition: Condition, indexes: Sequence[IndexSettings]) -> Condition:
+def _typed(condition: PayloadCondition, indexes: Sequence[IndexSettings]) -> PayloadCondition:
     """Return the condition with its texts as the values that the field holds.
 
     Texts stay as they are unless all indexes with the field hold numbers there, or all hold
@@ -187,15 +187,15 @@ def _typed(condition: Condition, indexes: Sequence[IndexSettings]) -> Condition:
     # A range: {"gte": "10"}.
     if isinstance(wanted, Mapping):
         bounds = {word: typed(value) for word, value in wanted.items()}
-        return Condition(field, condition.op, bounds)
+        return PayloadCondition(field, condition.op, bounds)
     # Several values: ["10", "20"].
     if _is_list(wanted):
-        return Condition(field, condition.op, [typed(value) for value in wanted])
+        return PayloadCondition(field, condition.op, [typed(value) for value in wanted])
     # One value: "10".
-    return Condition(field, condition.op, typed(wanted))
+    return PayloadCondition(field, condition.op, typed(wanted))
 
 
-def _field_conditions(field: str, wanted: Any) -> Iterator[Condition]:
+def _field_conditions(field: str, wanted: Any) -> Iterator[PayloadCondition]:
     """Yield the conditions of one field of a table."""
     if not isinstance(wanted, Mapping):
         wanted = {"any": list(wanted)} if _is_list(wanted) else {"eq": wanted}
@@ -207,25 +207,25 @@ def _field_conditions(field: str, wanted: Any) -> Iterator[Condition]:
         )
     bounds = {word: value for word, value in wanted.items() if word in BOUNDS}
     if bounds:
-        yield Condition(field, "range", bounds)
+        yield PayloadCondition(field, "range", bounds)
     for word in ("eq", "any"):
         if word in wanted:
-            yield Condition(field, word, wanted[word])
+            yield PayloadCondition(field, word, wanted[word])
     if "not" in wanted:
         excluded = wanted["not"]
-        yield Condition(field, "not", list(excluded) if _is_list(excluded) else excluded)
+        yield PayloadCondition(field, "not", list(excluded) if _is_list(excluded) else excluded)
     if "exists" in wanted:
         exists = wanted["exists"]
         if not isinstance(exists, bool):
             raise SettingsError(f"filter on {field}: exists is true or false, not {exists!r}")
-        yield Condition(field, "exists") if exists else Condition(field, "eq", None)
+        yield PayloadCondition(field, "exists") if exists else PayloadCondition(field, "eq", None)
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def _parse(text: object) -> Condition:
+def _parse(text: object) -> PayloadCondition:
     """Return the condition of a text as on the command line."""
     if not isinstance(text, str):
         example = 'a table such as {"priority": "high"}, or "priority=high"'
@@ -238,13 +238,17 @@ def _parse(text: object) -> Condition:
     # `author`, `!author`
     if existence is not None:
         field = existence["field"].strip()
-        return Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
+        return (
+            PayloadCondition(field, "eq", None)
+            if existence["no"]
+            else PayloadCondition(field, "exists")
+        )
     raise SettingsError(
         f"filter {text!r} is not known; write it as field=value, field>=value or field!=value"
     )
 
 
-def _parse_comparison(found: re.Match[str]) -> Condition:
+def _parse_comparison(found: re.Match[str]) -> PayloadCondition:
     field, op, value = found["field"].strip(), found["op"], found["value"].strip()
     # `ticket_id<=20`: a range with one end.
     if op[0] in "><":
@@ -252,7 +256,7 @@ def _parse_comparison(found: re.Match[str]) -> Condition:
         if op.endswith("="):
             word += "e"
         number = _number(value)
-        return Condition(field, "range", {word: value if number is None else number})
+        return PayloadCondition(field, "range", {word: value if number is None else number})
     # `priority=high,urgent`, `priority!=low`: each value as text, and as the number or boolean that
     # it looks like.
     values: list[str | float | bool] = []
@@ -263,7 +267,7 @@ def _parse_comparison(found: re.Match[str]) -> Condition:
             values.append(number)
         elif part in ("true", "false"):
             values.append(part == "true")
-    return Condition(field, "not" if op == "!=" else "any", values)
+    return PayloadCondition(field, "not" if op == "!=" else "any", values)
 
 
 def _number(text: str) -> int | float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.components.embedders.bm25 import QueryWord, is_compound_name, names_of
 from rag_index.components.embedders.tokenizer import OF_PHRASES, folded, is_excludable
-from rag_index.components.stores.protocol import NO_WORDS, Condition, WordCounts
+from rag_index.components.stores.protocol import NO_WORDS, PayloadCondition, WordCounts
 from rag_index.core.documents.batches import RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import SearchTimedOut, SettingsError
@@ -99,7 +99,7 @@ class Question:
     limit: int
     """The number of documents for which the indexes are searched. It determines how many candidates
     are compared."""
-    conditions: tuple[Condition, ...]
+    conditions: tuple[PayloadCondition, ...]
     """The filter of the caller. Each index adds its own conditions."""
     deadline: Deadline
     dense_weight: float | None = None
@@ -172,7 +172,7 @@ class IndexAnswer:
 
     index: str
     live: LiveCollection
-    own: tuple[Condition, ...]
+    own: tuple[PayloadCondition, ...]
     """The index's own conditions: those of its settings and those for the caller's groups."""
     hybrid: bool
     """Whether it is searched by words as well."""
@@ -461,7 +461,7 @@ def make_question(
     _check_options(query, options)
     indexes = options.indexes
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[PayloadCondition, ...] = ()
     if options.filter is not None:
         conditions = conditions_of(options.filter, searched)
         check_fields(conditions, searched)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
-from rag_index.components.stores.protocol import Condition, PointReader
+from rag_index.components.stores.protocol import PayloadCondition, PointReader
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
 from rag_index.core.documents.keys import point_id, possible_document_keys
 from rag_index.core.settings.index import CODE
@@ -471,7 +471,7 @@ def count_values(
     points: PointReader,
     index: IndexSettings,
     fields: Sequence[str],
-    conditions: Sequence[Condition],
+    conditions: Sequence[PayloadCondition],
 ) -> dict[str, dict[str, int]]:
     """Return the most frequent values of each field, with the approximate number of documents.
 
@@ -481,7 +481,7 @@ def count_values(
     # of a definition.
     counted = tuple(conditions)
     if index.kind != CODE:
-        counted = (*counted, Condition(CHUNK_FIELD, "eq", 0))
+        counted = (*counted, PayloadCondition(CHUNK_FIELD, "eq", 0))
     found = {}
     for name in fields:
         try:
@@ -502,7 +502,7 @@ def read_document(
     points: PointReader,
     index: IndexSettings,
     document_id: str,
-    conditions: Sequence[Condition] = (),
+    conditions: Sequence[PayloadCondition] = (),
     choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
     max_chars: int | None = None,
 ) -> Document | None:
@@ -549,7 +549,7 @@ def _first_chunks(
     index: str,
     document_id: str,
     keys: Sequence[str],
-    conditions: Sequence[Condition],
+    conditions: Sequence[PayloadCondition],
 ) -> dict[str, StoredPoint]:
     """Return the first chunk of each of these keys that is a key of this document."""
     ids = [point_id(index, key, 0) for key in keys]
@@ -566,7 +566,7 @@ def _read_chunks(
     points: PointReader,
     index: str,
     key: str,
-    conditions: Sequence[Condition],
+    conditions: Sequence[PayloadCondition],
     numbers: Sequence[int],
 ) -> dict[int, StoredPoint]:
     """Return those of these chunks of a document that meet the conditions, by number."""

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from rag_index import Retriever
 from rag_index.cli import program
 from rag_index.cli import search as commands
-from rag_index.components.stores.protocol import Condition
+from rag_index.components.stores.protocol import PayloadCondition
 from rag_index.core.documents.groups import access_part
 from rag_index.core.settings import IndexSettings
 from rag_index.errors import SettingsError
@@ -96,10 +96,10 @@ def test_filters_of_python_and_settings():
             [("a", "range", {"gte": 1}), ("a", "any", [1]), ("a", "not", 5)],
         ),
         ({"a": {"eq": 5}, "b.c": 1}, [("a", "eq", 5), ("b.c", "eq", 1)]),
-        ([Condition("a", "eq", 1)], [("a", "eq", 1)]),
+        ([PayloadCondition("a", "eq", 1)], [("a", "eq", 1)]),
         ("a=x", [("a", "any", ["x"])]),
         (
-            ["a>=1", Condition("b", "eq", 2), "!c"],
+            ["a>=1", PayloadCondition("b", "eq", 2), "!c"],
             [("a", "range", {"gte": 1}), ("b", "eq", 2), ("c", "eq", None)],
         ),
     ):
@@ -118,8 +118,8 @@ def test_filters_that_are_not_valid():
         ({"a": float("nan")}, "not a number to compare with"),
         ({"": 1}, "no condition can be put on"),
         ({"a": 2**70}, "has more than 64 bits"),
-        ([Condition("a", "like", 1)], "op 'like'"),
-        ([Condition("a", "range", {})], "a range is a dict with some of gte"),
+        ([PayloadCondition("a", "like", 1)], "op 'like'"),
+        ([PayloadCondition("a", "range", {})], "a range is a dict with some of gte"),
         ("=x", "filter '=x' is not known; write it as field=value"),
         (5, "a filter cannot be 5: give a table such as"),
     ):
@@ -242,7 +242,7 @@ def test_text_for_a_field_of_numbers_is_the_number_that_it_says(text, number):
             [condition] = conditions_of({"number": given}, indexes)
             assert condition.value == expected
             assert repr(condition.value) == repr(expected), "1 is not True, and 20 is not 20.0"
-        [condition] = conditions_of([Condition("number", "eq", text)])
+        [condition] = conditions_of([PayloadCondition("number", "eq", text)])
         assert condition.value == text, "without an index nobody knows"
 
 

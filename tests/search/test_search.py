@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rag_index import Retriever
 from rag_index.components.stores import lend
 from rag_index.components.stores.edge import reader as edge_reader
-from rag_index.components.stores.protocol import Condition, Store, VectorQuery
+from rag_index.components.stores.protocol import PayloadCondition, Store, VectorQuery
 from rag_index.core.documents.batches import StoredPoint
 from rag_index.core.documents.groups import access_part
 from rag_index.errors import (
@@ -207,7 +207,7 @@ def test_no_filter_removes_the_required_filter_and_one_that_is_not_valid_opens_n
         {"tenant": None},
         {"tenant": {"any": ["b"], "eq": "b"}},
         "tenant=b",
-        [Condition("tenant", "any", ["a", "b"]), Condition("tenant", "eq", "b")],
+        [PayloadCondition("tenant", "any", ["a", "b"]), PayloadCondition("tenant", "eq", "b")],
     ]
     with blank.fill(TENANTS).retriever() as retriever:
         for given in attempts:

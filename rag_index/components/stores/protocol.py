@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rag_index.components.stores.queries import (
     NO_WORDS,
-    Condition,
     Conditions,
+    PayloadCondition,
     VectorQuery,
     WordCounts,
     WordPlaces,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_WORDS",
-    "Condition",
+    "PayloadCondition",
     "Conditions",
     "PointCollection",
     "PointReader",

@@ -17,7 +17,7 @@ SPARSE = "bm25"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class PayloadCondition:
     """A condition on a payload field. A point is found if it meets all conditions of a search.
 
     `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers
@@ -34,7 +34,7 @@ class Condition:
     value: Any = None
 
 
-Conditions = Sequence[Condition]
+Conditions = Sequence[PayloadCondition]
 
 
 NAMED = 100

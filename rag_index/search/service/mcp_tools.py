@@ -89,7 +89,7 @@ class _Tool(Arguments):
         raise NotImplementedError
 
 
-class _Search(_Tool, SearchArguments):
+class _SearchTool(_Tool, SearchArguments):
     """Find the documents that fit a query best, by meaning and by words.
 
     Each hit has the text of its best chunk, its fields, and a citation.
@@ -190,7 +190,7 @@ class _ListIndexes(_Tool):
 
 WHY = "why_not_found"
 TOOLS: dict[str, type[_Tool]] = {
-    "search": _Search,
+    "search": _SearchTool,
     "get_document": _GetDocument,
     "verify_citations": _VerifyCitations,
     "list_indexes": _ListIndexes,

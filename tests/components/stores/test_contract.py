@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.protocol import PayloadCondition, VectorQuery
 from rag_index.components.stores.server import ServerStore
 from rag_index.components.stores.server.link import ServerAccess
 from rag_index.core.documents.batches import RESERVED_KEY, CommitMark, PointBatch
@@ -355,7 +355,7 @@ def test_the_values_of_a_keyword_field_are_counted(store, name):
         ("ann", 3),
         ("bob", 2),
     ]
-    first = [Condition(f"{RESERVED_KEY}.chunk", "eq", 0)]
+    first = [PayloadCondition(f"{RESERVED_KEY}.chunk", "eq", 0)]
     assert store.points(name).facet("customer.name", limit=5, conditions=first) == {
         "ann": 1,
         "bob": 1,
@@ -374,7 +374,11 @@ def test_scroll_is_complete_and_in_order_of_id_and_under_conditions(store, name)
     (first, *_) = store.points(name).scroll(vectors=True)
     assert np.isclose(np.linalg.norm(first.vector), 1.0, atol=1e-5)
     found = store.points(name).scroll(
-        page=4, conditions=[Condition("owner", "any", [1, 2]), Condition("state", "eq", "open")]
+        page=4,
+        conditions=[
+            PayloadCondition("owner", "any", [1, 2]),
+            PayloadCondition("state", "eq", "open"),
+        ],
     )
     assert {point.id for point in found} == {
         point_id(f"None{n}") for n in range(103) if n % 3 and n % 2
@@ -387,12 +391,12 @@ def test_points_are_read_under_conditions(store, name):
     )
     store.points(name).upsert(points)
     store.points(name).index_fields({"groups": "keyword"})
-    condition = Condition("groups", "any", ["a", "c"])
+    condition = PayloadCondition("groups", "any", ["a", "c"])
     found = store.points(name).retrieve([*points.ids, point_id("none")], conditions=[condition])
     assert sorted(point.payload["n"] for point in found) == list(range(1, 1200, 2))
     assert all(point.vector is None for point in found)
     few = store.points(name).retrieve(
-        points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True
+        points.ids[:3], conditions=[condition, PayloadCondition("n", "eq", 1)], vectors=True
     )
     assert [(point.payload["n"], point.vector is None) for point in few] == [(1, False)]
     assert store.points(name).retrieve(points.ids[:1], conditions=[condition]) == []
@@ -464,7 +468,7 @@ def test_conditions(store, name):
     store.points(name).upsert(batch(list(range(len(payloads))), payloads))
     wrong = {}
     for op, value, expected in CONDITIONS:
-        query = VectorQuery(ONES, 100, conditions=[Condition("f", op, value)], exact=True)
+        query = VectorQuery(ONES, 100, conditions=[PayloadCondition("f", op, value)], exact=True)
         found = {point.payload["label"] for point in store.points(name).search(query)}
         if found != expected:
             wrong[op, str(value)] = {"too many": found - expected, "too few": expected - found}
@@ -476,30 +480,36 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store, name):
     payloads = [odd | {"größe": n, "a": {"b c": n % 2}, "1st-col": n > 2} for n in range(6)]
     store.points(name).upsert(batch(list(range(6)), payloads))
 
-    def found(*conditions: Condition) -> set[int]:
+    def found(*conditions: PayloadCondition) -> set[int]:
         return {
             point.payload["größe"]
             for point in store.points(name).search(VectorQuery(ONES, 10, conditions=conditions))
         }
 
-    assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {
+    assert found(
+        PayloadCondition("my column", "eq", "x"), PayloadCondition("größe", "range", {"gte": 2})
+    ) == {
         2,
         3,
         4,
         5,
     }
-    assert found(Condition("a.b c", "eq", 1), Condition("größe", "not", 3)) == {1, 5}
-    assert found(Condition("1st-col", "eq", True), Condition("größe", "any", [0, 4])) == {4}
-    assert found(Condition(f"{RESERVED_KEY}.key", "eq", '"3"')) == {3}
-    assert found(Condition("my column", "exists"), Condition("none", "exists")) == set()
+    assert found(PayloadCondition("a.b c", "eq", 1), PayloadCondition("größe", "not", 3)) == {1, 5}
+    assert found(
+        PayloadCondition("1st-col", "eq", True), PayloadCondition("größe", "any", [0, 4])
+    ) == {4}
+    assert found(PayloadCondition(f"{RESERVED_KEY}.key", "eq", '"3"')) == {3}
+    assert (
+        found(PayloadCondition("my column", "exists"), PayloadCondition("none", "exists")) == set()
+    )
 
 
 def test_payload_indexes_are_created_changed_and_removed(store, name):
     store.points(name).upsert(batch([1, 2], [{"my column": "x", "größe": 1, "a": {"b c": 1}}] * 2))
     conditions = [
-        Condition("my column", "eq", "x"),
-        Condition("größe", "eq", 1),
-        Condition("a.b c", "eq", 1),
+        PayloadCondition("my column", "eq", "x"),
+        PayloadCondition("größe", "eq", 1),
+        PayloadCondition("a.b c", "eq", 1),
     ]
     fields: dict[str, str | None] = {"my column": "keyword", "größe": "float", "a.b c": "integer"}
     for change in (

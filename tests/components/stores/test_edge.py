@@ -24,7 +24,7 @@ from rag_index.components.stores.edge import store as edge_store
 from rag_index.components.stores.edge.folder import Catalog, FileLock, WriterLock
 from rag_index.components.stores.edge.reader import EdgeReader
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.protocol import PayloadCondition, VectorQuery
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.canonical import comparable_time, decode_payload, encode_payload
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
@@ -335,7 +335,7 @@ def test_times_in_rows_compare_in_all_forms_in_which_they_are_bounds(tmp_path):
 def found(store: EdgeStore, op: str, value: object) -> set[int]:
     return {
         point.payload["number"]
-        for point in store.points("c").scroll(conditions=[Condition("f", op, value)])
+        for point in store.points("c").scroll(conditions=[PayloadCondition("f", op, value)])
     }
 
 

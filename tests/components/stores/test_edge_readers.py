@@ -16,7 +16,7 @@ from rag_index.components.stores.edge import reader as reader_module
 from rag_index.components.stores.edge.folder import MIN_LINKED, Catalog, link_shard
 from rag_index.components.stores.edge.reader import EdgeReader, View
 from rag_index.components.stores.edge.store import EdgeStore
-from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.protocol import PayloadCondition, VectorQuery
 from rag_index.core.documents.batches import CommitMark
 from rag_index.core.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
@@ -104,7 +104,7 @@ def test_a_reader_needs_no_lock_and_leaves_nothing(store):
         assert (reader.points("live").dimension(), reader.points("live").indexed()) == (WIDE, True)
         wanted = points(range(1000), WIDE)
         (hit,) = reader.points("live").search(
-            VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)])
+            VectorQuery(wanted.vectors[7], 1, conditions=[PayloadCondition("n", "eq", 7)])
         )
         assert (hit.id, hit.payload["n"]) == (wanted.ids[7], 7)
     assert views(store) == []
@@ -133,7 +133,7 @@ def test_reading_changes_no_byte_that_another_process_has(store):
         with closing(EdgeReader(store)) as one, closing(EdgeReader(store)) as two:
             for reader in (one, two, one):
                 for name in ("c", "c2"):
-                    condition = Condition("n", "range", {"gte": 9})
+                    condition = PayloadCondition("n", "range", {"gte": 9})
                     assert reader.points(name).search(
                         VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition])
                     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.components.stores.protocol import Condition, VectorQuery
+from rag_index.components.stores.protocol import PayloadCondition, VectorQuery
 from rag_index.core.documents.batches import PointBatch
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreMismatch
@@ -97,7 +97,7 @@ def test_words_are_counted_and_known_from_points_that_meet_the_conditions_alone(
     assert (having > 0, counts.having[unknown]) == (True, 0)
     assert counts.having[printer] == pytest.approx(having, abs=1)
     assert store.points(name).word_counts([]).having == {}
-    asked, only = [printer, offline, scanner, unknown], [Condition("text", "eq", TEXTS[1])]
+    asked, only = [printer, offline, scanner, unknown], [PayloadCondition("text", "eq", TEXTS[1])]
     ids = points().ids
     found = {word: set(places) for word, places in store.points(name).find_words(asked).items()}
     assert found == {printer: {ids[0], ids[2]}, offline: {ids[0], ids[1]}, scanner: {ids[1]}}
@@ -135,7 +135,7 @@ def test_both_scores_of_every_candidate_are_right_and_conditions_hold_for_both_v
         assert [point.score for point in worded] == sorted(
             [point.score for point in worded], reverse=True
         )
-    conditions = [Condition("text", "eq", "A scanner is offline")]
+    conditions = [PayloadCondition("text", "eq", "A scanner is offline")]
     for vector in (points().vectors[0], None):
         found = store.points(name).search(
             VectorQuery(vector, 5, ENGLISH.query("offline"), conditions=conditions)
@@ -164,7 +164,7 @@ def test_what_has_a_name_is_found_although_others_are_nearer_and_have_more_words
 @pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)
 def test_words_weigh_what_they_do_among_the_points_of_a_corpus(store, name):
     """Its counts and scores are those of a collection that has no other points."""
-    own, other = [Condition("text", "any", TEXTS[1:])], new_name()
+    own, other = [PayloadCondition("text", "any", TEXTS[1:])], new_name()
     rest = points()
     store.create(other, DIMENSION, {}, sparse=True)
     store.points(other).upsert(
