@@ -77,8 +77,8 @@ def index_all(
         return superfluous_state(error)
     except RagIndexError as error:
         # The run over all indexes failed itself, such as with a mistake in the settings.
-        failed = [failed_to_start(name, error) for name in names]
-        return report_state(RunReport(failed))
+        outcomes = [failed_to_start(name, error) for name in names]
+        return report_state(RunReport(outcomes))
 
 
 # Processes that Dask spawns import this module, too: they must not run the flow.

@@ -12,7 +12,7 @@ from rag_index.etl.opened import RunOptions
 from rag_index.etl.run import run_index
 from rag_index.orchestration.cluster import task_runner
 from rag_index.orchestration.index_run import open_index_run
-from rag_index.orchestration.reporting import OWN_END, end_state, failed_rows, report_state
+from rag_index.orchestration.reporting import OWN_END, end_state, failed_document_rows, report_state
 from rag_index.orchestration.stopping import stoppable
 from tasks.policies import only_our_errors
 
@@ -44,9 +44,9 @@ def index_collection(
                 target = run_index(
                     run.opened, run.steps, run.record, hooks=run.hooks, checks=run.checks
                 )
-                failed = failed_rows(run.opened, target)
+                failed_documents = failed_document_rows(run.opened, target)
             # The index is free for other runs while this one waits for Prefect's server.
-            state = end_state(settings, run.record, target, failed)
+            state = end_state(settings, run.record, target, failed_documents)
         return stop.state or state
     except RagIndexError as error:
         # The run has no record yet, such as with a mistake in the settings.

@@ -246,7 +246,7 @@ def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunP
         with open_names(settings.store) as store:
             store.aliases()
     except RagIndexError as error:
-        return [_failed(index, error) for index in indexes]
+        return [_plan_with_error(index, error) for index in indexes]
 
     # Indexes with the same model share its identity, or the error of an unavailable embedder.
     @cache
@@ -261,11 +261,11 @@ def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunP
         try:
             plans.append(_plan(settings, index, identified))
         except RagIndexError as error:
-            plans.append(_failed(index, error))
+            plans.append(_plan_with_error(index, error))
     return plans
 
 
-def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
+def _plan_with_error(index: IndexSettings, error: RagIndexError) -> RunPlan:
     return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
 
 

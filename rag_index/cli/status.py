@@ -75,7 +75,7 @@ def status(
     if failed and run is not None:
         raise click.UsageError("--failed and --report are two questions: ask one after the other")
     if failed:
-        _show_failed(settings, chosen, as_json=as_json)
+        _show_failed_documents(settings, chosen, as_json=as_json)
         return 0
     if run is not None:
         _show_reports(settings, chosen, "" if run == LAST_RUN else run, as_json=as_json)
@@ -221,7 +221,9 @@ def _last_run(run: dict[str, Any] | None) -> str:
     return f"{run['state']}, {started} UTC, {run['seconds']:.0f} s"
 
 
-def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_json: bool) -> None:
+def _show_failed_documents(
+    settings: Settings, indexes: Sequence[IndexSettings], *, as_json: bool
+) -> None:
     """List the documents that could not be indexed. Of many with reasons of one kind, the table has
     the first and their number."""
     from rag_index.care.index_status import failed
@@ -244,10 +246,10 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
     ]
     for group_documents in alike.values():
         if len(group_documents) <= MAX_ALIKE:
-            rows += [_failed_row(document) for document in group_documents]
+            rows += [_failed_document_row(document) for document in group_documents]
         else:
             others = len(group_documents) - 1
-            rows.append(_failed_row(group_documents[0], f" and {others:,} like it"))
+            rows.append(_failed_document_row(group_documents[0], f" and {others:,} like it"))
     cli.print_table(rows)
     kinds = {document.kind for document in documents}
     for kind, sentence in KIND_SENTENCES.items():
@@ -255,7 +257,7 @@ def _show_failed(settings: Settings, indexes: Sequence[IndexSettings], *, as_jso
             cli.say(sentence)
 
 
-def _failed_row(document: ListedDocument, more: str = "") -> tuple[str, ...]:
+def _failed_document_row(document: ListedDocument, more: str = "") -> tuple[str, ...]:
     return (
         document.index,
         document.document_id + more,

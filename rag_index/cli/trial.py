@@ -100,7 +100,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
             f"Found {', '.join(index.name for index in settings.indexes)}. Indexing the newest"
             f" {newest:,} of each …"
         )
-        indexed, failed = _index_newest(settings, made, newest, verbose=context.verbose)
+        indexed, failed_count = _index_newest(settings, made, newest, verbose=context.verbose)
         for sentence in _sentences(made, indexed, written=write):
             say(sentence)
         if not once:
@@ -110,7 +110,7 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
                 moved = replace(made, folder=current)
                 more = _routes(moved, current / FILE_NAME, searchable, overwrite=write)
                 serve(settings, partial(_announce, show), more=more)
-        return int(failed > 0)
+        return int(failed_count > 0)
 
 
 def _index_newest(
@@ -127,16 +127,16 @@ def _index_newest(
     bounded = _with_newest(settings, made.proposal.indexes, newest)
     make_folder(settings.data)
     report = run_locally(bounded, bounded.indexes, RunOptions())
-    failed = [outcome for outcome in report.indexes if outcome.state == "failed"]
-    for outcome in failed:
+    failed_outcomes = [outcome for outcome in report.indexes if outcome.state == "failed"]
+    for outcome in failed_outcomes:
         say(
             f"rag-index: {outcome.index} failed: {one_line(without_file(outcome.message))}",
             err=True,
         )
     # One failed index leaves the others to search.
-    if len(failed) == len(report.indexes):
+    if len(failed_outcomes) == len(report.indexes):
         raise TerminalError("nothing could be indexed")
-    return bounded, len(failed)
+    return bounded, len(failed_outcomes)
 
 
 def _with_newest(settings: Settings, proposed: Sequence[ProposedIndex], count: int) -> Settings:

@@ -173,8 +173,8 @@ def _deadline(error: TransientError, first: float) -> float:
     """Return the time until which a retry is worthwhile; infinity if nobody set a limit."""
     if error.wait is None:
         return math.inf
-    failed_at = first if error.since is None else error.since
-    return failed_at + error.wait
+    first_error_at = first if error.since is None else error.since
+    return first_error_at + error.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +226,13 @@ class ServiceState:
         self._left = -math.inf
         """When the last call ended."""
         self._patience = SILENCE_SECONDS
-        self.answered()
+        self.record_answer()
 
     def call_started(self, patience: float) -> None:
         """Record the start of a call. It continues the outage of an earlier call that gave up less
         than `GIVEN_UP_SECONDS` ago."""
         if self._is_over():
-            self.answered()
+            self.record_answer()
         self._patience = patience
         self._calls += 1
 
@@ -241,24 +241,26 @@ class ServiceState:
         self._calls -= 1
         self._left = self._clock()
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Record an answer of the service. Its silence is measured from now on."""
         self._silent_since = self._clock()
         self._since = time.time()
         self._reason = ""
         self._answered = False
         self._is_slow = False
-        self.failed_at: float | None = None
+        self.first_error_at: float | None = None
         """When the service failed first, by the wall clock (`time.time`); None if it has answered
         since."""
 
-    def failed(self, reason: object, *, answered: bool = False, asks_pause: bool = False) -> None:
+    def record_error(
+        self, reason: object, *, answered: bool = False, asks_pause: bool = False
+    ) -> None:
         """Record the service's last error, whether it is an answer, and whether that answer
         requests a pause."""
         self._reason = redacted(str(reason))
         self._answered = answered
         self._is_slow = asks_pause
-        self.failed_at = self.failed_at or time.time()
+        self.first_error_at = self.first_error_at or time.time()
 
     @property
     def is_quiet(self) -> bool:
@@ -280,7 +282,7 @@ class ServiceState:
         if self._is_over():
             return None
         patience = self._patience
-        if self.failed_at:
+        if self.first_error_at:
             patience = min(patience, SILENCE_SECONDS)
         # Between two calls of one outage, silence lasts until the end of the former.
         until = self._clock() if self._calls else self._left
@@ -292,7 +294,7 @@ class ServiceState:
         """Return whether no call is in progress, and none gave up within `GIVEN_UP_SECONDS`."""
         if self._calls:
             return False
-        return self.failed_at is None or self._clock() - self._left >= GIVEN_UP_SECONDS
+        return self.first_error_at is None or self._clock() - self._left >= GIVEN_UP_SECONDS
 
 
 class Services:
@@ -323,11 +325,11 @@ class Services:
             service.call_started(patience)
         try:
             yield service
-            service.answered()
+            service.record_answer()
         except TransientError as error:
-            if service.failed_at is None:
-                service.failed(error)
-            error.since = service.failed_at
+            if service.first_error_at is None:
+                service.record_error(error)
+            error.since = service.first_error_at
             raise
         finally:
             with self._lock:

@@ -187,7 +187,7 @@ class ServiceChecks:
             self._answers.remember(key, answer)
         return answer
 
-    def index_failed(self, error: Exception, *, embedder_only: bool) -> None:
+    def on_run_failed(self, error: Exception, *, embedder_only: bool) -> None:
         """Forget the answers, because a service may be the reason why an index failed.
 
         Args:

@@ -284,7 +284,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
         guard = DeleteGuard(ledger, live, settings.run.delete_guard, hidden)
         refused = guard.replacement_refused(collection, undecided)
     if not refused:
-        refused = _too_many_failed(opened, collection, record)
+        refused = _too_many_failed_documents(opened, collection, record)
     if not refused and hooks is not None:
         if opened.index.gate is not None:
             record.progress.say("asking whether the rebuilt collection finds as much")
@@ -305,7 +305,7 @@ def _publish_rebuilt(opened: Opened, scan: Scan, record: RunRecord, hooks: Hooks
     return True
 
 
-def _too_many_failed(opened: Opened, collection: Collection, record: RunRecord) -> str:
+def _too_many_failed_documents(opened: Opened, collection: Collection, record: RunRecord) -> str:
     """Return why a rebuilt collection is not published because of failed documents; "" if it is."""
     outcome = record.outcome
     tolerated = opened.settings.run.tolerate_failed * max(1, outcome.documents)
@@ -329,9 +329,9 @@ def build_search_index(opened: Opened, name: str, record: RunRecord) -> str:
             opened.store.points(name).optimize()
         return f"the search index of {name} was built in {time.monotonic() - began:.1f} s"
     except StoreError as error:
-        failed = (
+        warning = (
             f"the search index of {name} was not built ({error}); searches scan until the next run"
             " builds it"
         )
-        record.log.warning("%s", failed)
-        return failed
+        record.log.warning("%s", warning)
+        return warning

@@ -46,7 +46,7 @@ def recorded_end(opened: Opened, record: RunRecord, checks: ServiceChecks) -> It
             record.logger.error(
                 "%s: %s", type(error).__name__, error, exc_info=without_messages(error.__cause__)
             )
-        checks.index_failed(error, embedder_only=opened.index.context is None)
+        checks.on_run_failed(error, embedder_only=opened.index.context is None)
         record.error = error
         _record_failure(opened, record, error)
     except RunPaused:
@@ -100,9 +100,9 @@ def _record_failure(opened: Opened, record: RunRecord, error: BaseException) -> 
     outcome.error_class = type(stop or error).__name__
     outcome.message = described(error)
     # A service that the run waited for, for a second at least.
-    failed_since = error.since if isinstance(error, TransientError) else None
-    if failed_since is not None and time.time() - failed_since >= 1:
-        since = time.strftime("%H:%M:%S", time.localtime(failed_since))
+    unavailable_since = error.since if isinstance(error, TransientError) else None
+    if unavailable_since is not None and time.time() - unavailable_since >= 1:
+        since = time.strftime("%H:%M:%S", time.localtime(unavailable_since))
         outcome.message += f" (waited for it since {since})"
     # Ctrl-C, or a run that was cancelled.
     if stop is not None:

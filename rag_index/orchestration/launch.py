@@ -107,7 +107,7 @@ def _run_index(
             except Exception as error:
                 # A fault of a plug-in, such as a TypeError: the other indexes run all the same.
                 logger.error("%s", described(error), exc_info=without_messages(error))
-                checks.index_failed(error, embedder_only=False)
+                checks.on_run_failed(error, embedder_only=False)
             record.progress.finish(record.outcome.sentence(reason=False))
         if settings.run.metrics_file is not None:
             # It imports more than most runs need.

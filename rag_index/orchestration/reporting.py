@@ -145,7 +145,7 @@ class ArtifactDisplay:
         self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))
 
 
-def _failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
+def _failed_documents_table(rows: list[Row], *, project: str, index: str = "") -> None:
     """Create the table of failed documents of an index, or of all indexes ("")."""
     command = f"rag-index status {index} --failed" if index else "rag-index status --failed"
     of_index = f" of {index}" if index else ""
@@ -253,7 +253,7 @@ class MultiIndexRun(ArtifactDisplay):
         self._project, self._indexes, self.checks = project, indexes, ServiceChecks(wait)
         self._done = 0
         self._log = get_run_logger() if FlowRunContext.get() else logger
-        self.failed: list[Row] = []
+        self.failed_documents: list[Row] = []
         self.outcomes: dict[str, IndexOutcome] = {}
         # Now, so that the artifact belongs to this flow run and not to that of an index.
         self.update(0.0, f"0 of {indexes} indexes")
@@ -313,7 +313,7 @@ class MultiIndexRun(ArtifactDisplay):
             row.pop("undecided", None)
             rows.append(row)
         _table(sentence, rows, self._project, "all", "outcome")
-        _failed_table(self.failed, project=self._project)
+        _failed_documents_table(self.failed_documents, project=self._project)
         self.update(self._percent(0.0), sentence, force=True)
 
     def _percent(self, of_current: float) -> float:
@@ -417,7 +417,7 @@ def shown_record(settings: Settings, index: str, parent: MultiIndexRun | None) -
     return record
 
 
-def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
+def failed_document_rows(opened: Opened, target: Target | None) -> list[Row]:
     """Return a row for each failed or incomplete document of the ledger, and write the metrics
     file."""
     try_to_write_metrics(opened.settings)
@@ -443,7 +443,7 @@ def failed_rows(opened: Opened, target: Target | None) -> list[Row]:
 
 
 def end_state(
-    settings: Settings, record: RunRecord, target: Target | None, failed: list[Row]
+    settings: Settings, record: RunRecord, target: Target | None, failed_documents: list[Row]
 ) -> State[RunReport]:
     """Report the end of a run, on the terminal and as artifacts, and return the final state of the
     flow.
@@ -456,10 +456,10 @@ def end_state(
     kept = f"; {record.progress.kept()}" if outcome.state == "failed" else ""
     record.progress.finish(f"{outcome.sentence(reason=False)}{kept}")
     if target is not None:
-        _failed_table(failed, project=project, index=name)
+        _failed_documents_table(failed_documents, project=project, index=name)
     parent = current_multi_run()
     if parent is not None:
-        parent.failed += [{"index": name, **row} for row in failed]
+        parent.failed_documents += [{"index": name, **row} for row in failed_documents]
         parent.outcomes[name] = outcome
     _run_report(project, record)
     verdict = outcome.gate

@@ -95,7 +95,7 @@ class _Index:
     state: str = ""
     message: str = ""
     state_recorded_at: float = LONG_AGO
-    failed: bool = False
+    has_failures: bool = False
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class Watch:
                     self._end()
         finally:
             self.hints.close()
-        return not any(index.failed for index in self._indexes)
+        return not any(index.has_failures for index in self._indexes)
 
     def _begin(self) -> None:
         looks = self.hints.look()
@@ -257,7 +257,7 @@ class Watch:
         index.retry_at = end.next_try or NEVER
         outcome = end.outcome
         sentence = outcome.sentence()
-        index.failed = outcome.state != "completed" or bool(outcome.failed)
+        index.has_failures = outcome.state != "completed" or bool(outcome.failed)
         has_written = not outcome.nothing_to_do
         if has_written:
             logger.info("%s", sentence)
@@ -270,11 +270,11 @@ class Watch:
         )
         if index.pace.is_left_to_night:
             # Such as a view with the time of the query in a column.
-            index.failed = True
+            index.has_failures = True
             logger.error("%s: %s", index.name, LEFT_TO_NIGHT)
             self._record_state(index, "failing", LEFT_TO_NIGHT, has_written=has_written)
             return True
-        message = sentence if index.failed else ""
+        message = sentence if index.has_failures else ""
         self._record_state(index, "running", message, has_written=has_written)
         return end.complete
 
@@ -282,7 +282,7 @@ class Watch:
         """Choose when the next run is tried, and record why. Return whether that does not depend on
         another process."""
         index.complete_look = None
-        index.failed = True
+        index.has_failures = True
         message = str(error)
         is_busy = isinstance(error, IndexLocked | StoreBusy | SettingsReplaced)
         if is_busy:

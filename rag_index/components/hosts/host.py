@@ -50,7 +50,7 @@ class Host:
     compared_at: float = -math.inf
     failures: int = 0
     """Its failures since it was well. With any, it gets only a check."""
-    failed_at: float = -math.inf
+    last_failure_at: float = -math.inf
     slowed_at: float = -math.inf
     rests_until: float = -math.inf
     error: Exception | None = None
@@ -108,10 +108,10 @@ class Host:
                 self.rests_until = max(self.rests_until, now + pause)
             self._slow_down(started, now)
         # Requests that were in flight together count once.
-        if started < self.failed_at:
+        if started < self.last_failure_at:
             return
         self.failures += 1
-        self.failed_at = now
+        self.last_failure_at = now
         if pause is None:
             doublings = min(self.failures - 1, MAX_DOUBLINGS)
             rest = min(FIRST_REST * 2.0**doublings, MAX_REST)

@@ -60,7 +60,7 @@ class Batch(Generic[Item]):
     embedded."""
     host: Host | None = None
     """The server where it failed last."""
-    failed_at: float = -math.inf
+    last_failure_at: float = -math.inf
     error: Exception | None = None
 
     @property
@@ -210,7 +210,7 @@ class HostCall(ABC, Generic[Item]):
         """Send the halves of a batch after all others, because one of its items may be why its
         request failed."""
         batch.failures += 1
-        batch.host, batch.error, batch.failed_at = host, error, now
+        batch.host, batch.error, batch.last_failure_at = host, error, now
         self.stats.retries += 1
         if not self.suspects:
             log.warning("a request failed, so all others go first: %s", error)

@@ -286,7 +286,9 @@ class HostPool:
             return False
         # One item is judged by the plain texts before and after it. The plain text after another
         # item may be the one before this item.
-        is_shown_well = host.shown_well_at > -math.inf and host.shown_well_at >= batch.failed_at
+        is_shown_well = (
+            host.shown_well_at > -math.inf and host.shown_well_at >= batch.last_failure_at
+        )
         if batch.single and not is_shown_well:
             self._start_check(host, plain=True)
             return True
@@ -331,7 +333,7 @@ class HostPool:
         try:
             answers = await call.ask(host.endpoint, batch.items)
         except errors.RagIndexError as error:
-            self._failed(call, batch, host, error, started)
+            self._handle_failure(call, batch, host, error, started)
         except Exception as error:  # noqa: BLE001 - the caller of `run` gets it
             call.error = error
         else:
@@ -348,7 +350,7 @@ class HostPool:
             self._start_requests()
             self._notify()
 
-    def _failed(
+    def _handle_failure(
         self,
         call: HostCall[Any],
         batch: Batch[Any],
@@ -359,13 +361,13 @@ class HostPool:
         """Decide what becomes of a request that failed, by whose fault it may be."""
         # The server's: it asks for a pause, or accepts no connection.
         if isinstance(error, errors.RateLimited | errors.HostUnreachable):
-            self._host_failed(host, error, started)
+            self._record_host_failure(host, error, started)
             if isinstance(error, errors.RateLimited):
                 call.stats.rate_limited += 1
             call.send_again(batch)
         # The server's or an item's: it answers 500, breaks the connection, or does not answer.
         elif isinstance(error, errors.EmbedderUnavailable):
-            self._host_failed(host, error, started)
+            self._record_host_failure(host, error, started)
             if isinstance(error, errors.RequestTimedOut) and not self._for_queries:
                 host.record_timeout(started, self._now(), len(batch.items))
             self._suspect(call, batch, error, host)
@@ -375,7 +377,7 @@ class HostPool:
         # Neither, such as ModelMissing: another try would end in the same way. Queries do without
         # the server.
         elif self._for_queries:
-            self._host_failed(host, error, started)
+            self._record_host_failure(host, error, started)
             call.send_again(batch)
         else:
             call.error = error
@@ -485,7 +487,7 @@ class HostPool:
             else:
                 await self._model.compare(host.endpoint)
         except (errors.EmbedderUnavailable, errors.BadVectors) as error:
-            self._host_failed(host, error, started)
+            self._record_host_failure(host, error, started)
             if not isinstance(error, errors.RateLimited):
                 self._judge(host, is_well=False)
             return False
@@ -494,7 +496,7 @@ class HostPool:
                 raise
             if not host.failures:
                 log.warning("queries are embedded without %s: %s", host.url, error)
-            self._host_failed(host, error, started)
+            self._record_host_failure(host, error, started)
             return False
         if plain:
             host.record_well(started, self._now())
@@ -511,7 +513,7 @@ class HostPool:
             # anew.
             batch.proofs = batch.proofs + 1 if is_well else 0
 
-    def _host_failed(self, host: Host, error: errors.RagIndexError, started: float) -> None:
+    def _record_host_failure(self, host: Host, error: errors.RagIndexError, started: float) -> None:
         now = self._now()
         asks_pause = isinstance(error, errors.RateLimited)
         host.record_failure(error, started, now)
@@ -520,12 +522,12 @@ class HostPool:
         if self._down_since is None and not asks_pause and not others_work:
             self._down_since = started
         answered = asks_pause or isinstance(error, errors.BadVectors)
-        self._service.failed(error, answered=answered, asks_pause=asks_pause)
+        self._service.record_error(error, answered=answered, asks_pause=asks_pause)
 
     def _service_answered(self) -> None:
         """Record that a server has answered well, which ends an outage."""
         now = self._now()
-        self._service.answered()
+        self._service.record_answer()
         if self._is_reported and self._failing_since is not None:
             log.warning("%s accepts texts again after %.0f s", self.name, now - self._failing_since)
         self._failing_since, self._is_reported = None, False

@@ -673,7 +673,7 @@ class SqlSource:
             while True:
                 with self._limited(connection):
                     rows = result.fetchmany(self._fetch_rows)
-                call.answered()
+                call.record_answer()
                 if not rows:
                     break
                 read += len(rows)

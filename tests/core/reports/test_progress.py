@@ -328,9 +328,9 @@ def test_a_call_is_an_outage_once_its_patience_is_used_up_until_it_ends_or_an_an
     assert not calls.outages()
     with calls.asking("Ollama", patience=5) as call:
         clock.now += 6
-        call.failed(ValueError("accepts no connection"))
+        call.record_error(ValueError("accepts no connection"))
         assert calls.outages()[0].sentence().endswith(": accepts no connection")
-        call.answered()
+        call.record_answer()
         clock.now += 4
         assert not calls.outages()
         clock.now += 1
@@ -355,7 +355,7 @@ def test_a_call_that_gave_up_and_the_next_one_are_one_outage(clock):
     for _ in range(2):
         with suppress(EmbedderUnavailable), services.asking("Ollama", patience=15) as service:
             clock.now += 10
-            service.failed("accepts no connection")
+            service.record_error("accepts no connection")
             raise EmbedderUnavailable("accepts no connection")
         clock.now += 15
     [outage] = services.outages()

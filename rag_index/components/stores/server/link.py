@@ -262,7 +262,7 @@ class Link:
 
         It calls the client itself, so that a search reaches the client in few steps."""
         deadline, pause = self.clock() + self.access.patience, MIN_PAUSE
-        failed_at: float | None = None
+        first_error_at: float | None = None
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
@@ -270,8 +270,8 @@ class Link:
                     client = self._ready()
                     found = ask(client)
                     self._away = False
-                    if failed_at is not None:
-                        add_downtime(self.clock() - failed_at)
+                    if first_error_at is not None:
+                        add_downtime(self.clock() - first_error_at)
                     return found
                 # The server asked for a pause earlier, or has not completed a write.
                 except errors.StoreUnavailable as exc:
@@ -285,10 +285,12 @@ class Link:
                 asks_pause = error.retry_after is not None
                 asked = error.retry_after or 0.0
                 # A requested pause is the server's pace, and no downtime.
-                if failed_at is None and not asks_pause:
-                    failed_at = self.clock()
+                if first_error_at is None and not asks_pause:
+                    first_error_at = self.clock()
                 is_answer = SILENT.fullmatch(str(error)) is None
-                call.failed(_reason(error, self.url), answered=is_answer, asks_pause=asks_pause)
+                call.record_error(
+                    _reason(error, self.url), answered=is_answer, asks_pause=asks_pause
+                )
                 if asked:
                     self._paused = max(self._paused, (self.clock() + asked, str(error)))
                 wait = max(asked, pause * random.uniform(0.5, 1))  # noqa: S311 - so that callers do not meet again
