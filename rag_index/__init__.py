@@ -4,7 +4,7 @@
 and the ledger, and `core` the terms that all share. `first_run` writes settings for a database,
 `watch` notices changes, `care` shows and repairs indexes, and `cli` has the commands. Only
 `orchestration`, `tasks` and `flows` import Prefect and Dask. `lint-imports` checks these layers,
-and `tests/test_wings.py` that a run imports nothing of a search.
+and `tests/test_imports.py` that a run imports nothing of a search.
 """
 
 from __future__ import annotations

@@ -380,7 +380,7 @@ def require_same_types(opened: Opened, collection: Collection, page: SourcePage)
     if not keys:
         return False
     types = _types_of_all(keys)
-    # The source itself has keys of several types: nothing can be told.
+    # The source itself has keys of several types, so they prove nothing.
     if types is None:
         return True
     new = sorted(set(keys) - opened.ledger.known(collection.id, keys).keys())

@@ -377,7 +377,7 @@ class Retriever:
 
             verified = await retriever.verify(hit.citation)
 
-        Whether it was deleted is told only where nothing is hidden from the caller. Raises
+        Whether it was deleted is reported only if nothing is hidden from the caller. Raises
         SettingsError if the text is no citation, and what `document` raises but for
         DocumentNotFound.
         """

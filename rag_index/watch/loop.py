@@ -58,10 +58,10 @@ FLAG_SECONDS = 0.5
 long."""
 NEVER = float("inf")
 """A time that no clock reaches."""
-LEFT_TO_NIGHT = (
+LEFT_TO_NIGHTLY_RUN = (
     "two runs in a row changed more than half of its documents, so the watch leaves it to the "
-    "night for a day; leave out a column that is another one each time that it is read, such as "
-    "the time of the query"
+    "nightly run for a day; leave out a column that is another one each time that it is read, such "
+    "as the time of the query"
 )
 TROUBLED = ("failing", "backing off")
 """The states of an index whose last attempt failed for another reason than another run."""
@@ -268,11 +268,11 @@ class Watch:
             documents=end.documents,
             paused=end.paused,
         )
-        if index.pace.is_left_to_night:
+        if index.pace.is_left_to_nightly_run:
             # Such as a view with the time of the query in a column.
             index.has_failures = True
-            logger.error("%s: %s", index.name, LEFT_TO_NIGHT)
-            self._record_state(index, "failing", LEFT_TO_NIGHT, has_written=has_written)
+            logger.error("%s: %s", index.name, LEFT_TO_NIGHTLY_RUN)
+            self._record_state(index, "failing", LEFT_TO_NIGHTLY_RUN, has_written=has_written)
             return True
         message = sentence if index.has_failures else ""
         self._record_state(index, "running", message, has_written=has_written)

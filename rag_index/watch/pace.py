@@ -17,8 +17,8 @@ seconds late, others in part. Chosen; docs/watching.md names it."""
 DAY_SECONDS = 86_400.0
 """Seconds for which an index is left to the nightly run: a day, so that it has had one."""
 FEW_DOCUMENTS = 20
-"""Number of changed documents below which a run costs too little to be left to the night. Chosen;
-docs/watching.md names it."""
+"""Number of changed documents below which a run costs too little to be left to the nightly run.
+Chosen; docs/watching.md names it."""
 LONG_AGO = float("-inf")
 """A time that every clock has passed."""
 
@@ -32,14 +32,14 @@ class Pace:
       compares for 2 s and embeds for 30 s; the next one begins 8 s after its end, at the earliest.
     - Doubt: something was written, but the counters of the index's own tables report "unchanged".
       Then the index rests for 60 s at least, from the first such look after the run.
-    - Night: after two runs in a row that each changed more than half of the index, the nightly run
-      has it alone for a day. A run that pauses, and those that continue it, count as one until all
+    - Nightly run: after two runs in a row that each changed more than half of the index, only the
+      nightly run indexes it for a day. A run that pauses, and those that continue it, count as one until all
       is written, or until they have changed more documents than there are.
 
     The caller passes the time in seconds of one monotonic clock.
     """
 
-    is_left_to_night: bool = False
+    is_left_to_nightly_run: bool = False
     """Whether the last run was the second in a row that changed more than half of the index."""
     _rests_until: float = LONG_AGO
     _doubtful_since: float | None = None
@@ -80,8 +80,8 @@ class Pace:
         """
         self._doubtful_since = None
         self._count(changed, documents, paused=paused)
-        self.is_left_to_night = self._large_runs >= 2
-        if self.is_left_to_night:
+        self.is_left_to_nightly_run = self._large_runs >= 2
+        if self.is_left_to_nightly_run:
             self._large_runs = 0
             self._rests_until = now + DAY_SECONDS
         else:

@@ -92,19 +92,19 @@ def test_every_picture_is_used_and_small():
         assert path.stat().st_size < 200_000
 
 
-def test_every_room_is_named_in_the_tree():
+def test_every_package_is_named_in_the_tree():
     tree = section(page("development"), "## The tree")
     packages = [
         path
         for depth in ("*", "[!w]*/*")
         for path in (ROOT / "rag_index").glob(f"{depth}/__init__.py")
     ]
-    rooms = {path.parent.name for path in packages}
+    names = {path.parent.name for path in packages}
     folders = {
         path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()
     }
     named = set(re.findall(r"^ *(\w+)/\s", tree, re.MULTILINE))
-    assert rooms | folders <= named
+    assert names | folders <= named
     assert all(
         (ROOT / name).is_dir() or any((ROOT / "rag_index").glob(f"**/{name}/")) for name in named
     )
@@ -195,8 +195,8 @@ def test_names_of_code_in_backticks_are_in_the_code(name):
     text = re.sub(r"```.*?```", "", page(name), flags=re.DOTALL)
     files = {
         path: path.read_text(encoding="utf-8")
-        for room in PRODUCT
-        for path in (ROOT / room).rglob("*.py")
+        for package in PRODUCT
+        for path in (ROOT / package).rglob("*.py")
     }
     words = {word for source in files.values() for word in re.findall(r"\w+", source)} | set(
         metadata.tables
@@ -216,12 +216,12 @@ def test_names_of_code_in_backticks_are_in_the_code(name):
 
 
 def test_names_of_modules_and_functions_in_docstrings_are_in_the_code():
-    """A file, a dotted name of a room of ours, a call, and what a reader is told to see, between
+    """A file, a dotted name of a package of ours, a call, and what a reader is told to see, between
     backticks."""
     files = {
         path: path.read_text(encoding="utf-8")
-        for room in PRODUCT
-        for path in (ROOT / room).rglob("*.py")
+        for package in PRODUCT
+        for path in (ROOT / package).rglob("*.py")
     }
     code = [re.sub(r'""".*?"""', "", source, flags=re.DOTALL) for source in files.values()]
     words = {word for source in code for word in re.findall(r"\w+", source)}
@@ -229,8 +229,10 @@ def test_names_of_modules_and_functions_in_docstrings_are_in_the_code():
     named = "\n".join(
         source for path, source in files.items() if "tests" not in path.relative_to(ROOT).parts[:1]
     )
-    rooms = "|".join(sorted({path.parent.name for path in files}))
-    ours = re.findall(rf"`([\w./]+\.py|(?:{rooms})\.[\w.]+|[a-z_]\w*\(\))`|\(see `(\w+)`\)", named)
+    packages = "|".join(sorted({path.parent.name for path in files}))
+    ours = re.findall(
+        rf"`([\w./]+\.py|(?:{packages})\.[\w.]+|[a-z_]\w*\(\))`|\(see `(\w+)`\)", named
+    )
     found = {one or other for one, other in ours}
     assert len(found) > 10
     stale = [

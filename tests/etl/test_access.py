@@ -235,7 +235,7 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     assert doctor_finds(hosted) == []
     run_plain(hosted)
     grant(hosted, 10)
-    monkeypatch.setattr(tables, "FIVE_NIGHTS", 0.0)
+    monkeypatch.setattr(tables, "RETRY_PERIOD", 0.0)
     run_plain(hosted)
     assert groups(hosted)["10"] == []
     assert {

@@ -314,7 +314,7 @@ def test_what_failed_is_tried_again_though_it_did_not_change(
     for _ in range(2):
         assert project.run().indexes[0].failed == 2
     rows_read.clear()
-    monkeypatch.setattr(tables, "FIVE_NIGHTS", 0.0)
+    monkeypatch.setattr(tables, "RETRY_PERIOD", 0.0)
     given_up = project.run().indexes[0]
     assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 48, 0)
     again = project.run(retry_failed=True).indexes[0]

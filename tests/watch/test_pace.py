@@ -75,12 +75,12 @@ def test_that_minute_begins_with_the_write_if_that_comes_later(paced):
 def test_two_runs_in_a_row_that_change_more_than_half_leave_an_index_to_the_night(paced):
     for changed in (501, 500, 501, 0, 1000):
         paced.run(changed=changed)
-        assert not paced.pace.is_left_to_night
+        assert not paced.pace.is_left_to_nightly_run
     paced.run(changed=501)
-    assert paced.pace.is_left_to_night
+    assert paced.pace.is_left_to_nightly_run
     assert paced.rest() == DAY_SECONDS
     paced.run(changed=1000)
-    assert not paced.pace.is_left_to_night, "the night may have been enough"
+    assert not paced.pace.is_left_to_nightly_run, "the night may have been enough"
     paced.run(changed=1000)
     assert paced.rest() == DAY_SECONDS
 
@@ -89,14 +89,14 @@ def test_a_change_of_all_documents_that_takes_several_bursts_counts_once(paced):
     for changed in (100, 400, 400):
         paced.run(changed=changed, paused=True)
     paced.run(changed=100)
-    assert not paced.pace.is_left_to_night
+    assert not paced.pace.is_left_to_nightly_run
     paced.run(changed=10)
-    assert not paced.pace.is_left_to_night
+    assert not paced.pace.is_left_to_nightly_run
 
 
 def test_an_index_that_no_run_comes_to_the_end_of_is_left_to_the_night(paced):
     runs = 0
-    while not paced.pace.is_left_to_night:
+    while not paced.pace.is_left_to_nightly_run:
         paced.run(changed=300, paused=True)
         runs += 1
     assert runs == 8, "all documents twice, and a burst more each time"
@@ -105,4 +105,4 @@ def test_an_index_that_no_run_comes_to_the_end_of_is_left_to_the_night(paced):
 def test_a_few_documents_are_never_left_to_the_night(paced):
     for _ in range(5):
         paced.run(changed=3, documents=3)
-        assert not paced.pace.is_left_to_night
+        assert not paced.pace.is_left_to_nightly_run

@@ -215,12 +215,12 @@ def question(document: str, chunk: str, num_ctx: int) -> str:
     rest, the part around the chunk is used.
     """
     tokens = num_ctx - NUM_PREDICT - TEMPLATE_TOKENS
-    room = max(MIN_BYTES, tokens * BYTES_PER_TOKEN - len(PROMPT))
-    passage = _around(chunk, 0, room // 2)
+    max_bytes = max(MIN_BYTES, tokens * BYTES_PER_TOKEN - len(PROMPT))
+    passage = _around(chunk, 0, max_bytes // 2)
     # A chunk that is not in the document, as its chunker changed it, counts as its beginning.
     chunk_start = max(0, document.find(chunk))
     chunk_middle = chunk_start + len(chunk) // 2
-    text = _around(document, chunk_middle, room - len(passage.encode()))
+    text = _around(document, chunk_middle, max_bytes - len(passage.encode()))
     # The tag is a hash of the document, so that the questions for its chunks begin alike, and no
     # text can contain its own tag.
     encoded = document.encode("utf-8", "replace")
@@ -233,16 +233,16 @@ def question(document: str, chunk: str, num_ctx: int) -> str:
     return f"{head}{tagged_text}{between}{tagged_passage}{tail}"
 
 
-def _around(text: str, middle: int, room: int) -> str:
-    """Return the text, or the part of it around `middle` that has about `room` bytes.
+def _around(text: str, middle: int, max_bytes: int) -> str:
+    """Return the text, or the part of it around `middle` that has about `max_bytes` bytes.
 
     Control characters are replaced by blanks, and possible tokens of a message template are broken
     up: `[INST]` becomes `[ INST]`.
     """
     size = len(text.encode("utf-8", "replace"))
     count = len(text)
-    if size > room:
-        count = len(text) * room // size
+    if size > max_bytes:
+        count = len(text) * max_bytes // size
     begin = min(middle - count // 2, len(text) - count)
     begin = max(0, begin)
     part = text[begin : begin + count]

@@ -291,10 +291,10 @@ def take_batch(
 ) -> list[Item]:
     """Remove and return the first items that fit into one request; the first one in any case."""
     batch = [waiting.popleft()]
-    room = max_chars - length(batch[0])
+    chars_left = max_chars - length(batch[0])
     while waiting and len(batch) < max_items:
-        room -= length(waiting[0])
-        if room < 0:
+        chars_left -= length(waiting[0])
+        if chars_left < 0:
             break
         batch.append(waiting.popleft())
     return batch

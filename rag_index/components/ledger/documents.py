@@ -451,7 +451,7 @@ class DocumentRows(ScanRows):
         # Listed with the same kind: the index has lacked the document since then. A document that
         # was "skipped" and is now "failed" lacked nothing before.
         is_same_kind = f.kind == new.kind
-        # The same text failed again. Another text begins its attempts and its five nights anew.
+        # The same text failed again. Another text begins a new `RETRY_PERIOD`, without attempts.
         is_same_text = is_same_kind & (f.text_hash == new.text_hash)
         tries_so_far = sa.case((is_same_text, f.tries + new.tries), else_=new.tries)
         first_at = sa.case((is_same_text, f.first_at), else_=new.first_at)

@@ -34,8 +34,8 @@ FIRST_RETRY = 60.0
 """Seconds until a watch retries a document that failed once. Chosen; docs/watching.md has it."""
 MAX_DOUBLINGS = 20
 """Number of doublings after which the delay stays: 11 reach a day, and 1,024 would overflow."""
-FIVE_NIGHTS = 4.5 * DAY
-"""Seconds from the first night in which a text failed until after the fifth."""
+RETRY_PERIOD = 4.5 * DAY
+"""Seconds from the first failure of a text until no run retries it: after five nightly runs."""
 
 
 def primary(**kinds: Kind) -> Columns:
@@ -535,8 +535,8 @@ class FailedDocument:
         Args:
             watched: Whether a watch started the run. It waits until `next_try`.
         """
-        # No run retries it after five nights.
-        if now >= self.first_at + FIVE_NIGHTS:
+        # No run retries it after five nightly runs.
+        if now >= self.first_at + RETRY_PERIOD:
             return False
         return not watched or now >= self.next_try
 

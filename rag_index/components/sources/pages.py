@@ -90,8 +90,8 @@ def read_page(
             page.append(row)
             chars += sum([len(value) for value in row if isinstance(value, str | bytes)])
         # How many rows still fit into the page, if they have the mean length of those so far.
-        room = (PAGE_CHARS - chars) * len(page) // max(1, chars)
-        size = max(1, min(fetch_rows, room, rows + 1 - len(page)))
+        fitting_rows = (PAGE_CHARS - chars) * len(page) // max(1, chars)
+        size = max(1, min(fetch_rows, fitting_rows, rows + 1 - len(page)))
     return page, None
 
 

@@ -54,14 +54,15 @@ def bounded(render: Callable[[int], str], most: int = MAX_ANSWER) -> str:
         render: Makes the text for a number of characters, which it may exceed.
     """
     most = min(most, MAX_ANSWER)
-    room = most
-    # Each try gets less room than the last: less by the factor of the excess, and by a tenth.
+    budget = most
+    # Each try gets a smaller budget than the last: smaller by the factor of the excess, and by a
+    # tenth.
     for _ in range(10):
-        text = render(room)
+        text = render(budget)
         excess = max(len(text) / most, _size(text) / MAX_ANSWER)
         if excess <= 1:
             return text
-        room = int(0.9 * room / excess)
+        budget = int(0.9 * budget / excess)
     return fitting(text, most)
 
 
@@ -89,14 +90,14 @@ def _size(text: str) -> int:
     return len(text.encode(errors="replace"))
 
 
-def search_text(answer: SearchResult, room: int = MAX_ANSWER) -> str:
-    """Return the notes, a paragraph for each hit, and the age of each index, in about `room`
+def search_text(answer: SearchResult, budget: int = MAX_ANSWER) -> str:
+    """Return the notes, a paragraph for each hit, and the age of each index, in about `budget`
     characters."""
     lines = list[str]()
     for note in answer.notes:
         lines += [cut(note, MAX_NOTE), ""]
     ends = _end_of_search(answer)
-    left = room - sum(len(line) + 1 for line in (*lines, *ends))
+    left = budget - sum(len(line) + 1 for line in (*lines, *ends))
     count = len(answer.hits)
     for place, hit in enumerate(answer.hits):
         share = left // (count - place)
@@ -113,17 +114,17 @@ def _is_cut(lines: Sequence[str]) -> bool:
     return any(CUT in line for line in lines)
 
 
-def _hit_text(number: int, hit: SearchHit, room: int) -> list[str]:
+def _hit_text(number: int, hit: SearchHit, budget: int) -> list[str]:
     """Return the lines of a hit: what it is, the text of its best chunk, and perhaps another."""
     # Source code is shown as it is, without bold words.
     words = () if is_code(hit) else hit.highlights
-    first = _hit_line(number, hit, words, room)
+    first = _hit_line(number, hit, words, budget)
     # Only the title has words of the query: the answer may be in other words than the question.
     nearest = None
     if hit.by_title:
         nearest = max(hit.chunks, key=lambda chunk: chunk.score, default=None)
     has_second = nearest is not None and nearest.chunk != hit.chunk
-    left = max(0, room - len(first))
+    left = max(0, budget - len(first))
     share = left // 2 if has_second else left
     text = marked(cut(hit.text.strip(), share), words, BOLD, BOLD)
     if nearest is None or not has_second:
@@ -132,7 +133,7 @@ def _hit_text(number: int, hit: SearchHit, room: int) -> list[str]:
     return [first, text, second, cut(nearest.text.strip(), share)]
 
 
-def _hit_line(number: int, hit: SearchHit, words: Sequence[str], room: int) -> str:
+def _hit_line(number: int, hit: SearchHit, words: Sequence[str], budget: int) -> str:
     """Return the first line of a hit: citation, title, link, part, chunk, score, words, fields."""
     title = marked(cut(hit.title, MAX_SHOWN), words, BOLD, BOLD)
     link = cut(hit.part.get("link") or hit.link, MAX_NOTE)
@@ -143,7 +144,7 @@ def _hit_line(number: int, hit: SearchHit, words: Sequence[str], room: int) -> s
     if hit.matched:
         matched = ", ".join((*hit.matched, *hit.synonyms))
         line += f", has {cut(matched, MAX_SHOWN)}"
-    return line + _fields(hit.payload, hit.title, hit.link, room=min(MAX_FIELDS, room // 3))
+    return line + _fields(hit.payload, hit.title, hit.link, budget=min(MAX_FIELDS, budget // 3))
 
 
 def _end_of_search(answer: SearchResult) -> list[str]:
@@ -159,19 +160,19 @@ def _end_of_search(answer: SearchResult) -> list[str]:
     return lines
 
 
-def document_text(document: Document, room: int = MAX_ANSWER) -> str:
-    """Return the chunks of a document with its fields, and how to continue, in about `room`
+def document_text(document: Document, budget: int = MAX_ANSWER) -> str:
+    """Return the chunks of a document with its fields, and how to continue, in about `budget`
     characters."""
     total = document.total_chunks
-    title = cut(document.title, min(MAX_SHOWN, room // 5))
-    named = _named(title, cut(document.link, room // 5))
-    field_room = min(MAX_FIELDS, room // 3)
-    fields = _fields(document.payload, document.title, document.link, room=field_room)
+    title = cut(document.title, min(MAX_SHOWN, budget // 5))
+    named = _named(title, cut(document.link, budget // 5))
+    field_budget = min(MAX_FIELDS, budget // 3)
+    fields = _fields(document.payload, document.title, document.link, budget=field_budget)
     first = f"[{document.citation}]{named}{fields}"
     lines = [first, ""]
-    share = max(0, room - len(first) - MIN_ANSWER // 2) // max(1, len(document.chunks))
+    share = max(0, budget - len(first) - MIN_ANSWER // 2) // max(1, len(document.chunks))
     # A single chunk has at least half of the answer, however long the fields are.
-    least = room // 2 if len(document.chunks) == 1 else 0
+    least = budget // 2 if len(document.chunks) == 1 else 0
     for chunk in document.chunks:
         if total > 1:
             lines.append(_chunk_line(chunk, total, share))
@@ -188,7 +189,7 @@ def _chunk_line(chunk: DocumentChunk, total: int, share: int) -> str:
     line = f"-- chunk {chunk.chunk} of 0 to {total - 1}{_part(chunk.part)}"
     if chunk.matched:
         line += f", has {', '.join(chunk.matched)}"
-    return line + _fields(chunk.payload, room=share // 3)
+    return line + _fields(chunk.payload, budget=share // 3)
 
 
 def _continuation(document: Document) -> list[str]:
@@ -231,20 +232,20 @@ def field_text(document: Document, field: str, offset: int, most: int) -> str:
     text = _value(value)
     if offset and offset >= len(text):
         raise SettingsError(f"offset is {offset}, but {field} has {len(text):,} characters")
-    # `room` bounds characters and bytes: text in other scripts has several bytes a character.
-    room = min(most, MAX_ANSWER) - MIN_ANSWER // 2
-    encoded = text[offset : offset + room].encode(errors="replace")
-    part = encoded[:room].decode(errors="ignore")
+    # `budget` bounds characters and bytes: text in other scripts has several bytes a character.
+    budget = min(most, MAX_ANSWER) - MIN_ANSWER // 2
+    encoded = text[offset : offset + budget].encode(errors="replace")
+    part = encoded[:budget].decode(errors="ignore")
     end = offset + len(part)
     more = f"; go on with offset {end}" if end < len(text) else ""
     characters = f"characters {offset:,} to {end:,} of {len(text):,}"
     return f"[{document.citation}] {field}, {characters}{more}\n{part}"
 
 
-def lines_text(lines: Sequence[str], room: int) -> str:
-    """Return lines, each with its share of an answer of `room` characters."""
+def lines_text(lines: Sequence[str], budget: int) -> str:
+    """Return lines, each with its share of an answer of `budget` characters."""
     shown = list[str]()
-    left = room
+    left = budget
     for place, line in enumerate(lines):
         share = left // (len(lines) - place)
         # 60 characters are left for the length that `cut` appends.
@@ -327,8 +328,8 @@ def _part(part: Mapping[str, str]) -> str:
     return f", {cut(part_name(part), MAX_SHOWN)}"
 
 
-def _fields(payload: Mapping[str, Any], *shown_before: str, room: int) -> str:
-    """Return the fields that fit into `room` characters, in brackets after a space.
+def _fields(payload: Mapping[str, Any], *shown_before: str, budget: int) -> str:
+    """Return the fields that fit into `budget` characters, in brackets after a space.
 
     A field is left out if it has no value or one of those `shown_before`, such as the title.
     """
@@ -337,10 +338,10 @@ def _fields(payload: Mapping[str, Any], *shown_before: str, room: int) -> str:
         if value is None or value in shown_before:
             continue
         short_name = cut(name, MAX_VALUE_CHARS)
-        text = f"{short_name}: {cut(_value(value), min(MAX_SHOWN, room // 2))}"
-        # Once a field does not fit, no later one does: `room` stays below zero.
-        room -= len(text) + 2
-        if room >= 0:
+        text = f"{short_name}: {cut(_value(value), min(MAX_SHOWN, budget // 2))}"
+        # Once a field does not fit, no later one does: `budget` stays below zero.
+        budget -= len(text) + 2
+        if budget >= 0:
             shown.append(text)
         else:
             rest.append(short_name)

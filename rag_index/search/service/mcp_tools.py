@@ -108,7 +108,7 @@ class _SearchTool(_Tool, SearchArguments):
             closed = [index for index in closed if index in named]
         lines = [f"Index {index}: {CLOSED_INDEX}.\n" for index in closed]
         notes = cut("".join(lines), MAX_NOTE)
-        return bounded(lambda room: notes + search_text(found, room - len(notes)))
+        return bounded(lambda budget: notes + search_text(found, budget - len(notes)))
 
 
 class _Why(_Tool, WhyQuestion):
@@ -151,7 +151,7 @@ class _GetDocument(_Tool, DocumentQuery):
         if excess > 0 and len(found.chunks) > 1:
             max_chars = min(self.max_chars, most) - excess
             found = await self._read(service, caller, max(1, max_chars))
-        return bounded(lambda room: document_text(found, room), most)
+        return bounded(lambda budget: document_text(found, budget), most)
 
     async def _read(self, service: SearchService, caller: Caller, max_chars: int) -> Document:
         """Return the document with as many of the wanted chunks as fit into `max_chars`."""
@@ -169,7 +169,7 @@ class _VerifyCitations(_Tool, VerifyBody):
     async def answer(self, service: SearchService, caller: Caller) -> str:
         states = await service.verify(caller, self.citations)
         lines = [verified_text(verified) for verified in states]
-        return bounded(lambda room: lines_text(lines, room))
+        return bounded(lambda budget: lines_text(lines, budget))
 
 
 class _ListIndexes(_Tool):
@@ -185,7 +185,7 @@ class _ListIndexes(_Tool):
         counts = [service.commonest_values(caller, name) for name in names]
         values = dict(zip(names, await asyncio.gather(*counts), strict=True))
         lines = [index_line(index, values.get(index.name, {})) for index in indexes]
-        return bounded(lambda room: lines_text(lines, room))
+        return bounded(lambda budget: lines_text(lines, budget))
 
 
 WHY = "why_not_found"

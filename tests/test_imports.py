@@ -37,8 +37,8 @@ OWN = re.compile(
     r"rag_index\.(?:cli|core\.settings|first_run|search\.frameworks|search\.evaluation\.measures"
     r"|watch\.changes\.watched_tables|care\.effective_settings)\b"
 )
-"""Rooms whose patterns read what the user or the project wrote, or the first 1,500 characters of a
-value."""
+"""Packages whose patterns read what the user or the project wrote, or the first 1,500 characters of
+a value."""
 BOUNDED = {
     "_GENERATED",
     "_COMMENT",
