@@ -176,18 +176,18 @@ class CommitPlan:
             if row.text_hash != document.text_hash:
                 self.erasable += 1
 
-    def add_failed_write(self, failed: FailedWrite, *, is_damaged: bool) -> None:
+    def add_failed_write(self, failed_write: FailedWrite, *, is_damaged: bool) -> None:
         """Add a failed document: it keeps all of its former points, or none.
 
         Args:
             is_damaged: Whether points of an uncertain document are missing or replaced, or it never
                 was committed.
         """
-        key, row = failed.key, failed.row
+        key, row = failed_write.key, failed_write.row
         if row is not None and row.pending:
             self.crashed.add(key)
 
-        if row is None and not failed.is_uncertain:
+        if row is None and not failed_write.is_uncertain:
             # New, and it could not be embedded: nothing of it was written.
             self.dropped.append(key)
         elif row is None:
@@ -196,11 +196,11 @@ class CommitPlan:
             self.dropped.append(key)
         elif row.by_words:
             # Found by its words until now: it loses its points, because it is listed as failed.
-            end = None if failed.is_uncertain else row.chunks
+            end = None if failed_write.is_uncertain else row.chunks
             self.stale.append(StaleChunks(key, 0, end))
             self.dropped.append(key)
             self.erasable += 1
-        elif not failed.is_uncertain:
+        elif not failed_write.is_uncertain:
             # Known, and it could not be embedded: its former points are untouched.
             self.restored.append(key)
         elif is_damaged:
@@ -314,9 +314,9 @@ class Committer:
         plan = CommitPlan()
         for document in documents:
             plan.add_written(document, self._rows_before.pop(document.key, None))
-        failed = self._failed_writes(written.failures)
-        damaged = self._find_damaged(failed)
-        for failed_write in failed:
+        failed_writes = self._failed_writes(written.failures)
+        damaged = self._find_damaged(failed_writes)
+        for failed_write in failed_writes:
             plan.add_failed_write(failed_write, is_damaged=failed_write.key in damaged)
 
         cid, points = self.collection.id, self.points
@@ -333,20 +333,22 @@ class Committer:
         return plan.new
 
     def _failed_writes(self, failures: Iterable[Failure]) -> list[FailedWrite]:
-        failed: list[FailedWrite] = []
+        failed_writes: list[FailedWrite] = []
         for failure in failures:
             # An incomplete document is indexed, and is among the written ones.
             if failure.kind == "failed":
                 row = self._rows_before.pop(failure.key, None)
                 is_pending = row is not None and bool(row.pending)
-                failed.append(FailedWrite(failure.key, row, failure.process_died or is_pending))
-        return failed
+                failed_writes.append(
+                    FailedWrite(failure.key, row, failure.process_died or is_pending)
+                )
+        return failed_writes
 
-    def _find_damaged(self, failed: Iterable[FailedWrite]) -> set[str]:
+    def _find_damaged(self, failed_writes: Iterable[FailedWrite]) -> set[str]:
         """Return the uncertain documents whose former points are not all there and unchanged."""
         damaged: set[str] = set()
         committed: dict[str, RecordedDocument] = {}
-        for document in failed:
+        for document in failed_writes:
             if not document.is_uncertain:
                 continue
             # Without a text hash, the document was never committed: it has no former points.

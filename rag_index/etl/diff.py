@@ -83,10 +83,10 @@ class PageDiff:
 def diff(
     page: DocumentBatch,
     known: Mapping[str, RecordedDocument],
-    failed: Mapping[str, FailedDocument],
+    failures: Mapping[str, FailedDocument],
     *,
     retry: bool = False,
-    is_due: Callable[[FailedDocument], bool] = lambda failed: True,
+    is_due: Callable[[FailedDocument], bool] = lambda document: True,
 ) -> PageDiff:
     """Compare a page with the ledger.
 
@@ -94,7 +94,7 @@ def diff(
 
     Args:
         known: The ledger's rows of documents.
-        failed: Documents that are listed as failed or incomplete.
+        failures: Documents that are listed as failed or incomplete.
         retry: Whether failed documents are tried even if not due, and incomplete ones as well.
         is_due: Whether a failed document whose text is the same is tried again by this run.
     """
@@ -104,7 +104,7 @@ def diff(
     columns = zip(page.keys, page.text_hashes, page.payload_hashes, strict=True)
     for position, (key, text_hash, payload_hash) in enumerate(columns):
         row = known.get(key)
-        failure = failed.get(key)
+        failure = failures.get(key)
         is_pending = row is not None and row.pending
         lacks_vectors = is_pending or (row is not None and row.by_words)
         has_same_text = row is not None and not lacks_vectors and row.text_hash == text_hash
@@ -242,8 +242,8 @@ class Diff:
 
     def note_written(self, written: WrittenShard) -> None:
         """Take note of a committed shard: its buckets may be complete, and its rate is known."""
-        failed = [failure.key for failure in written.failures]
-        self._state.commit([*written.keys, *failed])
+        failed_keys = [failure.key for failure in written.failures]
+        self._state.commit([*written.keys, *failed_keys])
         self.sharder.observe(written.work.chars, written.work.seconds)
 
     @property
@@ -275,9 +275,11 @@ class Diff:
         opened.lease.check()
         unread = self._note_page(page)
         known = ledger.known(self._cid, documents.keys)
-        failed = ledger.failures(self._cid, documents.keys) if self._any_failures else {}
-        self._add_suspects(known, failed)
-        changes = diff(documents, known, failed, retry=self._retry, is_due=self._state.is_due)
+        failures: Mapping[str, FailedDocument] = {}
+        if self._any_failures:
+            failures = ledger.failures(self._cid, documents.keys)
+        self._add_suspects(known, failures)
+        changes = diff(documents, known, failures, retry=self._retry, is_due=self._state.is_due)
 
         if opened.index.access is not None:
             self._update_groups(page, known, changes)
@@ -300,21 +302,21 @@ class Diff:
         return to_embed
 
     def _add_suspects(
-        self, known: Mapping[str, RecordedDocument], failed: Mapping[str, FailedDocument]
+        self, known: Mapping[str, RecordedDocument], failures: Mapping[str, FailedDocument]
     ) -> None:
         """Have documents that may kill the process that embeds them embedded alone, in a child.
 
         They were pending when an earlier run ended, or are listed as failed.
         """
         pending_keys = [key for key, row in known.items() if row.pending]
-        failed_keys = [key for key, failure in failed.items() if failure.kind == "failed"]
+        failed_keys = [key for key, failure in failures.items() if failure.kind == "failed"]
         self.sharder.suspects.update(pending_keys, failed_keys)
-        self._add_server_enders(failed)
+        self._add_server_enders(failures)
 
-    def _add_server_enders(self, failed: Mapping[str, FailedDocument]) -> None:
+    def _add_server_enders(self, failures: Mapping[str, FailedDocument]) -> None:
         """Have documents of which a text ends the embedding server tried last and alone, whatever
         their text is now."""
-        ends_server = [key for key, failure in failed.items() if failure.cause == "server"]
+        ends_server = [key for key, failure in failures.items() if failure.cause == "server"]
         self.sharder.ends_server.update(ends_server)
 
     def _update_groups(

@@ -99,9 +99,9 @@ class ScanState:
         """How many buckets that differ this scan leaves unread."""
         self.pages = 0
 
-    def is_due(self, failed: FailedDocument) -> bool:
+    def is_due(self, document: FailedDocument) -> bool:
         """Return whether this run tries a failed document again although its text is the same."""
-        return failed.is_due(self._ledger.clock(), watched=self._watched)
+        return document.is_due(self._ledger.clock(), watched=self._watched)
 
     # For a source
 
