@@ -241,9 +241,11 @@ class TaskSteps(Steps):
             with self._record.stopwatch.stage("workers"):
                 self._client = flow_client()
         except NoWorkers as error:
-            self._embed_here(str(error))
+            self._continue_in_process(str(error))
         except OSError as error:
-            self._embed_here(f"the Dask scheduler does not answer ({type(error).__name__})")
+            self._continue_in_process(
+                f"the Dask scheduler does not answer ({type(error).__name__})"
+            )
         else:
             # It imports Dask, which may be impossible.
             from rag_index.orchestration.liveness import Liveness
@@ -252,7 +254,7 @@ class TaskSteps(Steps):
             self.has_started_workers = True
         return self._client
 
-    def _embed_here(self, why: str) -> None:
+    def _continue_in_process(self, why: str) -> None:
         """Embed in this process from now on: a late run is better than a failed one."""
         self._is_serial, self.workers = True, 1
         self._record.outcome.say(f"it was indexed in one process: {why}")
