@@ -167,30 +167,28 @@ class IndexSettings(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     """The name of the index: letters, digits, `-` and single `_`."""
     kind: str = Field(default=SQL, min_length=1)
-    """Where documents come from. `sql`: a table or query of the database. `code`: a folder of
-    [source code](sources.md#source-code). Any other name: an installed [source of your
+    """Where documents come from. `sql`: a table or query of the database. `code`: [source
+    code](sources.md#source-code). Any other name: an installed [source of your
     own](sources.md#a-source-of-your-own). A key that belongs to another kind is an error."""
     table: str | None = None
     """The table or view to read. Set either this or `query`."""
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the table."""
     query: str | None = None
-    """One SELECT without parameters, in place of `table`. The rows of a server's query are first
-    copied into a file in `data` that has no name, for the time of a run. Prefer a table or a
-    view."""
+    """One SELECT without parameters, in place of `table`. Prefer a table or a view: a run first
+    copies the rows of a server's query into a nameless file in `data`."""
     key: str | list[str] | None = None
     """The columns that identify a document: never NULL, unique, and of a type that can be ordered
-    (not `FLOAT` of MariaDB and MySQL, whose `ENUM` and `SET` are slow). Required with kind
+    (not `FLOAT` of MariaDB and MySQL; their `ENUM` and `SET` are slow). Required with kind
     `sql`."""
     where: str | None = Field(default=None, min_length=1)
     """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential =
-    0"`. Parts and joins have their own. With a `query`, write it there."""
+    0"`. With a `query`, write it there."""
     visible: dict[str, VisibleSettings] = Field(default={})
     """Which values of a column are shown: [`[indexes.visible.NAME]`](#indexesvisiblename)."""
     newest: str | None = Field(default=None, min_length=1)
-    """The column whose greatest value wins if several rows have the same `key`, such as the
-    versions of a note. `where` decides about that row alone: a note whose newest version is
-    withdrawn is not shown in an older one."""
+    """The column whose greatest value wins if several rows have the same `key`, such as versions.
+    `where` decides about that row alone: if the newest version is hidden, no older one is shown."""
     joins: dict[JoinName, JoinSettings] = Field(default={})
     """Other tables with at most one row for each document:
     [`[indexes.joins.NAME]`](#indexesjoinsname)."""
@@ -198,19 +196,19 @@ class IndexSettings(Section):
     """Tables with many rows for one document, such as comments:
     [`[[indexes.parts]]`](#indexesparts)."""
     title: str | None = Field(default=None, min_length=1)
-    """The title of a document. It is embedded with each chunk, stands above each hit, and is found
-    by its words; its column need not be in `text`."""
+    """The title of a document, embedded with each chunk and shown above each hit; its column need
+    not be in `text`."""
     link: str | None = Field(default=None, min_length=1)
-    """The address at which a person reads the document, such as
-    `"https://desk.example.org/t/{id}"`. Values are quoted. `"{url}"` takes a column with addresses;
-    only http, https and paths make a link."""
+    """The address at which a person reads the document: `"https://desk.example.org/t/{id}"`, with
+    values quoted, or `"{url}"` for a column with addresses. Only http, https and paths make a
+    link."""
     text: str | list[str] | None = None
     r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are
     left out), or a template such as `"{subject}\n{body}"`, in which literal braces are doubled.
     Required with kind `sql`, unless there is a `title` or `parts`."""
     format: dict[str, Format] = Field(default={})
     """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`,
-    `markdown`, `bbcode`, `json`, `auto`, `file` ([attachments](sources.md#attachments)), or a
+    `markdown`, `bbcode`, `json`, `auto`, [`file`](sources.md#attachments), or a
     [plug-in](plugins.md)."""
     files: Path | None = None
     """The folder of the files that columns of format `file` name. Not set: the column holds the
@@ -226,19 +224,16 @@ class IndexSettings(Section):
     labels: dict[str, str] = Field(default={})
     """What [the page](service.md#the-page) calls payload columns: `{customer_id = "Customer"}`."""
     required_filter: dict[str, Any] = Field(default={})
-    """A [filter](retrieval.md#required-filters) that every search of this index gets, whatever its
-    caller says."""
+    """A [filter](retrieval.md#required-filters) that every search of this index gets."""
     recency: RecencySettings | None = None
-    """The payload column by which newer of nearly equal documents come first, and the age at which
-    [half of that](retrieval.md#newer-first) is left: `{field = "updated_at", half_life =
-    "180d"}`."""
+    """The payload column and the half-life by which [newer documents](retrieval.md#newer-first)
+    come first: `{field = "updated_at", half_life = "180d"}`."""
     access: str | None = Field(default=None, min_length=1)
-    """Who may see a document: the column with its group or groups, or a SELECT of pairs of key and
-    group ([who may see what](access.md)). With `"database"`, PostgreSQL is [asked in each
-    search](access.md#rights-that-the-database-decides), under the caller's role."""
+    """Who may see a document: the column with its groups, or a SELECT of pairs of key and group
+    ([who may see what](access.md)). With `"database"`, PostgreSQL is [asked in each
+    search](access.md#rights-that-the-database-decides)."""
     access_separator: str = ","
-    """The separator of several groups in a text column. If it is empty, the whole text is one
-    group."""
+    """The separator of several groups in a text column. Empty: the whole text is one group."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
@@ -251,18 +246,17 @@ class IndexSettings(Section):
         default={}
     )
     """With kind `code`: the language of files by their suffix, where it differs from the
-    [default](sources.md#which-files), for example `{".h" = "cpp", ".pyx" = "python"}`."""
+    [default](sources.md#which-files): `{".h" = "cpp", ".pyx" = "python"}`."""
     options: dict[str, Any] = Field(default={})
     """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
-    """The name of a [plug-in](plugins.md) that splits documents into chunks, in place of the
-    built-in way."""
+    """A [plug-in](plugins.md) that splits documents into chunks, in place of the built-in way."""
     chunk_chars: Int = Field(default=1000, ge=20)
     """The maximum length of a chunk, at least 20 characters. A chunk ends at a paragraph, else a
     sentence, a line or a word."""
     chunk_overlap: Int = Field(default=100, ge=0)
-    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`; in
-    source code none."""
+    """How many characters of the previous chunk a chunk repeats, at most half of `chunk_chars`;
+    none in source code."""
     search: Literal["hybrid", "dense"] = "hybrid"
     """How searches find: `hybrid` by [meaning and words](retrieval.md#meaning-and-words), `dense`
     by meaning alone."""
@@ -276,11 +270,10 @@ class IndexSettings(Section):
     `russian`, `slovene`, `spanish`, `swedish`, `tajik`, `turkish`, or `none`. With a list,
     `["english", "german"]`, the words of each chunk decide which of them it is in."""
     language_column: str | None = Field(default=None, min_length=1)
-    """The column that says in which of several languages a document is, by code (`de`, `deu`,
-    `de_AT.UTF-8`) or name (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of
-    each chunk decide."""
+    """The column with the language of a document, by code (`de`, `deu`, `de_AT.UTF-8`) or name
+    (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of each chunk decide."""
     context: ContextSettings | None = None
-    """The model that writes for each chunk a sentence on its place in the document:
+    """A model that writes for each chunk a sentence on its place in the document:
     [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
     """What a rebuilt collection must still find before it goes live:

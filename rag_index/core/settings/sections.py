@@ -61,63 +61,58 @@ class SourceSettings(Section):
     """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """The database to read; required with kind `sql`. Nothing is written to it. Sessions use UTC,
-    unless the URL names a zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL),
-    `?init_command=SET time_zone='Europe/Berlin'` (the others). The drivers are the
-    [extras](install.md#install) `postgresql` and `mariadb`; for another database, install its
-    SQLAlchemy driver. Texts of a PostgreSQL database in `SQL_ASCII` are read as UTF-8, or as
-    `?client_encoding=latin1` says; see [invalid texts](sources.md#text-as-people-read-it)."""
+    """The database to read; required with kind `sql`. Sessions use UTC, unless the URL names a
+    zone: `?options=-c TimeZone=Europe/Berlin` (PostgreSQL), `?init_command=SET
+    time_zone='Europe/Berlin'` (the others). Drivers are [extras](install.md#install), or any of
+    SQLAlchemy. Texts of PostgreSQL's `SQL_ASCII` are read as UTF-8, or as `?client_encoding=latin1`
+    says."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds. A query that takes longer is ended, and tried once
     more."""
     caller_roles: list[Annotated[str, AfterValidator(_check_role)]] = Field(default=[])
-    """The roles under which a database may [decide what a caller
+    """The roles under which PostgreSQL may [decide what a caller
     sees](access.md#rights-that-the-database-decides)."""
     caller_settings: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)+$")], str] = Field(
         default={}
     )
     """The database settings that policies read, each with the claim of the caller that it gets:
-    `{"app.tenant" = "tenant_id"}`. All claims are in `request.jwt.claims` anyway."""
+    `{"app.tenant" = "tenant_id"}`."""
 
 
 class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
     kind: str = "local"
-    """Where the model runs. `local`: in the process, without a server (wordllama, 256 dimensions).
-    `ollama`: on Ollama servers. `openai`: on [any server with `POST
-    /v1/embeddings`](servers.md#any-other-server). `fastembed`: in each worker's process, on one
-    core; needs the [extra](install.md#install) of that name. Any other name is a
+    """Where the model runs. `local`: in the process (wordllama). `ollama`: on Ollama servers.
+    `openai`: on [any server with `POST /v1/embeddings`](servers.md#any-other-server). `fastembed`:
+    [in each worker's process](models.md#models-in-the-process). Any other name is a
     [plug-in](plugins.md)."""
     model: str = "wordllama"
-    """The name of the model, or with `fastembed` its folder. Required with any kind but `local`.
-    wordllama knows [English alone](retrieval.md#other-languages)."""
+    """The name of the model, or with `fastembed` its folder. Required with any kind but `local`."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
-    """The servers (ollama, openai). All must have the same model."""
+    """The servers (ollama, openai), all with the same model."""
     url: HttpUrl | None = None
     """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable that holds the server's key (openai). It must be set where settings
-    are read."""
+    """The environment variable that holds the server's key (openai)."""
     dimensions: PositiveInt | None = None
     """The length to which vectors are shortened, with [models that were trained for
     it](servers.md#shorter-vectors)."""
     document_prefix: str | None = None
-    """The text before each chunk. Not set: the prefix that the [model](servers.md#prefixes) was
-    trained with."""
+    """The text before each chunk. Not set: [the model's own](servers.md#prefixes)."""
     query_prefix: str | None = None
-    """The text before each query. Not set: the prefix that the model was trained with."""
+    """The text before each query. Not set: the model's own."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one embedding request, in seconds. The server may have to load its model
-    within that time."""
+    """The time limit of one embedding request, in seconds. The server may have to load its model in
+    it."""
     batch_texts: PositiveInt | Auto = "auto"
     """The maximum number of texts in a request to a server. `auto`: 64."""
     batch_chars: PositiveInt | Auto = "auto"
     """The maximum number of characters in a request. A longer text is sent alone. `auto`:
     16,000."""
     requests_in_flight: PositiveInt | Auto = "auto"
-    """How many requests a server gets at once (ollama, openai). The workers share them; each sends
-    at least one. `auto`: 4 with `ollama`, 16 with `openai`."""
+    """How many requests a server gets at once (ollama, openai), shared among the workers. `auto`: 4
+    with `ollama`, 16 with `openai`."""
     num_thread: PositiveInt | None = None
     """How many threads Ollama uses for a request. Not set: Ollama chooses."""
     options: dict[str, Any] = Field(default={})
@@ -212,7 +207,7 @@ class StoreSettings(Section):
 
     path: Path = Path(".rag-index/qdrant")
     """The folder of the embedded Qdrant, on a local disk, if there is no `url`. By default it is in
-    the folder `data`."""
+    `data`."""
     url: HttpUrl | None = None
     """The address of a Qdrant server, such as `http://127.0.0.1:6333`."""
     api_key: ApiKey | None = None
@@ -222,11 +217,10 @@ class StoreSettings(Section):
     keep_previous: Int = Field(default=1, ge=0)
     """How many older collections of an index a rebuild keeps for `rollback`."""
     erase: bool = False
-    """Whether a run ends by [erasing](deleted-data.md) from every file of the store what was
-    deleted or changed, and a watch once a day at most. It then keeps no collection for
-    `rollback`."""
+    """Whether a run ends by [erasing](deleted-data.md#erase-it) what was deleted or changed. No
+    collection is then kept for `rollback`."""
     server: ServerSettings = ServerSettings()
-    """How a Qdrant server is used: [`[store.server]`](#storeserver)."""
+    """How a Qdrant server is reached: [`[store.server]`](#storeserver)."""
 
     def secret_api_key(self) -> str | None:
         """Return the key in clear text, for the client only."""
@@ -237,30 +231,27 @@ class LedgerSettings(Section):
     """`[ledger]`: the database that records what is indexed."""
 
     url: DatabaseUrl = Secret("sqlite:///.rag-index/ledger.db")
-    """The database of the [ledger](glossary.md): SQLite on a local disk, or PostgreSQL if runs
-    start on several machines. By default it is `ledger.db` in the folder `data`."""
+    """The database of the [ledger](glossary.md): SQLite on a local disk, by default in `data`, or
+    PostgreSQL if runs start on several machines."""
 
 
 class ParallelSettings(Section):
     """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
-    """How many [processes embed](how-it-works.md#how-the-data-flows): Dask workers in a flow, child
-    processes in a plain run. `auto`: one fewer than the processors that this process may use, at
-    least one, fewer if memory is short."""
+    """How many processes embed: Dask workers in a flow, child processes in a plain run. `auto`: one
+    fewer than the processors that this process may use, or as many as memory allows."""
     shard_documents: PositiveInt | Auto = "auto"
-    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: as many as
-    take five seconds at the measured rate."""
+    """How many documents a worker is given at a time (a [shard](glossary.md)). `auto`: about five
+    seconds of work."""
     worker_memory: PositiveInt | Auto = "auto"
-    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and the
-    document that it was embedding is listed as failed. `auto`: the expected need limits the number
-    of workers, and none is ended."""
+    """The memory limit of one worker, in megabytes. A worker that exceeds it is ended, and its
+    document is listed as failed. `auto`: no limit, but fewer workers."""
     serial: bool = False
     """Whether a run embeds in its own process, one shard after another."""
     address: DaskAddress | None = None
-    """The scheduler of an existing Dask cluster, such as `tcp://10.0.0.5:8786`; `workers` is then
-    ignored. Dask's own configuration has the certificates of a [`tls://`
-    address](operations.md#more-than-one-machine)."""
+    """The scheduler of an existing [Dask cluster](operations.md#more-than-one-machine), such as
+    `tcp://10.0.0.5:8786`; `workers` is then ignored."""
 
 
 def _check_suffix(value: Path) -> Path:
@@ -276,18 +267,18 @@ class RunSettings(Section):
     metrics."""
 
     delete_guard: Share = 0.2
-    """The largest share of an index, or of the rows of a part, that may be lost in a day before
-    [the delete guard](how-it-works.md#the-delete-guard) holds deletions back."""
+    """The share of an index, or of the rows of a part, that it may lose in a day before [the delete
+    guard](how-it-works.md#the-delete-guard) holds deletions back."""
     tolerate_failed: Share = 0.0
     """The share of documents that may fail while the run still counts as completed."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a source, an embedder or a store that does not answer, in seconds
-    since it failed first. A command waits at its start only if `--wait` says so."""
+    since the first failure. A command waits at its start only with `--wait`."""
     wait: SkipJsonSchema[Number] = Field(default=0.0, ge=0, exclude=True)
     """How long a command waits at its start, and for an embedded store in use: `--wait`."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
-    """The file into which each run writes the metrics of every index's last run, in Prometheus's
-    text format (`.prom`)."""
+    """The file for [metrics of the last runs](operations.md#in-the-morning), in Prometheus's text
+    format (`.prom`)."""
 
 
 class ContextSettings(Section):
@@ -307,11 +298,10 @@ class GateSettings(Section):
     """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
 
     queries: Path
-    """The [golden file](evaluation.md#measure-with-a-golden-file). A relative path starts at the
-    folder of the settings file."""
+    """The [golden file](evaluation.md#measure-with-a-golden-file)."""
     max_loss: Share = 0.02
     """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2
-    points. A single query that loses is let through; with 0 it is not."""
+    points. With 0, a single query that loses is enough."""
 
 
 class RecencySettings(Section):
@@ -336,16 +326,14 @@ class RetrieveSettings(Section):
     timeout: Number = Field(default=10.0, gt=0)
     """The time limit of a whole search, in seconds. Each index has four fifths of it."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
-    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: the one
-    that [fits the model](retrieval.md#scores) of the live collection, 0.7 or 0.9, and 0.4 at most
-    for a name in source code."""
+    """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 or
+    0.9, as [fits the model](retrieval.md#scores), and 0.4 at most for a name in source code."""
     synonyms: str | None = Field(default=None, min_length=1)
-    """The [house's own words](retrieval.md#synonyms): a file with lines such as `MBP, MacBook Pro`,
-    or a SELECT of two columns, abbreviation and words. A change needs no run."""
+    """The [house's own words](retrieval.md#synonyms): a file, or a SELECT of two columns,
+    abbreviation and words. A change needs no run."""
     reranker: LoginUrl | None = Field(default=None, min_length=1)
-    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, such
-    as `http://gpu:8080`, a cross-encoder of fastembed (a folder, or a name of its list), or a
-    [plug-in](plugins.md)."""
+    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, a
+    cross-encoder of fastembed (a folder, or a name of its list), or a [plug-in](plugins.md)."""
 
 
 def _check_origin(value: str) -> str:
@@ -371,18 +359,16 @@ class ServeSettings(Section):
     """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The address to listen on. Any address but this machine's own (`127.0.0.1`, `::1`,
-    `localhost`) needs tokens."""
+    """The address to listen on. Any but `127.0.0.1`, `::1` and `localhost` needs tokens."""
     port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
-    """The tokens that may ask: a line for each, as `rag-index serve --new-token NAME` prints it."""
+    """The tokens that may ask: the lines that `rag-index serve --new-token NAME` prints."""
     tokens_file: Path | None = None
-    """A file with such lines. It is read again when it changes, so that a token can be revoked at
-    once."""
+    """A file with such lines. It is read again when it changes."""
     jwt_keys: LoginUrl | None = Field(default=None, min_length=1)
-    """The https address of the public keys (JWKS) of an issuer, whose JWTs are then accepted as
-    tokens: [single sign-on](service.md#single-sign-on)."""
+    """The https address of an issuer's public keys (JWKS), for [single
+    sign-on](service.md#single-sign-on) by JWTs."""
     jwt_audience: str | None = Field(default=None, min_length=1)
     """The audience that a JWT must name. Required with `jwt_keys`."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
@@ -391,12 +377,12 @@ class ServeSettings(Section):
     """The claim that holds the groups, a list or one text. Dots lead into objects, as in
     `realm_access.roles`."""
     jwt_role: str | None = Field(default=None, min_length=1)
-    """The claim with the role of a JWT's owner [in the
+    """The claim with the caller's role [in the
     database](access.md#rights-that-the-database-decides). Not set: the first of `caller_roles`."""
     proxy: list[Network] = Field(default=[])
     """The addresses or networks of reverse proxies that authenticate the caller."""
     proxy_groups: str | None = Field(default=None, min_length=1)
-    """The header in which such a proxy names the caller's groups, separated by commas."""
+    """The header in which such a proxy names the caller's groups, with commas."""
     hosts: list[HostName] = Field(default=[])
     """The host names under which the service is reached, such as that of a reverse proxy. It
     refuses any other."""
@@ -404,8 +390,7 @@ class ServeSettings(Section):
     """The origins of other web pages that may ask from a browser, such as
     `https://intranet.example.com`."""
     query_log: Path | None = None
-    """The file that keeps [what was asked](service.md#what-was-asked), a JSON object a line. Not
-    set: nothing is kept."""
+    """The file that keeps [what was asked](service.md#what-was-asked). Not set: nothing is kept."""
 
     @model_validator(mode="after")
     def _check_sign_on(self) -> ServeSettings:
