@@ -553,18 +553,15 @@ def test_a_read_that_is_cut_off_is_an_error_and_nobody_takes_the_rest_for_gone(m
 
 
 @pytest.mark.parametrize("rows", ['query = "SELECT * FROM note"', f'table = "note"\n{REMARKS}'])
-def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, project, monkeypatch, rows):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_a_run_deletes_nothing_because_a_read_was_cut_off(mariadb_desk, project, rows):
     desk = mariadb_desk.notes(9).run("CREATE TABLE remark AS SELECT id, id AS note, body FROM note")
     found = []
     for url in (desk.url, desk.url.update_query_dict({"init_command": LIMIT})):
-        source = (
-            f'project = "test"\n[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
-        )
-        project.write_settings(
-            f'{source}[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}'
-        )
-        found.append((project.run(wait=0.0).exit_code, project.points()))
+        source = f'[source]\nurl = "{url.render_as_string(hide_password=False)}"\n'
+        once = "[run]\nwait_for_recovery = 0\n"
+        index = f'[[indexes]]\nname = "notes"\nkey = "id"\ntext = "body"\n{rows}'
+        project.write_settings(f'project = "test"\n{source}{once}{index}')
+        found.append((project.run().exit_code, project.points()))
     assert found == [(0, found[0][1]), (1, found[0][1])]
 
 
