@@ -28,7 +28,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.prefect_api import temporary_server
 from tests.project import Project
-from tests.read_once import keep_model, trust_one_certificate
+from tests.read_once import copy_schemas_quickly, keep_model, trust_one_certificate
 from tests.twin import twin
 
 pytest_plugins = ["tests.live.fixtures"]
@@ -197,6 +197,7 @@ def pytest_configure(config):
     gc.set_threshold(50_000)  # the usual one costs a fifth of the time of importing all tests
     write_to_memory()
     keep_model()
+    copy_schemas_quickly()
     share_statements()
     trust_one_certificate()
     signal.signal(
