@@ -73,9 +73,10 @@ def run_program(
     return _run({"arguments": list(arguments)}, [*PROGRAM, *arguments], environment, timeout)
 
 
-def run_code(code: str, environment: Mapping[str, str]) -> Ended:
-    """Run a piece of Python to its end in such a process."""
-    return _run({"code": code}, [sys.executable, "-c", code], environment, 120)
+def run_code(code: str, environment: Mapping[str, str], *arguments: str) -> Ended:
+    """Run a piece of Python to its end in such a process, with these arguments."""
+    command = [sys.executable, "-c", code, *arguments]
+    return _run({"code": code, "arguments": list(arguments)}, command, environment, 120)
 
 
 def _run(
