@@ -21,6 +21,9 @@ GENEROUS = 280.0
 it without a word."""
 GENEROUS_LONG = 1180.0
 """The same for a test that is marked as long."""
+PAUSES = 9
+"""How many times as long as a look the pause after it is, up to `LONGEST_PAUSE` seconds."""
+LONGEST_PAUSE = 0.25
 
 LOST = re.compile(r"\S+ \| \w+ +\| prefect\..*(?:ConnectionClosed|database is locked)", re.DOTALL)
 """A record of Prefect of a websocket or an SQLite that a busy machine gave no time. It goes on by
@@ -41,14 +44,22 @@ def eventually(
     condition: Callable[[], T], what="", *, seconds: float = GENEROUS, every: float = 0.01
 ) -> T:
     """Return the first true value of `condition`, or fail with `what` (a text, or what returns
-    one)."""
+    one).
+
+    A condition that takes long is asked less often than `every` seconds: one that looks at all
+    processes of the machine would otherwise take the processor from those that are waited for.
+    """
     deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        value = condition()
+        if value:
+            return value
+        ended = time.monotonic()
+        if ended > deadline:
             reason = what() if callable(what) else what
             raise AssertionError(f"this did not happen within {seconds:g} s: {reason or condition}")
-        time.sleep(every)
-    return value
+        time.sleep(max(every, min(PAUSES * (ended - began), LONGEST_PAUSE)))
 
 
 def tracebacks(log: str) -> list[str]:
