@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+READ_AGAIN = """
+import importlib
+from huggingface_hub import constants
+importlib.reload(constants)
+"""
+"""Code that lets the hub's library read its variables again, which it does once for a process."""
+
 
 class Hub(ThreadingHTTPServer):
     """A hub with one repository. `settings` are the variables by which a process uses it."""

@@ -17,7 +17,7 @@ from rag_index.components.embedders import identify, open_embedder
 from rag_index.core.settings import EmbedderSettings
 from rag_index.errors import BadVectors, ModelMissing, RerankerError
 from rag_index.search.rerankers import ModelReranker
-from tests.fakes.hub import Hub
+from tests.fakes.hub import READ_AGAIN, Hub
 from tests.fakes.onnx_models import CROSS_ENCODER, rows, tiny_model, write_model
 from tests.fakes.tls import PrivateAuthority, TlsFront
 from tests.forked_program import run_code
@@ -40,11 +40,6 @@ except RagIndexError as exc:
     print(json.dumps({"error": str(exc), "class": type(exc).__name__}))
 else:
     print(json.dumps(asdict(found)))
-"""
-READ_AGAIN = """
-import importlib
-from huggingface_hub import constants
-importlib.reload(constants)
 """
 
 

@@ -5,8 +5,6 @@ its plug-in is not installed any more."""
 import json
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,10 +16,12 @@ from rag_index.components.stores.protocol import Store
 from rag_index.core.documents.vectors import probe_digest
 from rag_index.errors import SettingsError
 from tests.etl.plain import Died, die, printed
-from tests.fakes.hub import Hub
+from tests.fakes.hub import READ_AGAIN, Hub
 from tests.fakes.onnx_models import LIMIT, tiny_model, write_model
+from tests.forked_program import run_code
 from tests.project import Project, run_here
 
+COMMAND = "from rag_index.cli import main\nmain()"
 EMBEDDER = (
     '[embedder]\nkind = "fastembed"\nmodel = "{model}"\ndocument_prefix = ""\nquery_prefix ='
     ' ""\n{more}'
@@ -58,19 +58,9 @@ class Notes(Project):
         return "".join(run_here(self.config, "search", query, code=1))
 
     def fresh(self, *arguments: str, **environment: str) -> dict:
-        """Run the program in a new process: the hub's library reads its variables once."""
-        command = [
-            sys.executable,
-            "-m",
-            "rag_index",
-            "--config",
-            str(self.config),
-            *arguments,
-            "--json",
-        ]
-        done = subprocess.run(
-            command, env=os.environ | environment, capture_output=True, text=True, check=False
-        )
+        """Run the program in a forked process, in which the hub's library reads its variables."""
+        command = ["--config", str(self.config), *arguments, "--json"]
+        done = run_code(READ_AGAIN + COMMAND, os.environ | environment, *command)
         assert done.returncode == 0, (done.stdout, done.stderr)
         return json.loads(done.stdout)
 
@@ -124,6 +114,7 @@ def test_children_of_a_plain_run_embed_as_the_run_itself_does(project, tmp_path)
     assert hit["score"] > 0.5
 
 
+@pytest.mark.long
 def test_dask_workers_embed_as_the_run_itself_does(project, tmp_path, prefect_server):
     project.run()
     other = Notes(tmp_path / "flow", EMBEDDER.format(model=tmp_path / "mini", more="")).add(40)
