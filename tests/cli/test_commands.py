@@ -21,7 +21,7 @@ from rag_index.core.settings import SECTIONS, IndexSettings
 from rag_index.core.settings.parts import keys_of, tables_of
 from tests.dask_workers import workers_among
 from tests.etl.plain import printed
-from tests.forked_program import without_api
+from tests.forked_program import run_code, without_api
 from tests.project import PROGRAM, Project, run_here
 
 TEXT = "The network password was changed, and the printer has to be told on each floor"
@@ -51,6 +51,12 @@ class Terminates:
         if name == at:
             os.kill(os.getpid(), signal.SIGTERM)
 sys.meta_path.insert(0, Terminates())
+from rag_index.cli import main
+main()
+"""
+IMPATIENT = """
+from rag_index.components.stores.edge import store
+store.WRITER_PATIENCE = 0.0
 from rag_index.cli import main
 main()
 """
@@ -180,7 +186,8 @@ def test_debug_shows_where_an_error_comes_from(project):
 def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(indexed):
     with indexed.store() as store:
         store.points("test_notes__1").count()
-        message = one_line(indexed.cli("erase", "notes"), 1)
+        command = ["--config", str(indexed.config), "erase", "notes"]
+        message = one_line(run_code(IMPATIENT, os.environ, *command), 1)
         assert f"process {os.getpid()}" in message
         assert "--wait" in message
         assert indexed.cli("search", "printer").returncode == 0

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -274,9 +274,13 @@ def in_thread(monkeypatch):
         yield in_thread
 
 
+QDRANT_ANSWERS = threading.Event()
+"""Whether the server for which `wait_for_qdrant` waits is there again."""
+
+
 def wait_for_qdrant() -> None:
     with asking("Qdrant at h", patience=0.0):
-        time.sleep(5)
+        QDRANT_ANSWERS.wait(60)
 
 
 def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(
@@ -291,12 +295,15 @@ def test_the_run_hears_what_a_worker_waits_for_until_the_workers_are_gone(
 
     waiting = in_thread.submit(wait_for_qdrant, pure=False)
     eventually(is_told)
+    QDRANT_ANSWERS.set()
     waiting.result(60)
     eventually(lambda: not is_told())
     alive.tick()
+    QDRANT_ANSWERS.clear()
     lost = in_thread.submit(wait_for_qdrant, pure=False)
     eventually(is_told)
     in_thread.cluster.scale(0)
+    QDRANT_ANSWERS.set()  # a worker ends with its thread
     eventually(lambda: not in_thread.nthreads())
     for now[0] in (1.0, 80.0, 160.0):
         alive.tick()

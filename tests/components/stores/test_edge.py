@@ -38,7 +38,8 @@ NUMBERS = [0, -1, 0.5, 1e300, 2**53 + 1, -(2**63), -(2**63) + 1]
 WIDTH, POINTS, PAGE = 16, 400, 4096
 
 
-def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_path):
+def test_a_second_writer_of_a_collection_is_told_who_holds_it_and_may_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(edge_store, "WRITER_PATIENCE", 0.3)
     with closing(EdgeStore(tmp_path)) as store:
         store.create("c", DIMENSION, {})
     code = "store.points('c').count(); print('ready', flush=True); input(); store.close(); input()"
