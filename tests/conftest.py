@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.prefect_api import temporary_server
 from tests.project import Project
 from tests.read_once import copy_schemas_quickly, keep_model, trust_one_certificate
+from tests.shared_servers import SharedServer, end_shared_servers
 from tests.twin import twin
 
 pytest_plugins = ["tests.live.fixtures"]
@@ -45,12 +47,17 @@ MEMORY = Path("/dev/shm")
 ENOUGH = 10_000_000_000
 """Bytes. All tests at once need a quarter of that."""
 LONG_SECONDS = 1200
+LISTED = 20
+MANY_FILES = 2 * LISTED
+"""Of fewer files, pytest's own list of the slowest tests says enough."""
 LONGEST = (
     "tests/deployments/test_worker.py",
     "tests/flows",
     "tests/orchestration",
     "tests/deployments",
+    "tests/docs/test_typed.py",
     "tests/reliability",
+    "tests/search/frameworks",
     "tests/live",
     "tests/watch",
     "tests/etl",
@@ -60,26 +67,35 @@ LONGEST = (
     "tests",
     "tests/wild",
 )
-"""The folders, and a file, that take longest: one that begins at the end keeps the other processes
-waiting."""
+"""The folders and files that take longest: one that begins at the end keeps the other processes
+waiting. The last lines of `make test PYTEST_ARGS="-m ''"` show which those are."""
 TOGETHER = {
     "tests/flows/": "prefect",
-    "tests/orchestration/": "prefect",
+    "tests/orchestration/": "prefect of programs",
+    "tests/components/embedders/test_model_in_process.py": "prefect of others",
+    "tests/core/reports/test_progress.py": "prefect of others",
+    "tests/deployments/test_cluster.py": "prefect of others",
+    "tests/reliability/test_disk_and_clock.py": "prefect of others",
+    "tests/reliability/test_frozen.py": "prefect of others",
+    "tests/reliability/test_kill.py": "prefect of others",
+    "tests/reliability/test_words_first_kill.py": "prefect of others",
     "tests/live/test_ollama.py": "ollama",
     "tests/components/chunking/context/test_live.py": "ollama",
     "tests/deployments/test_automations": "deployed",
     "tests/deployments/test_schedule": "deployed",
 }
-"""Tests that share a server, which takes long to start."""
+"""Tests that share a server, which takes long to start, by how their names begin. One process has
+the tests of a group, and ends their server with the last of them. Three groups have a Prefect
+server each: together they would take as long as all other tests do in three processes."""
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory):
-    """The URL of the Prefect API that this process and its children use."""
-    home = tmp_path_factory.mktemp("prefect")
-    os.environ.update(QUIET, PREFECT_HOME=str(home))
-    with temporary_server(home) as variables:
-        os.environ.update(variables)
+@contextmanager
+def prefect_in(home):
+    """Run a Prefect server for the time of the block, and yield the URL of its API, which this
+    process and its children use."""
+    with pytest.MonkeyPatch.context() as patch, temporary_server(home) as variables:
+        for name, value in {**QUIET, "PREFECT_HOME": str(home), **variables}.items():
+            patch.setenv(name, value)
         from prefect.context import SettingsContext, get_settings_context
         from prefect.settings import Settings
 
@@ -88,6 +104,19 @@ def prefect_server(tmp_path_factory):
         with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
             yield variables["PREFECT_API_URL"]
             send_pending_logs()
+
+
+@pytest.fixture(scope="session")
+def shared_prefect(tmp_path_factory):
+    """The Prefect server of this process, which runs once a test asks for it."""
+    with SharedServer(lambda: prefect_in(tmp_path_factory.mktemp("prefect"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prefect_server(shared_prefect):
+    """The URL of the Prefect API that this process and its children use."""
+    return shared_prefect.running()
 
 
 @pytest.fixture
@@ -228,12 +257,28 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
+def group_of(nodeid):
+    """Return what the tests have in common that run one after another in a process: their file, or
+    their server."""
+    for place, name in TOGETHER.items():
+        if nodeid.startswith(place):
+            return name
+    return nodeid.partition("::")[0]
+
+
 class Scheduling(LoadFileScheduling):
     """Give each file to a process, and those that share a server to one."""
 
     def _split_scope(self, nodeid):
-        names = (name for place, name in TOGETHER.items() if nodeid.startswith(place))
-        return next(names, None) or super()._split_scope(nodeid)
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """End the servers of a group with its last test: one that nobody asks takes a fiftieth of a
+    processor."""
+    if nextitem is None or group_of(item.nodeid) != group_of(nextitem.nodeid):
+        end_shared_servers()
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -257,7 +302,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
-    """Name what was skipped, and why, where a person looks."""
+    """Name what was skipped, and why, and the files that took longest, where a person looks."""
     skipped = defaultdict(Counter)
     for report in terminalreporter.stats.get("skipped", []):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
@@ -265,3 +310,11 @@ def pytest_terminal_summary(terminalreporter):
     for reason, files in sorted(skipped.items()):
         tests = ", ".join(f"{number} of {file}" for file, number in sorted(files.items()))
         terminalreporter.write_line(f"NOT TESTED HERE: {reason} ({tests})")
+    seconds = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    if len(seconds) > MANY_FILES:
+        files = ", ".join(f"{taken:.0f} s {file}" for file, taken in seconds.most_common(LISTED))
+        terminalreporter.write_line(f"LONGEST FILES, of {seconds.total():,.0f} s: {files}")
