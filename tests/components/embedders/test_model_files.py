@@ -41,6 +41,10 @@ except RagIndexError as exc:
 else:
     print(json.dumps(asdict(found)))
 """
+WITHOUT_PAUSES = """
+import time
+time.sleep = lambda seconds: None  # the hub's library rests for a second before each of five tries
+"""
 
 
 def settings(model, **given) -> EmbedderSettings:
@@ -63,17 +67,18 @@ def started(model, revision: str = "", **environment: str) -> subprocess.Popen:
     )
 
 
-def identified(model, revision: str = "", **environment: str) -> dict[str, str]:
+def identified(model, revision: str = "", *, first: str = "", **environment: str) -> dict[str, str]:
     """Identify a model in a process that begins with these variables.
 
     It is forked from one that has imported the hub's library, and lets that read them again:
     importing it takes a second of processor time. Certificates are read by a process of its own.
+    `first` is code that runs before.
     """
     if "SSL_CERT_FILE" in environment:
         out, said = started(model, revision, **environment).communicate(timeout=120)
     else:
         own = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        ended = run_code(READ_AGAIN + IDENTIFY, own | environment, str(model), revision)
+        ended = run_code(READ_AGAIN + first + IDENTIFY, own | environment, str(model), revision)
         out, said = ended.stdout, ended.stderr
     assert "Traceback" not in said
     return json.loads(out)
@@ -389,7 +394,8 @@ def test_a_file_that_the_hub_sends_by_half_is_no_model(hub, model, tmp_path):
     hub.commit(model)
     hub.stops_in = "model.onnx"
     hub.go_on.set()  # it ends the connection in the middle
-    answer = identified(NAME, **hub.settings(tmp_path / "home"), HF_HUB_DOWNLOAD_TIMEOUT="1")
+    home = hub.settings(tmp_path / "home")
+    answer = identified(NAME, first=WITHOUT_PAUSES, **home, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert "cannot be downloaded" in answer["error"]
 
 
