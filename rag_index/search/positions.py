@@ -17,7 +17,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.components.ledger import Ledger, Reached, Totals
@@ -259,12 +258,14 @@ class Positions:
             raise failure
 
     def _open_ledger(self) -> None:
+        """Open the ledger for reading. There is none before the first run; the next reading then
+        looks for it again."""
         self._close_ledger()
-        url = self._settings.ledger_url
-        # A search creates no ledger.
-        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-            return
-        self._ledger = Ledger(url)
+        ledger = Ledger(self._settings.ledger_url, read_only=True)
+        if ledger.is_missing:
+            ledger.close()
+        else:
+            self._ledger = ledger
 
     def _read_positions(self, ledger: Ledger) -> None:
         """Add new positions to those of the last snapshot."""

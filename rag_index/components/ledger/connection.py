@@ -41,12 +41,14 @@ SHARED_BYTES = 64 << 10
 anything else, and reports an I/O error if there is no room for them."""
 IN_MEMORY = make_url("sqlite://")
 PRAGMAS = (
-    "journal_mode=WAL",
     "synchronous=FULL",
     "temp_store=FILE",
     "cache_size=-16384",  # KiB
     "secure_delete=ON",
 )
+WRITER_PRAGMAS = ("journal_mode=WAL", *PRAGMAS)
+"""`journal_mode` is written into the file. A reader must not write into a database, which may be
+another one if the URL is mistyped."""
 
 
 class LedgerConnection:
@@ -60,7 +62,8 @@ class LedgerConnection:
         Args:
             url: The database, in SQLite or PostgreSQL.
             clock: Returns the time in seconds since 1970.
-            read_only: Create nothing. An empty ledger in memory takes the place of a missing one,
+            read_only: Write and create nothing, so that a user with no other right than SELECT may
+                open it. An empty ledger in memory takes the place of a missing one (`is_missing`),
                 as when the URL is mistyped. A ledger of this version may be on a read-only mount or
                 belong to another user.
 
@@ -76,14 +79,16 @@ class LedgerConnection:
         self._writer: int | None = None
         """The thread that is inside a transaction."""
         self._read_only = read_only
+        self.is_missing = False
+        """Whether the database has no ledger, so that this one is empty and in memory."""
         self._scans: set[int] = set()
         """The numbered scans of this connection, whose rows are deleted when it closes."""
         self._connect(_engine(url, read_only=read_only))
         try:
             if read_only:
                 with self.transaction() as connection:
-                    is_missing = version_of(connection) is None
-                if is_missing:
+                    self.is_missing = version_of(connection) is None
+                if self.is_missing:
                     self.close()
                     self._connect(_engine(IN_MEMORY, read_only=True))
             with self.transaction() as connection:
@@ -104,10 +109,6 @@ class LedgerConnection:
         with self._map_errors():
             self._connection = engine.connect()
         self._begin = self._connection.begin
-        # A reader of PostgreSQL has temporary tables, which belong to a session. Behind a pooler,
-        # only one long transaction keeps the session, so its parts are savepoints.
-        if self._read_only and not self._is_sqlite:
-            self._begin = self._connection.begin_nested  # type: ignore[assignment]
 
     def close(self) -> None:
         """Delete the rows of this connection's scans, and close it."""
@@ -153,8 +154,13 @@ class LedgerConnection:
     def new_scan(self, alias: str) -> int:
         """Return the number of a new scan, and delete the rows of earlier scans of the index.
 
-        The caller must hold the lease of the index.
+        The caller must hold the lease of the index, unless the ledger is read-only.
         """
+        # A reader of PostgreSQL has temporary tables, which belong to a session. Behind a pooler,
+        # only one long transaction keeps the session, so its parts are savepoints. It begins with
+        # the first scan: other readers may be open for days, and would hinder VACUUM.
+        if self._read_only and not self._is_sqlite:
+            self._begin = self._connection.begin_nested  # type: ignore[assignment]
         with self.transaction() as connection:
             if self._is_sqlite or self._read_only:
                 # The tables are temporary and have rows of this scan alone.
@@ -430,8 +436,9 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
         raise SettingsError(f"ledger: {database.missing_driver(url, error)}") from error
     database.hide_values(engine)
     if engine.dialect.name == "sqlite":
+        pragmas = PRAGMAS if read_only else WRITER_PRAGMAS
         event.listen(
-            engine, "connect", lambda connection, _: database.set_pragmas(connection, PRAGMAS)
+            engine, "connect", lambda connection, _: database.set_pragmas(connection, pragmas)
         )
     return engine
 

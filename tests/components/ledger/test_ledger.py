@@ -370,6 +370,19 @@ def test_a_ledger_of_another_version_is_refused_and_left_as_it_is(url, change, r
     assert rows_of(url) == before
 
 
+def test_a_reader_leaves_a_database_without_a_ledger_as_it_is(tmp_path):
+    """Such as the source, which a mistyped URL names."""
+    file = tmp_path / "source.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY)")
+    before = file.read_bytes()
+    with closing(Ledger(database_url(f"sqlite:///{file}", tmp_path), read_only=True)) as ledger:
+        assert ledger.is_missing
+        assert ledger.collections("p_notes") == []
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["source.db"]
+
+
 def test_a_lease_of_a_killed_watch_that_expires_while_a_run_asks_is_taken(tmp_path):
     start = 1_700_000_000.0
     ticks = itertools.count()

@@ -22,11 +22,20 @@ from rag_index.components.stores.edge.store import EdgeStore
 from rag_index.core.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.core.documents.canonical import hash_text
 from rag_index.core.documents.keys import encode_key, point_id
-from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable, SourceError
+from rag_index.errors import (
+    IndexLocked,
+    LedgerError,
+    LedgerUnavailable,
+    SourceError,
+    StoreError,
+)
 from rag_index.etl.reconcile import Comparison
 from rag_index.etl.upsert import CHUNK_HASH, chunk_hash
+from rag_index.search import Retriever
 from tests.components.ledger.conftest import add
 from tests.live.pooler import pooler
+from tests.live.postgres import PASSWORD
+from tests.project import SETTINGS, Project
 from tests.waiting import eventually
 
 A, B = hash_text("a"), hash_text("b")
@@ -306,6 +315,41 @@ def test_who_may_only_read_a_ledger_scans_in_one_session(two, url):
             reader.begin_scan("p_notes")
             assert (reader.see(["1", "2"], page=1), reader.find_deleted(cid)) == ([], 1)
     assert left(one) == {}
+
+
+def test_a_search_writes_nothing_into_a_ledger_and_needs_select_alone(tmp_path, postgres, name):
+    """Also a process that began to search before the first run."""
+    reader = f"reader_{name}"
+
+    def settings_of(user):
+        url = postgres.url(name, user).render_as_string(hide_password=False)
+        project.write_settings(SETTINGS.format(extra=f'[ledger]\nurl = "{url}"'))
+        return project.settings
+
+    def position(retriever):
+        return retriever.search_sync("printer", timeout=60).as_of["notes"].at
+
+    project = Project(tmp_path).fill(3)
+    with postgres.connect(name) as connection:
+        connection.execute(f"CREATE ROLE {reader} LOGIN PASSWORD '{PASSWORD}'")
+        connection.execute(f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {reader}")
+        with Retriever(settings_of(reader)) as early:
+            with Retriever(settings_of("owner")) as able:
+                for retriever in (early, able):
+                    with pytest.raises(StoreError, match="nothing is indexed yet"):
+                        retriever.search_sync("printer")
+            made = connection.execute("SELECT * FROM pg_tables WHERE schemaname = 'public'")
+            assert made.fetchall() == [], "the owner could create tables"
+            settings_of("owner")
+            assert project.run().exit_code == 0
+            settings_of(reader)
+            eventually(lambda: position(early))
+            states = connection.execute(
+                "SELECT state FROM pg_stat_activity WHERE usename = %s", [reader]
+            )
+            assert set(states.fetchall()) == {("idle",)}, "no open transaction hinders VACUUM"
+        with Retriever(project.settings) as late:
+            assert position(late)
 
 
 def test_runs_read_and_write_all_that_is_there(project, name, url, postgres):
