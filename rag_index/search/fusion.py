@@ -40,7 +40,7 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag_index.core.documents.batches import LINK, PART, RESERVED_KEY, TITLE, StoredPoint
-from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut
+from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, StoreBusy
 from rag_index.search.question import CHUNKS_PER_DOCUMENT, Asked, IndexAnswer, Question, Scoring
 from rag_index.search.results import ChunkHit, SearchHit, value_of
 
@@ -570,6 +570,10 @@ def failure_of(asked: Asked) -> Exception:
     if len(distinct) == 1 and not isinstance(errors[0], SearchTimedOut):
         return errors[0]
     reasons = asked.reasons
+    # Other processes write all of them. The reason of the first one names its process, and what to
+    # do; the reasons of the others differ only in the name of the collection.
+    if all(isinstance(error, StoreBusy) for error in errors):
+        return StoreBusy(f"indexes {', '.join(reasons)} are busy: {errors[0]}")
     listed = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
     codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
     exit_code = codes.pop() if len(codes) == 1 else 1

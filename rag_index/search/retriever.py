@@ -246,8 +246,8 @@ class Retriever:
             DocumentNotFound: there is no document that others should be like, or the caller may not
                 see it.
             IndexBehind: an index is older than `max_age`, or its age is unknown.
-            SearchFailed: no index answered. If all failed for the same reason, that error is raised
-                instead.
+            SearchFailed: no index answered. If all failed for the same reason, such as a StoreBusy,
+                that error is raised instead.
         """
         began = time.perf_counter()
         chosen = PythonOptions.of(options)

@@ -354,6 +354,21 @@ def documents_found(retriever: Retriever) -> int:
     return len(result.hits)
 
 
+def test_indexes_that_are_all_busy_are_named_in_one_line_with_the_remedy(embedded, monkeypatch):
+    monkeypatch.setattr(edge_reader, "WRITE_SECONDS", 0.1)
+    with writer(embedded.settings.store.path, HOLD) as holder:
+        assert holder.says() == "ready"
+        with (
+            embedded.retriever(run={"wait": 0}) as retriever,
+            pytest.raises(StoreBusy) as busy,
+        ):
+            retriever.search_sync("printer", indexes=["comments", "titles"])
+        message = str(busy.value)
+        assert message.startswith("indexes comments, titles are busy: collection desk_comments__1 ")
+        assert message.count(f"is being written by process {holder.pid} ") == 1
+        assert "wait for it (--wait SECONDS)" in message
+
+
 def test_waiting_for_a_writer_does_not_count_for_a_time_limit_and_closing_ends_it(
     embedded, monkeypatch
 ):
