@@ -47,7 +47,8 @@ SECURITY_HEADERS = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 logger = logging.getLogger(__name__)
-PROBE_PATHS = ("/healthz", "/readyz")
+LIVENESS, READINESS = "/healthz", "/readyz"
+PROBE_PATHS = (LIVENESS, READINESS)
 MAX_HEADER_BYTES, MAX_BODY_BYTES = 16_384, 100_000
 """Limits of a request in bytes. Chosen, as are the next two; nothing depends on them."""
 REQUEST_SECONDS = 30.0
@@ -58,7 +59,7 @@ CLIENT_GONE = 499
 """Status in log and metrics of a request whose client hung up, as in nginx."""
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histogram of request times, in seconds; the last is the time limit."""
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
+OPEN_PATHS = frozenset({"/", *PROBE_PATHS, "/openapi.json", "/favicon.ico"})
 """The paths that need no token, besides the files of the page. Their answers contain nothing that
 is indexed."""
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
@@ -372,6 +373,14 @@ class Guard:
 
         Raises RagIndexError if tokens or keys cannot be read.
         """
+        path = exchange.scope["path"]
+        # Liveness depends on no file: an orchestrator would restart the service for ever.
+        if path == LIVENESS:
+            return True
+        # A service whose tokens cannot be read answers hardly anybody.
+        if path == READINESS:
+            self._tokens.check()
+            return True
         # A service without tokens, which only this machine can reach.
         if not self._tokens.required:
             exchange.caller = Caller(local=True)
@@ -388,9 +397,13 @@ class Guard:
         if caller is not None:
             exchange.caller = caller
             return True
-        # Nobody: only the page and the probes answer.
-        path = exchange.scope["path"]
-        return path in OPEN_PATHS or is_page(path)
+        # Nobody: only the page and the description answer.
+        if path in OPEN_PATHS or is_page(path):
+            return True
+        # The token may be one of the file that cannot be read.
+        if token:
+            self._tokens.check()
+        return False
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         """Run the application, and cancel it if the client hangs up."""

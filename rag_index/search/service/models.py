@@ -69,7 +69,7 @@ STATUS_OF = (
     (IndexBehind, HTTPStatus.GATEWAY_TIMEOUT),
 )
 """The status of each kind of error. Any other error has 503, because nothing could be searched."""
-HEADERS_OF = {
+HEADERS_OF: dict[HTTPStatus, dict[str, str]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER},
     # The rest of the body is not read.
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},
@@ -342,6 +342,7 @@ def problem(
 
     Args:
         code: The name of the problem for programs.
+        headers: By default those of the status in `HEADERS_OF`.
         more: Further members of the problem.
     """
     content = {
@@ -352,7 +353,9 @@ def problem(
     }
     if code:
         content["code"] = code
-    return ProblemResponse({**content, **more}, status, headers=dict(headers or {}))
+    if headers is None:
+        headers = HEADERS_OF.get(HTTPStatus(status), {})
+    return ProblemResponse({**content, **more}, status, headers=dict(headers))
 
 
 def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemResponse:
@@ -371,8 +374,7 @@ def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemRespons
             status = HTTPStatus.GATEWAY_TIMEOUT
     if isinstance(error, IndexBehind):
         more = {"as_of": error.as_of}
-    headers = HEADERS_OF.get(status)
-    return problem(status, str(error), code=type(error).__name__, headers=headers, **more)
+    return problem(status, str(error), code=type(error).__name__, **more)
 
 
 def _status_of(error: RagIndexError) -> HTTPStatus:

@@ -333,6 +333,8 @@ class TokenRegister:
         self._stamp = file_stamp(self._path) if self._path else None
         self._checked_at = clock()
         self._tokens = [*self._given, *self._read()]
+        self._damage = ""
+        """Why the file cannot be read now; empty if it can."""
         self.sign_on = SignOn(serve, roles, clock=clock)
         self.any = bool(self._tokens) or self.sign_on.any
         """Whether there is a token, or another way to authenticate."""
@@ -344,20 +346,38 @@ class TokenRegister:
         """Return the caller of a token; None if it is unknown.
 
         The time that this takes does not depend on how similar a wrong token is.
-        Raises SettingsError if the file has become unreadable or invalid.
         """
-        if self._path is not None and self._clock() - self._checked_at >= FILE_CHECK_SECONDS:
-            self._checked_at = self._clock()
-            stamp = file_stamp(self._path)
-            if stamp != self._stamp:
-                self._stamp = stamp
-                # First without those of the file: `_read` may raise, and none of them is then valid.
-                self._tokens = list(self._given)
-                self._tokens += self._read()
+        self._read_changes()
         digest = _digest(token)
         # Every token is compared, also after a match.
         found = [caller for known, caller in self._tokens if hmac.compare_digest(known, digest)]
         return found[-1] if found else None
+
+    def check(self) -> None:
+        """Raise SettingsError while the file is unreadable or invalid: its tokens are unknown
+        then."""
+        self._read_changes()
+        if self._damage:
+            raise SettingsError(self._damage)
+
+    def _read_changes(self) -> None:
+        """Read the file again if it has changed, at most once a second."""
+        if self._path is None or self._clock() - self._checked_at < FILE_CHECK_SECONDS:
+            return
+        self._checked_at = self._clock()
+        stamp = file_stamp(self._path)
+        # A damaged file is read again in any case: a correction of its rights is no change.
+        if stamp == self._stamp and not self._damage:
+            return
+        self._stamp = stamp
+        try:
+            of_file = self._read()
+            self._damage = ""
+        # None of its tokens is valid: one of them may have been revoked.
+        except SettingsError as error:
+            of_file = []
+            self._damage = str(error)
+        self._tokens = [*self._given, *of_file]
 
     def _read(self) -> list[Token]:
         """Return the tokens of the file. Raises SettingsError."""

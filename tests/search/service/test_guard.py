@@ -18,6 +18,7 @@ from rag_index.errors import NotAllowed, SettingsError, TerminalError
 from rag_index.search import Caller
 from rag_index.search.service import SearchService
 from rag_index.search.service import guard as guard_module
+from rag_index.search.service import tokens as tokens_module
 from rag_index.search.service.guard import MAX_HEADER_BYTES, Exchange, HttpMetrics
 from rag_index.search.service.server import listen, url_of
 from rag_index.search.service.tokens import (
@@ -32,6 +33,7 @@ from tests.fakes.qdrant import FakeQdrant
 from tests.search.desk import Desk
 from tests.search.service.in_memory import ask, guarded
 from tests.search.service.live import Live
+from tests.search.service.live import asking as client_of
 from tests.search.service.test_http import problem
 from tests.waiting import GENEROUS, Clock, eventually
 
@@ -417,8 +419,38 @@ def test_a_file_has_comments_and_its_changes_are_in_force_at_once(tmp_path):
     assert TokenRegister(ServeSettings(tokens_file=path)).required
     path.unlink()
     clock.now += 2
+    assert known.caller(token) is None
     with pytest.raises(SettingsError, match="cannot be read"):
-        known.caller(token)
+        known.check()
+
+
+def test_a_damaged_tokens_file_closes_the_service_and_does_not_let_it_be_restarted(
+    desk, tmp_path, monkeypatch
+):
+    """However many requests there are, until the file is corrected."""
+    monkeypatch.setattr(tokens_module, "FILE_CHECK_SECONDS", 0.0)
+    path = tmp_path / "tokens"
+    path.write_text(token_line("bo", TOKEN, ["sales"]))
+    serve = {"tokens": [token_line("kim", OTHER, [])], "tokens_file": path}
+    bo, kim = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, OTHER))
+    with client_of(load_settings(desk.config, serve=serve)) as client:
+
+        def statuses():
+            requests = (("/healthz", {}), ("/readyz", {}), ("/indexes", bo), ("/indexes", kim))
+            return [client.get(route, headers=headers).status_code for route, headers in requests]
+
+        assert statuses() == [200, 200, 200, 200]
+        whole = path.read_text()
+        path.write_text("bo sha256:12")
+        for _ in range(2):
+            assert statuses() == [200, 503, 503, 200]
+            assert client.get("/indexes").status_code == 401
+        for route, headers in (("/readyz", {}), ("/indexes", bo)):
+            answer = client.get(route, headers=headers)
+            assert "the tokens cannot be read" in problem(answer, 503)["detail"]
+            assert int(answer.headers["retry-after"]) > 0
+        path.write_text(whole)
+        assert statuses() == [200, 200, 200, 200]
 
 
 @pytest.mark.parametrize(
