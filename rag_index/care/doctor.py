@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index import errors
-from rag_index.components.ledger import Collection, Ledger, reconciled_by, unwanted_indexes
+from rag_index.components.ledger import (
+    Collection,
+    Ledger,
+    reconciled_by,
+    unwanted_indexes,
+)
 from rag_index.components.ledger.runs import CHECK_UP, IndexLease
 from rag_index.components.sources import all_pages, open_source
 from rag_index.components.sources.policies import REMEDY, RowPolicies
@@ -326,14 +331,15 @@ def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: boo
     diagnosis = Diagnosis()
     # Without a readable ledger, no index can be examined.
     damage = _ledger_damage(settings)
-    if damage:
-        if not repairing:
-            return Diagnosis([damage])
-        _set_aside(Path(str(settings.ledger_url.database)))
-        diagnosis.repaired.append(damage)
+    if damage and not repairing:
+        return Diagnosis([damage])
     with ExitStack() as stack:
-        ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         store = stack.enter_context(closing(open_own_store(settings)))
+        if damage:
+            _require_no_run(settings, store)
+            _set_aside(Path(str(settings.ledger_url.database)))
+            diagnosis.repaired.append(damage)
+        ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
         for index in indexes:
             alias = settings.alias(index.name)
             with IndexLease(ledger, alias, f"{CHECK_UP}{uuid.uuid4()}") as lease:
@@ -356,7 +362,10 @@ def _ledger_damage(settings: Settings) -> Finding | None:
     if not is_file(url):
         return None
     try:
-        with closing(Ledger(url)) as ledger, ledger.transaction() as connection:
+        with (
+            closing(Ledger(url, read_only=True)) as ledger,
+            ledger.transaction() as connection,
+        ):
             damage = str(connection.scalar(sa.text("PRAGMA quick_check(1)")))
     except errors.LedgerError as error:
         origin = getattr(error.__cause__, "orig", None)
@@ -369,6 +378,36 @@ def _ledger_damage(settings: Settings) -> Finding | None:
     file = str(url.database)
     message = f"the ledger {file} is damaged: {' '.join(damage.split())}"
     return finding(None, "damaged_ledger", message, [file])
+
+
+def _require_no_run(settings: Settings, store: Store) -> None:
+    """Lock the project's collections in an embedded store until it is closed, and check the leases
+    in a damaged ledger.
+
+    A run under way would lose its ledger with the file.
+
+    Raises:
+        StoreBusy: Another process writes a collection.
+        IndexLocked: A run has the lease of an index.
+    """
+    aliases = settings.aliases
+    if store.embedded:
+        for name, metadata in store.collections().items():
+            if metadata.get("alias") not in aliases:
+                continue
+            try:
+                # The first use locks a collection.
+                store.points(name).count()
+            except errors.StoreBusy:
+                raise
+            # The collection is damaged, which the check-up of its index finds.
+            except errors.StoreError:
+                continue
+    # The leases are damaged, too: then no run can use this ledger.
+    with suppress(errors.LedgerError), closing(Ledger(settings.ledger_url)) as ledger:
+        for alias in aliases:
+            with IndexLease(ledger, alias, f"{CHECK_UP}{uuid.uuid4()}"):
+                continue
 
 
 def _set_aside(file: Path) -> None:

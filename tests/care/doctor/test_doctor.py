@@ -4,8 +4,10 @@ clean run leaves."""
 import json
 import re
 import shutil
+import sqlite3
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from rag_index.care.doctor import examine, repair
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.ledger.tables import LEDGER_VERSION, documents, schema_version
 from rag_index.core.documents.batches import RESERVED_KEY, Failure, PointBatch
-from rag_index.errors import IndexLocked
+from rag_index.errors import IndexLocked, StoreBusy
 from tests.etl.plain import printed
 from tests.project import Project, run_here
 from tests.twin import lose_ledger, twin
@@ -296,6 +298,37 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     assert project.points() == points
     file.write_bytes(b"this is no database at all, whatever it was before" * 100)
     assert found(project) == {"damaged_ledger": 1}
+
+
+def damage_documents(file: Path) -> None:
+    """Overwrite the ledger's first page of documents. Its other tables can still be read."""
+    with closing(sqlite3.connect(file)) as connection:
+        table = "SELECT rootpage FROM sqlite_master WHERE name = 'rag_index_documents'"
+        [page] = connection.execute(table).fetchone()
+        [size] = connection.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * size)
+        opened.write(b"\xa5" * size)
+
+
+@pytest.mark.parametrize("holds", ["lease", "store"])
+def test_a_damaged_ledger_is_left_to_the_run_that_writes_it(project, points, holds):
+    file = project.folder / ".rag-index" / "ledger.db"
+    damage_documents(file)
+    assert found(project) == {"damaged_ledger": 1}
+    with ExitStack() as stack:
+        if holds == "lease":
+            ledger = stack.enter_context(project.ledger())
+            stack.enter_context(IndexLease(ledger, "test_notes", "a run"))
+        else:
+            store = stack.enter_context(project.store())
+            store.points(NAME).count()
+        with pytest.raises(IndexLocked if holds == "lease" else StoreBusy, match="process"):
+            repair(project.settings)
+        assert not list(file.parent.glob("ledger.db.damaged-*"))
+    assert repair_all(project)["damaged_ledger"] == 1
+    assert list(file.parent.glob("ledger.db.damaged-*"))
+    assert project.points() == points
 
 
 def test_lost_metadata_is_written_again(project, points):
