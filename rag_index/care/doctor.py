@@ -14,14 +14,17 @@ import uuid
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL
 
 from rag_index import errors
 from rag_index.components.ledger import (
     Collection,
     Ledger,
+    missing_ledger,
     reconciled_by,
     unwanted_indexes,
 )
@@ -306,7 +309,7 @@ def collection_number(name: str) -> int:
 
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
     """Examine these indexes, or all if `names` is empty. Nothing changes but the leases, and the
-    ledger's record of which store the settings name.
+    ledger's record of which store the settings name. A missing ledger is not created.
 
     Raises:
         UnknownIndex: The settings have no such index.
@@ -339,7 +342,13 @@ def _check_up(settings: Settings, names: Sequence[str] | None, *, repairing: boo
             _require_no_run(settings, store)
             _set_aside(Path(str(settings.ledger_url.database)))
             diagnosis.repaired.append(damage)
-        ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        url = settings.ledger_url
+        if not repairing and _is_missing(url):
+            url = _empty_ledger(stack)
+            missing = missing_ledger(settings, store.aliases())
+            if missing:
+                diagnosis.advice.append(Advice(None, missing))
+        ledger = stack.enter_context(closing(Ledger(url)))
         for index in indexes:
             alias = settings.alias(index.name)
             with IndexLease(ledger, alias, f"{CHECK_UP}{uuid.uuid4()}") as lease:
@@ -408,6 +417,19 @@ def _require_no_run(settings: Settings, store: Store) -> None:
         for alias in aliases:
             with IndexLease(ledger, alias, f"{CHECK_UP}{uuid.uuid4()}"):
                 continue
+
+
+def _is_missing(url: URL) -> bool:
+    with closing(Ledger(url, read_only=True)) as ledger:
+        return ledger.is_missing
+
+
+def _empty_ledger(stack: ExitStack) -> URL:
+    """Return the URL of a ledger in a temporary folder, for the examination of indexes without a
+    ledger. Only a run or a repair creates one at the URL of the settings, which may be
+    mistyped."""
+    folder = stack.enter_context(TemporaryDirectory(prefix="rag-index-doctor-"))
+    return URL.create("sqlite", database=str(Path(folder) / "ledger.db"))
 
 
 def _set_aside(file: Path) -> None:

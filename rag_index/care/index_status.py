@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from rag_index.components.ledger import Ledger, RunRow, unwanted_indexes
+from rag_index.components.ledger import Ledger, RunRow, missing_ledger, unwanted_indexes
 from rag_index.components.ledger.runs import holder, lease_name, run_state
 from rag_index.components.stores import commit_marks, count_indexed, live_aliases
 from rag_index.core.files import unwritable
@@ -89,10 +89,11 @@ class IndexStatus:
 @dataclass(frozen=True, slots=True)
 class ProjectStatus:
     """The status of all indexes of the settings. `unwanted` has a sentence about each other index
-    that ledger and store still have."""
+    that ledger and store still have. `problem` is a message about a missing ledger, or empty."""
 
     indexes: list[IndexStatus]
     unwanted: dict[str, str]
+    problem: str = ""
 
 
 def status(settings: Settings) -> ProjectStatus:
@@ -114,7 +115,8 @@ def status(settings: Settings) -> ProjectStatus:
         for index in settings.indexes:
             state = _index_status(settings, index, ledger, live, indexed)
             found.append(replace(state, restored=restored.get(index.name, "")))
-        return ProjectStatus(found, unwanted_indexes(settings, ledger, live))
+        problem = missing_ledger(settings, live) if ledger.is_missing else ""
+        return ProjectStatus(found, unwanted_indexes(settings, ledger, live), problem)
 
 
 def ledger_status(settings: Settings) -> ProjectStatus:

@@ -68,7 +68,8 @@ def status(
 ) -> int:
     """Show each index: documents, points, failures, last run.
 
-    If the store does not answer, the command shows what the ledger knows, and the exit code is 1.
+    If the store does not answer, the command shows what the ledger knows. Then, and if the ledger
+    of live indexes is missing, the exit code is 1.
     """
     settings = context.settings()
     chosen = settings.named(names)
@@ -89,12 +90,14 @@ def _show_status(settings: Settings, chosen: set[str], *, as_json: bool) -> int:
         from rag_index.care.index_status import ledger_status, status
         from rag_index.errors import StoreError, StoreUnavailable
 
-        error = ""
+        shown_from = ""
         try:
             project = status(settings)
+            error = project.problem
         except (StoreError, StoreUnavailable) as raised:
             project = ledger_status(settings)
             error = str(raised)
+            shown_from = " (what is shown is from the ledger alone)"
     indexes = [index for index in project.indexes if index.index in chosen]
     project = replace(project, indexes=indexes)
     not_found = _queries_not_found(settings)
@@ -106,7 +109,7 @@ def _show_status(settings: Settings, chosen: set[str], *, as_json: bool) -> int:
             listed = "; ".join(f"{query} ({times:,} ×)" for query, times in not_found)
             cli.say(f"asked for, and not found: {listed}")
     if error:
-        cli.say(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
+        cli.say(f"rag-index: {error}{shown_from}", err=True)
     return int(bool(error))
 
 

@@ -32,6 +32,7 @@ from rag_index.components.ledger.tables import (
     metadata,
     scans,
 )
+from rag_index.core.database import redacted_url
 
 if TYPE_CHECKING:
     from rag_index.core.documents.batches import CommitMark
@@ -47,6 +48,7 @@ __all__ = [
     "RunRow",
     "Totals",
     "WatchRecord",
+    "missing_ledger",
     "reconciled_by",
     "unwanted_indexes",
 ]
@@ -140,6 +142,23 @@ class Ledger(DocumentRows, RunRows, WatchRows):
 def reconciled_by(index: str) -> str:
     """Return what to do if store and ledger are at different commits."""
     return f"`rag-index index {index}` compares every point, and indexes again what differs"
+
+
+def missing_ledger(settings: Settings, live: Mapping[str, str]) -> str:
+    """Return a message about a ledger that does not exist although indexes are live; empty if none
+    is, as before the first run.
+
+    Args:
+        live: The name of the live collection of each alias of the store.
+    """
+    collections = [live[alias] for alias in settings.aliases if alias in live]
+    if not collections:
+        return ""
+    return (
+        f"ledger {redacted_url(settings.ledger_url)} does not exist, although the store has"
+        f" {', '.join(collections)}: correct [ledger] url; or, if the ledger was lost,"
+        " `rag-index doctor --repair` makes it from the store"
+    )
 
 
 def unwanted_indexes(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:

@@ -331,6 +331,26 @@ def test_a_damaged_ledger_is_left_to_the_run_that_writes_it(project, points, hol
     assert project.points() == points
 
 
+def test_a_mistyped_ledger_is_named_and_not_created(project):
+    section = '[ledger]\nurl = "sqlite:///legder.db"\n[source]'
+    project.write_settings(project.config.read_text().replace("[source]", section))
+    said = "legder.db does not exist, although the store has test_notes__1: correct [ledger] url"
+    before = sorted(project.folder.iterdir())
+    assert said in run_here(project.config, "doctor", code=3)[0]
+    assert said in run_here(project.config, "status", code=1)[1]
+    assert said in printed(project, "status", code=1)["error"]
+    assert run_here(project.config, "search", "printer")[0]
+    assert sorted(project.folder.iterdir()) == before
+
+
+def test_before_the_first_run_no_ledger_is_missed_or_created(tmp_path):
+    project = Project(tmp_path).fill(3)
+    [advice] = examine(project.settings).advice
+    assert "nothing is indexed yet" in advice.message
+    assert run_here(project.config, "status")[1] == ""
+    assert not list(project.folder.rglob("ledger.db*"))
+
+
 def test_lost_metadata_is_written_again(project, points):
     with project.store() as store:
         before = store.collections()[NAME]
