@@ -145,9 +145,11 @@ def index_all(
     from rag_index.etl.changed import index_documents
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
-    if len(names) != 1 or given:
-        listed = ", ".join(given) or "several"
-        raise click.UsageError(f"--id needs exactly one index and cannot be combined with {listed}")
+    if len(names) != 1:
+        found = f"{len(names)} are named" if names else "none is named"
+        raise click.UsageError(f"--id is for documents of one index, and {found}: name one")
+    if given:
+        raise click.UsageError(f"--id cannot be combined with {', '.join(given)}: leave it out")
     settings = context.settings(wait=wait)
     outcome = index_documents(settings, names[0], ids)
     report = RunReport([outcome], outcome.seconds)

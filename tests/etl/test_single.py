@@ -7,7 +7,7 @@ from rag_index.components.ledger.runs import IndexLease
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.etl.changed import index_documents
 from tests.etl.plain import run_plain
-from tests.project import Project
+from tests.project import Project, run_here
 
 
 @pytest.fixture
@@ -98,3 +98,17 @@ def test_it_waits_for_no_other_run_and_says_who_is_writing(project, ledger):
         pytest.raises(IndexLocked, match="being written by process"),
     ):
         only(project, "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--id is for documents of one index, and none is named: name one"),
+        (("notes", "others"), "--id is for documents of one index, and 2 are named: name one"),
+        (("notes", "--retry-failed"), "--id cannot be combined with --retry-failed: leave it out"),
+    ],
+)
+def test_why_an_id_is_refused_is_the_true_reason(project, arguments, said):
+    error = run_here(project.config, "index-all", *arguments, "--id", "1", code=2)[1]
+    assert said in error
+    assert error.count("--id") == 1
