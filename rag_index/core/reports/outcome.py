@@ -517,7 +517,7 @@ class RunReport:
         """Return the sums over all indexes that are not 0: ["3 documents indexed", "1 deleted"]."""
         indexed = sum(o.new + o.changed + o.payload_only for o in self.indexes)
         counts = [f"{count_of(indexed, 'document')} indexed"] if indexed else []
-        for name in ("failed", "deleted", "unchanged"):
+        for name in ("failed", "deleted", "unchanged", "empty", "skipped"):
             count = sum(getattr(outcome, name) for outcome in self.indexes)
             if count:
                 counts.append(f"{count:,} {name}")

@@ -252,6 +252,8 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
     alone = outcome("logs", state="failed", message="index logs: there is no table 'log'")
     assert RunReport([alone]).sentence() == "index logs: there is no table 'log'"
     assert RunReport([outcome()]).sentence() == "1 index: no documents"
+    without_text = RunReport([outcome(empty=2), outcome(empty=1, skipped=4)])
+    assert without_text.sentence() == "2 indexes: 3 empty, 4 skipped"
     assert RunReport([outcome(new=1)]).sentence().startswith("1 index: 1 document indexed")
 
 
