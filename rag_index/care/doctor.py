@@ -109,7 +109,8 @@ class Finding:
     kind: str
     """A key of `REMEDIES`."""
     count: int
-    """The number of documents, of points or of something else, by the kind."""
+    """The number of documents, of points or of something else, by the kind. `examples` has the
+    first of these."""
     message: str
     remedy: str
     examples: tuple[str, ...] = ()
@@ -672,6 +673,7 @@ class Checkup:
             return
         differing = comparison.differing()
         orphans = comparison.orphans()
+        foreign = comparison.foreign_points()
         # After a restore, only the source shows which documents were deleted since. Without it, a
         # run has to find them.
         can_mend = comparison.complete or not restored
@@ -685,15 +687,18 @@ class Checkup:
             mends |= self._find(
                 "different_documents", message, examples, count=differing.count, repairs=can_mend
             )
-        if orphans.count:
-            examples = [_display_key(key) for key in orphans.keys]
-            phrase = count_phrase(orphans.count, "point", examples)
-            message = f"{phrase} in {name} that nothing explains"
+        if orphans.count or foreign.count:
+            keys = [_display_key(key) for key in orphans.keys]
+            parts = list[str]()
+            if orphans.count:
+                parts.append(f"the points of {count_phrase(orphans.count, 'document', keys)}")
+            if foreign.count:
+                parts.append(count_phrase(foreign.count, "point", foreign.keys))
             mends |= self._find(
                 "orphan_points",
-                message,
-                examples,
-                count=orphans.count,
+                f"{' and '.join(parts)} in {name} that nothing explains",
+                [*keys, *foreign.keys][:MAX_EXAMPLES],
+                count=orphans.count + foreign.count,
                 repairs=comparison.complete,
             )
         if mends:

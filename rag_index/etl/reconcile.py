@@ -52,7 +52,7 @@ d, t, o, s = documents.c, tallies.c, orphans.c, source_keys.c
 @shows_sizes("count")
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The number of documents or points that match a query, and some of their keys."""
+    """The number of documents or points that match a query, and the keys of the first ones."""
 
     count: int
     keys: list[str]
@@ -147,10 +147,16 @@ class Comparison:
         return self._find(sa.union(self._wrong(), unknown))
 
     def orphans(self) -> Matches:
-        """Find points of documents that neither the ledger has nor the source, if it was read. A
-        point that is of no document is named by its id."""
-        named = sa.select(sa.func.coalesce(o.key, o.id).label("key"))
-        return self._find(named.where(self._is_mine(orphans), self._of_none()))
+        """Find documents whose points the store has, but which neither the ledger has nor the
+        source. There are none unless the source was read to its end."""
+        keys = sa.select(o.key).distinct()
+        return self._find(keys.where(self._is_mine(orphans), self._of_none(), o.key.is_not(None)))
+
+    def foreign_points(self) -> Matches:
+        """Find points that are of no document, such as those of another program. Their keys are
+        their ids."""
+        ids = sa.select(o.id.label("key"))
+        return self._find(ids.where(self._is_mine(orphans), o.key.is_(None)))
 
     def _wrong(self) -> sa.Select[Any]:
         """Return the query for the ledger's documents whose points are missing, too many, or

@@ -300,6 +300,23 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     assert found(project) == {"damaged_ledger": 1}
 
 
+def test_orphan_points_are_counted_by_what_is_listed(project, points):
+    """Documents 10 and 20 have several points each. A point of another program has no document."""
+    project.execute("DELETE FROM note WHERE id IN (10, 20)")
+    with project.ledger() as ledger, ledger.transaction() as connection:
+        connection.execute(documents.delete().where(documents.c.key.in_(["10", "20"])))
+    foreign = str(uuid.uuid4())
+    with project.store() as store:
+        vectors = np.ones((1, 256), dtype=np.float32)
+        store.points(NAME).upsert(PointBatch([foreign], vectors, [{"a": 1}]))
+    [finding] = examine(project.settings).findings
+    assert (finding.kind, finding.count) == ("orphan_points", 3)
+    assert finding.examples == ("10", "20", foreign)
+    listed = f"the points of 2 documents (10, 20) and 1 point ({foreign})"
+    assert finding.message == f"{listed} in {NAME} that nothing explains"
+    assert repair_all(project) == {"orphan_points": 3}
+
+
 def damage_documents(file: Path) -> None:
     """Overwrite the ledger's first page of documents. Its other tables can still be read."""
     with closing(sqlite3.connect(file)) as connection:

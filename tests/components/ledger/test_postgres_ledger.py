@@ -300,6 +300,7 @@ def test_a_crash_that_the_pooler_hides_is_noticed(two, postgres, tmp_path):
         ),  # what is left to delete would count as unchanged
         compared.differing,
         compared.orphans,
+        compared.foreign_points,
         compared.mend,
     ):
         with pytest.raises(LedgerError, match="lost what this run has seen"):
