@@ -19,6 +19,7 @@ Orders that must hold, and the tests (in tests/watch/test_loop.py) that fail if 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -95,10 +96,17 @@ class _Reload:
         """The stamp of the changed file, as of the last call."""
         self._due = 0.0
         """When the changed file is read; infinite once it was."""
+        self._lock = threading.Lock()
+        """The loop and the thread of each run call this object. While one of them looks at the
+        file or reads it, the others go on."""
 
     def __call__(self) -> bool:
-        if self.found is None and self._settings.is_outdated:
-            self._read_when_unchanged()
+        if self._lock.acquire(blocking=False):
+            try:
+                if self.found is None and self._settings.is_outdated:
+                    self._read_when_unchanged()
+            finally:
+                self._lock.release()
         return self.found is not None
 
     def _read_when_unchanged(self) -> None:

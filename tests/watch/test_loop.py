@@ -2,14 +2,17 @@
 holds another up."""
 
 import datetime as dt
+import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import sqlalchemy as sa
 
+from rag_index import watch as watch_package
 from rag_index.components.embedders import servers
 from rag_index.components.embedders.local import LocalEmbedder
 from rag_index.components.ledger import Ledger
@@ -18,6 +21,7 @@ from rag_index.components.ledger.tables import runs as history
 from rag_index.components.sources import digest
 from rag_index.components.sources.sql import SqlSource
 from rag_index.components.stores import open_reader
+from rag_index.core.machine import in_thread
 from rag_index.errors import IndexLocked, SettingsReplaced, StoreError, TerminalError
 from rag_index.etl.opened import RunOptions, open_index
 from rag_index.search import Retriever
@@ -518,6 +522,32 @@ def test_a_run_that_read_its_settings_before_a_change_does_not_begin(project):
         SettingsReplaced, match=r"rag-index.toml has changed since this run read it"
     ):
         open_index(old, "notes", RunOptions(), run_id="late").__enter__()
+
+
+def test_a_changed_settings_file_is_read_once_it_is_unchanged_whatever_thread_asks(
+    project, monkeypatch
+):
+    """The thread of a run asks while the loop has seen the change, and has not set the delay yet."""
+    load = mock.Mock(return_value=project.settings)
+    reload = watch_package._Reload(project.settings, load)
+    project.write_settings(HIDING)
+    is_between, goes_on = threading.Event(), threading.Event()
+
+    def late_clock():
+        if not is_between.is_set():
+            is_between.set()
+            goes_on.wait(60)
+        return time.monotonic()
+
+    monkeypatch.setattr(watch_package, "time", SimpleNamespace(monotonic=late_clock))
+    loop = in_thread(reload, "loop")
+    assert is_between.wait(60)
+    assert reload() is False
+    assert load.call_count == 0
+    goes_on.set()
+    assert loop.result(60) is False
+    eventually(reload)
+    assert load.call_count == 1
 
 
 @pytest.mark.long
