@@ -30,7 +30,7 @@ from rag_index.errors import (
     TransientError,
 )
 from rag_index.watch.kept_runs import KeptRuns, RunEnd
-from rag_index.watch.pace import LONG_AGO, Pace
+from rag_index.watch.pace import LONG_AGO, MAX_REST_SECONDS, Pace
 
 if TYPE_CHECKING:
     from rag_index.components.ledger import Ledger
@@ -40,8 +40,8 @@ logger = logging.getLogger("rag_index.watch")
 LOOK_SECONDS = 1.0
 """Seconds between two looks, and between two attempts while another run holds an index. Chosen;
 `benchmarks/watch.py` measures what it costs in an idle hour, and how late a change is found."""
-FULL_SECONDS = 900.0
-"""Seconds after which a run comes whatever the hints report. Chosen; docs/watching.md names it."""
+FULL_SECONDS = MAX_REST_SECONDS
+"""Seconds after which a run comes whatever the hints report. A longer rest would put it off."""
 UNSEEN_SECONDS = 60.0
 """The same for a source without a hint whose digests make a run cheap, such as MySQL. Chosen;
 docs/watching.md names it."""

@@ -10,7 +10,8 @@ REST_FACTOR = 4.0
 """How many times as long as a run an index rests: its runs take a fifth of the time at most.
 Chosen; docs/watching.md names it."""
 MAX_REST_SECONDS = 900.0
-"""Seconds that an index rests at most: after this time a run comes whatever the hints report."""
+"""Seconds that an index rests at most. A run comes as often whatever the hints report
+(`loop.FULL_SECONDS`). Chosen; docs/watching.md names it."""
 DOUBT_SECONDS = 60.0
 """Seconds for which counters that report "unchanged" are trusted: PostgreSQL's come up to 11
 seconds late, others in part. Chosen; docs/watching.md names it."""
