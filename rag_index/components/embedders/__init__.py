@@ -73,9 +73,14 @@ class Embedder(Protocol):
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query (float32, shape (dimension,)), after putting the query
-        prefix before it.
+        prefix of the settings before it. The text must not be empty, and comes without a prefix.
 
-        Raises the error that `embed_documents` would return as the entry of a text.
+        Raises:
+            EmbedderUnavailable, RateLimited: The service and not the query is the reason. A search
+                does not wait until it recovers.
+            ModelMissing, ModelChanged: The model is not the one that made the vectors of the
+                collection.
+            TextTooLong, TextRefused, BadVectors: The query has no vector. A query is not split.
         """
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:

@@ -202,7 +202,8 @@ class ServerEmbedder:
         return [call.entries[text] for text in texts]
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Do not wait for hosts that are down."""
+        """Return the vector of a query as `Embedder.embed_query`, without waiting for hosts that
+        are down."""
         [entry] = self.embed_queries([text])
         if isinstance(entry, Exception):
             raise entry
