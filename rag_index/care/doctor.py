@@ -72,6 +72,10 @@ REMEDIES = {
     "stray_collection": (
         "name the right [store] or [ledger]; or `rag-index doctor --repair` removes them from both"
     ),
+    "left_behind": (
+        "name the store that has it in [store] again, and run `rag-index rebuild {index} --to` the"
+        " present one; or `rag-index rebuild {index}` makes it here from the source"
+    ),
     "needs_rebuild": "run `rag-index rebuild {index}`, or restore the store if it is damaged",
     "restored": (
         "{reconciled}; `rag-index doctor --repair` compares now, and leaves what to index to"
@@ -610,6 +614,13 @@ class Checkup:
     def _remove_strays(self, state: CollectionState) -> None:
         """Find collections that only the ledger or only the store has."""
         lost = state.lost
+        if lost and self._is_left_behind(state):
+            message = (
+                f"{count_phrase(len(lost), 'collection', lost)} not in this store; other indexes of"
+                " the project are in two stores, of which the other one may have it"
+            )
+            self._find("left_behind", message, lost, count=len(lost))
+            return
         unknown = list[str]()
         # Without a live collection, one of the store may be the one to make live.
         if state.current is not None:
@@ -627,6 +638,16 @@ class Checkup:
             for row in state.known:
                 if row.name in names:
                     self.ledger.drop_collection(row.id)
+
+    def _is_left_behind(self, state: CollectionState) -> bool:
+        """Return whether the index may be in another store, to or from which `rebuild --to` took
+        other indexes of the project. The settings name one store for all of them."""
+        if state.live is not None or state.stored:
+            return False
+        # It was taken there itself, so its collections of this store are lost.
+        if self.ledger.collections_elsewhere(state.alias):
+            return False
+        return any(self.ledger.collections_elsewhere(alias) for alias in self.settings.aliases)
 
     # Documents and points
 

@@ -623,3 +623,30 @@ def test_a_variable_that_comes_before_the_file_is_named(project, tmp_path, monke
         f"Now set RAG_INDEX_STORE__PATH to {tmp_path / 'new'}, since RAG_INDEX_STORE__PATH is set."
         in out
     )
+
+
+@pytest.mark.parametrize("remedy", ["there", "here"])
+def test_an_index_that_was_left_in_the_former_store_is_not_called_stray(project, tmp_path, remedy):
+    """Of two indexes, one was rebuilt in the other store before the settings named that."""
+    project.write_settings(project.config.read_text() + OTHERS)
+    assert project.run().state == "completed"
+    former = project.settings.store.path
+    use(project, rebuild(project, tmp_path / "new")["store"])
+    [finding] = repair(project.settings).findings
+    assert (finding.index, finding.kind, finding.examples) == (
+        "titles",
+        "left_behind",
+        ("test_titles__1",),
+    )
+    assert "`rag-index rebuild titles --to`" in finding.remedy
+    if remedy == "there":
+        use(project, f'path = "{former}"')
+        assert findings(project) == []
+        said = printed(project, "rebuild", "titles", "--serial", "--to", str(tmp_path / "new"))
+        assert said["indexes"][0]["chunks_embedded"] == 0
+        use(project, said["store"])
+        assert findings(project) == []
+    else:
+        said = printed(project, "rebuild", "titles", "--serial")
+        assert said["indexes"][0]["state"] == "completed"
+    assert len(project.texts("titles")) == DOCUMENTS
