@@ -252,7 +252,8 @@ def test_a_second_rebuild_to_the_same_place_takes_the_place_of_the_first(project
     assert (project.run().indexes[0].unchanged, findings(project)) == (DOCUMENTS, [])
 
 
-@pytest.mark.parametrize(("stop_on", "answered"), [(UPSERT, 4), (TO_ALIAS, 0)])
+# The first mark, up to three shards that are under way at once, and the mark of the first of them.
+@pytest.mark.parametrize(("stop_on", "answered"), [(UPSERT, 6), (TO_ALIAS, 0)])
 def test_a_rebuild_that_dies_is_resumed_and_runs_in_the_old_store_do_not_mind(
     project, qdrant, stop_on, answered
 ):
