@@ -50,6 +50,7 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
 
         before, _ = claim()
         assert before == newest()
+        monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.1)
         monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
         monkeypatch.setattr(
             reader_module.EdgeReader, "_newest_view", lambda *given: free.wait(60) and load(*given)
