@@ -117,14 +117,10 @@ def init(
     --json and without --yes, nothing is written. It ends with 3 if every row of an index is left
     out.
     """
-    # Options that do not fit each other.
-    if url and source:
-        raise click.UsageError(f"{url} and --source name a database each: leave one out")
+    about_a_database = bool(answers_file or column or as_json)
+    database = _database(url, source, is_needed=about_a_database)
     if examples and not as_json:
         raise click.UsageError("--examples adds example rows to what --json prints: add --json")
-    database = url or source
-    if database is None and (answers_file or column or as_json):
-        raise click.UsageError("--answers, --why and --json are for a database: name it, too")
     if database is not None:
         say("Reading the database …", err=True)
     from rag_index.core.settings import FILE_NAME
@@ -160,6 +156,20 @@ def init(
     if writes:
         _write(made, path, as_json=as_json)
     return _exit_code(made.proposal)
+
+
+def _database(url: str | None, source: str | None, *, is_needed: bool) -> str | None:
+    """Return the database that a command names; None if it names none.
+
+    Raises:
+        click.UsageError: it names two, or none where another option is about one.
+    """
+    if url and source:
+        raise click.UsageError(f"{url} and --source name a database each: leave one out")
+    database = url or source
+    if database is None and is_needed:
+        raise click.UsageError("--answers, --why and --json are for a database: name it, too")
+    return database
 
 
 def _write_template(path: Path) -> None:
