@@ -4,7 +4,6 @@ versions, labels with hidden names, names of secrets."""
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from rag_index.core.settings.index import is_named_like_a_secret
@@ -19,6 +18,7 @@ from rag_index.first_run.schema.tables import (
     Condition,
     Relation,
     Table,
+    is_none_of,
     listed,
     unique_names,
 )
@@ -44,7 +44,7 @@ def other_rulings(catalog: DatabaseCatalog, tables: Sequence[Table]) -> Iterator
         if not table.rows:
             continue
         yield from _labels(catalog, table)
-        yield from _names_of_secrets(table)
+        yield from _names_of_secrets(catalog, table)
         yield from _older_versions(catalog, table)
         for own in table.children:
             is_single = len(own.pairs) == 1 and own.child is not table
@@ -156,13 +156,13 @@ def _refused(catalog: DatabaseCatalog, rights: Table) -> str:
 
 
 def _not_listed(own: Relation, refused: str = "") -> str:
-    """Return in SQL that a row is not on a list."""
+    """Return in SQL that a row is not on a list. One that has no value to be listed by is not."""
     column, key = own.pairs[0]
     sql = own.child.columns[column].sql
     conditions = filter(None, (own.where, f"{sql} IS NOT NULL", refused))
     where = " AND ".join(conditions)
     some = f"SELECT {sql} FROM {own.child.sql} WHERE {where}"
-    return f"{own.parent.columns[key].sql} NOT IN ({some})"
+    return is_none_of(own.parent.columns[key].sql, some)
 
 
 def _list_ruling(
@@ -273,14 +273,11 @@ def _labels(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
         return
     if table.rows > known.MAX_CHOICES and not _are_labels(table):
         return
-    found: Sequence[object] = title.given
-    if not table.is_whole:
-        found = catalog.texts_that(table, title.name, "1 = 1", known.MAX_SHOWN)
-    names = [*dict.fromkeys(name for name in found if isinstance(name, str))]
+    names = catalog.texts_with_rows(table, title.name)
     seen = Seen((), (), noun=table.noun)
     hidden = [name for name in names if value_hides(name, seen)]
     if 0 < len(hidden) < len(names):
-        yield _named(table, title, hidden, "says who may see a row by its value ")
+        yield _named(catalog, table, title, hidden, "says who may see a row by its value ")
 
 
 def _are_labels(table: Table) -> bool:
@@ -307,7 +304,7 @@ def _are_labels(table: Table) -> bool:
     return False
 
 
-def _names_of_secrets(table: Table) -> Iterator[Ruling]:
+def _names_of_secrets(catalog: DatabaseCatalog, table: Table) -> Iterator[Ruling]:
     """Yield the ruling of rows that are names with values, some of them of secrets."""
     # `setting (name, value)`
     free = [name for name in table.columns if name not in table.references]
@@ -316,9 +313,10 @@ def _names_of_secrets(table: Table) -> Iterator[Ruling]:
     if not keys or not has_values:
         return
     column = table.columns[keys[0]]
-    secret = [name for name in dict.fromkeys(column.given) if _names_a_secret(str(name))]
+    names = catalog.texts_with_rows(table, column.name)
+    secret = [name for name in names if _names_a_secret(name)]
     if secret:
-        yield _named(table, column, secret, "has names of secrets, such as ")
+        yield _named(catalog, table, column, secret, "has names of secrets, such as ")
 
 
 def _names_a_secret(name: str) -> bool:
@@ -330,20 +328,25 @@ def _names_a_secret(name: str) -> bool:
     return bool(known.PERSONAL & {*words(name)})
 
 
-def _named(table: Table, column: Column, hidden: Sequence[str], why: str) -> Ruling:
+def _named(
+    catalog: DatabaseCatalog, table: Table, column: Column, hidden: Sequence[str], why: str
+) -> Ruling:
     """Return the ruling that leaves out rows with some names. All other names are shown, also later
-    ones."""
-    counts = Counter(column.given)
-    rest = len(column.given)
+    ones, and rows without a name."""
+    counts = catalog.texts_with_rows(table, column.name)
+    rest = table.rows
     values = []
     for name in hidden:
-        rows = counts[name]
-        rest -= rows
-        values.append(CandidateValue(str(name), str(name), rows, is_shown=False))
-    values.append(CandidateValue("all others", "all others", rest, is_shown=True))
+        rest -= counts[name]
+        values.append(CandidateValue(name, name, counts[name], is_shown=False))
+    values.append(CandidateValue("all others", "all others", max(0, rest), is_shown=True))
     id_, why = table.id_of(column.name), f"{why}{hidden[0]}"
     candidate = Candidate(id_, table.name, column.name, "understood", why, tuple(values))
-    sql = f"({column.sql} IS NULL OR {column.sql} NOT IN ({listed(hidden)}))"
+    written = [*hidden]
+    if catalog.is_mysql:
+        # a backslash within a text means something else there
+        written = [name.replace("\\", "\\\\") for name in hidden]
+    sql = is_none_of(column.sql, listed(written))
     return Ruling(candidate, Condition(table, sql, candidate.says, column.name))
 
 

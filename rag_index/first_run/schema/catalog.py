@@ -241,6 +241,16 @@ class DatabaseCatalog:
                 found[value] = max(1, rows)
         return found if len(found) <= MAX_COUNTED else Counter()
 
+    def texts_with_rows(self, table: Table, name: str) -> dict[str, int]:
+        """Return all texts of a column with their rows, of a table that is larger than its sample
+        as far as `MAX_ROWS` have them."""
+        column = table.columns[name]
+        if table.is_whole:
+            return dict(Counter(value for value in column.given if isinstance(value, str)))
+        some = f"SELECT {column.sql} AS one FROM {table.sql} LIMIT {MAX_ROWS}"
+        grouped = f"SELECT one, COUNT(*) FROM ({some}) AS first_rows GROUP BY one"
+        return {one: int(rows) for one, rows in self._asked(grouped) or () if isinstance(one, str)}
+
     def values_with(self, table: Table, name: str, other: str, value: Any) -> list[Any]:
         """Return some values of a column where another one has this value: the sampled ones, if
         there are any."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.tables import Condition, Relation, Table
+from rag_index.first_run.schema.tables import Condition, Relation, Table, is_none_of
 from rag_index.first_run.schema.words import words
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Inheritance:
                 column, key = own.pairs[0]
                 linked = own.child.columns[column].sql
                 rows = f"SELECT {linked} FROM {own.child.sql} WHERE {linked} IS NOT NULL"
-                sql = f"{table.columns[key].sql} NOT IN ({rows} AND {unmet(above)})"
+                sql = is_none_of(table.columns[key].sql, f"{rows} AND {unmet(above)}")
                 says = "; ".join(one.says for one in above)
                 yield Condition(table, sql, says, bans=table.is_people)
 
@@ -179,9 +179,11 @@ def _linked(above: Sequence[Condition], link: _Link, *, is_any: bool) -> Iterato
     own_key, linked = table.columns[key].sql, link_table.columns[column].sql
     rows = f"SELECT {linked} FROM {link_table.sql} WHERE {linked} IS NOT NULL AND"
     is_hidden = far.of_hidden(above)
-    sql = f"{own_key} NOT IN ({rows} {is_hidden})"
+    sql = is_none_of(own_key, f"{rows} {is_hidden}")
     if not is_any:
-        sql = f"({sql} OR {own_key} IN ({rows} NOT {is_hidden}))"
+        names_one = f"{link_table.columns[far.column].sql} IS NOT NULL"
+        is_shown = f"{names_one} AND ({is_hidden}) IS NOT TRUE"
+        sql = f"({sql} OR {own_key} IN ({rows} {is_shown}))"
     says = f"its {far.parent.noun[-1]} is hidden ({'; '.join(one.says for one in above)})"
     yield Condition(table, sql, says)
 
@@ -238,8 +240,8 @@ def below_hidden(tree: Relation, found: Sequence[Condition]) -> Condition:
     table, (column, key) = tree.child, tree.pairs[0]
     own, above, place = table.columns[key].sql, table.columns[column].sql, table.sql
     reaching = [one for one in found if one.reaches]
-    first = f"SELECT {own} FROM {place} WHERE {unmet(reaching)}"
+    first = f"SELECT {own} FROM {place} WHERE {own} IS NOT NULL AND {unmet(reaching)}"
     below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
     says = f"what {column} refers to is hidden"
-    return Condition(table, f"{own} NOT IN ({inner})", says, column, is_whole=True)
+    return Condition(table, is_none_of(own, inner), says, column, is_whole=True)

@@ -636,6 +636,15 @@ def _head(value: Any) -> str:
     return letters.lower()[:80]
 
 
+def is_none_of(value: str, rows: str) -> str:
+    """Return in SQL that a value is none of some others, given as a list or a query.
+
+    It is true of NULL, and of any other value beside which the query returns NULL: `NOT IN` says
+    neither yes nor no of them, and would hide the row.
+    """
+    return f"({value} IN ({rows})) IS NOT TRUE"
+
+
 def listed(values: Iterable[Any]) -> str:
     """Return values as they stand in a list of SQL."""
     return ", ".join(map(literal, values))
