@@ -4,6 +4,10 @@ import sqlite3
 
 import pytest
 
+from rag_index.first_run.schema.candidates import Decisions
+from rag_index.first_run.schema.catalog import read_catalog
+from rag_index.first_run.schema.hidden_rows import joined
+from rag_index.first_run.schema.reading import tables_read
 from tests.schema.conftest import TEXT, article, cycle, every, few, itself, many, names, shown
 
 LONG_OBJECT = '{"about": "%s", "private": %%s}' % ("x" * 2_000)
@@ -362,7 +366,8 @@ def test_kinds_of_channels_in_codes_hide_what_few_say(propose):
 
 
 @pytest.mark.parametrize(
-    "name", ["private_notes", "staff_comment", "note_internal", "rejected_reason"]
+    "name",
+    ["private_notes", "notes_nonpublic", "staff_comment", "note_internal", "rejected_reason"],
 )
 def test_what_is_said_to_few_is_left_out_in_any_order_of_the_words(propose, name):
     made = propose(article=article(name, "TEXT", lambda n: f"Note {n} that nobody else reads here"))
@@ -393,3 +398,37 @@ def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(prop
         ),
     )
     assert shown(made) == every(lambda n: cycle(4)(n) != 2)
+
+
+def contents():
+    """Return posts, comments and replies that have their texts in one table. A reply links a text
+    with a comment, and so with its post."""
+    key = "content_id INTEGER PRIMARY KEY REFERENCES content (id)"
+    hidden = (5, 9)
+    posts = [(n, f"The bridge {n}", int(n not in hidden)) for n in range(1, 25)]
+    comments = [(24 + n, n, "2024-05-01 10:00:00") for n in range(1, 25)]
+    return {
+        "content": many(72, body=TEXT),
+        "post": (f"{key}, title TEXT, visible INTEGER", posts),
+        "comment": (
+            f"{key}, post_id INTEGER REFERENCES post (content_id), published_at TEXT",
+            comments,
+        ),
+        "reply": (
+            f"{key}, comment_id INTEGER REFERENCES comment (content_id)",
+            [(48 + n, 24 + n) for n in range(1, 25)],
+        ),
+    }
+
+
+def test_what_belongs_to_something_hidden_is_hidden_in_a_circle_of_references(propose):
+    propose(**contents())
+    with read_catalog(propose.url) as catalog:
+        tables = tables_read(catalog, Decisions())
+        comment = next(one for one in tables if one.name == "comment")
+        rows = catalog.rows_that(comment, joined(comment.conditions))
+    assert rows == 22
+
+
+def test_a_text_is_hidden_with_the_row_that_says_what_kind_of_text_it_is(propose):
+    assert shown(propose(**contents()), "content") == every(lambda n: n not in (5, 9), 72)

@@ -30,10 +30,16 @@ def conditions(
         own: The conditions that follow from the rulings, of any table.
         undeclared: References that no key declares, beside the parents of each table.
     """
-    inheritance = _Inheritance(own, undeclared)
+    inheritance = _Inheritance(own, undeclared, {})
     for table in tables:
         inheritance.add(table)
-    return inheritance.found
+    if not inheritance.has_lost():
+        return inheritance.found
+    # a comment on a post, and the post is one of the contents to which comments belong
+    again = _Inheritance(own, undeclared, inheritance.found)
+    for table in tables:
+        again.add(table)
+    return again.found
 
 
 def joined(rules: Sequence[Condition]) -> str:
@@ -69,11 +75,20 @@ class _Link:
 
 
 class _Inheritance:
-    """Conditions of tables, each with those of the tables above it."""
+    """Conditions of tables, each with those of the tables above it.
 
-    def __init__(self, own: Sequence[Condition], undeclared: Sequence[Relation]) -> None:
+    Tables that refer to each other in a circle are read from one of them on, and that one is above
+    the last without conditions: a second time, it has those that the first time found.
+    """
+
+    def __init__(
+        self, own: Sequence[Condition], undeclared: Sequence[Relation], before: Conditions
+    ) -> None:
         self.found: Conditions = {}
+        self._before = before
         self._undeclared = undeclared
+        self._ends: list[Relation] = []
+        """The last relations of circles."""
         self._visiting: set[Table] = set()
         self._own: Conditions = {}
         for condition in own:
@@ -88,11 +103,23 @@ class _Inheritance:
         ways = [*table.parents, *(one for one in self._undeclared if one.child is table)]
         links = list(_links(table))
         for relation in ways:
+            if relation.parent in self._visiting and relation.parent is not table:
+                self._ends.append(relation)
             self.add(relation.parent)
         for link in links:
             self.add(link.far.parent)
         self._visiting.discard(table)
         self.found[table] = self._conditions_of(table, ways, links)
+
+    def has_lost(self) -> bool:
+        """Return whether a table at the end of a circle lacks conditions of the one above it."""
+        lost: list[Condition] = []
+        for relation in self._ends:
+            lost += [one for one in self.found[relation.parent] if passes(relation, one)]
+        return bool(lost)
+
+    def _above(self, table: Table) -> Sequence[Condition]:
+        return self.found.get(table) or self._before.get(table, ())
 
     def _conditions_of(
         self, table: Table, ways: Sequence[Relation], links: Sequence[_Link]
@@ -111,7 +138,7 @@ class _Inheritance:
         """Return the condition that the row's parent is shown; None if all rows of it are."""
         if relation.parent is relation.child:
             return None
-        above = [one for one in self.found.get(relation.parent, ()) if passes(relation, one)]
+        above = [one for one in self._above(relation.parent) if passes(relation, one)]
         # the condition of a tree repeats all others of its table
         above = [one for one in above if one.is_whole] or above
         if not above:
@@ -158,15 +185,35 @@ def _extends(own: Relation) -> bool:
     child = own.child
     if child is own.parent or own.pairs[1:] or own.is_pointer or own.type_column:
         return False
+    if _is_kind(own):
+        return True
     if child.prose or child.title or child.is_people > own.parent.is_people:
         return False
-    declared = [one["constrained_columns"] for one in child.declared]
-    if own.column.lower() == "id" and [own.column] not in declared:
+    if own.column.lower() == "id" and not _is_declared(own):
         # small numbers are the keys of any table
         return False
     is_one_each = own.extends or child.columns[own.column].distinct == 1
     # not the contract that few companies have
     return is_one_each and child.rows >= known.NEARLY_ALL * own.parent.rows
+
+
+def _is_declared(relation: Relation) -> bool:
+    keys = [one["constrained_columns"] for one in relation.child.declared]
+    return [relation.column] in keys
+
+
+def _is_kind(own: Relation) -> bool:
+    """Return whether rows say of what kind rows of their parent are: each `content` is a `post`, a
+    `comment` or a `reply`, which have its key."""
+    if own.parent.is_people:
+        return False
+    kinds = []
+    for one in own.parent.children:
+        if one.extends and one.is_whole and _is_declared(one) and not one.is_pointer:
+            kinds.append(one)
+    rows = sum(one.child.rows for one in kinds)
+    is_each = known.NEARLY_ALL * own.parent.rows <= rows <= own.parent.rows
+    return own in kinds and len(kinds) > 1 and is_each
 
 
 def _linked(above: Sequence[Condition], link: _Link, *, is_any: bool) -> Iterator[Condition]:
