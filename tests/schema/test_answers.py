@@ -242,6 +242,11 @@ def test_what_is_not_for_everybody_is_left_out_however_large_and_comes_by_name(p
             {"sender_id": cycle(4), "recipient_id": cycle(3)},
             "has messages between persons",
         ),
+        (
+            "message",
+            {"from_user": cycle(4), "to_user": cycle(3)},
+            "has messages between persons",
+        ),
         ("letter_message", {"person_id": cycle(4)}, "has messages between persons"),
         (
             "post_report",

@@ -35,7 +35,8 @@ HIDING = """
 """.split()
 SHOWING = """
     public is_published visible not_hidden is_not_private not_deleted undeleted visible_to_customer
-    show_in_public is_in_public publicly_visible approved unhidden is_not_confidential is_valid is_visible_for_student
+    show_in_public is_in_public publicly_visible approved publishable
+    unhidden is_not_confidential is_valid is_visible_for_student
 """.split()
 
 
@@ -297,6 +298,18 @@ def test_a_ban_is_understood_on_persons_alone():
         "fine",
     )
     assert shown("is_blocked", {"yes": 10, "no": 10}, "flag", "ticket") == ("facet", "yes no")
+    # beside `silenced_till`
+    times, more = {"empty": 28, "future": 2, "past": 0}, {"about": frozenset({"till", "silence"})}
+    assert shown("suspended_till", times, "time", "user", is_people=True, **more) == (
+        "understood",
+        "empty past",
+    )
+
+
+def test_what_is_moderated_is_hidden_before_whatever_it_is_called():
+    assert shown("moderated", {"yes": 20, "no": 20}, "flag", "idea") == ("understood", "yes")
+    # a command for the comments of a page
+    assert shown("moderate", {"yes": 2, "no": 98}, "flag", "page") == ("asked", "no")
 
 
 def test_shares_prove_nothing_in_a_small_table_and_hidden_words_hide():

@@ -206,6 +206,7 @@ def test_who_blocks_whom_and_a_block_of_a_page_are_no_bans(propose, name, column
     ("name", "more", "why"),
     [
         ("removed_post", "reason TEXT", "understood"),
+        ("blocked_post", "reason TEXT", "understood"),
         ("moderation_queue", "note TEXT", "asked"),
         ("post_access", "team INTEGER", "asked"),
     ],

@@ -69,7 +69,9 @@ def _listed(catalog: DatabaseCatalog, own: Relation) -> Ruling | None:
     """
     table, other = own.parent, own.child
     noun = tuple(words(other.own_name))
-    hides = is_any(noun, known.HIDE | known.HELD)
+    deeds = tuple(word for word in noun if word.endswith("ed"))
+    # `hidden_post`, or `blocked_seller`, but not `page_block`
+    hides = is_any(noun, known.HIDE | known.HELD) or is_any(deeds, known.BANNED)
     rights = is_any(noun, known.RIGHTS)
     # `moderation_queue`, `document_access`
     is_named = hides or rights or any(map(is_asked, noun))
@@ -104,7 +106,7 @@ def _gives_reasons(other: Table, table: Table) -> bool:
     if not all(_is_remark(name) for name in other.prose):
         return False
     usual = {*table.noun, "queue", "list"}
-    hiding = known.HIDE | known.HELD
+    hiding = known.HIDE | known.HELD | known.BANNED
     for word in other.noun:
         is_reason = is_any((word,), hiding) or is_asked(word)
         # `note` of `private_note`, where the rows are documents

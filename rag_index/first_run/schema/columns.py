@@ -15,7 +15,7 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.words import is_any, singular, words
+from rag_index.first_run.schema.words import direction, is_any, singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -309,9 +309,10 @@ def _guarded(
     # `moderator_note`
     if is_remark and (named & known.PERSONS or is_any(tuple(named), known.HELD)):
         return "personal", "is a remark for few"
-    # `private_notes`
+    # `private_notes`, `notes_nonpublic`
     is_long = made.length > known.MIN_PROSE_CHARS
-    if (is_remark or is_long) and is_any(words(made.name), known.HIDE):
+    is_hidden = is_any(words(made.name), known.HIDE) or direction(words(made.name)).hides
+    if (is_remark or is_long) and is_hidden:
         return "personal", "is for few, by its name"
     # 04/05/2024 is no telephone number
     others = [text for text in made.texts if not _TIME.fullmatch(text)]

@@ -489,8 +489,9 @@ def _is_sent(table: Table, others: Sequence[Relation]) -> bool:
     persons = {one.column for one in table.parents if one.parent.is_people}
     for name in table.columns:
         named = {*words(name)}
+        is_person = name in persons or not known.PERSONS.isdisjoint(named)
         # `recipient_id`, or `to_user`
-        if known.RECEIVERS & named or ("to" in named and name in persons):
+        if known.RECEIVERS & named or ("to" in named and is_person):
             return True
     rooms = [one.parent for one in others if known.ROOMS & {*one.parent.noun}]
     if any(map(_has_participants, [table, *rooms])):

@@ -53,6 +53,7 @@ COMMON = 0.8
 """The share of rows that the common values make up."""
 FEW_ROWS = 20
 """Shares prove nothing in a smaller table."""
+_MODERATED = frozenset({"moderate"})
 BETWEEN = re.compile(r"[][(){}\"',;|/]+|\s-+\s|:\s")
 """What stands between the values of a list: `hidden,locked`, `["news", "internal"]`."""
 
@@ -121,10 +122,11 @@ def says_of_rows(seen: Seen) -> Direction:
     hide, show = known.HIDE, known.SHOW
     if seen.is_people or _is_ban(seen):
         hide |= known.BANNED
-    if _rows_are(seen) == "written":
-        # a comment is held, or moderated
+    past = tuple(word for word in seen.named if word.endswith("ed"))
+    if _rows_are(seen) == "written" or is_any(past, _MODERATED):
+        # a comment is held; what is moderated was written by somebody, but `moderate` is a command
         hide |= known.HELD
-        show |= {"moderate"}
+        show |= _MODERATED
     said = direction(named, hide, show)
     if said.hides is None:
         return _says_of_use(seen) if seen.kind == "flag" else said
@@ -176,7 +178,7 @@ def _says_of_use(seen: Seen) -> Direction:
 
 def _shown_times(seen: Seen, said: Direction) -> set[str]:
     """Return which of empty, past and future are shown of a time whose name says a direction."""
-    is_end = known.ENDS & {*seen.named} or base(said.word, known.ENDS)
+    is_end = is_any((*seen.named, said.word), known.ENDS)
     if said.hides and base(said.word, frozenset({"expire"})):
         # expires_at: until then
         return {EMPTY, FUTURE}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-IRREGULAR = {"hidden": "hide", "held": "hold"}
+IRREGULAR = {"hidden": "hide", "held": "hold", "till": "until"}
 NOUN_ENDS = (
     *(("al", "e"), ("ion", "e"), ("ion", ""), ("ation", "e"), ("sion", "d")),
     *(("bility", "ble"), ("ity", "e"), ("ity", ""), ("acy", "ate"), ("cy", "t"), ("y", "e")),
@@ -60,8 +60,9 @@ def base(word: str, known: frozenset[str]) -> str:
     public; "" if none."""
     forms = [word, IRREGULAR.get(word, "")]
     if len(word) > 4:
-        # "needs", "removed", "publishes", "privately", "pending"
-        forms += [word.removesuffix(end) for end in ("s", "d", "n", "ed", "es", "ly", "ing")]
+        # "needs", "removed", "publishes", "privately", "pending", "publishable"
+        ends = ("s", "d", "n", "ed", "es", "ly", "ing", "able")
+        forms += [word.removesuffix(end) for end in ends]
         if word.endswith("ed") and word[-3] == word[-4]:
             # banned, cancelled
             forms.append(word[:-3])
