@@ -119,7 +119,9 @@ class _Inheritance:
         return bool(lost)
 
     def _above(self, table: Table) -> Sequence[Condition]:
-        return self.found.get(table) or self._before.get(table, ())
+        if table in self.found:
+            return self.found[table]
+        return self._before.get(table, [])
 
     def _conditions_of(
         self, table: Table, ways: Sequence[Relation], links: Sequence[_Link]
