@@ -306,6 +306,15 @@ def test_a_ban_is_understood_on_persons_alone():
     )
 
 
+def test_a_column_that_no_row_uses_hides_none():
+    times = {"empty": 40, "past": 0, "future": 0}
+    assert shown("published_at", times, "time") == ("understood", "empty past")
+    assert shown("is_approved", {"empty": 40, "yes": 0, "no": 0}, "flag") == (
+        "understood",
+        "empty yes",
+    )
+
+
 def test_what_is_moderated_is_hidden_before_whatever_it_is_called():
     assert shown("moderated", {"yes": 20, "no": 20}, "flag", "idea") == ("understood", "yes")
     # a command for the comments of a page

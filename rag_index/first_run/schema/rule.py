@@ -105,7 +105,10 @@ def _understood(seen: Seen) -> Verdict | None:
 
 def _verdict(seen: Seen, why: str, shown: Collection[str], *, is_unsure: bool) -> Verdict:
     """Return the verdict that shows some values. It is asked if it is unsure, or if most rows are
-    hidden because they have no value yet."""
+    hidden because they have no value yet. If no row has one, nobody uses the column."""
+    shown = {*shown}
+    if not any(one.rows for one in seen.filled):
+        shown |= {one.value for one in seen.values if one.is_empty}
     hidden = sum(one.rows for one in seen.values if one.is_empty and one.value not in shown)
     result: Result = "understood"
     if is_unsure or hidden > known.HALF * seen.rows:
