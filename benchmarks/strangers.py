@@ -158,6 +158,12 @@ def judge(
     them."""
     whole = url.render_as_string(hide_password=False)
     made = scaffold(whole, folder, answers=answers)
+    if not made.proposal.indexes:
+        # a database of which all tables are left out
+        letters = reached(url, asked["wanted"], "")
+        figures = Figures(0, 0, len(asked["questions"]), 0, 0, 0, *letters, 0, 0)
+        print(figures.line(name))
+        return figures
     (folder / "rag-index.toml").write_text(made.text, encoding="utf-8")
     patient = {"timeout": 120}  # a busy machine leaves out no index
     own: dict[str, Any] = {

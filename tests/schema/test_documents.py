@@ -593,3 +593,10 @@ def test_arrays_and_uuids_are_read_and_say_who_may_see_a_row(postgres, tmp_path)
     assert {text.split("\n")[1] for text in found.texts} == {"old, mill", "old, river"}
     assert (index.settings["key"], index.settings["text"]) == ("id", ["parts", "tags"])
     assert (len(texts), all("And so it ends\nold, " in text for text in texts)) == (59, True)
+
+
+def test_a_session_of_a_conference_is_a_document_and_one_of_a_program_is_none(propose):
+    talks = propose(sessions=many(40, title="The bridge {n} of the river", description=TEXT))
+    assert [one.table for one in talks.indexes] == ["sessions"]
+    logins = many(40, user_agent=TEXT, payload="YTozOntzOjY6Il90b2tlbiI7czo0MDoiT{n}", last=itself)
+    assert propose(sessions=logins).indexes == ()

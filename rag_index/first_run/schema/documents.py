@@ -489,7 +489,9 @@ def _is_sent(table: Table, others: Sequence[Relation]) -> bool:
     persons = {one.column for one in table.parents if one.parent.is_people}
     for name in table.columns:
         named = {*words(name)}
-        is_person = name in persons or not known.PERSONS.isdisjoint(named)
+        # `to_user_id`, but not `visible_to_customer`
+        is_called = known.PERSONS & named and named <= known.PERSONS | known.KEY_WORDS | {"to"}
+        is_person = name in persons or is_called
         # `recipient_id`, or `to_user`
         if known.RECEIVERS & named or ("to" in named and is_person):
             return True

@@ -171,14 +171,14 @@ VERSIONS = _words("version revision")
 
 # --- What tables are for ---
 
-MACHINE = _words("cache queue notification token session setting permission audit search")
+MACHINE = _words("cache queue notification token setting permission audit search")
 """Nouns of tables that programs need, whatever stands in them."""
 LOGS = re.compile(
     r"(?:sys|event|audit|access|error|e?mail|activity|mod)logs?|watchdog|\w*searchindex|(?:sent|queued)mails?"
 )
-DOUBTFUL = _words("log job version history address")
-"""Nouns that do so where no name and no prose speaks against it: people look for a job, and in the
-log of a ship."""
+DOUBTFUL = _words("log job version history address session")
+"""Nouns that do so where no name and no prose speaks against it: people look for a job, for a
+session of a conference, and in the log of a ship."""
 GROUPS = _words("group role permission")
 """Nouns of tables and columns of who may read: rows that name one are for few, if most name
 none."""
