@@ -278,6 +278,12 @@ def test_a_copy_with_remarks_for_staff_is_left_out_whatever_it_is_called(propose
     assert not any("Nobody has told" in text for text in made.documents("ticket").values())
 
 
+def test_a_note_that_a_customer_may_see_is_no_message_to_one(propose):
+    note = many(60, ticket_id=cycle(30), body=f"{TEXT} too", visible_to_customer=cycle(2))
+    made = propose(ticket=many(30, title="The bridge {n}", body=TEXT), note=note)
+    assert made.parts("ticket") == ["note"]
+
+
 def test_messages_of_participants_and_those_that_a_table_links_with_persons_are_left_out(propose):
     made = propose(
         user=many(4, name="Ada Brandt{n}", email="a{n}@example.org"),

@@ -82,8 +82,8 @@ def test_a_hidden_row_without_a_code_does_not_hide_all_others_of_a_tree(propose_
 @ALL_DATABASES
 def test_a_name_among_many_hides_with_a_backslash_or_a_quote_in_it(propose_in):
     """The hidden labels are no part of the sample that other columns are read from."""
-    hidden = {2_050: "internal", 2_051: "secret\\", 2_052: "board's private"}
-    links = [(n, 2_026 + n) for n in range(1, 49)]
+    hidden = {1_250: "internal", 1_251: "secret\\", 1_252: "board's private"}
+    links = [(n, 1_226 + n) for n in range(1, 49)]
     made = propose_in(
         article=many(2_100, title="The bridge {n}", body=TEXT),
         tag=many(2_100, name=lambda n: hidden.get(n, f"tag {n}"), kinds={"name": "VARCHAR(80)"}),

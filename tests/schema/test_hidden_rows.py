@@ -400,7 +400,7 @@ def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(prop
     assert shown(made) == every(lambda n: cycle(4)(n) != 2)
 
 
-def contents():
+def contents(texts=72):
     """Return posts, comments and replies that have their texts in one table. A reply links a text
     with a comment, and so with its post."""
     key = "content_id INTEGER PRIMARY KEY REFERENCES content (id)"
@@ -408,7 +408,7 @@ def contents():
     posts = [(n, f"The bridge {n}", int(n not in hidden)) for n in range(1, 25)]
     comments = [(24 + n, n, "2024-05-01 10:00:00") for n in range(1, 25)]
     return {
-        "content": many(72, body=TEXT),
+        "content": many(texts, body=TEXT),
         "post": (f"{key}, title TEXT, visible INTEGER", posts),
         "comment": (
             f"{key}, post_id INTEGER REFERENCES post (content_id), published_at TEXT",
@@ -422,7 +422,7 @@ def contents():
 
 
 def test_what_belongs_to_something_hidden_is_hidden_in_a_circle_of_references(propose):
-    propose(**contents())
+    propose(**contents(texts=120))
     with read_catalog(propose.url) as catalog:
         tables = tables_read(catalog, Decisions())
         comment = next(one for one in tables if one.name == "comment")

@@ -289,7 +289,7 @@ def below_hidden(tree: Relation, found: Sequence[Condition]) -> Condition:
     table, (column, key) = tree.child, tree.pairs[0]
     own, above, place = table.columns[key].sql, table.columns[column].sql, table.sql
     reaching = [one for one in found if one.reaches]
-    first = f"SELECT {own} FROM {place} WHERE {own} IS NOT NULL AND {unmet(reaching)}"
+    first = f"SELECT {own} FROM {place} WHERE {unmet(reaching)}"
     below = f"SELECT one.{own} FROM {place} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     inner = f"WITH RECURSIVE hidden_rows (id) AS ({first} UNION {below}) SELECT id FROM hidden_rows"
     says = f"what {column} refers to is hidden"
