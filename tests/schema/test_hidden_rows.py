@@ -401,17 +401,17 @@ def test_a_row_is_hidden_with_what_it_belongs_to_and_not_with_what_it_names(prop
 
 
 def contents(texts=72):
-    """Return posts, comments and replies that have their texts in one table. A reply links a text
-    with a comment, and so with its post."""
+    """Return articles, comments and replies that have their texts in one table. A reply links a text
+    with a comment, and so with its article."""
     key = "content_id INTEGER PRIMARY KEY REFERENCES content (id)"
     hidden = (5, 9)
     posts = [(n, f"The bridge {n}", int(n not in hidden)) for n in range(1, 25)]
     comments = [(24 + n, n, "2024-05-01 10:00:00") for n in range(1, 25)]
     return {
         "content": many(texts, body=TEXT),
-        "post": (f"{key}, title TEXT, visible INTEGER", posts),
+        "article": (f"{key}, title TEXT, visible INTEGER", posts),
         "comment": (
-            f"{key}, post_id INTEGER REFERENCES post (content_id), published_at TEXT",
+            f"{key}, article_id INTEGER REFERENCES article (content_id), published_at TEXT",
             comments,
         ),
         "reply": (
