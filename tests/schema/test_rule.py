@@ -5,7 +5,7 @@ import pytest
 from rag_index.first_run.schema import words as known
 from rag_index.first_run.schema.candidates import Seen, SeenValue
 from rag_index.first_run.schema.rule import decide
-from rag_index.first_run.schema.words import direction, words
+from rag_index.first_run.schema.words import read_direction, words
 
 
 def seen(name, counts, kind="value", noun="article", **more):
@@ -334,9 +334,9 @@ def test_the_state_of_an_address_is_a_place():
     ("name", "hides"), [("is_not_public", True), ("unhidden", False), ("hide_from_public", True)]
 )
 def test_a_negation_is_understood_first(name, hides):
-    assert direction(words(name)).hides is hides
-    assert direction(words("robotics")).hides is None
-    assert direction(words("secretary_of_publisher")).hides is None
+    assert read_direction(words(name)).hides is hides
+    assert read_direction(words("robotics")).hides is None
+    assert read_direction(words("secretary_of_publisher")).hides is None
 
 
 def test_every_result_says_by_which_word_or_share():

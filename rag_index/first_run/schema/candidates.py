@@ -148,12 +148,12 @@ class Decisions:
     """What columns with text are used for, by their ids."""
 
 
-def answered(one: Candidate, said: ShownAndHidden) -> Candidate:
+def answered(one: Candidate, decided: ShownAndHidden) -> Candidate:
     """Return a candidate with what a person decided. A value that is not named keeps what holds."""
     values = []
     for value in one.values:
-        keeps = value.is_shown and value.value not in said.hide
-        values.append(replace(value, is_shown=keeps or value.value in said.show))
+        keeps = value.is_shown and value.value not in decided.hide
+        values.append(replace(value, is_shown=keeps or value.value in decided.show))
     return replace(one, values=tuple(values), is_answered=True)
 
 

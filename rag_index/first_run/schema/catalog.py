@@ -434,11 +434,11 @@ def _without_own_collations(connection: Connection, table: Table) -> None:
                 f"SELECT 1 FROM {table.sql} WHERE {column.sql} < '' LIMIT 0"
             ).fetchall()
         except exc.SQLAlchemyError as error:
-            said = _check(connection, error)
+            problem = _check(connection, error)
             problem = "needs a collation that the application alone has"
             table.columns[name] = replace(column, sql=f"({column.sql} || '')", problem=problem)
             if name in table.key:
-                table.problem = f"its key {name} needs the application: {said}"
+                table.problem = f"its key {name} needs the application: {problem}"
 
 
 def _without_rights(connection: Connection, tables: Sequence[Table]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from rag_index.core.documents.text_languages import LOCALE
 from rag_index.core.settings.index import is_named_like_a_secret
 from rag_index.core.settings.parts import FILE
 from rag_index.first_run.schema import words as known
-from rag_index.first_run.schema.words import direction, is_any, singular, words
+from rag_index.first_run.schema.words import is_any, read_direction, singular, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ class Column:
     form: str = "plain"
     length: float = 0
     """The average length of its texts as people read them."""
-    said: float = 0
+    sentence_chars: float = 0
     """How many characters of a text stand in sentences, on average."""
     readable: float = 0
     """The share of the characters that people read: the others are marks."""
@@ -183,7 +183,7 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
     if column.kind not in ("text", "bytes", "json"):
         return replace(made, role=_plain_role(column, key, _personal_words(column.name, noun)))
     if any(isinstance(value, bytes) and _FILE_BYTES.match(value) for value in values):
-        return replace(made, role="prose", form=FILE, length=FILE_CHARS, said=FILE_CHARS)
+        return replace(made, role="prose", form=FILE, length=FILE_CHARS, sentence_chars=FILE_CHARS)
     form = {"bytes": "auto", "json": "json"}.get(column.kind) or _form(values)
     texts = tuple(_texts(values, form))
     if any(CALENDAR.match(str(value)[:40]) for value in values):
@@ -192,10 +192,17 @@ def read_column(column: Column, key: Sequence[str], noun: Sequence[str]) -> Colu
     if not texts:
         return made
     length = sum(map(len, texts)) / len(texts)
-    said = sum(map(_characters_said, texts)) / len(texts)
+    sentence_chars = sum(map(_count_sentence_chars, texts)) / len(texts)
     raw = sum(len(value) for value in values if isinstance(value, str | bytes))
     readable = min(1.0, length * len(texts) / max(1, raw))
-    made = replace(made, form=form, texts=texts, length=length, said=said, readable=readable)
+    made = replace(
+        made,
+        form=form,
+        texts=texts,
+        length=length,
+        sentence_chars=sentence_chars,
+        readable=readable,
+    )
     role, why = _guarded(made, values, key, noun)
     return replace(made, role=role or _text_role(made, values), why=why)
 
@@ -275,7 +282,7 @@ def read_value(value: Any, form: str) -> str | None:
         return None
 
 
-def _characters_said(text: str) -> int:
+def _count_sentence_chars(text: str) -> int:
     """Return how many characters of a text are in sentences. The keys of an object are in none."""
     without_keys = _KEY.sub("", text)
     sentences = SENTENCE.finditer(without_keys)
@@ -311,7 +318,7 @@ def _guarded(
         return "personal", "is a remark for few"
     # `private_notes`, `notes_nonpublic`
     is_long = made.length > known.MIN_PROSE_CHARS
-    is_hidden = is_any(words(made.name), known.HIDE) or direction(words(made.name)).hides
+    is_hidden = is_any(words(made.name), known.HIDE) or read_direction(words(made.name)).hides
     if (is_remark or is_long) and is_hidden:
         return "personal", "is for few, by its name"
     # 04/05/2024 is no telephone number
@@ -353,7 +360,7 @@ def _text_role(made: Column, values: Sequence[Any]) -> Role:
     if made.form == "json" or share(values, _PROGRAMS, whole=False) > known.HALF:
         # a serialised object with sentences in it
         is_often_text = len(texts) >= known.SOME * len(values)
-        return "prose" if is_often_text and made.said >= known.SOME * length else "other"
+        return "prose" if is_often_text and made.sentence_chars >= known.SOME * length else "other"
     wordy = _share_with(texts, _WORDS)
     if _is_prose(made, wordy):
         return "prose"
@@ -366,20 +373,20 @@ def _text_role(made: Column, values: Sequence[Any]) -> Role:
 
 def _is_prose(made: Column, wordy: float) -> bool:
     """Return whether texts are sentences, given the share of them that have words in a row."""
-    length, said = made.length, made.said
+    length, sentence_chars = made.length, made.sentence_chars
     signs = "".join(_SIGNS.findall("\n".join(made.texts)))
     characters = sum(map(len, made.texts))
     # a Chinese sign says more than a letter
     is_chinese = len(signs) / characters > known.SOME
     weight = 3 * length if is_chinese else length
-    if weight >= known.MIN_PROSE_CHARS and said >= known.SOME * length:
+    if weight >= known.MIN_PROSE_CHARS and sentence_chars >= known.SOME * length:
         return True
     # log lines: long, with few sentences
     is_long = length >= 2 * known.MIN_PROSE_CHARS
-    if is_long and wordy > known.HALF and said >= known.FEW * length:
+    if is_long and wordy > known.HALF and sentence_chars >= known.FEW * length:
         return True
     # short sentences; a `subject` may be one, and remains a title
-    is_sentence = weight >= known.MAX_CODE_CHARS and said >= known.HALF * length
+    is_sentence = weight >= known.MAX_CODE_CHARS and sentence_chars >= known.HALF * length
     return is_sentence and made.last_word not in known.TITLES
 
 

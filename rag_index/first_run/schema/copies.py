@@ -79,11 +79,11 @@ class _Source:
         if is_copy and of_hidden:
             return True
         # a log of all that was written: a good share of the hidden texts is there
-        said: set[str] = set()
+        windows: set[str] = set()
         for text in texts:
-            said.update(_windows(squeezed(text)))
+            windows.update(_windows(squeezed(text)))
         own = [_pieces(text) for text in self._hidden_texts]
-        found = [some for some in own if some and some <= said and not some <= self._shown]
+        found = [some for some in own if some and some <= windows and not some <= self._shown]
         return len(found) >= max(1, known.SOME * len(own))
 
     def titles_hold(self, texts: Sequence[str]) -> bool:

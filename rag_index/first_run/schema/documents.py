@@ -180,7 +180,7 @@ class _Planner:
             return False
         # `countries`
         is_list = table.noun[-1] in known.BROUGHT
-        return is_list and table.said < known.LITTLE
+        return is_list and table.sentence_chars < known.LITTLE
 
     def _tells(self, one: Relation) -> bool:
         """Return whether several rows that say something name each row: a conversation is told by
@@ -353,7 +353,7 @@ class _Planner:
             is_silent = not (
                 table.chars or any(one.table.prose or one.table.title for one in parts)
             )
-            if is_silent or (table.said < known.LITTLE and self._is_list(table)):
+            if is_silent or (table.sentence_chars < known.LITTLE and self._is_list(table)):
                 self._out[table] = "has names alone"
                 del documents[table]
 
@@ -536,8 +536,8 @@ def _says_what_others_say(table: Table, others: Sequence[Table]) -> bool:
     if len(ends) < known.MIN_ROWS:
         return False
     texts = chain.from_iterable(map(_prose, others))
-    said = "\n".join(map(squeezed, texts))
-    return 3 * sum(end in said for end in ends) >= len(ends)
+    text = "\n".join(map(squeezed, texts))
+    return 3 * sum(end in text for end in ends) >= len(ends)
 
 
 def _holds_its_parent(one: Relation) -> bool:

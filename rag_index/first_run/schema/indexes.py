@@ -270,8 +270,8 @@ class IndexMaker:
         """Note why rows are left out."""
         where = settings.get("where")
         if where:
-            said = [f"hides rows if {one.says}" for one in conditions]
-            self.reasons[where] = "; ".join(dict.fromkeys(said))
+            sentences = [f"hides rows if {one.says}" for one in conditions]
+            self.reasons[where] = "; ".join(dict.fromkeys(sentences))
 
     def _title(self) -> str:
         """Return the title, with the code by which people know a row before it."""

@@ -122,10 +122,10 @@ class _Reading:
 
     def _answered(self, ruling: Ruling) -> Ruling:
         """Return a ruling with what a person decided about its rows."""
-        said = self._decisions.values.get(ruling.candidate.id)
-        if said is None:
+        decided = self._decisions.values.get(ruling.candidate.id)
+        if decided is None:
             return ruling
-        one = answered(ruling.candidate, said)
+        one = answered(ruling.candidate, decided)
         if all(value.is_shown for value in one.values):
             return Ruling(one)
         return replace(ruling, candidate=one)

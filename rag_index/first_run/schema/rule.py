@@ -33,9 +33,9 @@ from rag_index.first_run.schema.candidates import EMPTY, FUTURE, INVALID, PAST, 
 from rag_index.first_run.schema.words import (
     Direction,
     base,
-    direction,
     is_any,
     parts_of,
+    read_direction,
     singular,
     verb_of,
     words,
@@ -92,12 +92,12 @@ def _rows_are(seen: Seen) -> Literal["work", "written", ""]:
 
 def _understood(seen: Seen) -> Verdict | None:
     """Return the verdict for a column whose name or values say a direction."""
-    said = says_of_rows(seen)
-    if said.hides is not None and seen.kind == "time":
-        return _extended(seen, said, _shown_times(seen, said), is_unsure=False)
+    direction = says_of_rows(seen)
+    if direction.hides is not None and seen.kind == "time":
+        return _extended(seen, direction, _shown_times(seen, direction), is_unsure=False)
     verdict = None
-    if said.hides is not None:
-        verdict = _by_name(seen, said)
+    if direction.hides is not None:
+        verdict = _by_name(seen, direction)
     if verdict is None and seen.kind == "value":
         verdict = _by_values(seen)
     return verdict
@@ -130,15 +130,15 @@ def says_of_rows(seen: Seen) -> Direction:
         # a comment is held; what is moderated was written by somebody, but `moderate` is a command
         hide |= known.HELD
         show |= _MODERATED
-    said = direction(named, hide, show)
-    if said.hides is None:
-        return _says_of_use(seen) if seen.kind == "flag" else said
-    rest = tuple(singular(word) for word in said.rest if singular(word) not in seen.noun)
+    direction = read_direction(named, hide, show)
+    if direction.hides is None:
+        return _says_of_use(seen) if seen.kind == "flag" else direction
+    rest = tuple(singular(word) for word in direction.rest if singular(word) not in seen.noun)
     has_readers = known.READERS & {*seen.named} and not is_any(rest, known.PERSONAL)
     if not rest or has_readers:
         # `comment_approved` of a comment, `visible_to_customer`
-        return Direction(said.hides, said.word)
-    return Direction(None) if _is_of_another(seen, said, rest) else said
+        return Direction(direction.hides, direction.word)
+    return Direction(None) if _is_of_another(seen, direction, rest) else direction
 
 
 def _is_ban(seen: Seen) -> bool:
@@ -149,12 +149,12 @@ def _is_ban(seen: Seen) -> bool:
     return any(word.endswith("ed") or verb_of(word) for word in seen.named)
 
 
-def _is_of_another(seen: Seen, said: Direction, rest: tuple[str, ...]) -> bool:
+def _is_of_another(seen: Seen, direction: Direction, rest: tuple[str, ...]) -> bool:
     """Return whether a direction is about something else than the row, given the other words of the
     name in the singular."""
     if seen.kind == "value":
         return True
-    if said.after and said.word in known.VERBS and said.word in seen.named:
+    if direction.after and direction.word in known.VERBS and direction.word in seen.named:
         # `hide_sidebar` is a command
         return True
     others = known.PERSONAL
@@ -166,26 +166,26 @@ def _is_of_another(seen: Seen, said: Direction, rest: tuple[str, ...]) -> bool:
 
 def _says_of_use(seen: Seen) -> Direction:
     """Return what a name says of rows that are out of use or no longer the newest: `is_active`."""
-    said = direction(seen.named, known.OUT_OF_USE, known.IN_USE)
-    if said.hides is None and is_any(seen.named, known.NEWEST) and not said.rest[1:]:
+    direction = read_direction(seen.named, known.OUT_OF_USE, known.IN_USE)
+    if direction.hides is None and is_any(seen.named, known.NEWEST) and not direction.rest[1:]:
         # older versions, however many they are
-        return Direction(False, said.rest[0])
+        return Direction(False, direction.rest[0])
     last = seen.named[-1]
-    if said.hides is None and last in known.STATES and _rows_are(seen) != "work":
+    if direction.hides is None and last in known.STATES and _rows_are(seen) != "work":
         # a status that is on or off
-        said = Direction(False, last)
-    hidden = seen.rows_of("yes" if said.hides else "no")
+        direction = Direction(False, last)
+    hidden = seen.rows_of("yes" if direction.hides else "no")
     is_most = 2 * hidden >= seen.rows
-    return Direction(None) if said.rest or is_most else said
+    return Direction(None) if direction.rest or is_most else direction
 
 
-def _shown_times(seen: Seen, said: Direction) -> set[str]:
+def _shown_times(seen: Seen, direction: Direction) -> set[str]:
     """Return which of empty, past and future are shown of a time whose name says a direction."""
-    is_end = is_any((*seen.named, said.word), known.ENDS)
-    if said.hides and base(said.word, frozenset({"expire"})):
+    is_end = is_any((*seen.named, direction.word), known.ENDS)
+    if direction.hides and base(direction.word, frozenset({"expire"})):
         # expires_at: until then
         return {EMPTY, FUTURE}
-    if said.hides:
+    if direction.hides:
         # hidden_until: from then on; deleted_at: once it is set
         return {EMPTY, PAST} if is_end else {EMPTY}
     if is_end:
@@ -200,16 +200,18 @@ def _shown_times(seen: Seen, said: Direction) -> set[str]:
     return {PAST}
 
 
-def _extended(seen: Seen, said: Direction, shown: Collection[str], *, is_unsure: bool) -> Verdict:
+def _extended(
+    seen: Seen, direction: Direction, shown: Collection[str], *, is_unsure: bool
+) -> Verdict:
     """Return the verdict for what a name says. If another word of it may turn that, it is asked,
     and hides no more than half of the rows."""
-    if said.rest:
+    if direction.rest:
         # `visible_in_portal`
         is_unsure = True
         hidden = sum(one.rows for one in seen.values if one.value not in shown)
         if hidden > known.HALF * seen.rows:
             shown = seen.all_values
-    return _verdict(seen, f"the word {said.word}", shown, is_unsure=is_unsure)
+    return _verdict(seen, f"the word {direction.word}", shown, is_unsure=is_unsure)
 
 
 def _is_release(seen: Seen) -> bool:
@@ -229,7 +231,7 @@ def _yes_or_no(one: SeenValue) -> bool | None:
     return False if value in known.NO | known.IS_UNSET else None
 
 
-def _by_name(seen: Seen, said: Direction) -> Verdict | None:
+def _by_name(seen: Seen, direction: Direction) -> Verdict | None:
     """Return the verdict for a column whose name says a direction; None if no value can be read.
 
     A value that says something itself counts as it says (`approved` = spam), another one as a yes
@@ -241,9 +243,9 @@ def _by_name(seen: Seen, said: Direction) -> Verdict | None:
         says = value_hides(one.spoken, seen) if seen.kind == "value" else None
         answer = _yes_or_no(one)
         if says is None and answer is not None:
-            says = said.hides == answer
+            says = direction.hides == answer
         hides[one.value] = says
-    is_deed = said.hides and base(said.word, known.VERBS)
+    is_deed = direction.hides and base(direction.word, known.VERBS)
     if {*hides.values()} == {None} and not is_deed:
         # `visible` is ja or nein; but `removed` is "by its author" or empty
         return None
@@ -251,22 +253,22 @@ def _by_name(seen: Seen, said: Direction) -> Verdict | None:
     # `visible` is X or nothing
     of_rows = {hides[one.value] for one in seen.filled if one.rows}
     is_no = False in of_rows and True not in of_rows
-    if said.hides or not (is_no or _is_release(seen)):
+    if direction.hides or not (is_no or _is_release(seen)):
         shown |= seen.empty
-    return _extended(seen, said, shown, is_unsure=None in hides.values())
+    return _extended(seen, direction, shown, is_unsure=None in hides.values())
 
 
 def value_hides(spoken: str, seen: Seen) -> bool | None:
     """Return whether the words of a value hide its rows, or show them to all; None if they say
     neither, or may describe something else."""
-    said = _said_by_value(spoken, seen)
+    direction = _direction_of_value(spoken, seen)
     if not seen.values and known.VERBS & {*words(spoken)}:
         # of names of rows: "Delete all posts" is what somebody may do
         return None
-    return None if said.after else said.hides
+    return None if direction.after else direction.hides
 
 
-def _said_by_value(spoken: str, seen: Seen) -> Direction:
+def _direction_of_value(spoken: str, seen: Seen) -> Direction:
     """Return what a value says: what one of several says that hides, or else the first. `after` is
     the noun that its word may describe."""
     hide = known.HIDE | {"sensitive"}
@@ -279,10 +281,10 @@ def _said_by_value(spoken: str, seen: Seen) -> Direction:
         hide |= known.DIRECT | ({spoken.lower()} & {"d", "p"})
     found = Direction(None)
     for part in BETWEEN.split(spoken) if INVALID not in spoken else ():
-        said = _said_by_words(words(part), hide)
-        if found.hides is None or (said.hides and not found.hides):
+        direction = _direction_of_words(words(part), hide)
+        if found.hides is None or (direction.hides and not found.hides):
             # `news, hidden`
-            found = said
+            found = direction
     if found.after and _is_of_rows(found.after, spoken, seen):
         return replace(found, after="")
     return found
@@ -297,25 +299,25 @@ def _is_of_rows(noun: str, spoken: str, seen: Seen) -> bool:
     return any(noun in words(one.spoken) for one in seen.values if one.spoken != spoken)
 
 
-def _said_by_words(named: tuple[str, ...], hide: frozenset[str]) -> Direction:
+def _direction_of_words(named: tuple[str, ...], hide: frozenset[str]) -> Direction:
     """Return what the words of a value say."""
     if {"not", "no"} & {*named}:
         # "not for publication", but not "waiting for approval"
         named = tuple(verb_of(word) or word for word in named)
-    said = direction(named, hide)
-    if said.hides is None and named[1:] == ("only",) and singular(named[0]) != named[0]:
+    direction = read_direction(named, hide)
+    if direction.hides is None and named[1:] == ("only",) and singular(named[0]) != named[0]:
         # "Directors only" or "weekends only"
         return Direction(True, "only", after=named[0])
-    return said
+    return direction
 
 
 def _are_deeds(seen: Seen) -> bool:
     """Return whether values are what somebody did, as a log has it, and not the result: `delete`
     beside `login`, but not `hide` beside `show`."""
     named = [words(one.spoken) for one in seen.filled]
-    if all(known.VERBS.isdisjoint(said) for said in named):
+    if all(known.VERBS.isdisjoint(name) for name in named):
         return False
-    directions = {direction(said).hides for said in named}
+    directions = {read_direction(name).hides for name in named}
     return not directions >= {True, False}
 
 
@@ -326,12 +328,12 @@ def _by_values(seen: Seen) -> Verdict | None:
     hides: dict[str, bool | None] = {}
     is_unsure, is_harmless = False, bool(_harmless_word(seen))
     for one in seen.filled:
-        said = _said_by_value(one.spoken, seen)
-        hides[one.value] = said.hides
-        if said.after and (is_harmless or not said.hides):
+        direction = _direction_of_value(one.spoken, seen)
+        hides[one.value] = direction.hides
+        if direction.after and (is_harmless or not direction.hides):
             # "public health" says nothing
             hides[one.value] = None
-        elif said.after:
+        elif direction.after:
             # "internal circular" may hide
             is_unsure = True
     telling = [one for one in seen.filled if hides[one.value] is not None]
@@ -426,9 +428,9 @@ def _why_asked(seen: Seen) -> str:
     asked = [word for word in (*seen.named, *seen.names) if is_asked(word)]
     if asked and seen.kind != "time":
         return f"may say who sees a row by the word {asked[0]} in its name"
-    said = direction(seen.named)
-    if seen.kind == "value" and said.hides is not None and not said.rest:
-        return f"may say who sees a row by the word {said.word}, and its values do not say how"
+    direction = read_direction(seen.named)
+    if seen.kind == "value" and direction.hides is not None and not direction.rest:
+        return f"may say who sees a row by the word {direction.word}, and its values do not say how"
     if _names_few_groups(seen):
         return "may name the group for which a row is, where most rows name none"
     if seen.kind == "value" or _is_explained(seen):
@@ -464,7 +466,7 @@ def _is_explained(seen: Seen) -> bool:
     if seen.named[0] in known.EXPLAINED:
         # `has_invoice`
         return True
-    rest = map(singular, direction(seen.named).rest)
+    rest = map(singular, read_direction(seen.named).rest)
     return is_any(tuple(rest), known.PERSONAL | seen.about)
 
 

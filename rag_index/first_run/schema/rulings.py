@@ -35,7 +35,7 @@ from rag_index.first_run.schema.candidates import (
 )
 from rag_index.first_run.schema.rule import FEW_ROWS, decide, is_asked, says_of_rows
 from rag_index.first_run.schema.tables import Condition, Table
-from rag_index.first_run.schema.words import base, direction, is_any, singular, verb_of, words
+from rag_index.first_run.schema.words import base, is_any, read_direction, singular, verb_of, words
 
 if TYPE_CHECKING:
     from rag_index.first_run.schema.catalog import DatabaseCatalog
@@ -221,15 +221,15 @@ class _TableRulings:
         """Return what the name of a column says of the rows where it is set, if it tells what
         somebody did: `deleted_by`, `hidden_reason`, but not `private_note`."""
         seen = self._set_seen(column, (0, 0))
-        said = says_of_rows(seen)
-        if said.hides is None or said.rest:
+        direction = says_of_rows(seen)
+        if direction.hides is None or direction.rest:
             return None
         deeds = known.VERBS
         if self._table.is_people or is_any(self._table.noun, known.WRITTEN):
             # `banned_by` of an account, `held_by` of a comment
             deeds |= known.BANNED | known.HELD
         is_deed = any(base(verb_of(word) or word, deeds) for word in seen.named)
-        return said if is_deed else None
+        return direction if is_deed else None
 
     def _is_set(self, column: Column) -> bool:
         """Return whether a column is set for what is not for all, and has names, reasons or a
@@ -418,9 +418,9 @@ class _TableRulings:
 
     def _answered(self, one: Candidate) -> Candidate:
         """Return a candidate with what a person decided."""
-        said = self._decisions.values.get(one.id)
-        if said is not None:
-            one = answered(one, said)
+        decided = self._decisions.values.get(one.id)
+        if decided is not None:
+            one = answered(one, decided)
         elif self._decisions.tables.get(one.table) == "document" and not one.column:
             one = replace(one, is_answered=True)
         # bytes that are no text have no name by which they could be shown
@@ -434,7 +434,7 @@ class _TableRulings:
 def _says(word: str) -> bool:
     """Return whether a word of a name says who may see a row, alone."""
     verb = verb_of(word) or word
-    return direction((verb,)).hides is not None
+    return read_direction((verb,)).hides is not None
 
 
 def _may_decide(path: str) -> bool:
@@ -486,11 +486,11 @@ def _spoken(value: str, labels: Mapping[str, str], *, is_flag: bool) -> str:
 def _bans(table: Table, named: Sequence[str], one: Candidate) -> bool:
     """Return whether a decision about a person hides what the person wrote: a ban, or that an
     account is private."""
-    said = [*named]
+    all_words = [*named]
     for value in one.values:
         if not value.is_shown:
-            said += words(value.spoken)
-    if one.is_answered or is_any(tuple(said), known.BANNED):
+            all_words += words(value.spoken)
+    if one.is_answered or is_any(tuple(all_words), known.BANNED):
         return True
     private = known.HIDE - {"delete", "remove"}
-    return table.is_accounts and is_any(tuple(said), private)
+    return table.is_accounts and is_any(tuple(all_words), private)

@@ -103,11 +103,11 @@ def treatment(candidate: Candidate) -> str:
 
 def _counts(values: Sequence[CandidateValue]) -> str:
     """Return values with their rows: `open 30, closed 12`."""
-    said = []
+    listed = []
     for value in values:
         spoken = shortened(value.spoken, MAX_NAME_CHARS // 3)
-        said.append(f"{spoken} {value.rows:,}")
-    return _listed(said, MAX_VALUES)
+        listed.append(f"{spoken} {value.rows:,}")
+    return _listed(listed, MAX_VALUES)
 
 
 def _table_lines(now: Proposal, *, all_of_it: bool) -> list[Line]:
@@ -127,8 +127,8 @@ def _table_lines(now: Proposal, *, all_of_it: bool) -> list[Line]:
         found.append(Line("folded", "", f"{len(more):,} more searched: {names}"))
     if small:
         reasons = Counter(one.why for one in small).most_common(MAX_NAMES)
-        said = "; ".join(f"{why} ({number:,})" for why, number in reasons)
-        found.append(Line("folded", "", f"{count(len(small), 'table')} left out: {said}"))
+        folded_for = "; ".join(f"{why} ({number:,})" for why, number in reasons)
+        found.append(Line("folded", "", f"{count(len(small), 'table')} left out: {folded_for}"))
     return found
 
 

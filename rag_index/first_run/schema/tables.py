@@ -401,16 +401,16 @@ class Table:
         out = {*self.title_columns, *self.references, *self.key}
         found = [one for one in self.columns.values() if one.is_text and one.name not in out]
         found.sort(key=lambda column: column.role != "prose")
-        said = [self._heads(name) for name in self.title_columns]
+        shown_heads = [self._heads(name) for name in self.title_columns]
         kept: list[str] = []
         for column in found:
             if len(kept) == known.MAX_TEXTS:
                 break
             heads = self._heads(column.name)
             # `body_html` beside `body`
-            if not any(_says_again(heads, other) for other in said):
+            if not any(_says_again(heads, other) for other in shown_heads):
                 kept.append(column.name)
-                said.append(heads)
+                shown_heads.append(heads)
         return kept
 
     def _heads(self, name: str) -> list[str]:
@@ -431,10 +431,10 @@ class Table:
         return not any(one.child.prose for one in self.children)
 
     @cached_property
-    def said(self) -> float:
+    def sentence_chars(self) -> float:
         """Return how many characters of its prose stand in sentences, for each row on average."""
         prose = [self.columns[name] for name in self.prose]
-        return sum(column.said * column.filled for column in prose)
+        return sum(column.sentence_chars * column.filled for column in prose)
 
     @cached_property
     def chars(self) -> float:
@@ -484,12 +484,12 @@ class Table:
         names = [*self.texts, *self.title_columns]
         if not names:
             return False
-        said = []
+        forms = []
         for row in self.rows_of(*names):
             text = " ".join(str(value or "") for value in row)
             letters = re.sub(r"[\W\d_]+", " ", text).strip().lower()
-            said += [letters] if letters else []
-        return len(said) > known.MAX_CODE_CHARS and len({*said}) < known.SOME * len(said)
+            forms += [letters] if letters else []
+        return len(forms) > known.MAX_CODE_CHARS and len({*forms}) < known.SOME * len(forms)
 
     @cached_property
     def is_used(self) -> bool:
@@ -542,7 +542,7 @@ class Table:
             return "has names that programs give"
         is_own = any(relation.parent.is_accounts for relation in self.parents)
         is_used = self.is_used or self.written or is_own
-        if not is_used and self.said < known.PROSE and self._has_slugs():
+        if not is_used and self.sentence_chars < known.PROSE and self._has_slugs():
             return "came with the application: programs know its rows by a name"
         return ""
 

@@ -278,12 +278,12 @@ class Direction:
     """The one of them that stands behind it, which it may describe: `internal medicine`."""
 
 
-def direction(
+def read_direction(
     named: Sequence[str], hide: frozenset[str] = HIDE, show: frozenset[str] = SHOW
 ) -> Direction:
     """Return what the words of a name or a value say, given those that hide and show.
 
-    >>> direction(("is", "not", "public"))
+    >>> read_direction(("is", "not", "public"))
     Direction(hides=True, word='not public', rest=())
     """
     found: list[Direction] = []
@@ -314,7 +314,7 @@ def direction(
         # internal_only
         rest = [one for one in rest if one not in ("only", "required")]
     # "hide from public" hides: a word that hides counts before one that shows
-    found.sort(key=lambda said: not said.hides)
+    found.sort(key=lambda direction: not direction.hides)
     first = found[0] if found else Direction(None)
     return replace(first, rest=tuple(rest))
 
