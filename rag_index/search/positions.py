@@ -247,15 +247,23 @@ class Positions:
                 failure = self._check(self._ledger)
         except RagIndexError as error:
             failure = error
-            self._known = Known()
+            self._forget_positions()
         except Exception as error:  # noqa: BLE001 - whatever it is, searches go on without positions
             failure = LedgerError(f"the ledger cannot be read: {error}")
-            self._known = Known()
+            self._forget_positions()
         self._read_at = time.monotonic()
         if failure:
             # The next reading opens it again.
             self._close_ledger()
             raise failure
+
+    def _forget_positions(self) -> None:
+        """Forget what the ledger said but for the indexes that must not be searched.
+
+        The store of such an index was put back, for example, and has what people may no longer see.
+        It stays closed until the ledger can be read and says that it is right again.
+        """
+        self._known = Known(problems=self._known.problems)
 
     def _open_ledger(self) -> None:
         """Open the ledger for reading. There is none before the first run; the next reading then

@@ -15,7 +15,13 @@ import pytest
 from rag_index.components.ledger import Ledger, Reached
 from rag_index.components.ledger.runs import IndexLease
 from rag_index.components.stores.edge import reader as reader_module
-from rag_index.errors import EmbedderUnavailable, IndexBehind, SettingsError, StoreMismatch
+from rag_index.errors import (
+    EmbedderUnavailable,
+    IndexBehind,
+    LedgerUnavailable,
+    SettingsError,
+    StoreMismatch,
+)
 from rag_index.search import Retriever, fan_out, positions
 from rag_index.search.frameworks import found_in
 from rag_index.search.live_collections import LiveCollection
@@ -154,6 +160,31 @@ def test_the_first_search_knows_whether_the_store_was_put_back(project, monkeypa
         pytest.raises(StoreMismatch, match="put back to an older copy"),
     ):
         retriever.search_sync("printer")
+
+
+def test_an_index_whose_store_was_put_back_stays_closed_while_the_ledger_cannot_be_read(
+    project, monkeypatch
+):
+    """It has what was deleted since."""
+    for wait in ("REST_SECONDS", "OLD_SECONDS"):
+        monkeypatch.setattr(positions, wait, 0.0)
+    monkeypatch.setattr(positions, "LEDGER_PATIENCE", 60.0)
+    store, copy = project.settings.store.path, project.folder / "copy"
+    shutil.copytree(store, copy)
+    project.execute("DELETE FROM note WHERE id = 3")
+    run_plain(project)
+    shutil.rmtree(store)
+    copy.rename(store)
+    away = mock.patch.object(Ledger, "reached", side_effect=LedgerUnavailable("it is away"))
+    with Retriever(project.settings) as retriever:
+        with pytest.raises(StoreMismatch, match="put back to an older copy"):
+            retriever.search_sync("printer")
+        with away, pytest.raises(StoreMismatch, match="put back to an older copy"):
+            retriever.search_sync("printer")
+        run_plain(project)
+        # Or the store is looked at again only after some seconds.
+        monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.0)
+        assert retriever.search_sync("printer").hits
 
 
 def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypatch):
