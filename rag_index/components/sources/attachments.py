@@ -179,9 +179,12 @@ class FileReader:
             with open_below(self._root, folder + slash) as opened:
                 file = open_file(name, opened)
         except OSError as error:
-            if error.errno not in NOT_THERE or not self._root.is_dir():
+            if error.errno not in NOT_THERE:
                 message = f"files: {self._root} cannot be read: {error.strerror}"
                 raise SourceUnavailable(message) from error
+            # A mount that goes during a run leaves no folder, or an empty one: then the file is not
+            # missing, and its document keeps the text that it has.
+            self.check()
             raise NotText(f"{_shown(content)} {NOT_THERE[error.errno]}") from error
         try:
             yield file

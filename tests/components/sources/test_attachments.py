@@ -274,6 +274,9 @@ def test_names_lead_to_files_below_the_folder_alone_and_a_changed_file_changes_i
     (root / "in").rmdir()
     with pytest.raises(SourceUnavailable, match="is empty; check that it is mounted"):
         source.check()
+    # The mount has gone since: its files are not missing.
+    with pytest.raises(SourceUnavailable, match="is empty; check that it is mounted"):
+        source.page(None, 100)
 
 
 def test_a_text_in_the_place_of_a_files_name_is_not_repeated_in_the_reason(sqlite, tmp_path):
