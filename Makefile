@@ -55,7 +55,7 @@ docs:
 		zensical mkdocstrings-python; }
 	@rm -rf $(DOCS)/pages $(DOCS)/site && mkdir -p $(DOCS)/pages
 	@cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs deployments examples benchmarks $(DOCS)/pages
-	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) [a-z]+$$/```\1/' {} +
+	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) .+$$/```\1/' {} +
 	$(DOCS)/venv/bin/zensical build --strict
 
 # Date the changelog, build, try the wheel, commit and tag; the end says what a person does then.
