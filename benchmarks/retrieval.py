@@ -1,13 +1,13 @@
 """The cost and the quality of searching several indexes at once. README.md quotes the results.
 
-    python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at
-    once and in turn python benchmarks/retrieval.py overhead [--repeat 300]           fan-out,
-    fusion and metrics beyond embed and store python benchmarks/retrieval.py desk [--documents
-    20000] [--queries 1000] [--folder DIR]
-                                                                     five embedded collections:
-                                                                     scanned, then with HNSW
+    python benchmarks/retrieval.py parallel [--repeat 20]
+        five indexes of 100 ms each, at once and in turn
+    python benchmarks/retrieval.py overhead [--repeat 300]
+        fan-out, fusion and metrics beyond embed and store
+    python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
+        five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py one [--documents 66700] [--queries 213] [--folder DIR]
-                                                                     one index: wall, CPU, stages
+        one index: wall, CPU, stages
 
 `desk --documents 214072` is the whole service desk. With `--folder`, existing indexes in the folder
 are used again.
