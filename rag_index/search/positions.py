@@ -166,6 +166,8 @@ class Positions:
         self._lock = threading.Lock()
         self._reading: Future[None] | None = None
         self._ledger: Ledger | None = None
+        self._is_missing = False
+        """Whether there was no ledger at the last check."""
         # When the last reading began and ended, and the last check and count (`time.monotonic`).
         self._begun_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
         self._to_count = False
@@ -239,7 +241,8 @@ class Positions:
         failure: RagIndexError | None = None
         try:
             is_due = time.monotonic() - self._checked_at >= STORE_CHECK_SECONDS or self._to_count
-            if is_due or self._ledger is None:
+            # One that could not be read is opened again at once.
+            if is_due or (self._ledger is None and not self._is_missing):
                 self._open_ledger()
             if self._ledger is not None:
                 self._read_positions(self._ledger)
@@ -266,11 +269,12 @@ class Positions:
         self._known = Known(problems=self._known.problems)
 
     def _open_ledger(self) -> None:
-        """Open the ledger for reading. There is none before the first run; the next reading then
-        looks for it again."""
+        """Open the ledger for reading. There is none before the first run, or on a machine that
+        only searches; the next check then looks for it again."""
         self._close_ledger()
         ledger = Ledger(self._settings.ledger_url, read_only=True)
-        if ledger.is_missing:
+        self._is_missing = ledger.is_missing
+        if self._is_missing:
             ledger.close()
         else:
             self._ledger = ledger

@@ -1,6 +1,7 @@
 """What answers claim to be true of, what searches may demand, and what an answer says that it
 lacks."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import socket
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -185,6 +187,26 @@ def test_an_index_whose_store_was_put_back_stays_closed_while_the_ledger_cannot_
         # Or the store is looked at again only after some seconds.
         monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 0.0)
         assert retriever.search_sync("printer").hits
+
+
+def test_a_machine_without_a_ledger_looks_for_one_at_each_check_alone(project, monkeypatch):
+    """As one that only searches: opening a database twice a second would cost it and the server."""
+    opened, open_ledger = [], positions.Ledger
+
+    def note_opening(url, **how):
+        opened.append(url)
+        return open_ledger(url, **how)
+
+    monkeypatch.setattr(positions, "Ledger", note_opening)
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 600.0)
+    ledger = project.settings.ledger_url.database
+    for end in ("", "-wal", "-shm"):
+        Path(ledger + end).unlink(missing_ok=True)
+    read = positions.Positions(project.settings)
+    for _ in range(5):
+        assert asyncio.run(read.read_again(60.0)).live == {"notes": "test_notes__1"}
+    read.close()
+    assert len(opened) == 1
 
 
 def test_a_living_reader_forgets_what_its_ledger_has_forgotten(project, monkeypatch):
