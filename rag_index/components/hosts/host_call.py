@@ -25,7 +25,7 @@ from rag_index.errors import EmbedderUnavailable
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from rag_index.components.hosts.endpoint import Endpoint
     from rag_index.components.hosts.host import Host
@@ -259,26 +259,30 @@ class HostCall(ABC, Generic[Item]):
             if ours:
                 self.unconfirmed.setdefault(host, []).extend(ours)
             kept.unconfirmed[host] = [item for item in items if item not in done]
-        if self.one_by_one and not kept.one_by_one:
-            self.suspects = [batch for batch in self.suspects if done.isdisjoint(batch.items)]
-            return
+        failed: list[Batch[Item]] = []
+        if kept.one_by_one or not self.one_by_one:
+            failed = kept.release_suspects(wanted)
+        known = done | set(_items_of(failed))
+        self.fresh = deque(item for item in self.fresh if item not in known)
+        self.suspects = failed + [batch for batch in self.suspects if known.isdisjoint(batch.items)]
+
+    def release_suspects(self, wanted: Collection[Item]) -> list[Batch[Item]]:
+        """Remove and return the suspects of these items, with their failures so far."""
         failed: list[Batch[Item]] = []
         others: list[Batch[Item]] = []
-        for batch in kept.suspects:
+        for batch in self.suspects:
             shared = [item for item in batch.items if item in wanted]
-            # [a, b] failed there, and this call has a, b and c: both go last again.
+            # [a, b] failed here, and a, b and c are wanted: both go last there, too.
             if len(shared) == len(batch.items):
                 failed.append(batch)
                 continue
-            # This call has b and c: b goes last again, and a stays with the other call.
+            # b and c are wanted: b goes last there, and a stays here.
             if shared:
                 failed.append(batch.part(shared))
                 batch.items = [item for item in batch.items if item not in wanted]
             others.append(batch)
-        kept.suspects = others
-        known = done | set(_items_of(failed))
-        self.fresh = deque(item for item in self.fresh if item not in known)
-        self.suspects = failed + [batch for batch in self.suspects if known.isdisjoint(batch.items)]
+        self.suspects = others
+        return failed
 
 
 def _items_of(batches: Iterable[Batch[Item]]) -> Iterator[Item]:
