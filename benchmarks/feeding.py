@@ -11,8 +11,8 @@ one-by-one  as Ollama: 18 ms a request and 4.05 ms a text, one text after anothe
 batches     as one that batches, slowed so that two cores follow: 90 ms a request and 1 ms a text
 
 Each line has the texts per second of the bare loop and of the run, from the first request with
-several texts to the last answer for a document, the share of that time in which the server was busy, and the run's
-advice.
+several texts to the last answer for a document, the share of that time in which the server was
+busy, and the run's advice.
 """
 
 from __future__ import annotations
