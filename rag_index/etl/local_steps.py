@@ -180,7 +180,7 @@ class LocalSteps(Steps):
             ready.add_done_callback(partial(self._add_places_of, child))
 
     def _add_places_of(self, child: Process, ready: Future[None]) -> None:
-        # This process reads, compares and writes from now on.
+        # From the first child on this process reads, compares and writes only.
         self._places.remove(self._inline)
         self._places.add(child, PLACES_OF_A_CHILD)
 
@@ -216,6 +216,7 @@ class LocalSteps(Steps):
         return partial(retry_step, wait_for_embedded, self.recovery)
 
     def _submit(self, executor: Executor, job: EmbedJob) -> Future[EmbeddedShard]:
+        """Embed a job in a child, or in this process, which then returns only once it is done."""
         if isinstance(executor, Process):
             # Each child calls another host of an embedding service first: its home.
             home = self._children.index(executor) if executor in self._children else 0

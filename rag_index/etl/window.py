@@ -198,7 +198,7 @@ class Window:
 
     def _submit(self, shard: Shard) -> None:
         record, steps = self._record, self._steps
-        # Until workers have started, this process embeds the shard itself.
+        # Until workers have started, this process may embed the shard within the call.
         stage = "submit" if steps.has_started_workers else "embed"
         with record.stopwatch.stage(stage):
             job = self._job(shard, steps.workers)

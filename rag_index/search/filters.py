@@ -238,11 +238,9 @@ def _parse(text: object) -> PayloadCondition:
     # `author`, `!author`
     if existence is not None:
         field = existence["field"].strip()
-        return (
-            PayloadCondition(field, "eq", None)
-            if existence["no"]
-            else PayloadCondition(field, "exists")
-        )
+        if existence["no"]:
+            return PayloadCondition(field, "eq", None)
+        return PayloadCondition(field, "exists")
     raise SettingsError(
         f"filter {text!r} is not known; write it as field=value, field>=value or field!=value"
     )

@@ -34,8 +34,8 @@ class Pace:
     - Doubt: something was written, but the counters of the index's own tables report "unchanged".
       Then the index rests for 60 s at least, from the first such look after the run.
     - Nightly run: after two runs in a row that each changed more than half of the index, only the
-      nightly run indexes it for a day. A run that pauses, and those that continue it, count as one until all
-      is written, or until they have changed more documents than there are.
+      nightly run indexes it for a day. A run that pauses, and those that continue it, count as one
+      until all is written, or until they have changed more documents than there are.
 
     The caller passes the time in seconds of one monotonic clock.
     """

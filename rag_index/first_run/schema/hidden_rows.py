@@ -35,7 +35,7 @@ def conditions(
         inheritance.add(table)
     if not inheritance.has_lost():
         return inheritance.found
-    # a comment on a post, and the post is one of the contents to which comments belong
+    # A circle: comments belong to posts, and a post is one of the contents that have comments.
     again = _Inheritance(own, undeclared, inheritance.found)
     for table in tables:
         again.add(table)
