@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 from rag_index.components.stores.points import (
@@ -39,6 +40,9 @@ search instead of 0.3 to 0.5."""
 
 MAX_PLACES = 100
 """Points of one search for words in `find_words`."""
+LOOK_UPS_AT_ONCE = 50
+"""Look-ups of one request, which together may take as long as the store's timeout. A search has
+fewer. Chosen; nothing depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +151,30 @@ class PointReader(ABC):
         of the others. If the query has only a sparse vector, return the best by words, with the
         score of the words.
         """
+        look_ups = self._look_ups(query)
+        return _points_of(look_ups, self._look_up(look_ups)) if look_ups else []
+
+    def search_all(self, queries: Sequence[VectorQuery]) -> list[list[StoredPoint]]:
+        """Return what `search` returns for each of these queries, with many of them in one
+        request."""
+        look_ups_of = [self._look_ups(query) for query in queries]
+        every = list(chain.from_iterable(look_ups_of))
+        found: list[Sequence[Any]] = []
+        for some in parts(every, LOOK_UPS_AT_ONCE):
+            found += self._look_up(some)
+        answers = iter(found)
+        results: list[list[StoredPoint]] = []
+        for look_ups in look_ups_of:
+            of_query = list(islice(answers, len(look_ups)))
+            results.append(_points_of(look_ups, of_query))
+        return results
+
+    def _look_ups(self, query: VectorQuery) -> list[LookUp]:
+        """Return the look-ups of a query; none for one without a vector and without words."""
         wanted = payload_filter(query.conditions)
         by_words = self._word_look_ups(query, wanted)
         if query.vector is None:
-            return _distinct(self._look_up(by_words)) if by_words else []
+            return by_words
         near = LookUp(
             unit_query(query.vector, self._query_dimension(), self.name),
             query.limit,
@@ -159,7 +183,7 @@ class PointReader(ABC):
             payload=query.payload,
         )
         if not by_words:
-            return _distinct(self._look_up([near]))
+            return [near]
         # The engine compares all points that any of these find with the vector, and drops those
         # that have none. There are such points while an index is first filled by words. Another
         # look-up of the same request finds them by their words.
@@ -169,14 +193,7 @@ class PointReader(ABC):
         must = [wanted] if wanted else []
         no_vector: Json = {"must": must, "must_not": [{"has_vector": ""}]}
         unfilled = [replace(look_up, which=self._filter(no_vector)) for look_up in by_words]
-        found, *found_by_words = self._look_up([every, *unfilled])
-        points = _distinct([found])
-        without = _distinct(found_by_words)
-        lowest = min([point.score for point in points], default=0.0)
-        for point in without:
-            point.score = lowest
-            point.by_words = True
-        return points + without
+        return [every, *unfilled]
 
     def _word_look_ups(self, query: VectorQuery, wanted: Json | None) -> list[LookUp]:
         """Return the look-ups by the words of a query, and by each of its names."""
@@ -327,3 +344,24 @@ def _distinct(lists: Sequence[Sequence[Any]]) -> list[StoredPoint]:
             point = stored_point(record, record.score)
             found.setdefault(point.id, point)
     return list(found.values())
+
+
+def _points_of(look_ups: Sequence[LookUp], found: Sequence[Sequence[Any]]) -> list[StoredPoint]:
+    """Return the points of a query.
+
+    Args:
+        look_ups: Those of `PointReader._look_ups`.
+        found: What each of them has found.
+    """
+    is_hybrid = len(look_ups) > 0 and len(look_ups[0].among) > 0
+    # By meaning, or by words and names
+    if not is_hybrid:
+        return _distinct(found)
+    # The first look-up has the points with vectors, and the others those without.
+    points = _distinct(found[:1])
+    without = _distinct(found[1:])
+    lowest = min([point.score for point in points], default=0.0)
+    for point in without:
+        point.score = lowest
+        point.by_words = True
+    return points + without

@@ -137,13 +137,9 @@ class Learner:
         traits = ModelTraits.from_metadata(metadata.get(TRAITS))
         if traits is None:
             return None
-        queries = [query for query, _ in PAIRS]
-        vectors = _embedded(self.embedder, queries)
-        best = list[float]()
-        for query in queries:
-            points = self._nearest(vectors, query)
-            if points:
-                best.append(points[0].score)
+        vectors = _embedded(self.embedder, [query for query, _ in PAIRS])
+        found = self._nearest(vectors, list(vectors))
+        best = [points[0].score for points in found if points]
         if not best:
             return None
         share = GAP_OF_ORDER if traits.reads_order else GAP_OF_TOKENS
@@ -153,35 +149,36 @@ class Learner:
         return learn([sample], words=bm25_model(self.index) is not None)
 
     def _ask(self, queries: Queries, vectors: Mapping[str, Any]) -> CosineSample:
-        """Return the best cosines of both kinds of queries."""
-        model = bm25_model(self.index)
-        encoder = Bm25Encoder(model) if model else None
+        """Return the best cosines of both kinds of queries. A query without a vector is left
+        out."""
+        known = [query for query in queries.known if query in vectors]
+        strange = [query for query in queries.strange if query in vectors]
         sample = CosineSample([], [])
-        for query in queries.known:
-            points = self._nearest(vectors, query, BEST_BY_MEANING)
-            if not points:
-                continue
+        nearest = self._nearest(vectors, known, BEST_BY_MEANING)
+        for points in filter(None, nearest):
             sample.known.append(max(point.score for point in points))
-            if encoder:
-                by_words = VectorQuery(None, BEST_BY_WORDS, encoder.query(query))
-                sample.agreed.append(agree(points, self._found(by_words)))
-        for query in queries.strange:
-            points = self._nearest(vectors, query)
-            if points:
-                sample.strange.append(points[0].score)
+        model = bm25_model(self.index)
+        if model:
+            encoder = Bm25Encoder(model)
+            by_words = [VectorQuery(None, BEST_BY_WORDS, encoder.query(query)) for query in known]
+            for points, with_words in zip(nearest, self._found(by_words), strict=True):
+                if points:
+                    sample.agreed.append(agree(points, with_words))
+        for points in filter(None, self._nearest(vectors, strange)):
+            sample.strange.append(points[0].score)
         return sample
 
-    def _nearest(self, vectors: Mapping[str, Any], query: str, limit: int = 1) -> list[StoredPoint]:
-        """Return the nearest points of a query; none if it has no vector."""
-        if query not in vectors:
-            return []
-        return self._found(VectorQuery(vectors[query], limit))
+    def _nearest(
+        self, vectors: Mapping[str, Any], queries: Sequence[str], limit: int = 1
+    ) -> list[list[StoredPoint]]:
+        """Return the nearest points of each query, all of which have vectors."""
+        return self._found([VectorQuery(vectors[query], limit) for query in queries])
 
-    def _found(self, wanted: VectorQuery) -> list[StoredPoint]:
-        """Return the points that a search would find, best first."""
+    def _found(self, queries: Sequence[VectorQuery]) -> list[list[StoredPoint]]:
+        """Return for each query the points that a search would find, best first."""
         conditions = required_conditions(self.index)
-        points = self.store.points(self.collection.name)
-        return points.search(replace(wanted, conditions=conditions, payload=False))
+        asked = [replace(query, conditions=conditions, payload=False) for query in queries]
+        return self.store.points(self.collection.name).search_all(asked)
 
     def _words(self) -> dict[str, list[str]]:
         """Return the words of a sample of texts, by document id. Short texts are left out."""

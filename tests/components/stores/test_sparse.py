@@ -8,7 +8,8 @@ import pytest
 
 from rag_index.components.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.components.stores.protocol import PayloadCondition, VectorQuery
-from rag_index.core.documents.batches import PointBatch
+from rag_index.components.stores.reads import LOOK_UPS_AT_ONCE
+from rag_index.core.documents.batches import PointBatch, StoredPoint
 from rag_index.core.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import PointsRefused, StoreMismatch
 from tests.components.stores.test_contract import DIMENSION, batch, new_name, store
@@ -159,6 +160,44 @@ def test_what_has_a_name_is_found_although_others_are_nearer_and_have_more_words
         TEXTS[2],
     }
     assert store.points(name).search(VectorQuery(None, 5)) == []
+
+
+@pytest.mark.parametrize("store", ["edge"], indirect=True)
+def test_a_collection_without_words_is_searched_by_the_vector_alone(store):
+    """An index is rebuilt with search = "dense" while a service still asks it for words."""
+    name, query = new_name(), ENGLISH.query("printer")
+    store.create(name, DIMENSION, {})
+    store.points(name).upsert(replace(points(), sparse=None))
+    by_both = VectorQuery(points().vectors[0], 2, query, names=[query])
+    [nearest, _] = store.points(name).search(by_both)
+    assert nearest.id == points().ids[0]
+    assert store.points(name).search_all([replace(by_both, vector=None)]) == [[]]
+    store.drop(name)
+
+
+def test_many_searches_at_once_find_what_each_of_them_finds_alone(store, name):
+    """Those of every kind, and more of them than one request takes."""
+    by_words = ENGLISH.documents(["offline"])
+    store.points(name).upsert(PointBatch([IDS[0]], None, [{"text": "no vector"}], by_words))
+    vector = points().vectors[0]
+    kinds = [
+        VectorQuery(vector, 2),
+        VectorQuery(None, 2, ENGLISH.query("printer offline")),
+        VectorQuery(None, 2),
+        VectorQuery(vector, 1, ENGLISH.query("offline"), names=[ENGLISH.query("scanner")]),
+        VectorQuery(vector, 5, conditions=[PayloadCondition("text", "eq", TEXTS[3])]),
+    ]
+    queries = kinds * (LOOK_UPS_AT_ONCE // 2)
+    alone = [_scores(store.points(name).search(query)) for query in kinds]
+    together = [_scores(found) for found in store.points(name).search_all(queries)]
+    assert together == alone * (LOOK_UPS_AT_ONCE // 2)
+    assert IDS[0] in dict(alone[3]), "a point without a vector is found by its words"
+    assert len(set(map(str, alone))) == len(kinds)
+    assert store.points(name).search_all([]) == []
+
+
+def _scores(found: list[StoredPoint]) -> list[tuple[str, float]]:
+    return [(point.id, round(point.score, 4)) for point in found]
 
 
 @pytest.mark.parametrize("store", ["edge", "http", "grpc"], indirect=True)

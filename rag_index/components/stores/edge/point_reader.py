@@ -23,7 +23,7 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from rag_index.components.stores.points import Json
     from rag_index.components.stores.queries import VectorQuery
-    from rag_index.core.documents.batches import CommitMark, StoredPoint
+    from rag_index.core.documents.batches import CommitMark
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,11 +131,6 @@ class EdgePointReader(PointReader, Generic[S]):
     def seen_commits(self) -> int | None:
         return self._shard().seen_commits
 
-    def search(self, query: VectorQuery) -> list[StoredPoint]:
-        if not self._shard().sparse:
-            query = replace(query, sparse=None, names=())
-        return super().search(query)
-
     def indexed(self) -> bool:
         shard = self._shard()
         info = shard.ask(lambda engine: engine.info())
@@ -153,6 +148,12 @@ class EdgePointReader(PointReader, Generic[S]):
         if self._opened is None:
             self._opened = self._open_shard(self.name)
         return self._opened
+
+    def _look_ups(self, query: VectorQuery) -> list[LookUp]:
+        # The engine refuses words for a collection without sparse vectors.
+        if not self._shard().sparse:
+            query = replace(query, sparse=None, names=())
+        return super()._look_ups(query)
 
     def _query_dimension(self) -> int | None:
         return self._shard().dimension
