@@ -179,8 +179,7 @@ class IndexSettings(Section):
     copies the rows of a server's query into a nameless file in `data`."""
     key: str | list[str] | None = None
     """The columns that identify a document: never NULL, unique, and of a type that can be ordered
-    (not `FLOAT` of MariaDB and MySQL; their `ENUM` and `SET` are slow). Required with kind
-    `sql`."""
+    (not `FLOAT` of MariaDB and MySQL; their `ENUM` and `SET` are slow). Required with `sql`."""
     where: str | None = Field(default=None, min_length=1)
     """The SQL condition for the rows of `table` that may be shown at all, such as `"confidential =
     0"`. With a `query`, write it there."""
@@ -205,11 +204,10 @@ class IndexSettings(Section):
     text: str | list[str] | None = None
     r"""The text that is embedded: a column, several columns joined by line breaks (empty ones are
     left out), or a template such as `"{subject}\n{body}"`, in which literal braces are doubled.
-    Required with kind `sql`, unless there is a `title` or `parts`."""
+    Required with `sql`, unless there is a `title` or `parts`."""
     format: dict[str, Format] = Field(default={})
     """The [format](sources.md#text-as-people-read-it) of columns: `plain` (the default), `html`,
-    `markdown`, `bbcode`, `json`, `auto`, [`file`](sources.md#attachments), or a
-    [plug-in](plugins.md)."""
+    `markdown`, `bbcode`, `json`, `auto`, `file`, or a [plug-in](plugins.md)."""
     files: Path | None = None
     """The folder of the files that columns of format `file` name. Not set: the column holds the
     files themselves."""
@@ -227,26 +225,24 @@ class IndexSettings(Section):
     """A [filter](retrieval.md#required-filters) that every search of this index gets."""
     recency: RecencySettings | None = None
     """The payload column and the half-life by which [newer documents](retrieval.md#newer-first)
-    come first: `{field = "updated_at", half_life = "180d"}`."""
+    come first."""
     access: str | None = Field(default=None, min_length=1)
-    """Who may see a document: the column with its groups, or a SELECT of pairs of key and group
-    ([who may see what](access.md)). With `"database"`, PostgreSQL is [asked in each
+    """[Who may see a document](access.md): the column with its groups, or a SELECT of pairs of key
+    and group. With `"database"`, PostgreSQL is [asked in each
     search](access.md#rights-that-the-database-decides)."""
     access_separator: str = ","
     """The separator of several groups in a text column. Empty: the whole text is one group."""
     root: Path | None = None
     """With kind `code`, which requires it: the folder whose files are indexed."""
     include: list[str] = Field(default=[])
-    """With kind `code`: patterns of the files, as in a `.gitignore` at `root`. Empty: all of a
-    known language."""
+    """With kind `code`: [patterns](sources.md#which-files) of the files. Empty: all of a known
+    language."""
     exclude: list[str] = Field(default=[])
-    """With kind `code`: patterns of files and folders to leave out, besides those of
-    `.gitignore`."""
+    """With kind `code`: patterns of files and folders to leave out."""
     languages: dict[Annotated[str, Field(pattern=r"^\.[^./A-Z]+$")], CodeLanguage] = Field(
         default={}
     )
-    """With kind `code`: the language of files by their suffix, where it differs from the
-    [default](sources.md#which-files): `{".h" = "cpp", ".pyx" = "python"}`."""
+    """With kind `code`: the [language of files](sources.md#which-files) by their suffix."""
     options: dict[str, Any] = Field(default={})
     """Options for an installed source, or for the plug-in `chunker`."""
     chunker: str | None = Field(default=None, min_length=1)
@@ -271,10 +267,9 @@ class IndexSettings(Section):
     `["english", "german"]`, the words of each chunk decide which of them it is in."""
     language_column: str | None = Field(default=None, min_length=1)
     """The column with the language of a document, by code (`de`, `deu`, `de_AT.UTF-8`) or name
-    (`German`, `Deutsch`); `JOIN.column` works too. Not set: the words of each chunk decide."""
+    (`German`, `Deutsch`); `JOIN.column` works too."""
     context: ContextSettings | None = None
-    """A model that writes for each chunk a sentence on its place in the document:
-    [`[indexes.context]`](#indexescontext)."""
+    """A model that writes a sentence for each chunk: [`[indexes.context]`](#indexescontext)."""
     gate: GateSettings | None = None
     """What a rebuilt collection must still find before it goes live:
     [`[indexes.gate]`](#indexesgate)."""

@@ -439,10 +439,9 @@ class PartSettings(Section):
     text: str | list[str] = Field(min_length=1)
     """The text of a part."""
     format: dict[str, Format] = Field(default={})
-    """How the text of a column is written, as for an index."""
+    """The format of columns, as for an index."""
     payload: list[str] = Field(default=[])
-    """The columns that a hit in such a part returns: `author` of `remark` is the field
-    `remark.author`."""
+    """The columns that a hit in such a part returns, as fields like `remark.author`."""
     link: str | None = Field(default=None, min_length=1)
     """The address of a part, from its own columns."""
     inline: bool = False

@@ -94,7 +94,7 @@ class EmbedderSettings(Section):
     url: HttpUrl | None = None
     """The only server, in place of `hosts`, such as `http://127.0.0.1:8000/v1`."""
     api_key_env: str | None = Field(default=None, min_length=1)
-    """The environment variable that holds the server's key (openai)."""
+    """The variable that holds the server's key (openai)."""
     dimensions: PositiveInt | None = None
     """The length to which vectors are shortened, with [models that were trained for
     it](servers.md#shorter-vectors)."""
@@ -103,8 +103,7 @@ class EmbedderSettings(Section):
     query_prefix: str | None = None
     """The text before each query. Not set: the model's own."""
     timeout: Number = Field(default=120.0, gt=0)
-    """The time limit of one embedding request, in seconds. The server may have to load its model in
-    it."""
+    """The time limit of one embedding request, in seconds. It includes loading the model."""
     batch_texts: PositiveInt | Auto = "auto"
     """The maximum number of texts in a request to a server. `auto`: 64."""
     batch_chars: PositiveInt | Auto = "auto"
@@ -277,8 +276,7 @@ class RunSettings(Section):
     wait: SkipJsonSchema[Number] = Field(default=0.0, ge=0, exclude=True)
     """How long a command waits at its start, and for an embedded store in use: `--wait`."""
     metrics_file: Annotated[Path, AfterValidator(_check_suffix)] | None = None
-    """The file for [metrics of the last runs](operations.md#in-the-morning), in Prometheus's text
-    format (`.prom`)."""
+    """The `.prom` file for [metrics of the last runs](operations.md#in-the-morning)."""
 
 
 class ContextSettings(Section):
@@ -301,7 +299,7 @@ class GateSettings(Section):
     """The [golden file](evaluation.md#measure-with-a-golden-file)."""
     max_loss: Share = 0.02
     """How far the mean recall@10 of the queries may fall in the rebuilt collection: 0.02 is 2
-    points. With 0, a single query that loses is enough."""
+    points."""
 
 
 class RecencySettings(Section):
@@ -324,16 +322,15 @@ class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""
 
     timeout: Number = Field(default=10.0, gt=0)
-    """The time limit of a whole search, in seconds. Each index has four fifths of it."""
+    """The time limit of a whole search, in seconds."""
     dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search; 1 is meaning alone. Not set: 0.7 or
     0.9, as [fits the model](retrieval.md#scores), and 0.4 at most for a name in source code."""
     synonyms: str | None = Field(default=None, min_length=1)
-    """The [house's own words](retrieval.md#synonyms): a file, or a SELECT of two columns,
-    abbreviation and words. A change needs no run."""
+    """The [house's own words](retrieval.md#synonyms): a file, or a SELECT of two columns."""
     reranker: LoginUrl | None = Field(default=None, min_length=1)
-    """The model that [reranks the best hits](retrieval.md#reranking): the address of a server, a
-    cross-encoder of fastembed (a folder, or a name of its list), or a [plug-in](plugins.md)."""
+    """What [reranks the best hits](retrieval.md#reranking): the address of a server, a model of
+    fastembed, or a [plug-in](plugins.md)."""
 
 
 def _check_origin(value: str) -> str:
