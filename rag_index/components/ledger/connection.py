@@ -233,7 +233,8 @@ class LedgerConnection:
 
     def _select(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
         with self.transaction() as connection:
-            return list(connection.execute(statement))
+            # Not by iteration, which takes twice as long: it fetches each row by itself.
+            return list(connection.execute(statement).all())
 
     def _first(self, statement: sa.Select[Any]) -> Any:
         """Return the first row; None if there is none."""

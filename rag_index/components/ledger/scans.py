@@ -421,14 +421,20 @@ class ScanRows(LedgerConnection):
         totals = [sa.func.coalesce(sa.func.sum(column), 0) for column in of_buckets]
         statement = sa.select(*totals, sa.func.count()).where(is_ours, is_counted)
         *sums, counted_buckets = map(int, self._first(statement))
-        # Without counted buckets, all documents are summed by one statement.
+        is_of_collection = d.collection_id == collection_id
         conditions: list[sa.ColumnElement[bool]] = [sa.true()]
+        # Without counted buckets, all documents are summed by one statement.
         if counted_buckets:
             other_buckets = sa.select(b.bucket).where(is_ours, ~is_counted)
-            conditions = [d.bucket.is_(None), d.bucket.in_(other_buckets)]
+            conditions = []
+            for is_other in (d.bucket.is_(None), d.bucket.in_(other_buckets)):
+                # By their keys, which the index of buckets has. SQLite would not use it for a
+                # query of other columns, and look at each document.
+                keys = sa.select(d.key).where(is_of_collection, is_other).correlate(None)
+                conditions.append(d.key.in_(keys))
         for condition in conditions:
             others = sa.select(*columns)
-            found = self._first(others.where(d.collection_id == collection_id, condition, *where))
+            found = self._first(others.where(is_of_collection, condition, *where))
             # SUM over no rows is NULL.
             sums = [total + int(other or 0) for total, other in zip(sums, found, strict=True)]
         return sums
