@@ -3,8 +3,8 @@
 The key of a row alone determines its bucket. Keys that are whole numbers are divided into ranges,
 so that rows that are added and changed together are in few buckets; others are hashed. The digest
 of a row is 128 bits of a hash over its key and all columns that the index reads. The digest of a
-bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each. The
-probability that a change leaves it the same is 2^-128, unless somebody chooses values for that.
+bucket is the number of its rows and the sums of both halves of their digests. The probability that
+a change leaves it the same is 2^-128, unless somebody chooses values for that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rag_index.core.documents.sizes import shows_sizes
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-DIGEST_VERSION = 2
+DIGEST_VERSION = 3
 """Raise it whenever a digest is computed in another way."""
 MIN_ROWS = 2000
 """All rows of a smaller table are read: one page costs less than computing digests. Chosen; nothing
@@ -46,7 +46,7 @@ TEXT_KEYS = -(1 << 40)
 """In SQLite, a few keys may be texts although the others are numbers. Their buckets are at most
 this number; the buckets of numbers are above it, except for keys near -2**63."""
 HALF = 1 << 64
-"""A digest is two numbers below this."""
+"""A half of a digest has this many values."""
 UNPACK = struct.Struct(">QQ16x").unpack
 """Returns the two halves of a digest, and leaves out the rest of a SHA-256."""
 
@@ -77,14 +77,19 @@ class BucketDigests(dict[int, list[int]]):
         """Return the digests of these buckets, or all, as the ledger stores them; "" for a bucket
         without rows.
 
-        The form is rows:digest, such as "16:0123456789abcdef0123456789abcdef".
+        The form is rows:sum:sum, such as "2:-1234567890123456789:98765432101234567890". Databases
+        compute the same text (`digest_sql.bucket_digests`).
         """
         encoded: dict[int, str] = {}
         for bucket in self if buckets is None else buckets:
             rows, first, second = self.get(bucket, (0, 0, 0))
-            digest = f"{rows}:{first % HALF:016x}{second % HALF:016x}"
-            encoded[bucket] = digest if rows else ""
+            encoded[bucket] = f"{rows}:{first}:{second}" if rows else ""
         return encoded
+
+
+def rows_of(digest: str) -> int:
+    """Return the number of rows of a bucket: 2 for the digest "2:-17:4711"."""
+    return int(digest.partition(":")[0])
 
 
 @shows_sizes("unread")

@@ -38,6 +38,7 @@ from rag_index.components.sources.buckets import (
     BucketLayout,
     PageBuckets,
     choose_layout,
+    rows_of,
     sum_values,
     value_bucket,
     values_digest,
@@ -48,12 +49,13 @@ from rag_index.components.sources.digest_sql import (
     RENDERING,
     WITHOUT_BINARY_FORM,
     WITHOUT_TEXT,
+    bucket_digests,
     bucket_of,
     cast_to,
     collation_of,
     converted,
+    digest_halves,
     literal,
-    summed_digests,
     type_codes,
 )
 from rag_index.components.sources.pages import (
@@ -259,7 +261,10 @@ class DigestSource(SqlSource):
             self._layout = before
             is_current = self._files.is_current if self._files is not None else None
             known = state.digests(is_current)
-            rows = self._compare(known, self._digests(connection))
+            found = self._digests(connection)
+            rows = sum(map(rows_of, found.values()))
+            require_all(connection, self._select(), rows)
+            self._compare(known, found, rows)
             if self._to_read is not None:
                 return rows
         # The first scan, or too much differs: read all rows, in a layout for their present number.
@@ -268,34 +273,33 @@ class DigestSource(SqlSource):
             self._try_columns(connection)
         return rows
 
-    def _compare(self, known: Mapping[int, str], found: BucketDigests) -> int:
-        """Plan to read the buckets that differ, unless that is too much. Return the number of rows.
+    def _compare(self, known: Mapping[int, str], found: dict[int, str], rows: int) -> None:
+        """Plan to read the buckets that differ, unless that is too much.
 
         Args:
             known: The digests in the ledger; "" for a bucket that must be read.
             found: The digests of the source.
+            rows: The number of rows of the source.
         """
-        encoded = found.encoded()
-        changed = {bucket for bucket, digest in encoded.items() if known.get(bucket) != digest}
-        vanished = known.keys() - encoded.keys()
+        changed = {bucket for bucket, digest in found.items() if known.get(bucket) != digest}
+        vanished = known.keys() - found.keys()
         differing = changed | vanished
         left = 0
         if self.fresh_first:
             # Buckets that changed since the last scan. If there are none, all that differ are read.
             last = self._last
-            fresh = {bucket for bucket in differing if encoded.get(bucket) != last.get(bucket)}
+            fresh = {bucket for bucket in differing if found.get(bucket) != last.get(bucket)}
             if fresh:
                 left = len(differing) - len(fresh)
                 differing = fresh
-        self._last = encoded
+        self._last = found
         expected = Counter[int]()
         for bucket in differing - vanished:
-            expected[bucket] = found[bucket][0]
-        rows = found.rows
+            expected[bucket] = rows_of(found[bucket])
         to_read = expected.total()
         has_too_many = len(found) > MAX_KEPT_BUCKETS or len(differing) > MAX_LISTED
         if has_too_many or to_read > MAX_SHARE * rows:
-            return rows
+            return
         self._to_read = differing
         self._expected = expected
         self._unread = rows - to_read
@@ -303,7 +307,6 @@ class DigestSource(SqlSource):
         # Pages in the order of a key do not help to find hashed buckets: one pass does.
         if self._layout.kind == "hash" and self._backend != "sqlite":
             self._copies = True
-        return rows
 
     def _choose_layout(
         self,
@@ -398,31 +401,23 @@ class DigestSource(SqlSource):
 
     # The SQL of digests
 
-    def _digests(self, connection: Connection) -> BucketDigests:
-        """Return the digests of all buckets."""
+    def _digests(self, connection: Connection) -> dict[int, str]:
+        """Return the digests of all buckets, encoded."""
         if self._backend == "sqlite":
-            return self._digests_of_sqlite(connection)
-        streamed = {"stream_results": True}
-        digests = BucketDigests()
-        for row in connection.execute(self.digest_statement(), execution_options=streamed):
-            bucket, rows, first, second = map(int, row)
-            digests.add(bucket, rows, first, second)
-        require_all(connection, self._select(), digests.rows)
-        for table in self._beside(connection):
-            parts = self._with_documents(table, self._bucket(), *self._columns_beside(table))
-            for row in connection.execute(
-                summed_digests(self._backend, parts), execution_options=streamed
-            ):
-                bucket, _, first, second = map(int, row)
-                digests.add_part(bucket, first, second)
-        return digests
-
-    def digest_statement(self) -> Select[Any]:
-        """Return the query of all digests, after the scan has begun. Not for SQLite, which computes
-        none itself."""
-        return summed_digests(
-            self._backend, sa.select(*self._digest_columns()).where(*self._keys_not_null())
+            return self._digests_of_sqlite(connection).encoded()
+        found = connection.execute(
+            self._digest_statement(connection), execution_options={"stream_results": True}
         )
+        return dict(found.tuples().all())
+
+    def _digest_statement(self, connection: Connection) -> Select[Any]:
+        """Return the query of all digests. Not for SQLite, which computes none itself."""
+        rows = sa.select(*self._digest_columns()).where(*self._keys_not_null())
+        beside: list[Select[Any]] = []
+        for table in self._beside(connection):
+            columns = self._columns_beside(table)
+            beside.append(self._with_documents(table, self._bucket(), *columns))
+        return bucket_digests(self._backend, rows, beside)
 
     def _bucket(self) -> Any:
         """Return the number of a row's bucket, as an expression over its key."""
@@ -481,7 +476,7 @@ class DigestSource(SqlSource):
             return 0, 0
         if self._backend == "sqlite":
             return values_digest(row)
-        return _read_digest(row[-1])
+        return digest_halves(row[-1])
 
     def _with_documents(self, table: RowsBeside, *columns: sa.ColumnElement[Any]) -> Select[Any]:
         """Return the rows of a table with the documents that they are read for."""
@@ -598,7 +593,7 @@ class DigestSource(SqlSource):
                 first, second = values_digest(row)
             else:
                 number = int(row[-2])
-                first, second = _read_digest(row[-1])
+                first, second = digest_halves(row[-1])
             first_beside, second_beside = beside.digest
             sums.add(number, 1, first + first_beside, second + second_beside)
             numbers.append(number)
@@ -664,9 +659,3 @@ def _stamps_of(files: FileReader, documents: DocumentBatch) -> dict[str, str]:
         if stamp:
             stamps[key] = stamp
     return stamps
-
-
-def _read_digest(digest: Any) -> tuple[int, int]:
-    """Return both halves of a digest: hexadecimal text from MySQL, bytes from PostgreSQL."""
-    raw = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
-    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:16], "big")

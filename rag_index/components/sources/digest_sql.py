@@ -65,27 +65,43 @@ def literal(value: object) -> sa.ColumnElement[Any]:
     return sa.literal_column(str(value))
 
 
-def summed_digests(backend: str, rows: Select[Any]) -> Select[Any]:
-    """Return the query of the number of rows and the sums of both halves of digests, by bucket.
+def bucket_digests(backend: str, rows: Select[Any], beside: Sequence[Select[Any]]) -> Select[Any]:
+    """Return the query of all buckets with their digests, as `BucketDigests.encoded` has them.
 
     Args:
         rows: The query of the bucket and the digest of each row.
+        beside: The same of the rows of other tables, each in the bucket of its document. They do
+            not count as rows.
     """
-    bucket, digest = rows.selected_columns
-    labelled = (bucket.label("bucket"), digest.label("digest"))
-    rows = rows.with_only_columns(*labelled, maintain_column_froms=True)
+    counted = [_with_count(rows, 1)]
+    for others in beside:
+        counted.append(_with_count(others, 0))
+    # One statement, so that rows and parts are of the same moment.
+    together = sa.union_all(*counted) if beside else counted[0]
+    every = sa.select(together.subquery("counted"))
     if backend == "postgresql":
         # OFFSET 0 keeps each digest from being computed once for each half.
-        rows = rows.offset(literal(0))
-    every = rows.subquery("digests")
-    first = sa.func.sum(_half_of(backend, every.c.digest, 0))
-    second = sa.func.sum(_half_of(backend, every.c.digest, 1))
-    statement = sa.select(every.c.bucket, sa.func.count(), first, second)
-    return statement.group_by(every.c.bucket)
+        every = every.offset(literal(0))
+    digests = every.subquery("digests").c
+    number = sa.func.sum(digests.counts)
+    first = sa.func.sum(_half_of(backend, digests.digest, 0))
+    second = sa.func.sum(_half_of(backend, digests.digest, 1))
+    separator = literal("':'")
+    encoded = sa.func.concat(number, separator, first, separator, second)
+    return sa.select(digests.bucket, encoded).group_by(digests.bucket)
+
+
+def _with_count(rows: Select[Any], count: int) -> Select[Any]:
+    """Return the query of buckets and digests with a third column: 1 for rows that count as rows of
+    their bucket, 0 for others."""
+    bucket, digest = rows.selected_columns
+    columns = (bucket.label("bucket"), digest.label("digest"), literal(count).label("counts"))
+    return rows.with_only_columns(*columns, maintain_column_froms=True)
 
 
 def _half_of(backend: str, digest: Any, half: int) -> Any:
-    """Return the first (0) or second (1) 64 bits of a digest as a number."""
+    """Return the first (0) or second (1) 64 bits of a digest as a number, which has a sign in
+    PostgreSQL only (`digest_halves`)."""
     if backend == "postgresql":
         # 8 bytes of a bytea: CAST('x' || '0123456789abcdef' AS bit(64))
         octets = sa.func.substr(digest, literal(1 + 8 * half), literal(8))
@@ -115,6 +131,17 @@ def bucket_of(backend: str, layout: BucketLayout, key: Sequence[sa.ColumnElement
         hashed = sa.func.crc32(joined)
     # The number of hash buckets is a power of 2.
     return hashed.op("&")(literal(size - 1))
+
+
+def digest_halves(digest: Any) -> tuple[int, int]:
+    """Return both halves of a digest as `bucket_digests` sums them: hexadecimal text from MySQL,
+    bytes from PostgreSQL, whose numbers of 64 bits have a sign."""
+    if isinstance(digest, str):
+        return int(digest[:16], 16), int(digest[16:32], 16)
+    raw = bytes(digest)
+    first = int.from_bytes(raw[:8], "big", signed=True)
+    second = int.from_bytes(raw[8:16], "big", signed=True)
+    return first, second
 
 
 def converted(backend: str, value: Any, kind: Any) -> Any:
