@@ -29,7 +29,12 @@ from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.prefect_api import temporary_server
 from tests.project import Project
-from tests.read_once import copy_schemas_quickly, keep_model, trust_one_certificate
+from tests.read_once import (
+    copy_schemas_quickly,
+    keep_model,
+    leave_vectors_on_disk,
+    trust_one_certificate,
+)
 from tests.shared_servers import SharedServer, end_shared_servers
 from tests.twin import twin
 
@@ -227,6 +232,7 @@ def pytest_configure(config):
     write_to_memory()
     keep_model()
     copy_schemas_quickly()
+    leave_vectors_on_disk()
     share_statements()
     trust_one_certificate()
     signal.signal(

@@ -191,12 +191,18 @@ def serve(descriptor: int) -> None:
     """Fork a process for each request, and tell its number and then how it ended."""
     from rag_index import cli
     from rag_index.components.embedders import local
-    from tests.read_once import copy_schemas_quickly, keep_model, trust_one_certificate
+    from tests.read_once import (
+        copy_schemas_quickly,
+        keep_model,
+        leave_vectors_on_disk,
+        trust_one_certificate,
+    )
 
     for module in [f"rag_index.cli.{name}" for name in set(cli.COMMANDS.values())] + list(ALWAYS):
         importlib.import_module(module)
     keep_model()
     copy_schemas_quickly()
+    leave_vectors_on_disk()
     trust_one_certificate()
     local.load_table()
     gc.collect()

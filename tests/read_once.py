@@ -3,10 +3,11 @@
 import marshal
 import os
 import ssl
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import certifi
+import qdrant_edge
 from qdrant_client.embed import schema_parser
 
 from rag_index.components.embedders import local
@@ -22,6 +23,14 @@ def copy_schemas_quickly() -> None:
     dictionaries and lists. `deepcopy` takes 9 ms of processor time, and a test of a server opens
     three clients and more."""
     schema_parser.deepcopy = lambda schemas: marshal.loads(marshal.dumps(schemas))
+
+
+def leave_vectors_on_disk() -> None:
+    """Let the engine read a vector when it is needed. By default it reads all of them when a
+    collection is opened, from a file of 32 MB, however few there are: that takes 6 ms of processor
+    time, a copy of the folder another 30 ms, and the tests do both some thousand times."""
+    cold = qdrant_edge.Memory.Cold
+    qdrant_edge.EdgeVectorParams = partial(qdrant_edge.EdgeVectorParams, memory=cold)
 
 
 def trust_one_certificate() -> None:
