@@ -76,6 +76,7 @@ LONGEST = (
 waiting. The last lines of `make test PYTEST_ARGS="-m ''"` show which those are."""
 TOGETHER = {
     "tests/flows/": "prefect",
+    "tests/orchestration/test_launch.py::test_a_stop_that_became": "prefect",
     "tests/orchestration/": "prefect of programs",
     "tests/components/embedders/test_model_in_process.py": "prefect of others",
     "tests/core/reports/test_progress.py": "prefect of others",
