@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
-from tests.forked_program import run_program, without_api
+from tests.forked_program import run_code, without_api
 from tests.project import Project
 from tests.reliability.victim import Victim, ledger_rows
 from tests.waiting import eventually
@@ -45,6 +45,15 @@ class Breaks:
 BREAKS_SETTINGS = (
     '[embedder]\nkind = "breaks"\nmodel = "breaks"\ndocument_prefix = ""\nquery_prefix = ""\n'
 )
+WITH_PLUG_IN = """
+import os, sys
+sys.path.insert(0, os.environ["SITE"])
+os.environ["PYTHONPATH"] = os.environ["SITE"]
+from rag_index.cli import main
+main()
+"""
+"""The program, and children of it, with a plug-in in the folder SITE. A process to fork from that is
+started with this path would import everything once more."""
 PART = """
 [[indexes.parts]]
 table = "remark"
@@ -170,7 +179,8 @@ def test_a_task_that_fails_on_a_worker_says_where_and_not_with_what(tmp_path, pr
 def test_a_plain_run_that_fails_shows_no_text_with_all_that_helps_to_look_for_a_fault(
     tmp_path, serial
 ):
-    path, how = install_breaks(tmp_path / "site"), ["--serial"] if serial else ["--workers", "2"]
+    site, how = tmp_path / "site", ["--serial"] if serial else ["--workers", "2"]
+    install_breaks(site)
     with FakeQdrant() as qdrant:
         project = planted_project(
             tmp_path / "project", f'[store]\nurl = "{qdrant.url}"\n{BREAKS_SETTINGS}'
@@ -185,7 +195,7 @@ def test_a_plain_run_that_fails_shows_no_text_with_all_that_helps_to_look_for_a_
             "4",
             *how,
         ]
-        ended = run_program(command, {**without_api(), **path})
+        ended = run_code(WITH_PLUG_IN, {**without_api(), "SITE": str(site)}, *command)
     assert ended.returncode == 1, ended.stderr
     assert "embedding failed: ValueError in " in ended.stderr
     assert "Traceback" in ended.stderr
