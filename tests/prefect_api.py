@@ -30,8 +30,7 @@ def temporary_server(home: Path | None = None) -> Iterator[dict[str, str]]:
         os.environ["PREFECT_HOME"] = str(home or folder)
         database = Path(home or folder) / "prefect.db"
         is_new = not database.exists()
-        if is_new and EMPTY.exists():
-            shutil.copy(EMPTY, database)
+        copy_tables(database)
         try:
             url, password = stack.enter_context(own_server())
         finally:
@@ -40,6 +39,12 @@ def temporary_server(home: Path | None = None) -> Iterator[dict[str, str]]:
         if is_new and not EMPTY.exists():
             _keep_empty(database)
         yield {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password, "PREFECT_UI_URL": ""}
+
+
+def copy_tables(database: Path) -> None:
+    """Give a server that has no database yet the kept one, if there is one."""
+    if EMPTY.exists() and not database.exists():
+        shutil.copy(EMPTY, database)
 
 
 def _keep_empty(database: Path) -> None:

@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from tests.ports import free_port
+from tests.prefect_api import copy_tables
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ class PrefectServer:
 
     def __enter__(self) -> PrefectServer:
         self.home.mkdir(parents=True, exist_ok=True)
+        copy_tables(self.home / "prefect.db")
         self.start_server()
         return self
 
