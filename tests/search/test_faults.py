@@ -9,7 +9,13 @@ import time
 import pytest
 
 from rag_index.components.embedders import open_embedder
-from rag_index.errors import EmbedderError, FingerprintChanged, RagIndexError, StoreUnavailable
+from rag_index.errors import (
+    EmbedderError,
+    FingerprintChanged,
+    RagIndexError,
+    SearchTimedOut,
+    StoreUnavailable,
+)
 from rag_index.search import Retriever, SearchFailed, fan_out
 from tests.search.desk import DESK, documents, found, sample
 from tests.waiting import eventually
@@ -95,10 +101,10 @@ def test_a_server_that_goes_and_comes_back(served, qdrant):
     with served.retriever(retrieve={"timeout": 2.0}) as retriever:
         retriever.search_sync("printer", timeout=60)
         qdrant.stop()
+        # On a busy machine the store is not opened within the two seconds either.
+        refused = (StoreUnavailable, SearchFailed, SearchTimedOut)
         for _ in range(2):
-            with pytest.raises(
-                (StoreUnavailable, SearchFailed), match=r"is it running|still being"
-            ):
+            with pytest.raises(refused, match=r"is it running|still being|while the store was"):
                 retriever.search_sync("printer")
         qdrant.start()
         assert eventually(lambda: documents(retriever.search_sync("printer", timeout=60)) == ALL)
