@@ -59,9 +59,9 @@ class Ways:
 
 @pytest.fixture
 def ways(monkeypatch):
-    monkeypatch.setattr(
-        positions, "REST_SECONDS", math.inf
-    )  # on a slow machine it is due between the two searches
+    # On a slow machine these are due between the two searches.
+    monkeypatch.setattr(positions, "REST_SECONDS", math.inf)
+    monkeypatch.setattr(positions, "STORE_CHECK_SECONDS", 3600.0)
     ways = Ways()
 
     class WatchedThread(threading.Thread):
