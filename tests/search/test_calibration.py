@@ -108,6 +108,23 @@ def test_an_embedder_that_knows_nothing_of_the_texts_is_not_trusted(project, mon
             calibrate.Learner(index, ledger, store, collection, down).ask_own_texts()
 
 
+def test_scores_are_learned_from_what_a_search_may_find(project):
+    """The index's `required_filter` hides everything, so there is nothing to learn from."""
+    settings = project.settings
+    hidden = {"required_filter": {"author": "nobody"}}
+    with (
+        closing(open_store(settings.store)) as store,
+        closing(Ledger(settings.ledger_url)) as ledger,
+        closing(LocalEmbedder(settings.embedder)) as embedder,
+    ):
+        [collection] = ledger.collections("test_notes")
+        for update, is_learned in (({}, True), (hidden, False)):
+            index = settings.indexes[0].model_copy(update=update)
+            learner = calibrate.Learner(index, ledger, store, collection, embedder)
+            assert (learner.ask_own_texts() is not None) is is_learned
+            assert (learner.ask_foreign_texts() is not None) is is_learned
+
+
 def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever):
     for query in ("zzqqxx wwvvuu", "qwfp zxcdv arstd neio"):
         result = retriever.search_sync(query, limit=5)

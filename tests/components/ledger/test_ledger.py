@@ -35,6 +35,29 @@ A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
 
 
+def test_documents_are_counted_whether_their_bucket_is_committed_open_or_unknown(each_ledger):
+    """Bucket 1 is committed, 2 is open, and the last document has no bucket. Those of another
+    collection have the same keys."""
+    ledger = each_ledger
+    ledger.record(add(ledger, "p_other__1").id, [("1", A, B, 9), ("2", A, B, 9)])
+    collection = add(ledger)
+    cid = collection.id
+    ledger.begin_scan(collection.alias)
+    ledger.see(["1", "2", "3"], page=1, buckets=[1, 1, 2])
+    ledger.record(cid, [("1", A, B, 1), ("2", B, B, 3), ("3", C, B, 5)])
+    ledger.place(cid, ["1", "2", "3"])
+    ledger.record(cid, [("4", A, B, 7)])
+    assert ledger.commit_buckets(cid, {1: "2:17:4711"}) == set()
+    ledger.open_buckets(cid, [2])
+    assert ledger.digests(cid) == {1: "2:17:4711", 2: ""}
+    totals = ledger.totals(cid)
+    assert (totals.documents, totals.points, totals.pending) == (4, 16, 0)
+    assert ledger.count_documents(collection).all == 4
+    ledger.mark_pending(cid, ["3"])
+    totals = ledger.totals(cid)
+    assert (totals.documents, totals.points, totals.pending) == (3, 11, 1)
+
+
 def test_a_collection_that_is_dropped_leaves_nothing_behind(ledger):
     """SQLite may give its id to another collection."""
     tables = [table for table in metadata.tables.values() if "collection_id" in table.c]
