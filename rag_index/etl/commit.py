@@ -43,8 +43,9 @@ What must hold, and a test that fails if it does not:
   from before the run is older than the store.
     `test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too`
 - The lease is checked in the transactions that make documents pending and that commit them, and
-  before the store gets the commit mark.
+  before the store gets the commit mark, or counts as restored.
     `test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks`
+    `test_a_run_that_was_frozen_while_it_compared_the_marks_says_that_another_took_over`
 - A collection on a server has the run's epoch before a shard is written, and still has it
   afterwards.
     `test_workers_of_a_dead_run_are_refused_by_the_collection`
@@ -393,6 +394,8 @@ class Committer:
         points = self.points
         difference = self.ledger.different_commits(known, points.commit_mark())
         if difference:
+            # A run that was frozen after it read the ledger's row: another one went on meanwhile.
+            self._check_lease_before_commit()
             raise StoreRestored(
                 f"{difference} while a run wrote it; the next run compares every point"
             )

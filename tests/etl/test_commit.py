@@ -8,9 +8,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from rag_index.components.ledger import RecordedDocument
+from rag_index.components.ledger import Collection, RecordedDocument
 from rag_index.core.documents.batches import (
     ChunkedDocument,
+    CommitMark,
     DocumentBatch,
     EmbeddedShard,
     Failure,
@@ -293,6 +294,27 @@ def test_a_run_whose_lease_was_taken_writes_neither_rows_nor_marks(
     assert ledger.known(collection.id, ["7"]) == {"7": RecordedDocument(OLD, PAYLOAD, 1, pending)}
     assert store.points("p_notes__1").commit_mark().number == store_mark
     assert ledger.collection("p_notes__1").commit_mark.number == ledger_mark
+
+
+def test_a_run_that_was_frozen_while_it_compared_the_marks_says_that_another_took_over(
+    ledger, store, monkeypatch
+):
+    """It has the ledger's mark of before, and then gets the store's mark from after the other
+    run."""
+    lease = TakenLease(99)
+    committer = Committer("notes", ledger, store, add(ledger), lease)
+    read = ledger.collection
+
+    def frozen(name: str) -> Collection | None:
+        known = read(name)
+        store.points(name).set_commit_mark(CommitMark(5, "2026-12-01T02:00:00+00:00"))
+        lease.checks = 0
+        return known
+
+    monkeypatch.setattr(ledger, "collection", frozen)
+    with pytest.raises(IndexLocked, match="another took over"):
+        committer.begin_shard(Shard("notes", 1, DocumentBatch(["7"], [], [], [], []), 0))
+    assert store.points("p_notes__1").commit_mark().number == 5
 
 
 def test_a_payload_is_decoded_once_for_all_chunks_also_where_a_batch_ends(monkeypatch):
