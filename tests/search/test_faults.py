@@ -9,13 +9,7 @@ import time
 import pytest
 
 from rag_index.components.embedders import open_embedder
-from rag_index.errors import (
-    EmbedderError,
-    FingerprintChanged,
-    RagIndexError,
-    SearchTimedOut,
-    StoreUnavailable,
-)
+from rag_index.errors import EmbedderError, FingerprintChanged, RagIndexError, StoreUnavailable
 from rag_index.search import Retriever, SearchFailed, fan_out
 from tests.search.desk import DESK, documents, found, sample
 from tests.waiting import eventually
@@ -98,13 +92,13 @@ def test_an_index_whose_collection_cannot_be_looked_at_is_named_and_the_others_a
 
 
 def test_a_server_that_goes_and_comes_back(served, qdrant):
-    with served.retriever(retrieve={"timeout": 2.0}) as retriever:
+    with served.retriever(retrieve={"timeout": 10.0}) as retriever:
         retriever.search_sync("printer", timeout=60)
         qdrant.stop()
-        # On a busy machine the store is not opened within the two seconds either.
-        refused = (StoreUnavailable, SearchFailed, SearchTimedOut)
         for _ in range(2):
-            with pytest.raises(refused, match=r"is it running|still being|while the store was"):
+            with pytest.raises(
+                (StoreUnavailable, SearchFailed), match=r"is it running|still being"
+            ):
                 retriever.search_sync("printer")
         qdrant.start()
         assert eventually(lambda: documents(retriever.search_sync("printer", timeout=60)) == ALL)
