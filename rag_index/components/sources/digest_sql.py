@@ -95,8 +95,10 @@ def _with_count(rows: Select[Any], count: int) -> Select[Any]:
     """Return the query of buckets and digests with a third column: 1 for rows that count as rows of
     their bucket, 0 for others."""
     bucket, digest = rows.selected_columns
-    columns = (bucket.label("bucket"), digest.label("digest"), literal(count).label("counts"))
-    return rows.with_only_columns(*columns, maintain_column_froms=True)
+    counts = literal(count).label("counts")
+    return rows.with_only_columns(
+        bucket.label("bucket"), digest.label("digest"), counts, maintain_column_froms=True
+    )
 
 
 def _half_of(backend: str, digest: Any, half: int) -> Any:

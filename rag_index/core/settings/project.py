@@ -84,7 +84,8 @@ class Settings(BaseModel):
         default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH
     )
     """The prefix of collections and aliases, as in `servicedesk_comments`. Empty: the folder's
-    name. Set it if the folder may be renamed or several projects share one Qdrant."""
+    name. Set it if the folder may be renamed or several projects share one Qdrant: under another
+    name every index is new and empty."""
     data: Path = Path(".rag-index")
     """The folder for the embedded Qdrant, the ledger and written contexts. Set it if the folder of
     the settings file cannot be written. If you set it later, move the old folder there."""

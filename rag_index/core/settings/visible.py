@@ -52,9 +52,11 @@ class VisibleSettings(Section):
     """`[indexes.visible.NAME]`: the decision on the values of one column."""
 
     show: list[Value]
-    """The values whose rows are shown, as texts: `["open", "0"]`."""
+    """The values whose rows are shown, as texts: `["open", "0", ""]`. The empty text stands for
+    NULL, too."""
     hide: list[Value] = Field(default=[])
-    """The values whose rows are hidden. A value in neither list is hidden, too."""
+    """The values whose rows are hidden. A value in neither list is shown to nobody, and reported
+    until a list names it."""
     kind: Literal["value", "time"] = "value"
     """What is compared: the `value`, or whether a `time` is `empty`, `past` or `future` when a run
     reads it."""

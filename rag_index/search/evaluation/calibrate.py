@@ -155,8 +155,9 @@ class Learner:
         strange = [query for query in queries.strange if query in vectors]
         sample = CosineSample([], [])
         nearest = self._nearest(vectors, known, BEST_BY_MEANING)
-        for points in filter(None, nearest):
-            sample.known.append(max(point.score for point in points))
+        for points in nearest:
+            if points:
+                sample.known.append(max(point.score for point in points))
         model = bm25_model(self.index)
         if model:
             encoder = Bm25Encoder(model)
@@ -164,15 +165,17 @@ class Learner:
             for points, with_words in zip(nearest, self._found(by_words), strict=True):
                 if points:
                     sample.agreed.append(agree(points, with_words))
-        for points in filter(None, self._nearest(vectors, strange)):
-            sample.strange.append(points[0].score)
+        for points in self._nearest(vectors, strange):
+            if points:
+                sample.strange.append(points[0].score)
         return sample
 
     def _nearest(
         self, vectors: Mapping[str, Any], queries: Sequence[str], limit: int = 1
     ) -> list[list[StoredPoint]]:
         """Return the nearest points of each query, all of which have vectors."""
-        return self._found([VectorQuery(vectors[query], limit) for query in queries])
+        by_meaning = [VectorQuery(vectors[query], limit) for query in queries]
+        return self._found(by_meaning)
 
     def _found(self, queries: Sequence[VectorQuery]) -> list[list[StoredPoint]]:
         """Return for each query the points that a search would find, best first."""
